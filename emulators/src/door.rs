@@ -1,0 +1,258 @@
+//! A TCP listener that can go away and come back on the same port.
+//!
+//! "The service is away" must look as it does in the field: open connections are cut, new ones are refused by the
+//! kernel. A second socket, bound but never listening, keeps the port from being given to anyone else meanwhile
+//! (both carry `SO_REUSEADDR`; Linux allows that while at most one of them listens).
+
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpSocket, TcpStream},
+    sync::watch,
+};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+/// Connections the kernel queues before they are accepted.
+const BACKLOG: u32 = 1024;
+
+/// The switch of a [`DoorListener`]. Cheap to clone.
+#[derive(Clone)]
+pub struct Door {
+    address: SocketAddr,
+    wanted: Arc<watch::Sender<State>>,
+    listening: watch::Receiver<bool>,
+}
+
+#[derive(Clone)]
+struct State {
+    open: bool,
+    /// Cancelled when the door closes: every connection let in before ends with it.
+    visit: CancellationToken,
+}
+
+/// Accepts connections while the door is open, waits while it is closed. Give it to `axum::serve` or loop over
+/// [`accept`](DoorListener::accept).
+pub struct DoorListener {
+    address: SocketAddr,
+    wanted: watch::Receiver<State>,
+    listening: watch::Sender<bool>,
+    listener: Option<TcpListener>,
+    _placeholder: TcpSocket,
+}
+
+/// A connection that fails with `ConnectionAborted` once the door has closed.
+pub struct Visitor {
+    stream: TcpStream,
+    cut: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+/// Opens a door on `host:port`; port 0 takes any free one.
+///
+/// # Errors
+/// The address does not parse or cannot be bound.
+pub fn open(host: &str, port: u16) -> io::Result<(Door, DoorListener)> {
+    let ip: std::net::IpAddr = host
+        .parse()
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, format!("{host:?} is not an IP address")))?;
+    let placeholder = bound(SocketAddr::new(ip, port))?;
+    let address = placeholder.local_addr()?;
+    let listener = bound(address)?.listen(BACKLOG)?;
+    let (wanted, wanted_here) = watch::channel(State { open: true, visit: CancellationToken::new() });
+    let (listening_here, listening) = watch::channel(true);
+    let door = Door { address, wanted: Arc::new(wanted), listening };
+    let listener = DoorListener {
+        address,
+        wanted: wanted_here,
+        listening: listening_here,
+        listener: Some(listener),
+        _placeholder: placeholder,
+    };
+    Ok((door, listener))
+}
+
+fn bound(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
+}
+
+impl Door {
+    /// Where clients connect, with the port that was really taken.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Cuts every connection and refuses new ones. Returns when the port refuses.
+    pub async fn close(&self) {
+        self.wanted.send_modify(|state| {
+            state.open = false;
+            state.visit.cancel();
+        });
+        self.settled(false).await;
+    }
+
+    /// Lets connections in again. Returns when the port accepts.
+    pub async fn reopen(&self) {
+        self.wanted.send_if_modified(|state| {
+            let closed = !state.open;
+            if closed {
+                *state = State { open: true, visit: CancellationToken::new() };
+            }
+            closed
+        });
+        self.settled(true).await;
+    }
+
+    /// Cuts every connection, but goes on accepting new ones.
+    pub fn cut(&self) {
+        self.wanted.send_modify(|state| {
+            state.visit.cancel();
+            state.visit = CancellationToken::new();
+        });
+    }
+
+    async fn settled(&self, open: bool) {
+        // An error means that the listener has been dropped: nothing accepts any more.
+        let _ = self.listening.clone().wait_for(|listening| *listening == open).await;
+    }
+}
+
+impl DoorListener {
+    /// The next connection. Waits while the door is closed and never fails: what goes wrong with a single connection is
+    /// that connection's affair.
+    pub async fn accept(&mut self) -> (Visitor, SocketAddr) {
+        loop {
+            let state = self.wanted.borrow_and_update().clone();
+            if !state.open {
+                self.listener = None;
+                self.listening.send_replace(false);
+                if self.wanted.changed().await.is_err() {
+                    // Every `Door` is gone: the port stays closed for good.
+                    std::future::pending::<()>().await;
+                }
+                continue;
+            }
+            let listener = match self.listener.take() {
+                Some(listener) => listener,
+                None => match bound(self.address).and_then(|socket| socket.listen(BACKLOG)) {
+                    Ok(listener) => listener,
+                    Err(error) => {
+                        tracing::error!(address = %self.address, %error, "cannot listen again");
+                        std::future::pending().await
+                    }
+                },
+            };
+            let listener = self.listener.insert(listener);
+            self.listening.send_replace(true);
+            tokio::select! {
+                accepted = listener.accept() => {
+                    if let Ok((stream, peer)) = accepted {
+                        let _ = stream.set_nodelay(true);
+                        let cut = Box::pin(state.visit.cancelled_owned());
+                        return (Visitor { stream, cut }, peer);
+                    }
+                }
+                changed = self.wanted.changed() => {
+                    if changed.is_err() {
+                        std::future::pending::<()>().await;
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl axum::serve::Listener for DoorListener {
+    type Io = Visitor;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Visitor, SocketAddr) {
+        DoorListener::accept(self).await
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.address)
+    }
+}
+
+impl Visitor {
+    fn check(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        match self.cut.as_mut().poll(context) {
+            Poll::Ready(()) => Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the emulator went away")),
+            Poll::Pending => Ok(()),
+        }
+    }
+}
+
+impl AsyncRead for Visitor {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.check(context)?;
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Visitor {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.check(context)?;
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_closed_door_cuts_refuses_and_opens_again_on_the_same_port() {
+        let (door, mut listener) = open("127.0.0.1", 0).unwrap();
+        tokio::spawn(async move {
+            loop {
+                let (mut visitor, _) = listener.accept().await;
+                tokio::spawn(async move {
+                    let mut byte = [0];
+                    while visitor.read_exact(&mut byte).await.is_ok() {
+                        visitor.write_all(&byte).await.unwrap();
+                    }
+                });
+            }
+        });
+        let mut byte = [7];
+        let mut before = TcpStream::connect(door.address()).await.unwrap();
+        before.write_all(&byte).await.unwrap();
+        before.read_exact(&mut byte).await.unwrap();
+
+        door.close().await;
+        assert!(before.read_exact(&mut byte).await.is_err(), "the open connection must be cut");
+        let refused = TcpStream::connect(door.address()).await.unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+
+        door.reopen().await;
+        let mut after = TcpStream::connect(door.address()).await.unwrap();
+        after.write_all(&byte).await.unwrap();
+        after.read_exact(&mut byte).await.unwrap();
+        assert_eq!(byte, [7]);
+    }
+}

@@ -1,0 +1,18 @@
+//! Stand-ins for the cloud services around the IoT Hub Connector, each speaking the real protocol on loopback.
+//!
+//! | Module | Stands in for | Protocol |
+//! |---|---|---|
+//! | [`rapidm2m`] | the Microtronics backend | REST API `/api/1/` over HTTP |
+//! | [`cosmos`] | Azure Cosmos DB | its REST API over HTTP, by Microsoft's in-memory engine |
+//! | [`iot_hub`] | Azure IoT Hub | MQTT 3.1.1 over TLS |
+//! | [`functions_host`] | the Azure Functions host | the custom handler's HTTP contract |
+//!
+//! The crate shares no types with the connector: a misspelt field name must not pass because both sides misspell it.
+//! Every emulator can be started in-process (`start(options)`) and on its own (`cargo run -p emulators -- NAME`, see [`cli`]).
+
+pub mod cli;
+pub mod cosmos;
+pub mod door;
+pub mod functions_host;
+pub mod iot_hub;
+pub mod rapidm2m;
