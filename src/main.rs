@@ -1,1 +1,87 @@
-fn main() {}
+//! The command line: parses, binds, calls.
+
+use std::{process::ExitCode, sync::Arc};
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use iothub_connector::{app::App, config::Config, logging, server};
+
+/// Polls rapidM2M sites and forwards their rows to Azure IoT Hub
+#[derive(Parser)]
+#[command(version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs as the custom handler of an Azure Functions app (this is what host.json starts)
+    Serve,
+}
+
+/// Settings that stop the start. Also what clap uses for a wrong command line.
+const MISCONFIGURED: u8 = 2;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Err(problem) = logging::init() {
+        eprintln!("error: {problem}");
+        return ExitCode::from(MISCONFIGURED);
+    }
+    let result = match cli.command {
+        Command::Serve => serve(),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn serve() -> anyhow::Result<ExitCode> {
+    let config = match Config::from_env() {
+        Ok(config) => config,
+        Err(problems) => {
+            eprintln!("{problems}");
+            return Ok(ExitCode::from(MISCONFIGURED));
+        }
+    };
+    let port = match handler_port() {
+        Ok(port) => port,
+        Err(problem) => {
+            eprintln!("error: {problem}");
+            return Ok(ExitCode::from(MISCONFIGURED));
+        }
+    };
+    runtime()?.block_on(async {
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", port))
+            .await
+            .with_context(|| format!("cannot listen on 127.0.0.1:{port} (FUNCTIONS_CUSTOMHANDLER_PORT)"))?;
+        let app = Arc::new(App::new(config));
+        server::run(listener, app, interrupted()).await.context("the server failed")
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The port that the host wants us on; its older name is still given by older hosts.
+fn handler_port() -> Result<u16, String> {
+    let names = ["FUNCTIONS_CUSTOMHANDLER_PORT", "FUNCTIONS_HTTPWORKER_PORT"];
+    let Some((name, value)) = names.iter().find_map(|name| Some((name, std::env::var(name).ok()?))) else {
+        return Err(
+            "FUNCTIONS_CUSTOMHANDLER_PORT is not set: `serve` is started by the Azure Functions host (func start)"
+                .into(),
+        );
+    };
+    value.trim().parse().map_err(|_| format!("{name} is {value:?}: it must be a port number"))
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")
+}
+
+/// Resolves when a person presses Ctrl-C. The host itself kills without asking; every step is safe to cut.
+async fn interrupted() {
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}

@@ -1,1 +1,207 @@
-//! In work.
+//! Azure Cosmos DB for NoSQL on loopback: Microsoft's own in-memory engine behind an HTTP listener.
+//!
+//! The engine (`azure_data_cosmos_driver`, feature `__internal_in_memory_emulator`) does everything that matters:
+//! databases, containers, hierarchical partition keys, ETags, transactional batches, queries. This module adds the
+//! socket, the check of the account key, and the faults that a network and a busy service add.
+
+mod auth;
+mod faults;
+
+use std::{future::IntoFuture as _, sync::Arc};
+
+use anyhow::Context as _;
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::{Request, State},
+    http::{HeaderValue, StatusCode},
+    response::{IntoResponse, Response},
+    routing::{get, post, put},
+};
+use azure_core::http::{
+    Method, Url,
+    headers::{HeaderName, HeaderValue as AzureHeaderValue},
+};
+use azure_data_cosmos_driver::in_memory_emulator::{InMemoryEmulatorHttpClient, VirtualAccountConfig, VirtualRegion};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use serde::Serialize;
+use tokio::task::JoinSet;
+
+use crate::door::{self, Door};
+
+pub use faults::Faults;
+
+/// Larger than the 2 MB that the service takes, so that the engine's own answer is seen.
+const BODY_LIMIT: usize = 8 * 1024 * 1024;
+
+/// How the emulator is started.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Options {
+    /// Address to listen on
+    #[arg(long, default_value = "127.0.0.1")]
+    pub host: String,
+    /// Port to listen on; 0 takes any free one
+    #[arg(long, default_value_t = 0)]
+    pub port: u16,
+    /// Account key in Base64; a random one if absent
+    #[arg(long)]
+    pub key: Option<String>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { host: "127.0.0.1".into(), port: 0, key: None }
+    }
+}
+
+/// What a client needs to know.
+#[derive(Clone, Debug, Serialize)]
+pub struct Ready {
+    pub emulator: &'static str,
+    /// The account's endpoint.
+    pub endpoint: String,
+    /// The account's key, Base64.
+    pub key: String,
+    /// Fault switches: `PUT away`, `POST cut`, `GET|PUT|DELETE faults`.
+    pub control: String,
+}
+
+/// A running emulator; dropping it stops it.
+pub struct Emulator {
+    ready: Ready,
+    _tasks: JoinSet<()>,
+}
+
+impl Emulator {
+    #[must_use]
+    pub fn ready(&self) -> &Ready {
+        &self.ready
+    }
+}
+
+struct Account {
+    engine: InMemoryEmulatorHttpClient,
+    url: Url,
+    key: Vec<u8>,
+    faults: faults::Switch,
+    door: Door,
+}
+
+/// Starts the emulator; returns when it listens.
+///
+/// # Errors
+/// The address cannot be bound, or the key is not Base64.
+pub async fn start(options: Options) -> anyhow::Result<Emulator> {
+    let (door, listener) = door::open(&options.host, options.port)?;
+    let (control_door, control_listener) = door::open(&options.host, 0)?;
+    let key =
+        options.key.unwrap_or_else(|| BASE64_STANDARD.encode(std::array::from_fn::<u8, 64, _>(|_| fastrand::u8(..))));
+    let endpoint = format!("http://{}/", door.address());
+    let url: Url = endpoint.parse()?;
+    let config = VirtualAccountConfig::new(vec![VirtualRegion::new("East US", url.clone())])?;
+    let account = Arc::new(Account {
+        engine: InMemoryEmulatorHttpClient::try_new(config)?,
+        url,
+        key: BASE64_STANDARD.decode(&key).context("--key is not Base64")?,
+        faults: faults::Switch::default(),
+        door,
+    });
+    let ready = Ready { emulator: "cosmos", endpoint, key, control: format!("http://{}/", control_door.address()) };
+
+    let service = Router::new().fallback(execute).with_state(account.clone());
+    let control = Router::new()
+        .route("/away", put(away))
+        .route("/cut", post(cut))
+        .route("/faults", get(show_faults).put(set_faults).delete(clear_faults))
+        .with_state(account);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move { drop(axum::serve(listener, service).into_future().await) });
+    tasks.spawn(async move { drop(axum::serve(control_listener, control).into_future().await) });
+    Ok(Emulator { ready, _tasks: tasks })
+}
+
+async fn away(State(account): State<Arc<Account>>, Json(away): Json<bool>) -> StatusCode {
+    if away {
+        account.door.close().await;
+    } else {
+        account.door.reopen().await;
+    }
+    StatusCode::NO_CONTENT
+}
+
+async fn cut(State(account): State<Arc<Account>>) -> StatusCode {
+    account.door.cut();
+    StatusCode::NO_CONTENT
+}
+
+async fn show_faults(State(account): State<Arc<Account>>) -> Json<Faults> {
+    Json(account.faults.get())
+}
+
+async fn set_faults(State(account): State<Arc<Account>>, Json(faults): Json<Faults>) -> StatusCode {
+    account.faults.set(faults);
+    StatusCode::NO_CONTENT
+}
+
+async fn clear_faults(State(account): State<Arc<Account>>) -> StatusCode {
+    account.faults.set(Faults::default());
+    StatusCode::NO_CONTENT
+}
+
+async fn execute(State(account): State<Arc<Account>>, request: Request) -> Response {
+    if !auth::is_signed_with(&account.key, &request) {
+        return problem(
+            StatusCode::UNAUTHORIZED,
+            "Unauthorized",
+            "The input authorization token can't serve the request.",
+        );
+    }
+    let fault = account.faults.take(request.method(), request.uri().path());
+    if !fault.delay.is_zero() {
+        tokio::time::sleep(fault.delay).await;
+    }
+    if let Some(status) = fault.status {
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+        let mut response = problem(status, "Fault", "The fault switch says so.");
+        if let Some(after) = fault.retry_after_ms {
+            response.headers_mut().insert("x-ms-retry-after-ms", HeaderValue::from(after));
+        }
+        return response;
+    }
+    let response = match forward(&account, request).await {
+        Ok(response) => response,
+        Err(error) => problem(StatusCode::BAD_REQUEST, "BadRequest", &error.to_string()),
+    };
+    if fault.swallow_answer {
+        // The write has happened, the client never learns: the ambiguous case that every client must survive.
+        account.door.cut();
+        return std::future::pending().await;
+    }
+    response
+}
+
+async fn forward(account: &Account, request: Request) -> anyhow::Result<Response> {
+    let (parts, body) = request.into_parts();
+    let url = account.url.join(parts.uri.path_and_query().map_or("/", |path| path.as_str()))?;
+    let method: Method = parts.method.as_str().parse()?;
+    let mut forwarded = azure_core::http::Request::new(url, method);
+    for (name, value) in &parts.headers {
+        let value = AzureHeaderValue::from(value.to_str()?.to_owned());
+        forwarded.headers_mut().insert(HeaderName::from(name.as_str().to_owned()), value);
+    }
+    let body = axum::body::to_bytes(body, BODY_LIMIT).await?;
+    if !body.is_empty() {
+        forwarded.set_body(body);
+    }
+    let raw = account.engine.execute_request(&forwarded).await?.try_into_raw_response().await?;
+    let mut response = Response::builder().status(u16::from(raw.status()));
+    for (name, value) in raw.headers().iter() {
+        response = response.header(name.as_str(), value.as_str());
+    }
+    let body: &[u8] = raw.body().as_ref();
+    Ok(response.body(Body::from(body.to_vec()))?)
+}
+
+fn problem(status: StatusCode, code: &str, message: &str) -> Response {
+    (status, Json(serde_json::json!({ "code": code, "message": message }))).into_response()
+}

@@ -1,0 +1,248 @@
+//! Which backend, customer, sites and channels are polled, from when, and how hard.
+
+use std::time::Duration;
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use chrono::{DateTime, Utc};
+use secrecy::SecretString;
+use url::Url;
+
+use super::{Problems, Settings};
+
+#[derive(Debug)]
+pub struct Config {
+    pub source: SourceConfig,
+    /// `Customer_ID`: name or 16-digit hex id of the customer.
+    pub customer: String,
+    /// `Site_ID`: comma-separated names or ids, or `*`.
+    pub sites: Selection,
+    /// `Channelnames`: comma-separated, or `*`.
+    pub channels: Selection,
+    /// `Histdata`: index of the container, 0–9 (0).
+    pub histdata: u8,
+    /// `StartFrom`: where the first poll of a site begins (`youngest`).
+    pub start_from: StartFrom,
+    /// `PollConcurrency`: sites in flight at once (16).
+    pub concurrency: usize,
+    /// `PollTimeoutSeconds`: after this an invocation starts nothing more and ends (50 s).
+    pub timeout: Duration,
+    /// `RecordEmptyPolls`: whether a poll without new rows leaves a record (true).
+    pub record_empty_polls: bool,
+}
+
+/// Where rows come from.
+#[derive(Debug)]
+pub enum SourceConfig {
+    /// `M2MBackendURL` (ends with `/`) and `Base64encodedUsernamePassword` (the Basic credentials as they are sent).
+    Backend { url: Url, credentials: SecretString },
+    /// `EmulationMode=true`: no backend is called, each poll yields one row.
+    Emulation,
+}
+
+/// Some by name, or all that the backend lists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Selection {
+    All,
+    Named(Vec<String>),
+}
+
+/// Where the first poll of a site begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartFrom {
+    /// With the newest row that the backend has.
+    Youngest,
+    /// With the oldest row that the backend has.
+    All,
+    /// With the first row at or after this time.
+    At(DateTime<Utc>),
+}
+
+/// Whether the settings ask for this half of the connector.
+pub(super) fn is_wanted(settings: &Settings) -> bool {
+    settings.has("M2MBackendURL")
+        || settings.has("Customer_ID")
+        || settings.flag("EmulationMode", false, &mut Problems::default())
+}
+
+impl Config {
+    pub(super) fn read(settings: &Settings, problems: &mut Problems) -> Option<Self> {
+        let source = if settings.flag("EmulationMode", false, problems) {
+            Some(SourceConfig::Emulation)
+        } else {
+            backend(settings, problems)
+        };
+        let customer = settings.required("Customer_ID", "name or id of the customer in the backend", problems);
+        let sites = selection(settings, "Site_ID", "comma-separated sites, or * for all of the customer", problems);
+        let channels = selection(
+            settings,
+            "Channelnames",
+            "comma-separated channels, or * for all of a site's blueprint",
+            problems,
+        );
+        if matches!(source, Some(SourceConfig::Emulation)) {
+            for (name, selection) in [("Site_ID", &sites), ("Channelnames", &channels)] {
+                if *selection == Some(Selection::All) {
+                    problems.add(name, "is *: with EmulationMode=true there is no backend to ask, name them");
+                }
+            }
+        }
+        let start_from = start_from(settings, problems);
+        let histdata = settings.number("Histdata", 0, 0..=9, problems);
+        let concurrency = settings.number("PollConcurrency", 16, 1..=1000, problems);
+        let timeout = settings.number("PollTimeoutSeconds", 50, 1..=3600, problems);
+        let record_empty_polls = settings.flag("RecordEmptyPolls", true, problems);
+        Some(Self {
+            source: source?,
+            customer: customer?.to_owned(),
+            sites: sites?,
+            channels: channels?,
+            histdata: u8::try_from(histdata).ok()?,
+            start_from: start_from?,
+            concurrency: usize::try_from(concurrency).ok()?,
+            timeout: Duration::from_secs(timeout),
+            record_empty_polls,
+        })
+    }
+}
+
+fn backend(settings: &Settings, problems: &mut Problems) -> Option<SourceConfig> {
+    let url = settings
+        .required("M2MBackendURL", "the backend's API, such as https://cloud.microtronics.com/api/1/", problems)
+        .map(|text| backend_url(text).map_err(|why| problems.add("M2MBackendURL", why)));
+    let name = "Base64encodedUsernamePassword";
+    let credentials = settings.required(name, "the Base64 of user:password", problems).map(|text| {
+        let decoded = BASE64_STANDARD.decode(text).unwrap_or_default();
+        if decoded.contains(&b':') {
+            Ok(SecretString::from(text))
+        } else {
+            problems.add(name, "is not the Base64 of user:password");
+            Err(())
+        }
+    });
+    Some(SourceConfig::Backend { url: url?.ok()?, credentials: credentials?.ok()? })
+}
+
+/// The URL with a final `/`, so that paths can be appended.
+fn backend_url(text: &str) -> Result<Url, String> {
+    let example = "write it like https://cloud.microtronics.com/api/1/";
+    // The text is not repeated: people paste URLs with passwords in them.
+    let mut url = Url::parse(text).map_err(|error| format!("is not a URL ({error}): {example}"))?;
+    if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+        return Err(format!("is not an http(s) URL: {example}"));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("has a user or password in it: put them into Base64encodedUsernamePassword".into());
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(format!("has a query or fragment: {example}"));
+    }
+    if !url.path().ends_with('/') {
+        url.set_path(&format!("{}/", url.path()));
+    }
+    Ok(url)
+}
+
+fn selection(settings: &Settings, name: &'static str, purpose: &str, problems: &mut Problems) -> Option<Selection> {
+    let text = settings.required(name, purpose, problems)?;
+    if text == "*" {
+        return Some(Selection::All);
+    }
+    let mut names: Vec<String> = Vec::new();
+    for part in text.split(',').map(str::trim) {
+        if part.is_empty() || part == "*" {
+            problems.add(name, format!("is {text:?}: {purpose}; no empty names, and * only alone"));
+            return None;
+        }
+        if !names.iter().any(|known| known == part) {
+            names.push(part.to_owned());
+        }
+    }
+    Some(Selection::Named(names))
+}
+
+fn start_from(settings: &Settings, problems: &mut Problems) -> Option<StartFrom> {
+    match settings.get("StartFrom", problems) {
+        None => Some(StartFrom::Youngest),
+        Some(text) if text.eq_ignore_ascii_case("youngest") => Some(StartFrom::Youngest),
+        Some(text) if text.eq_ignore_ascii_case("all") => Some(StartFrom::All),
+        Some(text) => match DateTime::parse_from_rfc3339(text) {
+            Ok(time) => Some(StartFrom::At(time.to_utc())),
+            Err(_) => {
+                let help = "write youngest, all, or a time like 2026-01-31T00:00:00Z";
+                problems.add("StartFrom", format!("is {text:?}: {help}"));
+                None
+            }
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(pairs: &[(&str, &str)]) -> (Option<Config>, String) {
+        let mut problems = Problems::default();
+        let config = Config::read(&pairs.iter().copied().collect(), &mut problems);
+        (config, problems.to_string())
+    }
+
+    const GOOD: [(&str, &str); 5] = [
+        ("M2MBackendURL", "https://cloud.microtronics.com/api/1"),
+        ("Base64encodedUsernamePassword", "dXNlcjpwYXNzd29yZA=="),
+        ("Customer_ID", "Water & Sons"),
+        ("Site_ID", "Well 7, Well 8,Well 7"),
+        ("Channelnames", "ch0,ch3,ch1"),
+    ];
+
+    #[test]
+    fn the_samples_settings_are_enough() {
+        let config = read(&GOOD).0.unwrap();
+        let SourceConfig::Backend { url, .. } = &config.source else { panic!("a backend") };
+        assert_eq!(url.as_str(), "https://cloud.microtronics.com/api/1/");
+        assert_eq!(config.sites, Selection::Named(vec!["Well 7".into(), "Well 8".into()]));
+        assert_eq!(config.channels, Selection::Named(vec!["ch0".into(), "ch3".into(), "ch1".into()]));
+        assert_eq!((config.start_from, config.histdata, config.concurrency), (StartFrom::Youngest, 0, 16));
+        assert!(!format!("{config:?}").contains("dXNlcj"), "credentials must not print");
+    }
+
+    #[test]
+    fn every_setting_at_fault_is_named() {
+        let (_, text) = read(&[
+            ("M2MBackendURL", "ftp://x"),
+            ("Base64encodedUsernamePassword", "SECRET!"),
+            ("Site_ID", "a,,b"),
+            ("StartFrom", "yesterday"),
+            ("Histdata", "10"),
+            ("PollConcurrency", "0"),
+            ("EmulationMode", "yes"),
+        ]);
+        for name in [
+            "M2MBackendURL",
+            "Base64encodedUsernamePassword",
+            "Customer_ID",
+            "Site_ID",
+            "Channelnames",
+            "StartFrom",
+            "Histdata",
+            "PollConcurrency",
+            "EmulationMode",
+        ] {
+            assert!(text.contains(name), "{name} is missing in {text}");
+        }
+        assert!(!text.contains("SECRET"), "{text}");
+    }
+
+    #[test]
+    fn emulation_needs_no_backend_but_names() {
+        let (config, text) =
+            read(&[("EmulationMode", "TRUE"), ("Customer_ID", "c"), ("Site_ID", "*"), ("Channelnames", "ch0")]);
+        assert!(matches!(config.unwrap().source, SourceConfig::Emulation));
+        assert!(text.contains("Site_ID is *"), "{text}");
+    }
+
+    #[test]
+    fn a_password_in_the_url_is_refused_and_not_repeated() {
+        let error = backend_url("https://me:hunter2@host/api/1/").unwrap_err();
+        assert!(error.contains("Base64encodedUsernamePassword") && !error.contains("hunter2"), "{error}");
+    }
+}

@@ -1,0 +1,143 @@
+//! Reading single settings, and the one message that names everything that is wrong with them.
+
+use std::{collections::BTreeMap, fmt, ops::RangeInclusive};
+
+use secrecy::SecretString;
+
+/// The settings by name. A copy of the environment, so that nothing reads it twice.
+pub struct Settings(BTreeMap<String, String>);
+
+impl Settings {
+    #[must_use]
+    pub fn from_env() -> Self {
+        let utf8 =
+            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        Self(utf8.collect())
+    }
+
+    /// The value without surrounding white space; `None` if the setting is absent or (a problem) empty.
+    pub fn get(&self, name: &'static str, problems: &mut Problems) -> Option<&str> {
+        let value = self.0.get(name)?.trim();
+        if value.is_empty() {
+            problems.add(name, "is set but empty: give it a value or remove it");
+            return None;
+        }
+        Some(value)
+    }
+
+    /// Whether the setting is there with a value.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.0.get(name).is_some_and(|value| !value.trim().is_empty())
+    }
+
+    /// As [`get`](Self::get); absence is a problem, described by what the setting is for.
+    pub fn required(&self, name: &'static str, purpose: &str, problems: &mut Problems) -> Option<&str> {
+        if !self.0.contains_key(name) {
+            problems.add(name, format!("is not set: {purpose}"));
+            return None;
+        }
+        self.get(name, problems)
+    }
+
+    pub fn secret(&self, name: &'static str, problems: &mut Problems) -> Option<SecretString> {
+        self.get(name, problems).map(SecretString::from)
+    }
+
+    /// `true` or `false` in any case.
+    pub fn flag(&self, name: &'static str, default: bool, problems: &mut Problems) -> bool {
+        match self.get(name, problems) {
+            None => default,
+            Some(value) if value.eq_ignore_ascii_case("true") => true,
+            Some(value) if value.eq_ignore_ascii_case("false") => false,
+            Some(value) => {
+                problems.add(name, format!("is {value:?}: write true or false"));
+                default
+            }
+        }
+    }
+
+    /// A whole number within `range`.
+    pub fn number(&self, name: &'static str, default: u64, range: RangeInclusive<u64>, problems: &mut Problems) -> u64 {
+        let Some(value) = self.get(name, problems) else { return default };
+        match value.parse() {
+            Ok(number) if range.contains(&number) => number,
+            _ => {
+                problems
+                    .add(name, format!("is {value:?}: write a whole number from {} to {}", range.start(), range.end()));
+                default
+            }
+        }
+    }
+}
+
+impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Settings {
+    fn from_iter<I: IntoIterator<Item = (N, V)>>(pairs: I) -> Self {
+        Self(pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect())
+    }
+}
+
+/// Everything that is wrong with the settings. Never holds a secret.
+#[derive(Debug, Default)]
+pub struct Problems(Vec<(&'static str, String)>);
+
+impl Problems {
+    /// `text` continues a sentence that begins with the setting's name.
+    pub fn add(&mut self, setting: &'static str, text: impl Into<String>) {
+        self.0.push((setting, text.into()));
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl fmt::Display for Problems {
+    /// Three lines: the Functions host shows the last three lines that a handler wrote before it ended.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = self.0.len();
+        let (noun, verb) = if count == 1 { ("setting", "needs") } else { ("settings", "need") };
+        writeln!(out, "error: the connector cannot start: {count} {noun} {verb} attention")?;
+        for (index, (setting, text)) in self.0.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "; " };
+            write!(out, "{separator}{setting} {text}")?;
+        }
+        write!(out, "\nSet them in the function app's settings, or under Values in local.settings.json")
+    }
+}
+
+impl std::error::Error for Problems {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(pairs: &[(&str, &str)]) -> Settings {
+        pairs.iter().copied().collect()
+    }
+
+    #[test]
+    fn values_are_trimmed_and_an_empty_one_is_a_problem_not_an_absence() {
+        let settings = settings(&[("A", "  x "), ("B", " ")]);
+        let mut problems = Problems::default();
+        assert_eq!(settings.get("A", &mut problems), Some("x"));
+        assert!(problems.is_empty());
+        assert_eq!(settings.get("B", &mut problems), None);
+        assert!(problems.to_string().contains("B is set but empty"), "{problems}");
+    }
+
+    #[test]
+    fn the_message_names_all_and_fits_in_three_lines() {
+        let settings = settings(&[("Flag", "perhaps"), ("Number", "17")]);
+        let mut problems = Problems::default();
+        settings.flag("Flag", false, &mut problems);
+        settings.number("Number", 1, 0..=9, &mut problems);
+        settings.required("Gone", "what it is for", &mut problems);
+        let text = problems.to_string();
+        assert_eq!(text.lines().count(), 3, "{text}");
+        for part in ["3 settings need", "Flag is \"perhaps\"", "from 0 to 9", "Gone is not set: what it is for"] {
+            assert!(text.contains(part), "{part:?} is missing in {text}");
+        }
+    }
+}

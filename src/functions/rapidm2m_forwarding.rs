@@ -1,0 +1,268 @@
+//! `rapidM2MForwarding`: on a timer, every site is polled and its rows are forwarded.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures::StreamExt as _;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::{
+    config::rapidm2m::Selection,
+    forward::{Failure, Forwarder, Limits, Report, SiteMemory},
+    ledger::SiteKey,
+};
+
+/// Of the invocation's time: asked until here, sent until there; the rest is for marking what was acknowledged.
+const ASKING: f64 = 0.8;
+const SENDING: f64 = 0.9;
+/// How many failed sites are logged one by one, and named in the answer.
+const LOGGED_FAILURES: usize = 20;
+const NAMED_FAILURES: usize = 1_000;
+/// The pseudo site under which it is recorded that the sites could not be listed.
+const ALL_SITES: &str = "*";
+
+/// Polls the sites of one customer.
+pub struct RapidM2mForwarding {
+    pub forwarder: Forwarder,
+    pub customer: String,
+    pub sites: Selection,
+    /// Sites in flight at once.
+    pub concurrency: usize,
+    /// How long an invocation may take.
+    pub timeout: Duration,
+    memory: Mutex<Memory>,
+}
+
+#[derive(Default)]
+struct Memory {
+    invocations: u64,
+    sites: HashMap<String, SiteEntry>,
+}
+
+#[derive(Default)]
+struct SiteEntry {
+    /// The invocation in which the site last had its turn: who waited longest comes first.
+    last_turn: u64,
+    memory: Arc<tokio::sync::Mutex<SiteMemory>>,
+}
+
+/// What an invocation came to.
+#[derive(Debug, Default)]
+pub struct Summary {
+    pub sites: usize,
+    pub polled: usize,
+    pub rows_recorded: usize,
+    pub rows_forwarded: usize,
+    pub messages_forwarded: usize,
+    pub messages_rejected: usize,
+    pub bad_rows: usize,
+    /// Messages that wait for the hub.
+    pub waiting: usize,
+    /// Sites that have more to ask for than fitted into the time.
+    pub behind: usize,
+    /// Sites that another poller served.
+    pub lost_races: usize,
+    /// Site and failure.
+    pub failures: Vec<(String, Failure)>,
+    pub took: Duration,
+}
+
+impl RapidM2mForwarding {
+    #[must_use]
+    pub fn new(
+        forwarder: Forwarder,
+        customer: String,
+        sites: Selection,
+        concurrency: usize,
+        timeout: Duration,
+    ) -> Self {
+        Self { forwarder, customer, sites, concurrency, timeout, memory: Mutex::default() }
+    }
+
+    /// One run over all sites, those first that waited longest.
+    pub async fn invoke(&self) -> Summary {
+        let started = Instant::now();
+        let limits = Limits {
+            ask_until: started + self.timeout.mul_f64(ASKING),
+            send_until: started + self.timeout.mul_f64(SENDING),
+        };
+        let deadline = started + self.timeout;
+        self.forwarder.sender.try_again().await;
+
+        let mut summary = Summary::default();
+        let sites = self.sites(limits, &mut summary).await;
+        summary.sites = sites.len();
+        let turns = futures::stream::iter(self.in_turn(sites)).map(|(site, memory)| async move {
+            let report = if Instant::now() < limits.ask_until {
+                let turn = self.turn(&site, &memory, limits);
+                tokio::time::timeout_at(deadline, turn).await.map_err(|_| "was cut off")
+            } else {
+                Err("was not reached")
+            };
+            (site, report)
+        });
+        let mut turns = turns.buffer_unordered(self.concurrency);
+        while let Some((site, report)) = turns.next().await {
+            match report {
+                Ok(report) => summary.add(site, report),
+                Err(what) => {
+                    let text = format!(
+                        "{what} within PollTimeoutSeconds={}; it comes first next time",
+                        self.timeout.as_secs()
+                    );
+                    summary.failures.push((site, Failure { kind: "deadline".into(), text, is_known: false }));
+                }
+            }
+        }
+        drop(turns);
+        summary.failures.sort_by(|(a, _), (b, _)| a.cmp(b));
+        summary.took = started.elapsed();
+        summary.log();
+        summary
+    }
+
+    async fn turn(&self, site: &str, memory: &tokio::sync::Mutex<SiteMemory>, limits: Limits) -> Report {
+        // An overlapping invocation may be at the same site: it finishes first.
+        let mut memory = memory.lock().await;
+        let key = SiteKey { customer: self.customer.clone(), site: site.to_owned() };
+        let report = self.forwarder.poll_site(&key, &mut memory, limits).await;
+        self.had_its_turn(site);
+        report
+    }
+
+    /// The sites to poll. If the backend cannot list them, those that are known from an earlier list.
+    async fn sites(&self, limits: Limits, summary: &mut Summary) -> Vec<String> {
+        if let Selection::Named(sites) = &self.sites {
+            return sites.clone();
+        }
+        let started = Instant::now();
+        let limit = limits.ask_until.saturating_duration_since(started);
+        match self.forwarder.source.sites(&self.customer, limit).await {
+            Ok(sites) => {
+                self.forget_all_but(&sites);
+                sites
+            }
+            Err(error) => {
+                let failure =
+                    Failure { kind: error.kind().into(), text: format!("listing the sites: {error}"), is_known: false };
+                summary.failures.push((ALL_SITES.into(), failure));
+                let key = SiteKey { customer: self.customer.clone(), site: ALL_SITES.into() };
+                self.forwarder.record_no_sites(&key, &mut SiteMemory::default(), &error, started.elapsed()).await;
+                self.known_sites()
+            }
+        }
+    }
+
+    fn memory(&self) -> std::sync::MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn known_sites(&self) -> Vec<String> {
+        self.memory().sites.keys().cloned().collect()
+    }
+
+    fn forget_all_but(&self, sites: &[String]) {
+        let sites: std::collections::HashSet<_> = sites.iter().collect();
+        self.memory().sites.retain(|site, _| sites.contains(site));
+    }
+
+    /// The sites with their memories, the longest-waiting first.
+    fn in_turn(&self, sites: Vec<String>) -> Vec<(String, Arc<tokio::sync::Mutex<SiteMemory>>)> {
+        let mut memory = self.memory();
+        memory.invocations += 1;
+        let mut sites: Vec<_> = sites
+            .into_iter()
+            .map(|site| {
+                let entry = memory.sites.entry(site.clone()).or_default();
+                (entry.last_turn, site, entry.memory.clone())
+            })
+            .collect();
+        sites.sort_by_key(|(last_turn, ..)| *last_turn);
+        sites.into_iter().map(|(_, site, memory)| (site, memory)).collect()
+    }
+
+    fn had_its_turn(&self, site: &str) {
+        let mut memory = self.memory();
+        let now = memory.invocations;
+        if let Some(entry) = memory.sites.get_mut(site) {
+            entry.last_turn = now;
+        }
+    }
+}
+
+impl Summary {
+    fn add(&mut self, site: String, report: Report) {
+        self.polled += usize::from(report.requests > 0);
+        self.rows_recorded += report.rows_recorded;
+        self.rows_forwarded += report.rows_forwarded;
+        self.messages_forwarded += report.messages_forwarded;
+        self.messages_rejected += report.messages_rejected;
+        self.bad_rows += report.bad_rows;
+        self.waiting += report.waiting;
+        self.behind += usize::from(report.is_behind);
+        self.lost_races += usize::from(report.lost_race);
+        self.failures.extend(report.failures.into_iter().map(|failure| (site.clone(), failure)));
+    }
+
+    /// Whether every site was polled, recorded and forwarded.
+    #[must_use]
+    pub fn is_success(&self) -> bool {
+        self.failures.is_empty()
+    }
+
+    /// The failed sites with their failures, for the answer.
+    #[must_use]
+    pub fn failed(&self) -> Value {
+        let named = self.failures.iter().take(NAMED_FAILURES);
+        named.map(|(site, failure)| json!({ "Site_Id": site, "Kind": failure.kind, "Text": failure.text })).collect()
+    }
+
+    fn log(&self) {
+        let new = || self.failures.iter().filter(|(_, failure)| !failure.is_known);
+        for (site, failure) in new().take(LOGGED_FAILURES) {
+            tracing::warn!(%site, kind = %failure.kind, "{}", failure.text);
+        }
+        let more = new().count().saturating_sub(LOGGED_FAILURES);
+        if more > 0 {
+            tracing::warn!("{more} more failures, all of them in the ledger where it could be reached");
+        }
+        if self.is_success() {
+            tracing::info!("{self}");
+        } else {
+            tracing::error!("{self}");
+        }
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let failed: std::collections::BTreeSet<_> = self.failures.iter().map(|(site, _)| site).collect();
+        write!(
+            out,
+            "rapidM2MForwarding: {} of {} sites polled, {} rows recorded, {} rows forwarded in {} messages, {} waiting, {} failed",
+            self.polled,
+            self.sites,
+            self.rows_recorded,
+            self.rows_forwarded,
+            self.messages_forwarded,
+            self.waiting,
+            failed.len(),
+        )?;
+        for (count, what) in [
+            (self.behind, "behind"),
+            (self.lost_races, "served by another poller"),
+            (self.messages_rejected, "messages rejected"),
+            (self.bad_rows, "unusable rows"),
+        ] {
+            if count > 0 {
+                write!(out, ", {count} {what}")?;
+            }
+        }
+        write!(out, ", in {:.1} s", self.took.as_secs_f64())
+    }
+}

@@ -1,0 +1,221 @@
+//! One MQTT connection of one device, from CONNECT to its end. It never connects again: [`super::Sender`] decides that.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use rumqttc::{
+    AsyncClient, Broker, ConnectReturnCode, ConnectionError, Event, EventLoop, MqttOptions, NetworkOptions, Packet,
+    PublishNotice, PublishOptions, SessionMode, TlsConfiguration, Transport,
+};
+use rustls::ClientConfig;
+use secrecy::{ExposeSecret as _, SecretString};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use super::{
+    SendError,
+    message::{MAX_SIZE, Message},
+};
+use crate::config::hub::Endpoint;
+
+/// The user name asks for this version of the device API.
+pub const API_VERSION: &str = "2021-04-12";
+/// TCP, TLS and CONNACK together, and each flush of the socket.
+const TIMEOUT: Duration = Duration::from_secs(15);
+/// Below the four minutes after which Azure's load balancers forget a silent connection.
+const KEEP_ALIVE_SECONDS: u16 = 60;
+/// Messages sent and not yet acknowledged, over all sites. What is beyond waits in its sender, not in a queue here.
+const IN_FLIGHT: u16 = 100;
+/// Room for the topic: the property bag of a legal message, percent-encoded.
+const TOPIC_ROOM: usize = 16 * 1024;
+
+/// What a connection is made with.
+pub struct Login<'a> {
+    pub hub_host: &'a str,
+    pub endpoint: &'a Endpoint,
+    pub device: &'a str,
+    pub token: &'a SecretString,
+    pub tls: Arc<ClientConfig>,
+}
+
+/// An established connection.
+pub struct Connection {
+    client: AsyncClient,
+    device: String,
+    in_flight: Arc<Semaphore>,
+    ended: watch::Receiver<Option<SendError>>,
+    acknowledged_any: Arc<AtomicBool>,
+    driver: tokio::task::JoinHandle<()>,
+}
+
+/// A message on its way.
+pub struct Pending {
+    notice: PublishNotice,
+    ended: watch::Receiver<Option<SendError>>,
+    _slot: OwnedSemaphorePermit,
+}
+
+impl Connection {
+    /// Connects and waits for the hub's answer.
+    ///
+    /// # Errors
+    /// Why there is no connection, in words for the user.
+    pub async fn open(login: Login<'_>) -> Result<Self, SendError> {
+        let (client, mut events) = AsyncClient::builder(options(&login)).capacity(usize::from(IN_FLIGHT)).build();
+        let mut network = NetworkOptions::new();
+        network.set_tcp_nodelay(true);
+        network.set_connection_timeout(TIMEOUT.as_secs());
+        events.set_network_options(network);
+
+        let connected = tokio::time::timeout(TIMEOUT, await_connack(&mut events)).await;
+        let place = format!("{}:{}", login.endpoint.host, login.endpoint.port);
+        match connected {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(explain_connect(&error, &place, login.device)),
+            Err(_) => {
+                return Err(SendError::Unreachable(format!("{place} did not answer within {} s", TIMEOUT.as_secs())));
+            }
+        }
+        let (ended_here, ended) = watch::channel(None);
+        let acknowledged_any = Arc::new(AtomicBool::new(false));
+        let driver = tokio::spawn(drive(events, ended_here, acknowledged_any.clone()));
+        Ok(Self {
+            client,
+            device: login.device.to_owned(),
+            in_flight: Arc::new(Semaphore::new(usize::from(IN_FLIGHT))),
+            ended,
+            acknowledged_any,
+            driver,
+        })
+    }
+
+    /// Why the connection is over, if it is.
+    pub fn end(&self) -> Option<SendError> {
+        self.ended.borrow().clone()
+    }
+
+    /// Whether the hub has acknowledged anything on this connection.
+    pub fn was_fruitful(&self) -> bool {
+        self.acknowledged_any.load(Ordering::Relaxed)
+    }
+
+    /// Hands a message to the connection. Messages leave in the order of these calls.
+    ///
+    /// # Errors
+    /// The connection is over.
+    pub async fn publish(&self, message: &Message) -> Result<Pending, SendError> {
+        let slot = Arc::clone(&self.in_flight).acquire_owned().await.map_err(|_| SendError::Cut)?;
+        let published = self
+            .client
+            .publish_tracked(message.topic(&self.device), message.body.clone(), PublishOptions::at_least_once())
+            .await;
+        match published {
+            Ok(notice) => Ok(Pending { notice, ended: self.ended.clone(), _slot: slot }),
+            Err(_) => Err(self.end().unwrap_or(SendError::Cut)),
+        }
+    }
+
+    /// Waits until everything that is on its way is acknowledged, at most `patience`, then ends the connection.
+    pub async fn drain(&self, patience: Duration) {
+        let all = u32::from(IN_FLIGHT);
+        let _drained = tokio::time::timeout(patience, self.in_flight.acquire_many(all)).await;
+        let _sent = self.client.disconnect().await;
+        let mut ended = self.ended.clone();
+        let _over = tokio::time::timeout(patience, ended.wait_for(Option::is_some)).await;
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+impl Pending {
+    /// Resolves when the hub has acknowledged exactly this message.
+    ///
+    /// # Errors
+    /// The connection ended before. The hub may or may not have the message.
+    pub async fn acknowledged(self) -> Result<(), SendError> {
+        match self.notice.wait_async().await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(self.ended.borrow().clone().unwrap_or(SendError::Cut)),
+        }
+    }
+}
+
+fn options(login: &Login<'_>) -> MqttOptions {
+    let endpoint = Broker::tcp(login.endpoint.host.clone(), login.endpoint.port);
+    let mut options = MqttOptions::new(login.device, endpoint);
+    options
+        .set_credentials(
+            format!("{}/{}/?api-version={API_VERSION}", login.hub_host, login.device),
+            login.token.expose_secret().to_owned(),
+        )
+        .set_transport(Transport::Tls(TlsConfiguration::Rustls(login.tls.clone())))
+        .set_keep_alive(KEEP_ALIVE_SECONDS)
+        // A clean session would drop the cloud-to-device messages that wait for the device.
+        .set_session_mode(SessionMode::Persistent)
+        .set_max_packet_size(MAX_SIZE + TOPIC_ROOM, MAX_SIZE + TOPIC_ROOM)
+        .set_inflight(IN_FLIGHT);
+    options
+}
+
+async fn await_connack(events: &mut EventLoop) -> Result<(), ConnectionError> {
+    loop {
+        if let Event::Incoming(Packet::ConnAck(_)) = events.poll().await? {
+            return Ok(());
+        }
+    }
+}
+
+/// Moves bytes until the connection ends, then says why. What is unacknowledged by then is its sender's to send again.
+async fn drive(mut events: EventLoop, ended: watch::Sender<Option<SendError>>, acknowledged_any: Arc<AtomicBool>) {
+    let error = loop {
+        match events.poll().await {
+            Ok(Event::Incoming(Packet::PubAck(_))) => acknowledged_any.store(true, Ordering::Relaxed),
+            Ok(_) => {}
+            Err(error) => break error,
+        }
+    };
+    tracing::debug!(%error, "the connection to the hub ended");
+    let reason = if acknowledged_any.load(Ordering::Relaxed) { SendError::Cut } else { SendError::AcceptedThenCut };
+    // Said before the event loop is dropped: that wakes everyone who waits for an acknowledgement.
+    ended.send_replace(Some(reason));
+}
+
+fn explain_connect(error: &ConnectionError, place: &str, device: &str) -> SendError {
+    match error {
+        ConnectionError::ConnectionRefused(ConnectReturnCode::ServiceUnavailable) => {
+            SendError::Unreachable(format!("{place} says that it is unavailable"))
+        }
+        // Return code 5 is the hub's only answer to a bad login, whatever is wrong with it.
+        ConnectionError::ConnectionRefused(_) => SendError::Refused { device: device.to_owned() },
+        ConnectionError::Tls(error) => explain_tls(&error.to_string(), place),
+        ConnectionError::Io(error) => match tls_error(error) {
+            Some(error) => explain_tls(&error.to_string(), place),
+            None => SendError::Unreachable(format!("{place}: {error}")),
+        },
+        ConnectionError::NetworkTimeout | ConnectionError::FlushTimeout => {
+            SendError::Unreachable(format!("{place} did not answer within {} s", TIMEOUT.as_secs()))
+        }
+        other => SendError::Unreachable(format!("{place}: {other}")),
+    }
+}
+
+fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref::<rustls::Error>()
+}
+
+fn explain_tls(error: &str, place: &str) -> SendError {
+    if error.contains("invalid peer certificate") {
+        SendError::Untrusted(format!("{place}: {error}"))
+    } else {
+        SendError::Unreachable(format!("{place}: {error}"))
+    }
+}

@@ -1,0 +1,10 @@
+//! The ledger: every poll and its result, and how far each site has come, in Cosmos DB.
+//!
+//! A row is recorded here before it is sent anywhere, and a site's cursor moves in the same transaction that records the
+//! rows. Both kinds of documents of a site share a partition, which is what makes that transaction possible.
+
+mod cosmos;
+pub mod documents;
+
+pub use cosmos::{Committed, Ledger, LedgerError, MAX_BATCH_BYTES, MAX_BATCH_POLLS};
+pub use documents::{BadRows, Cursor, Fault, Outcome, Poll, PollKind, PollResult, Request, SiteKey};

@@ -1,0 +1,28 @@
+//! Two clouds of field devices, one Azure IoT Hub: the library behind the `iothub-connector` binary.
+//!
+//! What talks to what, from the timer to the hub:
+//!
+//! | Module | Is |
+//! |---|---|
+//! | [`server`], [`host`] | the Functions host's side: routes and envelopes |
+//! | [`functions`] | one file for each function folder |
+//! | [`forward`] | one site's turn: poll, record, send, mark |
+//! | [`rapidm2m`] | the rapidM2M backend: requests, answers, stamps, windows |
+//! | [`ledger`] | the documents in Cosmos DB |
+//! | [`hub`] | tokens, messages and the connection to IoT Hub |
+//! | [`config`], [`app`], [`logging`], [`clock`], [`retry`] | what all of them need |
+//!
+//! `ARCHITECTURE.md` tells how they work together and what must hold.
+
+pub mod app;
+pub mod clock;
+pub mod config;
+pub mod forward;
+pub mod functions;
+pub mod host;
+pub mod hub;
+pub mod ledger;
+pub mod logging;
+pub mod rapidm2m;
+pub mod retry;
+pub mod server;

@@ -1,0 +1,67 @@
+//! Log lines as the Functions host reads them: what is fine goes to standard output, the rest to standard error, where the
+//! host looks for the words "warn" and "error". One line a record; the host adds the time but no invocation id.
+
+use std::fmt;
+
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::{
+    EnvFilter,
+    fmt::{
+        FmtContext, FormattedFields,
+        format::{FormatEvent, FormatFields, Writer},
+        writer::MakeWriterExt as _,
+    },
+    registry::LookupSpan,
+};
+
+/// What is logged without `RUST_LOG`: our own information, of the libraries only what is wrong.
+const DEFAULT_FILTER: &str = "error,iothub_connector=info,emulators=warn";
+
+/// Sets up logging by `RUST_LOG` (`info`) and `LOG_FORMAT` (`text` or `json`).
+///
+/// # Errors
+/// A sentence that names the setting at fault.
+pub fn init() -> Result<(), String> {
+    let filter = match std::env::var("RUST_LOG") {
+        // A bare level means ours: nobody wants the libraries' debug output by accident.
+        Ok(level) if level.parse::<Level>().is_ok() => format!("error,iothub_connector={level},emulators=warn"),
+        Ok(filter) if !filter.trim().is_empty() => filter,
+        _ => DEFAULT_FILTER.to_owned(),
+    };
+    let filter = EnvFilter::try_new(&filter).map_err(|error| format!("RUST_LOG is {filter:?}: {error}"))?;
+    let writer = std::io::stdout.with_min_level(Level::INFO).and(std::io::stderr.with_max_level(Level::WARN));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(false);
+    match std::env::var("LOG_FORMAT").as_deref() {
+        Err(_) | Ok("text") => builder.event_format(Line).init(),
+        Ok("json") => builder.json().flatten_event(true).with_current_span(true).with_span_list(false).init(),
+        Ok(other) => return Err(format!("LOG_FORMAT is {other:?}: write text or json")),
+    }
+    Ok(())
+}
+
+/// `warn: message field=value invocation=…`
+struct Line;
+
+impl<S, N> FormatEvent<S, N> for Line
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, context: &FmtContext<'_, S, N>, mut out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let level = match *event.metadata().level() {
+            Level::ERROR => "error",
+            Level::WARN => "warn",
+            Level::INFO => "info",
+            Level::DEBUG => "debug",
+            Level::TRACE => "trace",
+        };
+        write!(out, "{level}: ")?;
+        context.format_fields(out.by_ref(), event)?;
+        for span in context.event_scope().into_iter().flatten() {
+            if let Some(fields) = span.extensions().get::<FormattedFields<N>>().filter(|fields| !fields.is_empty()) {
+                write!(out, " {fields}")?;
+            }
+        }
+        writeln!(out)
+    }
+}

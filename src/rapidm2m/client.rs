@@ -1,0 +1,365 @@
+//! The REST API under `https://HOST/api/1/`, with HTTP Basic. One request each; trying again is the caller's affair.
+
+use std::{sync::OnceLock, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use chrono::Utc;
+use percent_encoding::utf8_percent_encode;
+use reqwest::{StatusCode, header};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::Deserialize;
+use url::Url;
+
+use super::{
+    Stamp,
+    wire::{self, WireError},
+};
+use crate::{hub::sas::RESERVED, retry};
+
+/// Largest answer that is read: `GET` of a window of rows.
+pub const MAX_BODY: usize = 64 * 1024 * 1024;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Silence in the middle of an answer. The vendor's own driver gives up after the same time.
+const READ_TIMEOUT: Duration = Duration::from_secs(15);
+/// How much of an error answer is kept, in characters.
+const ERROR_TEXT: usize = 200;
+/// How much of an error answer is read, in bytes.
+const ERROR_BODY: usize = 16 * 1024;
+
+/// A connection pool to one backend with one user's credentials.
+pub struct Client {
+    /// Made with the first request: reading the platform's certificates takes longer than everything else at the start.
+    http: OnceLock<reqwest::Client>,
+    connections: usize,
+    base: Url,
+    authorization: header::HeaderValue,
+}
+
+/// A request for rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RowsQuery<'a> {
+    pub customer: &'a str,
+    pub site: &'a str,
+    pub histdata: u8,
+    pub channels: &'a [String],
+    pub range: Range,
+}
+
+/// Which rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Range {
+    /// The newest row alone.
+    Youngest,
+    /// All rows from `from` on, up to `until` if there is one. Whether the bounds belong to it is not known.
+    Window { from: Stamp, until: Option<Stamp> },
+}
+
+/// A successful answer.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub body: Bytes,
+}
+
+/// Why there is no answer to use.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum FetchError {
+    #[error("the backend refused the credentials (401): check Base64encodedUsernamePassword{}", quote(.said))]
+    Unauthorized { said: String },
+    #[error("the backend forbids this (403): has the user access to the customer?{}", quote(.said))]
+    Forbidden { said: String },
+    #[error("the backend does not know it (404): check Customer_ID, Site_ID and M2MBackendURL{}", quote(.said))]
+    NotFound { said: String },
+    #[error("the backend asks to slow down ({status}){}", quote(.said))]
+    RateLimited { status: u16, retry_after: Option<Duration>, said: String },
+    #[error("the backend answered with status {status}{}", quote(.said))]
+    Status { status: u16, said: String },
+    #[error("the backend cannot be reached: {0}")]
+    Connect(String),
+    #[error("the backend did not answer in time")]
+    Timeout,
+    #[error("the backend's answer broke off: {0}")]
+    Cut(String),
+    /// `prefix` is what had come by then.
+    #[error("the backend's answer has more than {limit} bytes")]
+    TooLarge { limit: usize, prefix: Bytes },
+    #[error("{0}")]
+    Wire(#[from] WireError),
+    #[error("the blueprint of the site lists no channels for histdata{0}: check Histdata, or name the Channelnames")]
+    NoChannels(u8),
+}
+
+fn quote(text: &str) -> String {
+    if text.is_empty() { String::new() } else { format!("; it says: {text}") }
+}
+
+impl FetchError {
+    /// A short name for records and summaries.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Unauthorized { .. } => "unauthorized",
+            Self::Forbidden { .. } => "forbidden",
+            Self::NotFound { .. } => "not_found",
+            Self::RateLimited { .. } => "rate_limited",
+            Self::Status { .. } => "http_status",
+            Self::Connect(_) => "connect",
+            Self::Timeout => "timeout",
+            Self::Cut(_) => "cut_off",
+            Self::TooLarge { .. } => "too_large",
+            Self::Wire(WireError::Empty) => "empty_answer",
+            Self::Wire(WireError::Html) => "html",
+            Self::Wire(WireError::NotJson(_)) => "not_json",
+            Self::Wire(WireError::WrongShape { .. }) => "wrong_shape",
+            Self::NoChannels(_) => "no_channels",
+        }
+    }
+
+    /// The HTTP status, if the backend gave one.
+    #[must_use]
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            Self::Unauthorized { .. } => Some(401),
+            Self::Forbidden { .. } => Some(403),
+            Self::NotFound { .. } => Some(404),
+            Self::RateLimited { status, .. } | Self::Status { status, .. } => Some(*status),
+            Self::TooLarge { .. } | Self::Wire(_) | Self::NoChannels(_) => Some(200),
+            Self::Connect(_) | Self::Timeout | Self::Cut(_) => None,
+        }
+    }
+
+    /// Whether someone has to change something before it can succeed.
+    #[must_use]
+    pub fn is_permanent(&self) -> bool {
+        matches!(self, Self::Unauthorized { .. } | Self::Forbidden { .. } | Self::NotFound { .. })
+    }
+
+    /// How long the backend asks to be left alone.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::RateLimited { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+}
+
+impl Client {
+    /// Does not connect. Keeps up to `connections` idle connections.
+    #[must_use]
+    pub fn new(base: Url, credentials: &SecretString, connections: usize) -> Self {
+        let mut authorization = header::HeaderValue::try_from(format!("Basic {}", credentials.expose_secret()))
+            .unwrap_or(header::HeaderValue::from_static("Basic"));
+        authorization.set_sensitive(true);
+        Self { http: OnceLock::new(), connections, base, authorization }
+    }
+
+    fn http(&self) -> Result<&reqwest::Client, FetchError> {
+        if let Some(http) = self.http.get() {
+            return Ok(http);
+        }
+        let http = reqwest::Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .read_timeout(READ_TIMEOUT)
+            .pool_max_idle_per_host(self.connections)
+            // A redirect leads to a login page, and the credentials must not follow it.
+            .redirect(reqwest::redirect::Policy::none())
+            .user_agent(concat!("iothub-connector/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(explain)?;
+        Ok(self.http.get_or_init(|| http))
+    }
+
+    /// The customers that the user can see, as they stand in paths.
+    ///
+    /// # Errors
+    /// See [`FetchError`].
+    pub async fn customers(&self, limit: Duration) -> Result<Vec<String>, FetchError> {
+        #[derive(Deserialize)]
+        struct Me {
+            customers: Vec<String>,
+        }
+        let answer = self.get(self.url(&["me"]), MAX_BODY, limit).await?;
+        Ok(wire::json::<Me>(&answer.body, "the user's data")?.customers)
+    }
+
+    /// The sites of a customer, as they stand in paths: by name; where two have the same name, by `_uid`.
+    ///
+    /// # Errors
+    /// See [`FetchError`].
+    pub async fn sites(&self, customer: &str, limit: Duration) -> Result<Vec<String>, FetchError> {
+        let answer = self.get(self.url(&["customers", customer, "sites"]), MAX_BODY, limit).await?;
+        let sites: Vec<wire::Site> = wire::json(&answer.body, "an array of sites")?;
+        Ok(wire::site_ids(sites))
+    }
+
+    /// The channels that a site's blueprint lists for a container.
+    ///
+    /// # Errors
+    /// See [`FetchError`].
+    pub async fn channels(
+        &self,
+        customer: &str,
+        site: &str,
+        histdata: u8,
+        limit: Duration,
+    ) -> Result<Vec<String>, FetchError> {
+        let url = self.url(&["customers", customer, "sites", site, "blueprint"]);
+        let answer = self.get(url, MAX_BODY, limit).await?;
+        let blueprint: serde_json::Map<String, serde_json::Value> = wire::json(&answer.body, "a blueprint")?;
+        let channels = wire::channels(&blueprint, histdata);
+        if channels.is_empty() { Err(FetchError::NoChannels(histdata)) } else { Ok(channels) }
+    }
+
+    /// The path that [`rows`](Self::rows) asks for, below the base URL.
+    #[must_use]
+    pub fn rows_path(query: &RowsQuery<'_>) -> String {
+        let youngest = if query.range == Range::Youngest { "/youngest" } else { "" };
+        format!(
+            "customers/{}/sites/{}/histdata{}{youngest}",
+            utf8_percent_encode(query.customer, RESERVED),
+            utf8_percent_encode(query.site, RESERVED),
+            query.histdata
+        )
+    }
+
+    /// A window of rows, or the youngest row, unread. A body over `max_body` bytes is not read further.
+    ///
+    /// # Errors
+    /// See [`FetchError`].
+    pub async fn rows(&self, query: &RowsQuery<'_>, max_body: usize, limit: Duration) -> Result<Answer, FetchError> {
+        let mut url = self.base.clone();
+        url.set_path(&format!("{}{}", self.base.path(), Self::rows_path(query)));
+        let parameter = match query.range {
+            Range::Youngest => serde_json::json!({ "select": query.channels }),
+            Range::Window { from, until } => serde_json::json!({
+                "select": query.channels,
+                "from": from.to_string(),
+                "until": until.map_or_else(|| "*".to_owned(), |until| until.to_string()),
+            }),
+        };
+        url.set_query(Some(&format!("json={}", utf8_percent_encode(&parameter.to_string(), RESERVED))));
+        self.get(url, max_body.min(MAX_BODY), limit).await
+    }
+
+    fn url(&self, segments: &[&str]) -> Url {
+        let segments: Vec<_> =
+            segments.iter().map(|segment| utf8_percent_encode(segment, RESERVED).to_string()).collect();
+        let mut url = self.base.clone();
+        url.set_path(&format!("{}{}", self.base.path(), segments.join("/")));
+        url
+    }
+
+    async fn get(&self, url: Url, max_body: usize, limit: Duration) -> Result<Answer, FetchError> {
+        tokio::time::timeout(limit, self.get_unlimited(url, max_body)).await.unwrap_or(Err(FetchError::Timeout))
+    }
+
+    async fn get_unlimited(&self, url: Url, max_body: usize) -> Result<Answer, FetchError> {
+        let request = self
+            .http()?
+            .get(url)
+            .header(header::AUTHORIZATION, self.authorization.clone())
+            .header(header::ACCEPT, "application/json");
+        let response = request.send().await.map_err(explain)?;
+        let status = response.status();
+        if status.is_success() {
+            let body = read_body(response, max_body).await?;
+            return Ok(Answer { status: status.as_u16(), body });
+        }
+        let retry_after = response
+            .headers()
+            .get(header::RETRY_AFTER)
+            .and_then(|value| retry::retry_after(value.to_str().ok()?, Utc::now()));
+        // The status is what counts: an unreadable body does not take its place.
+        let body = match read_body(response, ERROR_BODY).await {
+            Ok(body) => body,
+            Err(FetchError::TooLarge { prefix, .. }) => prefix,
+            Err(_) => Bytes::new(),
+        };
+        Err(classify(status, retry_after, error_text(&body)))
+    }
+}
+
+async fn read_body(mut response: reqwest::Response, limit: usize) -> Result<Bytes, FetchError> {
+    let announced = response.content_length().and_then(|length| usize::try_from(length).ok());
+    let mut body = BytesMut::with_capacity(announced.unwrap_or_default().min(limit));
+    while let Some(chunk) = response.chunk().await.map_err(explain)? {
+        let room = limit - body.len();
+        body.extend_from_slice(&chunk[..chunk.len().min(room)]);
+        if chunk.len() > room {
+            return Err(FetchError::TooLarge { limit, prefix: body.freeze() });
+        }
+    }
+    Ok(body.freeze())
+}
+
+fn classify(status: StatusCode, retry_after: Option<Duration>, said: String) -> FetchError {
+    match status.as_u16() {
+        401 => FetchError::Unauthorized { said },
+        403 => FetchError::Forbidden { said },
+        404 => FetchError::NotFound { said },
+        status @ 429 => FetchError::RateLimited { status, retry_after, said },
+        status if retry_after.is_some() => FetchError::RateLimited { status, retry_after, said },
+        status => FetchError::Status { status, said },
+    }
+}
+
+/// What the backend says about an error: `{"err":"…"}`, or the start of the text if it is something else.
+fn error_text(body: &[u8]) -> String {
+    #[derive(Deserialize)]
+    struct Said {
+        err: String,
+    }
+    let text = match serde_json::from_slice::<Said>(body) {
+        Ok(said) => said.err,
+        Err(_) => String::from_utf8_lossy(body).into_owned(),
+    };
+    let one_line: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    one_line.chars().take(ERROR_TEXT).collect()
+}
+
+/// reqwest's errors hide what happened behind their sources; the URL is left out, the path stands in the record.
+fn explain(error: reqwest::Error) -> FetchError {
+    let error = error.without_url();
+    if error.is_timeout() {
+        return FetchError::Timeout;
+    }
+    let mut innermost: &dyn std::error::Error = &error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    if error.is_connect() { FetchError::Connect(innermost.to_string()) } else { FetchError::Cut(innermost.to_string()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_one_path_segment_whatever_is_in_them() {
+        let channels = ["ch0".to_owned()];
+        let query = RowsQuery {
+            customer: "th.drones@gmail.com",
+            site: "Well 7/ä \"x\"?#",
+            histdata: 3,
+            channels: &channels,
+            range: Range::Youngest,
+        };
+        assert_eq!(
+            Client::rows_path(&query),
+            "customers/th.drones%40gmail.com/sites/Well%207%2F%C3%A4%20%22x%22%3F%23/histdata3/youngest"
+        );
+    }
+
+    #[test]
+    fn the_status_is_kept_whatever_the_body_is() {
+        assert_eq!(error_text(br#"{"err":"no such site"}"#), "no such site");
+        assert_eq!(error_text(b"<html>\n  Bad   Gateway</html>"), "<html> Bad Gateway</html>");
+        let error = classify(StatusCode::NOT_FOUND, None, "no such site".into());
+        assert_eq!((error.kind(), error.status(), error.is_permanent()), ("not_found", Some(404), true));
+        let error = classify(StatusCode::SERVICE_UNAVAILABLE, Some(Duration::from_secs(7)), String::new());
+        assert_eq!((error.kind(), error.retry_after()), ("rate_limited", Some(Duration::from_secs(7))));
+        let error = classify(StatusCode::FOUND, None, String::new());
+        assert_eq!((error.kind(), error.status()), ("http_status", Some(302)));
+    }
+}

@@ -1,0 +1,13 @@
+//! The rapidM2M (myDatanet) backend: its REST API, its stamps, its answers.
+//!
+//! The vendor's documentation is not public; what is known comes from its published samples and drivers. Where those
+//! leave a question open (are bounds inclusive? are rows sorted?), the code works with either answer.
+
+pub mod client;
+pub mod stamp;
+pub mod window;
+pub mod wire;
+
+pub use client::{Client, FetchError};
+pub use stamp::Stamp;
+pub use wire::{Row, Rows};

@@ -1,0 +1,363 @@
+//! Reads the backend's answers. Pure: bytes in, rows and flaws out.
+//!
+//! An answer is an array of arrays: `[["20170126133",51000,"NAN"]]`, the stamp first, then a value for each selected
+//! channel. Values stay the JSON text that the backend wrote, borrowed from the body, so that no digit of a number changes.
+
+use std::{
+    collections::{HashMap, HashSet},
+    ops::Range,
+};
+
+use serde_json::value::RawValue;
+
+use super::Stamp;
+
+/// How many flawed rows are described one by one; the others are counted.
+const DESCRIBED_FLAWS: usize = 5;
+/// How much of a flawed row's text is kept, in characters.
+const FLAW_TEXT: usize = 200;
+
+/// One time stamp with its values.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    pub stamp: Stamp,
+    values: Range<usize>,
+}
+
+/// The rows of an answer, in the order in which they came.
+#[derive(Debug, Default)]
+pub struct Rows<'a> {
+    pub rows: Vec<Row>,
+    pub flaws: Flaws,
+    /// The values of all rows, one after the other: a number, text, `true` or `false` as JSON text; `None` where there is
+    /// no value (`"NAN"` and `null`).
+    values: Vec<Option<&'a str>>,
+}
+
+/// Rows that cannot be used, and why.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Flaws {
+    pub count: usize,
+    /// The first few: reason and the row's text.
+    pub first: Vec<(&'static str, String)>,
+}
+
+impl Flaws {
+    pub fn add(&mut self, reason: &'static str, text: &str) {
+        self.count += 1;
+        if self.first.len() < DESCRIBED_FLAWS {
+            self.first.push((reason, text.chars().take(FLAW_TEXT).collect()));
+        }
+    }
+}
+
+/// Why an answer is no array of rows.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WireError {
+    #[error("the answer is empty")]
+    Empty,
+    #[error("the answer is HTML, not JSON: a login page or a proxy's message?")]
+    Html,
+    #[error("the answer is not JSON, or cut off: {0}")]
+    NotJson(String),
+    #[error("the answer is JSON, but not {expected}: {start}")]
+    WrongShape { expected: &'static str, start: String },
+}
+
+impl<'a> Rows<'a> {
+    /// Reads an answer to a request for `channels` channels.
+    ///
+    /// A row that is not a stamp and `channels` values is left out and counted; the others are kept.
+    ///
+    /// # Errors
+    /// The answer as a whole is no array of rows.
+    pub fn read(body: &'a [u8], channels: usize) -> Result<Self, WireError> {
+        let elements: Vec<&RawValue> = json(body, "an array of rows")?;
+        let mut rows = Self::default();
+        rows.reserve(elements.len(), channels);
+        // `youngest` could be written as the row alone; no client shows it, none excludes it.
+        if elements.len() == channels + 1 && elements.first().is_some_and(|first| first.get().starts_with('"')) {
+            rows.push(&elements, channels, std::str::from_utf8(body).unwrap_or_default());
+            return Ok(rows);
+        }
+        let mut cells: Vec<&RawValue> = Vec::with_capacity(channels + 1);
+        for element in elements {
+            cells.clear();
+            match read_cells(element, &mut cells) {
+                Ok(()) => rows.push(&cells, channels, element.get()),
+                Err(_) => rows.flaws.add("not an array", element.get()),
+            }
+        }
+        Ok(rows)
+    }
+
+    /// As many complete rows as stand at the start of a body that goes on behind `prefix`.
+    #[must_use]
+    pub fn read_prefix(prefix: &'a [u8], channels: usize) -> Self {
+        let mut rows = Self::default();
+        let mut deserializer = serde_json::Deserializer::from_slice(prefix);
+        // The error that ends it is the cut; what was read before is in `rows`.
+        let _cut = serde::de::Deserializer::deserialize_seq(&mut deserializer, Prefix { rows: &mut rows, channels });
+        rows
+    }
+
+    fn reserve(&mut self, rows: usize, channels: usize) {
+        self.rows.reserve(rows);
+        self.values.reserve(rows.saturating_mul(channels));
+    }
+
+    fn push(&mut self, cells: &[&'a RawValue], channels: usize, text: &str) {
+        let Some((stamp, values)) = cells.split_first() else { return self.flaws.add("an empty row", text) };
+        let Some(stamp) = Stamp::parse(stamp.get().trim_matches('"')) else {
+            return self.flaws.add("a stamp that is no time", text);
+        };
+        if values.len() != channels {
+            let reason = if values.len() < channels { "too few values" } else { "too many values" };
+            return self.flaws.add(reason, text);
+        }
+        if values.iter().any(|value| value.get().starts_with(['[', '{'])) {
+            return self.flaws.add("a value that is neither number nor text", text);
+        }
+        let start = self.values.len();
+        self.values.extend(values.iter().map(|value| match value.get() {
+            "null" | "\"NAN\"" => None,
+            value => Some(value),
+        }));
+        self.rows.push(Row { stamp, values: start..self.values.len() });
+    }
+
+    /// The row's values in the order of the selected channels, as JSON text.
+    #[must_use]
+    pub fn values(&self, row: &Row) -> &[Option<&'a str>] {
+        &self.values[row.values.clone()]
+    }
+
+    /// Brings the rows into the order of their stamps and removes exact repeats. Rows with the same stamp and different
+    /// values stay, in the order in which they came.
+    pub fn sort(&mut self) {
+        self.rows.sort_by_key(|row| row.stamp);
+        if self.rows.windows(2).all(|pair| pair[0].stamp != pair[1].stamp) {
+            return;
+        }
+        let values = &self.values;
+        let mut seen = HashSet::new();
+        let mut group = None;
+        self.rows.retain(|row| {
+            if group.replace(row.stamp) != Some(row.stamp) {
+                seen.clear();
+            }
+            seen.insert(&values[row.values.clone()])
+        });
+    }
+}
+
+struct Prefix<'r, 'a> {
+    rows: &'r mut Rows<'a>,
+    channels: usize,
+}
+
+impl<'a> serde::de::Visitor<'a> for Prefix<'_, 'a> {
+    type Value = ();
+
+    fn expecting(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("an array of rows")
+    }
+
+    fn visit_seq<A: serde::de::SeqAccess<'a>>(self, mut elements: A) -> Result<(), A::Error> {
+        while let Some(cells) = elements.next_element::<Vec<&'a RawValue>>()? {
+            self.rows.push(&cells, self.channels, "");
+        }
+        Ok(())
+    }
+}
+
+fn read_cells<'a>(element: &'a RawValue, cells: &mut Vec<&'a RawValue>) -> Result<(), serde_json::Error> {
+    struct Cells<'c, 'a>(&'c mut Vec<&'a RawValue>);
+    impl<'a> serde::de::Visitor<'a> for Cells<'_, 'a> {
+        type Value = ();
+
+        fn expecting(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            out.write_str("a row")
+        }
+
+        fn visit_seq<A: serde::de::SeqAccess<'a>>(self, mut elements: A) -> Result<(), A::Error> {
+            while let Some(cell) = elements.next_element()? {
+                self.0.push(cell);
+            }
+            Ok(())
+        }
+    }
+    serde::de::Deserializer::deserialize_seq(&mut serde_json::Deserializer::from_str(element.get()), Cells(cells))
+}
+
+/// Reads any answer; `expected` names its shape for the error.
+///
+/// # Errors
+/// The body is empty, HTML, not JSON, or JSON of another shape.
+pub fn json<'a, T: serde::Deserialize<'a>>(body: &'a [u8], expected: &'static str) -> Result<T, WireError> {
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    let trimmed = body.trim_ascii();
+    if trimmed.is_empty() {
+        return Err(WireError::Empty);
+    }
+    if trimmed.starts_with(b"<") {
+        return Err(WireError::Html);
+    }
+    let mut deserializer = serde_json::Deserializer::from_slice(body);
+    let value = T::deserialize(&mut deserializer).and_then(|value| deserializer.end().map(|()| value));
+    value.map_err(|error| {
+        if error.is_data() {
+            let start = String::from_utf8_lossy(&trimmed[..trimmed.len().min(FLAW_TEXT)]).into_owned();
+            WireError::WrongShape { expected, start }
+        } else {
+            WireError::NotJson(error.to_string())
+        }
+    })
+}
+
+/// An element of `customers/{cid}/sites`.
+#[derive(Debug, serde::Deserialize)]
+pub struct Site {
+    #[serde(rename = "_uid")]
+    uid: Option<String>,
+    name: Option<String>,
+    site_id: Option<String>,
+}
+
+/// How each site is called in a path: by its name, by its id where it has none, by its `_uid` where another site has the
+/// same name. Sites that cannot be called at all are left out.
+#[must_use]
+pub fn site_ids(sites: Vec<Site>) -> Vec<String> {
+    let filled = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    let called: Vec<_> = sites.iter().map(|site| filled(&site.name).or_else(|| filled(&site.site_id))).collect();
+    let mut uses: HashMap<&str, usize> = HashMap::new();
+    for name in called.iter().flatten() {
+        *uses.entry(name).or_default() += 1;
+    }
+    let ids = sites.iter().zip(&called).filter_map(|(site, called)| match called {
+        Some(name) if uses[name.as_str()] == 1 => Some(name.clone()),
+        name => filled(&site.uid).or_else(|| name.clone()),
+    });
+    let mut seen = HashSet::new();
+    ids.filter(|id| seen.insert(id.clone())).collect()
+}
+
+/// The channels of a container in a site's blueprint: `{"histdata0":{"ch0":{"title":…},"calc0":{…}},…}`. What is
+/// calculated by the backend (`calc…`) cannot be selected.
+#[must_use]
+pub fn channels(blueprint: &serde_json::Map<String, serde_json::Value>, histdata: u8) -> Vec<String> {
+    let container = blueprint.get(&format!("histdata{histdata}")).and_then(|container| container.as_object());
+    let names = container.into_iter().flat_map(|container| container.keys());
+    names.filter(|name| !name.to_ascii_lowercase().contains("calc")).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all(rows: &Rows<'_>) -> Vec<(String, Vec<Option<String>>)> {
+        let owned = |row| rows.values(row).iter().map(|value| value.map(str::to_owned)).collect();
+        rows.rows.iter().map(|row| (row.stamp.to_string(), owned(row))).collect()
+    }
+
+    fn some(text: &str) -> Option<String> {
+        Some(text.to_owned())
+    }
+
+    #[test]
+    fn every_kind_of_value_is_kept_as_it_was_written() {
+        let body = br#"[["20170126133",51000,"NAN", 21.50, null,"a \"b\" \u00fc",-1e-3,"17",true]]"#;
+        let rows = Rows::read(body, 8).unwrap();
+        let values = [
+            some("51000"),
+            None,
+            some("21.50"),
+            None,
+            some(r#""a \"b\" \u00fc""#),
+            some("-1e-3"),
+            some("\"17\""),
+            some("true"),
+        ];
+        assert_eq!(all(&rows), [("20170126133".to_owned(), values.to_vec())]);
+        assert_eq!(rows.flaws.count, 0);
+    }
+
+    #[test]
+    fn good_rows_are_kept_and_bad_ones_counted_and_named() {
+        let body = br#"[["2017012",1],["2017013",1,2],["20170114"],["yesterday",1],[],7,{"a":1},["20170115",[1]],["2017016",2]]"#;
+        let rows = Rows::read(body, 1).unwrap();
+        assert_eq!(all(&rows), [("2017012".to_owned(), vec![some("1")])]);
+        assert_eq!(rows.flaws.count, 8, "2017016 is no time: there is no 60th of January");
+        let reasons: Vec<_> = rows.flaws.first.iter().map(|(reason, _)| *reason).collect();
+        assert_eq!(
+            reasons,
+            ["too many values", "too few values", "a stamp that is no time", "an empty row", "not an array"]
+        );
+        assert_eq!(rows.flaws.first[2].1, r#"["yesterday",1]"#);
+    }
+
+    #[test]
+    fn answers_that_are_no_rows_say_what_they_are() {
+        assert_eq!(Rows::read(b" \n", 1).unwrap_err(), WireError::Empty);
+        assert_eq!(Rows::read(b"\n<!DOCTYPE html><html>", 1).unwrap_err(), WireError::Html);
+        assert!(matches!(Rows::read(br#"[["2017012",1],["20"#, 1), Err(WireError::NotJson(_))));
+        assert!(matches!(Rows::read(b"[[\"2017012\",\"\xff\"]]", 1), Err(WireError::NotJson(_))));
+        assert!(matches!(Rows::read(b"[] trailing", 1), Err(WireError::NotJson(_))));
+        let error = Rows::read(br#"{"err":"no such thing"}"#, 1).unwrap_err().to_string();
+        assert!(error.contains("no such thing"), "{error}");
+        assert!(Rows::read(b"\xef\xbb\xbf[]", 1).unwrap().rows.is_empty());
+    }
+
+    #[test]
+    fn a_row_alone_is_a_row() {
+        assert_eq!(all(&Rows::read(br#"["2017012",5]"#, 1).unwrap()), [("2017012".to_owned(), vec![some("5")])]);
+    }
+
+    #[test]
+    fn unordered_and_repeated_rows_are_put_right() {
+        let body = br#"[["2017013",3],["2017012",1],["2017013",3],["2017012",2],["2017012",1]]"#;
+        let mut rows = Rows::read(body, 1).unwrap();
+        rows.sort();
+        let stamps: Vec<_> =
+            all(&rows).into_iter().map(|(stamp, values)| (stamp, values[0].clone().unwrap())).collect();
+        let expected = [("2017012", "1"), ("2017012", "2"), ("2017013", "3")];
+        assert_eq!(stamps, expected.map(|(stamp, value)| (stamp.to_owned(), value.to_owned())));
+    }
+
+    #[test]
+    fn a_prefix_yields_its_complete_rows() {
+        let rows = Rows::read_prefix(br#"[["2017012",1],["2017013",2],["20170"#, 1);
+        assert_eq!(all(&rows).len(), 2);
+        assert!(Rows::read_prefix(b"<html>", 1).rows.is_empty());
+    }
+
+    #[test]
+    fn sites_go_by_name_unless_the_name_is_taken() {
+        let text =
+            br#"[{"_uid":"A1","name":"Well","site_id":"w"},{"_uid":"A2","name":"Well"},{"_uid":"A3","name":"Tank"},
+            {"_uid":"A4","name":""},{"name":null,"site_id":"s5","device":{}},{}]"#;
+        assert_eq!(site_ids(json(text, "").unwrap()), ["A1", "A2", "Tank", "A4", "s5"]);
+    }
+
+    #[test]
+    fn the_blueprint_lists_the_channels() {
+        let text =
+            br#"{"histdata0":{"ch0":{"title":"Level"},"calc1":{},"ch1":null},"histdata1":null,"config0":{"x":{}}}"#;
+        let blueprint = json(text, "").unwrap();
+        assert_eq!(channels(&blueprint, 0), ["ch0", "ch1"]);
+        assert!(channels(&blueprint, 1).is_empty() && channels(&blueprint, 2).is_empty());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes: Vec<u8>, channels in 0_usize..4) {
+            let _ = Rows::read(&bytes, channels);
+            let _ = Rows::read_prefix(&bytes, channels);
+        }
+
+        #[test]
+        fn any_json_is_read_or_refused(text in r#"[\[\]{},:"0-9a-z. ]{0,60}"#, channels in 0_usize..4) {
+            let _ = Rows::read(text.as_bytes(), channels);
+        }
+    }
+}
