@@ -62,7 +62,7 @@ impl Drop for CaFile {
 
 /// Makes a CA and a server certificate for `names`, host names and IP addresses alike. Returns what a TLS server needs,
 /// and the CA as PEM. The CA's key is forgotten.
-pub fn make(names: Vec<String>, now: DateTime<Utc>) -> anyhow::Result<(Arc<ServerConfig>, String)> {
+pub fn make(mut names: Vec<String>, now: DateTime<Utc>) -> anyhow::Result<(Arc<ServerConfig>, String)> {
     let mut ca = CertificateParams::default();
     ca.distinguished_name = common_name("IoT Hub emulator CA");
     ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -70,6 +70,8 @@ pub fn make(names: Vec<String>, now: DateTime<Utc>) -> anyhow::Result<(Arc<Serve
     set_validity(&mut ca, now);
     let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate()?)?;
 
+    names.sort();
+    names.dedup();
     let mut server = CertificateParams::new(names).context("a host name that cannot stand in a certificate")?;
     server.distinguished_name = common_name("IoT Hub emulator");
     server.use_authority_key_identifier_extension = true;

@@ -1,4 +1,4 @@
-//! One device's connection, from the TLS handshake to the last byte.
+//! One device's connection, from CONNECT to the last byte.
 
 use std::{
     fmt, io,
@@ -10,10 +10,8 @@ use std::{
 use mqtt_protocol_core::mqtt::{packet::v3_1_1::Connect, result_code::ConnectReturnCode};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
-    task::JoinSet,
     time::{Instant, sleep, timeout, timeout_at},
 };
-use tokio_rustls::TlsAcceptor;
 
 use super::{
     conversation::{Conversation, Stop},
@@ -22,12 +20,8 @@ use super::{
     login::{self, Credentials, Login},
     packets::{self, Malformed, Packet, PacketReader},
 };
-use crate::door::DoorListener;
 
-/// Connections served at a time; more are closed as soon as they are accepted.
-const MAX_CONNECTIONS: usize = 20_000;
-
-/// Time a client has for the TLS handshake, and then for its CONNECT.
+/// Time a client has for its CONNECT.
 const GREETING: Duration = Duration::from_secs(30);
 
 /// Time a client has to take an answer.
@@ -51,29 +45,8 @@ enum End {
     Silent,
 }
 
-/// Accepts connections for ever.
-pub async fn accept(mut listener: DoorListener, acceptor: TlsAcceptor, hub: Arc<Hub>) {
-    let mut connections = JoinSet::new();
-    loop {
-        let (visitor, peer) = listener.accept().await;
-        while connections.try_join_next().is_some() {}
-        if connections.len() >= MAX_CONNECTIONS {
-            tracing::warn!(%peer, "connection closed: {MAX_CONNECTIONS} are open");
-            continue;
-        }
-        let (acceptor, hub) = (acceptor.clone(), Arc::clone(&hub));
-        connections.spawn(async move {
-            match timeout(GREETING, acceptor.accept(visitor)).await {
-                Ok(Ok(stream)) => serve(&hub, stream, peer).await,
-                Ok(Err(error)) => tracing::warn!(%peer, %error, "TLS handshake failed; does the client trust the CA?"),
-                Err(_) => tracing::warn!(%peer, "no TLS handshake within {GREETING:?}"),
-            }
-        });
-    }
-}
-
 /// Speaks MQTT on a stream, whatever it runs over, and closes it.
-async fn serve<S: AsyncRead + AsyncWrite + Unpin>(hub: &Arc<Hub>, stream: S, peer: SocketAddr) {
+pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(hub: &Arc<Hub>, stream: S, peer: SocketAddr) {
     let mut reader = PacketReader::new(stream);
     match greet(hub, &mut reader).await {
         Ok((connect, login)) => {

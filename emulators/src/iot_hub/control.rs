@@ -16,11 +16,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::json;
 use tokio::time::timeout;
 
-use super::{
-    faults::Faults,
-    hub::{Counts, Hub},
-    received,
-};
+use super::{counts::Counts, faults::Faults, hub::Hub, received};
 use crate::door::Door;
 
 /// Largest request body, in bytes.

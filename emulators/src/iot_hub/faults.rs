@@ -22,7 +22,8 @@ pub struct Faults {
     pub puback_delay_ms: u32,
     /// So many connections are accepted, then cut at once: the daily quota.
     pub cut_after_connect_times: u64,
-    /// Every connection is cut after it has had so many messages recorded and acknowledged.
+    /// Every connection is cut after it has had so many messages recorded and acknowledged; acknowledgements held back
+    /// by `puback_delay_ms` are lost.
     pub cut_after_messages: Option<NonZeroU64>,
     /// Messages are neither recorded nor acknowledged: a hub that hangs.
     pub ignore_publishes: bool,

@@ -1,14 +1,14 @@
 //! What all connections share: who is connected, the sessions, the messages, the counts, the faults.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use serde::Serialize;
 use tokio::sync::{oneshot, watch};
 
 use super::{
+    counts::Counts,
     faults::Faults,
     login::Login,
     received::{Draft, Log},
@@ -16,32 +16,6 @@ use super::{
 
 /// Topics a device may subscribe to at a time.
 pub const MAX_SUBSCRIPTIONS: usize = 5;
-
-/// Counts since the start. As JSON with camelCase names.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Counts {
-    /// Messages recorded.
-    pub messages: u64,
-    /// Bytes of their bodies.
-    pub bytes: u64,
-    /// CONNECTs accepted.
-    pub connects: u64,
-    /// CONNECTs refused.
-    pub refused: u64,
-    /// Accepted connections that have ended.
-    pub disconnects: u64,
-    /// The devices connected now.
-    pub connected: BTreeSet<String>,
-    pub per_device: BTreeMap<String, DeviceCounts>,
-}
-
-/// The counts of one device.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct DeviceCounts {
-    pub messages: u64,
-    pub connects: u64,
-}
 
 /// Why the hub ends a connection that did nothing wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! A stand-in for Azure IoT Hub, as devices see it: MQTT 3.1.1 over TLS, telemetry only.
 //!
 //! Every device id is accepted, with a token signed with the one device key. Cloud-to-device messages, twins and direct
-//! methods do not exist: their topics can be subscribed to, and stay silent. Whatever the real hub answers by cutting the
+//! methods do not exist: their topics can be subscribed to, and stay silent. Wills are ignored. Whatever the real hub answers by cutting the
 //! connection is answered that way here, and the log says why.
 //!
 //! The control endpoint (see [`Ready::control`]):
@@ -20,8 +20,10 @@ mod certificate;
 mod connection;
 mod control;
 mod conversation;
+mod counts;
 mod faults;
 mod hub;
+mod listen;
 mod login;
 mod packets;
 mod received;
@@ -38,8 +40,8 @@ use tokio_rustls::TlsAcceptor;
 
 use self::{certificate::CaFile, control::Control, hub::Hub, received::Log};
 pub use self::{
+    counts::{Counts, DeviceCounts},
     faults::Faults,
-    hub::{Counts, DeviceCounts},
     received::Received,
 };
 use crate::door::{self, Door};
@@ -155,7 +157,7 @@ pub async fn start(options: Options) -> anyhow::Result<Emulator> {
 
     let hub = Arc::new(Hub::new(key, hosts, Log::new(options.keep_messages, options.keep_bytes)));
     let mut tasks = JoinSet::new();
-    tasks.spawn(connection::accept(mqtt_listener, TlsAcceptor::from(tls), Arc::clone(&hub)));
+    tasks.spawn(listen::accept(mqtt_listener, TlsAcceptor::from(tls), Arc::clone(&hub)));
     let router = control::router(Control { hub: Arc::clone(&hub), door: mqtt });
     tasks.spawn(async move {
         if let Err(error) = axum::serve(control_listener, router).await {

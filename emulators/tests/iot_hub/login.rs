@@ -98,7 +98,7 @@ async fn the_newer_connection_of_a_device_wins() {
 #[tokio::test]
 async fn a_connection_ends_with_its_token() {
     let hub = Hub::start().await;
-    let expiry = now() + 2;
+    let expiry = now() + 3;
     let identity = Identity { password: hub.token(HUB, "d", expiry), ..hub.identity("d") };
     let (mut device, _) = hub.connect(&identity).await.unwrap();
     device.ended().await;
