@@ -1,1 +1,203 @@
-//! In work.
+//! A stand-in for Azure IoT Hub, as devices see it: MQTT 3.1.1 over TLS, telemetry only.
+//!
+//! Every device id is accepted, with a token signed with the one device key. Cloud-to-device messages, twins and direct
+//! methods do not exist: their topics can be subscribed to, and stay silent. Wills are ignored. Whatever the real hub answers by cutting the
+//! connection is answered that way here, and the log says why.
+//!
+//! The control endpoint (see [`Ready::control`]):
+//!
+//! | Request | Effect |
+//! |---|---|
+//! | `GET /received?after=N&device=ID&wait=K&timeout_ms=T` | an array of [`Received`] in order of arrival |
+//! | `DELETE /received` | forgets them; sequence numbers and counts go on |
+//! | `GET /counts`, `GET /connections?wait=K&timeout_ms=T` | [`Counts`] |
+//! | `GET`, `PUT`, `DELETE /faults` | [`Faults`] |
+//! | `PUT /away` with `true` or `false` | refuses connections, or accepts them again |
+//! | `POST /cut` | cuts every connection |
+//! | `POST /expire?refuse=true` | ends every connection as if its token had expired; with `refuse`, those tokens are refused from then on |
+
+mod certificate;
+mod connection;
+mod control;
+mod conversation;
+mod counts;
+mod faults;
+mod hub;
+mod listen;
+mod login;
+mod packets;
+mod received;
+mod sas;
+mod telemetry;
+
+use std::{path::PathBuf, sync::Arc};
+
+use anyhow::Context;
+use base64::{Engine, prelude::BASE64_STANDARD};
+use serde::Serialize;
+use tokio::{sync::broadcast, task::JoinSet};
+use tokio_rustls::TlsAcceptor;
+
+use self::{certificate::CaFile, control::Control, hub::Hub, received::Log};
+pub use self::{
+    counts::{Counts, DeviceCounts},
+    faults::Faults,
+    received::Received,
+};
+use crate::door::{self, Door};
+
+/// Bytes of a random device key.
+const KEY_LENGTH: usize = 32;
+
+/// How the hub is to run.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Options {
+    /// IP address to listen on; the certificate is made out to it, to localhost and to 127.0.0.1
+    #[arg(long, default_value = "127.0.0.1")]
+    pub host: String,
+    /// Port for MQTT over TLS; 0 takes any free one
+    #[arg(long, visible_alias = "port", default_value_t = 0)]
+    pub mqtt_port: u16,
+    /// Port of the control endpoint; 0 takes any free one
+    #[arg(long, default_value_t = 0)]
+    pub control_port: u16,
+    /// Key every device signs its tokens with, Base64 [default: a random one]
+    #[arg(long, value_name = "BASE64")]
+    pub device_key: Option<String>,
+    /// Messages kept for the control endpoint; older ones are dropped
+    #[arg(long, value_name = "N", default_value_t = Options::KEEP_MESSAGES)]
+    pub keep_messages: usize,
+    /// Bytes of messages kept for the control endpoint; older ones are dropped
+    #[arg(long, value_name = "N", default_value_t = Options::KEEP_BYTES)]
+    pub keep_bytes: usize,
+    /// Directory for the CA certificate, ca.pem [default: a fresh one, removed at the end]
+    #[arg(long, value_name = "DIR")]
+    pub ca_dir: Option<PathBuf>,
+    /// The hub's name; devices that ask for another one, or for another address than the hub's, are refused [default:
+    /// any name will do]
+    #[arg(long, value_name = "HOST")]
+    pub hub_name: Option<String>,
+}
+
+impl Options {
+    const KEEP_MESSAGES: usize = 200_000;
+    const KEEP_BYTES: usize = 1 << 30;
+
+    /// The names of the address devices connect to.
+    fn addresses(&self) -> impl Iterator<Item = String> + use<'_> {
+        [self.host.as_str(), "localhost", "127.0.0.1"].into_iter().map(str::to_owned)
+    }
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            host: "127.0.0.1".into(),
+            mqtt_port: 0,
+            control_port: 0,
+            device_key: None,
+            keep_messages: Self::KEEP_MESSAGES,
+            keep_bytes: Self::KEEP_BYTES,
+            ca_dir: None,
+            hub_name: None,
+        }
+    }
+}
+
+/// Where to find the hub. As JSON, the line printed when it is ready.
+#[derive(Clone, Debug, Serialize)]
+pub struct Ready {
+    /// `iot_hub`.
+    pub emulator: &'static str,
+    /// Address and port for MQTT over TLS.
+    pub mqtt: String,
+    /// Path of the CA certificate, PEM.
+    pub ca: PathBuf,
+    /// The device key, Base64.
+    pub key: String,
+    /// URL of the control endpoint, with a slash at the end.
+    pub control: String,
+}
+
+/// A running hub. It stops when this is dropped.
+pub struct Emulator {
+    ready: Ready,
+    hub: Arc<Hub>,
+    control_door: Door,
+    _tasks: JoinSet<()>,
+    _ca: CaFile,
+}
+
+/// Starts a hub. Returns when it listens.
+///
+/// # Errors
+/// An address that cannot be bound, a key that is not Base64, a directory that cannot be written to.
+pub async fn start(options: Options) -> anyhow::Result<Emulator> {
+    let key = match &options.device_key {
+        Some(key) => BASE64_STANDARD.decode(key).context("the device key is not Base64")?,
+        None => random_key()?,
+    };
+    let names = options.addresses().chain(options.hub_name.clone()).collect();
+    let hosts = options.hub_name.clone().map(|name| options.addresses().chain([name]).collect()).unwrap_or_default();
+    let (tls, ca) = certificate::make(names, chrono::Utc::now())?;
+    let ca = CaFile::write(&ca, options.ca_dir.as_deref()).context("cannot write the CA certificate")?;
+
+    let cannot_listen = |port| format!("cannot listen on {}, port {port}", options.host);
+    let (mqtt, mqtt_listener) =
+        door::open(&options.host, options.mqtt_port).with_context(|| cannot_listen(options.mqtt_port))?;
+    let (control_door, control_listener) =
+        door::open(&options.host, options.control_port).with_context(|| cannot_listen(options.control_port))?;
+    let ready = Ready {
+        emulator: "iot_hub",
+        mqtt: mqtt.address().to_string(),
+        ca: std::path::absolute(&ca.path)?,
+        key: BASE64_STANDARD.encode(&key),
+        control: format!("http://{}/", control_door.address()),
+    };
+
+    let hub = Arc::new(Hub::new(key, hosts, Log::new(options.keep_messages, options.keep_bytes)));
+    let mut tasks = JoinSet::new();
+    tasks.spawn(listen::accept(mqtt_listener, TlsAcceptor::from(tls), Arc::clone(&hub)));
+    let router = control::router(Control { hub: Arc::clone(&hub), door: mqtt });
+    tasks.spawn(async move {
+        if let Err(error) = axum::serve(control_listener, router).await {
+            tracing::error!(%error, "the control endpoint failed");
+        }
+    });
+    Ok(Emulator { ready, hub, control_door, _tasks: tasks, _ca: ca })
+}
+
+impl Emulator {
+    /// Where to find it.
+    #[must_use]
+    pub fn ready(&self) -> &Ready {
+        &self.ready
+    }
+
+    /// Every message from now on, in order of arrival. A subscriber that falls 4096 messages behind misses the oldest of
+    /// them and is told so.
+    #[must_use]
+    pub fn subscribe(&self) -> broadcast::Receiver<Arc<Received>> {
+        self.hub.log.subscribe()
+    }
+
+    /// The counts since the start.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.hub.counts.borrow().clone()
+    }
+}
+
+impl Drop for Emulator {
+    fn drop(&mut self) {
+        // The tasks end with their set; connections to the control endpoint have tasks of their own.
+        self.control_door.cut();
+    }
+}
+
+fn random_key() -> anyhow::Result<Vec<u8>> {
+    let mut key = vec![0; KEY_LENGTH];
+    let random = rustls::crypto::aws_lc_rs::default_provider().secure_random;
+    random.fill(&mut key).map_err(|_| anyhow::anyhow!("the system has no random bytes"))?;
+    Ok(key)
+}

@@ -1,0 +1,248 @@
+//! One device's connection, from CONNECT to the last byte.
+
+use std::{
+    fmt, io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use mqtt_protocol_core::mqtt::{packet::v3_1_1::Connect, result_code::ConnectReturnCode};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    time::{Instant, sleep, timeout, timeout_at},
+};
+
+use super::{
+    conversation::{Conversation, Stop},
+    faults::Refusal,
+    hub::{Hub, Kick, Presence},
+    login::{self, Credentials, Login},
+    packets::{self, Malformed, Packet, PacketReader},
+};
+
+/// Time a client has for its CONNECT.
+const GREETING: Duration = Duration::from_secs(30);
+
+/// Time a client has to take an answer.
+const WRITE: Duration = Duration::from_secs(30);
+
+/// Time a client has to close its side after the hub has closed its own.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// The longest keep-alive the hub grants, in seconds; it also stands for none. The hub waits half as long again.
+const MAX_KEEP_ALIVE: u16 = 1177;
+
+/// Why a connection ended.
+enum End {
+    Refused(ConnectReturnCode, String),
+    Stopped(Stop),
+    Kicked(Kick),
+    /// The client closed without a DISCONNECT.
+    Closed,
+    Failed(io::Error),
+    /// Nothing came for one and a half keep-alive times.
+    Silent,
+}
+
+/// Speaks MQTT on a stream, whatever it runs over, and closes it.
+pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(hub: &Arc<Hub>, stream: S, peer: SocketAddr) {
+    let mut reader = PacketReader::new(stream);
+    match greet(hub, &mut reader).await {
+        Ok((connect, login)) => {
+            let device = login.device_id.clone();
+            tracing::info!(%peer, device, "connected");
+            let end = attend(hub, &mut reader, &connect, login).await;
+            match end {
+                End::Stopped(Stop::Violation(_)) => tracing::warn!(%peer, device, "disconnected: {end}"),
+                _ => tracing::info!(%peer, device, "disconnected: {end}"),
+            }
+        }
+        Err(end) => {
+            if let End::Refused(code, _) = end {
+                hub.refused();
+                let _ = write(&mut reader.stream, &packets::connack(false, code)).await;
+            }
+            tracing::warn!(%peer, "not let in: {end}");
+        }
+    }
+    // What the client has sent meanwhile is read to the end: otherwise the kernel would answer it with a reset, which
+    // can overtake the last answers.
+    let mut stream = reader.stream;
+    let _ = timeout(FAREWELL, async {
+        stream.shutdown().await?;
+        tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
+    })
+    .await;
+}
+
+/// Waits for CONNECT and decides on it.
+async fn greet<S: AsyncRead + Unpin>(hub: &Hub, reader: &mut PacketReader<S>) -> Result<(Connect, Login), End> {
+    let connect = timeout(GREETING, first_packet(reader)).await.map_err(|_| End::Silent)??;
+    let fault = hub.faults().on_connect(connect.client_id());
+    match fault {
+        Some(Refusal::ServerUnavailable) => {
+            return Err(End::Refused(ConnectReturnCode::ServerUnavailable, "a fault was asked for".into()));
+        }
+        Some(Refusal::NotAuthorized) => {
+            return Err(End::Refused(ConnectReturnCode::NotAuthorized, "a fault was asked for".into()));
+        }
+        None => {}
+    }
+    let credentials =
+        Credentials { client_id: connect.client_id(), user_name: connect.user_name(), password: connect.password() };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let refused = |reason| End::Refused(ConnectReturnCode::NotAuthorized, reason);
+    let login = login::check(&credentials, &hub.key, &hub.hosts, now).map_err(refused)?;
+    if hub.is_expired(&login.signature) {
+        return Err(refused("the token was declared expired".into()));
+    }
+    Ok((connect, login))
+}
+
+async fn first_packet<S: AsyncRead + Unpin>(reader: &mut PacketReader<S>) -> Result<Connect, End> {
+    loop {
+        match reader.next() {
+            Ok(Some(Packet::Connect(connect))) => return Ok(connect),
+            Ok(Some(_)) => return Err(violation("the first packet is not CONNECT".into())),
+            Ok(None) => {}
+            Err(Malformed::ProtocolLevel) => {
+                let code = ConnectReturnCode::UnacceptableProtocolVersion;
+                return Err(End::Refused(code, "only MQTT 3.1.1 is spoken here".into()));
+            }
+            Err(Malformed::Other(reason)) => return Err(violation(reason)),
+        }
+        if reader.fill().await.map_err(End::Failed)? == 0 {
+            return Err(End::Closed);
+        }
+    }
+}
+
+/// Serves an accepted connection until something ends it.
+async fn attend<S: AsyncRead + AsyncWrite + Unpin>(
+    hub: &Arc<Hub>,
+    reader: &mut PacketReader<S>,
+    connect: &Connect,
+    login: Login,
+) -> End {
+    let left = until(login.expiry);
+    let (presence, kicked) = hub.enter(login, connect.clean_session());
+    let connack = packets::connack(presence.session_present, ConnectReturnCode::Accepted);
+    let cut = hub.faults().cuts_after_connect(&presence.device_id);
+    if let Err(error) = write(&mut reader.stream, &connack).await {
+        return End::Failed(error);
+    }
+    if cut {
+        return End::Stopped(Stop::Fault("cut after CONNACK"));
+    }
+    tokio::select! {
+        ended = converse(hub, reader, &presence, patience(connect.keep_alive())) => ended.unwrap_or_else(End::Failed),
+        kick = kicked => End::Kicked(kick.unwrap_or(Kick::TakenOver)),
+        () = sleep(left) => End::Kicked(Kick::TokenExpired),
+    }
+}
+
+async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
+    hub: &Hub,
+    reader: &mut PacketReader<S>,
+    presence: &Presence,
+    patience: Duration,
+) -> io::Result<End> {
+    let mut talk = Conversation::new(hub, presence);
+    let mut deadline = Instant::now() + patience;
+    let mut heard = false;
+    loop {
+        let now = Instant::now();
+        // Whatever has been read is dealt with before anything is written: one write answers a whole burst.
+        let stop = match reader.next() {
+            Ok(Some(packet)) => {
+                heard = true;
+                match talk.take(packet, now) {
+                    Ok(()) => continue,
+                    Err(stop) => Some(stop),
+                }
+            }
+            Ok(None) => None,
+            Err(Malformed::ProtocolLevel) => Some(Stop::Violation("a second CONNECT".into())),
+            Err(Malformed::Other(reason)) => Some(Stop::Violation(reason)),
+        };
+        talk.release(now);
+        write(&mut reader.stream, &talk.out).await?;
+        talk.out.clear();
+        if let Some(stop) = stop {
+            return Ok(End::Stopped(stop));
+        }
+        if std::mem::take(&mut heard) {
+            deadline = now + patience;
+        }
+        let wake = talk.next_due().map_or(deadline, |due| due.min(deadline));
+        match timeout_at(wake, reader.fill()).await {
+            Ok(Ok(0)) => return Ok(End::Closed),
+            Ok(read) => drop(read?),
+            Err(_) if Instant::now() >= deadline => return Ok(End::Silent),
+            Err(_) => {}
+        }
+    }
+}
+
+async fn write<S: AsyncWrite + Unpin>(stream: &mut S, bytes: &[u8]) -> io::Result<()> {
+    if bytes.is_empty() {
+        return Ok(());
+    }
+    let written = timeout(WRITE, async {
+        stream.write_all(bytes).await?;
+        stream.flush().await
+    });
+    written.await.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "the client reads no answers")))
+}
+
+/// How long the hub waits for the next packet.
+fn patience(keep_alive: u16) -> Duration {
+    let granted = if keep_alive == 0 { MAX_KEEP_ALIVE } else { keep_alive.min(MAX_KEEP_ALIVE) };
+    Duration::from_millis(u64::from(granted) * 1500)
+}
+
+/// The time left until `expiry`, in seconds since 1970.
+fn until(expiry: u64) -> Duration {
+    let at = UNIX_EPOCH.checked_add(Duration::from_secs(expiry));
+    at.map_or(Duration::MAX, |at| at.duration_since(SystemTime::now()).unwrap_or_default())
+}
+
+fn violation(reason: String) -> End {
+    End::Stopped(Stop::Violation(reason))
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(code, reason) => write!(f, "CONNECT refused with code {}: {reason}", *code as u8),
+            Self::Stopped(Stop::Disconnect) => f.write_str("the device said DISCONNECT"),
+            Self::Stopped(Stop::Violation(reason)) => f.write_str(reason),
+            Self::Stopped(Stop::Fault(fault)) => write!(f, "{fault}, as asked for"),
+            Self::Kicked(Kick::TakenOver) => f.write_str("the same device connected again"),
+            Self::Kicked(Kick::TokenExpired) => f.write_str("the token expired"),
+            Self::Closed => f.write_str("the device closed the connection"),
+            Self::Failed(error) => error.fmt(f),
+            Self::Silent => f.write_str("nothing came in time"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hub_waits_half_as_long_again_but_not_for_ever() {
+        assert_eq!(patience(10), Duration::from_secs(15));
+        for keep_alive in [0, 1177, 1178, u16::MAX] {
+            assert_eq!(patience(keep_alive), Duration::from_millis(1_765_500));
+        }
+    }
+
+    #[test]
+    fn any_expiry_can_be_waited_for() {
+        assert_eq!(until(0), Duration::ZERO);
+        assert!(until(u64::MAX) > Duration::from_secs(1 << 40));
+    }
+}

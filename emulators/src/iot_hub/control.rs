@@ -1,0 +1,179 @@
+//! The control endpoint: what was received, and trouble on demand. JSON in and out; `{"error":"…"}` with status 400 for
+//! what it does not understand.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use axum::{
+    Json, Router,
+    body::{Body, Bytes},
+    extract::{DefaultBodyLimit, Query, State, rejection::QueryRejection},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::{get, post, put},
+};
+use futures::stream;
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::json;
+use tokio::time::timeout;
+
+use super::{counts::Counts, faults::Faults, hub::Hub, received};
+use crate::door::Door;
+
+/// Largest request body, in bytes.
+const MAX_BODY: usize = 64 * 1024;
+
+/// Longest wait a request may ask for, and the wait of one that does not say, in milliseconds.
+const MAX_WAIT_MS: u64 = 600_000;
+const DEFAULT_WAIT_MS: u64 = 10_000;
+
+#[derive(Clone)]
+pub struct Control {
+    pub hub: Arc<Hub>,
+    /// The hub's own door, not that of the control endpoint.
+    pub door: Door,
+}
+
+struct BadRequest(String);
+
+type Answer<T> = Result<T, BadRequest>;
+type Parameters<T> = Result<Query<T>, QueryRejection>;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReceivedParameters {
+    after: Option<u64>,
+    device: Option<String>,
+    wait: Option<u64>,
+    timeout_ms: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ConnectionsParameters {
+    wait: Option<u64>,
+    timeout_ms: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExpireParameters {
+    #[serde(default)]
+    refuse: bool,
+}
+
+pub fn router(control: Control) -> Router {
+    Router::new()
+        .route("/received", get(get_received).delete(delete_received))
+        .route("/counts", get(get_counts))
+        .route("/connections", get(get_connections))
+        .route("/faults", get(get_faults).put(put_faults).delete(delete_faults))
+        .route("/away", put(put_away))
+        .route("/cut", post(post_cut))
+        .route("/expire", post(post_expire))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .with_state(control)
+}
+
+/// `?after=N&device=ID&wait=K&timeout_ms=T`. With `wait`, answers when `K` messages have been received since the start
+/// (by this device, if one is named), or when the time is over, whichever comes first.
+async fn get_received(State(control): State<Control>, query: Parameters<ReceivedParameters>) -> Answer<Response> {
+    let Query(query) = query?;
+    let received = |counts: &Counts| match &query.device {
+        Some(device) => counts.per_device.get(device).map_or(0, |device| device.messages),
+        None => counts.messages,
+    };
+    wait_until(&control.hub, query.wait, query.timeout_ms, received).await?;
+    let messages = control.hub.log.select(query.device.as_deref(), query.after);
+    let chunks = stream::iter(received::json_array(messages).map(Ok::<_, Infallible>));
+    Ok(([(header::CONTENT_TYPE, "application/json")], Body::from_stream(chunks)).into_response())
+}
+
+async fn delete_received(State(control): State<Control>) -> StatusCode {
+    control.hub.log.clear();
+    StatusCode::NO_CONTENT
+}
+
+async fn get_counts(State(control): State<Control>) -> Json<Counts> {
+    Json(control.hub.counts.borrow().clone())
+}
+
+/// `?wait=K&timeout_ms=T`: the counts, when `K` CONNECTs have been accepted since the start, or when the time is over.
+async fn get_connections(
+    State(control): State<Control>,
+    query: Parameters<ConnectionsParameters>,
+) -> Answer<Json<Counts>> {
+    let Query(query) = query?;
+    wait_until(&control.hub, query.wait, query.timeout_ms, |counts| counts.connects).await?;
+    Ok(Json(control.hub.counts.borrow().clone()))
+}
+
+async fn get_faults(State(control): State<Control>) -> Json<Faults> {
+    Json(control.hub.faults().clone())
+}
+
+async fn put_faults(State(control): State<Control>, body: Bytes) -> Answer<Json<Faults>> {
+    let faults: Faults = parse(&body)?;
+    tracing::info!(?faults, "faults set");
+    *control.hub.faults() = faults.clone();
+    Ok(Json(faults))
+}
+
+async fn delete_faults(State(control): State<Control>) -> StatusCode {
+    *control.hub.faults() = Faults::default();
+    StatusCode::NO_CONTENT
+}
+
+async fn put_away(State(control): State<Control>, body: Bytes) -> Answer<StatusCode> {
+    if parse(&body)? {
+        control.door.close().await;
+    } else {
+        control.door.reopen().await;
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn post_cut(State(control): State<Control>) -> StatusCode {
+    control.door.cut();
+    StatusCode::NO_CONTENT
+}
+
+/// `?refuse=true` also refuses the tokens of the connections ended from now on.
+async fn post_expire(State(control): State<Control>, query: Parameters<ExpireParameters>) -> Answer<Response> {
+    let Query(query) = query?;
+    let ended = control.hub.expire(query.refuse);
+    Ok(Json(json!({ "ended": ended })).into_response())
+}
+
+/// Waits until a count has reached a number or the time is over.
+async fn wait_until(
+    hub: &Hub,
+    number: Option<u64>,
+    timeout_ms: Option<u64>,
+    count: impl Fn(&Counts) -> u64,
+) -> Answer<()> {
+    let Some(number) = number else { return Ok(()) };
+    let timeout_ms = timeout_ms.unwrap_or(DEFAULT_WAIT_MS);
+    if timeout_ms > MAX_WAIT_MS {
+        return Err(BadRequest(format!("timeout_ms is {timeout_ms}, at most {MAX_WAIT_MS} are allowed")));
+    }
+    let mut counts = hub.counts.subscribe();
+    // Time over is no error: the answer says how far things have come.
+    let _ = timeout(Duration::from_millis(timeout_ms), counts.wait_for(|counts| count(counts) >= number)).await;
+    Ok(())
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Answer<T> {
+    serde_json::from_slice(body).map_err(|error| BadRequest(error.to_string()))
+}
+
+impl From<QueryRejection> for BadRequest {
+    fn from(rejection: QueryRejection) -> Self {
+        Self(rejection.body_text())
+    }
+}
+
+impl IntoResponse for BadRequest {
+    fn into_response(self) -> Response {
+        (StatusCode::BAD_REQUEST, Json(json!({ "error": self.0 }))).into_response()
+    }
+}

@@ -1,0 +1,31 @@
+//! How much has happened.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+
+/// Counts since the start. As JSON with camelCase names.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Counts {
+    /// Messages recorded.
+    pub messages: u64,
+    /// Bytes of their bodies.
+    pub bytes: u64,
+    /// CONNECTs accepted.
+    pub connects: u64,
+    /// CONNECTs refused.
+    pub refused: u64,
+    /// Accepted connections that have ended.
+    pub disconnects: u64,
+    /// The devices connected now.
+    pub connected: BTreeSet<String>,
+    pub per_device: BTreeMap<String, DeviceCounts>,
+}
+
+/// The counts of one device.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct DeviceCounts {
+    pub messages: u64,
+    pub connects: u64,
+}

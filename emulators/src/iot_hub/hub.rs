@@ -1,0 +1,257 @@
+//! What all connections share: who is connected, the sessions, the messages, the counts, the faults.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::{oneshot, watch};
+
+use super::{
+    counts::Counts,
+    faults::Faults,
+    login::Login,
+    received::{Draft, Log},
+};
+
+/// Topics a device may subscribe to at a time.
+pub const MAX_SUBSCRIPTIONS: usize = 5;
+
+/// Why the hub ends a connection that did nothing wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kick {
+    /// The same device connected again.
+    TakenOver,
+    /// `POST /expire`.
+    TokenExpired,
+}
+
+pub struct Hub {
+    /// The key every device signs its tokens with, raw.
+    pub key: Vec<u8>,
+    /// The names the hub answers to; with none, to any.
+    pub hosts: Vec<String>,
+    pub log: Log,
+    pub counts: watch::Sender<Counts>,
+    faults: Mutex<Faults>,
+    devices: Mutex<Devices>,
+}
+
+#[derive(Default)]
+struct Devices {
+    next_connection: u64,
+    connections: HashMap<String, Connection>,
+    sessions: HashMap<String, Session>,
+    /// Signatures of tokens that `POST /expire?refuse=true` ended before their time.
+    expired: HashSet<Vec<u8>>,
+}
+
+struct Connection {
+    number: u64,
+    kick: oneshot::Sender<Kick>,
+    signature: Vec<u8>,
+}
+
+/// What MQTT asks a server to remember of a client. Nothing is queued for devices, so it is the subscriptions only.
+struct Session {
+    clean: bool,
+    filters: BTreeSet<String>,
+}
+
+/// A device's stay. Dropping it counts the device out.
+pub struct Presence {
+    hub: Arc<Hub>,
+    pub device_id: String,
+    number: u64,
+    pub session_present: bool,
+}
+
+impl Hub {
+    pub fn new(key: Vec<u8>, hosts: Vec<String>, log: Log) -> Self {
+        let counts = watch::Sender::new(Counts::default());
+        Self { key, hosts, log, counts, faults: Mutex::default(), devices: Mutex::default() }
+    }
+
+    pub fn faults(&self) -> MutexGuard<'_, Faults> {
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn devices(&self) -> MutexGuard<'_, Devices> {
+        self.devices.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a token was declared expired.
+    pub fn is_expired(&self, signature: &[u8]) -> bool {
+        self.devices().expired.contains(signature)
+    }
+
+    /// Lets a device in. An older connection of the same device is kicked. The receiver says when this one is.
+    pub fn enter(self: &Arc<Self>, login: Login, clean_session: bool) -> (Presence, oneshot::Receiver<Kick>) {
+        let Login { device_id, signature, .. } = login;
+        let lost = self.faults().loses_session(&device_id);
+        let mut devices = self.devices();
+        let number = devices.next_connection;
+        devices.next_connection += 1;
+        let (kick, kicked) = oneshot::channel();
+        if let Some(older) = devices.connections.insert(device_id.clone(), Connection { number, kick, signature }) {
+            // An error means that it is ending already.
+            let _ = older.kick.send(Kick::TakenOver);
+        }
+        let kept = devices.sessions.get(&device_id).is_some_and(|session| !session.clean);
+        let session_present = kept && !clean_session && !lost;
+        if !session_present {
+            devices.sessions.insert(device_id.clone(), Session { clean: clean_session, filters: BTreeSet::new() });
+        }
+        self.counts.send_modify(|counts| {
+            counts.connects += 1;
+            counts.connected.insert(device_id.clone());
+            counts.per_device.entry(device_id.clone()).or_default().connects += 1;
+        });
+        drop(devices);
+        (Presence { hub: Arc::clone(self), device_id, number, session_present }, kicked)
+    }
+
+    /// Ends every connection as if its token had run out; with `refuse`, those tokens are refused from now on.
+    pub fn expire(&self, refuse: bool) -> usize {
+        let mut devices = self.devices();
+        let Devices { connections, expired, .. } = &mut *devices;
+        let ended = connections.len();
+        for (_, connection) in connections.drain() {
+            let _ = connection.kick.send(Kick::TokenExpired);
+            if refuse {
+                expired.insert(connection.signature);
+            }
+        }
+        ended
+    }
+
+    /// Counts a refused CONNECT.
+    pub fn refused(&self) {
+        self.counts.send_modify(|counts| counts.refused += 1);
+    }
+
+    /// Records a message.
+    pub fn record(&self, draft: Draft) {
+        let (device_id, bytes) = (draft.device_id.clone(), draft.body.len() as u64);
+        self.log.append(draft);
+        // After the log: who waits for the count must find the message.
+        self.counts.send_modify(|counts| {
+            counts.messages += 1;
+            counts.bytes += bytes;
+            if let Some(device) = counts.per_device.get_mut(&device_id) {
+                device.messages += 1;
+            }
+        });
+    }
+}
+
+impl Presence {
+    /// Adds subscriptions to the device's session.
+    ///
+    /// # Errors
+    /// They are too many.
+    pub fn subscribe<'a>(&self, filters: impl Iterator<Item = &'a str>) -> Result<(), String> {
+        let mut devices = self.hub.devices();
+        let Some(session) = devices.sessions.get_mut(&self.device_id) else { return Ok(()) };
+        session.filters.extend(filters.map(str::to_owned));
+        if session.filters.len() > MAX_SUBSCRIPTIONS {
+            return Err(format!("more than {MAX_SUBSCRIPTIONS} subscriptions"));
+        }
+        Ok(())
+    }
+
+    pub fn unsubscribe<'a>(&self, filters: impl Iterator<Item = &'a str>) {
+        let mut devices = self.hub.devices();
+        let Some(session) = devices.sessions.get_mut(&self.device_id) else { return };
+        for filter in filters {
+            session.filters.remove(filter);
+        }
+    }
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        let mut devices = self.hub.devices();
+        let newer = match devices.connections.get(&self.device_id) {
+            Some(connection) if connection.number == self.number => {
+                devices.connections.remove(&self.device_id);
+                false
+            }
+            Some(_) => true,
+            None => false,
+        };
+        if !newer && devices.sessions.get(&self.device_id).is_some_and(|session| session.clean) {
+            devices.sessions.remove(&self.device_id);
+        }
+        self.hub.counts.send_modify(|counts| {
+            counts.disconnects += 1;
+            if !newer {
+                counts.connected.remove(&self.device_id);
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hub() -> Arc<Hub> {
+        Arc::new(Hub::new(vec![], vec![], Log::new(10, 1000)))
+    }
+
+    fn login(device_id: &str) -> Login {
+        Login { device_id: device_id.into(), expiry: 0, signature: device_id.into() }
+    }
+
+    #[test]
+    fn a_session_outlives_its_connection_only_if_it_is_not_clean() {
+        let hub = hub();
+        let mut present = vec![];
+        for clean in [false, false, true, false, false, true, true] {
+            present.push(hub.enter(login("d"), clean).0.session_present);
+        }
+        assert_eq!(present, [false, true, false, false, true, false, false]);
+        hub.faults().no_session_present = true;
+        hub.enter(login("d"), false);
+        assert!(!hub.enter(login("d"), false).0.session_present);
+        hub.faults().no_session_present = false;
+        assert!(hub.enter(login("d"), false).0.session_present);
+    }
+
+    #[test]
+    fn the_newer_connection_stays() {
+        let hub = hub();
+        let (older, mut kicked) = hub.enter(login("d"), false);
+        let (newer, mut not_kicked) = hub.enter(login("d"), false);
+        assert_eq!(kicked.try_recv(), Ok(Kick::TakenOver));
+        drop(older);
+        assert!(hub.counts.borrow().connected.contains("d"));
+        assert!(not_kicked.try_recv().is_err());
+        drop(newer);
+        let counts = hub.counts.borrow();
+        assert!(counts.connected.is_empty());
+        assert_eq!((counts.connects, counts.disconnects, counts.per_device["d"].connects), (2, 2, 2));
+    }
+
+    #[test]
+    fn expired_tokens_are_remembered_if_asked() {
+        let hub = hub();
+        for refuse in [false, true] {
+            let (_presence, mut kicked) = hub.enter(login("d"), true);
+            assert_eq!(hub.expire(refuse), 1);
+            assert_eq!(kicked.try_recv(), Ok(Kick::TokenExpired));
+            assert_eq!(hub.is_expired(b"d"), refuse);
+        }
+    }
+
+    #[test]
+    fn a_sixth_subscription_is_too_many() {
+        let (presence, _kicked) = hub().enter(login("d"), true);
+        presence.subscribe(["1", "2", "3", "4", "5"].into_iter()).unwrap();
+        presence.subscribe(["5"].into_iter()).unwrap();
+        presence.unsubscribe(["1"].into_iter());
+        presence.subscribe(["6"].into_iter()).unwrap();
+        assert!(presence.subscribe(["7"].into_iter()).is_err());
+    }
+}

@@ -1,0 +1,128 @@
+//! Who a CONNECT comes from, and whether it may come in.
+
+use super::sas::{self, Token};
+
+/// Longest device id IoT Hub allows.
+const MAX_DEVICE_ID: usize = 128;
+
+/// What a device sends in its CONNECT.
+pub struct Credentials<'a> {
+    pub client_id: &'a str,
+    pub user_name: Option<&'a str>,
+    pub password: Option<&'a [u8]>,
+}
+
+/// A device that may come in.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Login {
+    pub device_id: String,
+    /// Seconds since 1970 at which its token ends.
+    pub expiry: u64,
+    /// Recognizes the token when it is shown again.
+    pub signature: Vec<u8>,
+}
+
+/// Decides on a CONNECT. `hosts` are the hub's names; with none, any name will do as long as user name and token agree.
+/// `now` is in seconds since 1970.
+///
+/// # Errors
+/// The reason, for the log: the device hears only return code 5.
+pub fn check(credentials: &Credentials<'_>, key: &[u8], hosts: &[String], now: u64) -> Result<Login, String> {
+    let user_name = credentials.user_name.ok_or("CONNECT has no user name")?;
+    let (host, device_id) = split_user_name(user_name)
+        .ok_or_else(|| format!("the user name {user_name:?} is not `{{host}}/{{device id}}/?api-version=…`"))?;
+    if device_id != credentials.client_id {
+        return Err(format!("the client id is {:?}, but the user name says {device_id:?}", credentials.client_id));
+    }
+    if !is_device_id(device_id) {
+        return Err(format!("no device can have the id {device_id:?}"));
+    }
+    if !hosts.is_empty() && !hosts.iter().any(|known| sas::same_host(known, host)) {
+        return Err(format!("this hub is not {host:?}"));
+    }
+    let password = credentials.password.ok_or("CONNECT has no password")?;
+    let token = Token::parse(std::str::from_utf8(password).map_err(|_| "the password is not UTF-8")?)?;
+    if !token.covers(host, device_id) {
+        return Err(format!("the token is not for {host}/devices/{device_id}"));
+    }
+    if !token.is_signed_by(key) {
+        return Err("the token is not signed with the device key".into());
+    }
+    if token.expiry <= now {
+        return Err(format!("the token expired {} s ago", now - token.expiry));
+    }
+    Ok(Login { device_id: device_id.into(), expiry: token.expiry, signature: token.signature })
+}
+
+/// Host and device id of `{host}/{device id}/?api-version=…[&…]`. The question mark may be missing, as in old SDKs.
+fn split_user_name(user_name: &str) -> Option<(&str, &str)> {
+    let mut parts = user_name.splitn(3, '/');
+    let (host, device_id, parameters) = (parts.next()?, parts.next()?, parts.next()?);
+    let parameters = parameters.strip_prefix('?').unwrap_or(parameters);
+    let versioned = parameters.split('&').any(|parameter| parameter.starts_with("api-version="));
+    (!host.is_empty() && versioned).then_some((host, device_id))
+}
+
+/// The hub's rule for device ids, without `+` and `#`, which cannot stand in a topic.
+fn is_device_id(id: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-.%_*?!(),:=@$'".contains(&byte);
+    !id.is_empty() && id.len() <= MAX_DEVICE_ID && id.bytes().all(allowed)
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::{Engine, prelude::BASE64_STANDARD};
+
+    use super::*;
+
+    const DEVICE: &str = "sn-007-888-abc-mac-a1-b2-c3-d4-e5-f6";
+    const TOKEN: &str = "SharedAccessSignature sr=myhub.azure-devices.net%2Fdevices%2Fsn-007-888-abc-mac-a1-b2-c3-d4-e5-f6\
+                         &sig=4HmOE0kNLfBnUW9M41HvDXrhJ81HELrriABwN84lyIY%3D&se=1767229200";
+    const EXPIRY: u64 = 1_767_229_200;
+
+    fn check_at(now: u64, client_id: &str, user_name: &str, hosts: &[&str]) -> Result<Login, String> {
+        let key = BASE64_STANDARD.decode("Jsm0lyGpjaVYVP2g3FnmnmG9dI/9qU24wNoykUmermc=").unwrap();
+        let credentials = Credentials { client_id, user_name: Some(user_name), password: Some(TOKEN.as_bytes()) };
+        check(&credentials, &key, &hosts.iter().map(|host| (*host).to_owned()).collect::<Vec<_>>(), now)
+    }
+
+    #[test]
+    fn every_spelling_of_the_user_name_in_use_is_accepted() {
+        for tail in
+            ["?api-version=2021-04-12", "api-version=2016-11-14", "?api-version=2018-06-30&DeviceClientType=py%2F2.14"]
+        {
+            for host in ["myhub.azure-devices.net", "MYHUB.azure-devices.net", "myhub.azure-devices.net:8883"] {
+                let login = check_at(EXPIRY - 1, DEVICE, &format!("{host}/{DEVICE}/{tail}"), &[]).unwrap();
+                assert_eq!((login.device_id.as_str(), login.expiry), (DEVICE, EXPIRY));
+            }
+        }
+    }
+
+    #[test]
+    fn a_refusal_says_why() {
+        let good = format!("myhub.azure-devices.net/{DEVICE}/?api-version=2021-04-12");
+        for (now, client_id, user_name, hosts, reason) in [
+            (EXPIRY, DEVICE, good.clone(), &[][..], "expired"),
+            (0, "other", good.clone(), &[], "client id"),
+            (0, DEVICE, format!("myhub.azure-devices.net/{DEVICE}"), &[], "is not `{host}"),
+            (0, DEVICE, format!("myhub.azure-devices.net/{DEVICE}/module/?api-version=1"), &[], "is not `{host}"),
+            (0, DEVICE, format!("other/{DEVICE}/?api-version=1"), &[], "not for"),
+            (0, DEVICE, good.clone(), &["else.azure-devices.net"], "this hub is not"),
+            (0, "a b", "hub/a b/?api-version=1".into(), &[], "no device can have"),
+        ] {
+            let error = check_at(now, client_id, &user_name, hosts).unwrap_err();
+            assert!(error.contains(reason), "{user_name}: {error}");
+        }
+        assert!(check_at(0, DEVICE, &good, &["x", "myhub.azure-devices.net"]).is_ok());
+    }
+
+    #[test]
+    fn device_ids_follow_the_hubs_rule() {
+        for id in ["a", "A-1.%_*?!(),:=@$'", &"x".repeat(128)] {
+            assert!(is_device_id(id), "{id}");
+        }
+        for id in ["", "a b", "a+b", "a#", "ä", &"x".repeat(129)] {
+            assert!(!is_device_id(id), "{id}");
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! The devices and the control client of these tests.
+
+use std::{
+    fs,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use emulators::iot_hub::{self, Emulator, Options};
+use hmac::{Hmac, KeyInit, Mac};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use rumqttc::{
+    AsyncClient, ConnAck, ConnectionError, Event, EventLoop, MqttOptions, Packet, PublishOptions, TlsConfiguration,
+    Transport,
+};
+use serde_json::Value;
+use sha2::Sha256;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_rustls::{
+    TlsConnector,
+    client::TlsStream,
+    rustls::{
+        ClientConfig, RootCertStore,
+        crypto::aws_lc_rs,
+        pki_types::{CertificateDer, ServerName, pem::PemObject},
+    },
+};
+
+/// The hub's name in user names and tokens.
+pub const HUB: &str = "myhub.azure-devices.net";
+
+/// Nothing here takes that long; a test that hangs fails.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A hub of its own for each test.
+pub struct Hub {
+    pub emulator: Emulator,
+    http: reqwest::Client,
+}
+
+/// What a device presents itself with.
+#[derive(Clone)]
+pub struct Identity {
+    pub device_id: String,
+    pub user_name: String,
+    pub password: String,
+    pub clean: bool,
+}
+
+/// A device on rumqttc. A connection that ends shows as an error of [`Device::poll`].
+pub struct Device {
+    pub client: AsyncClient,
+    events: EventLoop,
+}
+
+impl Hub {
+    pub async fn start() -> Self {
+        Self::start_with(Options::default()).await
+    }
+
+    pub async fn start_with(options: Options) -> Self {
+        Self { emulator: iot_hub::start(options).await.unwrap(), http: reqwest::Client::new() }
+    }
+
+    /// A device with a token for an hour, and a session that is kept.
+    pub fn identity(&self, device_id: &str) -> Identity {
+        Identity {
+            device_id: device_id.into(),
+            user_name: format!("{HUB}/{device_id}/?api-version=2021-04-12"),
+            password: self.token(HUB, device_id, now() + 3600),
+            clean: false,
+        }
+    }
+
+    /// A token signed with the hub's device key.
+    pub fn token(&self, host: &str, device_id: &str, expiry: u64) -> String {
+        let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+        let resource = encode(&format!("{host}/devices/{device_id}"));
+        let key = BASE64_STANDARD.decode(&self.emulator.ready().key).unwrap();
+        let mut mac = Hmac::<Sha256>::new_from_slice(&key).unwrap();
+        mac.update(format!("{resource}\n{expiry}").as_bytes());
+        let signature = encode(&BASE64_STANDARD.encode(mac.finalize().into_bytes()));
+        format!("SharedAccessSignature sr={resource}&sig={signature}&se={expiry}")
+    }
+
+    /// Connects; the answer is the CONNACK or why there is no connection.
+    pub async fn connect(&self, identity: &Identity) -> Result<(Device, ConnAck), ConnectionError> {
+        let mut device = self.device(identity, fs::read(&self.emulator.ready().ca).unwrap());
+        let connack = device.connack().await?;
+        Ok((device, connack))
+    }
+
+    /// A connected device with a token for an hour.
+    pub async fn connected(&self, device_id: &str) -> Device {
+        self.connect(&self.identity(device_id)).await.unwrap().0
+    }
+
+    pub fn device(&self, identity: &Identity, ca: Vec<u8>) -> Device {
+        let (host, port) = self.emulator.ready().mqtt.split_once(':').unwrap();
+        let mut options = MqttOptions::new(identity.device_id.as_str(), (host, port.parse().unwrap()));
+        options.set_transport(Transport::tls_with_config(TlsConfiguration::Simple {
+            ca,
+            alpn: None,
+            client_auth: None,
+        }));
+        options.set_credentials(identity.user_name.as_str(), identity.password.clone());
+        options.set_clean_session(identity.clean);
+        options.set_max_packet_size(1 << 20, 1 << 20);
+        let (client, events) = AsyncClient::builder(options).capacity(4096).build();
+        Device { client, events }
+    }
+
+    /// A TLS connection nothing has been said on yet.
+    pub async fn raw(&self) -> TlsStream<TcpStream> {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(&self.emulator.ready().ca).unwrap()).unwrap();
+        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let stream = TcpStream::connect(&self.emulator.ready().mqtt).await.unwrap();
+        TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), stream).await.unwrap()
+    }
+
+    /// Sends bytes on a connection of their own and returns what comes back until the hub closes.
+    pub async fn exchange(&self, bytes: &[u8]) -> Vec<u8> {
+        let mut stream = self.raw().await;
+        stream.write_all(bytes).await.unwrap();
+        let mut answer = vec![];
+        timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("the hub does not close").unwrap();
+        answer
+    }
+
+    pub async fn get(&self, path: &str) -> Value {
+        let (status, body) = self.request("GET", path, "").await;
+        assert_eq!(status, 200, "{path}: {body}");
+        body
+    }
+
+    /// A request to the control endpoint: status and JSON, null if there is none.
+    pub async fn request(&self, method: &str, path: &str, body: &str) -> (u16, Value) {
+        let url = format!("{}{path}", self.emulator.ready().control);
+        let request = self.http.request(method.parse().unwrap(), url).body(body.to_owned());
+        let response = timeout(PATIENCE, request.send()).await.expect("no answer").unwrap();
+        let status = response.status().as_u16();
+        (status, serde_json::from_slice(&response.bytes().await.unwrap()).unwrap_or_default())
+    }
+
+    pub async fn faults(&self, json: &str) {
+        let (status, body) = self.request("PUT", "faults", json).await;
+        assert_eq!(status, 200, "{body}");
+    }
+
+    /// The bodies received, once there are so many.
+    pub async fn bodies(&self, number: usize) -> Vec<String> {
+        let received = self.get(&format!("received?wait={number}")).await;
+        received.as_array().unwrap().iter().map(|message| message["body"].as_str().unwrap().to_owned()).collect()
+    }
+}
+
+impl Identity {
+    /// CONNECT as bytes, with a clean session.
+    pub fn connect_packet(&self, keep_alive: u16) -> Vec<u8> {
+        let mut body = b"\x00\x04MQTT\x04\xC2".to_vec();
+        body.extend(keep_alive.to_be_bytes());
+        for text in [&self.device_id, &self.user_name, &self.password] {
+            body.extend((text.len() as u16).to_be_bytes());
+            body.extend(text.as_bytes());
+        }
+        assert!((128..16384).contains(&body.len()), "a length of two bytes");
+        [vec![0x10, body.len() as u8 | 0x80, (body.len() >> 7) as u8], body].concat()
+    }
+}
+
+impl Device {
+    /// The next packet from the hub, or the end of the connection.
+    pub async fn poll(&mut self) -> Result<Packet, ConnectionError> {
+        loop {
+            if let Event::Incoming(packet) = timeout(PATIENCE, self.events.poll()).await.expect("nothing happens")? {
+                return Ok(packet);
+            }
+        }
+    }
+
+    /// Connects, or connects again.
+    pub async fn connack(&mut self) -> Result<ConnAck, ConnectionError> {
+        match self.poll().await? {
+            Packet::ConnAck(connack) => Ok(connack),
+            other => panic!("{other:?} instead of CONNACK"),
+        }
+    }
+
+    /// Publishes at QoS 1 without waiting.
+    pub async fn publish(&self, topic: &str, body: impl Into<Vec<u8>>) {
+        self.client.publish(topic, body.into(), PublishOptions::at_least_once()).await.unwrap();
+    }
+
+    /// Publishes at QoS 1 and waits for the acknowledgement.
+    pub async fn send(&mut self, topic: &str, body: impl Into<Vec<u8>>) -> Result<(), ConnectionError> {
+        self.publish(topic, body).await;
+        self.puback().await.map(drop)
+    }
+
+    /// The packet id of the next acknowledgement.
+    pub async fn puback(&mut self) -> Result<u16, ConnectionError> {
+        match self.poll().await? {
+            Packet::PubAck(puback) => Ok(puback.pkid),
+            other => panic!("{other:?} instead of PUBACK"),
+        }
+    }
+
+    /// Waits until the hub ends the connection; anything but its end is a failure.
+    pub async fn ended(&mut self) {
+        match self.poll().await {
+            Err(ConnectionError::MqttState(_) | ConnectionError::Io(_)) => {}
+            other => panic!("{other:?} instead of the end"),
+        }
+    }
+}
+
+/// Seconds since 1970.
+pub fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
