@@ -20,7 +20,7 @@ fn options() -> Options {
 }
 
 async fn backend(options: Options) -> Backend {
-    Backend { emulator: start(options).await.unwrap(), client: Client::new() }
+    Backend { emulator: start(options).await.unwrap(), client: Client::builder().no_proxy().build().unwrap() }
 }
 
 fn encoded(text: &str) -> String {
