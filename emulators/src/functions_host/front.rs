@@ -13,7 +13,7 @@ use axum::{
 use chrono::Utc;
 use serde_json::{Value, json};
 
-use super::{envelope, function::HttpTrigger, invoke::Invoker, route::Parameters, timer::Timer};
+use super::{answer, envelope, function::HttpTrigger, invoke::Invoker, route::Parameters, timer::Timer};
 
 /// The host's default limit of a request's body, in bytes.
 const LARGEST_BODY: usize = 104_857_600;
@@ -96,14 +96,14 @@ impl Front {
         parameters: &Parameters,
     ) -> Response<Body> {
         let envelope = envelope::http(function, &trigger.binding, request, body, parameters, Utc::now());
-        let (_, answer) = self.invoker.call(function, &envelope).await;
-        let Some(answer) = answer else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
+        let (_, answered) = self.invoker.call(function, &envelope).await;
+        let Some(answered) = answered else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
         let output = match trigger.output.as_deref() {
-            Some("$return") => &answer.return_value,
-            Some(name) => answer.outputs.get(name).unwrap_or(&Value::Null),
+            Some("$return") => &answered.return_value,
+            Some(name) => answered.outputs.get(name).unwrap_or(&Value::Null),
             None => &Value::Null,
         };
-        envelope::http_response(output).unwrap_or_else(|problem| {
+        answer::http_response(output).unwrap_or_else(|problem| {
             tracing::warn!(function, problem, "the http output is no response");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         })
@@ -111,12 +111,12 @@ impl Front {
 
     async fn forward(&self, function: &str, request: Parts, body: Bytes) -> Response<Body> {
         let Parts { method, uri, headers, .. } = request;
-        let (_, answer) = self.invoker.forward(function, method, &uri, headers, body).await;
-        let Some(answer) = answer else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
-        let mut response = Response::new(Body::from(answer.body));
-        *response.status_mut() = answer.status;
-        *response.headers_mut() = answer.headers;
-        envelope::remove_hop_headers(response.headers_mut());
+        let (_, answered) = self.invoker.forward(function, method, &uri, headers, body).await;
+        let Some(answered) = answered else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
+        let mut response = Response::new(Body::from(answered.body));
+        *response.status_mut() = answered.status;
+        *response.headers_mut() = answered.headers;
+        answer::remove_hop_headers(response.headers_mut());
         response
     }
 }

@@ -10,7 +10,8 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use super::{
-    envelope::{self, Answer, Refused, guid},
+    answer::{self, Answer, Refused},
+    envelope::guid,
     events::{Event, InvocationFinished, Sender, send},
     handler::Handler,
 };
@@ -81,7 +82,7 @@ impl Invoker {
                 response: Value::Null,
                 error: Some(problem),
             })?;
-            let answer = envelope::answer(status, content_type.as_deref(), &body);
+            let answer = answer::read(status, content_type.as_deref(), &body);
             let response = serde_json::from_slice(&body);
             let response = response.unwrap_or_else(|_| String::from_utf8_lossy(&body).into_owned().into());
             match answer {
@@ -105,7 +106,7 @@ impl Invoker {
         self.invocation(function, |client, endpoint, id| async move {
             let url = with_path(endpoint, target.path(), target.query());
             let mut headers = headers;
-            envelope::remove_hop_headers(&mut headers);
+            answer::remove_hop_headers(&mut headers);
             let request = client.request(method, url).headers(headers).header(INVOCATION_ID, id).body(body);
             let response = request.send().await.map_err(|error| Failure::before_answer(described(&error)))?;
             let (status, headers) = (response.status(), response.headers().clone());

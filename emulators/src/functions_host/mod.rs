@@ -6,7 +6,7 @@
 //! | `app`, `function`, `settings`, `document` | host.json, function.json, app settings |
 //! | `schedule`, `time_span`, `route` | when a timer runs, which path is whose |
 //! | `handler`, `process` | the handler's process, from its start to its restart |
-//! | `envelope`, `invoke` | the custom handler's contract, and calls that follow it |
+//! | `envelope`, `answer`, `invoke` | the custom handler's contract, and calls that follow it |
 //! | `timer`, `front` | what causes calls: the clock, and HTTP |
 //! | `events` | what happens, for whoever wants to show it |
 //!
@@ -16,6 +16,7 @@
 //! The front end also takes `POST /admin/functions/{timer}`: runs it now, `202`. With `?wait` it answers
 //! `{"succeeded":true,"status":200,"logs":[],"body":{},"error":null}` when the invocation is over.
 
+mod answer;
 mod app;
 mod document;
 mod envelope;
