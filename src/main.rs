@@ -1,5 +1,8 @@
 //! The command line: parses, binds, calls.
 
+#[cfg(feature = "local")]
+mod local;
+
 use std::{process::ExitCode, sync::Arc};
 
 use anyhow::Context as _;
@@ -18,6 +21,15 @@ struct Cli {
 enum Command {
     /// Runs as the custom handler of an Azure Functions app (this is what host.json starts)
     Serve,
+    /// Runs the whole function app on this machine, with stand-ins for every service that is not configured
+    #[cfg(feature = "local")]
+    Local(local::Options),
+    /// Runs one of the stand-ins alone, until Ctrl-C
+    #[cfg(feature = "local")]
+    Emulator {
+        #[command(subcommand)]
+        name: emulators::cli::Command,
+    },
 }
 
 /// Settings that stop the start. Also what clap uses for a wrong command line.
@@ -31,6 +43,12 @@ fn main() -> ExitCode {
     }
     let result = match cli.command {
         Command::Serve => serve(),
+        #[cfg(feature = "local")]
+        Command::Local(options) => runtime().and_then(|runtime| runtime.block_on(local::run(options))),
+        #[cfg(feature = "local")]
+        Command::Emulator { name } => {
+            runtime().and_then(|runtime| runtime.block_on(emulators::cli::run(name))).map(|()| ExitCode::SUCCESS)
+        }
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

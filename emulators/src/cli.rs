@@ -1,1 +1,77 @@
-//! The command line of the emulators: one subcommand each, one JSON line on standard output when ready.
+//! The command line of the emulators: one subcommand each. When ready, it prints one line of JSON on standard output with
+//! everything that a client needs, then runs until it is interrupted.
+
+use clap::Subcommand;
+use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{cosmos, functions_host, iot_hub, rapidm2m};
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// The Microtronics backend: REST API for sites and their time series
+    #[command(name = "rapidm2m")]
+    RapidM2m(rapidm2m::Options),
+    /// Azure Cosmos DB for NoSQL, in memory
+    #[command(name = "cosmos")]
+    Cosmos(cosmos::Options),
+    /// Azure IoT Hub: MQTT over TLS for any device that has the printed key
+    #[command(name = "iot_hub")]
+    IotHub(iot_hub::Options),
+    /// The Azure Functions host, running a custom handler from its app folder
+    #[command(name = "functions_host")]
+    FunctionsHost(functions_host::Options),
+}
+
+/// Runs one emulator until Ctrl-C or SIGTERM.
+///
+/// # Errors
+/// It cannot start; for the Functions host also: the handler has failed for good.
+pub async fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::RapidM2m(options) => {
+            let emulator = rapidm2m::start(options).await?;
+            print_ready(emulator.ready())?;
+            interrupted().await
+        }
+        Command::Cosmos(options) => {
+            let emulator = cosmos::start(options).await?;
+            print_ready(emulator.ready())?;
+            interrupted().await
+        }
+        Command::IotHub(options) => {
+            let emulator = iot_hub::start(options).await?;
+            print_ready(emulator.ready())?;
+            interrupted().await
+        }
+        Command::FunctionsHost(options) => {
+            let emulator = functions_host::start(options).await?;
+            print_ready(emulator.ready())?;
+            let mut events = emulator.events();
+            loop {
+                tokio::select! {
+                    result = interrupted() => {
+                        emulator.stop().await;
+                        return result;
+                    }
+                    reason = emulator.stopped() => anyhow::bail!(reason),
+                    Ok(event) = events.recv() => eprintln!("{event:?}"),
+                }
+            }
+        }
+    }
+}
+
+fn print_ready(ready: &impl Serialize) -> anyhow::Result<()> {
+    println!("{}", serde_json::to_string(ready)?);
+    Ok(())
+}
+
+async fn interrupted() -> anyhow::Result<()> {
+    let mut terminated = signal(SignalKind::terminate())?;
+    tokio::select! {
+        result = tokio::signal::ctrl_c() => result?,
+        _ = terminated.recv() => {}
+    }
+    Ok(())
+}

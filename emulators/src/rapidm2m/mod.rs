@@ -1,1 +1,210 @@
-//! In work.
+//! The Microtronics (rapidM2M, myDatanet) backend: its REST API under `/api/1/`, with sites that have measurements.
+//!
+//! | Part | |
+//! |---|---|
+//! | `request` | path and parameters of a request |
+//! | `api` | from a request to its answer |
+//! | `respond` | from an answer to the bytes on the wire, faults included |
+//! | `table`, `generate`, `stamp` | the rows of an answer, their values, their time stamps |
+//! | `sites` | sites and rows that were added |
+//! | `faults`, `journal`, `control` | the control endpoint: what to do wrong, what was received |
+//!
+//! The vendor's documentation is not public; the shapes are those that public client code shows. Where clients differ,
+//! `PUT /faults` switches between the variants (order of rows, bounds of windows, content type, numbers as strings).
+//!
+//! The control endpoint, JSON in and out (`204` without a body on success, `400 {"err"}` for what it does not know):
+//!
+//! | Request | |
+//! |---|---|
+//! | `PUT /away` `true`, `false` | the API's port refuses connections, or accepts them again |
+//! | `POST /cut` | cuts the API's connections |
+//! | `GET`, `PUT`, `DELETE /faults` | `{"rules":[{"site":"…","resource":"histdata","times":2,"status":503,"retryAfter":"120"}],"order":"descending"}` |
+//! | `POST /rows` | `{"site":"…","container":0,"rows":[["20170126133",51000,"NAN"]]}`, one value per channel; other rows are served as they are |
+//! | `DELETE /rows?site=…` | `&container=N` for one container only |
+//! | `POST /sites` | `{"name":"…","channels":["ch0"],"generate":false}` |
+//! | `DELETE /sites/{name}` | |
+//! | `GET /requests?wait=N&timeout_ms=T` | the last 100,000 requests, once there were `N` in total |
+//! | `DELETE /requests` | forgets them and their counts |
+//! | `GET /counts` | `{"requests":1,"rows":60,"inFlight":0,"maxInFlight":1}` |
+
+mod api;
+mod control;
+mod faults;
+mod generate;
+mod journal;
+mod options;
+mod request;
+mod respond;
+mod sites;
+mod stamp;
+mod table;
+
+use std::{
+    iter,
+    sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
+
+use anyhow::{Context, ensure};
+use chrono::Utc;
+use serde::Serialize;
+use tokio::task::JoinSet;
+
+use self::{
+    faults::Faults,
+    generate::Kind,
+    journal::Journal,
+    request::{ROOT, Target},
+    sites::{Channel, Site, Sites},
+    table::Grid,
+};
+use crate::door::{self, Door, DoorListener};
+
+pub use self::{journal::Counts, options::Options};
+
+/// The line that says where the backend is and how to get in.
+#[derive(Clone, Debug, Serialize)]
+pub struct Ready {
+    pub emulator: &'static str,
+    /// Ends with `/api/1/`.
+    pub endpoint: String,
+    pub user: String,
+    pub password: String,
+    pub control: String,
+}
+
+/// A running backend. It ends when this is dropped.
+pub struct Emulator {
+    ready: Ready,
+    backend: Arc<Backend>,
+    tasks: JoinSet<()>,
+}
+
+/// What the API and the control endpoint share.
+struct Backend {
+    user: String,
+    password: String,
+    customer: String,
+    /// Of sites that are added without channels of their own.
+    channels: Vec<Channel>,
+    plain: bool,
+    grid: Grid,
+    door: Door,
+    sites: RwLock<Sites>,
+    faults: Mutex<Faults>,
+    journal: Arc<Journal>,
+}
+
+/// Starts the backend; it is listening when this returns.
+///
+/// # Errors
+/// An option is out of range, two sites have the same name, or a port cannot be bound.
+pub async fn start(options: Options) -> anyhow::Result<Emulator> {
+    options.check()?;
+    let bound = |port| {
+        door::open(&options.host, port).with_context(|| format!("cannot listen on {} port {port}", options.host))
+    };
+    let (door, api_listener) = bound(options.port)?;
+    let (control_door, control_listener) = bound(0)?;
+
+    let milliseconds = |seconds: f64| (seconds * 1000.0).round() as i64;
+    let first_ms = Utc::now().timestamp_millis() - milliseconds(options.history);
+    let channel = |number| Channel { name: format!("ch{number}"), kind: Kind::at(number, options.plain) };
+    let channels: Vec<Channel> = (0..options.channels).map(channel).collect();
+    let mut sites = Sites::default();
+    for name in options.site_names() {
+        ensure!(sites.add(Site::new(&name, channels.clone(), !options.no_generate)), "--site {name:?} is given twice");
+    }
+    let ready = Ready {
+        emulator: "rapidm2m",
+        endpoint: format!("http://{}{ROOT}", door.address()),
+        user: options.user.clone(),
+        password: options.password.unwrap_or_else(random_password),
+        control: format!("http://{}/", control_door.address()),
+    };
+    let backend = Arc::new(Backend {
+        user: options.user,
+        password: ready.password.clone(),
+        customer: options.customer,
+        channels,
+        plain: options.plain,
+        grid: Grid { interval_ms: milliseconds(options.interval), first_ms },
+        door,
+        sites: RwLock::new(sites),
+        faults: Mutex::default(),
+        journal: Journal::new(),
+    });
+    let shared = backend.clone();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(serve(api_listener, api::router(backend.clone())));
+    tasks.spawn(async move {
+        // The door stays open as long as this task runs.
+        let _control_door = control_door;
+        serve(control_listener, control::router(shared)).await;
+    });
+    Ok(Emulator { ready, backend, tasks })
+}
+
+async fn serve(listener: DoorListener, router: axum::Router) {
+    if let Err(error) = axum::serve(listener, router).await {
+        tracing::error!(%error, "the server ended");
+    }
+}
+
+fn random_password() -> String {
+    iter::repeat_with(fastrand::alphanumeric).take(16).collect()
+}
+
+impl Emulator {
+    #[must_use]
+    pub fn ready(&self) -> &Ready {
+        &self.ready
+    }
+
+    /// Names of the sites, in the order in which they were added.
+    #[must_use]
+    pub fn site_names(&self) -> Vec<String> {
+        self.backend.sites().all().iter().map(|site| site.name.clone()).collect()
+    }
+
+    /// What was received so far.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.backend.journal.counts()
+    }
+}
+
+impl Drop for Emulator {
+    fn drop(&mut self) {
+        self.tasks.abort_all();
+        // The connections' own tasks end when their connection does.
+        self.backend.door.cut();
+    }
+}
+
+impl Backend {
+    // A lock is never held across a panic: what runs under them neither indexes nor unwraps.
+    fn sites(&self) -> RwLockReadGuard<'_, Sites> {
+        self.sites.read().expect("no panic while locked")
+    }
+
+    fn sites_mut(&self) -> RwLockWriteGuard<'_, Sites> {
+        self.sites.write().expect("no panic while locked")
+    }
+
+    fn faults(&self) -> MutexGuard<'_, Faults> {
+        self.faults.lock().expect("no panic while locked")
+    }
+
+    fn is_customer(&self, name_or_uid: &str) -> bool {
+        name_or_uid == self.customer || name_or_uid == sites::uid(&self.customer)
+    }
+
+    fn site(&self, target: &Target) -> Option<Arc<Site>> {
+        self.sites().find(target.site.as_deref()?).cloned()
+    }
+
+    fn channels_named(&self, names: Vec<String>) -> Vec<Channel> {
+        let kinds = (0..).map(|position| Kind::at(position, self.plain));
+        names.into_iter().zip(kinds).map(|(name, kind)| Channel { name, kind }).collect()
+    }
+}

@@ -1,0 +1,147 @@
+//! The function app: host.json and every function.json, read once.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, bail, ensure};
+
+use super::{
+    document::{Document, Node},
+    function::{Function, Trigger},
+    settings::Settings,
+    time_span,
+};
+
+/// The host's own limit when host.json names none.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// A function app, checked.
+#[derive(Debug)]
+pub struct App {
+    pub root: PathBuf,
+    /// `None` when host.json names no handler.
+    handler: Option<Description>,
+    /// `None`: unlimited.
+    pub timeout: Option<Duration>,
+    /// Whether plain HTTP functions get the request itself instead of an envelope.
+    pub forwards_http: bool,
+    /// First segments of every HTTP function's path; may be empty.
+    pub route_prefix: String,
+    pub functions: Vec<Function>,
+}
+
+/// What host.json says about the handler.
+#[derive(Debug)]
+struct Description {
+    executable: String,
+    arguments: Vec<String>,
+    directory: String,
+}
+
+/// How the handler is started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HandlerCommand {
+    pub executable: PathBuf,
+    pub arguments: Vec<String>,
+    pub directory: PathBuf,
+}
+
+impl App {
+    /// # Errors
+    /// Names the file and the member at fault.
+    pub fn load(root: &Path, settings: &Settings, schedule: Option<&str>) -> anyhow::Result<Self> {
+        let root = root.canonicalize().with_context(|| format!("{} cannot be read", root.display()))?;
+        let document = Document::read(&root.join("host.json"))?;
+        let host = document.root();
+        let version = host.required("version")?;
+        ensure!(version.str()? == "2.0", version.error("must be \"2.0\""));
+        let handler = host.get("customHandler");
+        let description = handler.as_ref().and_then(|handler| handler.get("description"));
+        let forwards = handler.as_ref().and_then(|handler| handler.get("enableForwardingHttpRequest"));
+        let prefix = host.get("extensions").and_then(|node| node.get("http")?.get("routePrefix"));
+        let functions = functions(&root, settings, schedule)?;
+        ensure!(!functions.is_empty(), "{} has no folder with a function.json", root.display());
+        Ok(Self {
+            handler: description.map(|node| describe(&node)).transpose()?,
+            timeout: host.get("functionTimeout").map_or(Ok(Some(DEFAULT_TIMEOUT)), |node| timeout(&node))?,
+            forwards_http: forwards.map_or(Ok(false), |node| node.bool())?,
+            route_prefix: prefix.map_or(Ok("api"), |node| node.str())?.trim_matches('/').to_owned(),
+            functions,
+            root,
+        })
+    }
+
+    /// How to start the handler; `replacement` for host.json's executable.
+    ///
+    /// # Errors
+    /// There is nothing to start.
+    pub fn handler_command(&self, replacement: Option<&Path>) -> anyhow::Result<HandlerCommand> {
+        let file = self.root.join("host.json");
+        let member = format!("{}: customHandler.description.defaultExecutablePath", file.display());
+        let (arguments, directory) =
+            self.handler.as_ref().map_or((&[][..], ""), |handler| (&handler.arguments[..], &handler.directory));
+        let executable = match (replacement, &self.handler) {
+            (Some(path), _) => path.canonicalize().with_context(|| format!("--handler {}", path.display()))?,
+            (None, None) => bail!("{member} is missing"),
+            (None, Some(handler)) => {
+                let in_app = self.root.join(&handler.executable);
+                // A bare name may be found on the PATH.
+                if !in_app.is_file() && handler.executable.contains('/') {
+                    bail!("{member} names no file: {}", in_app.display());
+                }
+                if in_app.is_file() { in_app } else { PathBuf::from(&handler.executable) }
+            }
+        };
+        Ok(HandlerCommand { executable, arguments: arguments.to_vec(), directory: self.root.join(directory) })
+    }
+}
+
+fn timeout(node: &Node<'_>) -> anyhow::Result<Option<Duration>> {
+    let text = node.str()?;
+    if text == "-1" {
+        return Ok(None);
+    }
+    let timeout = time_span::parse(text).ok_or_else(|| node.error("must be a time span hh:mm:ss, or \"-1\""))?;
+    Ok(Some(timeout))
+}
+
+fn describe(description: &Node<'_>) -> anyhow::Result<Description> {
+    let executable = description.required("defaultExecutablePath")?;
+    ensure!(!executable.str()?.is_empty(), executable.error("must not be empty"));
+    Ok(Description {
+        executable: executable.str()?.to_owned(),
+        arguments: description.get("arguments").map_or(Ok(Vec::new()), |node| node.strings())?,
+        directory: description.get("workingDirectory").map_or(Ok(""), |node| node.str())?.to_owned(),
+    })
+}
+
+fn functions(root: &Path, settings: &Settings, schedule: Option<&str>) -> anyhow::Result<Vec<Function>> {
+    let mut functions = Vec::new();
+    let entries = fs::read_dir(root).with_context(|| format!("{} cannot be read", root.display()))?;
+    for entry in entries {
+        let path = entry?.path().join("function.json");
+        if path.is_file() {
+            functions.extend(Function::load(&path, settings, schedule)?);
+        }
+    }
+    functions.sort_by(|one, other| one.name.cmp(&other.name));
+    let routes = |function: &Function| match &function.trigger {
+        Trigger::Http(http) => Some((http.route.clone(), http.methods.clone())),
+        Trigger::Timer(_) => None,
+    };
+    for (index, function) in functions.iter().enumerate() {
+        if let Some(route) = routes(function) {
+            let other = functions[..index].iter().find(|other| routes(other).as_ref() == Some(&route));
+            ensure!(
+                other.is_none(),
+                "{} and {} have the same route",
+                function.name,
+                other.map_or("", |other| &other.name)
+            );
+        }
+    }
+    Ok(functions)
+}

@@ -1,0 +1,91 @@
+//! A JSON file whose errors name the file and the member.
+
+use std::{fmt, fs, path::Path};
+
+use anyhow::{Context, anyhow};
+use serde_json::Value;
+
+/// A value inside a JSON file, with the way to it.
+#[derive(Clone)]
+pub struct Node<'a> {
+    file: &'a str,
+    path: String,
+    value: &'a Value,
+}
+
+/// A JSON file.
+pub struct Document {
+    file: String,
+    value: Value,
+}
+
+impl Document {
+    /// # Errors
+    /// The file cannot be read or is no JSON.
+    pub fn read(path: &Path) -> anyhow::Result<Self> {
+        let file = path.display().to_string();
+        let text = fs::read_to_string(path).with_context(|| format!("{file} cannot be read"))?;
+        // Editors on Windows like to write a byte order mark.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+        let value = serde_json::from_str(text).with_context(|| format!("{file} is no JSON"))?;
+        Ok(Self { file, value })
+    }
+
+    pub fn root(&self) -> Node<'_> {
+        Node { file: &self.file, path: String::new(), value: &self.value }
+    }
+}
+
+impl<'a> Node<'a> {
+    /// The member, `None` when it is absent or `null`. Members of what is no object are absent.
+    pub fn get(&self, name: &str) -> Option<Node<'a>> {
+        let value = self.value.get(name).filter(|value| !value.is_null())?;
+        let path = if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) };
+        Some(Node { file: self.file, path, value })
+    }
+
+    pub fn error(&self, problem: impl fmt::Display) -> anyhow::Error {
+        anyhow!("{}: {} {problem}", self.file, if self.path.is_empty() { "the file" } else { &self.path })
+    }
+
+    /// # Errors
+    /// Names the file and the absent member.
+    pub fn required(&self, name: &str) -> anyhow::Result<Node<'a>> {
+        self.get(name).ok_or_else(|| match self.path.as_str() {
+            "" => anyhow!("{}: {name} is missing", self.file),
+            path => anyhow!("{}: {path}.{name} is missing", self.file),
+        })
+    }
+
+    pub fn value(&self) -> &'a Value {
+        self.value
+    }
+
+    pub fn str(&self) -> anyhow::Result<&'a str> {
+        self.value.as_str().ok_or_else(|| self.error("must be a string"))
+    }
+
+    pub fn bool(&self) -> anyhow::Result<bool> {
+        self.value.as_bool().ok_or_else(|| self.error("must be true or false"))
+    }
+
+    pub fn integer(&self) -> anyhow::Result<i64> {
+        self.value.as_i64().ok_or_else(|| self.error("must be an integer"))
+    }
+
+    pub fn list(&self) -> anyhow::Result<Vec<Node<'a>>> {
+        let values = self.value.as_array().ok_or_else(|| self.error("must be an array"))?;
+        let node = |(index, value)| Node { file: self.file, path: format!("{}[{index}]", self.path), value };
+        Ok(values.iter().enumerate().map(node).collect())
+    }
+
+    pub fn strings(&self) -> anyhow::Result<Vec<String>> {
+        self.list()?.iter().map(|node| node.str().map(str::to_owned)).collect()
+    }
+
+    /// Names and values of an object.
+    pub fn members(&self) -> anyhow::Result<Vec<(&'a str, Node<'a>)>> {
+        let members = self.value.as_object().ok_or_else(|| self.error("must be an object"))?;
+        Ok(members.keys().filter_map(|name| Some((name.as_str(), self.get(name)?))).collect())
+    }
+}

@@ -1,0 +1,115 @@
+//! What happens in the host, for whoever wants to print or await it.
+
+use std::{process::ExitStatus, time::Duration};
+
+use serde_json::Value;
+use tokio::sync::broadcast;
+
+/// Events that are kept for a receiver that is slower than the host; older ones are lost to it.
+pub const KEPT: usize = 4096;
+
+pub type Sender = broadcast::Sender<Event>;
+
+/// Something happened.
+#[derive(Clone, Debug)]
+pub enum Event {
+    HandlerStarted {
+        pid: u32,
+    },
+    /// The handler answered for the first time, so many milliseconds after it was started.
+    HandlerReady {
+        after_ms: u64,
+    },
+    /// A line that the handler printed.
+    Line {
+        stream: Stream,
+        level: Level,
+        text: String,
+    },
+    InvocationStarted {
+        function: String,
+        id: String,
+    },
+    InvocationFinished(InvocationFinished),
+    HandlerExited {
+        status: ExitStatus,
+    },
+    /// The host gave up on the handler, or was stopped.
+    Stopped {
+        reason: String,
+    },
+}
+
+/// How an invocation ended.
+#[derive(Clone, Debug)]
+pub struct InvocationFinished {
+    pub function: String,
+    /// A GUID, as in `X-Azure-Functions-InvocationId`.
+    pub id: String,
+    pub succeeded: bool,
+    /// The handler's HTTP status, if it answered.
+    pub status: Option<u16>,
+    pub duration: Duration,
+    /// `Logs` of the handler's answer; the host drops them when an invocation fails.
+    pub logs: Vec<String>,
+    /// The handler's answer: JSON, or a string when it is none; `null` without an answer and for forwarded requests.
+    pub response: Value,
+    /// Why it failed.
+    pub error: Option<String>,
+}
+
+/// Where a line was printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    Stdout,
+    Stderr,
+}
+
+/// How the host logs a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    Information,
+    Warning,
+    Error,
+}
+
+impl Level {
+    /// The host goes by the words in the line.
+    #[must_use]
+    pub fn of(stream: Stream, text: &str) -> Self {
+        let text = text.to_lowercase();
+        let has = |words: &[&str]| stream == Stream::Stderr && words.iter().any(|word| text.contains(word));
+        if has(&["warn"]) {
+            Self::Warning
+        } else if has(&["error", "fail", "severe"]) {
+            Self::Error
+        } else {
+            Self::Information
+        }
+    }
+}
+
+/// Sends an event to whoever listens.
+pub fn send(events: &Sender, event: Event) {
+    // An error says that nobody listens: that is all right.
+    let _ = events.send(event);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_get_the_level_that_their_words_deserve() {
+        for (stream, text, level) in [
+            (Stream::Stdout, "an error, a warning", Level::Information),
+            (Stream::Stderr, "WARN error", Level::Warning),
+            (Stream::Stderr, "Failed", Level::Error),
+            (Stream::Stderr, "SEVERE", Level::Error),
+            (Stream::Stderr, "3 errors", Level::Error),
+            (Stream::Stderr, "listening", Level::Information),
+        ] {
+            assert_eq!(Level::of(stream, text), level, "{text}");
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! The handler as the rest of the host sees it: ready, on its way, or gone for good.
+
+use std::time::Duration;
+
+use reqwest::{Client, Url, redirect::Policy};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout},
+};
+
+use super::events::{Event, Sender, send};
+
+/// How often and how long the host asks a new handler whether it is ready.
+const PROBE_EVERY: Duration = Duration::from_millis(25);
+const PROBE_FOR: Duration = Duration::from_secs(30);
+
+/// What became of the handler.
+#[derive(Clone)]
+pub enum State {
+    Starting,
+    /// A client of its own for every start: connections to a former process must not be used again.
+    Ready {
+        client: Client,
+        start: u64,
+    },
+    /// For ever, with the reason.
+    Gone(String),
+}
+
+/// Where the handler listens, and its switch. Cheap to clone.
+#[derive(Clone)]
+pub struct Handler {
+    pub endpoint: Url,
+    state: watch::Receiver<State>,
+    /// Number of the newest start that is to be killed.
+    kill: watch::Sender<u64>,
+}
+
+/// The other end of a [`Handler`]: whoever runs the process.
+pub struct Control {
+    pub endpoint: Url,
+    pub state: watch::Sender<State>,
+    pub kill: watch::Receiver<u64>,
+}
+
+pub fn handler(endpoint: Url) -> (Handler, Control) {
+    let (state_sender, state) = watch::channel(State::Starting);
+    let (kill, killed) = watch::channel(0);
+    (Handler { endpoint: endpoint.clone(), state, kill }, Control { endpoint, state: state_sender, kill: killed })
+}
+
+impl Handler {
+    /// Waits until the handler is ready: a client for it and the number of its start.
+    ///
+    /// # Errors
+    /// Says why there is no handler any more.
+    pub async fn ready(&self) -> Result<(Client, u64), String> {
+        let mut state = self.state.clone();
+        match state.wait_for(|state| !matches!(state, State::Starting)).await.as_deref() {
+            Ok(State::Ready { client, start }) => Ok((client.clone(), *start)),
+            Ok(State::Gone(reason)) => Err(reason.clone()),
+            _ => Err("the host has stopped".to_owned()),
+        }
+    }
+
+    /// Waits until the handler is gone for good.
+    pub async fn gone(&self) -> String {
+        match self.state.clone().wait_for(|state| matches!(state, State::Gone(_))).await.as_deref() {
+            Ok(State::Gone(reason)) => reason.clone(),
+            _ => "the host has stopped".to_owned(),
+        }
+    }
+
+    /// Has the process killed and started again, unless that start is over already.
+    pub fn kill(&self, start: u64) {
+        self.kill.send_if_modified(|newest| std::mem::replace(newest, start.max(*newest)) < start);
+    }
+}
+
+impl Control {
+    /// Waits for the handler's first answer, of whatever status. `false`: none came in time.
+    pub async fn becomes_ready(&self, start: u64, events: &Sender) -> bool {
+        let started = Instant::now();
+        let Ok(client) = client() else { return false };
+        let answered = timeout(PROBE_FOR, async {
+            while client.get(self.endpoint.clone()).send().await.is_err() {
+                sleep(PROBE_EVERY).await;
+            }
+        });
+        if answered.await.is_err() {
+            return false;
+        }
+        let after_ms = started.elapsed().as_millis() as u64;
+        tracing::info!(endpoint = %self.endpoint, after_ms, "the handler is ready");
+        self.state.send_replace(State::Ready { client, start });
+        send(events, Event::HandlerReady { after_ms });
+        true
+    }
+
+    pub fn gone(&self, reason: String, events: &Sender) {
+        tracing::warn!(reason, "the handler is gone");
+        self.state.send_replace(State::Gone(reason.clone()));
+        send(events, Event::Stopped { reason });
+    }
+
+    pub fn never_ready(&self) -> String {
+        format!("the handler did not answer GET {} within {} seconds", self.endpoint, PROBE_FOR.as_secs())
+    }
+}
+
+fn client() -> reqwest::Result<Client> {
+    Client::builder().no_proxy().redirect(Policy::none()).build()
+}

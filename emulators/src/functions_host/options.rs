@@ -1,0 +1,85 @@
+//! How the host is set up.
+
+use std::path::PathBuf;
+
+use reqwest::Url;
+
+/// How the host is set up.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Options {
+    /// Folder of the function app, with host.json and a folder per function
+    #[arg(long, value_name = "FOLDER", default_value = ".")]
+    pub app: PathBuf,
+    /// IP address to listen on
+    #[arg(long, default_value = "127.0.0.1")]
+    pub host: String,
+    /// Port of the HTTP front end; 0 takes any free one
+    #[arg(long, default_value_t = 0)]
+    pub port: u16,
+    /// Executable to start instead of host.json's defaultExecutablePath, with the same arguments
+    #[arg(long, value_name = "FILE", conflicts_with = "handler_endpoint")]
+    pub handler: Option<PathBuf>,
+    /// Use a handler that listens already, in a debugger for example: nothing is started, restarted or killed
+    #[arg(long = "attach", value_name = "URL")]
+    pub handler_endpoint: Option<Url>,
+    /// An app setting; repeatable, goes before the settings file
+    #[arg(long, value_name = "NAME=VALUE", value_parser = name_and_value)]
+    pub env: Vec<(String, String)>,
+    /// A local.settings.json whose Values become app settings
+    #[arg(long, value_name = "FILE")]
+    pub settings: Option<PathBuf>,
+    /// Replaces the schedule of every timer, for example "*/5 * * * * *"
+    #[arg(long, value_name = "NCRONTAB")]
+    pub schedule: Option<String>,
+    /// Run each timer once at the start, as if a run had been missed
+    #[arg(long)]
+    pub run_at_start: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            app: PathBuf::from("."),
+            host: "127.0.0.1".to_owned(),
+            port: 0,
+            handler: None,
+            handler_endpoint: None,
+            env: Vec::new(),
+            settings: None,
+            schedule: None,
+            run_at_start: false,
+        }
+    }
+}
+
+fn name_and_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("must be NAME=VALUE".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Args, Command, FromArgMatches};
+
+    use super::*;
+
+    fn parsed(arguments: &[&str]) -> Result<Options, clap::Error> {
+        let command = Options::augment_args(Command::new("functions_host"));
+        Options::from_arg_matches(&command.try_get_matches_from([&["functions_host"], arguments].concat())?)
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_command_line() {
+        assert_eq!(format!("{:?}", parsed(&[]).unwrap()), format!("{:?}", Options::default()));
+    }
+
+    #[test]
+    fn settings_are_names_with_values() {
+        let options = parsed(&["--env", "A=b=c", "--env", "D="]).unwrap();
+        assert_eq!(options.env, [("A".to_owned(), "b=c".to_owned()), ("D".to_owned(), String::new())]);
+        parsed(&["--env", "A"]).unwrap_err();
+        parsed(&["--env", "=a"]).unwrap_err();
+    }
+}

@@ -1,0 +1,156 @@
+//! Starts the handler's process, listens to what it prints, and starts it again when it dies.
+
+use std::{
+    collections::VecDeque,
+    io,
+    process::{ExitStatus, Stdio},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader},
+    process::{Child, Command},
+    task::JoinSet,
+    time::{Instant, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    app::HandlerCommand,
+    events::{Event, Level, Sender, Stream, send},
+    handler::{Control, State},
+    settings::Settings,
+};
+
+/// So many exits within the period stop the host.
+const MOST_EXITS: usize = 3;
+const EXIT_PERIOD: Duration = Duration::from_secs(30 * 60);
+/// Lines of stderr that the host quotes.
+const QUOTED: usize = 3;
+/// Longest line, in bytes; longer ones come in parts.
+const LONGEST_LINE: u64 = 64 * 1024;
+/// How long the output of a handler that has ended is read: a process that it has left behind may hold it open.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+pub struct Process {
+    pub command: HandlerCommand,
+    pub environment: Settings,
+    pub control: Control,
+    pub events: Sender,
+    pub stop: CancellationToken,
+}
+
+type LastLines = Arc<Mutex<VecDeque<String>>>;
+
+/// How one run of the handler ended.
+enum End {
+    Exited(ExitStatus),
+    NeverReady,
+    Killed,
+    Stopped,
+}
+
+impl Process {
+    /// Runs the handler until it is gone for good.
+    pub async fn supervise(mut self) {
+        let mut exits: VecDeque<Instant> = VecDeque::new();
+        for start in 1.. {
+            let last_lines = LastLines::default();
+            let end = self.run(start, &last_lines).await;
+            let status = match end {
+                Err(error) => {
+                    let reason = format!("cannot start {}: {error}", self.command.executable.display());
+                    return self.control.gone(reason, &self.events);
+                }
+                Ok(End::NeverReady) => return self.control.gone(self.control.never_ready(), &self.events),
+                Ok(End::Stopped) => return self.control.gone("stopped".to_owned(), &self.events),
+                Ok(End::Killed) => continue,
+                Ok(End::Exited(status)) => status,
+            };
+            if status.success() {
+                let reason = "the handler exited with code 0: the host does not start it again".to_owned();
+                return self.control.gone(reason, &self.events);
+            }
+            exits.retain(|exit| exit.elapsed() < EXIT_PERIOD);
+            exits.push_back(Instant::now());
+            if exits.len() >= MOST_EXITS {
+                let lines = Vec::from(std::mem::take(&mut *last_lines.lock().expect("no panic while locked")));
+                let count = exits.len();
+                let quoted = if lines.is_empty() { "nothing on stderr".to_owned() } else { lines.join("\n") };
+                let reason = format!(
+                    "the handler exited {count} times within 30 minutes, the last time with {status}: {quoted}"
+                );
+                return self.control.gone(reason, &self.events);
+            }
+        }
+    }
+
+    async fn run(&mut self, start: u64, last_lines: &LastLines) -> io::Result<End> {
+        let mut child = Command::new(&self.command.executable)
+            .args(&self.command.arguments)
+            .current_dir(&self.command.directory)
+            .env_clear()
+            .envs(&self.environment)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        tracing::info!(executable = %self.command.executable.display(), pid = child.id(), "the handler is started");
+        send(&self.events, Event::HandlerStarted { pid: child.id().unwrap_or_default() });
+        let mut readers = self.readers(&mut child, last_lines);
+        let (control, events) = (&mut self.control, &self.events);
+        let life = async {
+            if !control.becomes_ready(start, events).await {
+                return End::NeverReady;
+            }
+            // The sender lives as long as a handler can be asked for.
+            let _ = control.kill.wait_for(|newest| *newest >= start).await;
+            End::Killed
+        };
+        let end = tokio::select! {
+            status = child.wait() => End::Exited(status?),
+            end = life => end,
+            () = self.stop.cancelled() => End::Stopped,
+        };
+        self.control.state.send_replace(State::Starting);
+        if !matches!(end, End::Exited(_)) {
+            child.kill().await?;
+        }
+        // Already reaped: this only fetches the status.
+        let status = child.wait().await?;
+        let _ = timeout(LAST_WORDS, async { while readers.join_next().await.is_some() {} }).await;
+        tracing::info!(%status, "the handler has ended");
+        send(&self.events, Event::HandlerExited { status });
+        Ok(end)
+    }
+
+    fn readers(&self, child: &mut Child, last_lines: &LastLines) -> JoinSet<()> {
+        let mut readers = JoinSet::new();
+        if let Some(stdout) = child.stdout.take() {
+            readers.spawn(read(Stream::Stdout, stdout, self.events.clone(), last_lines.clone()));
+        }
+        if let Some(stderr) = child.stderr.take() {
+            readers.spawn(read(Stream::Stderr, stderr, self.events.clone(), last_lines.clone()));
+        }
+        readers
+    }
+}
+
+async fn read(stream: Stream, source: impl AsyncRead + Unpin, events: Sender, last_lines: LastLines) {
+    let mut source = BufReader::new(source);
+    let mut line = Vec::new();
+    while let Ok(1..) = (&mut source).take(LONGEST_LINE).read_until(b'\n', &mut line).await {
+        let text = String::from_utf8_lossy(line.trim_ascii_end()).into_owned();
+        line.clear();
+        if stream == Stream::Stderr {
+            let mut lines = last_lines.lock().expect("no panic while locked");
+            if lines.len() == QUOTED {
+                lines.pop_front();
+            }
+            lines.push_back(text.clone());
+        }
+        send(&events, Event::Line { stream, level: Level::of(stream, &text), text });
+    }
+}

@@ -1,0 +1,96 @@
+//! Runs the timer functions.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use chrono::{DateTime, Utc};
+use tokio::time::sleep;
+
+use super::{
+    envelope::{self, ScheduleStatus},
+    events::InvocationFinished,
+    function::TimerTrigger,
+    invoke::Invoker,
+};
+
+/// Longest sleep before looking at the clock again: it may have been set, or the machine may have slept.
+const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+
+/// A timer function with what the host remembers of it.
+pub struct Timer {
+    pub function: String,
+    trigger: TimerTrigger,
+    /// `None` when the schedule is not monitored.
+    status: Mutex<Option<ScheduleStatus>>,
+    invoker: Arc<Invoker>,
+}
+
+impl Timer {
+    pub fn new(function: String, trigger: TimerTrigger, invoker: Arc<Invoker>) -> Self {
+        let now = Utc::now();
+        let next = trigger.schedule.next(now).filter(|_| trigger.monitored);
+        let status = next.map(|next| ScheduleStatus { last: None, next, updated: now });
+        Self { function, trigger, status: Mutex::new(status), invoker }
+    }
+
+    /// Runs the function whenever it is due; runs never overlap, and what is missed during one is left out.
+    pub async fn run(self: Arc<Self>, run_at_start: bool) {
+        if run_at_start {
+            self.pretend_that_a_run_was_missed(Utc::now());
+            self.tick(true).await;
+        } else if self.trigger.run_on_startup {
+            self.tick(false).await;
+        }
+        while let Some(next) = self.trigger.schedule.next(Utc::now()) {
+            sleep_until(next).await;
+            self.tick(false).await;
+        }
+        tracing::warn!(function = self.function, "the schedule has come to its end");
+    }
+
+    /// Invokes the function once, out of turn.
+    pub async fn invoke(&self, past_due: bool) -> InvocationFinished {
+        let status = *self.status.lock().expect("no panic while locked");
+        let envelope = envelope::timer(&self.function, &self.trigger, status, past_due, Utc::now());
+        self.invoker.call(&self.function, &envelope).await.0
+    }
+
+    /// A run with its retries. Even a failed one advances the status.
+    async fn tick(&self, past_due: bool) {
+        let started = Utc::now();
+        for attempt in 0.. {
+            let finished = self.invoke(past_due).await;
+            if let Some(error) = finished.error {
+                tracing::warn!(function = self.function, attempt, error, "the run failed");
+            }
+            if finished.succeeded {
+                break;
+            }
+            let Some(pause) = self.trigger.retry.and_then(|retry| retry.pause(attempt, fastrand::f64())) else { break };
+            sleep(pause).await;
+        }
+        if let Some(status) = &mut *self.status.lock().expect("no panic while locked") {
+            let next = self.trigger.schedule.next(started).unwrap_or(status.next);
+            *status = ScheduleStatus { last: Some(started), next, updated: started };
+        }
+    }
+
+    fn pretend_that_a_run_was_missed(&self, now: DateTime<Utc>) {
+        let schedule = &self.trigger.schedule;
+        let missed = schedule.previous(now);
+        let last = missed.and_then(|missed| schedule.previous(missed));
+        if let (Some(status), Some(next), Some(last)) =
+            (&mut *self.status.lock().expect("no panic while locked"), missed, last)
+        {
+            *status = ScheduleStatus { last: Some(last), next, updated: last };
+        }
+    }
+}
+
+async fn sleep_until(time: DateTime<Utc>) {
+    while let Some(left) = (time - Utc::now()).to_std().ok().filter(|left| !left.is_zero()) {
+        sleep(left.min(LONGEST_SLEEP)).await;
+    }
+}

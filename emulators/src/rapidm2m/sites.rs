@@ -1,0 +1,236 @@
+//! The customer's sites and the rows that were added to them by hand.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, RwLock},
+};
+
+use serde_json::{
+    Map, Value, json,
+    value::{RawValue, to_raw_value},
+};
+
+use super::{generate, generate::Kind, stamp};
+
+/// `histdata0` to `histdata9`.
+pub const CONTAINERS: usize = 10;
+
+/// One measuring site.
+#[derive(Debug)]
+pub struct Site {
+    pub name: String,
+    /// 16 hex digits, accepted in a path in place of the name.
+    pub uid: String,
+    pub seed: u64,
+    pub channels: Vec<Channel>,
+    /// Whether container 0 has a made-up row per interval.
+    pub generate: bool,
+    rows: RwLock<[Arc<Vec<Arc<AddedRow>>>; CONTAINERS]>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Channel {
+    pub name: String,
+    pub kind: Kind,
+}
+
+/// A row that was added through the control endpoint, its values kept to the letter.
+#[derive(Debug)]
+pub struct AddedRow {
+    /// Unix milliseconds; `None` when the stamp cannot be read.
+    pub at: Option<i64>,
+    whole: Box<RawValue>,
+    /// The stamp and a value per channel; `None` when it isn't that: then the row is served whole.
+    cells: Option<Vec<Box<RawValue>>>,
+}
+
+impl Site {
+    pub fn new(name: &str, channels: Vec<Channel>, generate: bool) -> Self {
+        let seed = generate::seed(name);
+        Self { name: name.to_owned(), uid: uid(name), seed, channels, generate, rows: RwLock::default() }
+    }
+
+    /// Position of a channel, whatever the case of its name.
+    pub fn channel(&self, name: &str) -> Option<usize> {
+        let name = name.to_lowercase();
+        self.channels.iter().position(|channel| channel.name.to_lowercase() == name)
+    }
+
+    /// The added rows, oldest first; those without a readable stamp last.
+    pub fn added(&self, container: usize) -> Arc<Vec<Arc<AddedRow>>> {
+        self.rows.read().expect("no panic while locked")[container].clone()
+    }
+
+    pub fn add(&self, container: usize, rows: Vec<Box<RawValue>>) {
+        let rows = rows.into_iter().map(|row| Arc::new(AddedRow::new(row, self.channels.len())));
+        let mut containers = self.rows.write().expect("no panic while locked");
+        let all = Arc::make_mut(&mut containers[container]);
+        all.extend(rows);
+        all.sort_by_key(|row| (row.at.is_none(), row.at));
+    }
+
+    pub fn clear(&self, container: Option<usize>) {
+        let mut containers = self.rows.write().expect("no panic while locked");
+        for (index, rows) in containers.iter_mut().enumerate() {
+            if container.is_none_or(|wanted| wanted == index) {
+                *rows = Arc::default();
+            }
+        }
+    }
+
+    pub fn description(&self, customer: &str) -> Value {
+        json!({
+            "_uid": self.uid, "name": self.name, "site_id": self.name, "class": "site", "state": "active",
+            "customer_id": customer, "device": { "_uid": uid(&format!("device of {}", self.name)), "state": "online" },
+        })
+    }
+
+    /// Container 0, and every other one that has rows.
+    pub fn blueprint(&self) -> Value {
+        let mut fields: Map<String, Value> = Map::new();
+        for channel in &self.channels {
+            let (title, units) = channel.kind.title_and_units();
+            fields.insert(channel.name.clone(), json!({ "title": title, "units": units }));
+        }
+        // Computed by the backend from other fields: it is listed, but histdata knows no such channel.
+        fields.insert("calc0".to_owned(), json!({ "title": "Daily total", "units": "kWh", "formula": "sum(ch0)" }));
+        let mut blueprint = Map::new();
+        for container in 0..CONTAINERS {
+            if container == 0 || !self.added(container).is_empty() {
+                blueprint.insert(format!("histdata{container}"), Value::Object(fields.clone()));
+            }
+        }
+        blueprint.insert("config0".to_owned(), json!({ "interval": { "title": "Record interval", "units": "s" } }));
+        Value::Object(blueprint)
+    }
+}
+
+impl AddedRow {
+    fn new(whole: Box<RawValue>, channels: usize) -> Self {
+        let cells: Vec<Box<RawValue>> = serde_json::from_str(whole.get()).unwrap_or_default();
+        let stamp = cells.first().and_then(|first| serde_json::from_str::<String>(first.get()).ok());
+        let at = stamp.and_then(|stamp| stamp::parse(&stamp)).filter(|bound| bound.exact).map(|bound| bound.ms);
+        let fits = at.is_some() && cells.len() == channels + 1;
+        Self { at, whole, cells: fits.then_some(cells) }
+    }
+
+    /// Writes the row with the values of `columns`, or whole when its values don't match the channels.
+    pub fn write(&self, columns: &[usize], quoted: bool, out: &mut Vec<u8>) {
+        let Some((stamp, values)) = self.cells.as_ref().and_then(|cells| cells.split_first()) else {
+            out.extend_from_slice(self.whole.get().as_bytes());
+            return;
+        };
+        out.push(b'[');
+        out.extend_from_slice(stamp.get().as_bytes());
+        for &column in columns {
+            out.push(b',');
+            let value = values[column].get();
+            let quoted = quoted && value.starts_with(|first: char| first == '-' || first.is_ascii_digit());
+            let text = if quoted { to_raw_value(value).ok() } else { None };
+            out.extend_from_slice(text.as_ref().map_or(value, |text| text.get()).as_bytes());
+        }
+        out.push(b']');
+    }
+}
+
+/// All sites, found by name or `_uid`.
+#[derive(Debug, Default)]
+pub struct Sites {
+    all: Vec<Arc<Site>>,
+    index: HashMap<String, Arc<Site>>,
+}
+
+impl Sites {
+    /// `false` when there is a site of that name already.
+    pub fn add(&mut self, site: Site) -> bool {
+        if self.index.get(&site.name).is_some_and(|known| known.name == site.name) {
+            return false;
+        }
+        self.all.push(Arc::new(site));
+        self.list(self.all.len() - 1);
+        true
+    }
+
+    pub fn remove(&mut self, name: &str) -> bool {
+        let before = self.all.len();
+        self.all.retain(|site| site.name != name);
+        self.index.clear();
+        for position in 0..self.all.len() {
+            self.list(position);
+        }
+        self.all.len() < before
+    }
+
+    pub fn find(&self, name_or_uid: &str) -> Option<&Arc<Site>> {
+        self.index.get(name_or_uid)
+    }
+
+    pub fn all(&self) -> &[Arc<Site>] {
+        &self.all
+    }
+
+    fn list(&mut self, position: usize) {
+        let site = &self.all[position];
+        self.index.entry(site.uid.clone()).or_insert_with(|| site.clone());
+        // A name goes before another site's `_uid`.
+        self.index.insert(site.name.clone(), site.clone());
+    }
+}
+
+/// A `_uid` for a name, the same in every run.
+pub fn uid(name: &str) -> String {
+    format!("{:016x}", generate::seed(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn site() -> Site {
+        let channel = |name: &str| Channel { name: name.to_owned(), kind: Kind::Counter };
+        Site::new("Well 7 / Level", vec![channel("ch0"), channel("ch1")], false)
+    }
+
+    fn served(row: &str, columns: &[usize], quoted: bool) -> String {
+        let site = site();
+        site.add(3, vec![RawValue::from_string(row.to_owned()).unwrap()]);
+        let mut out = Vec::new();
+        site.added(3)[0].write(columns, quoted, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn values_are_picked_by_position_and_kept_to_the_letter() {
+        assert_eq!(served(r#"["2017012613300", 5.10e3, "NAN"]"#, &[1, 0], false), r#"["2017012613300","NAN",5.10e3]"#);
+        assert_eq!(served(r#"["20170126133",-5.1,null]"#, &[0, 1], true), r#"["20170126133","-5.1",null]"#);
+    }
+
+    #[test]
+    fn a_row_that_does_not_match_is_served_whole() {
+        for row in [r#"["20170126133",1]"#, r#"["20170126133",1,2,3]"#, r#"["yesterday",1,2]"#, "null", "[]", "{}"] {
+            assert_eq!(served(row, &[1], true), row);
+        }
+    }
+
+    #[test]
+    fn rows_are_sorted_by_time_with_the_unreadable_last() {
+        let site = site();
+        site.add(0, vec![RawValue::from_string(r#"["x",1,2]"#.to_owned()).unwrap()]);
+        site.add(0, vec![RawValue::from_string(r#"["20170102",1,2]"#.to_owned()).unwrap()]);
+        site.add(0, vec![RawValue::from_string(r#"["20170101",1,2]"#.to_owned()).unwrap()]);
+        let at: Vec<_> = site.added(0).iter().map(|row| row.at).collect();
+        assert_eq!(at, [Some(1_483_228_800_000), Some(1_483_315_200_000), None]);
+    }
+
+    #[test]
+    fn a_site_is_found_by_name_and_uid_until_it_is_removed() {
+        let mut sites = Sites::default();
+        assert!(sites.add(site()));
+        assert!(!sites.add(site()), "names are unique");
+        let uid = sites.find("Well 7 / Level").unwrap().uid.clone();
+        assert_eq!(sites.find(&uid).unwrap().name, "Well 7 / Level");
+        assert!(sites.remove("Well 7 / Level"));
+        assert!(sites.find(&uid).is_none());
+        assert!(!sites.remove("Well 7 / Level"));
+    }
+}

@@ -1,0 +1,180 @@
+//! The handler's process: its start, its environment, its death.
+
+use std::{collections::HashMap, fs, net::TcpStream};
+
+use axum::{Router, extract::Request};
+use emulators::functions_host::{Emulator, Event, Level, Options, Stream, start};
+use serde_json::{Value, json};
+use tokio::{net::TcpListener, sync::broadcast, time::timeout};
+
+use crate::{
+    PATIENCE,
+    app::{App, NEVER, timer},
+    client,
+};
+
+fn launched(executable: &str, arguments: &[&str]) -> Value {
+    json!({ "version": "2.0", "functionTimeout": "00:00:01", "customHandler": { "description": {
+        "defaultExecutablePath": executable, "arguments": arguments,
+    } } })
+}
+
+#[tokio::test]
+async fn a_handler_that_fails_three_times_stops_the_host() {
+    let script = "echo run >> runs; for n in 1 2 3 4; do echo line $n >&2; done; exit 3";
+    let app = App::new(launched("sh", &["-c", script]), &[("poll", timer(NEVER))]);
+    let error = start(app.options()).await.err().unwrap().to_string();
+    assert!(error.contains("exited 3 times") && error.contains("exit status: 3"), "{error}");
+    assert!(error.ends_with(": line 2\nline 3\nline 4"), "{error}");
+    assert_eq!(fs::read_to_string(app.0.join("runs")).unwrap(), "run\nrun\nrun\n", "it runs in the app's folder");
+}
+
+#[tokio::test]
+async fn a_handler_that_exits_with_0_is_not_started_again() {
+    let app = App::new(launched("sh", &["-c", "echo run >> runs"]), &[("poll", timer(NEVER))]);
+    let error = start(app.options()).await.err().unwrap().to_string();
+    assert!(error.contains("exited with code 0"), "{error}");
+    assert_eq!(fs::read_to_string(app.0.join("runs")).unwrap(), "run\n");
+}
+
+#[tokio::test]
+async fn a_handler_that_cannot_be_started_is_named() {
+    let app = App::new(launched("no-such-executable", &[]), &[("poll", timer(NEVER))]);
+    let error = start(app.options()).await.err().unwrap().to_string();
+    assert!(error.contains("cannot start no-such-executable"), "{error}");
+}
+
+/// Not a test of its own: the tests below have the host start this very executable with this function as its handler.
+/// `/poll` answers with its environment; a setting tells it to do worse.
+#[tokio::test]
+#[ignore = "the handler that other tests start"]
+async fn handler_process() {
+    let port: u16 = std::env::var("FUNCTIONS_CUSTOMHANDLER_PORT").unwrap().parse().unwrap();
+    let behaviour = std::env::var("BEHAVIOUR").unwrap_or_default();
+    eprintln!("a warning from the handler");
+    let router = Router::new().fallback(async move |request: Request| {
+        let path = request.uri().path().to_owned();
+        match behaviour.as_str() {
+            "hang" if path == "/poll" => std::future::pending().await,
+            "crash" if path == "/poll" => std::process::exit(7),
+            "leave" if path == "/poll" => std::process::exit(0),
+            _ => {}
+        }
+        let environment: HashMap<String, String> = std::env::vars().collect();
+        let answer =
+            json!({ "Logs": [], "ReturnValue": { "env": environment, "cwd": std::env::current_dir().unwrap() } });
+        ([("content-type", "application/json")], answer.to_string())
+    });
+    axum::serve(TcpListener::bind(("127.0.0.1", port)).await.unwrap(), router).await.unwrap();
+}
+
+/// The handler above in an app with one timer.
+fn process_app() -> App {
+    let arguments = ["--exact", "process::handler_process", "--ignored", "--nocapture"];
+    App::new(launched(std::env::current_exe().unwrap().to_str().unwrap(), &arguments), &[("poll", timer(NEVER))])
+}
+
+fn behaviour(app: &App, behaviour: &str) -> Options {
+    Options { env: vec![("BEHAVIOUR".to_owned(), behaviour.to_owned())], ..app.options() }
+}
+
+async fn next(events: &mut broadcast::Receiver<Event>, wanted: impl Fn(&Event) -> bool) -> Event {
+    let found = async {
+        loop {
+            let event = events.recv().await.unwrap();
+            if wanted(&event) {
+                return event;
+            }
+        }
+    };
+    timeout(PATIENCE, found).await.expect("the event must come")
+}
+
+fn listens(host: &Emulator) -> bool {
+    let handler: reqwest::Url = host.ready().handler.parse().unwrap();
+    TcpStream::connect(("127.0.0.1", handler.port().unwrap())).is_ok()
+}
+
+#[tokio::test]
+async fn the_handler_gets_the_settings_and_the_machines_variables_only() {
+    let app = process_app();
+    let settings = app.0.join("local.settings.json");
+    fs::write(&settings, r#"{"IsEncrypted":false,"Values":{"A":"file","B":"file","N":7},"Host":{}}"#).unwrap();
+    let env = vec![("B".to_owned(), "option".to_owned())];
+    let host = start(Options { settings: Some(settings), env, ..app.options() }).await.unwrap();
+    let finished = host.invoke("poll").await.unwrap();
+    let (env, cwd) = (&finished.response["ReturnValue"]["env"], &finished.response["ReturnValue"]["cwd"]);
+    assert_eq!((&env["A"], &env["B"], &env["N"]), (&json!("file"), &json!("option"), &json!("7")));
+    assert_eq!(env["FUNCTIONS_CUSTOMHANDLER_PORT"], env["FUNCTIONS_HTTPWORKER_PORT"]);
+    assert_eq!(env["PATH"], std::env::var("PATH").unwrap());
+    assert_eq!(env["CARGO_MANIFEST_DIR"], Value::Null, "what belongs to neither must not leak in");
+    assert_eq!(cwd, &json!(app.0.canonicalize().unwrap()));
+
+    let mut events = host.events();
+    next(&mut events, |event| matches!(event, Event::HandlerStarted { .. })).await;
+    let line = next(&mut events, |event| matches!(event, Event::Line { stream: Stream::Stderr, .. })).await;
+    assert!(matches!(line, Event::Line { level: Level::Warning, text, .. } if text == "a warning from the handler"));
+    next(&mut events, |event| matches!(event, Event::HandlerReady { .. })).await;
+    assert!(listens(&host));
+}
+
+#[tokio::test]
+async fn stopping_kills_the_handler() {
+    let app = process_app();
+    let host = start(app.options()).await.unwrap();
+    let (mut events, handler) = (host.events(), host.ready().handler.clone());
+    host.stop().await;
+    let exited = next(&mut events, |event| matches!(event, Event::HandlerExited { .. })).await;
+    assert!(matches!(exited, Event::HandlerExited { status } if status.code().is_none()), "SIGKILL leaves no code");
+    client().get(&handler).send().await.unwrap_err();
+}
+
+#[tokio::test]
+async fn dropping_kills_the_handler() {
+    let app = process_app();
+    let host = start(app.options()).await.unwrap();
+    let handler = host.ready().handler.clone();
+    drop(host);
+    let client = client();
+    timeout(PATIENCE, async { while client.get(&handler).send().await.is_ok() {} }).await.expect("it must be killed");
+}
+
+#[tokio::test]
+async fn a_handler_that_takes_too_long_is_killed_and_started_again() {
+    let app = process_app();
+    let host = start(behaviour(&app, "hang")).await.unwrap();
+    let mut events = host.events();
+    let finished = host.invoke("poll").await.unwrap();
+    assert_eq!(finished.error.unwrap(), "no answer came until functionTimeout was over");
+    next(&mut events, |event| matches!(event, Event::HandlerExited { .. })).await;
+    next(&mut events, |event| matches!(event, Event::HandlerReady { .. })).await;
+    assert!(listens(&host));
+}
+
+#[tokio::test]
+async fn a_crash_fails_the_invocation_and_the_third_one_stops_the_host() {
+    let app = process_app();
+    let host = start(behaviour(&app, "crash")).await.unwrap();
+    let mut events = host.events();
+    let reason = loop {
+        tokio::select! {
+            reason = host.stopped() => break reason,
+            finished = host.invoke("poll") => assert!(!finished.unwrap().succeeded),
+        }
+    };
+    for _ in 0..3 {
+        next(&mut events, |event| matches!(event, Event::HandlerReady { .. })).await;
+    }
+    next(&mut events, |event| matches!(event, Event::Stopped { .. })).await;
+    assert!(reason.contains("exited 3 times") && reason.ends_with("a warning from the handler"), "{reason}");
+    assert_eq!(host.invoke("poll").await.unwrap().error.unwrap(), reason);
+}
+
+#[tokio::test]
+async fn a_handler_that_leaves_stays_away() {
+    let app = process_app();
+    let host = start(behaviour(&app, "leave")).await.unwrap();
+    assert!(!host.invoke("poll").await.unwrap().succeeded);
+    let reason = timeout(PATIENCE, host.stopped()).await.unwrap();
+    assert!(reason.contains("exited with code 0"), "{reason}");
+}
