@@ -28,7 +28,7 @@ enum Command {
     #[cfg(feature = "local")]
     Emulator {
         #[command(subcommand)]
-        name: emulators::cli::Command,
+        name: Box<emulators::cli::Command>,
     },
 }
 
@@ -47,7 +47,7 @@ fn main() -> ExitCode {
         Command::Local(options) => runtime().and_then(|runtime| runtime.block_on(local::run(options))),
         #[cfg(feature = "local")]
         Command::Emulator { name } => {
-            runtime().and_then(|runtime| runtime.block_on(emulators::cli::run(name))).map(|()| ExitCode::SUCCESS)
+            runtime().and_then(|runtime| runtime.block_on(emulators::cli::run(*name))).map(|()| ExitCode::SUCCESS)
         }
     };
     result.unwrap_or_else(|error| {

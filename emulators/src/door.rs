@@ -155,10 +155,14 @@ impl DoorListener {
             self.listening.send_replace(true);
             tokio::select! {
                 accepted = listener.accept() => {
-                    if let Ok((stream, peer)) = accepted {
-                        let _ = stream.set_nodelay(true);
-                        let cut = Box::pin(state.visit.cancelled_owned());
-                        return (Visitor { stream, cut }, peer);
+                    match accepted {
+                        Ok((stream, peer)) => {
+                            let _ = stream.set_nodelay(true);
+                            let cut = Box::pin(state.visit.cancelled_owned());
+                            return (Visitor { stream, cut }, peer);
+                        }
+                        // Out of file descriptors, most likely: somebody has to close some first.
+                        Err(_) => tokio::time::sleep(std::time::Duration::from_millis(50)).await,
                     }
                 }
                 changed = self.wanted.changed() => {

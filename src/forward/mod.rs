@@ -141,17 +141,24 @@ impl Forwarder {
         report
     }
 
-    /// Records that the sites of a customer could not be listed, under the site `*`.
-    pub async fn record_no_sites(&self, key: &SiteKey, memory: &mut SiteMemory, error: &FetchError, took: Duration) {
+    /// Records under the site `*` that the sites of a customer could not be listed, or (once) that they can again.
+    /// A ledger that is away will be reported by the sites themselves.
+    pub async fn record_listing(&self, key: &SiteKey, listed: Result<(), &FetchError>, took: Duration) {
         let now = Instant::now();
         let limits = Limits { ask_until: now, send_until: now };
         let Ok(committed) = self.ledger.cursor(key).await else { return };
-        let mut turn =
-            Turn { forwarder: self, key, memory, committed, report: Report::default(), limits, can_send: false };
+        let (mut memory, report) = (SiteMemory::default(), Report::default());
+        let mut turn = Turn { forwarder: self, key, memory: &mut memory, committed, report, limits, can_send: false };
         let request = crate::ledger::Request { path: "sites".into(), ..Default::default() };
-        let at = self.clock.now();
-        let asked = Asked { key: key.clone(), at, request, status: error.status(), bytes: 0, took };
-        let _recorded = turn.record_failure(&asked, error).await;
+        let mut asked = Asked { key: key.clone(), at: self.clock.now(), request, status: Some(200), bytes: 0, took };
+        let _recorded = match listed {
+            Ok(()) if turn.committed.cursor.last_error.is_none() => Ok(()),
+            Ok(()) => turn.record_nothing(&asked).await,
+            Err(error) => {
+                asked.status = error.status();
+                turn.record_failure(&asked, error).await
+            }
+        };
     }
 }
 

@@ -41,6 +41,8 @@ pub struct RapidM2mForwarding {
 #[derive(Default)]
 struct Memory {
     invocations: u64,
+    /// Whether the sites were listed the last time; an earlier failure is on record until they are.
+    sites_listed: bool,
     sites: HashMap<String, SiteEntry>,
 }
 
@@ -142,17 +144,21 @@ impl RapidM2mForwarding {
         }
         let started = Instant::now();
         let limit = limits.ask_until.saturating_duration_since(started);
+        let key = SiteKey { customer: self.customer.clone(), site: ALL_SITES.into() };
         match self.forwarder.source.sites(&self.customer, limit).await {
             Ok(sites) => {
                 self.forget_all_but(&sites);
+                if !std::mem::replace(&mut self.memory().sites_listed, true) {
+                    self.forwarder.record_listing(&key, Ok(()), started.elapsed()).await;
+                }
                 sites
             }
             Err(error) => {
                 let failure =
                     Failure { kind: error.kind().into(), text: format!("listing the sites: {error}"), is_known: false };
                 summary.failures.push((ALL_SITES.into(), failure));
-                let key = SiteKey { customer: self.customer.clone(), site: ALL_SITES.into() };
-                self.forwarder.record_no_sites(&key, &mut SiteMemory::default(), &error, started.elapsed()).await;
+                self.memory().sites_listed = false;
+                self.forwarder.record_listing(&key, Err(&error), started.elapsed()).await;
                 self.known_sites()
             }
         }
