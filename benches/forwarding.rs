@@ -51,6 +51,13 @@ struct Handler {
     first_answer: Duration,
 }
 
+/// Many partitions, so that the emulator's own cost does not grow with the number of sites.
+fn cosmos() -> Emulator {
+    let container = ["--container", "M2MBackendForwarderData/pollingAttempts", "--partitions", "2000"];
+    let key = ["--partition-key", "/Customer_Id", "--partition-key", "/Site_Id"];
+    emulator(&[&["cosmos"][..], &container, &key].concat())
+}
+
 /// Starts the handler and asks until it answers.
 async fn handler(settings: &[(&str, String)], http: &reqwest::Client) -> Handler {
     let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
@@ -136,7 +143,7 @@ async fn main() {
             "--sites",
             &sites,
         ]);
-        let cosmos = emulator(&["cosmos"]);
+        let cosmos = cosmos();
         let hub = emulator(&["iot_hub"]);
         let settings = settings(&backend.ready, &cosmos.ready, &hub.ready);
         if index == 0 {

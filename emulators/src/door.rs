@@ -136,7 +136,7 @@ impl DoorListener {
                 self.listener = None;
                 self.listening.send_replace(false);
                 if self.wanted.changed().await.is_err() {
-                    // Every `Door` is gone: the port stays closed for good.
+                    // Closed, and nobody is left to open it again.
                     std::future::pending::<()>().await;
                 }
                 continue;
@@ -165,11 +165,8 @@ impl DoorListener {
                         Err(_) => tokio::time::sleep(std::time::Duration::from_millis(50)).await,
                     }
                 }
-                changed = self.wanted.changed() => {
-                    if changed.is_err() {
-                        std::future::pending::<()>().await;
-                    }
-                }
+                // Without a `Door` nobody can close it any more: it stays open.
+                Ok(()) = self.wanted.changed() => {}
             }
         }
     }
@@ -228,6 +225,15 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_door_that_nobody_holds_stays_open() {
+        let (door, mut listener) = open("127.0.0.1", 0).unwrap();
+        let address = door.address();
+        drop(door);
+        let (accepted, connected) = tokio::join!(listener.accept(), TcpStream::connect(address));
+        assert_eq!(accepted.1, connected.unwrap().local_addr().unwrap());
+    }
 
     #[tokio::test]
     async fn a_closed_door_cuts_refuses_and_opens_again_on_the_same_port() {

@@ -131,6 +131,7 @@ impl Forwarder {
                 }
             },
         };
+        memory.acknowledged.retain(|id| committed.cursor.unforwarded.contains(id));
         let mut turn = Turn { forwarder: self, key, memory, committed, report, limits, can_send: true };
         let ended = turn.run().await;
         let Turn { committed, mut report, .. } = turn;
@@ -200,32 +201,31 @@ impl Turn<'_> {
         while self.can_send && !self.committed.cursor.unforwarded.is_empty() {
             let ids: Vec<_> = self.committed.cursor.unforwarded.iter().take(RESEND_CHUNK).cloned().collect();
             let mut polls = Vec::with_capacity(ids.len());
-            let mut size = 0;
-            for id in &ids {
-                match self.forwarder.ledger.poll(self.key, id).await {
-                    Ok(Some(poll)) => {
-                        if !record::fits(&mut size, &poll) {
-                            break;
-                        }
-                        polls.push(poll);
-                    }
+            let (mut size, mut lost) = (0, None);
+            for id in ids {
+                match self.forwarder.ledger.poll(self.key, &id).await {
+                    Ok(Some(poll)) if record::fits(&mut size, &poll) => polls.push(poll),
+                    Ok(Some(_)) => break,
                     Ok(None) => {
-                        tracing::error!(
-                            site = %self.key.site, poll = %id,
-                            "the record of a message that waits is gone from the ledger: its rows cannot be sent"
-                        );
-                        return self.forget(id).await;
+                        lost = Some(id);
+                        break;
                     }
                     Err(error) => return self.ledger_failed(&error),
                 }
             }
-            self.send_and_mark(polls).await?;
+            // What stands before a lost record goes first; the lost one is then the first of the next round.
+            match lost {
+                Some(id) if polls.is_empty() => self.forget(&id).await?,
+                _ => self.send_and_mark(polls).await?,
+            }
         }
         Ok(())
     }
 
-    /// Takes a poll whose record is gone out of the queue.
+    /// Takes a poll whose record is gone out of the queue. Somebody has deleted it.
     async fn forget(&mut self, id: &str) -> Result<(), Stop> {
+        let text = format!("the record {id} of a message that waited is gone from the ledger: its rows cannot be sent");
+        self.report.failures.push(Failure::new("record_lost", text));
         let mut cursor = self.committed.cursor.clone();
         cursor.unforwarded.retain(|waiting| waiting != id);
         self.commit(&[], &[], cursor).await.map_err(|error| self.stop(&error))
@@ -431,7 +431,7 @@ impl Turn<'_> {
         }
         // What was acknowledged in an earlier turn stands at the front, by the order in which messages leave.
         let known = polls.iter().take_while(|poll| self.memory.acknowledged.contains(&poll.id)).count();
-        let messages: Vec<_> = polls[known..].iter().filter_map(record::message).collect();
+        let messages: Vec<_> = polls[known..].iter().map_while(record::message).collect();
         let readable = messages.len();
         let (sent, outcome) = self.forwarder.sender.send_in_order(&messages, self.limits.send_until).await;
         drop(messages);

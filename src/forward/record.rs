@@ -82,7 +82,9 @@ impl Asked {
 pub fn message_poll(asked: &Asked, index: usize, part: Part, history: Option<u32>) -> Poll {
     let mut poll = asked.poll(index, Outcome::Pending);
     poll.result.rows = part.rows.len();
-    poll.last_value_from = Some(part.newest.time());
+    // Were the cursor to stand at a stamp of which rows are still to come, they would be taken for old ones.
+    let recorded_up_to = if part.splits_stamp { part.newest.shifted(-1) } else { part.newest };
+    poll.last_value_from = Some(recorded_up_to.time());
     let size = part.body.len() + message::envelope_size(&part.message_id, &properties(&asked.key));
     poll.message_id = Some(part.message_id);
     if size > message::MAX_SIZE {
@@ -245,7 +247,13 @@ mod tests {
     }
 
     fn part(body: String) -> Part {
-        Part { rows: 0..3, newest: Stamp::parse("2017012").unwrap(), body, message_id: "id".into() }
+        Part {
+            rows: 0..3,
+            newest: Stamp::parse("2017012").unwrap(),
+            splits_stamp: false,
+            body,
+            message_id: "id".into(),
+        }
     }
 
     #[test]
@@ -266,6 +274,13 @@ mod tests {
         assert_eq!((too_large.outcome, too_large.ttl), (Outcome::Rejected, Some(60)));
         assert!(too_large.error.unwrap().text.contains("2017-01-20T00:00:00Z"));
         assert_eq!(message_poll(&asked(), 0, part("x".repeat(MAX_KEPT_BODY + 1)), None).message, None);
+    }
+
+    #[test]
+    fn the_cursor_does_not_stand_between_rows_of_one_stamp() {
+        let split = Part { splits_stamp: true, ..part("{}".into()) };
+        let poll = message_poll(&asked(), 0, split, None);
+        assert_eq!(poll.last_value_from, Some(Stamp::parse("2017012").unwrap().shifted(-1).time()));
     }
 
     #[test]

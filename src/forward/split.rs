@@ -31,13 +31,16 @@ pub struct Part {
     pub rows: Range<usize>,
     /// Stamp of the last of them.
     pub newest: Stamp,
+    /// The next message begins with a row of the same stamp: only when more rows share a stamp than a message holds.
+    pub splits_stamp: bool,
     pub body: String,
     /// A hash of customer, site and rows: the same rows have the same id, whenever they are asked for.
     pub message_id: String,
 }
 
-/// Cuts rows into messages of at most `max_body` bytes, as few as possible, in order. A single row that is larger makes a
-/// message of its own, which is too large.
+/// Cuts rows into messages of at most `max_body` bytes, as few as possible, in order. Rows with the same stamp stay in one
+/// message if one can hold them, since the cursor cannot stand between them. A single row that is larger than a message
+/// makes one of its own, which is too large.
 pub struct Splitter<'a> {
     prefix: String,
     seed: Sha256,
@@ -45,8 +48,6 @@ pub struct Splitter<'a> {
     names: Vec<String>,
     rows: &'a Rows<'a>,
     next: usize,
-    /// The row `next`, already written but without room in the last message.
-    carried: String,
     max_body: usize,
 }
 
@@ -66,7 +67,7 @@ impl<'a> Splitter<'a> {
         // The zero byte keeps ("ab", "c") and ("a", "bc") apart; no id holds one.
         let seed = Sha256::new().chain_update(&heading.key.customer).chain_update([0]).chain_update(&heading.key.site);
         let names = heading.channels.iter().map(|name| format!("{}:", quoted(name))).collect();
-        Self { prefix, seed: seed.chain_update([0]), names, rows, next: 0, carried: String::new(), max_body }
+        Self { prefix, seed: seed.chain_update([0]), names, rows, next: 0, max_body }
     }
 
     fn write_row(&self, index: usize, out: &mut String) {
@@ -90,36 +91,41 @@ impl Iterator for Splitter<'_> {
     type Item = Part;
 
     fn next(&mut self) -> Option<Part> {
+        let rows = &self.rows.rows;
         let first = self.next;
-        if first >= self.rows.rows.len() {
+        if first >= rows.len() {
             return None;
         }
         let mut body = self.prefix.clone();
-        let mut row = std::mem::take(&mut self.carried);
-        while self.next < self.rows.rows.len() {
-            if row.is_empty() {
-                self.write_row(self.next, &mut row);
+        // Where the rows of the last stamp begin: in the text, and in the rows.
+        let (mut group_text, mut group) = (body.len(), first);
+        while self.next < rows.len() {
+            let before = body.len();
+            if self.next > first {
+                body.push(',');
+                if rows[self.next].stamp != rows[group].stamp {
+                    (group_text, group) = (before, self.next);
+                }
             }
-            let separator = usize::from(self.next > first);
-            if self.next > first && body.len() + separator + row.len() + SUFFIX.len() > self.max_body {
-                self.carried = row;
+            self.write_row(self.next, &mut body);
+            if body.len() + SUFFIX.len() > self.max_body && self.next > first {
+                // No room: without the whole last stamp, or without the last row where nothing else is in the message.
+                let (text, row) = if group > first { (group_text, group) } else { (before, self.next) };
+                body.truncate(text);
+                self.next = row;
                 break;
             }
-            if separator > 0 {
-                body.push(',');
-            }
-            body.push_str(&row);
-            row.clear();
             self.next += 1;
         }
+        let newest = rows[self.next - 1].stamp;
+        let splits_stamp = rows.get(self.next).is_some_and(|row| row.stamp == newest);
         let hash = self.seed.clone().chain_update(&body[self.prefix.len()..]).finalize();
         let mut message_id = String::with_capacity(32);
         for byte in &hash[..16] {
             write!(message_id, "{byte:02x}").expect("a String takes all");
         }
         body.push_str(SUFFIX);
-        let newest = self.rows.rows[self.next - 1].stamp;
-        Some(Part { rows: first..self.next, newest, body, message_id })
+        Some(Part { rows: first..self.next, newest, splits_stamp, body, message_id })
     }
 }
 
@@ -182,6 +188,20 @@ mod tests {
         let rows: Vec<_> = parts.iter().map(|part| part.rows.clone()).collect();
         assert_eq!(rows, [0..1, 1..2, 2..3]);
         assert!(parts[0].body.len() <= 300 && parts[1].body.len() > 300 && parts[2].body.len() <= 300);
+    }
+
+    #[test]
+    fn rows_of_one_stamp_stay_together_if_a_message_can_hold_them() {
+        let row = |stamp: &str, value: u32| format!(r#"["{stamp}",{value}]"#);
+        let together = [row("2017011", 1), row("2017012", 2), row("2017012", 3), row("2017013", 4)].join(",");
+        let parts = split(&format!("[{together}]"), &["ch0"], None, "2018-01-01T00:00:00Z", 280);
+        let rows: Vec<_> = parts.iter().map(|part| (part.rows.clone(), part.splits_stamp)).collect();
+        assert_eq!(rows, [(0..1, false), (1..3, false), (3..4, false)]);
+
+        let too_many: Vec<_> = (0..5).map(|value| row("2017012", value)).collect();
+        let parts = split(&format!("[{}]", too_many.join(",")), &["ch0"], None, "2018-01-01T00:00:00Z", 280);
+        let rows: Vec<_> = parts.iter().map(|part| (part.rows.clone(), part.splits_stamp)).collect();
+        assert_eq!(rows, [(0..2, true), (2..4, true), (4..5, false)]);
     }
 
     proptest! {

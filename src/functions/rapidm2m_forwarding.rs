@@ -1,7 +1,7 @@
 //! `rapidM2MForwarding`: on a timer, every site is polled and its rows are forwarded.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fmt,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -20,8 +20,10 @@ use crate::{
 /// Of the invocation's time: asked until here, sent until there; the rest is for marking what was acknowledged.
 const ASKING: f64 = 0.8;
 const SENDING: f64 = 0.9;
-/// How many failed sites are logged one by one, and named in the answer.
+/// How many different failures are logged, and how many of the sites that each hit are named; all are in the ledger.
 const LOGGED_FAILURES: usize = 20;
+const LOGGED_SITES: usize = 5;
+/// How many failures are named in the answer.
 const NAMED_FAILURES: usize = 1_000;
 /// The pseudo site under which it is recorded that the sites could not be listed.
 const ALL_SITES: &str = "*";
@@ -173,7 +175,7 @@ impl RapidM2mForwarding {
     }
 
     fn forget_all_but(&self, sites: &[String]) {
-        let sites: std::collections::HashSet<_> = sites.iter().collect();
+        let sites: HashSet<_> = sites.iter().collect();
         self.memory().sites.retain(|site, _| sites.contains(site));
     }
 
@@ -228,14 +230,24 @@ impl Summary {
         named.map(|(site, failure)| json!({ "Site_Id": site, "Kind": failure.kind, "Text": failure.text })).collect()
     }
 
-    fn log(&self) {
-        let new = || self.failures.iter().filter(|(_, failure)| !failure.is_known);
-        for (site, failure) in new().take(LOGGED_FAILURES) {
-            tracing::warn!(%site, kind = %failure.kind, "{}", failure.text);
+    /// What went wrong in this invocation, once each, with the sites that it hit: a backend that is away is one failure,
+    /// not ten thousand.
+    fn new_failures(&self) -> Vec<(&Failure, Vec<&str>)> {
+        let mut groups: BTreeMap<(&str, &str), (&Failure, Vec<&str>)> = BTreeMap::new();
+        for (site, failure) in self.failures.iter().filter(|(_, failure)| !failure.is_known) {
+            let (_, sites) = groups.entry((&failure.kind, &failure.text)).or_insert_with(|| (failure, Vec::new()));
+            sites.push(site);
         }
-        let more = new().count().saturating_sub(LOGGED_FAILURES);
-        if more > 0 {
-            tracing::warn!("{more} more failures, all of them in the ledger where it could be reached");
+        groups.into_values().collect()
+    }
+
+    fn log(&self) {
+        for (failure, sites) in self.new_failures().into_iter().take(LOGGED_FAILURES) {
+            let mut named = sites.iter().take(LOGGED_SITES).copied().collect::<Vec<_>>().join(", ");
+            if sites.len() > LOGGED_SITES {
+                named.push_str(&format!(" and {} more", sites.len() - LOGGED_SITES));
+            }
+            tracing::warn!(sites = %named, kind = %failure.kind, "{}", failure.text);
         }
         if self.is_success() {
             tracing::info!("{self}");
@@ -247,7 +259,7 @@ impl Summary {
 
 impl fmt::Display for Summary {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let failed: std::collections::BTreeSet<_> = self.failures.iter().map(|(site, _)| site).collect();
+        let failed: BTreeSet<_> = self.failures.iter().map(|(site, _)| site).collect();
         write!(
             out,
             "rapidM2MForwarding: {} of {} sites polled, {} rows recorded, {} rows forwarded in {} messages, {} waiting, {} failed",

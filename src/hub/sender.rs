@@ -94,8 +94,6 @@ struct Link {
     tls: Option<Arc<ClientConfig>>,
     connection: Option<Open>,
     failure: Option<Failure>,
-    /// The kind of the last failure that was logged, so that each is logged once until something changes.
-    logged: Option<&'static str>,
     warned_of_expiry: bool,
 }
 
@@ -122,7 +120,7 @@ impl Sender {
     /// As [`new`](Self::new), with tokens that hold for `token_lifetime`.
     #[must_use]
     pub fn with_token_lifetime(config: Config, token_lifetime: Duration) -> Self {
-        let link = Link { tls: None, connection: None, failure: None, logged: None, warned_of_expiry: false };
+        let link = Link { tls: None, connection: None, failure: None, warned_of_expiry: false };
         Self { config, token_lifetime, link: Mutex::new(link) }
     }
 
@@ -209,7 +207,6 @@ impl Sender {
             Login { hub_host: &config.host, endpoint: &config.endpoint, device: &config.device, token: &token, tls };
         let connection = Arc::new(Connection::open(login).await?);
         tracing::info!(hub = %config.host, device = %config.device, "connected to IoT Hub");
-        link.logged = None;
         link.connection = Some(Open { connection: connection.clone(), renew_at });
         Ok(connection)
     }
@@ -268,10 +265,7 @@ impl Link {
 
     fn failed(&mut self, error: SendError) {
         let attempts = self.failure.as_ref().map_or(0, |failure| failure.attempts) + 1;
-        if self.logged != Some(error.kind()) {
-            self.logged = Some(error.kind());
-            tracing::warn!(error.kind = error.kind(), "{error}; what is recorded waits in the ledger");
-        }
+        tracing::debug!(kind = error.kind(), attempts, "{error}");
         let wait = retry::full_jitter(attempts, FIRST_WAIT, LONGEST_WAIT);
         self.failure = Some(Failure { error, attempts, wait_until: Instant::now() + wait });
     }
@@ -282,17 +276,14 @@ async fn pipeline(connection: &Connection, messages: &[Message], acknowledged: &
     let mut on_their_way = std::collections::VecDeque::with_capacity(PIPELINE);
     let mut next = *acknowledged;
     loop {
-        while next < messages.len() && on_their_way.len() < PIPELINE {
-            let message = &messages[next];
-            let size = message.size();
-            if size > MAX_SIZE {
-                // Found when a poll is split into messages; sent all the same, it would block the connection for ever.
-                return Err(SendError::TooLarge { size });
-            }
-            on_their_way.push_back(connection.publish(message).await?);
+        // One that is too large is found when a poll is split; sent all the same, it would block the connection for ever.
+        while next < messages.len() && on_their_way.len() < PIPELINE && messages[next].size() <= MAX_SIZE {
+            on_their_way.push_back(connection.publish(&messages[next]).await?);
             next += 1;
         }
-        let Some(pending) = on_their_way.pop_front() else { return Ok(()) };
+        let Some(pending) = on_their_way.pop_front() else {
+            return messages.get(next).map_or(Ok(()), |message| Err(SendError::TooLarge { size: message.size() }));
+        };
         pending.acknowledged().await?;
         *acknowledged += 1;
     }

@@ -39,6 +39,8 @@ pub enum LedgerError {
     Throttled(String),
     #[error("Cosmos DB did not answer within {} s", OPERATION_TIMEOUT.as_secs())]
     Timeout,
+    #[error("Cosmos DB cannot be reached at {0}")]
+    Unreachable(String),
     #[error("Cosmos DB: {0}")]
     Other(String),
     #[error("the document {id} of site {site} is not one of ours: {text}")]
@@ -55,7 +57,8 @@ impl LedgerError {
             Self::Missing(_) => "ledger_missing",
             Self::Throttled(_) => "ledger_throttled",
             Self::Timeout => "ledger_timeout",
-            Self::Other(_) => "ledger_unavailable",
+            Self::Unreachable(_) => "ledger_unreachable",
+            Self::Other(_) => "ledger_error",
             Self::Foreign { .. } => "ledger_foreign_document",
         }
     }
@@ -230,7 +233,9 @@ impl Ledger {
             )),
             429 => LedgerError::Throttled("429".into()),
             408 => LedgerError::Timeout,
-            _ => LedgerError::Other(format!("{} {text}", self.config.endpoint)),
+            // The SDK's own answer when no request came through.
+            503 if !error.is_from_wire() => LedgerError::Unreachable(self.config.endpoint.to_string()),
+            _ => LedgerError::Other(text),
         }
     }
 }

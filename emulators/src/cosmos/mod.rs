@@ -22,7 +22,10 @@ use azure_core::http::{
     Method, Url,
     headers::{HeaderName, HeaderValue as AzureHeaderValue},
 };
-use azure_data_cosmos_driver::in_memory_emulator::{InMemoryEmulatorHttpClient, VirtualAccountConfig, VirtualRegion};
+use azure_data_cosmos_driver::{
+    in_memory_emulator::{ContainerConfig, InMemoryEmulatorHttpClient, VirtualAccountConfig, VirtualRegion},
+    models::PartitionKeyDefinition,
+};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde::Serialize;
 use tokio::task::JoinSet;
@@ -46,11 +49,20 @@ pub struct Options {
     /// Account key in Base64; a random one if absent
     #[arg(long)]
     pub key: Option<String>,
+    /// A container to begin with, as DATABASE/CONTAINER
+    #[arg(long, requires = "partition_key")]
+    pub container: Option<String>,
+    /// Its partition key's paths, such as /Customer_Id; more than one make a hierarchical key
+    #[arg(long)]
+    pub partition_key: Vec<String>,
+    /// Its physical partitions. The engine copies a whole one for each transaction: tests with very many documents want many
+    #[arg(long, default_value_t = 4)]
+    pub partitions: u32,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { host: "127.0.0.1".into(), port: 0, key: None }
+        Self { host: "127.0.0.1".into(), port: 0, key: None, container: None, partition_key: Vec::new(), partitions: 4 }
     }
 }
 
@@ -99,8 +111,21 @@ pub async fn start(options: Options) -> anyhow::Result<Emulator> {
     let endpoint = format!("http://{}/", door.address());
     let url: Url = endpoint.parse()?;
     let config = VirtualAccountConfig::new(vec![VirtualRegion::new("East US", url.clone())])?;
+    let engine = InMemoryEmulatorHttpClient::try_new(config)?;
+    if let Some(name) = &options.container {
+        let (database, container) = name.split_once('/').context("--container is DATABASE/CONTAINER")?;
+        let paths = options.partition_key.iter().map(|path| path.clone().into()).collect();
+        let partitions = ContainerConfig::new().with_partition_count(options.partitions).build()?;
+        engine.store().create_database(database);
+        engine.store().create_container_with_config(
+            database,
+            container,
+            PartitionKeyDefinition::new(paths),
+            partitions,
+        );
+    }
     let account = Arc::new(Account {
-        engine: InMemoryEmulatorHttpClient::try_new(config)?,
+        engine,
         url,
         key: BASE64_STANDARD.decode(&key).context("--key is not Base64")?,
         faults: faults::Switch::default(),
