@@ -20,7 +20,7 @@ use super::{
 /// Columns of a site's name: room for the longest known one within these bounds.
 const SITE_WIDTH: std::ops::RangeInclusive<usize> = 14..=32;
 /// Columns for values; those that do not fit are left out.
-const VALUES_WIDTH: usize = 34;
+const VALUES_WIDTH: usize = 40;
 /// `2026-01-31T00:00:00Z`.
 const STAMP_WIDTH: usize = 20;
 
@@ -59,8 +59,7 @@ impl Output {
                 "timers": timers.iter().map(timer).collect::<Vec<_>>(),
             }));
         }
-        let mut text = format!("The function app runs on this machine. Times are UTC. Ctrl-C ends.\n\n{:19}", "");
-        text += &format!("{:10}at\n", "");
+        let mut text = "The function app runs on this machine. Times are UTC. Ctrl-C ends.\n\n".to_owned();
         let place_width = services.iter().map(|row| row.place.len()).chain([endpoint.len()]).max().unwrap_or_default();
         for Row { service, is_emulated, place, details } in services {
             let kind = if *is_emulated { "emulated" } else { "REAL" };
@@ -177,18 +176,16 @@ impl Output {
                 "error": tally.gave_up,
             }));
         }
-        let mut text = format!(
-            "\nIn {:.0} s: {} run(s), {} failed",
-            took.as_secs_f64(),
-            tally.succeeded + tally.failed,
-            tally.failed
-        );
+        let runs = counted(tally.succeeded + tally.failed, "run");
+        let mut text = format!("\nIn {:.0} s: {runs}, {} failed", took.as_secs_f64(), tally.failed);
         if tally.under_way > 0 {
             text += &format!(", {} cut off by the end", tally.under_way);
         }
         if knows_messages {
-            let (sites, messages, rows) = (tally.sites.len(), tally.messages(), tally.rows());
-            text += &format!("; {rows} rows of {sites} site(s) reached the hub in {messages} message(s)\n");
+            let messages = counted(tally.messages(), "message");
+            let rows = counted(tally.rows(), "row");
+            let sites = counted(tally.sites.len(), "site");
+            text += &format!("; the hub received {messages} with {rows} of {sites}\n");
             if !tally.sites.is_empty() {
                 let width = self.site_width;
                 text += &format!(
@@ -234,12 +231,16 @@ fn seconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1000.0).round() / 1000.0
 }
 
+fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
 /// The first values, as many as fit.
 fn shown(values: &Map<String, Value>) -> String {
     let mut text = String::new();
     for (index, (channel, value)) in values.iter().enumerate() {
         let value = format!("{channel}={value}");
-        if index > 0 && text.chars().count() + value.chars().count() + 4 > VALUES_WIDTH {
+        if index > 0 && text.chars().count() + value.chars().count() + 2 > VALUES_WIDTH {
             text += " …";
             break;
         }
@@ -260,7 +261,7 @@ mod tests {
         let values = |text: &str| shown(serde_json::from_str::<Value>(text).unwrap().as_object().unwrap());
         assert_eq!(values("{}"), "(none)");
         assert_eq!(values(r#"{"ch0":39801,"ch1":17.4}"#), "ch0=39801  ch1=17.4");
-        assert_eq!(values(r#"{"ch0":1234567890,"ch1":1234567890,"ch2":3}"#), "ch0=1234567890  ch1=1234567890 …");
+        assert_eq!(values(r#"{"ch0":1234567890,"ch1":1234567890,"ch2":34567}"#), "ch0=1234567890  ch1=1234567890 …");
         let long = "x".repeat(100);
         assert_eq!(values(&format!(r#"{{"a":"{long}","b":1}}"#)), format!("a=\"{long}\" …"));
     }
