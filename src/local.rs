@@ -37,7 +37,7 @@ use tokio::{
 
 use self::{forwarded::Forwarded, output::Output, services::Services, tally::Tally};
 
-/// What the handler logs unless the settings have a `RUST_LOG`: what is wrong, and one line for each run.
+/// What the handler logs unless `RUST_LOG` is set, here or in the settings: what is wrong, and one line for each run.
 const HANDLER_LOG: &str = "error,iothub_connector=warn,iothub_connector::functions=info";
 /// Ctrl-C reaches the handler too. When it is gone first, our own signal is at most so far behind.
 const SIGNALS_APART: Duration = Duration::from_millis(500);
@@ -47,8 +47,9 @@ Examples:
   iothub-connector local                       # until Ctrl-C, on function.json's schedule
   iothub-connector local --every 5 --for 30s   # a run every 5 seconds, half a minute long
 
-Every service that is not set in local.settings.json is emulated: nothing needs to be installed or configured. To use
-your own, copy local.settings.json.example to local.settings.json and keep in it only what is to be real.
+Every service that is not set in local.settings.json is emulated: nothing needs to
+be installed or configured. To use your own, copy local.settings.json.example to
+local.settings.json and keep in it only what is to be real.
 
 The exit code is 0 if at least one run succeeded and none failed.";
 
@@ -95,7 +96,8 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let own_schedule = every.or(options.schedule);
     let messages = services.iot_hub.as_ref().map(emulators::iot_hub::Emulator::subscribe);
     let mut env = services.settings.clone();
-    env.entry("RUST_LOG".to_owned()).or_insert_with(|| HANDLER_LOG.to_owned());
+    env.entry("RUST_LOG".to_owned())
+        .or_insert_with(|| std::env::var("RUST_LOG").unwrap_or_else(|_| HANDLER_LOG.to_owned()));
     let host = functions_host::start(functions_host::Options {
         app: app.clone(),
         handler: Some(std::env::current_exe().context("cannot find this executable")?),
@@ -106,7 +108,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     })
     .await?;
 
-    let mut output = Output::new(options.json, services.site_names());
+    let mut output = Output::new(options.json, services.site_names(&config));
     let introduction = output::Introduction {
         endpoint: &host.ready().endpoint,
         services: services.rows(&config),

@@ -134,7 +134,7 @@ fn a_hub_of_ones_own_gets_the_rows() {
 
 #[test]
 fn a_failed_run_is_told_and_fails_the_session() {
-    // Bound, but nobody ever accepts or answers: dropped first, so that connections are refused.
+    // Bound and released: connections are refused.
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let settings = json!({
         "M2MBackendURL": format!("http://{address}/api/1/"), "Base64encodedUsernamePassword": "dXNlcjpodW50ZXIy",

@@ -84,6 +84,8 @@ impl Output {
                 "\nWhat reaches the hub, one line per message:\n  {:8}  {:width$}  {:>5}  {:STAMP_WIDTH$}  its values\n",
                 "received", "site", "rows", "newest row"
             );
+        } else {
+            text += "\n";
         }
         self.text(&text)
     }
@@ -181,22 +183,21 @@ impl Output {
         if tally.under_way > 0 {
             text += &format!(", {} cut off by the end", tally.under_way);
         }
-        if knows_messages {
+        if knows_messages && tally.sites.is_empty() {
+            text += "; nothing reached the hub\n";
+        } else if knows_messages {
             let messages = counted(tally.messages(), "message");
             let rows = counted(tally.rows(), "row");
             let sites = counted(tally.sites.len(), "site");
             text += &format!("; the hub received {messages} with {rows} of {sites}\n");
-            if !tally.sites.is_empty() {
-                let width = self.site_width;
-                text += &format!(
-                    "  {:width$}  {:>8}  {:>5}  {:STAMP_WIDTH$}  its values\n",
-                    "site", "messages", "rows", "newest row"
-                );
-            }
+            let width = self.site_width;
+            text += &format!(
+                "  {:width$}  {:>8}  {:>5}  {:STAMP_WIDTH$}  its values\n",
+                "site", "messages", "rows", "newest row"
+            );
             for (name, site) in &tally.sites {
-                let (width, newest) = (self.site_width, site.newest.as_deref().unwrap_or("-"));
-                let Site { messages, rows, values, .. } = site;
-                let values = shown(values);
+                let Site { messages, rows, newest, values } = site;
+                let (newest, values) = (newest.as_deref().unwrap_or("-"), shown(values));
                 text += &format!("  {name:width$}  {messages:>8}  {rows:>5}  {newest:STAMP_WIDTH$}  {values}\n");
             }
         } else {

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, fs, path::Path};
 use anyhow::{Context as _, bail, ensure};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use emulators::{cosmos, iot_hub, rapidm2m};
-use iothub_connector::config::{Config, rapidm2m::SourceConfig};
+use iothub_connector::config::{
+    Config,
+    rapidm2m::{Selection, SourceConfig},
+};
 use serde_json::Value;
 
 pub type Settings = BTreeMap<String, String>;
@@ -104,9 +107,13 @@ impl Services {
         &self.why_real
     }
 
-    /// Names of the emulated sites.
-    pub fn site_names(&self) -> Vec<String> {
-        self.rapidm2m.as_ref().map(rapidm2m::Emulator::site_names).unwrap_or_default()
+    /// The sites, as far as they are known before the first run.
+    pub fn site_names(&self, config: &Config) -> Vec<String> {
+        match (&self.rapidm2m, &config.rapidm2m.sites) {
+            (Some(emulator), _) => emulator.site_names(),
+            (None, Selection::Named(sites)) => sites.clone(),
+            (None, Selection::All) => Vec::new(),
+        }
     }
 
     pub fn rows(&self, config: &Config) -> [Row; 3] {
