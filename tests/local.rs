@@ -82,7 +82,7 @@ fn without_any_setting_rows_of_three_sites_reach_the_hub() {
 fn people_get_a_table_of_services_a_line_per_message_and_a_summary() {
     let app = app("text", None);
     let elsewhere = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let arguments = ["--every", "1", "--for", "3s", "--app", app.to_str().unwrap()];
+    let arguments = ["--every", "1", "--for", "6s", "--app", app.to_str().unwrap()];
     let output = command(elsewhere, &arguments).output().unwrap();
     let text = String::from_utf8(output.stdout.clone()).unwrap();
     assert!(output.status.success(), "{text}\n{}", stderr(&output));
