@@ -37,7 +37,9 @@ const MISCONFIGURED: u8 = 2;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    if let Err(problem) = logging::init() {
+    if wants_log(&cli.command)
+        && let Err(problem) = logging::init()
+    {
         eprintln!("error: {problem}");
         return ExitCode::from(MISCONFIGURED);
     }
@@ -54,6 +56,15 @@ fn main() -> ExitCode {
         eprintln!("error: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+/// `local` tells itself what happens in the emulators; their log is for whoever asks for it.
+fn wants_log(command: &Command) -> bool {
+    match command {
+        #[cfg(feature = "local")]
+        Command::Local(_) => std::env::var_os("RUST_LOG").is_some(),
+        _ => true,
+    }
 }
 
 fn serve() -> anyhow::Result<ExitCode> {

@@ -1,0 +1,169 @@
+//! Which services are real and which are emulated, and the settings that lead the handler to them.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use anyhow::{Context as _, bail, ensure};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use emulators::{cosmos, iot_hub, rapidm2m};
+use iothub_connector::config::{
+    Config,
+    rapidm2m::{Selection, SourceConfig},
+};
+use serde_json::Value;
+
+pub type Settings = BTreeMap<String, String>;
+
+/// A service is real as soon as one of these is set; then none of them is made up. What only tunes it, such as
+/// `PollConcurrency`, does not count and holds for an emulated service too.
+const OF_RAPIDM2M: [&str; 5] =
+    ["M2MBackendURL", "Base64encodedUsernamePassword", "Customer_ID", "Site_ID", "Channelnames"];
+const OF_COSMOS: [&str; 2] = ["M2MDocumentsDBUri", "M2MDocumentsDBPrimaryKey"];
+const OF_IOT_HUB: [&str; 6] = [
+    "IoTHubConnection",
+    "IoTHubURL",
+    "IoTHubDeviceId",
+    "IoTHubSharedAccessSignature",
+    "IoTHubDeviceKey",
+    "IoTHubTrustedCa",
+];
+const DEVICE: &str = "local-demo";
+
+/// The emulators that run, and everything the handler is told.
+pub struct Services {
+    pub settings: Settings,
+    pub iot_hub: Option<iot_hub::Emulator>,
+    rapidm2m: Option<rapidm2m::Emulator>,
+    cosmos: Option<cosmos::Emulator>,
+    why_real: Vec<String>,
+}
+
+/// A line of the introduction.
+pub struct Row {
+    pub service: &'static str,
+    pub is_emulated: bool,
+    pub place: String,
+    pub details: String,
+}
+
+impl Services {
+    /// Starts an emulator for every service that the file does not set.
+    pub async fn start(file: Option<&Path>, interval: Option<u32>) -> anyhow::Result<Self> {
+        let mut settings = file.map_or(Ok(Settings::new()), read)?;
+        let mut why_real = Vec::new();
+        let mut is_real = |service: &str, names: &[&str]| {
+            let name = names.iter().find(|name| settings.contains_key(**name));
+            why_real.extend(name.map(|name| {
+                format!("({service} is real because {name} is set; it is emulated when none of its settings is)")
+            }));
+            name.is_some()
+        };
+        let emulation_mode = settings.get("EmulationMode").is_some_and(|flag| flag.trim().eq_ignore_ascii_case("true"));
+        let real_rapidm2m = is_real("rapidM2M", &OF_RAPIDM2M) || emulation_mode;
+        let real_cosmos = is_real("Cosmos DB", &OF_COSMOS);
+        let real_iot_hub = is_real("IoT Hub", &OF_IOT_HUB);
+        let mut set = |name: &str, value: &str| settings.insert(name.to_owned(), value.to_owned());
+
+        let mut rapidm2m = None;
+        if !real_rapidm2m {
+            let mut options = rapidm2m::Options::default();
+            options.interval = interval.map_or(options.interval, f64::from);
+            let customer = options.customer.clone();
+            let emulator = rapidm2m::start(options).await.context("cannot emulate the rapidM2M backend")?;
+            let ready = emulator.ready();
+            set("M2MBackendURL", &ready.endpoint);
+            let credentials = format!("{}:{}", ready.user, ready.password);
+            set("Base64encodedUsernamePassword", &BASE64_STANDARD.encode(credentials));
+            set("Customer_ID", &customer);
+            set("Site_ID", "*");
+            set("Channelnames", "*");
+            rapidm2m = Some(emulator);
+        }
+        let mut cosmos = None;
+        if !real_cosmos {
+            let emulator = cosmos::start(cosmos::Options::default()).await.context("cannot emulate Cosmos DB")?;
+            set("M2MDocumentsDBUri", &emulator.ready().endpoint);
+            set("M2MDocumentsDBPrimaryKey", &emulator.ready().key);
+            cosmos = Some(emulator);
+        }
+        let mut iot_hub = None;
+        if !real_iot_hub {
+            let emulator = iot_hub::start(iot_hub::Options::default()).await.context("cannot emulate IoT Hub")?;
+            let ready = emulator.ready();
+            set("IoTHubURL", &ready.mqtt);
+            set("IoTHubDeviceId", DEVICE);
+            set("IoTHubDeviceKey", &ready.key);
+            set("IoTHubTrustedCa", ready.ca.to_str().context("the directory for temporary files is not UTF-8")?);
+            iot_hub = Some(emulator);
+        }
+        if rapidm2m.is_some() {
+            // So that there is something to see at once.
+            settings.entry("StartFrom".to_owned()).or_insert_with(|| "all".to_owned());
+        }
+        Ok(Self { settings, iot_hub, rapidm2m, cosmos, why_real })
+    }
+
+    /// For each real service, the setting that made it so.
+    pub fn why_real(&self) -> &[String] {
+        &self.why_real
+    }
+
+    /// The sites, as far as they are known before the first run.
+    pub fn site_names(&self, config: &Config) -> Vec<String> {
+        match (&self.rapidm2m, &config.rapidm2m.sites) {
+            (Some(emulator), _) => emulator.site_names(),
+            (None, Selection::Named(sites)) => sites.clone(),
+            (None, Selection::All) => Vec::new(),
+        }
+    }
+
+    pub fn rows(&self, config: &Config) -> [Row; 3] {
+        let (rapidm2m, ledger, hub) = (&config.rapidm2m, &config.ledger, &config.hub);
+        let place = match &rapidm2m.source {
+            SourceConfig::Backend { url, .. } => url.to_string(),
+            SourceConfig::Emulation => "none, made-up rows (EmulationMode=true)".to_owned(),
+        };
+        [
+            Row {
+                service: "rapidM2M backend",
+                is_emulated: self.rapidm2m.is_some(),
+                place,
+                details: format!("customer {:?}", rapidm2m.customer),
+            },
+            Row {
+                service: "Cosmos DB",
+                is_emulated: self.cosmos.is_some(),
+                place: ledger.endpoint.to_string(),
+                details: format!("{}/{}", ledger.database, ledger.container),
+            },
+            Row {
+                service: "IoT Hub",
+                is_emulated: self.iot_hub.is_some(),
+                place: format!("mqtts://{}:{}", hub.endpoint.host, hub.endpoint.port),
+                details: format!("device {:?}", hub.device),
+            },
+        ]
+    }
+}
+
+/// The `Values` of a local.settings.json.
+fn read(file: &Path) -> anyhow::Result<Settings> {
+    let name = file.display();
+    let text = fs::read_to_string(file).with_context(|| format!("{name} cannot be read"))?;
+    // Editors on Windows like to write a byte order mark.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    let document: Value = serde_json::from_str(text).with_context(|| format!("{name} is no JSON"))?;
+    ensure!(
+        document["IsEncrypted"] != Value::Bool(true),
+        "{name}: IsEncrypted is true: decrypt the file with `func settings decrypt`"
+    );
+    let Value::Object(values) = &document["Values"] else { bail!("{name}: Values must be an object of settings") };
+    let setting = |(setting, value): (&String, &Value)| {
+        let text = match value {
+            Value::String(text) => text.clone(),
+            Value::Number(_) | Value::Bool(_) => value.to_string(),
+            _ => bail!("{name}: Values.{setting} must be a string"),
+        };
+        Ok((setting.clone(), text))
+    };
+    values.iter().map(setting).collect()
+}

@@ -1,0 +1,134 @@
+//! The files around the code that the Functions host and its tools read, held against the code.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use iothub_connector::{
+    app::App,
+    config::{Config, Settings},
+    server,
+};
+use serde_json::{Value, json};
+
+/// What `func azure functionapp publish` must take with it, besides the function folders.
+const DEPLOYED: [&str; 2] = ["host.json", "iothub-connector"];
+/// Settings that are the host's own.
+const OF_THE_HOST: [&str; 2] = ["FUNCTIONS_WORKER_RUNTIME", "AzureWebJobsStorage"];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn text(path: impl AsRef<Path>) -> String {
+    let path = root().join(path);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn json(path: impl AsRef<Path>) -> Value {
+    serde_json::from_str(&text(path)).unwrap()
+}
+
+fn names_in(folder: &Path) -> Vec<String> {
+    fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+fn function_folders() -> Vec<String> {
+    let names = names_in(root());
+    let functions: Vec<_> = names.into_iter().filter(|name| root().join(name).join("function.json").exists()).collect();
+    assert!(!functions.is_empty());
+    functions
+}
+
+fn example() -> BTreeMap<String, String> {
+    let example = json("local.settings.json.example");
+    assert_eq!(example["IsEncrypted"], false);
+    serde_json::from_value(example["Values"].clone()).expect("settings are strings")
+}
+
+#[test]
+fn the_example_settings_are_accepted_as_they_are() {
+    let example = example();
+    assert_eq!(example["FUNCTIONS_WORKER_RUNTIME"], "custom");
+    let settings: Settings = example.into_iter().collect();
+    Config::from_settings(&settings).unwrap_or_else(|problems| panic!("{problems}"));
+}
+
+#[test]
+fn the_example_has_no_setting_that_the_code_does_not_read() {
+    let folder = root().join("src/config");
+    let code: String = names_in(&folder).iter().map(|name| text(folder.join(name))).collect();
+    for name in example().keys().filter(|name| !OF_THE_HOST.contains(&name.as_str())) {
+        assert!(code.contains(&format!("\"{name}\"")), "{name} is not read in src/config");
+    }
+}
+
+#[test]
+fn host_json_starts_this_executable_as_a_handler() {
+    let host = json("host.json");
+    assert_eq!(host["version"], "2.0");
+    let handler = &host["customHandler"]["description"];
+    // Exactly the file's name: only then the published file becomes executable.
+    assert_eq!(handler["defaultExecutablePath"], env!("CARGO_PKG_NAME"));
+    let executable: PathBuf = env!("CARGO_BIN_EXE_iothub-connector").into();
+    assert_eq!(handler["defaultExecutablePath"], executable.file_stem().unwrap().to_str().unwrap());
+    assert_eq!(handler["arguments"], json!(["serve"]));
+}
+
+#[tokio::test]
+async fn every_function_folder_has_a_route() {
+    let config = Config::from_settings(&example().into_iter().collect()).unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = tokio::spawn(server::run(listener, Arc::new(App::new(config)), std::future::pending()));
+    for function in function_folders() {
+        // No function takes this for a call: nothing is run by it.
+        assert_eq!(post(address, &function, "[]").await, 400, "{function}");
+    }
+    assert_eq!(post(address, "noSuchFunction", "[]").await, 404);
+    server.abort();
+}
+
+async fn post(address: SocketAddr, function: &str, body: &'static str) -> u16 {
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    client.post(format!("http://{address}/{function}")).body(body).send().await.unwrap().status().as_u16()
+}
+
+#[test]
+fn function_folders_hold_nothing_but_function_json() {
+    for function in function_folders() {
+        assert_eq!(names_in(&root().join(&function)), ["function.json"], "{function}");
+        let bindings = &json(Path::new(&function).join("function.json"))["bindings"];
+        assert_eq!(bindings.as_array().unwrap().iter().filter(|binding| binding["direction"] == "in").count(), 1);
+    }
+}
+
+#[test]
+fn only_what_runs_is_deployed() {
+    let patterns = text(".funcignore");
+    let patterns: Vec<_> =
+        patterns.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
+    assert!(patterns.iter().all(|pattern| !pattern.contains(['!', '/', '?', '['])), "plain names and * only");
+    let is_ignored = |name: &str| patterns.iter().any(|pattern| matches(pattern, name));
+
+    let deployed: Vec<_> = DEPLOYED.into_iter().map(str::to_owned).chain(function_folders()).collect();
+    for name in deployed.iter().map(String::as_str).chain(["function.json"]) {
+        assert!(!is_ignored(name), "{name} must be deployed");
+    }
+    let others = names_in(root()).into_iter().filter(|name| !deployed.contains(name));
+    for name in others.chain(["local.settings.json".to_owned(), ".git".to_owned(), "target".to_owned()]) {
+        assert!(is_ignored(&name), "{name} must not be deployed");
+    }
+}
+
+/// Whether the name fits a pattern with at most one `*`.
+fn matches(pattern: &str, name: &str) -> bool {
+    match pattern.split_once('*') {
+        Some((start, end)) => name.len() >= start.len() + end.len() && name.starts_with(start) && name.ends_with(end),
+        None => name == pattern,
+    }
+}
