@@ -51,13 +51,6 @@ struct Handler {
     first_answer: Duration,
 }
 
-/// Many partitions, so that the emulator's own cost does not grow with the number of sites.
-fn cosmos() -> Emulator {
-    let container = ["--container", "M2MBackendForwarderData/pollingAttempts", "--partitions", "2000"];
-    let key = ["--partition-key", "/Customer_Id", "--partition-key", "/Site_Id"];
-    emulator(&[&["cosmos"][..], &container, &key].concat())
-}
-
 /// Starts the handler and asks until it answers.
 async fn handler(settings: &[(&str, String)], http: &reqwest::Client) -> Handler {
     let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
@@ -143,7 +136,7 @@ async fn main() {
             "--sites",
             &sites,
         ]);
-        let cosmos = cosmos();
+        let cosmos = emulator(&["cosmos", "--plain-items"]);
         let hub = emulator(&["iot_hub"]);
         let settings = settings(&backend.ready, &cosmos.ready, &hub.ready);
         if index == 0 {

@@ -1,0 +1,100 @@
+//! Items in a plain map, for benchmarks. The engine copies a whole physical partition for each transaction, and with a
+//! hierarchical key all sites of a customer are in one: at ten thousand sites it is the emulator that is measured. This
+//! keeps point reads and transactional batches (create, replace with If-Match); queries are refused.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+};
+
+use anyhow::Context as _;
+use axum::{
+    Json,
+    extract::Request,
+    http::{Method, StatusCode},
+    response::{IntoResponse as _, Response},
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{BODY_LIMIT, problem};
+
+/// Partition key (as the client writes it) and id; ETag and body.
+type Items = HashMap<(String, String), (u64, Value)>;
+
+#[derive(Default)]
+pub struct PlainItems(Mutex<(u64, Items)>);
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Operation {
+    operation_type: String,
+    id: Option<String>,
+    if_match: Option<String>,
+    resource_body: Value,
+}
+
+impl PlainItems {
+    /// Answers a request for `…/docs` or `…/docs/ID`.
+    ///
+    /// # Errors
+    /// The request is no point read and no batch.
+    pub async fn execute(&self, request: Request) -> anyhow::Result<Response> {
+        let (parts, body) = request.into_parts();
+        let header = |name| parts.headers.get(name).and_then(|value| value.to_str().ok());
+        let partition = header("x-ms-documentdb-partitionkey").context("no partition key")?.to_owned();
+        if parts.method == Method::GET {
+            let id = parts.uri.path().rsplit('/').next().unwrap_or_default().to_owned();
+            let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            return Ok(match state.1.get(&(partition, id)) {
+                Some((etag, body)) => ([("etag", format!("\"{etag}\""))], Json(body)).into_response(),
+                None => problem(StatusCode::NOT_FOUND, "NotFound", "no such item"),
+            });
+        }
+        anyhow::ensure!(header("x-ms-cosmos-is-batch-request").is_some(), "only point reads and batches are known");
+        let body = axum::body::to_bytes(body, BODY_LIMIT).await?;
+        let operations: Vec<Operation> = serde_json::from_slice(&body)?;
+        Ok(self.batch(&partition, operations))
+    }
+
+    fn batch(&self, partition: &str, operations: Vec<Operation>) -> Response {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (last_etag, items) = &mut *state;
+        let keys: Vec<_> = operations
+            .iter()
+            .map(|operation| {
+                let id = operation.id.as_deref().or(operation.resource_body["id"].as_str()).unwrap_or_default();
+                (partition.to_owned(), id.to_owned())
+            })
+            .collect();
+        let refusal =
+            operations.iter().zip(&keys).position(|(operation, key)| refused(operation, items.get(key)).is_some());
+        if let Some(at) = refusal {
+            let status =
+                |index| if index == at { refused(&operations[at], items.get(&keys[at])).unwrap_or(400) } else { 424 };
+            let results: Vec<_> = (0..operations.len()).map(|index| json!({ "statusCode": status(index) })).collect();
+            return (StatusCode::MULTI_STATUS, Json(results)).into_response();
+        }
+        let mut results = Vec::with_capacity(operations.len());
+        for (operation, key) in operations.into_iter().zip(keys) {
+            *last_etag += 1;
+            results.push(json!({ "statusCode": 200, "eTag": format!("\"{last_etag}\""), "requestCharge": 1.0 }));
+            items.insert(key, (*last_etag, operation.resource_body));
+        }
+        Json(results).into_response()
+    }
+}
+
+/// The status of an operation that cannot be carried out.
+fn refused(operation: &Operation, existing: Option<&(u64, Value)>) -> Option<u16> {
+    match (operation.operation_type.as_str(), existing) {
+        ("Create", None) => None,
+        ("Create", Some(_)) => Some(409),
+        ("Replace", None) => Some(404),
+        ("Replace", Some((etag, _))) => {
+            let unchanged = operation.if_match.as_ref().is_none_or(|wanted| *wanted == format!("\"{etag}\""));
+            (!unchanged).then_some(412)
+        }
+        _ => Some(400),
+    }
+}
