@@ -14,7 +14,7 @@ async fn a_long_backlog_arrives_once_in_order_over_several_invocations() {
     let options = ["--interval", "1", "--history", &history, "--plain", "--channels", "3", "--site", SITE];
     let mut world = World::start(&options, &[SITE]).await;
     world.set("Channelnames", "ch0,ch1,ch2");
-    world.set("PollTimeoutSeconds", "2");
+    world.set("PollTimeoutSeconds", "6");
     world.set("RUST_LOG", "info");
     let handler = world.handler().await;
     let mut invocations = 0;

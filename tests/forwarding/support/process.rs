@@ -3,6 +3,7 @@
 use std::{
     process::Stdio,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use serde_json::Value;
@@ -106,6 +107,9 @@ impl Emulator {
     }
 }
 
+/// Longer than any invocation: what hangs fails.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 pub fn client() -> reqwest::Client {
-    reqwest::Client::builder().no_proxy().build().unwrap()
+    reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap()
 }
