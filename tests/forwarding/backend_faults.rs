@@ -112,7 +112,7 @@ async fn a_wrong_password_is_a_401_of_every_site() {
 #[tokio::test]
 async fn an_answer_without_end_is_given_up_as_too_large() {
     let mut world = World::with_sites(&["Well 7"]).await;
-    world.set("PollTimeoutSeconds", "40");
+    world.set("PollTimeoutSeconds", "15");
     world.add("Well 7", 0..3).await;
     let rule = json!({ "resource": "histdata", "bigBody": 65 * 1024 * 1024 });
     world.backend.put("faults", json!({ "rules": [rule] })).await;

@@ -91,7 +91,6 @@ async fn every_malformed_setting_is_named_at_once() {
     let mut settings = enough();
     settings.extend(malformed.map(|(name, value)| (name.to_owned(), value.to_owned())));
     let text = refused(&settings).await;
-    // Where one setting cannot be read, what depends on it cannot be judged.
     let missing: Vec<_> = malformed.iter().filter(|(name, _)| !text.contains(name)).collect();
     assert!(missing.is_empty(), "{missing:?} are missing in {text}");
 }
