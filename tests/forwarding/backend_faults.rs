@@ -1,0 +1,196 @@
+//! A backend that answers wrongly. A failure is recorded with its kind and never looks like "no data"; afterwards every
+//! row arrives.
+
+use serde_json::{Value, json};
+
+use super::support::{World, row, rows, stamp};
+
+/// One site for each fault, its kind and its HTTP status in the record.
+fn cases() -> Vec<(&'static str, Value, &'static str, Value)> {
+    vec![
+        ("401", json!({ "status": 401 }), "unauthorized", json!(401)),
+        ("403", json!({ "status": 403 }), "forbidden", json!(403)),
+        ("404", json!({ "status": 404 }), "not_found", json!(404)),
+        ("429", json!({ "status": 429 }), "rate_limited", json!(429)),
+        ("429 for an hour", json!({ "status": 429, "retryAfter": "3600" }), "rate_limited", json!(429)),
+        ("500", json!({ "status": 500 }), "http_status", json!(500)),
+        (
+            "502 in html",
+            json!({ "status": 502, "body": "<html>", "contentType": "text/html" }),
+            "http_status",
+            json!(502),
+        ),
+        ("cut", json!({ "cutBody": true }), "cut_off", Value::Null),
+        ("empty", json!({ "emptyBody": true }), "empty_answer", json!(200)),
+        ("garbage", json!({ "garbage": true }), "not_json", json!(200)),
+        ("half", json!({ "rawBody": "[[\"20240301\",1,2],[\"2024" }), "not_json", json!(200)),
+        ("hang", json!({ "hang": true }), "timeout", Value::Null),
+        ("html", json!({ "html": true }), "html", json!(200)),
+        ("shape", json!({ "rawBody": "{\"rows\":[]}" }), "wrong_shape", json!(200)),
+    ]
+}
+
+/// Sites that are left alone for a while.
+const RESTING: [&str; 4] = ["401", "403", "404", "429 for an hour"];
+
+#[tokio::test]
+async fn every_failure_is_recorded_with_its_kind_and_made_up_for() {
+    let cases = cases();
+    let mut sites: Vec<_> = cases.iter().map(|(site, ..)| *site).collect();
+    sites.push("healthy");
+    let mut world = World::with_sites(&sites).await;
+    world.set("PollTimeoutSeconds", "3");
+    world.set("PollConcurrency", "32");
+    for site in &sites {
+        world.add(site, 0..3).await;
+    }
+    let rules: Vec<_> = cases
+        .iter()
+        .map(|(site, rule, ..)| {
+            let mut rule = rule.clone();
+            rule["site"] = (*site).into();
+            rule["times"] = 1.into();
+            rule
+        })
+        .collect();
+    world.backend.put("faults", json!({ "rules": rules })).await;
+    let handler = world.handler().await;
+    let expected: Vec<_> = cases.iter().map(|(site, _, kind, _)| ((*site).to_owned(), (*kind).to_owned())).collect();
+    assert_eq!(handler.invoke_failing().await, expected);
+    world.assert_rows("healthy", &rows(0..3)).await;
+    for (site, _, kind, status) in &cases {
+        let polls = world.polls(site).await;
+        assert_eq!(polls.len(), 1, "{site}");
+        assert_eq!((&polls[0]["Outcome"], &polls[0]["Error"]["Kind"]), (&json!("failed"), &json!(kind)), "{site}");
+        assert_ne!(polls[0]["Error"]["Text"], "", "{site}");
+        assert_eq!(polls[0]["Result"]["HttpStatus"], *status, "{site}");
+        let cursor = world.cursor(site).await;
+        assert_eq!((&cursor["LastError"]["Kind"], &cursor["ConsecutiveFailures"]), (&json!(kind), &json!(1)), "{site}");
+        assert_eq!(cursor["LastValueFrom"], Value::Null, "{site}");
+        assert_eq!(cursor["NotBefore"].is_string(), RESTING.contains(site), "{site}: {cursor}");
+    }
+
+    // Each fault was there once. Who rests is not asked, is no success, and gets no record for it.
+    let resting = handler.invoke_failing().await;
+    assert_eq!(resting.iter().map(|(site, _)| site.as_str()).collect::<Vec<_>>(), RESTING);
+    for site in &sites {
+        if RESTING.contains(site) {
+            assert_eq!(world.outcomes(site).await, ["failed"], "{site}");
+        } else {
+            world.assert_rows(site, &rows(0..3)).await;
+            assert_eq!(world.cursor(site).await["LastError"], Value::Null, "{site}");
+        }
+    }
+
+    // Whoever mended the settings restarts the app: only what the backend asked for itself still holds.
+    handler.kill().await;
+    let handler = world.handler().await;
+    assert_eq!(handler.invoke_failing().await, [("429 for an hour".to_owned(), "rate_limited".to_owned())]);
+    for site in &RESTING[..3] {
+        world.assert_rows(site, &rows(0..3)).await;
+        assert_eq!(world.outcomes(site).await, ["failed", "forwarded"]);
+    }
+    world.assert_settled().await;
+    world.assert_no_secrets().await;
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_a_401_of_every_site() {
+    let mut world = World::with_sites(&["Well 7"]).await;
+    let right = world.settings["Base64encodedUsernamePassword"].clone();
+    world.set("Base64encodedUsernamePassword", "ZGVtbzp3cm9uZyBwYXNzd29yZA==");
+    world.add("Well 7", 0..3).await;
+    let handler = world.handler().await;
+    assert_eq!(handler.invoke_failing().await, [("Well 7".to_owned(), "unauthorized".to_owned())]);
+    world.assert_no_secrets().await;
+    handler.kill().await;
+    world.set("Base64encodedUsernamePassword", &right);
+    world.handler().await.invoke_ok().await;
+    world.assert_rows("Well 7", &rows(0..3)).await;
+}
+
+#[tokio::test]
+async fn an_answer_without_end_is_given_up_as_too_large() {
+    let mut world = World::with_sites(&["Well 7"]).await;
+    world.set("PollTimeoutSeconds", "15");
+    world.add("Well 7", 0..3).await;
+    let rule = json!({ "resource": "histdata", "bigBody": 65 * 1024 * 1024 });
+    world.backend.put("faults", json!({ "rules": [rule] })).await;
+    let handler = world.handler().await;
+    assert_eq!(handler.invoke_failing().await, [("Well 7".to_owned(), "too_large".to_owned())]);
+    assert_eq!(world.polls("Well 7").await[0]["Error"]["Kind"], "too_large");
+    world.backend.heal().await;
+    handler.invoke_ok().await;
+    world.assert_rows("Well 7", &rows(0..3)).await;
+}
+
+#[tokio::test]
+async fn bad_rows_do_not_keep_the_good_ones() {
+    let site = "Well 7";
+    let world = World::with_sites(&[site]).await;
+    let handler = world.handler().await;
+    world.add(site, 0..3).await;
+    let bad = json!([["yesterday", 1, 2], [stamp(1), 1], [stamp(2), 1, 2, 3], [stamp(2), [1], {}], 7, {}, []]);
+    world.add_raw(site, bad).await;
+    world.add(site, 3..6).await;
+    handler.invoke_ok().await;
+    world.assert_rows(site, &rows(0..6)).await;
+    let polls = world.polls(site).await;
+    assert_eq!(polls[0]["Outcome"], "forwarded");
+    assert_eq!(polls[0]["Result"]["BadRows"]["Count"], 7, "{}", polls[0]);
+    assert!(polls[0]["Result"]["BadRows"]["First"].to_string().contains("yesterday"));
+
+    // Nothing but bad rows is not "no data".
+    assert_eq!(handler.invoke_failing().await, [(site.to_owned(), "bad_rows".to_owned())]);
+    assert_eq!(world.outcomes(site).await, ["forwarded", "failed"]);
+    world.add(site, 6..9).await;
+    handler.invoke_ok().await;
+    world.assert_rows(site, &rows(0..9)).await;
+}
+
+#[tokio::test]
+async fn rows_from_the_future_wait_and_hold_nothing_up() {
+    let site = "Well 7";
+    let world = World::with_sites(&[site]).await;
+    let handler = world.handler().await;
+    let future = chrono::Utc::now() + chrono::TimeDelta::hours(1);
+    world.add(site, 0..3).await;
+    world.add_raw(site, json!([[future.format("%Y%m%d%H%M%S").to_string(), 1, 2]])).await;
+    handler.invoke_ok().await;
+    world.assert_rows(site, &rows(0..3)).await;
+    assert_eq!(world.polls(site).await[0]["Result"]["BadRows"]["Count"], 1);
+    assert_eq!(world.cursor(site).await["LastValueFrom"], rows([2])[0]["Timestamp"]);
+    world.add(site, 3..6).await;
+    handler.invoke_ok().await;
+    world.assert_rows(site, &rows(0..6)).await;
+}
+
+#[tokio::test]
+async fn order_repeats_and_bounds_are_the_backends_choice() {
+    let site = "Well 7";
+    for variant in [
+        json!({ "order": "shuffled", "repeatRows": true }),
+        json!({ "order": "descending", "fromInclusive": false, "untilInclusive": false }),
+        json!({ "contentType": "text/plain" }),
+    ] {
+        let world = World::with_sites(&[site]).await;
+        world.backend.put("faults", variant).await;
+        let handler = world.handler().await;
+        for round in 0..3 {
+            world.add(site, round * 20..round * 20 + 20).await;
+            handler.invoke_ok().await;
+        }
+        world.assert_rows(site, &rows(0..60)).await;
+        world.assert_settled().await;
+    }
+}
+
+#[tokio::test]
+async fn numbers_in_quotes_stay_as_they_are() {
+    let site = "Well 7";
+    let world = World::with_sites(&[site]).await;
+    world.backend.put("faults", json!({ "numbersAsStrings": true })).await;
+    world.add(site, [7]).await;
+    world.handler().await.invoke_ok().await;
+    world.assert_rows(site, &[row(7, json!({ "ch0": "7", "ch1": "0.5" }))]).await;
+}

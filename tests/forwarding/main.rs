@@ -1,0 +1,16 @@
+//! The main job from end to end: the handler runs as its own process and is called as the Functions host calls it; the
+//! backend, Cosmos DB and IoT Hub are processes of their own, too. Everything is looked at from outside: what the hub
+//! received, what stands in the ledger, what was answered and logged. No type of the product is used, so that a wrong
+//! field name cannot pass on both sides.
+
+mod support;
+
+mod backend_faults;
+mod backlog;
+mod delivery;
+mod hub_faults;
+mod ledger_faults;
+mod outages;
+mod pollers;
+mod selection;
+mod startup;

@@ -1,0 +1,29 @@
+//! The documents, read back with Microsoft's SDK.
+
+use azure_core::credentials::Secret;
+use azure_data_cosmos::{
+    AccountReference, CosmosClient, FeedScope, PartitionKey, RoutingStrategy, clients::ContainerClient,
+};
+use futures::TryStreamExt as _;
+use serde_json::Value;
+
+pub struct Ledger(ContainerClient);
+
+impl Ledger {
+    pub async fn open(endpoint: &str, key: &str, database: &str, container: &str) -> Self {
+        let account = AccountReference::with_authentication_key(endpoint.parse().unwrap(), Secret::new(key.to_owned()));
+        let routing = RoutingStrategy::PreferredRegions(Vec::new());
+        let client = CosmosClient::builder().build(account, routing).await.unwrap();
+        let database = client.database_client(database.to_owned());
+        Self(database.container_client(container.to_owned(), None).await.unwrap())
+    }
+
+    /// Every document of a site, by id: the polls in the order of time, the cursor last.
+    pub async fn documents(&self, customer: &str, site: &str) -> Vec<Value> {
+        let partition = PartitionKey::from((customer.to_owned(), site.to_owned()));
+        let found = self.0.query_items::<Value>("SELECT * FROM c", FeedScope::partition(partition), None).await;
+        let mut documents: Vec<Value> = found.unwrap().try_collect().await.unwrap();
+        documents.sort_by_key(|document| document["id"].as_str().unwrap().to_owned());
+        documents
+    }
+}

@@ -1,0 +1,173 @@
+//! A backend, a Cosmos DB, a hub, and the settings that a handler needs for them.
+
+use std::collections::BTreeMap;
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use serde_json::{Value, json};
+use tokio::join;
+
+use super::{
+    Delivered, Handler, Row, delivered,
+    ledger::Ledger,
+    process::{Emulator, Output},
+    stamp,
+};
+
+pub const CUSTOMER: &str = "Demo Water Utility";
+const CHANNELS: &str = "ch0,ch1";
+const DATABASE: &str = "M2MBackendForwarderData";
+const CONTAINER: &str = "pollingAttempts";
+
+/// The handler's environment.
+pub type Settings = BTreeMap<String, String>;
+
+pub struct World {
+    pub backend: Emulator,
+    pub cosmos: Emulator,
+    pub hub: Emulator,
+    pub settings: Settings,
+    /// What every handler of this world has printed.
+    output: Output,
+    sites: Vec<String>,
+}
+
+impl World {
+    /// Sites without rows but those that [`add`](Self::add) adds, with two channels. The handler starts with the oldest.
+    pub async fn with_sites(sites: &[&str]) -> Self {
+        let mut options = vec!["--no-generate", "--channels", "2"];
+        options.extend(sites.iter().flat_map(|site| ["--site", site]));
+        Self::start(&options, sites).await
+    }
+
+    pub async fn start(backend: &[&str], sites: &[&str]) -> Self {
+        let (backend, cosmos, hub) = join!(
+            Emulator::start("rapidm2m", backend),
+            Emulator::start("cosmos", &[]),
+            Emulator::start("iot_hub", &[])
+        );
+        let credentials = format!("{}:{}", backend.ready("user"), backend.ready("password"));
+        let sites: Vec<_> = sites.iter().map(|site| (*site).to_owned()).collect();
+        let settings = [
+            ("M2MBackendURL", backend.ready("endpoint")),
+            ("Base64encodedUsernamePassword", &BASE64_STANDARD.encode(credentials)),
+            ("Customer_ID", CUSTOMER),
+            ("Site_ID", &sites.join(",")),
+            ("Channelnames", CHANNELS),
+            ("StartFrom", "all"),
+            ("PollTimeoutSeconds", "20"),
+            ("M2MDocumentsDBUri", cosmos.ready("endpoint")),
+            ("M2MDocumentsDBPrimaryKey", cosmos.ready("key")),
+            ("IoTHubURL", hub.ready("mqtt")),
+            ("IoTHubDeviceId", "gateway-1"),
+            ("IoTHubDeviceKey", hub.ready("key")),
+            ("IoTHubTrustedCa", hub.ready("ca")),
+            ("RUST_LOG", "debug"),
+        ];
+        let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        Self { backend, cosmos, hub, settings, output: Output::default(), sites }
+    }
+
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.settings.insert(name.to_owned(), value.to_owned());
+    }
+
+    pub fn unset(&mut self, name: &str) {
+        assert!(self.settings.remove(name).is_some(), "{name} is not set");
+    }
+
+    pub async fn handler(&self) -> Handler {
+        self.handler_with(&self.settings).await
+    }
+
+    pub async fn handler_with(&self, settings: &Settings) -> Handler {
+        Handler::start(settings, self.output.clone()).await
+    }
+
+    /// What all handlers have printed.
+    pub fn output(&self) -> String {
+        self.output.text()
+    }
+
+    /// Adds the rows that [`rows`](super::rows) expects.
+    pub async fn add(&self, site: &str, minutes: impl IntoIterator<Item = i64>) {
+        let rows: Vec<_> = minutes.into_iter().map(|minute| json!([stamp(minute), minute, 0.5])).collect();
+        self.add_raw(site, json!(rows)).await;
+    }
+
+    pub async fn add_raw(&self, site: &str, rows: Value) {
+        self.backend.post("rows", json!({ "site": site, "rows": rows })).await;
+    }
+
+    /// Every message that the hub has received.
+    pub async fn delivered(&self) -> Delivered {
+        delivered(&self.hub.get("received").await, CUSTOMER)
+    }
+
+    /// That these are the site's rows at the hub: all of them, in order, none twice but under the same message id.
+    pub async fn assert_rows(&self, site: &str, expected: &[Row]) {
+        let delivered = self.delivered().await;
+        let rows = delivered.rows.get(site).map_or(&[][..], Vec::as_slice);
+        assert_eq!(rows, expected, "{site}\n{}", self.output());
+    }
+
+    pub async fn documents(&self, site: &str) -> Vec<Value> {
+        let ledger = Ledger::open(self.cosmos.ready("endpoint"), self.cosmos.ready("key"), DATABASE, CONTAINER).await;
+        ledger.documents(CUSTOMER, site).await
+    }
+
+    /// The records of a site's polls, oldest first.
+    pub async fn polls(&self, site: &str) -> Vec<Value> {
+        let mut documents = self.documents(site).await;
+        documents.retain(|document| document["Kind"] == "poll");
+        documents
+    }
+
+    pub async fn cursor(&self, site: &str) -> Value {
+        let documents = self.documents(site).await;
+        documents
+            .into_iter()
+            .find(|document| document["id"] == "cursor")
+            .unwrap_or_else(|| panic!("no cursor of {site}"))
+    }
+
+    pub async fn outcomes(&self, site: &str) -> Vec<String> {
+        self.polls(site).await.iter().map(|poll| poll["Outcome"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// That the ledger says of each site what the hub has: each message that is `forwarded` arrived, each that arrived is
+    /// `forwarded`, nothing waits.
+    pub async fn assert_settled(&self) {
+        let delivered = self.delivered().await;
+        for site in &self.sites {
+            let polls = self.polls(site).await;
+            let ids = |outcome: &str| -> Vec<String> {
+                let polls = polls.iter().filter(|poll| poll["Outcome"] == outcome);
+                polls.map(|poll| poll["MessageId"].as_str().unwrap().to_owned()).collect()
+            };
+            assert_eq!(ids("forwarded"), delivered.ids.get(site).cloned().unwrap_or_default(), "{site}");
+            assert_eq!(ids("pending"), [""; 0], "{site}");
+            assert_eq!(self.cursor(site).await["Unforwarded"], json!([]), "{site}");
+        }
+    }
+
+    /// That no credential stands in a line that a handler has printed, or in a document.
+    pub async fn assert_no_secrets(&self) {
+        let mut texts = vec![("the output".to_owned(), self.output())];
+        for site in &self.sites {
+            for document in self.documents(site).await {
+                texts.push((format!("a document of {site}"), document.to_string()));
+            }
+        }
+        assert!(texts.len() > 1 && texts.iter().all(|(_, text)| !text.is_empty()), "nothing to search in");
+        let mut secrets = vec![self.backend.ready("password"), self.hub.ready("key"), self.cosmos.ready("key"), "sig="];
+        secrets.extend(self.settings.iter().filter_map(|(name, value)| {
+            let secret = name.ends_with("Key") || name.contains("Password") || name.ends_with("Signature");
+            secret.then_some(value.as_str())
+        }));
+        for (place, text) in &texts {
+            for secret in &secrets {
+                assert!(!text.contains(secret), "a secret stands in {place}");
+            }
+        }
+    }
+}
