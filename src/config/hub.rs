@@ -51,9 +51,6 @@ impl Config {
             separate_settings(settings, problems)
         };
         let (host, endpoint, device, credential) = identity?;
-        if let Err(why) = check_device_id(&device) {
-            problems.add("IoTHubDeviceId", why);
-        }
         Some(Self { host, endpoint, device, credential, trusted_ca: trusted_ca? })
     }
 }
@@ -96,6 +93,9 @@ fn connection_string(settings: &Settings, problems: &mut Problems) -> Option<Ide
             _ => {}
         }
     }
+    if let Some(Err(why)) = device.map(check_device_id) {
+        problems.add(name, format!("names a DeviceId that {why}"));
+    }
     let (Some(host), Some(device)) = (host, device) else {
         problems.add(name, "names no HostName or no DeviceId: copy the device's primary connection string");
         return None;
@@ -126,6 +126,9 @@ fn separate_settings(settings: &Settings, problems: &mut Problems) -> Option<Ide
         )
         .and_then(|text| endpoint(text).map_err(|why| problems.add("IoTHubURL", why)).ok());
     let device = settings.required("IoTHubDeviceId", "id of the device that sends (or set IoTHubConnection)", problems);
+    if let Some(Err(why)) = device.map(check_device_id) {
+        problems.add("IoTHubDeviceId", why);
+    }
     let token = settings.secret("IoTHubSharedAccessSignature", problems);
     let key = settings.get("IoTHubDeviceKey", problems);
     let credential = match (token, key) {

@@ -387,7 +387,8 @@ impl Turn<'_> {
         let history = self.forwarder.ledger.history_seconds();
         while carried.is_some() || parts.peek().is_some() {
             let room = MAX_UNFORWARDED.saturating_sub(self.committed.cursor.unforwarded.len()).min(MAX_BATCH_POLLS);
-            if room == 0 {
+            if room == 0 || Instant::now() >= self.limits.send_until {
+                self.report.is_behind = true;
                 return Ok(false);
             }
             let (mut polls, mut size) = (Vec::new(), 0);

@@ -88,7 +88,13 @@ impl Search {
     pub fn was_empty(&mut self, window: Window) {
         self.hint = None;
         match window.until {
-            Some(until) => self.empty_until = Some(until),
+            Some(until) => {
+                self.empty_until = Some(until);
+                // What was too large has gone, or was never there: do not go on between two ends that have met.
+                if self.too_far.is_some_and(|far| far.since(until) <= SHORTEST) {
+                    self.too_far = None;
+                }
+            }
             // Nothing is behind the cursor.
             None => *self = Self::default(),
         }
@@ -211,6 +217,21 @@ mod tests {
         assert!(!search.narrow(from, window, now(), &[now()]));
         assert!(!search.narrow(from, window, now(), &[from.shifted(-DAY)]));
         assert!(!search.narrow(from, window, now(), &[]));
+    }
+
+    #[test]
+    fn one_wrong_answer_does_not_hold_the_search_up() {
+        let (from, mut search) = (now().shifted(-DAY), Search::default());
+        let window = search.next(from, now());
+        assert!(search.narrow(from, window, now(), &[from.shifted(1), from.shifted(2)]));
+        for _ in 0..60 {
+            let window = search.next(from, now().shifted(1000));
+            if window.until.is_none() {
+                return;
+            }
+            search.was_empty(window);
+        }
+        panic!("never open again: {search:?}");
     }
 
     proptest! {
