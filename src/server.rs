@@ -48,7 +48,8 @@ async fn ready() -> Json<Value> {
     Json(json!({ "name": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION"), "status": "ready" }))
 }
 
-async fn not_found(uri: axum::http::Uri) -> Response {
+/// Reads the body first: a connection that is closed on unread bytes takes the answer with it.
+async fn not_found(uri: axum::http::Uri, _body: Result<Bytes, BytesRejection>) -> Response {
     host::failed(StatusCode::NOT_FOUND, &format!("there is no function at {}", uri.path()), &json!([]))
 }
 

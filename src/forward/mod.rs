@@ -458,6 +458,11 @@ impl Turn<'_> {
                 self.reject(&mut polls[finished], fault, history);
                 finished += 1;
             }
+            // The hub keeps up, the time is over: the next tick goes on.
+            Err(SendError::TimedOut) if self.report.messages_forwarded > 0 => {
+                self.can_send = false;
+                self.report.is_behind = true;
+            }
             Err(error) => {
                 self.can_send = false;
                 self.report.failures.push(Failure::new(error.kind(), error));

@@ -2,7 +2,7 @@
 
 use azure_core::credentials::Secret;
 use azure_data_cosmos::{
-    AccountReference, CosmosClient, FeedScope, PartitionKey, RoutingStrategy, clients::ContainerClient,
+    AccountReference, CosmosClient, CosmosRuntime, FeedScope, PartitionKey, RoutingStrategy, clients::ContainerClient,
 };
 use futures::TryStreamExt as _;
 use serde_json::Value;
@@ -13,7 +13,9 @@ impl Ledger {
     pub async fn open(endpoint: &str, key: &str, database: &str, container: &str) -> Self {
         let account = AccountReference::with_authentication_key(endpoint.parse().unwrap(), Secret::new(key.to_owned()));
         let routing = RoutingStrategy::PreferredRegions(Vec::new());
-        let client = CosmosClient::builder().build(account, routing).await.unwrap();
+        // The SDK's own runtime is shared by the whole process, but ends with the test that started it.
+        let runtime = CosmosRuntime::builder().build().await.unwrap();
+        let client = CosmosClient::builder().with_runtime(runtime).build(account, routing).await.unwrap();
         let database = client.database_client(database.to_owned());
         Self(database.container_client(container.to_owned(), None).await.unwrap())
     }
