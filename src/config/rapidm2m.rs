@@ -90,6 +90,9 @@ impl Config {
         let histdata = settings.number("Histdata", 0, 0..=9, problems);
         let concurrency = settings.number("PollConcurrency", 16, 1..=1000, problems);
         let timeout = settings.number("PollTimeoutSeconds", 50, 1..=3600, problems);
+        if settings.number("OverlapSeconds", 0, 0..=u64::MAX, problems) > 0 {
+            problems.add("OverlapSeconds", "is not in this version: remove it, or set it to 0");
+        }
         let record_empty_polls = settings.flag("RecordEmptyPolls", true, problems);
         Some(Self {
             source: source?,
@@ -215,6 +218,7 @@ mod tests {
             ("Histdata", "10"),
             ("PollConcurrency", "0"),
             ("EmulationMode", "yes"),
+            ("OverlapSeconds", "60"),
         ]);
         for name in [
             "M2MBackendURL",
@@ -226,6 +230,7 @@ mod tests {
             "Histdata",
             "PollConcurrency",
             "EmulationMode",
+            "OverlapSeconds",
         ] {
             assert!(text.contains(name), "{name} is missing in {text}");
         }
