@@ -73,6 +73,8 @@ pub struct SiteMemory {
 pub struct Limits {
     /// Nothing new is asked for after this.
     pub ask_until: Instant,
+    /// What waits from earlier turns is sent until here, so that a slow hub does not keep the backend from being asked.
+    pub resend_until: Instant,
     /// No acknowledgement is waited for after this.
     pub send_until: Instant,
 }
@@ -146,7 +148,7 @@ impl Forwarder {
     /// A ledger that is away will be reported by the sites themselves.
     pub async fn record_listing(&self, key: &SiteKey, listed: Result<(), &FetchError>, took: Duration) {
         let now = Instant::now();
-        let limits = Limits { ask_until: now, send_until: now };
+        let limits = Limits { ask_until: now, resend_until: now, send_until: now };
         let Ok(committed) = self.ledger.cursor(key).await else { return };
         let (mut memory, report) = (SiteMemory::default(), Report::default());
         let mut turn = Turn { forwarder: self, key, memory: &mut memory, committed, report, limits, can_send: false };
@@ -216,19 +218,22 @@ impl Turn<'_> {
             // What stands before a lost record goes first; the lost one is then the first of the next round.
             match lost {
                 Some(id) if polls.is_empty() => self.forget(&id).await?,
-                _ => self.send_and_mark(polls).await?,
+                _ => self.send_and_mark(polls, self.limits.resend_until).await?,
             }
         }
         Ok(())
     }
 
-    /// Takes a poll whose record is gone out of the queue. Somebody has deleted it.
+    /// Takes a poll whose record is gone out of the queue: somebody has deleted it. A note takes its place, which also makes
+    /// sure: if the record was only not yet visible where it was read, the transaction fails and it is looked for again.
     async fn forget(&mut self, id: &str) -> Result<(), Stop> {
         let text = format!("the record {id} of a message that waited is gone from the ledger: its rows cannot be sent");
-        self.report.failures.push(Failure::new("record_lost", text));
+        let fault = Fault { kind: "record_lost".into(), text };
+        self.report.failures.push(Failure::new(&fault.kind, &fault.text));
+        let note = record::lost_poll(self.key, id, fault, self.forwarder.clock.now());
         let mut cursor = self.committed.cursor.clone();
         cursor.unforwarded.retain(|waiting| waiting != id);
-        self.commit(&[], &[], cursor).await.map_err(|error| self.stop(&error))
+        self.commit(&[note], &[], cursor).await.map_err(|error| self.stop(&error))
     }
 
     /// Whether the site is to be left alone for now; says so in the report.
@@ -419,14 +424,14 @@ impl Turn<'_> {
             }
             if self.can_send {
                 polls.retain(|poll| poll.outcome == Outcome::Pending);
-                self.send_and_mark(polls).await?;
+                self.send_and_mark(polls, self.limits.send_until).await?;
             }
         }
         Ok(true)
     }
 
     /// Sends records, in order, and marks those that are acknowledged. After the hub's first failure nothing more is sent.
-    async fn send_and_mark(&mut self, mut polls: Vec<Poll>) -> Result<(), Stop> {
+    async fn send_and_mark(&mut self, mut polls: Vec<Poll>, until: Instant) -> Result<(), Stop> {
         if polls.is_empty() {
             return Ok(());
         }
@@ -434,7 +439,7 @@ impl Turn<'_> {
         let known = polls.iter().take_while(|poll| self.memory.acknowledged.contains(&poll.id)).count();
         let messages: Vec<_> = polls[known..].iter().map_while(record::message).collect();
         let readable = messages.len();
-        let (sent, outcome) = self.forwarder.sender.send_in_order(&messages, self.limits.send_until).await;
+        let (sent, outcome) = self.forwarder.sender.send_in_order(&messages, until).await;
         drop(messages);
         let now = self.forwarder.clock.now();
         let history = self.forwarder.ledger.history_seconds();
@@ -480,11 +485,12 @@ impl Turn<'_> {
 
     /// Writes finished records and takes them out of the queue.
     async fn mark(&mut self, finished: &[Poll]) -> Result<(), Stop> {
+        let mut lost_race = false;
         for _ in 0..MARK_ATTEMPTS {
             let queue = &self.committed.cursor.unforwarded;
             let finished: Vec<_> = finished.iter().filter(|poll| queue.contains(&poll.id)).cloned().collect();
             if finished.is_empty() {
-                return Ok(());
+                break;
             }
             let mut cursor = self.committed.cursor.clone();
             cursor.unforwarded.retain(|id| !finished.iter().any(|poll| poll.id == *id));
@@ -493,18 +499,25 @@ impl Turn<'_> {
                     for poll in &finished {
                         self.memory.acknowledged.remove(&poll.id);
                     }
-                    return Ok(());
+                    break;
                 }
                 // Another poller has written to the site since: what it left of our queue is still ours to mark.
-                Err(LedgerError::Conflict) => match self.forwarder.ledger.cursor(self.key).await {
-                    Ok(committed) => self.committed = committed,
-                    Err(error) => return self.ledger_failed(&error),
-                },
+                Err(LedgerError::Conflict) => {
+                    lost_race = true;
+                    match self.forwarder.ledger.cursor(self.key).await {
+                        Ok(committed) => self.committed = committed,
+                        Err(error) => return self.ledger_failed(&error),
+                    }
+                }
                 Err(error) => return self.ledger_failed(&error),
             }
         }
-        self.report.lost_race = true;
-        Err(Stop)
+        if lost_race {
+            // The rest of the answer in hand was planned from a cursor that is history: the other poller goes on from its own.
+            self.report.lost_race = true;
+            return Err(Stop);
+        }
+        Ok(())
     }
 
     /// A poll without new rows.
@@ -530,6 +543,10 @@ impl Turn<'_> {
             flaws.count
         );
         let fault = Fault { kind: "bad_rows".into(), text };
+        if asked.request.from.is_none() && self.committed.cursor.last_value_from.is_none() {
+            // The youngest row is of no use, and might be the youngest for years: begin with what comes after now.
+            self.committed.cursor.last_value_from = Some(asked.at);
+        }
         self.write_failure(asked, fault, Rest::None, Some(flaws)).await
     }
 

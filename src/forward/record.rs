@@ -170,6 +170,16 @@ impl Rest {
     }
 }
 
+/// Stands where a record was that has vanished while its message waited.
+#[must_use]
+pub fn lost_poll(key: &SiteKey, id: &str, fault: Fault, now: DateTime<Utc>) -> Poll {
+    let (key, request, took) = (key.clone(), Request::default(), Duration::ZERO);
+    let mut poll = Asked { key, at: now, request, status: None, bytes: 0, took }.poll(0, Outcome::Rejected);
+    poll.id = id.to_owned();
+    poll.error = Some(fault);
+    poll
+}
+
 /// Marks a message's record as acknowledged by the hub.
 pub fn set_forwarded(poll: &mut Poll, at: DateTime<Utc>, history: Option<u32>) {
     poll.outcome = Outcome::Forwarded;

@@ -17,7 +17,10 @@ use crate::{
     ledger::SiteKey,
 };
 
-/// Of the invocation's time: asked until here, sent until there; the rest is for marking what was acknowledged.
+/// Of the invocation's time: when listing the sites, sending what waits, asking, and sending what is new must have ended.
+/// The rest is for marking what was acknowledged.
+const LISTING: f64 = 0.25;
+const RESENDING: f64 = 0.4;
 const ASKING: f64 = 0.8;
 const SENDING: f64 = 0.9;
 /// How many different failures are logged, and how many of the sites that each hit are named; all are in the ledger.
@@ -93,13 +96,14 @@ impl RapidM2mForwarding {
         let started = Instant::now();
         let limits = Limits {
             ask_until: started + self.timeout.mul_f64(ASKING),
+            resend_until: started + self.timeout.mul_f64(RESENDING),
             send_until: started + self.timeout.mul_f64(SENDING),
         };
         let deadline = started + self.timeout;
         self.forwarder.sender.try_again().await;
 
         let mut summary = Summary::default();
-        let sites = self.sites(limits, &mut summary).await;
+        let sites = self.sites(&mut summary).await;
         summary.sites = sites.len();
         let turns = futures::stream::iter(self.in_turn(sites)).map(|(site, memory)| async move {
             let report = if Instant::now() < limits.ask_until {
@@ -140,12 +144,12 @@ impl RapidM2mForwarding {
     }
 
     /// The sites to poll. If the backend cannot list them, those that are known from an earlier list.
-    async fn sites(&self, limits: Limits, summary: &mut Summary) -> Vec<String> {
+    async fn sites(&self, summary: &mut Summary) -> Vec<String> {
         if let Selection::Named(sites) = &self.sites {
             return sites.clone();
         }
         let started = Instant::now();
-        let limit = limits.ask_until.saturating_duration_since(started);
+        let limit = self.timeout.mul_f64(LISTING);
         let key = SiteKey { customer: self.customer.clone(), site: ALL_SITES.into() };
         match self.forwarder.source.sites(&self.customer, limit).await {
             Ok(sites) => {

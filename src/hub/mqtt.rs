@@ -4,7 +4,7 @@ use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -49,7 +49,7 @@ pub struct Connection {
     device: String,
     in_flight: Arc<Semaphore>,
     ended: watch::Receiver<Option<SendError>>,
-    acknowledged_any: Arc<AtomicBool>,
+    acknowledged: Arc<AtomicU64>,
     driver: tokio::task::JoinHandle<()>,
 }
 
@@ -82,14 +82,14 @@ impl Connection {
             }
         }
         let (ended_here, ended) = watch::channel(None);
-        let acknowledged_any = Arc::new(AtomicBool::new(false));
-        let driver = tokio::spawn(drive(events, ended_here, acknowledged_any.clone()));
+        let acknowledged = Arc::new(AtomicU64::new(0));
+        let driver = tokio::spawn(drive(events, ended_here, acknowledged.clone()));
         Ok(Self {
             client,
             device: login.device.to_owned(),
             in_flight: Arc::new(Semaphore::new(usize::from(IN_FLIGHT))),
             ended,
-            acknowledged_any,
+            acknowledged,
             driver,
         })
     }
@@ -99,9 +99,9 @@ impl Connection {
         self.ended.borrow().clone()
     }
 
-    /// Whether the hub has acknowledged anything on this connection.
-    pub fn was_fruitful(&self) -> bool {
-        self.acknowledged_any.load(Ordering::Relaxed)
+    /// How many messages the hub has acknowledged on this connection.
+    pub fn acknowledged(&self) -> u64 {
+        self.acknowledged.load(Ordering::Relaxed)
     }
 
     /// Hands a message to the connection. Messages leave in the order of these calls.
@@ -175,16 +175,19 @@ async fn await_connack(events: &mut EventLoop) -> Result<(), ConnectionError> {
 }
 
 /// Moves bytes until the connection ends, then says why. What is unacknowledged by then is its sender's to send again.
-async fn drive(mut events: EventLoop, ended: watch::Sender<Option<SendError>>, acknowledged_any: Arc<AtomicBool>) {
+async fn drive(mut events: EventLoop, ended: watch::Sender<Option<SendError>>, acknowledged: Arc<AtomicU64>) {
     let error = loop {
         match events.poll().await {
-            Ok(Event::Incoming(Packet::PubAck(_))) => acknowledged_any.store(true, Ordering::Relaxed),
+            Ok(Event::Incoming(Packet::PubAck(_))) => {
+                acknowledged.fetch_add(1, Ordering::Relaxed);
+            }
             Ok(_) => {}
             Err(error) => break error,
         }
     };
     tracing::debug!(%error, "the connection to the hub ended");
-    let reason = if acknowledged_any.load(Ordering::Relaxed) { SendError::Cut } else { SendError::AcceptedThenCut };
+    let fruitful = acknowledged.load(Ordering::Relaxed) > 0;
+    let reason = if fruitful { SendError::Cut } else { SendError::AcceptedThenCut };
     // Said before the event loop is dropped: that wakes everyone who waits for an acknowledgement.
     ended.send_replace(Some(reason));
 }

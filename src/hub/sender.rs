@@ -1,7 +1,10 @@
 //! Sends messages and says when each is acknowledged. Keeps one connection open between invocations.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -32,6 +35,8 @@ const PIPELINE: usize = 16;
 const ATTEMPTS: u32 = 3;
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(100);
+/// A hub that acknowledges nothing for this long is not waited for any more.
+const PATIENCE: Duration = Duration::from_secs(15);
 /// How long a renewal waits for outstanding acknowledgements.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -88,6 +93,8 @@ pub struct Sender {
     config: Config,
     token_lifetime: Duration,
     link: Mutex<Link>,
+    /// Acknowledgements so far, over all connections.
+    progress: AtomicU64,
 }
 
 struct Link {
@@ -121,7 +128,7 @@ impl Sender {
     #[must_use]
     pub fn with_token_lifetime(config: Config, token_lifetime: Duration) -> Self {
         let link = Link { tls: None, connection: None, failure: None, warned_of_expiry: false };
-        Self { config, token_lifetime, link: Mutex::new(link) }
+        Self { config, token_lifetime, link: Mutex::new(link), progress: AtomicU64::new(0) }
     }
 
     /// The device that sends.
@@ -142,8 +149,40 @@ impl Sender {
     /// off is sent again, the same bytes with the same id, and before any later one.
     pub async fn send_in_order(&self, messages: &[Message], deadline: Instant) -> (usize, Result<(), SendError>) {
         let mut acknowledged = 0;
-        let outcome = tokio::time::timeout_at(deadline, self.send_all(messages, &mut acknowledged)).await;
-        (acknowledged, outcome.unwrap_or(Err(SendError::TimedOut)))
+        let outcome = {
+            let sending = std::pin::pin!(self.send_all(messages, &mut acknowledged));
+            self.unless_stalled(sending, deadline).await
+        };
+        (acknowledged, outcome)
+    }
+
+    /// Waits for `sending` until the deadline, or until the hub has acknowledged nothing at all for [`PATIENCE`]. Then the
+    /// connection is given up, and everyone else is told at once until [`try_again`](Self::try_again).
+    async fn unless_stalled(
+        &self,
+        mut sending: std::pin::Pin<&mut impl Future<Output = Result<(), SendError>>>,
+        deadline: Instant,
+    ) -> Result<(), SendError> {
+        let mut before = self.progress.load(Ordering::Relaxed);
+        loop {
+            let patience = Instant::now() + PATIENCE;
+            match tokio::time::timeout_at(deadline.min(patience), sending.as_mut()).await {
+                Ok(outcome) => return outcome,
+                Err(_) if Instant::now() >= deadline => return Err(SendError::TimedOut),
+                Err(_) => {}
+            }
+            let now = self.progress.load(Ordering::Relaxed);
+            if now == before {
+                break;
+            }
+            before = now;
+        }
+        // Whoever holds the lock is connecting, and will see for itself.
+        if let Ok(mut link) = self.link.try_lock() {
+            link.connection = None;
+            link.stalled();
+        }
+        Err(SendError::TimedOut)
     }
 
     async fn send_all(&self, messages: &[Message], acknowledged: &mut usize) -> Result<(), SendError> {
@@ -151,7 +190,7 @@ impl Sender {
         while *acknowledged < messages.len() {
             let connection = self.connection().await?;
             let before = *acknowledged;
-            match pipeline(&connection, messages, acknowledged).await {
+            match pipeline(&connection, messages, acknowledged, &self.progress).await {
                 Ok(()) => {}
                 Err(error @ SendError::TooLarge { .. }) => return Err(error),
                 Err(error) => {
@@ -244,7 +283,7 @@ impl Link {
     async fn usable(&mut self) -> Option<Arc<Connection>> {
         let open = self.connection.as_ref()?;
         if let Some(end) = open.connection.end() {
-            let fruitful = open.connection.was_fruitful();
+            let fruitful = open.connection.acknowledged() > 0;
             self.connection = None;
             if fruitful {
                 // It has worked: reconnect at once.
@@ -263,6 +302,11 @@ impl Link {
         Some(open.connection.clone())
     }
 
+    fn stalled(&mut self) {
+        let wait_until = Instant::now() + LONGEST_WAIT;
+        self.failure = Some(Failure { error: SendError::TimedOut, attempts: ATTEMPTS, wait_until });
+    }
+
     fn failed(&mut self, error: SendError) {
         let attempts = self.failure.as_ref().map_or(0, |failure| failure.attempts) + 1;
         tracing::debug!(kind = error.kind(), attempts, "{error}");
@@ -272,7 +316,12 @@ impl Link {
 }
 
 /// Sends from the first unacknowledged message on, with at most [`PIPELINE`] on their way, over one connection.
-async fn pipeline(connection: &Connection, messages: &[Message], acknowledged: &mut usize) -> Result<(), SendError> {
+async fn pipeline(
+    connection: &Connection,
+    messages: &[Message],
+    acknowledged: &mut usize,
+    progress: &AtomicU64,
+) -> Result<(), SendError> {
     let mut on_their_way = std::collections::VecDeque::with_capacity(PIPELINE);
     let mut next = *acknowledged;
     loop {
@@ -286,5 +335,6 @@ async fn pipeline(connection: &Connection, messages: &[Message], acknowledged: &
         };
         pending.acknowledged().await?;
         *acknowledged += 1;
+        progress.fetch_add(1, Ordering::Relaxed);
     }
 }

@@ -85,6 +85,8 @@ pub enum FetchError {
     TooLarge { limit: usize, prefix: Bytes },
     #[error("{0}")]
     Wire(#[from] WireError),
+    #[error("the backend lists no site for the customer: check Customer_ID and the user's rights, or name the Site_ID")]
+    NoSites,
     #[error("the blueprint of the site lists no channels for histdata{0}: check Histdata, or name the Channelnames")]
     NoChannels(u8),
 }
@@ -111,6 +113,7 @@ impl FetchError {
             Self::Wire(WireError::Html) => "html",
             Self::Wire(WireError::NotJson(_)) => "not_json",
             Self::Wire(WireError::WrongShape { .. }) => "wrong_shape",
+            Self::NoSites => "no_sites",
             Self::NoChannels(_) => "no_channels",
         }
     }
@@ -123,7 +126,7 @@ impl FetchError {
             Self::Forbidden { .. } => Some(403),
             Self::NotFound { .. } => Some(404),
             Self::RateLimited { status, .. } | Self::Status { status, .. } => Some(*status),
-            Self::TooLarge { .. } | Self::Wire(_) | Self::NoChannels(_) => Some(200),
+            Self::TooLarge { .. } | Self::Wire(_) | Self::NoSites | Self::NoChannels(_) => Some(200),
             Self::Connect(_) | Self::Timeout | Self::Cut(_) => None,
         }
     }
@@ -190,7 +193,8 @@ impl Client {
     pub async fn sites(&self, customer: &str, limit: Duration) -> Result<Vec<String>, FetchError> {
         let answer = self.get(self.url(&["customers", customer, "sites"]), MAX_BODY, limit).await?;
         let sites: Vec<wire::Site> = wire::json(&answer.body, "an array of sites")?;
-        Ok(wire::site_ids(sites))
+        let sites = wire::site_ids(sites);
+        if sites.is_empty() { Err(FetchError::NoSites) } else { Ok(sites) }
     }
 
     /// The channels that a site's blueprint lists for a container.

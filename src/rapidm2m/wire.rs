@@ -72,21 +72,14 @@ impl<'a> Rows<'a> {
     /// # Errors
     /// The answer as a whole is no array of rows.
     pub fn read(body: &'a [u8], channels: usize) -> Result<Self, WireError> {
-        let elements: Vec<&RawValue> = json(body, "an array of rows")?;
         let mut rows = Self::default();
-        rows.reserve(elements.len(), channels);
+        let mut scalars = Vec::new();
+        json_seed(body, "an array of rows", Elements { rows: &mut rows, scalars: &mut scalars, channels })?;
         // `youngest` could be written as the row alone; no client shows it, none excludes it.
-        if elements.len() == channels + 1 && elements.first().is_some_and(|first| first.get().starts_with('"')) {
-            rows.push(&elements, channels, std::str::from_utf8(body).unwrap_or_default());
-            return Ok(rows);
-        }
-        let mut cells: Vec<&RawValue> = Vec::with_capacity(channels + 1);
-        for element in elements {
-            cells.clear();
-            match read_cells(element, &mut cells) {
-                Ok(()) => rows.push(&cells, channels, element.get()),
-                Err(_) => rows.flaws.add("not an array", element.get()),
-            }
+        let alone = scalars.len() == channels + 1 && rows.flaws.count == scalars.len() && rows.rows.is_empty();
+        if alone && scalars.first().is_some_and(|first| first.get().starts_with('"')) {
+            rows.flaws = Flaws::default();
+            rows.push(&scalars, channels, std::str::from_utf8(body).unwrap_or_default());
         }
         Ok(rows)
     }
@@ -99,11 +92,6 @@ impl<'a> Rows<'a> {
         // The error that ends it is the cut; what was read before is in `rows`.
         let _cut = serde::de::Deserializer::deserialize_seq(&mut deserializer, Prefix { rows: &mut rows, channels });
         rows
-    }
-
-    fn reserve(&mut self, rows: usize, channels: usize) {
-        self.rows.reserve(rows);
-        self.values.reserve(rows.saturating_mul(channels));
     }
 
     fn push(&mut self, cells: &[&'a RawValue], channels: usize, text: &str) {
@@ -151,6 +139,47 @@ impl<'a> Rows<'a> {
     }
 }
 
+/// Reads rows one by one, so that an answer of millions of elements that are no rows takes no memory.
+struct Elements<'r, 'a> {
+    rows: &'r mut Rows<'a>,
+    /// The first elements that are no arrays, one more than a row has.
+    scalars: &'r mut Vec<&'a RawValue>,
+    channels: usize,
+}
+
+impl<'a> serde::de::DeserializeSeed<'a> for Elements<'_, 'a> {
+    type Value = ();
+
+    fn deserialize<D: serde::Deserializer<'a>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'a> serde::de::Visitor<'a> for Elements<'_, 'a> {
+    type Value = ();
+
+    fn expecting(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("an array of rows")
+    }
+
+    fn visit_seq<A: serde::de::SeqAccess<'a>>(self, mut elements: A) -> Result<(), A::Error> {
+        let mut cells = Vec::with_capacity(self.channels + 1);
+        while let Some(element) = elements.next_element::<&'a RawValue>()? {
+            cells.clear();
+            match read_cells(element, &mut cells) {
+                Ok(()) => self.rows.push(&cells, self.channels, element.get()),
+                Err(_) => {
+                    self.rows.flaws.add("not an array", element.get());
+                    if self.scalars.len() <= self.channels + 1 {
+                        self.scalars.push(element);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
 struct Prefix<'r, 'a> {
     rows: &'r mut Rows<'a>,
     channels: usize,
@@ -195,6 +224,14 @@ fn read_cells<'a>(element: &'a RawValue, cells: &mut Vec<&'a RawValue>) -> Resul
 /// # Errors
 /// The body is empty, HTML, not JSON, or JSON of another shape.
 pub fn json<'a, T: serde::Deserialize<'a>>(body: &'a [u8], expected: &'static str) -> Result<T, WireError> {
+    json_seed(body, expected, std::marker::PhantomData)
+}
+
+fn json_seed<'a, S: serde::de::DeserializeSeed<'a>>(
+    body: &'a [u8],
+    expected: &'static str,
+    seed: S,
+) -> Result<S::Value, WireError> {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     let trimmed = body.trim_ascii();
     if trimmed.is_empty() {
@@ -204,7 +241,7 @@ pub fn json<'a, T: serde::Deserialize<'a>>(body: &'a [u8], expected: &'static st
         return Err(WireError::Html);
     }
     let mut deserializer = serde_json::Deserializer::from_slice(body);
-    let value = T::deserialize(&mut deserializer).and_then(|value| deserializer.end().map(|()| value));
+    let value = seed.deserialize(&mut deserializer).and_then(|value| deserializer.end().map(|()| value));
     value.map_err(|error| {
         if error.is_data() {
             let start = String::from_utf8_lossy(&trimmed[..trimmed.len().min(FLAW_TEXT)]).into_owned();

@@ -16,6 +16,8 @@ async fn a_long_backlog_arrives_once_in_order_over_several_invocations() {
     world.set("Channelnames", "ch0,ch1,ch2");
     world.set("PollTimeoutSeconds", "4");
     world.set("RUST_LOG", "info");
+    // Each transaction waits for the hub: together that is longer than an invocation, however fast the machine.
+    world.hub.put("faults", serde_json::json!({ "pubackDelayMs": 500 })).await;
     let handler = world.handler().await;
     let mut invocations = 0;
     loop {
