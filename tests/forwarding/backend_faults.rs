@@ -194,3 +194,29 @@ async fn numbers_in_quotes_stay_as_they_are() {
     world.handler().await.invoke_ok().await;
     world.assert_rows(site, &[row(7, json!({ "ch0": "7", "ch1": "0.5" }))]).await;
 }
+
+#[tokio::test]
+async fn a_customer_without_sites_is_a_failure_and_the_known_sites_are_polled() {
+    let mut world = World::with_sites(&["Well 7"]).await;
+    world.set("Site_ID", "*");
+    world.add("Well 7", 0..3).await;
+    let handler = world.handler().await;
+    handler.invoke_ok().await;
+    world.backend.put("faults", json!({ "rules": [{ "resource": "sites", "rawBody": "[]" }] })).await;
+    world.add("Well 7", 3..6).await;
+    assert_eq!(handler.invoke_failing().await, [("*".to_owned(), "no_sites".to_owned())]);
+    world.assert_rows("Well 7", &rows(0..6)).await;
+}
+
+#[tokio::test]
+async fn an_unusable_youngest_row_does_not_block_a_new_site() {
+    let mut world = World::with_sites(&["Well 7"]).await;
+    world.set("StartFrom", "youngest");
+    world.add_raw("Well 7", json!([["20990101", 1, 1]])).await;
+    let handler = world.handler().await;
+    assert_eq!(handler.invoke_failing().await, [("Well 7".to_owned(), "bad_rows".to_owned())]);
+    let now = chrono::Utc::now().format("%Y%m%d%H%M%S%3f").to_string();
+    world.add_raw("Well 7", json!([[now.trim_end_matches('0'), 2, 2]])).await;
+    handler.invoke_ok().await;
+    assert_eq!(world.delivered().await.rows["Well 7"].len(), 1);
+}

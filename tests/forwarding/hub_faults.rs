@@ -159,3 +159,18 @@ async fn a_token_that_expires_while_connected_is_renewed() {
     world.assert_settled().await;
     assert_eq!(world.hub.get("connections").await["connects"], 4);
 }
+
+#[tokio::test]
+async fn a_hub_that_acknowledges_nothing_does_not_keep_the_backend_from_being_asked() {
+    let mut world = world().await;
+    world.set("PollTimeoutSeconds", "5");
+    world.hub.put("faults", json!({ "ignorePublishes": true })).await;
+    let handler = world.handler().await;
+    assert_eq!(handler.invoke_failing().await, only("hub_timeout"));
+    world.add(SITE, 3..6).await;
+    assert_eq!(handler.invoke_failing().await, only("hub_timeout"));
+    assert_eq!(world.outcomes(SITE).await, ["pending", "pending"], "the second poll must take place");
+    world.hub.heal().await;
+    handler.invoke_until_ok(3).await;
+    world.assert_rows(SITE, &rows(0..6)).await;
+}
