@@ -64,6 +64,8 @@ pub enum SendError {
     AcceptedThenCut,
     #[error("the hub did not acknowledge in time")]
     TimedOut,
+    #[error("the hub has acknowledged nothing for {} s: it is overloaded, or something on the way swallows what is sent", PATIENCE.as_secs())]
+    Stalled,
 }
 
 impl SendError {
@@ -79,6 +81,7 @@ impl SendError {
             Self::Cut => "hub_cut",
             Self::AcceptedThenCut => "hub_accepted_then_cut",
             Self::TimedOut => "hub_timeout",
+            Self::Stalled => "hub_stalled",
         }
     }
 
@@ -153,11 +156,16 @@ impl Sender {
             let sending = std::pin::pin!(self.send_all(messages, &mut acknowledged));
             self.unless_stalled(sending, deadline).await
         };
+        // What was under way is dropped by now: had it been connecting, the lock is free again.
+        if outcome == Err(SendError::Stalled)
+            && let Ok(mut link) = tokio::time::timeout_at(deadline, self.link.lock()).await
+        {
+            link.stalled();
+        }
         (acknowledged, outcome)
     }
 
-    /// Waits for `sending` until the deadline, or until the hub has acknowledged nothing at all for [`PATIENCE`]. Then the
-    /// connection is given up, and everyone else is told at once until [`try_again`](Self::try_again).
+    /// Waits for `sending` until the deadline, or until the hub has acknowledged nothing at all for [`PATIENCE`].
     async fn unless_stalled(
         &self,
         mut sending: std::pin::Pin<&mut impl Future<Output = Result<(), SendError>>>,
@@ -173,16 +181,10 @@ impl Sender {
             }
             let now = self.progress.load(Ordering::Relaxed);
             if now == before {
-                break;
+                return Err(SendError::Stalled);
             }
             before = now;
         }
-        // Whoever holds the lock is connecting, and will see for itself.
-        if let Ok(mut link) = self.link.try_lock() {
-            link.connection = None;
-            link.stalled();
-        }
-        Err(SendError::TimedOut)
     }
 
     async fn send_all(&self, messages: &[Message], acknowledged: &mut usize) -> Result<(), SendError> {
@@ -302,9 +304,11 @@ impl Link {
         Some(open.connection.clone())
     }
 
+    /// Gives the connection up; everyone else is told at once, until [`Sender::try_again`].
     fn stalled(&mut self) {
+        self.connection = None;
         let wait_until = Instant::now() + LONGEST_WAIT;
-        self.failure = Some(Failure { error: SendError::TimedOut, attempts: ATTEMPTS, wait_until });
+        self.failure = Some(Failure { error: SendError::Stalled, attempts: ATTEMPTS, wait_until });
     }
 
     fn failed(&mut self, error: SendError) {
