@@ -4,7 +4,7 @@
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use chrono::{DateTime, Utc};
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode, utf8_percent_encode};
 use secrecy::SecretString;
 use sha2::Sha256;
 
@@ -17,24 +17,52 @@ pub fn device_resource(hub_host: &str, device: &str) -> String {
     format!("{hub_host}/devices/{device}")
 }
 
-/// A token for `resource` that holds until `expires`, signed with the decoded device key.
+/// The resource that the token of a registration is for.
 #[must_use]
-pub fn mint(resource: &str, key: &[u8], expires: DateTime<Utc>) -> SecretString {
+pub fn registration_resource(id_scope: &str, registration_id: &str) -> String {
+    format!("{id_scope}/registrations/{registration_id}")
+}
+
+/// The key of a device that is enrolled through a group, both decoded.
+/// <https://learn.microsoft.com/azure/iot-dps/concepts-symmetric-key-attestation#group-enrollments>
+#[must_use]
+pub fn derive_key(group_key: &[u8], registration_id: &str) -> Vec<u8> {
+    sign(group_key, registration_id.as_bytes())
+}
+
+/// A token for `resource` that holds until `expires`, signed with the decoded key. A device's own key has no policy name;
+/// that of a registration is `registration`.
+#[must_use]
+pub fn mint(resource: &str, key: &[u8], expires: DateTime<Utc>, policy: Option<&str>) -> SecretString {
     let resource = utf8_percent_encode(resource, RESERVED).to_string();
     let expires = expires.timestamp();
-    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
-    mac.update(format!("{resource}\n{expires}").as_bytes());
-    let signature = BASE64_STANDARD.encode(mac.finalize().into_bytes());
+    let signature = BASE64_STANDARD.encode(sign(key, format!("{resource}\n{expires}").as_bytes()));
     let signature = percent_encode(signature.as_bytes(), RESERVED);
-    SecretString::from(format!("SharedAccessSignature sr={resource}&sig={signature}&se={expires}"))
+    let policy = policy.map(|name| format!("&skn={name}")).unwrap_or_default();
+    SecretString::from(format!("SharedAccessSignature sr={resource}&sig={signature}&se={expires}{policy}"))
+}
+
+fn sign(key: &[u8], text: &[u8]) -> Vec<u8> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
+    mac.update(text);
+    mac.finalize().into_bytes().to_vec()
 }
 
 /// When a token ends (`se`); `None` if it does not say so.
 #[must_use]
 pub fn expiry(token: &str) -> Option<DateTime<Utc>> {
+    DateTime::from_timestamp(field(token, "se=")?.parse().ok()?, 0)
+}
+
+/// What a token is for (`sr`), decoded; `None` if it does not say so.
+#[must_use]
+pub fn resource(token: &str) -> Option<String> {
+    Some(percent_decode_str(field(token, "sr=")?).decode_utf8().ok()?.into_owned())
+}
+
+fn field<'a>(token: &'a str, name: &str) -> Option<&'a str> {
     let fields = token.strip_prefix("SharedAccessSignature ")?;
-    let seconds = fields.split('&').find_map(|field| field.trim().strip_prefix("se="))?;
-    DateTime::from_timestamp(seconds.parse().ok()?, 0)
+    fields.split('&').find_map(|field| field.trim().strip_prefix(name))
 }
 
 #[cfg(test)]
@@ -43,13 +71,37 @@ mod tests {
 
     use super::*;
 
+    /// Also printed in Microsoft's documentation of group enrolments.
+    const GROUP_KEY: &str = "8isrFI1sGsIlvvFSSFRiMfCNzv21fjbE/+ah/lSh3lF8e2YG1Te7w1KpZhJFFXJrqYKi9yegxkqIChbqOS9Egw==";
+
+    #[test]
+    fn the_device_key_is_derived_as_documented() {
+        let key = derive_key(&BASE64_STANDARD.decode(GROUP_KEY).unwrap(), "sn-007-888-abc-mac-a1-b2-c3-d4-e5-f6");
+        assert_eq!(BASE64_STANDARD.encode(&key), "Jsm0lyGpjaVYVP2g3FnmnmG9dI/9qU24wNoykUmermc=");
+    }
+
+    #[test]
+    fn the_token_of_a_registration_is_the_one_that_microsofts_sdk_makes() {
+        let registration = "sn-007-888-abc-mac-a1-b2-c3-d4-e5-f6";
+        let key = derive_key(&BASE64_STANDARD.decode(GROUP_KEY).unwrap(), registration);
+        let expires = DateTime::from_timestamp(1_767_229_200, 0).unwrap();
+        let token = mint(&registration_resource("0ne00111111", registration), &key, expires, Some("registration"));
+        assert_eq!(
+            token.expose_secret(),
+            "SharedAccessSignature sr=0ne00111111%2Fregistrations%2Fsn-007-888-abc-mac-a1-b2-c3-d4-e5-f6\
+             &sig=aI1mILHhIBmAXY%2B3WcWilF9kQm8iL5ayGrmZ%2B1S1x4U%3D&se=1767229200&skn=registration"
+        );
+        let resource = resource(token.expose_secret());
+        assert_eq!(resource.unwrap(), format!("0ne00111111/registrations/{registration}"));
+    }
+
     /// Computed with Python's hmac and with Microsoft's device SDK, byte-equal.
     #[test]
     fn the_token_is_the_one_that_microsofts_sdk_makes() {
         let device = "sn-007-888-abc-mac-a1-b2-c3-d4-e5-f6";
         let key = BASE64_STANDARD.decode("Jsm0lyGpjaVYVP2g3FnmnmG9dI/9qU24wNoykUmermc=").unwrap();
         let expires = DateTime::from_timestamp(1_767_229_200, 0).unwrap();
-        let token = mint(&device_resource("myhub.azure-devices.net", device), &key, expires);
+        let token = mint(&device_resource("myhub.azure-devices.net", device), &key, expires, None);
         assert_eq!(
             token.expose_secret(),
             "SharedAccessSignature sr=myhub.azure-devices.net%2Fdevices%2Fsn-007-888-abc-mac-a1-b2-c3-d4-e5-f6\

@@ -49,8 +49,8 @@ pub enum SendError {
         "the hub refused device {device}: the token or key is wrong or has expired, or the device is unknown or disabled"
     )]
     Refused { device: String },
-    #[error("the token in IoTHubSharedAccessSignature expired at {at}: replace it by a new one")]
-    TokenExpired { at: DateTime<Utc> },
+    #[error("the token of device {device} expired at {at}: replace it by a new one (IoTHubSharedAccessSignature)")]
+    TokenExpired { device: String, at: DateTime<Utc> },
     #[error("the hub's certificate is not trusted ({0}): set IoTHubTrustedCa to the PEM file of its authority")]
     Untrusted(String),
     #[error("the hub cannot be reached ({0})")]
@@ -258,14 +258,14 @@ impl Sender {
             Credential::Key(key) => {
                 let now = SystemTime::now();
                 let resource = sas::device_resource(&self.config.host, &self.config.device);
-                let token = sas::mint(&resource, key.expose_secret(), DateTime::from(now + self.token_lifetime));
+                let token = sas::mint(&resource, key.expose_secret(), DateTime::from(now + self.token_lifetime), None);
                 Ok((token, Some(now + self.token_lifetime.mul_f64(0.8))))
             }
             Credential::Token(token) => {
                 if let Some(at) = sas::expiry(token.expose_secret()) {
                     let left = at - Utc::now();
                     if left <= chrono::TimeDelta::zero() {
-                        return Err(SendError::TokenExpired { at });
+                        return Err(SendError::TokenExpired { device: self.config.device.clone(), at });
                     }
                     if left.to_std().is_ok_and(|left| left < EXPIRY_NOTICE) && !link.warned_of_expiry {
                         link.warned_of_expiry = true;
