@@ -9,7 +9,9 @@
 //! | [`forward`] | one site's turn: poll, record, send, mark |
 //! | [`rapidm2m`] | the rapidM2M backend: requests, answers, stamps, windows |
 //! | [`ledger`] | the documents in Cosmos DB |
-//! | [`hub`] | tokens, messages and the connection to IoT Hub |
+//! | [`delivery`] | from an owner's messages to the hub, as the owner's device |
+//! | [`devices`] | identities: provisioned by DPS, kept in Cosmos DB |
+//! | [`hub`] | devices, tokens, messages and the transports to IoT Hub |
 //! | [`config`], [`app`], [`logging`], [`clock`], [`retry`] | what all of them need |
 //!
 //! `ARCHITECTURE.md` tells how they work together and what must hold.
@@ -17,6 +19,8 @@
 pub mod app;
 pub mod clock;
 pub mod config;
+pub mod delivery;
+pub mod devices;
 pub mod forward;
 pub mod functions;
 pub mod host;
