@@ -17,7 +17,7 @@ use super::{
     conversation::{Conversation, Stop},
     faults::Refusal,
     hub::{Hub, Kick, Presence},
-    login::{self, Credentials, Login},
+    login::{Claim, Credentials, Denied, Login},
     packets::{self, Malformed, Packet, PacketReader},
 };
 
@@ -91,12 +91,8 @@ async fn greet<S: AsyncRead + Unpin>(hub: &Hub, reader: &mut PacketReader<S>) ->
     }
     let credentials =
         Credentials { client_id: connect.client_id(), user_name: connect.user_name(), password: connect.password() };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let refused = |reason| End::Refused(ConnectReturnCode::NotAuthorized, reason);
-    let login = login::check(&credentials, &hub.key, &hub.hosts, now).map_err(refused)?;
-    if hub.is_expired(&login.signature) {
-        return Err(refused("the token was declared expired".into()));
-    }
+    let refused = |denied: Denied| End::Refused(ConnectReturnCode::NotAuthorized, denied.to_string());
+    let login = Claim::of_connect(&credentials).and_then(|claim| hub.authenticate(&claim)).map_err(refused)?;
     Ok((connect, login))
 }
 

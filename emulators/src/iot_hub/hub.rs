@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use tokio::sync::{oneshot, watch};
@@ -10,7 +11,7 @@ use tokio::sync::{oneshot, watch};
 use super::{
     counts::Counts,
     faults::Faults,
-    login::Login,
+    login::{self, Claim, Denied, Login},
     received::{Draft, Log},
 };
 
@@ -80,8 +81,21 @@ impl Hub {
         self.devices.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether a device may come in, over whatever protocol.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn authenticate(&self, claim: &Claim<'_>) -> Result<Login, Denied> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let login = login::check(claim, &self.key, &self.hosts, now)?;
+        if self.is_expired(&login.signature) {
+            return Err(Denied::Unauthorized("the token was declared expired".into()));
+        }
+        Ok(login)
+    }
+
     /// Whether a token was declared expired.
-    pub fn is_expired(&self, signature: &[u8]) -> bool {
+    fn is_expired(&self, signature: &[u8]) -> bool {
         self.devices().expired.contains(signature)
     }
 
