@@ -91,15 +91,13 @@ impl Failures {
         }
         fail(known.devices.entry(device.clone()), error, began);
         if known.is_cut_everywhere(device, error) {
-            fail(known.hubs.entry(device.endpoint.clone()), &SendError::AllCut, began);
+            known.hubs.insert(device.endpoint.clone(), Failure::lasting(SendError::AllCut));
         }
     }
 
     /// The hub has acknowledged nothing for too long: nobody waits for it any more, until [`forget`](Self::forget).
     pub fn stalled(&self, device: &DeviceKey, whole_hub: bool) {
-        let now = Instant::now();
-        let wait_until = now + LONGEST_WAIT;
-        let failure = Failure { error: SendError::Stalled, attempts: ATTEMPTS, at: now, wait_until, is_asked: false };
+        let failure = Failure::lasting(SendError::Stalled);
         let mut known = self.known();
         if whole_hub {
             known.hubs.insert(device.endpoint.clone(), failure);
@@ -143,6 +141,14 @@ impl Failures {
 
     fn known(&self) -> MutexGuard<'_, Known> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Failure {
+    /// One that nobody tries again before [`Failures::forget`].
+    fn lasting(error: SendError) -> Self {
+        let at = Instant::now();
+        Self { error, attempts: ATTEMPTS, at, wait_until: at + LONGEST_WAIT, is_asked: false }
     }
 }
 

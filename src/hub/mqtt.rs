@@ -133,18 +133,23 @@ impl Connection {
         self.acknowledged.load(Ordering::Relaxed)
     }
 
-    /// Hands a message to the connection. Messages leave in the order of these calls.
+    /// Hands a message to the connection. Messages leave in the order of these calls. `None` if too many are on their way and
+    /// the caller does not want to wait: whoever waits here while others wait for what it holds back would wait for ever.
     ///
     /// # Errors
     /// The connection is over.
-    pub async fn publish(&self, message: &Message) -> Result<Pending, SendError> {
-        let slot = Arc::clone(&self.in_flight).acquire_owned().await.map_err(|_| SendError::Cut)?;
+    pub async fn publish(&self, message: &Message, waits: bool) -> Result<Option<Pending>, SendError> {
+        let slot = match Arc::clone(&self.in_flight).try_acquire_owned() {
+            Ok(slot) => slot,
+            Err(_) if !waits => return Ok(None),
+            Err(_) => Arc::clone(&self.in_flight).acquire_owned().await.map_err(|_| SendError::Cut)?,
+        };
         let published = self
             .client
             .publish_tracked(message.topic(&self.device), message.body.clone(), PublishOptions::at_least_once())
             .await;
         match published {
-            Ok(notice) => Ok(Pending { notice, ended: self.ended.clone(), _slot: slot }),
+            Ok(notice) => Ok(Some(Pending { notice, ended: self.ended.clone(), _slot: slot })),
             Err(_) => Err(self.end().unwrap_or(SendError::Cut)),
         }
     }

@@ -219,7 +219,10 @@ impl Sender {
         loop {
             // One that is too large is found when a poll is split; sent all the same, it would block the connection for ever.
             while next < messages.len() && on_their_way.len() < PIPELINE && messages[next].size() <= MAX_SIZE {
-                on_their_way.push_back(connection.publish(&messages[next]).await?);
+                match connection.publish(&messages[next], on_their_way.is_empty()).await? {
+                    Some(pending) => on_their_way.push_back(pending),
+                    None => break,
+                }
                 next += 1;
             }
             let Some(pending) = on_their_way.pop_front() else {

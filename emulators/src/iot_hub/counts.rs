@@ -28,6 +28,8 @@ pub struct Counts {
     pub https_failures: u64,
     /// The devices connected now, over MQTT.
     pub connected: BTreeSet<String>,
+    /// The most that were connected at a time.
+    pub most_connected: usize,
     pub per_device: BTreeMap<String, DeviceCounts>,
 }
 

@@ -121,6 +121,7 @@ impl Hub {
         self.counts.send_modify(|counts| {
             counts.connects += 1;
             counts.connected.insert(device_id.clone());
+            counts.most_connected = counts.most_connected.max(counts.connected.len());
             counts.per_device.entry(device_id.clone()).or_default().connects += 1;
         });
         drop(devices);
