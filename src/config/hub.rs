@@ -49,6 +49,10 @@ impl Config {
         } else {
             Some(separate_settings(settings, problems)?)
         };
+        #[cfg(feature = "azure-iot-sdk")]
+        if transport == Some(Transport::AzureIotSdk) {
+            check_for_azure_iot_sdk(settings, device.as_ref(), problems);
+        }
         Some(Self {
             device: device.map(Arc::new),
             transport: transport?,
@@ -63,10 +67,30 @@ fn transport(settings: &Settings, problems: &mut Problems) -> Option<Transport> 
         None | Some("mqtt") => Some(Transport::Mqtt),
         Some("mqtt-ws") => Some(Transport::MqttWs),
         Some("https") => Some(Transport::Https),
+        #[cfg(feature = "azure-iot-sdk")]
+        Some("azure-iot-sdk") => Some(Transport::AzureIotSdk),
+        #[cfg(not(feature = "azure-iot-sdk"))]
+        Some("azure-iot-sdk") => {
+            let text = "is azure-iot-sdk, which this binary is built without: build it with --features azure-iot-sdk";
+            problems.add("IoTHubTransport", text);
+            None
+        }
         Some(other) => {
             problems.add("IoTHubTransport", format!("is {other:?}: write mqtt, mqtt-ws or https"));
             None
         }
+    }
+}
+
+/// The crate can reach nothing but port 8883 of the hub itself, and knows no authorities but OpenSSL's.
+#[cfg(feature = "azure-iot-sdk")]
+fn check_for_azure_iot_sdk(settings: &Settings, device: Option<&Device>, problems: &mut Problems) {
+    if settings.has(TRUSTED_CA) {
+        problems.add(TRUSTED_CA, "is not known to IoTHubTransport=azure-iot-sdk: set SSL_CERT_FILE instead");
+    }
+    let Some(device) = device else { return };
+    if device.endpoint.host != device.hub_host || device.endpoint.port.is_some_and(|port| port != 8883) {
+        problems.add("IoTHubTransport", "is azure-iot-sdk, which reaches port 8883 of the hub itself only");
     }
 }
 
@@ -167,7 +191,7 @@ fn separate_settings(settings: &Settings, problems: &mut Problems) -> Option<Dev
 fn device_key(name: &'static str, text: &str, problems: &mut Problems) -> Option<Credential> {
     match decode_key(text) {
         Ok(key) => Some(Credential::Key(key)),
-        Err(()) => {
+        Err(_) => {
             problems.add(name, "holds a device key that is not Base64: copy it again from the device's page");
             None
         }
