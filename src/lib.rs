@@ -9,7 +9,9 @@
 //! | [`forward`] | one site's turn: poll, record, send, mark |
 //! | [`rapidm2m`] | the rapidM2M backend: requests, answers, stamps, windows |
 //! | [`ledger`] | the documents in Cosmos DB |
+//! | [`devices`] | who sends: the devices that the Device Provisioning Service made for sites |
 //! | [`hub`] | tokens, messages and the connection to IoT Hub |
+//! | [`cosmos`] | the account behind ledger and devices |
 //! | [`config`], [`app`], [`logging`], [`clock`], [`retry`] | what all of them need |
 //!
 //! `ARCHITECTURE.md` tells how they work together and what must hold.
@@ -17,6 +19,8 @@
 pub mod app;
 pub mod clock;
 pub mod config;
+pub mod cosmos;
+pub mod devices;
 pub mod forward;
 pub mod functions;
 pub mod host;

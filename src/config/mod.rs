@@ -3,6 +3,7 @@
 //! One file per concern; the doc of each field names its setting, unit and default. Every problem is collected, so that
 //! one message names all the settings at fault.
 
+pub mod dps;
 pub mod hub;
 pub mod ledger;
 pub mod rapidm2m;

@@ -10,3 +10,4 @@ mod tls;
 pub use device::{Credential, Device, Endpoint};
 pub use message::Message;
 pub use sender::{SendError, Sender};
+pub(crate) use tls::client_config;
