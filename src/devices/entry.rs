@@ -9,7 +9,7 @@ use super::{DeviceError, Owner, dps::Assignment, naming};
 use crate::hub::Device;
 
 pub struct Entry {
-    pub owner: Owner,
+    pub owner: Arc<Owner>,
     /// The registration id.
     pub id: String,
     /// Whoever waits watches it.
@@ -51,7 +51,7 @@ pub struct Notes {
 impl Entry {
     pub fn new(owner: Owner) -> Self {
         let id = naming::registration_id(&owner.name);
-        Self { owner, id, state: watch::Sender::new(State::Unknown), notes: Mutex::default() }
+        Self { owner: Arc::new(owner), id, state: watch::Sender::new(State::Unknown), notes: Mutex::default() }
     }
 
     pub fn notes(&self) -> Notes {

@@ -1,5 +1,7 @@
 //! Why there is no device for an owner, in words for whoever runs the connector.
 
+use std::sync::Arc;
+
 use super::{Owner, documents::StoredOwner, dps::DpsError, store::StoreError};
 
 /// Why there is no device for an owner (now).
@@ -7,16 +9,16 @@ use super::{Owner, documents::StoredOwner, dps::DpsError, store::StoreError};
 pub enum DeviceError {
     /// No failure: the registration goes on.
     #[error("device {id} for {owner} is still being registered: its messages go when it is")]
-    Underway { owner: Owner, id: String },
+    Underway { owner: Arc<Owner>, id: String },
     #[error("device {id} for {owner} cannot be registered: {error}")]
-    Dps { owner: Owner, id: String, error: DpsError },
+    Dps { owner: Arc<Owner>, id: String, error: DpsError },
     #[error(
         "device {id} for {owner} stands for {other} already: rename one of them, \
          or delete document {id} in container devices if the other one is gone"
     )]
-    Taken { owner: Owner, id: String, other: StoredOwner },
+    Taken { owner: Arc<Owner>, id: String, other: StoredOwner },
     #[error("device {id} for {owner} cannot be looked up: {error}")]
-    Store { owner: Owner, id: String, error: StoreError },
+    Store { owner: Arc<Owner>, id: String, error: StoreError },
 }
 
 impl DeviceError {

@@ -197,7 +197,7 @@ impl Inner {
             let (mut etag, mut registrations) = (None, 0);
             if let Some(stored) = stored {
                 let document = stored.document;
-                if document.owner != StoredOwner::from(&entry.owner) {
+                if document.owner != StoredOwner::from(&*entry.owner) {
                     return Err(taken(entry, document.owner));
                 }
                 let is_refused = entry.notes().refused == Some(document.registered_at);
@@ -241,7 +241,7 @@ impl Inner {
         };
         Ok(Document {
             id: entry.id.clone(),
-            owner: (&entry.owner).into(),
+            owner: (&*entry.owner).into(),
             assigned_hub: assignment.hub,
             device_id: assignment.device_id,
             registered_at: self.clock.now(),

@@ -18,12 +18,12 @@ const HASH: usize = 8;
 /// case. <https://learn.microsoft.com/azure/iot-dps/concepts-service#registration-id>
 #[must_use]
 pub fn registration_id(name: &str) -> String {
-    let slug = slug(name);
-    if slug == name {
-        return slug;
+    if is_id(name) {
+        return name.to_owned();
     }
     let hash = Sha256::digest(name.as_bytes());
     let hash: String = hash.iter().take(HASH / 2).map(|byte| format!("{byte:02x}")).collect();
+    let slug = slug(name);
     // All of it is ASCII: every index is a character's.
     let slug = &slug[..slug.len().min(MAX_ID - HASH - 1)];
     if slug.is_empty() { format!("device-{hash}") } else { format!("{slug}-{hash}") }
@@ -44,7 +44,7 @@ fn slug(name: &str) -> String {
             _ => slug.push('-'),
         }
     }
-    if is_id(name) { slug } else { slug.trim_matches(['-', '.', '_', ':']).to_owned() }
+    slug.trim_matches(['-', '.', '_', ':']).to_owned()
 }
 
 /// Whether the service takes a lower-case name as it is.

@@ -56,7 +56,7 @@ async fn one_device_with_a_refused_token_does_not_keep_the_others_out() {
 #[tokio::test]
 async fn a_wrong_clock_and_an_unknown_scope_are_named() {
     let world = World::start(|_| {
-        let date = (Utc::now() + TimeDelta::minutes(30)).format("%a, %d %b %Y %H:%M:%S GMT");
+        let date = (Utc::now() + TimeDelta::seconds(30 * 60 + 30)).format("%a, %d %b %Y %H:%M:%S GMT");
         refusal(401).with("Date", date)
     })
     .await;

@@ -2,6 +2,7 @@
 
 use futures::future::join_all;
 use secrecy::ExposeSecret as _;
+use serde_json::json;
 
 use super::{
     super::{DeviceError, naming::registration_id},
@@ -56,14 +57,15 @@ async fn many_devices_are_registered_side_by_side() {
 
 #[tokio::test]
 async fn a_slow_registration_goes_on_in_the_background() {
-    let world = World::start(|asked| assigning(asked).with("Retry-After", 0)).await;
+    let later = |_: &Asked| reply(202, json!({ "operationId": "1", "status": "assigning" })).with("Retry-After", 1);
+    let world = World::start(later).await;
     let devices = world.devices();
     let owner = site("pump-7");
     let now = tokio::time::Instant::now();
     let error = devices.device(&owner, now).await.unwrap_err();
     assert!(matches!(&error, DeviceError::Underway { id, .. } if id == "pump-7"), "{error}");
     assert_eq!(error.kind(), "device_underway");
-    world.service.wait_for(2).await;
+    world.service.wait_for(1).await;
     world.service.follow(well);
     device(&devices, &owner).await;
     assert_eq!(world.service.registrations(), 1);
@@ -97,7 +99,7 @@ async fn a_device_that_the_hub_refuses_is_registered_again_at_most_once_a_minute
 
 #[tokio::test]
 async fn a_refused_device_stays_refused_when_the_service_fails() {
-    let world = World::start(|_| reply(500, serde_json::json!({}))).await;
+    let world = World::start(|_| reply(500, json!({}))).await;
     let owner = site("pump-7");
     world.put(&owner, 61).await;
     let devices = world.devices();
@@ -127,7 +129,7 @@ async fn a_lookup_is_waited_for_although_the_time_is_over() {
     let world = World::start(well).await;
     let owner = site("pump-7");
     world.put(&owner, 5).await;
-    world.faults(serde_json::json!({ "delayMs": 300 })).await;
+    world.faults(json!({ "delayMs": 300 })).await;
     let past = soon() - std::time::Duration::from_secs(30);
     assert_eq!(world.devices().device(&owner, past).await.unwrap().hub_host, "old.azure-devices.net");
 }
