@@ -20,7 +20,8 @@ pub struct Config {
 }
 
 impl Config {
-    pub(super) fn read(settings: &Settings, problems: &mut Problems) -> Option<Self> {
+    /// Reads the settings of Cosmos DB; what is wrong with them goes to `problems`.
+    pub fn read(settings: &Settings, problems: &mut Problems) -> Option<Self> {
         let name = "M2MDocumentsDBUri";
         let endpoint = settings
             .required(name, "the Cosmos DB account, such as https://myaccount.documents.azure.com:443/", problems)

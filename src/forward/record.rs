@@ -217,7 +217,7 @@ pub fn properties(key: &SiteKey) -> Vec<(&'static str, String)> {
 /// Who a site's messages are of.
 #[must_use]
 pub fn owner(key: &SiteKey) -> Owner {
-    Owner { system: "rapidM2M", group: key.customer.clone(), name: key.site.clone() }
+    Owner::rapidm2m_site(&key.customer, &key.site)
 }
 
 /// The largest body that leaves room for the properties of the site's messages.

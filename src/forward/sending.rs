@@ -103,7 +103,7 @@ impl Turn<'_> {
             }
             Err(error) => {
                 self.can_send = false;
-                self.report.failures.push(Failure::new(error.kind(), error));
+                self.report.failures.push(Failure::new(error.kind(), error.text()));
             }
         }
         polls.truncate(finished);

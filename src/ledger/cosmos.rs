@@ -1,23 +1,23 @@
 //! The documents in Cosmos DB for NoSQL.
 
-use std::time::Duration;
+use std::sync::Arc;
 
-use azure_core::{credentials::Secret, http::StatusCode};
+use azure_core::http::StatusCode;
 use azure_data_cosmos::{
-    AccountEndpoint, AccountReference, CosmosClient, PartitionKey, RoutingStrategy, TransactionalBatch,
+    PartitionKey, TransactionalBatch,
     clients::ContainerClient,
     error::CosmosError,
     models::{ContainerProperties, IndexingPolicy, ItemResponse, PartitionKeyDefinition, TimeToLive},
-    options::{BatchReplaceOptions, Precondition, Region},
+    options::{BatchReplaceOptions, Precondition},
 };
-use secrecy::ExposeSecret as _;
 use tokio::sync::OnceCell;
 
 use super::documents::{CURSOR_ID, Cursor, Poll, SiteKey};
-use crate::config::ledger::Config;
+use crate::{
+    config::ledger::Config,
+    cosmos::{Account, Failure, is, one_line, within},
+};
 
-/// The longest that one operation may take, the SDK's own retries included.
-const OPERATION_TIMEOUT: Duration = Duration::from_secs(10);
 /// What goes into one transaction. The service takes 2 MB and 100 operations.
 /// <https://learn.microsoft.com/azure/cosmos-db/concepts-limits>
 pub const MAX_BATCH_BYTES: usize = 1_800_000;
@@ -29,20 +29,8 @@ pub enum LedgerError {
     /// Nothing was written: another poller has written first.
     #[error("another poller recorded this site at the same time")]
     Conflict,
-    #[error(
-        "Cosmos DB refused the request ({status}): check M2MDocumentsDBPrimaryKey, or the managed identity's role: {text}"
-    )]
-    Unauthorized { status: u16, text: String },
-    #[error("Cosmos DB has no {0}: it is only created with M2MDocumentsDBPrimaryKey, else it must exist")]
-    Missing(String),
-    #[error("Cosmos DB is busy ({0}): it needs more throughput, or fewer sites at once (PollConcurrency)")]
-    Throttled(String),
-    #[error("Cosmos DB did not answer within {} s", OPERATION_TIMEOUT.as_secs())]
-    Timeout,
-    #[error("Cosmos DB cannot be reached at {0}")]
-    Unreachable(String),
-    #[error("Cosmos DB: {0}")]
-    Other(String),
+    #[error(transparent)]
+    Cosmos(#[from] Failure),
     #[error("the document {id} of site {site} is not one of ours: {text}")]
     Foreign { id: String, site: String, text: String },
 }
@@ -53,12 +41,7 @@ impl LedgerError {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Conflict => "ledger_conflict",
-            Self::Unauthorized { .. } => "ledger_unauthorized",
-            Self::Missing(_) => "ledger_missing",
-            Self::Throttled(_) => "ledger_throttled",
-            Self::Timeout => "ledger_timeout",
-            Self::Unreachable(_) => "ledger_unreachable",
-            Self::Other(_) => "ledger_error",
+            Self::Cosmos(failure) => failure.kind(),
             Self::Foreign { .. } => "ledger_foreign_document",
         }
     }
@@ -73,6 +56,7 @@ pub struct Committed {
 
 /// The container. Connects with the first operation.
 pub struct Ledger {
+    account: Arc<Account>,
     config: Config,
     container: OnceCell<ContainerClient>,
 }
@@ -80,7 +64,13 @@ pub struct Ledger {
 impl Ledger {
     #[must_use]
     pub fn new(config: Config) -> Self {
-        Self { config, container: OnceCell::new() }
+        Self { account: Arc::new(Account::new(&config)), config, container: OnceCell::new() }
+    }
+
+    /// The account and its connections, for other containers of the same database.
+    #[must_use]
+    pub fn account(&self) -> Arc<Account> {
+        self.account.clone()
     }
 
     /// Seconds after which the service removes the record of a finished poll; `None` keeps it.
@@ -156,87 +146,34 @@ impl Ledger {
                 409 | 412 => LedgerError::Conflict,
                 // Somebody deleted the cursor or a poll that was to be replaced.
                 404 => LedgerError::Conflict,
-                429 => LedgerError::Throttled("429".into()),
-                status => LedgerError::Other(format!("a transaction was refused with status {status}")),
+                429 => Failure::Throttled("429".into()).into(),
+                status => Failure::Other(format!("a transaction was refused with status {status}")).into(),
             });
         }
         match results.last().and_then(|result| result.etag()) {
             Some(etag) if results.iter().all(|result| result.is_success()) => Ok(etag.to_owned()),
-            _ => Err(LedgerError::Other("a transaction was answered without results".into())),
+            _ => Err(Failure::Other("a transaction was answered without results".into()).into()),
         }
     }
 
     async fn container(&self) -> Result<&ContainerClient, LedgerError> {
-        self.container.get_or_try_init(|| self.open()).await
+        Ok(self.container.get_or_try_init(|| self.account.open(self.properties())).await?)
     }
 
-    /// Connects; with the account's key, makes what is absent.
-    async fn open(&self) -> Result<ContainerClient, LedgerError> {
-        let explain = |error: CosmosError| self.explain(&error);
-        let client = self.client().await?;
-        let (database, container) = (&self.config.database, &self.config.container);
-        match client.database_client(database.clone()).container_client(container.clone(), None).await {
-            Err(error) if is(&error, StatusCode::NotFound) && self.config.key.is_some() => {}
-            Err(error) if is(&error, StatusCode::NotFound) => {
-                return Err(LedgerError::Missing(format!("container {container} in database {database}")));
-            }
-            found => return found.map_err(explain),
-        }
-        match client.create_database(database, None).await {
-            Err(error) if !is(&error, StatusCode::Conflict) => return Err(explain(error)),
-            _ => {}
-        }
-        let properties = ContainerProperties::new(
-            container.clone(),
+    fn properties(&self) -> ContainerProperties {
+        ContainerProperties::new(
+            self.config.container.clone(),
             PartitionKeyDefinition::new(vec!["/Customer_Id".into(), "/Site_Id".into()]),
         )
         .with_indexing_policy(
             // The message is the bulk of a record and is never searched: not indexing it halves the price of a write.
             IndexingPolicy::default().with_included_path("/*").with_excluded_path("/IoTHubMessage/?"),
         )
-        .with_default_ttl(TimeToLive::NoDefault);
-        match client.database_client(database.clone()).create_container(properties, None).await {
-            Err(error) if !is(&error, StatusCode::Conflict) => return Err(explain(error)),
-            _ => {}
-        }
-        tracing::info!(%database, %container, "created the container for polls");
-        client.database_client(database.clone()).container_client(container.clone(), None).await.map_err(explain)
-    }
-
-    async fn client(&self) -> Result<CosmosClient, LedgerError> {
-        let endpoint = AccountEndpoint::from(self.config.endpoint.clone());
-        let account = match &self.config.key {
-            Some(key) => {
-                AccountReference::with_authentication_key(endpoint, Secret::new(key.expose_secret().to_owned()))
-            }
-            None => {
-                let credential = azure_identity::ManagedIdentityCredential::new(None)
-                    .map_err(|error| LedgerError::Other(format!("no managed identity: {error}")))?;
-                AccountReference::with_credential(endpoint, credential)
-            }
-        };
-        // Azure names the region that an app runs in; elsewhere any order of the account's regions is as good.
-        let region = std::env::var("REGION_NAME").ok().filter(|name| !name.is_empty());
-        let routing = region.map_or(RoutingStrategy::PreferredRegions(Vec::new()), |name| {
-            RoutingStrategy::ProximityTo(Region::new(name))
-        });
-        CosmosClient::builder().build(account, routing).await.map_err(|error| self.explain(&error))
+        .with_default_ttl(TimeToLive::NoDefault)
     }
 
     fn explain(&self, error: &CosmosError) -> LedgerError {
-        let text = one_line(error);
-        match u16::from(error.status().status_code()) {
-            status @ (401 | 403) => LedgerError::Unauthorized { status, text },
-            404 => LedgerError::Missing(format!(
-                "container {} in database {}",
-                self.config.container, self.config.database
-            )),
-            429 => LedgerError::Throttled("429".into()),
-            408 => LedgerError::Timeout,
-            // The SDK's own answer when no request came through.
-            503 if !error.is_from_wire() => LedgerError::Unreachable(self.config.endpoint.to_string()),
-            _ => LedgerError::Other(text),
-        }
+        self.account.explain(error, &self.config.container).into()
     }
 }
 
@@ -264,24 +201,10 @@ fn batch(
     }
 }
 
-async fn within<T>(operation: impl Future<Output = Result<T, LedgerError>>) -> Result<T, LedgerError> {
-    tokio::time::timeout(OPERATION_TIMEOUT, operation).await.unwrap_or(Err(LedgerError::Timeout))
-}
-
 fn partition(key: &SiteKey) -> PartitionKey {
     PartitionKey::from((key.customer.clone(), key.site.clone()))
 }
 
-fn is(error: &CosmosError, status: StatusCode) -> bool {
-    error.status().status_code() == status
-}
-
 fn foreign(id: &str, key: &SiteKey, error: &CosmosError) -> LedgerError {
     LedgerError::Foreign { id: id.to_owned(), site: key.site.clone(), text: one_line(error) }
-}
-
-/// The SDK's errors can carry pages of diagnostics: their first line says what it is.
-fn one_line(error: &CosmosError) -> String {
-    const MOST: usize = 300;
-    error.to_string().lines().next().unwrap_or_default().chars().take(MOST).collect()
 }

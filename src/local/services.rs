@@ -139,12 +139,12 @@ impl Services {
                 service: "IoT Hub",
                 is_emulated: self.iot_hub.is_some(),
                 place: hub
-                    .device
-                    .as_ref()
+                    .identity
+                    .one()
                     .map_or_else(|| "assigned by DPS".to_owned(), |device| device.endpoint.to_string()),
                 details: hub
-                    .device
-                    .as_ref()
+                    .identity
+                    .one()
                     .map_or_else(|| "a device for each site".to_owned(), |device| format!("device {:?}", device.id)),
             },
         ]

@@ -1,0 +1,171 @@
+//! The Device Provisioning Service that gives each site a device of its own.
+
+use secrecy::SecretBox;
+
+use super::{Problems, Settings};
+use crate::hub::{Endpoint, device};
+
+const DEFAULT_ENDPOINT: &str = "global.azure-devices-provisioning.net";
+/// The second spelling is that of the C# sample.
+const ENDPOINT: [&str; 2] = ["DPSGlobalDeviceEndpoint", "DPSGlobaDeviceEndpoint"];
+const ID_SCOPE: [&str; 2] = ["DPSIDScope", "DPSIDScopeDefault"];
+const GROUP_KEY: [&str; 2] = ["DPSEnrollmentGroupSymmetricKey", "DPSEnrollmentGroupSymmetricKeyDefault"];
+
+#[derive(Debug)]
+pub struct Config {
+    /// `DPSGlobalDeviceEndpoint` (`global.azure-devices-provisioning.net`), without a port: 443.
+    pub endpoint: Endpoint,
+    /// `DPSIDScope`: the ID scope of the service instance, such as `0ne00111111`.
+    pub id_scope: String,
+    /// `DPSEnrollmentGroupSymmetricKey`: the enrolment group's primary or secondary key, decoded.
+    pub group_key: SecretBox<Vec<u8>>,
+}
+
+/// Whether devices are to be provisioned: any of the settings is there.
+#[must_use]
+pub fn is_wanted(settings: &Settings) -> bool {
+    [ENDPOINT, ID_SCOPE, GROUP_KEY].iter().flatten().any(|name| settings.has(name))
+}
+
+impl Config {
+    /// Reads the settings of a service that [`is_wanted`]; what is wrong with them goes to `problems`.
+    pub fn read(settings: &Settings, problems: &mut Problems) -> Option<Self> {
+        let endpoint = match one_of(&ENDPOINT, settings, problems) {
+            None => Endpoint::parse(DEFAULT_ENDPOINT).ok(),
+            Some((name, text)) => check_endpoint(text).map_err(|why| problems.add(name, why)).ok(),
+        };
+        let id_scope = required(
+            &ID_SCOPE,
+            "the ID scope of the Device Provisioning Service, such as 0ne00111111, is needed when any DPS… setting is there",
+            settings,
+            problems,
+        )
+        .and_then(|(name, text)| check_id_scope(text).map_err(|why| problems.add(name, why)).ok());
+        let group_key = required(
+            &GROUP_KEY,
+            "the enrolment group's primary or secondary key is needed when any DPS… setting is there",
+            settings,
+            problems,
+        )
+        .and_then(|(name, text)| {
+            let explain = |_| problems.add(name, "is not Base64: copy it again from the enrolment group's page");
+            device::decode_key(text).map_err(explain).ok()
+        });
+        Some(Self { endpoint: endpoint?, id_scope: id_scope?, group_key: group_key? })
+    }
+}
+
+/// The ID scope as it is; people also paste other things here.
+///
+/// # Errors
+/// What is wrong with it, continuing a sentence that begins with the setting's name.
+pub fn check_id_scope(text: &str) -> Result<String, String> {
+    if text.is_empty() || !text.chars().all(|letter| letter.is_ascii_alphanumeric()) {
+        // The value is not repeated: it may be a key.
+        return Err("is no ID scope: it has letters and digits only, such as 0ne00111111; copy it from the Overview \
+                    page of the Device Provisioning Service"
+            .into());
+    }
+    Ok(text.to_owned())
+}
+
+fn check_endpoint(text: &str) -> Result<Endpoint, String> {
+    Endpoint::parse(text)
+        .ok()
+        .filter(|endpoint| endpoint.host.contains('.') || endpoint.host.eq_ignore_ascii_case("localhost"))
+        .ok_or_else(|| format!("is not a full host name: write it like {DEFAULT_ENDPOINT}"))
+}
+
+/// A setting that has two names. Both may be there if they say the same.
+fn one_of<'a>(
+    names: &[&'static str; 2],
+    settings: &'a Settings,
+    problems: &mut Problems,
+) -> Option<(&'static str, &'a str)> {
+    let [first, second] = names.map(|name| settings.get(name, problems).map(|value| (name, value)));
+    if let (Some((name, one)), Some((other, two))) = (first, second)
+        && one != two
+    {
+        problems.add(name, format!("and {other} are both set and differ: remove one of them"));
+        return None;
+    }
+    first.or(second)
+}
+
+fn required<'a>(
+    names: &[&'static str; 2],
+    purpose: &str,
+    settings: &'a Settings,
+    problems: &mut Problems,
+) -> Option<(&'static str, &'a str)> {
+    if !names.iter().any(|name| settings.has(name)) {
+        settings.required(names[0], purpose, problems);
+        return None;
+    }
+    one_of(names, settings, problems)
+}
+
+#[cfg(test)]
+mod tests {
+    use secrecy::ExposeSecret as _;
+
+    use super::*;
+
+    const GOOD: [(&str, &str); 2] = [("DPSIDScope", "0ne00111111"), ("DPSEnrollmentGroupSymmetricKey", "c2VjcmV0")];
+
+    fn read(pairs: &[(&str, &str)]) -> (Option<Config>, String) {
+        let mut problems = Problems::default();
+        let config = Config::read(&pairs.iter().copied().collect(), &mut problems);
+        let text = if problems.is_empty() { String::new() } else { problems.to_string() };
+        (config, text)
+    }
+
+    #[test]
+    fn the_samples_names_are_taken_too() {
+        let (config, problems) = read(&GOOD);
+        let config = config.unwrap_or_else(|| panic!("{problems}"));
+        assert_eq!((config.endpoint.to_string().as_str(), config.id_scope.as_str()), (DEFAULT_ENDPOINT, "0ne00111111"));
+        assert_eq!(config.group_key.expose_secret(), b"secret");
+        assert!(!format!("{config:?}").contains("115, 101"), "the key must not print");
+
+        let sample = [
+            ("DPSGlobaDeviceEndpoint", "https://127.0.0.1:4711"),
+            ("DPSIDScopeDefault", "0ne00111111"),
+            ("DPSIDScope", "0ne00111111"),
+            ("DPSEnrollmentGroupSymmetricKeyDefault", "c2VjcmV0"),
+        ];
+        let (config, problems) = read(&sample);
+        assert_eq!(problems, "");
+        assert_eq!(config.unwrap().endpoint, Endpoint { host: "127.0.0.1".into(), port: Some(4711) });
+    }
+
+    #[test]
+    fn it_is_wanted_when_any_setting_is_there() {
+        let wanted = |pairs: &[(&str, &str)]| is_wanted(&pairs.iter().copied().collect());
+        assert!(!wanted(&[("IoTHubURL", "h.net")]));
+        assert!(wanted(&GOOD[..1]) && wanted(&GOOD[1..]) && wanted(&[("DPSGlobaDeviceEndpoint", "h.net")]));
+    }
+
+    #[test]
+    fn faults_are_named_without_secrets() {
+        let key = GOOD[1];
+        let cases: [(&[(&str, &str)], &str); 8] = [
+            (&GOOD[..1], "DPSEnrollmentGroupSymmetricKey is not set"),
+            (&GOOD[1..], "DPSIDScope is not set"),
+            (&[key, ("DPSIDScope", "hunter2==")], "DPSIDScope is no ID scope"),
+            (&[key, ("DPSIDScope", "a"), ("DPSIDScopeDefault", "b")], "DPSIDScope and DPSIDScopeDefault are both set"),
+            (&[GOOD[0], ("DPSEnrollmentGroupSymmetricKeyDefault", "hunter2!")], "KeyDefault is not Base64"),
+            (
+                &[GOOD[0], key, ("DPSGlobalDeviceEndpoint", "http://h.net")],
+                "DPSGlobalDeviceEndpoint is not a full host",
+            ),
+            (&[GOOD[0], key, ("DPSGlobaDeviceEndpoint", "mydps")], "DPSGlobaDeviceEndpoint is not a full host name"),
+            (&[GOOD[0], ("DPSEnrollmentGroupSymmetricKey", " ")], "DPSEnrollmentGroupSymmetricKey is set but empty"),
+        ];
+        for (pairs, expected) in cases {
+            let (config, text) = read(pairs);
+            assert!(config.is_none() && text.contains(expected), "{expected:?} is missing in {text:?}");
+            assert!(text.contains("1 setting needs") && !text.contains("hunter2"), "{text}");
+        }
+    }
+}

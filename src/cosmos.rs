@@ -1,0 +1,164 @@
+//! The Cosmos DB account: one client for all containers, and one way to open or make them.
+
+use std::time::Duration;
+
+use azure_core::{credentials::Secret, http::StatusCode};
+use azure_data_cosmos::{
+    AccountEndpoint, AccountReference, CosmosClient, CosmosRuntime, RoutingStrategy, clients::ContainerClient,
+    error::CosmosError, models::ContainerProperties, options::Region,
+};
+use secrecy::{ExposeSecret as _, SecretString};
+use tokio::sync::OnceCell;
+use url::Url;
+
+use crate::config::ledger::Config;
+
+/// The longest that one operation may take, the SDK's own retries included.
+const OPERATION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why Cosmos DB could not be used.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Failure {
+    #[error(
+        "Cosmos DB refused the request ({status}): check M2MDocumentsDBPrimaryKey, or the managed identity's role: {text}"
+    )]
+    Unauthorized { status: u16, text: String },
+    #[error("Cosmos DB has no {0}: it is only created with M2MDocumentsDBPrimaryKey, else it must exist")]
+    Missing(String),
+    #[error("Cosmos DB is busy ({0}): it needs more throughput, or fewer sites at once (PollConcurrency)")]
+    Throttled(String),
+    #[error("Cosmos DB did not answer within {} s", OPERATION_TIMEOUT.as_secs())]
+    Timeout,
+    #[error("Cosmos DB cannot be reached at {0}")]
+    Unreachable(String),
+    #[error("Cosmos DB: {0}")]
+    Other(String),
+}
+
+impl Failure {
+    /// A short name for summaries.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Unauthorized { .. } => "ledger_unauthorized",
+            Self::Missing(_) => "ledger_missing",
+            Self::Throttled(_) => "ledger_throttled",
+            Self::Timeout => "ledger_timeout",
+            Self::Unreachable(_) => "ledger_unreachable",
+            Self::Other(_) => "ledger_error",
+        }
+    }
+}
+
+/// A database of an account. Connects with the first operation.
+pub struct Account {
+    endpoint: Url,
+    key: Option<SecretString>,
+    database: String,
+    client: OnceCell<CosmosClient>,
+}
+
+impl Account {
+    #[must_use]
+    pub fn new(config: &Config) -> Self {
+        Self {
+            endpoint: config.endpoint.clone(),
+            key: config.key.clone(),
+            database: config.database.clone(),
+            client: OnceCell::new(),
+        }
+    }
+
+    /// A container, if it is there.
+    pub(crate) async fn find(&self, container: &str) -> Result<Option<ContainerClient>, Failure> {
+        let database = self.client().await?.database_client(self.database.clone());
+        match database.container_client(container.to_owned(), None).await {
+            Ok(found) => Ok(Some(found)),
+            Err(error) if is(&error, StatusCode::NotFound) => Ok(None),
+            Err(error) => Err(self.explain(&error, container)),
+        }
+    }
+
+    /// A container; with the account's key, makes what is absent.
+    pub(crate) async fn open(&self, properties: ContainerProperties) -> Result<ContainerClient, Failure> {
+        let container = properties.id.to_string();
+        if let Some(found) = self.find(&container).await? {
+            return Ok(found);
+        }
+        if self.key.is_none() {
+            return Err(self.missing(&container));
+        }
+        let explain = |error: CosmosError| self.explain(&error, &container);
+        let client = self.client().await?;
+        match client.create_database(&self.database, None).await {
+            Err(error) if !is(&error, StatusCode::Conflict) => return Err(explain(error)),
+            _ => {}
+        }
+        let database = client.database_client(self.database.clone());
+        match database.create_container(properties, None).await {
+            Err(error) if !is(&error, StatusCode::Conflict) => return Err(explain(error)),
+            _ => {}
+        }
+        tracing::info!(database = self.database, container, "created a container");
+        database.container_client(container.clone(), None).await.map_err(explain)
+    }
+
+    async fn client(&self) -> Result<&CosmosClient, Failure> {
+        self.client.get_or_try_init(|| self.connect()).await
+    }
+
+    async fn connect(&self) -> Result<CosmosClient, Failure> {
+        let endpoint = AccountEndpoint::from(self.endpoint.clone());
+        let account = match &self.key {
+            Some(key) => {
+                AccountReference::with_authentication_key(endpoint, Secret::new(key.expose_secret().to_owned()))
+            }
+            None => {
+                let credential = azure_identity::ManagedIdentityCredential::new(None)
+                    .map_err(|error| Failure::Other(format!("no managed identity: {error}")))?;
+                AccountReference::with_credential(endpoint, credential)
+            }
+        };
+        // Azure names the region that an app runs in; elsewhere any order of the account's regions is as good.
+        let region = std::env::var("REGION_NAME").ok().filter(|name| !name.is_empty());
+        let routing = region.map_or(RoutingStrategy::PreferredRegions(Vec::new()), |name| {
+            RoutingStrategy::ProximityTo(Region::new(name))
+        });
+        // The SDK's shared runtime would end with the first tokio runtime that uses it: tests have many of them.
+        let runtime = CosmosRuntime::builder().build().await.map_err(|error| self.explain(&error, "account"))?;
+        let builder = CosmosClient::builder().with_runtime(runtime);
+        builder.build(account, routing).await.map_err(|error| self.explain(&error, "account"))
+    }
+
+    fn missing(&self, container: &str) -> Failure {
+        Failure::Missing(format!("container {container} in database {}", self.database))
+    }
+
+    pub(crate) fn explain(&self, error: &CosmosError, container: &str) -> Failure {
+        let text = one_line(error);
+        match u16::from(error.status().status_code()) {
+            status @ (401 | 403) => Failure::Unauthorized { status, text },
+            404 => self.missing(container),
+            429 => Failure::Throttled("429".into()),
+            408 => Failure::Timeout,
+            // The SDK's own answer when no request came through.
+            503 if !error.is_from_wire() => Failure::Unreachable(self.endpoint.to_string()),
+            _ => Failure::Other(text),
+        }
+    }
+}
+
+/// Gives an operation its time.
+pub(crate) async fn within<T, E: From<Failure>>(operation: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+    tokio::time::timeout(OPERATION_TIMEOUT, operation).await.unwrap_or_else(|_| Err(Failure::Timeout.into()))
+}
+
+pub(crate) fn is(error: &CosmosError, status: StatusCode) -> bool {
+    error.status().status_code() == status
+}
+
+/// The SDK's errors can carry pages of diagnostics: their first line says what it is.
+pub(crate) fn one_line(error: &CosmosError) -> String {
+    const MOST: usize = 300;
+    error.to_string().lines().next().unwrap_or_default().chars().take(MOST).collect()
+}

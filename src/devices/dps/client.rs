@@ -1,0 +1,161 @@
+//! The service's REST API for devices: one request each. Trying again is the caller's affair.
+//! <https://learn.microsoft.com/rest/api/iot-dps/device/runtime-registration>
+
+use std::{error::Error as _, sync::OnceLock, time::Duration};
+
+use chrono::{DateTime, Utc};
+use percent_encoding::utf8_percent_encode;
+use reqwest::{
+    Method, Response,
+    header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER},
+};
+use rustls::{ClientConfig, pki_types::CertificateDer};
+use secrecy::ExposeSecret as _;
+
+use super::{
+    DpsError,
+    wire::{self, Progress, Refusal},
+};
+use crate::{
+    config::dps::Config,
+    hub::{
+        self,
+        sas::{self, RESERVED},
+    },
+    retry,
+};
+
+const API_VERSION: &str = "2021-06-01";
+const HTTPS_PORT: u16 = 443;
+/// The name of the policy in the token of a registration.
+const POLICY: &str = "registration";
+const TOKEN_LIFETIME: Duration = Duration::from_secs(60 * 60);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A request may take this long.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+/// Largest answer that is read, in bytes. The service's have less than one thousand.
+const MAX_BODY: usize = 64 * 1024;
+
+pub struct Client {
+    config: Config,
+    trusted_ca: Vec<CertificateDer<'static>>,
+    /// Made with the first request: most starts need none, and reading the platform's certificates takes its time.
+    http: OnceLock<reqwest::Client>,
+}
+
+/// What came of a request, and how long the service wants to be left alone.
+pub struct Answer {
+    pub result: Result<Progress, DpsError>,
+    pub retry_after: Option<Duration>,
+}
+
+impl Client {
+    pub fn new(config: Config, trusted_ca: Vec<CertificateDer<'static>>) -> Self {
+        Self { config, trusted_ca, http: OnceLock::new() }
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Registers a device, or asks for the result of its registration.
+    pub async fn ask(&self, registration_id: &str, operation: Option<&str>) -> Answer {
+        let mut retry_after = None;
+        let result = self.request(registration_id, operation, &mut retry_after).await;
+        Answer { result, retry_after }
+    }
+
+    async fn request(
+        &self,
+        registration_id: &str,
+        operation: Option<&str>,
+        retry_after: &mut Option<Duration>,
+    ) -> Result<Progress, DpsError> {
+        let (method, action) = match operation {
+            None => (Method::PUT, "register".to_owned()),
+            Some(operation) => (Method::GET, format!("operations/{}", utf8_percent_encode(operation, RESERVED))),
+        };
+        let Config { endpoint, id_scope, group_key } = &self.config;
+        let place = format!("{}:{}", endpoint.host, endpoint.port.unwrap_or(HTTPS_PORT));
+        let id = utf8_percent_encode(registration_id, RESERVED);
+        let url = format!("https://{place}/{id_scope}/registrations/{id}/{action}?api-version={API_VERSION}");
+
+        let key = sas::derive_key(group_key.expose_secret(), registration_id);
+        let resource = sas::registration_resource(id_scope, registration_id);
+        let token = sas::mint(&resource, &key, Utc::now() + TOKEN_LIFETIME, Some(POLICY));
+        let mut authorization =
+            HeaderValue::from_str(token.expose_secret()).map_err(|error| DpsError::Tls(error.to_string()))?;
+        authorization.set_sensitive(true);
+
+        let mut request = self.http()?.request(method, url).header(AUTHORIZATION, authorization);
+        if operation.is_none() {
+            let body = serde_json::json!({ "registrationId": registration_id }).to_string();
+            request = request.header(CONTENT_TYPE, "application/json").body(body);
+        }
+        let response = request.send().await.map_err(|error| explain(error, &place))?;
+
+        let (now, status, headers) = (Utc::now(), response.status(), response.headers());
+        let date = header(headers, DATE).and_then(|text| DateTime::parse_from_rfc2822(text).ok());
+        let skew = date.map(|date| now - date.to_utc());
+        *retry_after = header(headers, RETRY_AFTER).and_then(|text| retry::retry_after(text, now));
+        if status.is_success() {
+            let body = read_body(response).await.map_err(|error| explain(error, &place))?;
+            return wire::progress(&body, operation);
+        }
+        // The status is what counts: an unreadable body does not take its place.
+        let body = read_body(response).await.unwrap_or_default();
+        let (status, is_poll) = (status.as_u16(), operation.is_some());
+        Err(wire::refusal(Refusal { status, body: &body, skew, is_poll, retry_after: *retry_after }))
+    }
+
+    fn http(&self) -> Result<&reqwest::Client, DpsError> {
+        if let Some(http) = self.http.get() {
+            return Ok(http);
+        }
+        let tls = hub::client_config(&self.trusted_ca).map_err(DpsError::Tls)?;
+        let http = reqwest::Client::builder()
+            .tls_backend_preconfigured(ClientConfig::clone(&tls))
+            .https_only(true)
+            // A token must not follow where a redirect leads.
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(REQUEST_TIMEOUT)
+            .user_agent(concat!("iothub-connector/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|error| DpsError::Tls(error.to_string()))?;
+        Ok(self.http.get_or_init(|| http))
+    }
+}
+
+fn header(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
+    headers.get(name)?.to_str().ok()
+}
+
+/// Stops at [`MAX_BODY`]: what is cut off there is no answer of the service, and reads as garbage.
+async fn read_body(mut response: Response) -> reqwest::Result<Vec<u8>> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        let room = MAX_BODY - body.len();
+        body.extend_from_slice(&chunk[..chunk.len().min(room)]);
+        if body.len() == MAX_BODY {
+            break;
+        }
+    }
+    Ok(body)
+}
+
+fn explain(error: reqwest::Error, place: &str) -> DpsError {
+    if error.is_timeout() {
+        return DpsError::Timeout;
+    }
+    // reqwest hides what happened behind its sources; the URL is left out.
+    let error = error.without_url();
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = cause.to_string();
+        source = cause.source();
+    }
+    let text = format!("{place}: {text}");
+    if text.contains("invalid peer certificate") { DpsError::Untrusted(text) } else { DpsError::Unreachable(text) }
+}

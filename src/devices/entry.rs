@@ -1,0 +1,79 @@
+//! What the process knows of one owner's device.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use chrono::{DateTime, Utc};
+use tokio::{sync::watch, time::Instant};
+
+use super::{DeviceError, Owner, dps::Assignment, naming};
+use crate::hub::Device;
+
+pub struct Entry {
+    pub owner: Arc<Owner>,
+    /// The registration id.
+    pub id: String,
+    /// Whoever waits watches it.
+    pub state: watch::Sender<State>,
+    notes: Mutex<Notes>,
+}
+
+/// How far it has come.
+#[derive(Clone)]
+pub enum State {
+    Unknown,
+    /// In the store.
+    LookingUp,
+    /// It is not in the store, or not any more what it was.
+    Registering,
+    Known(Known),
+    Failed {
+        error: DeviceError,
+        /// Whoever asks before is told the same.
+        retry_at: Instant,
+    },
+}
+
+#[derive(Clone)]
+pub struct Known {
+    pub device: Arc<Device>,
+    pub registered_at: DateTime<Utc>,
+}
+
+/// What must not be forgotten when an attempt fails.
+#[derive(Clone, Default)]
+pub struct Notes {
+    /// `RegisteredAt` of the device that the hub refused: to be registered again.
+    pub refused: Option<DateTime<Utc>>,
+    /// Assigned, but not yet in the store. Registrations are billed: it is kept.
+    pub unrecorded: Option<Assignment>,
+}
+
+impl Entry {
+    pub fn new(owner: Owner) -> Self {
+        let id = naming::registration_id(&owner.name);
+        Self { owner: Arc::new(owner), id, state: watch::Sender::new(State::Unknown), notes: Mutex::default() }
+    }
+
+    pub fn notes(&self) -> Notes {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn note(&self, change: impl FnOnce(&mut Notes)) {
+        change(&mut self.notes.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Whether the caller is to find the device: nobody does, and nothing is known that holds.
+    pub fn begin(&self) -> bool {
+        self.state.send_if_modified(|state| {
+            let is_settled = match state {
+                State::Unknown => false,
+                State::Failed { retry_at, .. } => *retry_at > Instant::now(),
+                State::LookingUp | State::Registering | State::Known(_) => true,
+            };
+            if !is_settled {
+                *state = State::LookingUp;
+            }
+            !is_settled
+        })
+    }
+}

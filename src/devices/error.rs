@@ -1,0 +1,36 @@
+//! Why there is no device for an owner, in words for whoever runs the connector.
+
+use std::sync::Arc;
+
+use super::{Owner, documents::StoredOwner, dps::DpsError, store::StoreError};
+
+/// Why there is no device for an owner (now).
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// No failure: the registration goes on.
+    #[error("device {id} for {owner} is still being registered: its messages go when it is")]
+    Underway { owner: Arc<Owner>, id: String },
+    #[error("device {id} for {owner} cannot be registered: {error}")]
+    Dps { owner: Arc<Owner>, id: String, error: DpsError },
+    #[error(
+        "device {id} for {owner} stands for {other} already: rename one of them, \
+         or delete document {id} in container devices if the other one is gone"
+    )]
+    Taken { owner: Arc<Owner>, id: String, other: StoredOwner },
+    #[error("device {id} for {owner} cannot be looked up: {error}")]
+    Store { owner: Arc<Owner>, id: String, error: StoreError },
+}
+
+impl DeviceError {
+    /// A short name for records and summaries.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Underway { .. } => "device_underway",
+            Self::Dps { error, .. } => error.kind(),
+            Self::Taken { .. } => "device_taken",
+            Self::Store { error: StoreError::Cosmos(failure), .. } => failure.kind(),
+            Self::Store { error: StoreError::Foreign { .. }, .. } => "device_foreign_document",
+        }
+    }
+}

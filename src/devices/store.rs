@@ -1,0 +1,155 @@
+//! Container `devices` in Cosmos DB: which device stands for whom, so that nothing is registered twice.
+
+use std::sync::Arc;
+
+use azure_core::http::StatusCode;
+use azure_data_cosmos::{
+    FeedScope,
+    clients::ContainerClient,
+    models::{ContainerProperties, PartitionKeyDefinition},
+    options::{ItemWriteOptions, Precondition},
+};
+use futures::TryStreamExt as _;
+use serde_json::Value;
+use tokio::sync::OnceCell;
+
+use super::documents::Document;
+use crate::cosmos::{Account, Failure, is, one_line, within};
+
+/// Beside the container of polls. Partition key `/id`.
+pub const CONTAINER: &str = "devices";
+const PARTITION_KEY: &str = "/id";
+
+/// The container. Connects with the first operation.
+pub struct Store {
+    account: Arc<Account>,
+    container: OnceCell<ContainerClient>,
+}
+
+/// A document as it stands in the store.
+#[derive(Debug)]
+pub struct Stored {
+    pub document: Document,
+    /// For [`Store::write`].
+    pub etag: Option<String>,
+}
+
+/// Why the store could not be used.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error(transparent)]
+    Cosmos(#[from] Failure),
+    #[error("document {id} in container {CONTAINER} is not one of ours ({text}): delete it, or mend it")]
+    Foreign { id: String, text: String },
+}
+
+/// What became of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    Yes,
+    /// Somebody else wrote first: nothing was written.
+    Conflict,
+}
+
+/// All documents, by id.
+#[derive(Debug, Default)]
+pub struct Listing {
+    pub documents: Vec<Document>,
+    /// Ids of what is not one of ours.
+    pub foreign: Vec<String>,
+}
+
+impl Store {
+    #[must_use]
+    pub fn new(account: Arc<Account>) -> Self {
+        Self { account, container: OnceCell::new() }
+    }
+
+    /// The document with this id, if it is there.
+    ///
+    /// # Errors
+    /// The store cannot be read, or what stands there is no document of ours.
+    pub async fn read(&self, id: &str) -> Result<Option<Stored>, StoreError> {
+        within(async {
+            let response = match self.container().await?.read_item(id.to_owned(), id, None).await {
+                Ok(response) => response,
+                Err(error) if is(&error, StatusCode::NotFound) => return Ok(None),
+                Err(error) => return Err(self.account.explain(&error, CONTAINER).into()),
+            };
+            let etag = response.headers().etag().map(ToString::to_string);
+            let foreign = |error| StoreError::Foreign { id: id.to_owned(), text: one_line(&error) };
+            Ok(Some(Stored { document: response.into_model().map_err(foreign)?, etag }))
+        })
+        .await
+    }
+
+    /// Writes a document: a new one without `etag`, else in place of the one that was read.
+    ///
+    /// # Errors
+    /// The store cannot be written. It is unknown then whether it was: read again.
+    pub async fn write(&self, document: &Document, etag: Option<&str>) -> Result<Written, StoreError> {
+        within(async {
+            let (container, id) = (self.container().await?, document.id.as_str());
+            let result = match etag {
+                None => container.create_item(id.to_owned(), id, document, None).await,
+                Some(etag) => {
+                    let unchanged = ItemWriteOptions::default().with_precondition(Precondition::if_match(etag));
+                    container.replace_item(id.to_owned(), id, document, Some(unchanged)).await
+                }
+            };
+            match result {
+                Ok(_) => Ok(Written::Yes),
+                // Not found: deleted since it was read.
+                Err(error) if is(&error, StatusCode::Conflict) || is(&error, StatusCode::PreconditionFailed) => {
+                    Ok(Written::Conflict)
+                }
+                Err(error) if etag.is_some() && is(&error, StatusCode::NotFound) => Ok(Written::Conflict),
+                Err(error) => Err(self.account.explain(&error, CONTAINER).into()),
+            }
+        })
+        .await
+    }
+
+    /// Everything, page by page. `None` if there is no container yet; it is not made for this.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn list(&self) -> Result<Option<Listing>, StoreError> {
+        let explain = |error| StoreError::from(self.account.explain(&error, CONTAINER));
+        let Some(container) = within(self.account.find(CONTAINER)).await? else { return Ok(None) };
+        let query = container.query_items::<Value>("SELECT * FROM c", FeedScope::full_container(), None);
+        let mut pages = within(async { query.await.map_err(explain) }).await?.into_pages();
+        let mut listing = Listing::default();
+        while let Some(page) = within(async { pages.try_next().await.map_err(explain) }).await? {
+            for value in page.into_items() {
+                let id = value["id"].as_str().unwrap_or_default().to_owned();
+                match serde_json::from_value(value) {
+                    Ok(document) => listing.documents.push(document),
+                    Err(_) => listing.foreign.push(id),
+                }
+            }
+        }
+        listing.documents.sort_by(|one, other| one.id.cmp(&other.id));
+        listing.foreign.sort();
+        Ok(Some(listing))
+    }
+
+    async fn container(&self) -> Result<&ContainerClient, Failure> {
+        self.container.get_or_try_init(|| self.open()).await
+    }
+
+    async fn open(&self) -> Result<ContainerClient, Failure> {
+        let key = PartitionKeyDefinition::new(vec![PARTITION_KEY.into()]);
+        let container = self.account.open(ContainerProperties::new(CONTAINER, key.clone())).await?;
+        let found = container.read(None).await.and_then(|response| response.into_model());
+        let found = found.map_err(|error| self.account.explain(&error, CONTAINER))?;
+        if found.partition_key.paths() != key.paths() {
+            return Err(Failure::Other(format!(
+                "container {CONTAINER} has partition key {}, not {PARTITION_KEY}: it belongs to something else, \
+                 set M2MDocumentsDBName to another database",
+                found.partition_key.paths().join(", ")
+            )));
+        }
+        Ok(container)
+    }
+}
