@@ -167,7 +167,7 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
             Err(Malformed::ProtocolLevel) => Some(Stop::Violation("a second CONNECT".into())),
             Err(Malformed::Other(reason)) => Some(Stop::Violation(reason)),
         };
-        let stop = stop.or(talk.advance(now).err());
+        let stop = stop.or_else(|| talk.advance(now).err());
         write(&mut reader.stream, &talk.out).await?;
         talk.out.clear();
         if let Some(stop) = stop {

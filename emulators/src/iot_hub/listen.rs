@@ -60,17 +60,43 @@ impl Entrance {
             Err(_) => return tracing::warn!(%peer, "no TLS handshake within {HANDSHAKE:?}"),
         };
         let mut stream = BufReader::with_capacity(FIRST_READ, stream);
-        match timeout(FIRST_BYTE, first_byte(&mut stream)).await {
-            Ok(Ok(Some(byte))) if byte.is_ascii_alphabetic() => http::serve(self.router, stream, peer).await,
-            Ok(Ok(Some(_))) => connection::serve(&self.hub, stream, peer, Transport::Mqtt).await,
-            Ok(Ok(None)) => tracing::info!(%peer, "closed without a word"),
-            Ok(Err(error)) => tracing::info!(%peer, %error, "ended before its first byte"),
-            Err(_) => tracing::warn!(%peer, "not a byte within {FIRST_BYTE:?}"),
+        match first_byte(&mut stream).await {
+            Ok(Some(byte)) if byte.is_ascii_alphabetic() => http::serve(self.router, stream, peer).await,
+            Ok(Some(_)) => connection::serve(&self.hub, stream, peer, Transport::Mqtt).await,
+            Ok(None) => tracing::info!(%peer, "closed without a word"),
+            Err(error) => tracing::info!(%peer, %error, "ended before its first byte"),
         }
     }
 }
 
 /// The first byte, which stays to be read; nothing if the stream has ended.
 async fn first_byte(stream: &mut (impl AsyncBufReadExt + Unpin)) -> io::Result<Option<u8>> {
-    Ok(stream.fill_buf().await?.first().copied())
+    let late = |_| io::Error::new(io::ErrorKind::TimedOut, format!("not a byte within {FIRST_BYTE:?}"));
+    Ok(timeout(FIRST_BYTE, stream.fill_buf()).await.map_err(late)??.first().copied())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt, duplex},
+        time::Instant,
+    };
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_byte_is_waited_for_but_not_for_ever_and_stays() {
+        let (mut client, server) = duplex(100);
+        let mut server = BufReader::new(server);
+        let start = Instant::now();
+        assert_eq!(first_byte(&mut server).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(start.elapsed(), FIRST_BYTE);
+        client.write_all(b"GET").await.unwrap();
+        assert_eq!(first_byte(&mut server).await.unwrap(), Some(b'G'));
+        drop(client);
+        let mut all = vec![];
+        server.read_to_end(&mut all).await.unwrap();
+        assert_eq!(all, b"GET");
+        assert_eq!(first_byte(&mut server).await.unwrap(), None);
+    }
 }

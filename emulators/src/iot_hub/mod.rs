@@ -1,10 +1,11 @@
 //! A stand-in for Azure IoT Hub, as devices see it: MQTT 3.1.1 over TLS or WebSocket, and HTTPS.
 //!
 //! It has three ports, for MQTT, for HTTPS and for the Device Provisioning Service, that all serve everything: some SDKs
-//! can use one port only. Every device id is accepted, with a token signed with the one device key. Devices send
-//! telemetry, get cloud-to-device messages, read their twin and report properties. Desired properties stay empty, and
-//! direct methods do not exist: their topics can be subscribed to, and stay silent. Wills are ignored. Whatever the real
-//! hub answers by cutting the connection is answered that way here, and the log says why.
+//! can use one port only (Python's 8883 for MQTT, Python's and Node's 443 for WebSocket). Every device id is accepted,
+//! with a token signed with the one device key. Devices send telemetry, get cloud-to-device messages, read their twin and
+//! report properties. Desired properties stay empty, and direct methods do not exist: their topics can be subscribed to,
+//! and stay silent. Wills are ignored. Whatever the real hub answers by cutting the connection is answered that way here,
+//! and the log says why.
 //!
 //! The control endpoint (see [`Ready::control`]):
 //!
@@ -52,7 +53,7 @@ use tokio_rustls::TlsAcceptor;
 use self::{certificate::CaFile, control::Control, hub::Hub, listen::Entrance, received::Log};
 pub use self::{
     counts::{Counts, DeviceCounts},
-    faults::Faults,
+    faults::{Faults, HttpStatus},
     received::{Received, Transport},
 };
 use crate::door::{self, Door};

@@ -38,7 +38,7 @@ async fn a_batch_arrives_whole_and_in_order_or_not_at_all() {
         let properties = json!({"iothub-app-Site_Id": "é", "iothub-messageid": number.to_string()});
         json!({"body": body, "base64Encoded": true, "properties": properties})
     };
-    let batch = json!([message(0), message(1), {"body": "2"}]).to_string();
+    let batch = json!([message(0), message(1), {"body": "2", "base64Encoded": false}]).to_string();
     assert_eq!(answer(hub.post("d", batch).header("Content-Type", BATCH)).await.0, 204);
     let spoilt = json!([message(3), {"body": "?", "base64Encoded": true}]).to_string();
     let (status, body) = answer(hub.post("d", spoilt).header("Content-Type", BATCH)).await;

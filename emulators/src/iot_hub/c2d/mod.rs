@@ -2,6 +2,7 @@
 //!
 //! Source: <https://learn.microsoft.com/azure/iot-hub/iot-hub-devguide-messages-c2d>.
 
+mod entry;
 mod message;
 mod queue;
 
@@ -16,8 +17,9 @@ use tokio::{
 };
 
 pub use self::{
+    entry::{Delivery, Stage, Status},
     message::{MAX_MESSAGE, Message, to},
-    queue::{Delivery, Outcome, Queue, Stage, Status},
+    queue::{Outcome, Queue},
 };
 
 /// The mailboxes of all devices.

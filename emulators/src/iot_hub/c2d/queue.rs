@@ -9,17 +9,16 @@ use std::{
     time::Duration,
 };
 
-use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
+use chrono::Utc;
 use tokio::time::Instant;
 
-use super::message::Message;
+use super::{
+    entry::{Delivery, Entry, Lock, Stage, Status},
+    message::Message,
+};
 
 /// Messages that may wait for a device.
 const MAX_WAITING: usize = 50;
-
-/// Deliveries after which a message is given up.
-const MAX_DELIVERIES: u32 = 10;
 
 /// How long a delivered message is locked.
 const LOCK: Duration = Duration::from_secs(60);
@@ -29,22 +28,6 @@ const DEFAULT_TTL: Duration = Duration::from_secs(3600);
 
 /// Messages remembered after their end; the oldest are forgotten.
 const MAX_FINISHED: usize = 1000;
-
-/// Where a message has got to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Stage {
-    Enqueued,
-    Locked,
-    Completed,
-    Rejected,
-    /// Delivered too often.
-    DeadLettered,
-    /// Waited too long.
-    Expired,
-    /// The device connected with a clean session.
-    Dropped,
-}
 
 /// What the holder of a lock does with the message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,56 +45,12 @@ pub struct LockLost;
 #[derive(Debug, PartialEq, Eq)]
 pub struct Full;
 
-/// A message on its way to the device, locked.
-#[derive(Clone, Debug)]
-pub struct Delivery {
-    pub token: String,
-    pub message: Arc<Message>,
-    pub sequence: u64,
-    pub enqueued_at: DateTime<Utc>,
-    /// This one included.
-    pub delivery_count: u32,
-    /// MQTT's, the same each time; 0 if no MQTT connection holds the lock.
-    pub packet_id: u16,
-    /// Whether it was sent under this packet id before.
-    pub dup: bool,
-}
-
-/// What the control endpoint tells of a message, as JSON with camelCase names.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Status {
-    pub message_id: String,
-    pub sequence_number: u64,
-    pub state: Stage,
-    pub delivery_count: u32,
-    pub abandoned_count: u32,
-}
-
+/// The messages of one device.
 pub struct Queue {
     now: Instant,
     version: u64,
     next_sequence: u64,
     entries: VecDeque<Entry>,
-}
-
-struct Entry {
-    message: Arc<Message>,
-    sequence: u64,
-    enqueued_at: DateTime<Utc>,
-    expires: Instant,
-    stage: Stage,
-    lock: Option<Lock>,
-    packet_id: Option<u16>,
-    delivery_count: u32,
-    abandoned_count: u32,
-}
-
-struct Lock {
-    token: String,
-    until: Instant,
-    /// The number of the MQTT connection that holds it.
-    holder: Option<u64>,
 }
 
 impl Default for Queue {
@@ -132,7 +71,7 @@ impl Queue {
         self.unlock_if(|lock| lock.until <= now);
         for entry in &mut self.entries {
             if entry.stage == Stage::Enqueued && entry.expires <= now {
-                entry.stage = Stage::Expired;
+                entry.finish(Stage::Expired);
                 self.version += 1;
             }
         }
@@ -215,9 +154,7 @@ impl Queue {
 
     /// Completes the message that an MQTT connection acknowledged.
     pub fn acknowledge(&mut self, packet_id: u16, holder: u64) -> Result<(), LockLost> {
-        let held = |entry: &&Entry| {
-            entry.packet_id == Some(packet_id) && entry.lock.as_ref().is_some_and(|lock| lock.holder == Some(holder))
-        };
+        let held = |entry: &&Entry| entry.packet_id == Some(packet_id) && entry.is_held_by(holder);
         let lock = self.entries.iter().find(held).and_then(|entry| entry.lock.as_ref()).ok_or(LockLost)?;
         let token = lock.token.clone();
         self.settle(&token, Outcome::Complete)
@@ -225,7 +162,7 @@ impl Queue {
 
     /// Messages an MQTT connection has not acknowledged yet.
     pub fn in_flight(&self, holder: u64) -> usize {
-        self.entries.iter().filter(|entry| entry.lock.as_ref().is_some_and(|lock| lock.holder == Some(holder))).count()
+        self.entries.iter().filter(|entry| entry.is_held_by(holder)).count()
     }
 
     /// Gives back what an MQTT connection held when it ended.
@@ -260,14 +197,7 @@ impl Queue {
 
     /// What became of the messages, oldest first.
     pub fn statuses(&self) -> Vec<Status> {
-        let status = |entry: &Entry| Status {
-            message_id: entry.message.id().to_owned(),
-            sequence_number: entry.sequence,
-            state: entry.stage,
-            delivery_count: entry.delivery_count,
-            abandoned_count: entry.abandoned_count,
-        };
-        self.entries.iter().map(status).collect()
+        self.entries.iter().map(Entry::status).collect()
     }
 
     fn unlock_if(&mut self, condition: impl Fn(&Lock) -> bool) -> usize {
@@ -278,24 +208,6 @@ impl Queue {
             self.version += 1;
         }
         unlocked
-    }
-}
-
-impl Entry {
-    fn is_waiting(&self) -> bool {
-        matches!(self.stage, Stage::Enqueued | Stage::Locked)
-    }
-
-    fn unlock(&mut self) {
-        self.lock = None;
-        self.stage = if self.delivery_count >= MAX_DELIVERIES { Stage::DeadLettered } else { Stage::Enqueued };
-        if self.stage == Stage::DeadLettered {
-            self.packet_id = None;
-        }
-    }
-
-    fn finish(&mut self, stage: Stage) {
-        (self.lock, self.packet_id, self.stage) = (None, None, stage);
     }
 }
 

@@ -1,4 +1,4 @@
-use super::*;
+use super::{super::entry::MAX_DELIVERIES, *};
 
 fn queue_of(messages: usize) -> Queue {
     let mut queue = Queue::default();

@@ -1,4 +1,6 @@
 //! A batch of messages: a JSON array of `{"body":"…","base64Encoded":true,"properties":{…}}`. Pure.
+//!
+//! Bodies are Base64 unless `base64Encoded` is false: Microsoft's Node SDK never writes that member, and encodes.
 
 use std::collections::BTreeMap;
 
@@ -15,9 +17,7 @@ pub const CONTENT_TYPE: &str = "application/vnd.microsoft.iothub.json";
 #[serde(rename_all = "camelCase")]
 struct Item {
     body: String,
-    /// Absent: the body is text.
-    #[serde(default)]
-    base64_encoded: bool,
+    base64_encoded: Option<bool>,
     #[serde(default)]
     properties: BTreeMap<String, String>,
 }
@@ -33,7 +33,7 @@ pub fn parse(body: &[u8]) -> Result<Vec<(Properties, Vec<u8>)>, Failure> {
         return Err(Failure::bad_request("the batch is empty"));
     }
     let message = |(index, item): (usize, Item)| {
-        let body = if item.base64_encoded {
+        let body = if item.base64_encoded.unwrap_or(true) {
             let no_base64 = |_| Failure::bad_request(format!("the body of message {index} is no Base64"));
             BASE64_STANDARD.decode(&item.body).map_err(no_base64)?
         } else {
@@ -52,12 +52,12 @@ mod tests {
     fn bodies_are_base64_or_text() {
         let messages = parse(
             r#"[{"body":"/wA=","base64Encoded":true,"properties":{"iothub-app-K":"ü","iothub-messageid":"1"}},
-                {"body":"Grüße"},{"body":"eA==","base64Encoded":false}]"#
+                {"body":"eA=="},{"body":"eA==","base64Encoded":false},{"body":"Grüße","base64Encoded":false}]"#
                 .as_bytes(),
         )
         .unwrap();
         let bodies: Vec<_> = messages.iter().map(|(_, body)| body.as_slice()).collect();
-        assert_eq!(bodies, [b"\xFF\0".as_slice(), "Grüße".as_bytes(), b"eA=="]);
+        assert_eq!(bodies, [b"\xFF\0".as_slice(), b"x", b"eA==", "Grüße".as_bytes()]);
         assert_eq!((&messages[0].0.application["K"], &messages[0].0.system["$.mid"]), (&"ü".into(), &"1".into()));
     }
 
@@ -65,7 +65,8 @@ mod tests {
     fn one_bad_message_spoils_the_batch() {
         for (body, reason) in [
             (r#"[{"body":"eA==","base64Encoded":true},{"body":"?","base64Encoded":true}]"#, "message 1"),
-            (r#"[{"body":"x"},{}]"#, "missing field `body`"),
+            (r#"[{"body":"?"}]"#, "message 0"),
+            (r#"[{"body":""},{}]"#, "missing field `body`"),
             (r#"[{"body":"x","properties":{"a":1}}]"#, "expected a string"),
             (r#"{"body":"x"}"#, "no batch"),
             ("[]", "empty"),
