@@ -1,8 +1,9 @@
 //! Telemetry over HTTPS: one pool of connections for all devices, messages in batches.
 //! <https://learn.microsoft.com/rest/api/iothub/device/send-device-event>
 //!
-//! The batch form is used for single messages too: as JSON, the names and values of properties stay as they are, while in
-//! headers they lose the case of their names and everything beyond ASCII. That the system properties (message id, content
+//! The batch form is used for single messages too: headers would lose the case of the properties' names. Over HTTPS the hub
+//! takes only some characters in properties ([`PLAIN`]), so that a value with any other is percent-encoded, and arrives so:
+//! <https://learn.microsoft.com/azure/iot-hub/iot-hub-devguide-messages-construct>. That the system properties (message id, content
 //! type and encoding, creation time) stand beside the application properties, under the names of their headers, is how
 //! Microsoft's own SDK for Java sends them.
 
@@ -35,6 +36,9 @@ const BATCH_CONTENT_TYPE: &str = "application/vnd.microsoft.iothub.json";
 /// Bytes of an error's text that are read, and that are shown.
 const MAX_ERROR_BODY: usize = 16 * 1024;
 const MAX_ERROR_TEXT: usize = 300;
+/// What may stand in a property over HTTPS beside letters and digits. `%` is not among them here: a value that has one is
+/// encoded, so that decoding gives the value back, whatever it was.
+const PLAIN: &[u8] = b"!#$&'*+-.^_`|~";
 /// A hub refuses tokens when the clocks differ by more.
 const CLOCK_TOLERANCE: chrono::TimeDelta = chrono::TimeDelta::minutes(5);
 
@@ -133,9 +137,17 @@ fn event(message: &Message) -> Event<'_> {
         ("iothub-creationtimeutc", message.created_text().into()),
     ];
     let application = message.properties.iter();
-    let application = application.map(|(name, value)| (format!("iothub-app-{name}").into(), value.as_str().into()));
+    let application = application.map(|(name, value)| (format!("iothub-app-{name}").into(), plain(value)));
     let properties = system.into_iter().map(|(name, value)| (name.into(), value)).chain(application).collect();
     Event { body: BASE64_STANDARD.encode(&message.body), base64_encoded: true, properties }
+}
+
+/// The value as it may stand in a property.
+fn plain(value: &str) -> Cow<'_, str> {
+    if value.bytes().all(|byte| byte.is_ascii_alphanumeric() || PLAIN.contains(&byte)) {
+        return value.into();
+    }
+    utf8_percent_encode(value, RESERVED).into()
 }
 
 fn unreachable(error: &reqwest::Error, place: &str) -> SendError {
@@ -226,26 +238,29 @@ mod tests {
 
     fn message(id: &str, body: Vec<u8>) -> Message {
         let created = DateTime::from_timestamp_millis(1_700_000_000_120).unwrap();
-        Message {
-            id: id.into(),
-            created,
-            properties: vec![("Site_Id", "Zähler \"1\"".into())],
-            body: Bytes::from(body),
-        }
+        Message { id: id.into(), created, properties: vec![("Site_Id", "Zähler 1".into())], body: Bytes::from(body) }
     }
 
     #[test]
-    fn a_batch_holds_the_properties_as_they_are() {
+    fn a_batch_holds_what_a_message_has() {
         let (count, body) = batch(&[message("a/1", b"{}".to_vec()), message("a/2", b"[]".to_vec())], 16).unwrap();
         let body: Value = serde_json::from_slice(&body).unwrap();
         assert_eq!(count, 2);
         assert_eq!(
             body[0],
             json!({"body": "e30=", "base64Encoded": true, "properties": {
-                "iothub-app-Site_Id": "Zähler \"1\"", "iothub-messageid": "a/1", "iothub-contenttype": "application/json",
+                "iothub-app-Site_Id": "Z%C3%A4hler%201", "iothub-messageid": "a/1", "iothub-contenttype": "application/json",
                 "iothub-contentencoding": "utf-8", "iothub-creationtimeutc": "2023-11-14T22:13:20.120Z"}})
         );
         assert_eq!(body[1]["properties"]["iothub-messageid"], "a/2");
+    }
+
+    #[test]
+    fn only_what_may_not_stand_in_a_property_is_encoded() {
+        for value in ["", "Well-7", "a!#$&'*+-.^_`|~Z9"] {
+            assert_eq!(plain(value), value);
+        }
+        assert_eq!((plain("100%"), plain("a/b")), ("100%25".into(), "a%2Fb".into()));
     }
 
     #[test]

@@ -51,14 +51,14 @@ mod tests {
     #[test]
     fn bodies_are_base64_or_text() {
         let messages = parse(
-            r#"[{"body":"/wA=","base64Encoded":true,"properties":{"iothub-app-K":"ü","iothub-messageid":"1"}},
+            r#"[{"body":"/wA=","base64Encoded":true,"properties":{"iothub-app-K":"%C3%BC","iothub-messageid":"1"}},
                 {"body":"eA=="},{"body":"eA==","base64Encoded":false},{"body":"Grüße","base64Encoded":false}]"#
                 .as_bytes(),
         )
         .unwrap();
         let bodies: Vec<_> = messages.iter().map(|(_, body)| body.as_slice()).collect();
         assert_eq!(bodies, [b"\xFF\0".as_slice(), b"x", b"eA==", "Grüße".as_bytes()]);
-        assert_eq!((&messages[0].0.application["K"], &messages[0].0.system["$.mid"]), (&"ü".into(), &"1".into()));
+        assert_eq!((&messages[0].0.application["K"], &messages[0].0.system["$.mid"]), (&"%C3%BC".into(), &"1".into()));
     }
 
     #[test]

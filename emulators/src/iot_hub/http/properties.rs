@@ -20,6 +20,23 @@ pub const SYSTEM: [(&str, &str); 7] = [
     ("iothub-expiry", "$.exp"),
 ];
 
+/// What application properties may have beside letters and digits over HTTPS:
+/// <https://learn.microsoft.com/azure/iot-hub/iot-hub-devguide-messages-construct>.
+const PUNCTUATION: &[u8] = b"!#$%&'*+-.^_`|~";
+
+/// Whether name and value of an application property may go over HTTPS.
+fn check(name: &str, value: &str) -> Result<(), Failure> {
+    let allowed = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || PUNCTUATION.contains(&byte));
+    if name.is_empty() {
+        return Err(Failure::bad_request("an application property has no name"));
+    }
+    if !allowed(name) || !allowed(value) {
+        let reason = format!("the property {name:?} has a character that HTTPS does not take in properties");
+        return Err(Failure::bad_request(reason));
+    }
+    Ok(())
+}
+
 /// The properties among the headers of a request, their values read as UTF-8. Other headers are left alone.
 pub fn of_headers(headers: &HeaderMap) -> Result<Properties, Failure> {
     let mut properties = Properties::default();
@@ -34,8 +51,8 @@ pub fn of_headers(headers: &HeaderMap) -> Result<Properties, Failure> {
         };
         let value = std::str::from_utf8(value.as_bytes())
             .map_err(|_| Failure::bad_request(format!("the header {name} is not UTF-8")))?;
-        if key.is_empty() {
-            return Err(Failure::bad_request("an application property has no name"));
+        if name.starts_with(APPLICATION) {
+            check(key, value)?;
         }
         if kind.insert(key.to_owned(), value.to_owned()).is_some() {
             return Err(Failure::bad_request(format!("the header {name} comes twice")));
@@ -48,7 +65,7 @@ pub fn of_headers(headers: &HeaderMap) -> Result<Properties, Failure> {
 /// where whoever misspelt it can see it.
 ///
 /// # Errors
-/// A property without a name.
+/// An application property without a name, or with a character that it may not have.
 pub fn of_members<'a>(members: impl IntoIterator<Item = (&'a String, &'a String)>) -> Result<Properties, Failure> {
     let mut properties = Properties::default();
     for (name, value) in members {
@@ -56,9 +73,7 @@ pub fn of_members<'a>(members: impl IntoIterator<Item = (&'a String, &'a String)
             properties.system.insert(key.to_owned(), value.clone());
         } else {
             let key = name.strip_prefix(APPLICATION).unwrap_or(name);
-            if key.is_empty() {
-                return Err(Failure::bad_request("an application property has no name"));
-            }
+            check(key, value)?;
             properties.application.insert(key.to_owned(), value.clone());
         }
     }
@@ -85,12 +100,12 @@ mod tests {
     #[test]
     fn headers_become_the_properties_mqtt_would_carry() {
         let mut headers = HeaderMap::new();
-        headers.insert("iothub-app-Site_Id", HeaderValue::from_bytes("Brücke 1".as_bytes()).unwrap());
+        headers.insert("iothub-app-Site_Id", HeaderValue::from_static("Br%C3%BCcke-1"));
         headers.insert("iothub-messageid", HeaderValue::from_static("a b"));
         headers.insert("iothub-to", HeaderValue::from_static("/devices/d/messages/events"));
         headers.insert("content-type", HeaderValue::from_static("text/plain"));
         let properties = of_headers(&headers).unwrap();
-        assert_eq!(properties.application, map(&[("site_id", "Brücke 1")]));
+        assert_eq!(properties.application, map(&[("site_id", "Br%C3%BCcke-1")]));
         assert_eq!(properties.system, map(&[("$.mid", "a b")]));
     }
 
@@ -116,6 +131,10 @@ mod tests {
         let properties = of_members(&members).unwrap();
         assert_eq!(properties.application, map(&[("Site_Id", "1"), ("iothub-apK", "2")]));
         assert_eq!(properties.system, map(&[("$.ct", "text/plain")]));
-        assert!(of_members(&map(&[("iothub-app-", "x")])).is_err());
+        for (name, value) in
+            [("iothub-app-", "x"), ("iothub-app-a", "ü"), ("iothub-app-a b", "x"), ("iothub-app-a", "1 2")]
+        {
+            assert!(of_members(&map(&[(name, value)])).is_err(), "{name}: {value}");
+        }
     }
 }
