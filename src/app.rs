@@ -3,9 +3,10 @@
 use crate::{
     clock::Clock,
     config::{Config, rapidm2m::SourceConfig},
+    delivery::{Delivery, Identities},
     forward::{Forwarder, source::Source},
     functions::rapidm2m_forwarding::RapidM2mForwarding,
-    hub::Sender,
+    hub::{self, Sender},
     ledger::Ledger,
     rapidm2m::Client,
 };
@@ -26,10 +27,13 @@ impl App {
             }
             SourceConfig::Emulation => Source::Emulation(clock),
         };
+        let hub = config.hub;
+        let sender = Sender::new(hub::Options::new(hub.transport, hub.max_connections, hub.trusted_ca));
+        let identities = Identities::One(hub.device.expect("checked"));
         let forwarder = Forwarder {
             source,
             ledger: Ledger::new(config.ledger),
-            sender: Sender::new(config.hub),
+            delivery: Delivery { identities, sender },
             clock,
             channels: rapidm2m.channels,
             histdata: rapidm2m.histdata,

@@ -9,8 +9,9 @@
 //! | [`forward`] | one site's turn: poll, record, send, mark |
 //! | [`rapidm2m`] | the rapidM2M backend: requests, answers, stamps, windows |
 //! | [`ledger`] | the documents in Cosmos DB |
-//! | [`devices`] | who sends: the devices that the Device Provisioning Service made for sites |
-//! | [`hub`] | tokens, messages and the connection to IoT Hub |
+//! | [`delivery`] | from an owner's messages to the hub, as the owner's device |
+//! | [`devices`] | identities: provisioned by DPS, kept in Cosmos DB |
+//! | [`hub`] | devices, tokens, messages and the transports to IoT Hub |
 //! | [`cosmos`] | the account behind ledger and devices |
 //! | [`config`], [`app`], [`logging`], [`clock`], [`retry`] | what all of them need |
 //!
@@ -20,6 +21,7 @@ pub mod app;
 pub mod clock;
 pub mod config;
 pub mod cosmos;
+pub mod delivery;
 pub mod devices;
 pub mod forward;
 pub mod functions;

@@ -15,7 +15,7 @@ pub enum Command {
     /// Azure Cosmos DB for NoSQL, in memory
     #[command(name = "cosmos")]
     Cosmos(cosmos::Options),
-    /// Azure IoT Hub: MQTT over TLS for any device that has the printed key
+    /// Azure IoT Hub: MQTT, WebSocket and HTTPS for any device that has the printed key
     #[command(name = "iot_hub")]
     IotHub(iot_hub::Options),
     /// The Azure Functions host, running a custom handler from its app folder

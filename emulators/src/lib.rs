@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | [`rapidm2m`] | the Microtronics backend | REST API `/api/1/` over HTTP |
 //! | [`cosmos`] | Azure Cosmos DB | its REST API over HTTP, by Microsoft's in-memory engine |
-//! | [`iot_hub`] | Azure IoT Hub | MQTT 3.1.1 over TLS |
+//! | [`iot_hub`] | Azure IoT Hub | MQTT 3.1.1 over TLS and WebSocket, HTTPS |
 //! | [`functions_host`] | the Azure Functions host | the custom handler's HTTP contract |
 //!
 //! The crate shares no types with the connector: a misspelt field name must not pass because both sides misspell it.

@@ -1,73 +1,79 @@
-//! Which IoT Hub the rows go to, as which device, and how it is trusted.
+//! Which IoT Hub the rows go to, as which device, over what, and how it is trusted.
 
-use std::{fs, path::PathBuf};
+use std::{fs, num::NonZeroUsize, path::PathBuf, sync::Arc};
 
-use base64::{Engine as _, prelude::BASE64_STANDARD};
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
-use secrecy::{ExposeSecret as _, SecretBox, SecretString};
+use secrecy::{ExposeSecret as _, SecretString};
 
 use super::{Problems, Settings};
+use crate::hub::{
+    Credential, Device, Endpoint, Transport,
+    device::{check_id, decode_key},
+    sas,
+};
 
-/// The port of MQTT over TLS.
-const MQTT_PORT: u16 = 8883;
 const TRUSTED_CA: &str = "IoTHubTrustedCa";
+/// The settings that say which device everything is sent as.
+const OF_ONE_DEVICE: [&str; 4] = ["IoTHubURL", "IoTHubDeviceId", "IoTHubSharedAccessSignature", "IoTHubDeviceKey"];
 
 #[derive(Debug)]
 pub struct Config {
-    /// Host name of the hub, without port: what tokens are signed for.
-    pub host: String,
-    /// Where the connection goes: the hub, or the gateway that a connection string names.
-    pub endpoint: Endpoint,
-    /// `IoTHubDeviceId`.
-    pub device: String,
-    pub credential: Credential,
+    /// The device that everything is sent as. `None`: each site is a device of its own, provisioned by DPS.
+    pub device: Option<Arc<Device>>,
+    /// `IoTHubTransport` (`mqtt`).
+    pub transport: Transport,
+    /// `IoTHubMaxConnections`: MQTT connections open at a time (1000).
+    pub max_connections: NonZeroUsize,
     /// `IoTHubTrustedCa`: certificates from a PEM file, trusted in addition to the platform's.
     pub trusted_ca: Vec<CertificateDer<'static>>,
 }
 
-/// Host and port of a TLS listener.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoint {
-    pub host: String,
-    pub port: u16,
-}
-
-/// What proves that we are the device.
-#[derive(Debug)]
-pub enum Credential {
-    /// `IoTHubSharedAccessSignature`: a ready token, used as it is until it expires.
-    Token(SecretString),
-    /// `IoTHubDeviceKey`, decoded: tokens are made from it.
-    Key(SecretBox<Vec<u8>>),
-}
-
 impl Config {
-    pub(super) fn read(settings: &Settings, problems: &mut Problems) -> Option<Self> {
-        transport(settings, problems);
+    /// `has_dps`: whether devices can be provisioned.
+    pub(super) fn read(settings: &Settings, has_dps: bool, problems: &mut Problems) -> Option<Self> {
+        let transport = transport(settings, problems);
+        let max_connections = settings.number("IoTHubMaxConnections", 1_000, 1..=100_000, problems);
+        let max_connections = usize::try_from(max_connections).ok().and_then(NonZeroUsize::new);
         let trusted_ca = trusted_ca(settings, problems);
-        let identity = if settings.has("IoTHubConnection") {
-            connection_string(settings, problems)
+        let device = if settings.has("IoTHubConnection") {
+            Some(connection_string(settings, problems)?)
+        } else if has_dps && !settings.has("IoTHubDeviceId") {
+            for name in OF_ONE_DEVICE.into_iter().filter(|name| settings.has(name)) {
+                problems.add(
+                    name,
+                    "is set beside DPSIDScope, which gives each site a hub and a key of its own: remove it, or set \
+                     IoTHubDeviceId to send everything as one device",
+                );
+            }
+            None
         } else {
-            separate_settings(settings, problems)
+            Some(separate_settings(settings, problems)?)
         };
-        let (host, endpoint, device, credential) = identity?;
-        Some(Self { host, endpoint, device, credential, trusted_ca: trusted_ca? })
+        Some(Self {
+            device: device.map(Arc::new),
+            transport: transport?,
+            max_connections: max_connections?,
+            trusted_ca: trusted_ca?,
+        })
     }
 }
 
-type Identity = (String, Endpoint, String, Credential);
-
-fn transport(settings: &Settings, problems: &mut Problems) {
+fn transport(settings: &Settings, problems: &mut Problems) -> Option<Transport> {
     match settings.get("IoTHubTransport", problems) {
-        None | Some("mqtt") => {}
-        Some(other) => problems.add("IoTHubTransport", format!("is {other:?}: this version knows mqtt")),
+        None | Some("mqtt") => Some(Transport::Mqtt),
+        Some("mqtt-ws") => Some(Transport::MqttWs),
+        Some("https") => Some(Transport::Https),
+        Some(other) => {
+            problems.add("IoTHubTransport", format!("is {other:?}: write mqtt, mqtt-ws or https"));
+            None
+        }
     }
 }
 
 /// `IoTHubConnection`: `HostName=…;DeviceId=…;SharedAccessKey=…[;GatewayHostName=…]`, or with `SharedAccessSignature=…`.
-fn connection_string(settings: &Settings, problems: &mut Problems) -> Option<Identity> {
+fn connection_string(settings: &Settings, problems: &mut Problems) -> Option<Device> {
     let name = "IoTHubConnection";
-    for other in ["IoTHubURL", "IoTHubDeviceId", "IoTHubSharedAccessSignature", "IoTHubDeviceKey"] {
+    for other in OF_ONE_DEVICE {
         if settings.has(other) {
             problems.add(other, "is set beside IoTHubConnection, which says it all: remove one of them");
         }
@@ -93,40 +99,48 @@ fn connection_string(settings: &Settings, problems: &mut Problems) -> Option<Ide
             _ => {}
         }
     }
-    if let Some(Err(why)) = device.map(check_device_id) {
+    if let Some(Err(why)) = device.map(check_id) {
         problems.add(name, format!("names a DeviceId that {why}"));
     }
     let (Some(host), Some(device)) = (host, device) else {
         problems.add(name, "names no HostName or no DeviceId: copy the device's primary connection string");
         return None;
     };
+    let at_host = Endpoint::parse_full(host).map_err(|why| problems.add(name, format!("names a HostName that {why}")));
+    let at_gateway = gateway.map(|gateway| {
+        Endpoint::parse(gateway).map_err(|why| problems.add(name, format!("names a GatewayHostName that {why}")))
+    });
     let credential = match (token, key) {
-        (Some(token), _) => Some(Credential::Token(SecretString::from(token))),
+        (Some(token), _) => {
+            ready_token(name, &SecretString::from(token), at_host.as_ref().ok(), Some(device), problems)
+        }
         (None, Some(key)) => device_key(name, key, problems),
         (None, None) => {
             problems.add(name, "has neither SharedAccessKey nor SharedAccessSignature");
             None
         }
     };
-    let at_host = endpoint(host).map_err(|why| problems.add(name, format!("names a HostName that {why}")));
-    let at_gateway = gateway.map(|gateway| {
-        endpoint(gateway).map_err(|why| problems.add(name, format!("names a GatewayHostName that {why}")))
-    });
     let at_host = at_host.ok()?;
     let at_gateway = at_gateway.transpose().ok()?;
-    Some((at_host.host.clone(), at_gateway.unwrap_or(at_host), device.to_owned(), credential?))
+    Some(Device {
+        hub_host: at_host.host.clone(),
+        endpoint: at_gateway.unwrap_or(at_host),
+        id: device.to_owned(),
+        credential: credential?,
+    })
 }
 
-fn separate_settings(settings: &Settings, problems: &mut Problems) -> Option<Identity> {
+fn separate_settings(settings: &Settings, problems: &mut Problems) -> Option<Device> {
     let url = settings
         .required(
             "IoTHubURL",
-            "host name of the hub, such as myhub.azure-devices.net (or set IoTHubConnection)",
+            "host name of the hub, such as myhub.azure-devices.net (or set IoTHubConnection, or DPSIDScope and \
+             DPSEnrollmentGroupSymmetricKey)",
             problems,
         )
-        .and_then(|text| endpoint(text).map_err(|why| problems.add("IoTHubURL", why)).ok());
+        .and_then(|text| Endpoint::parse_full(text).map_err(|why| problems.add("IoTHubURL", why)).ok());
     let device = settings.required("IoTHubDeviceId", "id of the device that sends (or set IoTHubConnection)", problems);
-    if let Some(Err(why)) = device.map(check_device_id) {
+    if let Some(Err(why)) = device.map(check_id) {
         problems.add("IoTHubDeviceId", why);
     }
     let token = settings.secret("IoTHubSharedAccessSignature", problems);
@@ -136,13 +150,7 @@ fn separate_settings(settings: &Settings, problems: &mut Problems) -> Option<Ide
             problems.add("IoTHubDeviceKey", "is set beside IoTHubSharedAccessSignature: remove one of them");
             None
         }
-        (Some(token), None) if token.expose_secret().starts_with("SharedAccessSignature ") => {
-            Some(Credential::Token(token))
-        }
-        (Some(_), None) => {
-            problems.add("IoTHubSharedAccessSignature", "is not a token: it begins with \"SharedAccessSignature sr=\"");
-            None
-        }
+        (Some(token), None) => ready_token("IoTHubSharedAccessSignature", &token, url.as_ref(), device, problems),
         (None, Some(key)) => device_key("IoTHubDeviceKey", key, problems),
         (None, None) => {
             if !settings.has("IoTHubSharedAccessSignature") && !settings.has("IoTHubDeviceKey") {
@@ -153,45 +161,47 @@ fn separate_settings(settings: &Settings, problems: &mut Problems) -> Option<Ide
         }
     };
     let url = url?;
-    Some((url.host.clone(), url, device?.to_owned(), credential?))
+    Some(Device { hub_host: url.host.clone(), endpoint: url, id: device?.to_owned(), credential: credential? })
 }
 
 fn device_key(name: &'static str, text: &str, problems: &mut Problems) -> Option<Credential> {
-    match BASE64_STANDARD.decode(text) {
-        Ok(key) if !key.is_empty() => Some(Credential::Key(SecretBox::new(Box::new(key)))),
-        _ => {
+    match decode_key(text) {
+        Ok(key) => Some(Credential::Key(key)),
+        Err(()) => {
             problems.add(name, "holds a device key that is not Base64: copy it again from the device's page");
             None
         }
     }
 }
 
-/// `host` or `host:port`; people also paste it with a scheme and a final slash.
-fn endpoint(text: &str) -> Result<Endpoint, String> {
-    let help = "write the host name alone, such as myhub.azure-devices.net";
-    let bare = ["https://", "mqtts://"].iter().find_map(|scheme| text.strip_prefix(scheme)).unwrap_or(text);
-    let bare = bare.strip_suffix('/').unwrap_or(bare);
-    let (host, port) = match bare.rsplit_once(':') {
-        Some((host, port)) => {
-            (host, port.parse().map_err(|_| format!("has a port that is not a number from 1 to 65535: {help}"))?)
-        }
-        None => (bare, MQTT_PORT),
+/// A token must be for this device, or for something that contains it: `{host}`, `{host}/devices`.
+fn ready_token(
+    name: &'static str,
+    token: &SecretString,
+    hub: Option<&Endpoint>,
+    device: Option<&str>,
+    problems: &mut Problems,
+) -> Option<Credential> {
+    let Some(resource) = sas::resource(token.expose_secret()) else {
+        problems.add(name, "is not a token: it begins with \"SharedAccessSignature sr=\"");
+        return None;
     };
-    let valid = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '-' | '_');
-    if host.is_empty() || !host.chars().all(valid) || port == 0 {
-        return Err(format!("is not a host name: {help}"));
+    if sas::expiry(token.expose_secret()).is_none() {
+        problems.add(name, "is a token that does not say when it ends (se=): make a new one");
+        return None;
     }
-    Ok(Endpoint { host: host.to_owned(), port })
-}
-
-/// <https://learn.microsoft.com/azure/iot-hub/iot-hub-devguide-identity-registry>; `+` and `#` cannot be used over MQTT.
-fn check_device_id(id: &str) -> Result<(), String> {
-    let valid = |letter: char| letter.is_ascii_alphanumeric() || "-.%_*?!(),:=@$'".contains(letter);
-    if id.is_empty() || id.len() > 128 || !id.chars().all(valid) {
-        // The value is not repeated: people paste connection strings here.
-        return Err("is no device id: at most 128 of A-Z a-z 0-9 - . % _ * ? ! ( ) , : = @ $ '".into());
+    let (hub, device) = (hub?, device?);
+    let (host, path) = resource.split_once('/').unwrap_or((&resource, ""));
+    let host = host.split_once(':').map_or(host, |(host, _)| host);
+    if !host.eq_ignore_ascii_case(&hub.host) {
+        problems.add(name, format!("is a token for hub {host:?}, not for {:?}: make one for this hub", hub.host));
+        return None;
     }
-    Ok(())
+    if !matches!(path, "" | "devices") && path.strip_prefix("devices/") != Some(device) {
+        problems.add(name, format!("is a token for {path:?}, not for device {device:?}: make one for this device"));
+        return None;
+    }
+    Some(Credential::Token(token.clone()))
 }
 
 fn trusted_ca(settings: &Settings, problems: &mut Problems) -> Option<Vec<CertificateDer<'static>>> {
@@ -219,45 +229,66 @@ mod tests {
 
     fn read(pairs: &[(&str, &str)]) -> (Option<Config>, String) {
         let mut problems = Problems::default();
-        let config = Config::read(&pairs.iter().copied().collect(), &mut problems);
+        let settings: Settings = pairs.iter().copied().collect();
+        let config = Config::read(&settings, settings.has("DPSIDScope"), &mut problems);
         (config, problems.to_string())
-    }
-
-    #[test]
-    fn host_names_come_in_many_spellings() {
-        let plain = Endpoint { host: "h.azure-devices.net".into(), port: 8883 };
-        assert_eq!(endpoint("h.azure-devices.net").unwrap(), plain);
-        assert_eq!(endpoint("https://h.azure-devices.net/").unwrap(), plain);
-        assert_eq!(endpoint("127.0.0.1:4711").unwrap(), Endpoint { host: "127.0.0.1".into(), port: 4711 });
-        for bad in ["", "a b", "host/path", "host:0", "host:99999", "h?x"] {
-            assert!(endpoint(bad).is_err(), "{bad:?}");
-        }
     }
 
     #[test]
     fn a_connection_string_says_it_all() {
         let text = "HostName=h.azure-devices.net;DeviceId=logger-1;SharedAccessKey=c2VjcmV0;GatewayHostName=gw:1234";
-        let config = read(&[("IoTHubConnection", text)]).0.unwrap();
-        assert_eq!((config.host.as_str(), config.device.as_str()), ("h.azure-devices.net", "logger-1"));
-        assert_eq!(config.endpoint, Endpoint { host: "gw".into(), port: 1234 });
-        let Credential::Key(key) = &config.credential else { panic!("a key") };
+        let device = read(&[("IoTHubConnection", text)]).0.unwrap().device.unwrap();
+        assert_eq!((device.hub_host.as_str(), device.id.as_str()), ("h.azure-devices.net", "logger-1"));
+        assert_eq!(device.endpoint, Endpoint { host: "gw".into(), port: Some(1234) });
+        let Credential::Key(key) = &device.credential else { panic!("a key") };
         assert_eq!(key.expose_secret(), b"secret");
-        assert!(!format!("{config:?}").contains("115, 101"), "the key must not print");
+        assert!(!format!("{device:?}").contains("115, 101"), "the key must not print");
+    }
+
+    #[test]
+    fn tokens_for_the_hub_or_the_device_are_taken() {
+        for resource in ["H.net", "h.net%2Fdevices", "h.net%2Fdevices%2Fd"] {
+            let token = format!("SharedAccessSignature sr={resource}&sig=x&se=1");
+            let (config, text) =
+                read(&[("IoTHubURL", "h.net"), ("IoTHubDeviceId", "d"), ("IoTHubSharedAccessSignature", &token)]);
+            assert!(matches!(config.unwrap().device.unwrap().credential, Credential::Token(_)), "{text}");
+        }
+    }
+
+    #[test]
+    fn with_dps_and_no_device_id_each_site_is_a_device() {
+        let config = read(&[("DPSIDScope", "0ne1"), ("IoTHubTransport", "https")]).0.unwrap();
+        assert!(config.device.is_none());
+        assert_eq!((config.transport, config.max_connections.get()), (Transport::Https, 1_000));
+        let one =
+            [("DPSIDScope", "0ne1"), ("IoTHubURL", "h.net"), ("IoTHubDeviceId", "d"), ("IoTHubDeviceKey", "c2VjcmV0")];
+        assert_eq!(read(&one).0.unwrap().device.unwrap().id, "d");
     }
 
     #[test]
     fn faults_are_named_without_secrets() {
-        let cases: [(&[(&str, &str)], &str); 7] = [
-            (&[("IoTHubConnection", "HostName=h;SharedAccessKey=c2VjcmV0")], "no DeviceId"),
-            (&[("IoTHubConnection", "HostName=h;DeviceId=d;SharedAccessKeyName=owner;SharedAccessKey=x")], "hub's own"),
-            (&[("IoTHubURL", "h"), ("IoTHubDeviceId", "d")], "IoTHubDeviceKey is not set"),
-            (&[("IoTHubURL", "h"), ("IoTHubDeviceId", "d"), ("IoTHubDeviceKey", "hunter2!")], "not Base64"),
+        let token = |value| [("IoTHubURL", "h.net"), ("IoTHubDeviceId", "d"), ("IoTHubSharedAccessSignature", value)];
+        let cases: [(&[(&str, &str)], &str); 14] = [
+            (&[("IoTHubConnection", "HostName=h.net;SharedAccessKey=c2VjcmV0")], "no DeviceId"),
             (
-                &[("IoTHubURL", "h"), ("IoTHubDeviceId", "a+b"), ("IoTHubDeviceKey", "c2VjcmV0")],
+                &[("IoTHubConnection", "HostName=h.net;DeviceId=d;SharedAccessKeyName=owner;SharedAccessKey=x")],
+                "hub's own",
+            ),
+            (&[("IoTHubConnection", "HostName=h;DeviceId=d;SharedAccessKey=c2VjcmV0")], "h.azure-devices.net"),
+            (&[("IoTHubURL", "h.net"), ("IoTHubDeviceId", "d")], "IoTHubDeviceKey is not set"),
+            (&[("IoTHubURL", "h"), ("IoTHubDeviceId", "d")], "IoTHubURL is \"h\", a name without dots"),
+            (&[("IoTHubURL", "h.net"), ("IoTHubDeviceId", "d"), ("IoTHubDeviceKey", "hunter2!")], "not Base64"),
+            (
+                &[("IoTHubURL", "h.net"), ("IoTHubDeviceId", "a+b"), ("IoTHubDeviceKey", "c2VjcmV0")],
                 "IoTHubDeviceId is no device id",
             ),
-            (&[("IoTHubURL", "h"), ("IoTHubDeviceId", "d"), ("IoTHubSharedAccessSignature", "hunter2")], "not a token"),
-            (&[("IoTHubTransport", "carrier-pigeon")], "this version knows mqtt"),
+            (&token("hunter2"), "not a token"),
+            (&token("SharedAccessSignature sr=h.net%2Fdevices%2Fd&sig=hunter2"), "does not say when it ends"),
+            (&token("SharedAccessSignature sr=h.net%2Fdevices%2Fe&sig=hunter2&se=1"), "not for device \"d\""),
+            (&token("SharedAccessSignature sr=other.net%2Fdevices%2Fd&sig=hunter2&se=1"), "for hub \"other.net\""),
+            (&[("IoTHubTransport", "carrier-pigeon")], "write mqtt, mqtt-ws or https"),
+            (&[("IoTHubMaxConnections", "0")], "IoTHubMaxConnections"),
+            (&[("DPSIDScope", "0ne1"), ("IoTHubURL", "h.net")], "IoTHubURL is set beside DPSIDScope"),
         ];
         for (pairs, expected) in cases {
             let (_, text) = read(pairs);

@@ -45,7 +45,7 @@ impl Config {
         }
         let rapidm2m = rapidm2m::Config::read(settings, &mut problems);
         let ledger = ledger::Config::read(settings, &mut problems);
-        let hub = hub::Config::read(settings, &mut problems);
+        let hub = hub::Config::read(settings, false, &mut problems);
         match (rapidm2m, ledger, hub) {
             (Some(rapidm2m), Some(ledger), Some(hub)) if problems.is_empty() => Ok(Self { rapidm2m, ledger, hub }),
             _ => Err(problems),

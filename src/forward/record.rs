@@ -5,6 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::{
+    devices::Owner,
     hub::{Message, message},
     ledger::{BadRows, Cursor, Fault, MAX_BATCH_BYTES, Outcome, Poll, PollKind, PollResult, Request, SiteKey},
     rapidm2m::{FetchError, client::RowsQuery, wire::Flaws},
@@ -211,11 +212,17 @@ pub fn properties(key: &SiteKey) -> Vec<(&'static str, String)> {
     vec![("Customer_Id", key.customer.clone()), ("Site_Id", key.site.clone())]
 }
 
+/// Who a site's messages are of.
+#[must_use]
+pub fn owner(key: &SiteKey) -> Owner {
+    Owner { system: "rapidM2M", group: key.customer.clone(), name: key.site.clone() }
+}
+
 /// The largest body that leaves room for the properties of the site's messages.
 #[must_use]
 pub fn max_body(key: &SiteKey) -> usize {
     let message_id = "0".repeat(32);
-    message::MAX_SIZE.saturating_sub(message::envelope_size(&message_id, &properties(key)))
+    message::MAX_PORTABLE_SIZE.saturating_sub(message::envelope_size(&message_id, &properties(key)))
 }
 
 /// What rows could not be used, for the record.
@@ -276,7 +283,7 @@ mod tests {
 
     #[test]
     fn a_message_over_the_hubs_limit_is_rejected_when_it_is_recorded() {
-        let limit = max_body(&asked().key) + "0".repeat(32).len() - "id".len();
+        let limit = message::MAX_SIZE - message::envelope_size("id", &properties(&asked().key));
         let fits = message_poll(&asked(), 0, part("x".repeat(limit)), None);
         assert_eq!(fits.outcome, Outcome::Pending);
         assert_eq!(message(&fits).unwrap().size(), message::MAX_SIZE);

@@ -23,6 +23,8 @@ const LISTING: f64 = 0.25;
 const RESENDING: f64 = 0.4;
 const ASKING: f64 = 0.8;
 const SENDING: f64 = 0.9;
+/// Sites that wait for the registration of their devices at once.
+const PROVISIONING_CONCURRENCY: usize = 64;
 /// How many different failures are logged, and how many of the sites that each hit are named; all are in the ledger.
 const LOGGED_FAILURES: usize = 20;
 const LOGGED_SITES: usize = 5;
@@ -72,6 +74,8 @@ pub struct Summary {
     pub waiting: usize,
     /// Sites that have more to ask for than fitted into the time.
     pub behind: usize,
+    /// Sites whose devices are still being registered.
+    pub provisioning: usize,
     /// Sites that another poller served.
     pub lost_races: usize,
     /// Site and failure.
@@ -95,12 +99,14 @@ impl RapidM2mForwarding {
     pub async fn invoke(&self) -> Summary {
         let started = Instant::now();
         let limits = Limits {
+            // Every site is polled and recorded before anybody waits for a registration.
+            provision_until: started,
             ask_until: started + self.timeout.mul_f64(ASKING),
             resend_until: started + self.timeout.mul_f64(RESENDING),
             send_until: started + self.timeout.mul_f64(SENDING),
         };
         let deadline = started + self.timeout;
-        self.forwarder.sender.try_again().await;
+        self.forwarder.delivery.try_again();
 
         let mut summary = Summary::default();
         let sites = self.sites(&mut summary).await;
@@ -115,8 +121,10 @@ impl RapidM2mForwarding {
             (site, report)
         });
         let mut turns = turns.buffer_unordered(self.concurrency);
+        let mut provisioning = Vec::new();
         while let Some((site, report)) = turns.next().await {
             match report {
+                Ok(report) if report.is_provisioning => provisioning.push((site, report)),
                 Ok(report) => summary.add(site, report),
                 Err(what) => {
                     let text = format!(
@@ -128,17 +136,48 @@ impl RapidM2mForwarding {
             }
         }
         drop(turns);
+        self.send_when_provisioned(provisioning, limits, deadline, &mut summary).await;
         summary.failures.sort_by(|(a, _), (b, _)| a.cmp(b));
         summary.took = started.elapsed();
         summary.log();
         summary
     }
 
+    /// A second turn for sites whose devices were not registered yet when they were polled.
+    async fn send_when_provisioned(
+        &self,
+        sites: Vec<(String, Report)>,
+        limits: Limits,
+        deadline: Instant,
+        summary: &mut Summary,
+    ) {
+        let limits = Limits { resend_until: limits.send_until, provision_until: limits.send_until, ..limits };
+        let turns = futures::stream::iter(sites).map(|(site, mut report)| async move {
+            let memory = self.memory().sites.entry(site.clone()).or_default().memory.clone();
+            let turn = async {
+                let mut memory = memory.lock().await;
+                self.forwarder.send_site(&self.key(&site), &mut memory, limits).await
+            };
+            // Cut off: what was polled and recorded is still so.
+            if let Ok(sent) = tokio::time::timeout_at(deadline, turn).await {
+                report.add_sent(sent);
+            }
+            (site, report)
+        });
+        let mut turns = turns.buffer_unordered(PROVISIONING_CONCURRENCY);
+        while let Some((site, report)) = turns.next().await {
+            summary.add(site, report);
+        }
+    }
+
+    fn key(&self, site: &str) -> SiteKey {
+        SiteKey { customer: self.customer.clone(), site: site.to_owned() }
+    }
+
     async fn turn(&self, site: &str, memory: &tokio::sync::Mutex<SiteMemory>, limits: Limits) -> Report {
         // An overlapping invocation may be at the same site: it finishes first.
         let mut memory = memory.lock().await;
-        let key = SiteKey { customer: self.customer.clone(), site: site.to_owned() };
-        let report = self.forwarder.poll_site(&key, &mut memory, limits).await;
+        let report = self.forwarder.poll_site(&self.key(site), &mut memory, limits).await;
         self.had_its_turn(site);
         report
     }
@@ -150,7 +189,7 @@ impl RapidM2mForwarding {
         }
         let started = Instant::now();
         let limit = self.timeout.mul_f64(LISTING);
-        let key = SiteKey { customer: self.customer.clone(), site: ALL_SITES.into() };
+        let key = self.key(ALL_SITES);
         match self.forwarder.source.sites(&self.customer, limit).await {
             Ok(sites) => {
                 self.forget_all_but(&sites);
@@ -217,6 +256,7 @@ impl Summary {
         self.bad_rows += report.bad_rows;
         self.waiting += report.waiting;
         self.behind += usize::from(report.is_behind);
+        self.provisioning += usize::from(report.is_provisioning);
         self.lost_races += usize::from(report.lost_race);
         self.failures.extend(report.failures.into_iter().map(|failure| (site.clone(), failure)));
     }
@@ -277,6 +317,7 @@ impl fmt::Display for Summary {
         )?;
         for (count, what) in [
             (self.behind, "behind"),
+            (self.provisioning, "waiting for their device's registration"),
             (self.lost_races, "served by another poller"),
             (self.messages_rejected, "messages rejected"),
             (self.bad_rows, "unusable rows"),

@@ -64,6 +64,12 @@ impl Device {
             }
         }
     }
+
+    /// Whether a new token can be made when one ends.
+    #[must_use]
+    pub fn can_renew(&self) -> bool {
+        matches!(self.credential, Credential::Key(_))
+    }
 }
 
 impl Endpoint {

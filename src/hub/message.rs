@@ -12,9 +12,15 @@ use super::sas::RESERVED;
 /// Body, system property values and application properties together.
 /// <https://learn.microsoft.com/azure/iot-hub/iot-hub-devguide-quotas-throttling>
 pub const MAX_SIZE: usize = 256 * 1024;
+/// The body of an HTTPS request with a batch of messages, each in Base64: one byte less than 255 KiB, as Microsoft's SDKs
+/// keep it.
+pub const MAX_BATCH_SIZE: usize = 255 * 1024 - 1;
+/// A message of at most this size can leave over every transport, whatever the one was that it was recorded for: in
+/// Base64, with room for the JSON around it, it is one batch.
+pub const MAX_PORTABLE_SIZE: usize = 186 * 1024;
 
-const CONTENT_TYPE: &str = "application/json";
-const CONTENT_ENCODING: &str = "utf-8";
+pub(super) const CONTENT_TYPE: &str = "application/json";
+pub(super) const CONTENT_ENCODING: &str = "utf-8";
 
 /// A JSON message from a device. Sent again it is the same, byte for byte, so that a consumer can drop it by its id.
 #[derive(Clone, Debug)]
@@ -36,10 +42,14 @@ impl Message {
         self.body.len() + envelope_size(&self.id, &self.properties)
     }
 
+    pub(super) fn created_text(&self) -> String {
+        self.created.to_rfc3339_opts(SecondsFormat::Millis, true)
+    }
+
     /// The telemetry topic with its property bag. Content type and encoding are what lets the hub route on the body.
     #[must_use]
     pub fn topic(&self, device: &str) -> String {
-        let created = self.created.to_rfc3339_opts(SecondsFormat::Millis, true);
+        let created = self.created_text();
         let mut topic = format!("devices/{device}/messages/events/");
         let system =
             [("$.mid", self.id.as_str()), ("$.ctime", &created), ("$.ct", CONTENT_TYPE), ("$.ce", CONTENT_ENCODING)];

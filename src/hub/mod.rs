@@ -1,13 +1,18 @@
-//! Azure IoT Hub, as a device meets it: tokens, messages, and a sender that says when each message is acknowledged.
+//! Azure IoT Hub, as a device meets it: identities, tokens, messages, and a sender that says when each is acknowledged.
 
 pub mod device;
+mod error;
+mod failures;
+mod https;
+mod links;
 pub mod message;
-pub mod mqtt;
+mod mqtt;
 pub mod sas;
 mod sender;
 mod tls;
 
 pub use device::{Credential, Device, Endpoint};
+pub use error::SendError;
 pub use message::Message;
-pub use sender::{SendError, Sender};
+pub use sender::{Options, Sender, Transport};
 pub(crate) use tls::client_config;

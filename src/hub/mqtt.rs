@@ -15,13 +15,15 @@ use rumqttc::{
 };
 use rustls::ClientConfig;
 use secrecy::{ExposeSecret as _, SecretString};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    time::Instant,
+};
 
 use super::{
-    SendError,
+    Device, Endpoint, SendError,
     message::{MAX_SIZE, Message},
 };
-use crate::config::hub::Endpoint;
 
 /// The user name asks for this version of the device API.
 pub const API_VERSION: &str = "2021-04-12";
@@ -34,12 +36,28 @@ const IN_FLIGHT: u16 = 100;
 /// Room for the topic: the property bag of a legal message, percent-encoded.
 const TOPIC_ROOM: usize = 16 * 1024;
 
+/// What MQTT is carried by, over TLS in either case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Over {
+    Tcp,
+    /// For networks that let nothing but HTTPS out.
+    WebSocket,
+}
+
+impl Over {
+    fn port(self) -> u16 {
+        match self {
+            Self::Tcp => 8883,
+            Self::WebSocket => 443,
+        }
+    }
+}
+
 /// What a connection is made with.
 pub struct Login<'a> {
-    pub hub_host: &'a str,
-    pub endpoint: &'a Endpoint,
-    pub device: &'a str,
+    pub device: &'a Device,
     pub token: &'a SecretString,
+    pub over: Over,
     pub tls: Arc<ClientConfig>,
 }
 
@@ -47,6 +65,7 @@ pub struct Login<'a> {
 pub struct Connection {
     client: AsyncClient,
     device: String,
+    opened: Instant,
     in_flight: Arc<Semaphore>,
     ended: watch::Receiver<Option<SendError>>,
     acknowledged: Arc<AtomicU64>,
@@ -66,27 +85,32 @@ impl Connection {
     /// # Errors
     /// Why there is no connection, in words for the user.
     pub async fn open(login: Login<'_>) -> Result<Self, SendError> {
-        let (client, mut events) = AsyncClient::builder(options(&login)).capacity(usize::from(IN_FLIGHT)).build();
+        let opened = Instant::now();
+        let port = login.device.endpoint.port.unwrap_or(login.over.port());
+        let place = Endpoint { port: Some(port), ..login.device.endpoint.clone() };
+        let (client, mut events) =
+            AsyncClient::builder(options(&login, &place)?).capacity(usize::from(IN_FLIGHT)).build();
         let mut network = NetworkOptions::new();
         network.set_tcp_nodelay(true);
         network.set_connection_timeout(TIMEOUT.as_secs());
         events.set_network_options(network);
 
         let connected = tokio::time::timeout(TIMEOUT, await_connack(&mut events)).await;
-        let place = format!("{}:{}", login.endpoint.host, login.endpoint.port);
         match connected {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => return Err(explain_connect(&error, &place, login.device)),
+            Ok(Err(error)) => return Err(explain_connect(&error, &place.to_string(), &login.device.id)),
             Err(_) => {
                 return Err(SendError::Unreachable(format!("{place} did not answer within {} s", TIMEOUT.as_secs())));
             }
         }
         let (ended_here, ended) = watch::channel(None);
         let acknowledged = Arc::new(AtomicU64::new(0));
-        let driver = tokio::spawn(drive(events, ended_here, acknowledged.clone()));
+        let device = login.device.id.clone();
+        let driver = tokio::spawn(drive(events, ended_here, acknowledged.clone(), device.clone()));
         Ok(Self {
             client,
-            device: login.device.to_owned(),
+            device,
+            opened,
             in_flight: Arc::new(Semaphore::new(usize::from(IN_FLIGHT))),
             ended,
             acknowledged,
@@ -99,23 +123,33 @@ impl Connection {
         self.ended.borrow().clone()
     }
 
+    /// When it was begun.
+    pub fn opened(&self) -> Instant {
+        self.opened
+    }
+
     /// How many messages the hub has acknowledged on this connection.
     pub fn acknowledged(&self) -> u64 {
         self.acknowledged.load(Ordering::Relaxed)
     }
 
-    /// Hands a message to the connection. Messages leave in the order of these calls.
+    /// Hands a message to the connection. Messages leave in the order of these calls. `None` if too many are on their way and
+    /// the caller does not want to wait: whoever waits here while others wait for what it holds back would wait for ever.
     ///
     /// # Errors
     /// The connection is over.
-    pub async fn publish(&self, message: &Message) -> Result<Pending, SendError> {
-        let slot = Arc::clone(&self.in_flight).acquire_owned().await.map_err(|_| SendError::Cut)?;
+    pub async fn publish(&self, message: &Message, waits: bool) -> Result<Option<Pending>, SendError> {
+        let slot = match Arc::clone(&self.in_flight).try_acquire_owned() {
+            Ok(slot) => slot,
+            Err(_) if !waits => return Ok(None),
+            Err(_) => Arc::clone(&self.in_flight).acquire_owned().await.map_err(|_| SendError::Cut)?,
+        };
         let published = self
             .client
             .publish_tracked(message.topic(&self.device), message.body.clone(), PublishOptions::at_least_once())
             .await;
         match published {
-            Ok(notice) => Ok(Pending { notice, ended: self.ended.clone(), _slot: slot }),
+            Ok(notice) => Ok(Some(Pending { notice, ended: self.ended.clone(), _slot: slot })),
             Err(_) => Err(self.end().unwrap_or(SendError::Cut)),
         }
     }
@@ -149,21 +183,32 @@ impl Pending {
     }
 }
 
-fn options(login: &Login<'_>) -> MqttOptions {
-    let endpoint = Broker::tcp(login.endpoint.host.clone(), login.endpoint.port);
-    let mut options = MqttOptions::new(login.device, endpoint);
+fn options(login: &Login<'_>, place: &Endpoint) -> Result<MqttOptions, SendError> {
+    let (device, port) = (login.device, place.port.unwrap_or(login.over.port()));
+    let tls = TlsConfiguration::Rustls(login.tls.clone());
+    let mut options = match login.over {
+        Over::Tcp => {
+            let mut options = MqttOptions::new(&device.id, Broker::tcp(place.host.clone(), port));
+            options.set_transport(Transport::Tls(tls));
+            options
+        }
+        Over::WebSocket => {
+            let url = format!("wss://{}:{port}/$iothub/websocket?iothub-no-client-cert=true", place.host);
+            MqttOptions::websocket_with_tls_config(&device.id, url, tls)
+                .map_err(|error| SendError::Unreachable(format!("{place}: {error}")))?
+        }
+    };
     options
         .set_credentials(
-            format!("{}/{}/?api-version={API_VERSION}", login.hub_host, login.device),
+            format!("{}/{}/?api-version={API_VERSION}", device.hub_host, device.id),
             login.token.expose_secret().to_owned(),
         )
-        .set_transport(Transport::Tls(TlsConfiguration::Rustls(login.tls.clone())))
         .set_keep_alive(KEEP_ALIVE_SECONDS)
         // A clean session would drop the cloud-to-device messages that wait for the device.
         .set_session_mode(SessionMode::Persistent)
         .set_max_packet_size(MAX_SIZE + TOPIC_ROOM, MAX_SIZE + TOPIC_ROOM)
         .set_inflight(IN_FLIGHT);
-    options
+    Ok(options)
 }
 
 async fn await_connack(events: &mut EventLoop) -> Result<(), ConnectionError> {
@@ -175,7 +220,12 @@ async fn await_connack(events: &mut EventLoop) -> Result<(), ConnectionError> {
 }
 
 /// Moves bytes until the connection ends, then says why. What is unacknowledged by then is its sender's to send again.
-async fn drive(mut events: EventLoop, ended: watch::Sender<Option<SendError>>, acknowledged: Arc<AtomicU64>) {
+async fn drive(
+    mut events: EventLoop,
+    ended: watch::Sender<Option<SendError>>,
+    acknowledged: Arc<AtomicU64>,
+    device: String,
+) {
     let error = loop {
         match events.poll().await {
             Ok(Event::Incoming(Packet::PubAck(_))) => {
@@ -187,7 +237,7 @@ async fn drive(mut events: EventLoop, ended: watch::Sender<Option<SendError>>, a
     };
     tracing::debug!(%error, "the connection to the hub ended");
     let fruitful = acknowledged.load(Ordering::Relaxed) > 0;
-    let reason = if fruitful { SendError::Cut } else { SendError::AcceptedThenCut };
+    let reason = if fruitful { SendError::Cut } else { SendError::AcceptedThenCut { device } };
     // Said before the event loop is dropped: that wakes everyone who waits for an acknowledgement.
     ended.send_replace(Some(reason));
 }

@@ -138,8 +138,14 @@ impl Services {
             Row {
                 service: "IoT Hub",
                 is_emulated: self.iot_hub.is_some(),
-                place: format!("mqtts://{}:{}", hub.endpoint.host, hub.endpoint.port),
-                details: format!("device {:?}", hub.device),
+                place: hub
+                    .device
+                    .as_ref()
+                    .map_or_else(|| "assigned by DPS".to_owned(), |device| device.endpoint.to_string()),
+                details: hub
+                    .device
+                    .as_ref()
+                    .map_or_else(|| "a device for each site".to_owned(), |device| format!("device {:?}", device.id)),
             },
         ]
     }

@@ -80,7 +80,7 @@ async fn a_ready_token_is_used_until_it_expires() {
     world.unset("IoTHubDeviceKey");
     world.set("IoTHubSharedAccessSignature", &token("127.0.0.1", "gateway-1", &key, -10));
     assert_eq!(world.handler().await.invoke_failing().await, only("hub_token_expired"));
-    assert_waiting_for(&world, "IoTHubSharedAccessSignature expired").await;
+    assert_waiting_for(&world, "the token of device gateway-1 expired").await;
 
     world.set("IoTHubSharedAccessSignature", &token("127.0.0.1", "another-device", &key, 3600));
     assert_eq!(world.handler().await.invoke_failing().await, only("hub_refused"));

@@ -16,9 +16,10 @@ use tokio::{
 use super::{
     conversation::{Conversation, Stop},
     faults::Refusal,
-    hub::{Hub, Kick, Presence},
-    login::{self, Credentials, Login},
+    hub::{Hub, Kick},
+    login::{Claim, Credentials, Denied, Login},
     packets::{self, Malformed, Packet, PacketReader},
+    received::Transport,
 };
 
 /// Time a client has for its CONNECT.
@@ -46,13 +47,18 @@ enum End {
 }
 
 /// Speaks MQTT on a stream, whatever it runs over, and closes it.
-pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(hub: &Arc<Hub>, stream: S, peer: SocketAddr) {
+pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+    hub: &Arc<Hub>,
+    stream: S,
+    peer: SocketAddr,
+    transport: Transport,
+) {
     let mut reader = PacketReader::new(stream);
     match greet(hub, &mut reader).await {
         Ok((connect, login)) => {
             let device = login.device_id.clone();
             tracing::info!(%peer, device, "connected");
-            let end = attend(hub, &mut reader, &connect, login).await;
+            let end = attend(hub, &mut reader, &connect, login, transport).await;
             match end {
                 End::Stopped(Stop::Violation(_)) => tracing::warn!(%peer, device, "disconnected: {end}"),
                 _ => tracing::info!(%peer, device, "disconnected: {end}"),
@@ -91,12 +97,8 @@ async fn greet<S: AsyncRead + Unpin>(hub: &Hub, reader: &mut PacketReader<S>) ->
     }
     let credentials =
         Credentials { client_id: connect.client_id(), user_name: connect.user_name(), password: connect.password() };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let refused = |reason| End::Refused(ConnectReturnCode::NotAuthorized, reason);
-    let login = login::check(&credentials, &hub.key, &hub.hosts, now).map_err(refused)?;
-    if hub.is_expired(&login.signature) {
-        return Err(refused("the token was declared expired".into()));
-    }
+    let refused = |denied: Denied| End::Refused(ConnectReturnCode::NotAuthorized, denied.to_string());
+    let login = Claim::of_connect(&credentials).and_then(|claim| hub.authenticate(&claim)).map_err(refused)?;
     Ok((connect, login))
 }
 
@@ -124,6 +126,7 @@ async fn attend<S: AsyncRead + AsyncWrite + Unpin>(
     reader: &mut PacketReader<S>,
     connect: &Connect,
     login: Login,
+    transport: Transport,
 ) -> End {
     let left = until(login.expiry);
     let (presence, kicked) = hub.enter(login, connect.clean_session());
@@ -136,19 +139,17 @@ async fn attend<S: AsyncRead + AsyncWrite + Unpin>(
         return End::Stopped(Stop::Fault("cut after CONNACK"));
     }
     tokio::select! {
-        ended = converse(hub, reader, &presence, patience(connect.keep_alive())) => ended.unwrap_or_else(End::Failed),
+        ended = converse(Conversation::new(hub, &presence, transport), reader, patience(connect.keep_alive())) => ended.unwrap_or_else(End::Failed),
         kick = kicked => End::Kicked(kick.unwrap_or(Kick::TakenOver)),
         () = sleep(left) => End::Kicked(Kick::TokenExpired),
     }
 }
 
 async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
-    hub: &Hub,
+    mut talk: Conversation<'_>,
     reader: &mut PacketReader<S>,
-    presence: &Presence,
     patience: Duration,
 ) -> io::Result<End> {
-    let mut talk = Conversation::new(hub, presence);
     let mut deadline = Instant::now() + patience;
     let mut heard = false;
     loop {

@@ -29,8 +29,10 @@ const DEFAULT_WAIT_MS: u64 = 10_000;
 #[derive(Clone)]
 pub struct Control {
     pub hub: Arc<Hub>,
-    /// The hub's own door, not that of the control endpoint.
-    pub door: Door,
+    /// The hub's own doors, for MQTT and HTTPS.
+    pub doors: [Door; 2],
+    /// The Device Provisioning Service's.
+    pub dps_door: Door,
 }
 
 struct BadRequest(String);
@@ -69,6 +71,8 @@ pub fn router(control: Control) -> Router {
         .route("/faults", get(get_faults).put(put_faults).delete(delete_faults))
         .route("/away", put(put_away))
         .route("/cut", post(post_cut))
+        .route("/dps/away", put(put_dps_away))
+        .route("/dps/cut", post(post_dps_cut))
         .route("/expire", post(post_expire))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(control)
@@ -124,17 +128,30 @@ async fn delete_faults(State(control): State<Control>) -> StatusCode {
 }
 
 async fn put_away(State(control): State<Control>, body: Bytes) -> Answer<StatusCode> {
-    if parse(&body)? {
-        control.door.close().await;
-    } else {
-        control.door.reopen().await;
+    let away = parse(&body)?;
+    for door in &control.doors {
+        set_away(door, away).await;
     }
     Ok(StatusCode::NO_CONTENT)
 }
 
 async fn post_cut(State(control): State<Control>) -> StatusCode {
-    control.door.cut();
+    control.doors.iter().for_each(Door::cut);
     StatusCode::NO_CONTENT
+}
+
+async fn put_dps_away(State(control): State<Control>, body: Bytes) -> Answer<StatusCode> {
+    set_away(&control.dps_door, parse(&body)?).await;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn post_dps_cut(State(control): State<Control>) -> StatusCode {
+    control.dps_door.cut();
+    StatusCode::NO_CONTENT
+}
+
+async fn set_away(door: &Door, away: bool) {
+    if away { door.close().await } else { door.reopen().await }
 }
 
 /// `?refuse=true` also refuses the tokens of the connections ended from now on.

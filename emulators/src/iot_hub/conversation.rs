@@ -18,7 +18,7 @@ use super::{
     faults::OnPublish,
     hub::{Hub, MAX_SUBSCRIPTIONS, Presence},
     packets::{self, Packet},
-    received::Draft,
+    received::{Draft, Transport},
     telemetry,
 };
 
@@ -43,6 +43,7 @@ pub enum Stop {
 pub struct Conversation<'a> {
     hub: &'a Hub,
     presence: &'a Presence,
+    transport: Transport,
     /// Answers to be written.
     pub out: Vec<u8>,
     /// Acknowledgements held back, with the time at which they are due, earliest first.
@@ -52,8 +53,8 @@ pub struct Conversation<'a> {
 }
 
 impl<'a> Conversation<'a> {
-    pub fn new(hub: &'a Hub, presence: &'a Presence) -> Self {
-        Self { hub, presence, out: Vec::new(), late: VecDeque::new(), messages: 0 }
+    pub fn new(hub: &'a Hub, presence: &'a Presence, transport: Transport) -> Self {
+        Self { hub, presence, transport, out: Vec::new(), late: VecDeque::new(), messages: 0 }
     }
 
     /// Takes a packet that came at `now`. After a [`Stop`], what is in `out` is still to be written.
@@ -100,12 +101,12 @@ impl<'a> Conversation<'a> {
             OnPublish::Ignore => Ok(()),
             OnPublish::Cut { record } => {
                 if record {
-                    self.hub.record(draft);
+                    self.hub.record(device_id, [draft]);
                 }
                 Err(Stop::Fault("cut before PUBACK"))
             }
             OnPublish::Accept { delay, cut } => {
-                self.hub.record(draft);
+                self.hub.record(device_id, [draft]);
                 self.messages += 1;
                 if let Some(packet_id) = packet_id {
                     self.acknowledge(packet_id, now, delay)?;
@@ -126,7 +127,13 @@ impl<'a> Conversation<'a> {
         if publish.retain() {
             properties.application.insert(RETAIN_PROPERTY.into(), "true".into());
         }
-        Ok(Draft { device_id: device_id.clone(), properties, body: Bytes::copy_from_slice(body), dup: publish.dup() })
+        Ok(Draft {
+            device_id: device_id.clone(),
+            transport: self.transport,
+            properties,
+            body: Bytes::copy_from_slice(body),
+            dup: publish.dup(),
+        })
     }
 
     /// Acknowledgements keep the order of their messages, also when the delay is made shorter meanwhile.
@@ -208,7 +215,7 @@ mod tests {
     fn late_acknowledgements_keep_their_order() {
         let hub = hub(r#"{"pubackDelayMs":100}"#);
         let presence = enter(&hub);
-        let mut talk = Conversation::new(&hub, &presence);
+        let mut talk = Conversation::new(&hub, &presence, Transport::Mqtt);
         let start = Instant::now();
         talk.take(message(1), start).unwrap();
         *hub.faults() = serde_json::from_str("{}").unwrap();
@@ -228,7 +235,7 @@ mod tests {
     fn a_message_of_the_largest_size_passes_and_one_byte_more_does_not() {
         let hub = hub("{}");
         let presence = enter(&hub);
-        let mut talk = Conversation::new(&hub, &presence);
+        let mut talk = Conversation::new(&hub, &presence, Transport::Mqtt);
         let topic = "devices/d/messages/events/%24.mid=1234&k=v";
         let body = vec![0; telemetry::MAX_MESSAGE - 6];
         talk.take(message_to(topic, 1, Qos::AtLeastOnce, body.clone()), Instant::now()).unwrap();
@@ -242,7 +249,7 @@ mod tests {
     fn each_device_has_four_topics_to_subscribe_to() {
         let hub = hub("{}");
         let presence = enter(&hub);
-        let talk = Conversation::new(&hub, &presence);
+        let talk = Conversation::new(&hub, &presence, Transport::Mqtt);
         for filter in [&["devices/d/messages/devicebound/#"], &SHARED_FILTERS[..]].concat() {
             assert!(talk.may_subscribe(filter), "{filter}");
         }

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use tokio::sync::{oneshot, watch};
@@ -10,7 +11,7 @@ use tokio::sync::{oneshot, watch};
 use super::{
     counts::Counts,
     faults::Faults,
-    login::Login,
+    login::{self, Claim, Denied, Login},
     received::{Draft, Log},
 };
 
@@ -44,6 +45,8 @@ struct Devices {
     sessions: HashMap<String, Session>,
     /// Signatures of tokens that `POST /expire?refuse=true` ended before their time.
     expired: HashSet<Vec<u8>>,
+    /// By device, the signature of the token of its newest HTTPS request.
+    https_tokens: HashMap<String, Vec<u8>>,
 }
 
 struct Connection {
@@ -80,8 +83,21 @@ impl Hub {
         self.devices.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether a device may come in, over whatever protocol.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn authenticate(&self, claim: &Claim<'_>) -> Result<Login, Denied> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let login = login::check(claim, &self.key, &self.hosts, now)?;
+        if self.is_expired(&login.signature) {
+            return Err(Denied::Unauthorized("the token was declared expired".into()));
+        }
+        Ok(login)
+    }
+
     /// Whether a token was declared expired.
-    pub fn is_expired(&self, signature: &[u8]) -> bool {
+    fn is_expired(&self, signature: &[u8]) -> bool {
         self.devices().expired.contains(signature)
     }
 
@@ -105,22 +121,27 @@ impl Hub {
         self.counts.send_modify(|counts| {
             counts.connects += 1;
             counts.connected.insert(device_id.clone());
+            counts.most_connected = counts.most_connected.max(counts.connected.len());
             counts.per_device.entry(device_id.clone()).or_default().connects += 1;
         });
         drop(devices);
         (Presence { hub: Arc::clone(self), device_id, number, session_present }, kicked)
     }
 
-    /// Ends every connection as if its token had run out; with `refuse`, those tokens are refused from now on.
+    /// Ends every device's connection as if its token had run out; with `refuse`, those tokens are refused from now on,
+    /// and those of HTTPS requests, which have no connection of their own to be ended.
     pub fn expire(&self, refuse: bool) -> usize {
         let mut devices = self.devices();
-        let Devices { connections, expired, .. } = &mut *devices;
+        let Devices { connections, expired, https_tokens, .. } = &mut *devices;
         let ended = connections.len();
         for (_, connection) in connections.drain() {
             let _ = connection.kick.send(Kick::TokenExpired);
             if refuse {
                 expired.insert(connection.signature);
             }
+        }
+        if refuse {
+            expired.extend(https_tokens.drain().map(|(_, signature)| signature));
         }
         ended
     }
@@ -130,16 +151,27 @@ impl Hub {
         self.counts.send_modify(|counts| counts.refused += 1);
     }
 
-    /// Records a message.
-    pub fn record(&self, draft: Draft) {
-        let (device_id, bytes) = (draft.device_id.clone(), draft.body.len() as u64);
-        self.log.append(draft);
+    /// Takes note of an HTTPS request from a device that may come in.
+    pub fn request_from(&self, login: &Login) {
+        self.devices().https_tokens.insert(login.device_id.clone(), login.signature.clone());
+        self.counts.send_modify(|counts| {
+            counts.per_device.entry(login.device_id.clone()).or_default().requests += 1;
+        });
+    }
+
+    /// Records messages of one device, one right after the other.
+    pub fn record(&self, device_id: &str, drafts: impl IntoIterator<Item = Draft>) {
+        let (mut messages, mut bytes) = (0, 0);
+        self.log.append(drafts.into_iter().inspect(|draft| {
+            messages += 1;
+            bytes += draft.body.len() as u64;
+        }));
         // After the log: who waits for the count must find the message.
         self.counts.send_modify(|counts| {
-            counts.messages += 1;
+            counts.messages += messages;
             counts.bytes += bytes;
-            if let Some(device) = counts.per_device.get_mut(&device_id) {
-                device.messages += 1;
+            if let Some(device) = counts.per_device.get_mut(device_id) {
+                device.messages += messages;
             }
         });
     }

@@ -1,36 +1,76 @@
-//! The way in: TCP connections, each with a TLS handshake of its own.
+//! The way in: TCP connections, each with a TLS handshake of its own, then MQTT or HTTP. What the client says first
+//! decides: MQTT begins with 0x10 (CONNECT), HTTP with the letter of a method.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::{task::JoinSet, time::timeout};
+use axum::Router;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    task::JoinSet,
+    time::timeout,
+};
 use tokio_rustls::TlsAcceptor;
 
-use super::{connection, hub::Hub};
-use crate::door::DoorListener;
+use super::{connection, counts::Counts, http, hub::Hub, received::Transport};
+use crate::door::{DoorListener, Visitor};
 
-/// Connections served at a time; more are closed as soon as they are accepted.
+/// Connections served at a time by each listener; more are closed as soon as they are accepted.
 const MAX_CONNECTIONS: usize = 20_000;
 
 /// Time a client has for the TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(30);
 
-/// Accepts connections for ever.
-pub async fn accept(mut listener: DoorListener, acceptor: TlsAcceptor, hub: Arc<Hub>) {
-    let mut connections = JoinSet::new();
-    loop {
-        let (visitor, peer) = listener.accept().await;
-        while connections.try_join_next().is_some() {}
-        if connections.len() >= MAX_CONNECTIONS {
-            tracing::warn!(%peer, "connection closed: {MAX_CONNECTIONS} are open");
-            continue;
-        }
-        let (acceptor, hub) = (acceptor.clone(), Arc::clone(&hub));
-        connections.spawn(async move {
-            match timeout(HANDSHAKE, acceptor.accept(visitor)).await {
-                Ok(Ok(stream)) => connection::serve(&hub, stream, peer).await,
-                Ok(Err(error)) => tracing::warn!(%peer, %error, "TLS handshake failed; does the client trust the CA?"),
-                Err(_) => tracing::warn!(%peer, "no TLS handshake within {HANDSHAKE:?}"),
+/// Time a client has for its first byte after that.
+const FIRST_BYTE: Duration = Duration::from_secs(30);
+
+/// Bytes read to see the first; what follows goes past this buffer.
+const FIRST_READ: usize = 4096;
+
+/// What is behind every door.
+#[derive(Clone)]
+pub struct Entrance {
+    pub acceptor: TlsAcceptor,
+    pub hub: Arc<Hub>,
+    /// What is served over HTTP.
+    pub router: Router,
+}
+
+impl Entrance {
+    /// Accepts connections for ever. `count` counts each of them.
+    pub async fn accept(self, mut listener: DoorListener, count: fn(&mut Counts)) {
+        let mut connections = JoinSet::new();
+        loop {
+            let (visitor, peer) = listener.accept().await;
+            while connections.try_join_next().is_some() {}
+            if connections.len() >= MAX_CONNECTIONS {
+                tracing::warn!(%peer, "connection closed: {MAX_CONNECTIONS} are open");
+                continue;
             }
-        });
+            self.hub.counts.send_modify(count);
+            connections.spawn(self.clone().welcome(visitor, peer));
+        }
     }
+
+    async fn welcome(self, visitor: Visitor, peer: SocketAddr) {
+        let stream = match timeout(HANDSHAKE, self.acceptor.accept(visitor)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                return tracing::warn!(%peer, %error, "TLS handshake failed; does the client trust the CA?");
+            }
+            Err(_) => return tracing::warn!(%peer, "no TLS handshake within {HANDSHAKE:?}"),
+        };
+        let mut stream = BufReader::with_capacity(FIRST_READ, stream);
+        match timeout(FIRST_BYTE, first_byte(&mut stream)).await {
+            Ok(Ok(Some(byte))) if byte.is_ascii_alphabetic() => http::serve(self.router, stream, peer).await,
+            Ok(Ok(Some(_))) => connection::serve(&self.hub, stream, peer, Transport::Mqtt).await,
+            Ok(Ok(None)) => tracing::info!(%peer, "closed without a word"),
+            Ok(Err(error)) => tracing::info!(%peer, %error, "ended before its first byte"),
+            Err(_) => tracing::warn!(%peer, "not a byte within {FIRST_BYTE:?}"),
+        }
+    }
+}
+
+/// The first byte, which stays to be read; nothing if the stream has ended.
+async fn first_byte(stream: &mut (impl AsyncBufReadExt + Unpin)) -> io::Result<Option<u8>> {
+    Ok(stream.fill_buf().await?.first().copied())
 }

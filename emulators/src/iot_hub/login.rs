@@ -1,4 +1,6 @@
-//! Who a CONNECT comes from, and whether it may come in.
+//! Who a device says to be, in a CONNECT or an HTTPS request, and whether it may come in.
+
+use std::fmt;
 
 use super::sas::{self, Token};
 
@@ -22,26 +24,67 @@ pub struct Login {
     pub signature: Vec<u8>,
 }
 
-/// Decides on a CONNECT. `hosts` are the hub's names; with none, any name will do as long as user name and token agree.
-/// `now` is in seconds since 1970.
+/// Who somebody says to be, and the token that is to prove it.
+#[derive(Debug)]
+pub struct Claim<'a> {
+    /// The name the hub was called by, with or without a port.
+    pub host: &'a str,
+    pub device_id: &'a str,
+    pub token: &'a str,
+}
+
+/// Why a device may not come in. The texts are for the log: over MQTT the device hears only return code 5.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Denied {
+    /// The token is missing, wrong, expired or for somebody else.
+    Unauthorized(String),
+    /// There is no such device.
+    UnknownDevice(String),
+}
+
+impl<'a> Claim<'a> {
+    /// Takes a CONNECT apart.
+    ///
+    /// # Errors
+    /// The reason, for the log.
+    pub fn of_connect(credentials: &Credentials<'a>) -> Result<Self, Denied> {
+        let unauthorized = |reason: &str| Denied::Unauthorized(reason.to_owned());
+        let user_name = credentials.user_name.ok_or_else(|| unauthorized("CONNECT has no user name"))?;
+        let (host, device_id) = split_user_name(user_name).ok_or_else(|| {
+            let expected = "`{host}/{device id}/?api-version=…`";
+            Denied::Unauthorized(format!("the user name {user_name:?} is not {expected}"))
+        })?;
+        if device_id != credentials.client_id {
+            let client_id = credentials.client_id;
+            let reason = format!("the client id is {client_id:?}, but the user name says {device_id:?}");
+            return Err(Denied::Unauthorized(reason));
+        }
+        let password = credentials.password.ok_or_else(|| unauthorized("CONNECT has no password"))?;
+        let token = std::str::from_utf8(password).map_err(|_| unauthorized("the password is not UTF-8"))?;
+        Ok(Self { host, device_id, token })
+    }
+}
+
+/// Decides on a claim, however it came. `hosts` are the hub's names; with none, any name will do as long as the claim and
+/// its token agree. `now` is in seconds since 1970.
 ///
 /// # Errors
-/// The reason, for the log: the device hears only return code 5.
-pub fn check(credentials: &Credentials<'_>, key: &[u8], hosts: &[String], now: u64) -> Result<Login, String> {
-    let user_name = credentials.user_name.ok_or("CONNECT has no user name")?;
-    let (host, device_id) = split_user_name(user_name)
-        .ok_or_else(|| format!("the user name {user_name:?} is not `{{host}}/{{device id}}/?api-version=…`"))?;
-    if device_id != credentials.client_id {
-        return Err(format!("the client id is {:?}, but the user name says {device_id:?}", credentials.client_id));
-    }
+/// Why the device may not come in.
+pub fn check(claim: &Claim<'_>, key: &[u8], hosts: &[String], now: u64) -> Result<Login, Denied> {
+    let device_id = claim.device_id;
     if !is_device_id(device_id) {
-        return Err(format!("no device can have the id {device_id:?}"));
+        return Err(Denied::UnknownDevice(format!("no device can have the id {device_id:?}")));
     }
+    let token = check_token(claim, key, hosts, now).map_err(Denied::Unauthorized)?;
+    Ok(Login { device_id: device_id.into(), expiry: token.expiry, signature: token.signature })
+}
+
+fn check_token<'a>(claim: &Claim<'a>, key: &[u8], hosts: &[String], now: u64) -> Result<Token<'a>, String> {
+    let Claim { host, device_id, token } = *claim;
     if !hosts.is_empty() && !hosts.iter().any(|known| sas::same_host(known, host)) {
         return Err(format!("this hub is not {host:?}"));
     }
-    let password = credentials.password.ok_or("CONNECT has no password")?;
-    let token = Token::parse(std::str::from_utf8(password).map_err(|_| "the password is not UTF-8")?)?;
+    let token = Token::parse(token)?;
     if !token.covers(host, device_id) {
         return Err(format!("the token is not for {host}/devices/{device_id}"));
     }
@@ -51,7 +94,15 @@ pub fn check(credentials: &Credentials<'_>, key: &[u8], hosts: &[String], now: u
     if token.expiry <= now {
         return Err(format!("the token expired {} s ago", now - token.expiry));
     }
-    Ok(Login { device_id: device_id.into(), expiry: token.expiry, signature: token.signature })
+    Ok(token)
+}
+
+impl fmt::Display for Denied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unauthorized(reason) | Self::UnknownDevice(reason) => f.write_str(reason),
+        }
+    }
 }
 
 /// Host and device id of `{host}/{device id}/?api-version=…[&…]`. The question mark may be missing, as in old SDKs.
@@ -80,10 +131,11 @@ mod tests {
                          &sig=4HmOE0kNLfBnUW9M41HvDXrhJ81HELrriABwN84lyIY%3D&se=1767229200";
     const EXPIRY: u64 = 1_767_229_200;
 
-    fn check_at(now: u64, client_id: &str, user_name: &str, hosts: &[&str]) -> Result<Login, String> {
+    fn check_at(now: u64, client_id: &str, user_name: &str, hosts: &[&str]) -> Result<Login, Denied> {
         let key = BASE64_STANDARD.decode("Jsm0lyGpjaVYVP2g3FnmnmG9dI/9qU24wNoykUmermc=").unwrap();
         let credentials = Credentials { client_id, user_name: Some(user_name), password: Some(TOKEN.as_bytes()) };
-        check(&credentials, &key, &hosts.iter().map(|host| (*host).to_owned()).collect::<Vec<_>>(), now)
+        let hosts: Vec<_> = hosts.iter().map(|host| (*host).to_owned()).collect();
+        check(&Claim::of_connect(&credentials)?, &key, &hosts, now)
     }
 
     #[test]
@@ -110,7 +162,7 @@ mod tests {
             (0, DEVICE, good.clone(), &["else.azure-devices.net"], "this hub is not"),
             (0, "a b", "hub/a b/?api-version=1".into(), &[], "no device can have"),
         ] {
-            let error = check_at(now, client_id, &user_name, hosts).unwrap_err();
+            let error = check_at(now, client_id, &user_name, hosts).unwrap_err().to_string();
             assert!(error.contains(reason), "{user_name}: {error}");
         }
         assert!(check_at(0, DEVICE, &good, &["x", "myhub.azure-devices.net"]).is_ok());

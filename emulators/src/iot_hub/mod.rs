@@ -1,6 +1,7 @@
-//! A stand-in for Azure IoT Hub, as devices see it: MQTT 3.1.1 over TLS, telemetry only.
+//! A stand-in for Azure IoT Hub, as devices see it: MQTT 3.1.1 over TLS or WebSocket, and HTTPS; telemetry only.
 //!
-//! Every device id is accepted, with a token signed with the one device key. Cloud-to-device messages, twins and direct
+//! It has three ports, for MQTT, for HTTPS and for the Device Provisioning Service, that all serve everything: some SDKs
+//! can use one port only. Every device id is accepted, with a token signed with the one device key. Cloud-to-device messages, twins and direct
 //! methods do not exist: their topics can be subscribed to, and stay silent. Wills are ignored. Whatever the real hub answers by cutting the
 //! connection is answered that way here, and the log says why.
 //!
@@ -12,9 +13,10 @@
 //! | `DELETE /received` | forgets them; sequence numbers and counts go on |
 //! | `GET /counts`, `GET /connections?wait=K&timeout_ms=T` | [`Counts`] |
 //! | `GET`, `PUT`, `DELETE /faults` | [`Faults`] |
-//! | `PUT /away` with `true` or `false` | refuses connections, or accepts them again |
-//! | `POST /cut` | cuts every connection |
-//! | `POST /expire?refuse=true` | ends every connection as if its token had expired; with `refuse`, those tokens are refused from then on |
+//! | `PUT /away` with `true` or `false` | refuses connections to the hub's MQTT and HTTPS ports, or accepts them again |
+//! | `POST /cut` | cuts every connection to them |
+//! | `PUT /dps/away`, `POST /dps/cut` | the same for the DPS port |
+//! | `POST /expire?refuse=true` | ends every MQTT connection as if its token had expired; with `refuse`, those tokens are refused from then on, and those of HTTPS requests so far |
 
 mod certificate;
 mod connection;
@@ -22,6 +24,7 @@ mod control;
 mod conversation;
 mod counts;
 mod faults;
+mod http;
 mod hub;
 mod listen;
 mod login;
@@ -38,11 +41,11 @@ use serde::Serialize;
 use tokio::{sync::broadcast, task::JoinSet};
 use tokio_rustls::TlsAcceptor;
 
-use self::{certificate::CaFile, control::Control, hub::Hub, received::Log};
+use self::{certificate::CaFile, control::Control, hub::Hub, listen::Entrance, received::Log};
 pub use self::{
     counts::{Counts, DeviceCounts},
     faults::Faults,
-    received::Received,
+    received::{Received, Transport},
 };
 use crate::door::{self, Door};
 
@@ -56,8 +59,16 @@ pub struct Options {
     #[arg(long, default_value = "127.0.0.1")]
     pub host: String,
     /// Port for MQTT over TLS; 0 takes any free one
+    ///
+    /// This port, --https-port and --dps-port all serve everything: MQTT, WebSocket, HTTPS. They can be cut one by one.
     #[arg(long, visible_alias = "port", default_value_t = 0)]
     pub mqtt_port: u16,
+    /// Port for HTTPS and WebSocket; 0 takes any free one
+    #[arg(long, default_value_t = 0)]
+    pub https_port: u16,
+    /// Port of the Device Provisioning Service; 0 takes any free one
+    #[arg(long, default_value_t = 0)]
+    pub dps_port: u16,
     /// Port of the control endpoint; 0 takes any free one
     #[arg(long, default_value_t = 0)]
     pub control_port: u16,
@@ -94,6 +105,8 @@ impl Default for Options {
         Self {
             host: "127.0.0.1".into(),
             mqtt_port: 0,
+            https_port: 0,
+            dps_port: 0,
             control_port: 0,
             device_key: None,
             keep_messages: Self::KEEP_MESSAGES,
@@ -111,6 +124,10 @@ pub struct Ready {
     pub emulator: &'static str,
     /// Address and port for MQTT over TLS.
     pub mqtt: String,
+    /// URL for HTTPS, without a slash at the end.
+    pub https: String,
+    /// URL of the Device Provisioning Service, without a slash at the end.
+    pub dps: String,
     /// Path of the CA certificate, PEM.
     pub ca: PathBuf,
     /// The device key, Base64.
@@ -123,7 +140,7 @@ pub struct Ready {
 pub struct Emulator {
     ready: Ready,
     hub: Arc<Hub>,
-    control_door: Door,
+    doors: Vec<Door>,
     _tasks: JoinSet<()>,
     _ca: CaFile,
 }
@@ -142,14 +159,18 @@ pub async fn start(options: Options) -> anyhow::Result<Emulator> {
     let (tls, ca) = certificate::make(names, chrono::Utc::now())?;
     let ca = CaFile::write(&ca, options.ca_dir.as_deref()).context("cannot write the CA certificate")?;
 
-    let cannot_listen = |port| format!("cannot listen on {}, port {port}", options.host);
-    let (mqtt, mqtt_listener) =
-        door::open(&options.host, options.mqtt_port).with_context(|| cannot_listen(options.mqtt_port))?;
-    let (control_door, control_listener) =
-        door::open(&options.host, options.control_port).with_context(|| cannot_listen(options.control_port))?;
+    let open = |port| {
+        door::open(&options.host, port).with_context(|| format!("cannot listen on {}, port {port}", options.host))
+    };
+    let (mqtt, mqtt_listener) = open(options.mqtt_port)?;
+    let (https, https_listener) = open(options.https_port)?;
+    let (dps, dps_listener) = open(options.dps_port)?;
+    let (control_door, control_listener) = open(options.control_port)?;
     let ready = Ready {
         emulator: "iot_hub",
         mqtt: mqtt.address().to_string(),
+        https: format!("https://{}", https.address()),
+        dps: format!("https://{}", dps.address()),
         ca: std::path::absolute(&ca.path)?,
         key: BASE64_STANDARD.encode(&key),
         control: format!("http://{}/", control_door.address()),
@@ -157,14 +178,19 @@ pub async fn start(options: Options) -> anyhow::Result<Emulator> {
 
     let hub = Arc::new(Hub::new(key, hosts, Log::new(options.keep_messages, options.keep_bytes)));
     let mut tasks = JoinSet::new();
-    tasks.spawn(listen::accept(mqtt_listener, TlsAcceptor::from(tls), Arc::clone(&hub)));
-    let router = control::router(Control { hub: Arc::clone(&hub), door: mqtt });
+    let entrance = Entrance { acceptor: TlsAcceptor::from(tls), hub: Arc::clone(&hub), router: http::router(&hub) };
+    for listener in [mqtt_listener, https_listener] {
+        tasks.spawn(entrance.clone().accept(listener, |counts| counts.connections += 1));
+    }
+    tasks.spawn(entrance.accept(dps_listener, |counts| counts.dps_connections += 1));
+    let doors = vec![mqtt.clone(), https.clone(), dps.clone(), control_door];
+    let router = control::router(Control { hub: Arc::clone(&hub), doors: [mqtt, https], dps_door: dps });
     tasks.spawn(async move {
         if let Err(error) = axum::serve(control_listener, router).await {
             tracing::error!(%error, "the control endpoint failed");
         }
     });
-    Ok(Emulator { ready, hub, control_door, _tasks: tasks, _ca: ca })
+    Ok(Emulator { ready, hub, doors, _tasks: tasks, _ca: ca })
 }
 
 impl Emulator {
@@ -190,8 +216,8 @@ impl Emulator {
 
 impl Drop for Emulator {
     fn drop(&mut self) {
-        // The tasks end with their set; connections to the control endpoint have tasks of their own.
-        self.control_door.cut();
+        // The tasks end with their set; WebSockets and connections to the control endpoint have tasks of their own.
+        self.doors.iter().for_each(Door::cut);
     }
 }
 

@@ -19,9 +19,20 @@ const LIVE_QUEUE: usize = 4096;
 /// Size of the pieces a JSON array is written in, in bytes.
 const CHUNK: usize = 64 * 1024;
 
+/// How a message came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Transport {
+    /// MQTT over TLS.
+    Mqtt,
+    /// MQTT over WebSocket.
+    MqttWs,
+    Https,
+}
+
 /// A message a device sent.
 ///
-/// As JSON: `{"sequence":0,"receivedAt":"…Z","deviceId":"…","messageId":"…"|null,"properties":{…},
+/// As JSON: `{"sequence":0,"receivedAt":"…Z","deviceId":"…","transport":"mqtt"|"mqtt-ws"|"https","messageId":"…"|null,"properties":{…},
 /// "systemProperties":{"$.mid":"…"},"body":"…","dup":false}`. A body that is not UTF-8 is Base64, and a member
 /// `"bodyEncoding":"base64"` says so.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +41,7 @@ pub struct Received {
     pub sequence: u64,
     pub received_at: DateTime<Utc>,
     pub device_id: String,
+    pub transport: Transport,
     /// Application properties.
     pub properties: BTreeMap<String, String>,
     /// System properties, their keys as in `$.mid`.
@@ -53,6 +65,7 @@ impl Serialize for Received {
         map.serialize_entry("sequence", &self.sequence)?;
         map.serialize_entry("receivedAt", &self.received_at.to_rfc3339_opts(SecondsFormat::Millis, true))?;
         map.serialize_entry("deviceId", &self.device_id)?;
+        map.serialize_entry("transport", &self.transport)?;
         map.serialize_entry("messageId", &self.message_id())?;
         map.serialize_entry("properties", &self.properties)?;
         map.serialize_entry("systemProperties", &self.system_properties)?;
@@ -71,6 +84,7 @@ impl Serialize for Received {
 /// A message to be recorded.
 pub struct Draft {
     pub device_id: String,
+    pub transport: Transport,
     pub properties: Properties,
     pub body: Bytes,
     pub dup: bool,
@@ -99,14 +113,21 @@ impl Log {
         Self { kept: Mutex::default(), keep_messages, keep_bytes, live }
     }
 
-    /// Records a message; the oldest ones make room for it.
-    pub fn append(&self, draft: Draft) {
-        let size = telemetry::size(&draft.body, &draft.properties);
+    /// Records messages, one right after the other; the oldest ones make room for them.
+    pub fn append(&self, drafts: impl IntoIterator<Item = Draft>) {
         let mut kept = self.kept();
+        for draft in drafts {
+            self.append_one(&mut kept, draft);
+        }
+    }
+
+    fn append_one(&self, kept: &mut Kept, draft: Draft) {
+        let size = telemetry::size(&draft.body, &draft.properties);
         let message = Arc::new(Received {
             sequence: kept.next_sequence,
             received_at: Utc::now(),
             device_id: draft.device_id,
+            transport: draft.transport,
             properties: draft.properties.application,
             system_properties: draft.properties.system,
             body: draft.body,
@@ -177,10 +198,11 @@ mod tests {
 
     use super::*;
 
-    fn draft(device_id: &str, body: &'static [u8]) -> Draft {
+    fn draft(device_id: &str, body: &'static [u8]) -> [Draft; 1] {
         let system = [("$.mid".to_owned(), format!("m-{device_id}"))].into();
         let properties = Properties { application: [("k".to_owned(), "v".to_owned())].into(), system };
-        Draft { device_id: device_id.into(), properties, body: Bytes::from_static(body), dup: false }
+        let body = Bytes::from_static(body);
+        [Draft { device_id: device_id.into(), transport: Transport::MqttWs, properties, body, dup: false }]
     }
 
     fn sequences(messages: &[Arc<Received>]) -> Vec<u64> {
@@ -239,7 +261,7 @@ mod tests {
         let array = parse(log.select(None, None));
         assert_eq!(array[0]["body"], "Grüße \"\n");
         assert_eq!(array[0].get("bodyEncoding"), None);
-        assert_eq!(array[0]["messageId"], "m-a");
+        assert_eq!((&array[0]["messageId"], &array[0]["transport"]), (&json!("m-a"), &json!("mqtt-ws")));
         assert_eq!(array[0]["systemProperties"], json!({"$.mid": "m-a"}));
         assert_eq!(array[0]["properties"], json!({"k": "v"}));
         assert!(array[0]["receivedAt"].as_str().unwrap().ends_with('Z'));

@@ -10,6 +10,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use emulators::iot_hub::{self, Emulator, Options};
 use hmac::{Hmac, KeyInit, Mac};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use reqwest::{Body, RequestBuilder};
 use rumqttc::{
     AsyncClient, ConnAck, ConnectionError, Event, EventLoop, MqttOptions, Packet, PublishOptions, TlsConfiguration,
     Transport,
@@ -41,6 +42,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Hub {
     pub emulator: Emulator,
     http: reqwest::Client,
+    /// Trusts the hub's CA.
+    pub https: reqwest::Client,
 }
 
 /// What a device presents itself with.
@@ -50,6 +53,7 @@ pub struct Identity {
     pub user_name: String,
     pub password: String,
     pub clean: bool,
+    pub web_socket: bool,
 }
 
 /// A device on rumqttc. A connection that ends shows as an error of [`Device::poll`].
@@ -64,7 +68,10 @@ impl Hub {
     }
 
     pub async fn start_with(options: Options) -> Self {
-        Self { emulator: iot_hub::start(options).await.unwrap(), http: reqwest::Client::new() }
+        let emulator = iot_hub::start(options).await.unwrap();
+        let ca = reqwest::Certificate::from_pem(&fs::read(&emulator.ready().ca).unwrap()).unwrap();
+        let https = reqwest::Client::builder().tls_certs_only([ca]).build().unwrap();
+        Self { emulator, http: reqwest::Client::new(), https }
     }
 
     /// A device with a token for an hour, and a session that is kept.
@@ -74,6 +81,7 @@ impl Hub {
             user_name: format!("{HUB}/{device_id}/?api-version=2021-04-12"),
             password: self.token(HUB, device_id, now() + 3600),
             clean: false,
+            web_socket: false,
         }
     }
 
@@ -101,13 +109,16 @@ impl Hub {
     }
 
     pub fn device(&self, identity: &Identity, ca: Vec<u8>) -> Device {
-        let (host, port) = self.emulator.ready().mqtt.split_once(':').unwrap();
-        let mut options = MqttOptions::new(identity.device_id.as_str(), (host, port.parse().unwrap()));
-        options.set_transport(Transport::tls_with_config(TlsConfiguration::Simple {
-            ca,
-            alpn: None,
-            client_auth: None,
-        }));
+        let tls = TlsConfiguration::Simple { ca, alpn: None, client_auth: None };
+        let mut options = if identity.web_socket {
+            let url = self.emulator.ready().https.replace("https:", "wss:") + "/$iothub/websocket";
+            MqttOptions::websocket_with_tls_config(identity.device_id.as_str(), url, tls).unwrap()
+        } else {
+            let (host, port) = self.emulator.ready().mqtt.split_once(':').unwrap();
+            let mut options = MqttOptions::new(identity.device_id.as_str(), (host, port.parse().unwrap()));
+            options.set_transport(Transport::tls_with_config(tls));
+            options
+        };
         options.set_credentials(identity.user_name.as_str(), identity.password.clone());
         options.set_clean_session(identity.clean);
         options.set_max_packet_size(1 << 20, 1 << 20);
@@ -115,8 +126,34 @@ impl Hub {
         Device { client, events }
     }
 
+    /// An HTTPS request of a device with a token for an hour. The path follows that of the device, a slash before it.
+    pub fn https(&self, method: &str, device_id: &str, path: &str) -> RequestBuilder {
+        let https = &self.emulator.ready().https;
+        let token = self.token(https.strip_prefix("https://").unwrap(), device_id, now() + 3600);
+        let separator = if path.contains('?') { '&' } else { '?' };
+        let device_id = utf8_percent_encode(device_id, NON_ALPHANUMERIC);
+        let url = format!("{https}/devices/{device_id}{path}{separator}api-version=2021-04-12");
+        self.https.request(method.parse().unwrap(), url).header("Authorization", token)
+    }
+
+    /// A message sent over HTTPS with this token.
+    pub fn post_with(&self, device_id: &str, token: &str, body: impl Into<Body>) -> RequestBuilder {
+        let mut request = self.post(device_id, body).build().unwrap();
+        request.headers_mut().insert("Authorization", token.parse().unwrap());
+        RequestBuilder::from_parts(self.https.clone(), request)
+    }
+
+    /// A message sent over HTTPS, to be completed and answered.
+    pub fn post(&self, device_id: &str, body: impl Into<Body>) -> RequestBuilder {
+        self.https("POST", device_id, "/messages/events").body(body)
+    }
+
     /// A TLS connection nothing has been said on yet.
     pub async fn raw(&self) -> TlsStream<TcpStream> {
+        self.raw_at(&self.emulator.ready().mqtt).await
+    }
+
+    pub async fn raw_at(&self, address: &str) -> TlsStream<TcpStream> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(&self.emulator.ready().ca).unwrap()).unwrap();
         let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
@@ -124,7 +161,7 @@ impl Hub {
             .unwrap()
             .with_root_certificates(roots)
             .with_no_client_auth();
-        let stream = TcpStream::connect(&self.emulator.ready().mqtt).await.unwrap();
+        let stream = TcpStream::connect(address).await.unwrap();
         TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), stream).await.unwrap()
     }
 
@@ -146,10 +183,7 @@ impl Hub {
     /// A request to the control endpoint: status and JSON, null if there is none.
     pub async fn request(&self, method: &str, path: &str, body: &str) -> (u16, Value) {
         let url = format!("{}{path}", self.emulator.ready().control);
-        let request = self.http.request(method.parse().unwrap(), url).body(body.to_owned());
-        let response = timeout(PATIENCE, request.send()).await.expect("no answer").unwrap();
-        let status = response.status().as_u16();
-        (status, serde_json::from_slice(&response.bytes().await.unwrap()).unwrap_or_default())
+        answer(self.http.request(method.parse().unwrap(), url).body(body.to_owned())).await
     }
 
     pub async fn faults(&self, json: &str) {
@@ -221,6 +255,22 @@ impl Device {
             Err(ConnectionError::MqttState(_) | ConnectionError::Io(_)) => {}
             other => panic!("{other:?} instead of the end"),
         }
+    }
+}
+
+/// Status and JSON of an answer, null if there is none.
+pub async fn answer(request: RequestBuilder) -> (u16, Value) {
+    let response = timeout(PATIENCE, request.send()).await.expect("no answer").unwrap();
+    let status = response.status().as_u16();
+    (status, serde_json::from_slice(&response.bytes().await.unwrap()).unwrap_or_default())
+}
+
+/// Microsoft's number of an error, or its name for those that have none.
+pub fn error_code(body: &Value) -> String {
+    let message = body["Message"].as_str().unwrap_or_else(|| panic!("{body}"));
+    match serde_json::from_str::<Value>(message) {
+        Ok(inner) => inner["errorCode"].to_string(),
+        Err(_) => message.strip_prefix("ErrorCode:").unwrap().split(';').next().unwrap().to_owned(),
     }
 }
 

@@ -26,7 +26,11 @@ async fn received_messages_are_selected_and_forgotten() {
     assert_eq!(sequences(&hub.get("received").await), [4]);
     let counts = json!({
         "messages": 5, "bytes": 28, "connects": 2, "refused": 0, "disconnects": 0, "connected": ["a", "b"],
-        "perDevice": {"a": {"messages": 3, "connects": 1}, "b": {"messages": 2, "connects": 1}},
+        "connections": 2, "dpsConnections": 0, "httpsRequests": 0, "httpsFailures": 0,
+        "perDevice": {
+            "a": {"messages": 3, "connects": 1, "requests": 0},
+            "b": {"messages": 2, "connects": 1, "requests": 0},
+        },
     });
     assert_eq!(hub.get("counts").await, counts);
 }

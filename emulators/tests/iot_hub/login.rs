@@ -92,7 +92,7 @@ async fn the_newer_connection_of_a_device_wins() {
     newer.send("devices/d/messages/events/", "x").await.unwrap();
     let counts = hub.get("counts").await;
     assert_eq!(counts["connected"], json!(["d"]));
-    assert_eq!(counts["perDevice"], json!({"d": {"messages": 1, "connects": 2}}));
+    assert_eq!(counts["perDevice"], json!({"d": {"messages": 1, "connects": 2, "requests": 0}}));
 }
 
 #[tokio::test]

@@ -4,5 +4,7 @@
 mod client;
 mod control;
 mod faults;
+mod https;
 mod login;
 mod telemetry;
+mod websocket;

@@ -1,0 +1,86 @@
+//! What the hub serves over HTTPS: devices' requests and MQTT over WebSocket.
+//!
+//! | Request | Answer |
+//! |---|---|
+//! | `POST /devices/{id}/messages/events` | see [`events`] |
+//! | `GET /$iothub/websocket` | see [`websocket`] |
+//!
+//! Source: <https://learn.microsoft.com/rest/api/iothub/device>. Names of headers come in lower case, whatever the client
+//! sent: HTTP does not tell them apart by case, and the names of application properties are in them. A batch keeps them.
+
+mod batch;
+mod body;
+mod device;
+mod error;
+mod events;
+mod properties;
+mod websocket;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{Router, extract::Request, http::Uri, routing::post};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
+
+use self::error::Failure;
+use super::hub::Hub;
+
+/// Time a client has for the head of a request; also how long a connection may idle between two.
+const HEAD: Duration = Duration::from_secs(120);
+
+/// Header lines of a request; each application property of a message is one.
+const MAX_HEADERS: usize = 512;
+
+/// Largest head of a request, in bytes.
+const MAX_HEAD: usize = 128 * 1024;
+
+/// The connection a request came on; an extension of every request.
+#[derive(Clone)]
+pub struct Connection {
+    pub peer: SocketAddr,
+    cut: CancellationToken,
+}
+
+impl Connection {
+    /// Ends the connection without an answer.
+    #[expect(dead_code, reason = "for faults")]
+    pub async fn hang_up(&self) -> ! {
+        self.cut.cancel();
+        std::future::pending().await
+    }
+}
+
+/// The hub's routes, everything for which there is none included. Other services bring routers of their own, without a
+/// fallback, to be merged with this one.
+pub fn router(hub: &Arc<Hub>) -> Router {
+    let devices = Router::new()
+        .route("/devices/{id}/messages/events", post(events::send))
+        .route_layer(axum::middleware::from_fn_with_state(Arc::clone(hub), device::count))
+        .with_state(Arc::clone(hub));
+    devices.merge(websocket::router(Arc::clone(hub))).fallback(async |uri: Uri| Failure::no_such_resource(uri.path()))
+}
+
+/// Serves a connection until it ends.
+pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(router: Router, stream: S, peer: SocketAddr) {
+    let connection = Connection { peer, cut: CancellationToken::new() };
+    let cut = connection.cut.clone();
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(connection.clone());
+        hyper::service::Service::call(&router, request)
+    });
+    let mut server = http1::Builder::new();
+    server.timer(TokioTimer::new()).header_read_timeout(HEAD).max_headers(MAX_HEADERS).max_header_size(MAX_HEAD);
+    let served = server.serve_connection(TokioIo::new(stream), service).with_upgrades();
+    tokio::select! {
+        () = cut.cancelled() => tracing::info!(%peer, "hung up without an answer, as asked for"),
+        ended = served => if let Err(error) = ended {
+            tracing::info!(%peer, %error, "HTTP connection ended");
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Messages to the hub, as the device that stands for whoever they are of: which device that is, sending, and what to do
+//! when the hub does not know the device any more.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use crate::{
+    devices::{DeviceError, Devices, Owner},
+    hub::{Device, Message, SendError, Sender},
+};
+
+/// The devices that messages are sent as.
+pub enum Identities {
+    /// One for everything.
+    One(Arc<Device>),
+    /// One for each owner, through DPS.
+    Provisioned(Arc<Devices>),
+}
+
+/// The way from an owner's messages to the hub.
+pub struct Delivery {
+    pub identities: Identities,
+    pub sender: Sender,
+}
+
+/// Why messages are not acknowledged.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DeliveryError {
+    #[error(transparent)]
+    Send(#[from] SendError),
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+}
+
+impl DeliveryError {
+    /// A short name for records and summaries.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Send(error) => error.kind(),
+            Self::Device(error) => error.kind(),
+        }
+    }
+
+    /// Whether the hub will never take this very message.
+    #[must_use]
+    pub fn condemns_message(&self) -> bool {
+        matches!(self, Self::Send(error) if error.condemns_message())
+    }
+
+    /// Whether nothing is wrong but the time: the next attempt goes on.
+    #[must_use]
+    pub fn is_underway(&self) -> bool {
+        matches!(self, Self::Device(DeviceError::Underway { .. }))
+    }
+}
+
+impl Delivery {
+    /// For the start of an invocation: what failed before is tried again, unless a service asked for a wait.
+    pub fn try_again(&self) {
+        self.sender.try_again();
+        if let Identities::Provisioned(devices) = &self.identities {
+            devices.try_again();
+        }
+    }
+
+    /// Sends the owner's messages in order and waits for their acknowledgements until `deadline`; for a registration of the
+    /// owner's device until `provision_until`.
+    ///
+    /// Returns how many, counted from the first, are acknowledged, and why it is not all of them. A device that the hub
+    /// refuses is registered again, if that was not tried a moment ago, and the rest of the messages sent as what it is then.
+    pub async fn send_in_order(
+        &self,
+        owner: &Owner,
+        messages: &[Message],
+        provision_until: Instant,
+        deadline: Instant,
+    ) -> (usize, Result<(), DeliveryError>) {
+        let devices = match &self.identities {
+            Identities::One(device) => {
+                let (sent, outcome) = self.sender.send_in_order(device, messages, deadline).await;
+                return (sent, outcome.map_err(Into::into));
+            }
+            Identities::Provisioned(devices) => devices,
+        };
+        let device = match devices.device(owner, provision_until).await {
+            Ok(device) => device,
+            Err(error) => return (0, Err(error.into())),
+        };
+        let (sent, outcome) = self.sender.send_in_order(&device, messages, deadline).await;
+        match outcome {
+            Err(error) if error.refuses_device() && devices.refused(owner, &device).await => {}
+            outcome => return (sent, outcome.map_err(Into::into)),
+        }
+        let device = match devices.device(owner, provision_until.max(deadline)).await {
+            Ok(device) => device,
+            Err(error) => return (sent, Err(error.into())),
+        };
+        self.sender.try_device_again(&device);
+        let (rest, outcome) = self.sender.send_in_order(&device, &messages[sent..], deadline).await;
+        (sent + rest, outcome.map_err(Into::into))
+    }
+}

@@ -1,0 +1,145 @@
+//! What is written to the ledger: rows, empty polls, failures. The cursor moves in the same transaction.
+
+use tokio::time::Instant;
+
+use super::{
+    Failure,
+    record::{self, Asked, MAX_UNFORWARDED, Rest},
+    split::{Heading, Splitter},
+    turn::{Stop, Turn},
+};
+use crate::{
+    ledger::{Committed, Cursor, Fault, LedgerError, MAX_BATCH_POLLS, Outcome, Poll},
+    rapidm2m::{FetchError, Rows, wire::Flaws},
+};
+
+impl Turn<'_> {
+    /// Records rows and sends them, transaction by transaction. Returns whether all were recorded.
+    pub(super) async fn record_and_send(
+        &mut self,
+        asked: &Asked,
+        channels: &[String],
+        rows: &Rows<'_>,
+    ) -> Result<bool, Stop> {
+        let begin = self.committed.cursor.last_value_from;
+        let heading = Heading { key: self.key, begin, end: asked.at, channels };
+        let mut parts = Splitter::new(&heading, rows, record::max_body(self.key)).enumerate().peekable();
+        let mut carried: Option<Poll> = None;
+        let history = self.forwarder.ledger.history_seconds();
+        while carried.is_some() || parts.peek().is_some() {
+            let room = MAX_UNFORWARDED.saturating_sub(self.committed.cursor.unforwarded.len()).min(MAX_BATCH_POLLS);
+            if room == 0 || Instant::now() >= self.limits.send_until {
+                self.report.is_behind = true;
+                return Ok(false);
+            }
+            let (mut polls, mut size) = (Vec::new(), 0);
+            while polls.len() < room {
+                let next = carried.take().or_else(|| {
+                    let (index, part) = parts.next()?;
+                    let mut poll = record::message_poll(asked, index, part, history);
+                    if index == 0 {
+                        poll.result.bad_rows = record::bad_rows(&rows.flaws);
+                    }
+                    Some(poll)
+                });
+                let Some(poll) = next else { break };
+                if record::fits(&mut size, &poll) {
+                    polls.push(poll);
+                } else {
+                    carried = Some(poll);
+                    break;
+                }
+            }
+            let cursor = record::advanced(&self.committed.cursor, &polls, asked.scanned_until());
+            self.commit(&polls, &[], cursor).await.map_err(|error| self.stop(&error))?;
+            self.report.rows_recorded += polls.iter().map(|poll| poll.result.rows).sum::<usize>();
+            for poll in polls.iter().filter(|poll| poll.outcome == Outcome::Rejected) {
+                self.report.messages_rejected += 1;
+                let why = poll.error.as_ref().map_or("", |fault| fault.text.as_str());
+                tracing::error!(site = %self.key.site, poll = %poll.id, "a message is rejected: {why}");
+            }
+            if self.can_send {
+                polls.retain(|poll| poll.outcome == Outcome::Pending);
+                self.send_and_mark(polls, self.limits.send_until).await?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// A poll without new rows.
+    pub(super) async fn record_nothing(&mut self, asked: &Asked) -> Result<(), Stop> {
+        let cursor = &self.committed.cursor;
+        let news = cursor.scanned_until.is_none() || cursor.last_error.is_some();
+        if !self.forwarder.record_empty_polls && !news {
+            return Ok(());
+        }
+        let mut polls = Vec::new();
+        if self.forwarder.record_empty_polls {
+            polls.push(record::empty_poll(asked, cursor, self.forwarder.ledger.history_seconds()));
+        }
+        let cursor = record::advanced(cursor, &[], asked.scanned_until());
+        self.commit(&polls, &[], cursor).await.map_err(|error| self.stop(&error))
+    }
+
+    /// A poll that brought rows, none of which can be used now. It must not look like "no data".
+    pub(super) async fn record_bad_rows(&mut self, asked: &Asked, flaws: &Flaws) -> Result<(), Stop> {
+        let (reason, _) = flaws.first.first().cloned().unwrap_or_default();
+        let text = format!(
+            "{} of the answer's rows cannot be used, none of the others is new; the first: {reason}",
+            flaws.count
+        );
+        let fault = Fault { kind: "bad_rows".into(), text };
+        if asked.request.from.is_none() && self.committed.cursor.last_value_from.is_none() {
+            // The youngest row is of no use, and might be the youngest for years: begin with what comes after now.
+            self.committed.cursor.last_value_from = Some(asked.at);
+        }
+        self.write_failure(asked, fault, Rest::None, Some(flaws)).await
+    }
+
+    pub(super) async fn record_failure(&mut self, asked: &Asked, error: &FetchError) -> Result<(), Stop> {
+        let fault = Fault { kind: error.kind().into(), text: error.to_string() };
+        self.write_failure(asked, fault, Rest::after(error), None).await
+    }
+
+    async fn write_failure(
+        &mut self,
+        asked: &Asked,
+        fault: Fault,
+        rest: Rest,
+        flaws: Option<&Flaws>,
+    ) -> Result<(), Stop> {
+        self.report.failures.push(Failure::new(&fault.kind, &fault.text));
+        let history = self.forwarder.ledger.history_seconds();
+        let mut poll = record::failed_poll(asked, fault.clone(), &self.committed.cursor, history);
+        poll.result.bad_rows = flaws.and_then(record::bad_rows);
+        let cursor = record::set_back(&self.committed.cursor, fault, rest, self.forwarder.clock.now());
+        self.commit(&[poll], &[], cursor).await.map_err(|error| self.stop(&error))
+    }
+
+    pub(super) async fn commit(
+        &mut self,
+        created: &[Poll],
+        replaced: &[Poll],
+        cursor: Cursor,
+    ) -> Result<(), LedgerError> {
+        let etag = self.committed.etag.as_deref();
+        let etag = self.forwarder.ledger.commit(self.key, created, replaced, &cursor, etag).await?;
+        self.committed = Committed { cursor, etag: Some(etag) };
+        Ok(())
+    }
+
+    /// The end of the turn, and why. A lost race is no failure.
+    pub(super) fn stop(&mut self, error: &LedgerError) -> Stop {
+        if matches!(error, LedgerError::Conflict) {
+            tracing::debug!(site = %self.key.site, "another poller was faster");
+            self.report.lost_race = true;
+        } else {
+            self.report.failures.push(Failure::new(error.kind(), error));
+        }
+        Stop
+    }
+
+    pub(super) fn ledger_failed(&mut self, error: &LedgerError) -> Result<(), Stop> {
+        Err(self.stop(error))
+    }
+}

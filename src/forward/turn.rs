@@ -1,0 +1,252 @@
+//! What is asked for next, and what becomes of the answer.
+
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use tokio::time::Instant;
+
+use super::{
+    Failure, Forwarder, Limits, Report, SiteMemory,
+    record::{Asked, MAX_UNFORWARDED},
+};
+use crate::{
+    config::rapidm2m::{Selection, StartFrom},
+    ledger::{Committed, Cursor, Fault, SiteKey},
+    rapidm2m::{
+        FetchError, Rows, Stamp,
+        client::{Answer, MAX_BODY, Range, RowsQuery},
+        window::{SOFT_BODY_LIMIT, Search, Window},
+    },
+};
+
+/// A row may be this far ahead of our clock. One that is further ahead waits in the backend: would the cursor follow it,
+/// the rows before it could never be told from old ones.
+const CLOCK_TOLERANCE: TimeDelta = TimeDelta::seconds(60);
+/// How long a site's channels are remembered when they come from its blueprint.
+const BLUEPRINT_LIFETIME: Duration = Duration::from_secs(10 * 60);
+/// Windows that may prove too large for one that fits.
+const NARROWINGS: usize = 60;
+
+/// Why a site's turn ends early. What it says is in the report already.
+pub(super) struct Stop;
+
+/// One site's turn.
+pub(super) struct Turn<'a> {
+    pub(super) forwarder: &'a Forwarder,
+    pub(super) key: &'a SiteKey,
+    pub(super) memory: &'a mut SiteMemory,
+    pub(super) committed: Committed,
+    pub(super) report: Report,
+    pub(super) limits: Limits,
+    /// Not after the hub failed once: what comes later must not overtake what waits.
+    pub(super) can_send: bool,
+}
+
+impl Turn<'_> {
+    pub(super) async fn run(&mut self) -> Result<(), Stop> {
+        self.send_what_waits(self.limits.resend_until).await?;
+        if self.is_left_alone() {
+            return Ok(());
+        }
+        self.memory.tried = true;
+        let Some(channels) = self.channels().await? else { return Ok(()) };
+        while self.committed.cursor.unforwarded.len() < MAX_UNFORWARDED {
+            if Instant::now() >= self.limits.ask_until {
+                self.report.is_behind = true;
+                return Ok(());
+            }
+            if !self.poll(&channels).await? {
+                return Ok(());
+            }
+        }
+        // The hub has taken nothing for so long that the site is not asked any more.
+        self.report.is_behind = true;
+        Ok(())
+    }
+
+    /// Whether the site is to be left alone for now; says so in the report.
+    fn is_left_alone(&mut self) -> bool {
+        let cursor = &self.committed.cursor;
+        let Some(until) = cursor.not_before.filter(|until| self.forwarder.clock.now() < *until) else { return false };
+        let error = cursor.last_error.clone().unwrap_or_else(|| Fault { kind: "rest".into(), text: String::new() });
+        // Whoever mended the settings restarts the app: do not make them wait for an hour.
+        if !self.memory.tried && matches!(error.kind.as_str(), "unauthorized" | "forbidden" | "not_found") {
+            return false;
+        }
+        let text = format!("left alone until {}, after {}", Stamp::from_time(until).rfc3339(), error.text);
+        self.report.failures.push(Failure { kind: error.kind, text, is_known: true });
+        true
+    }
+
+    /// The channels to select: named, or from the blueprint. `None` after a failure, which is recorded.
+    async fn channels(&mut self) -> Result<Option<Vec<String>>, Stop> {
+        let forwarder = self.forwarder;
+        if let Selection::Named(channels) = &forwarder.channels {
+            return Ok(Some(channels.clone()));
+        }
+        if let Some((_, channels)) = self.memory.channels.as_ref().filter(|(at, _)| at.elapsed() < BLUEPRINT_LIFETIME) {
+            return Ok(Some(channels.clone()));
+        }
+        let (at, started) = (forwarder.clock.now(), Instant::now());
+        self.report.requests += 1;
+        let limit = self.request_limit();
+        let found = forwarder.source.channels(&self.key.customer, &self.key.site, forwarder.histdata, limit).await;
+        match found {
+            Ok(channels) => {
+                self.memory.channels = Some((Instant::now(), channels.clone()));
+                Ok(Some(channels))
+            }
+            Err(error) => {
+                let request = crate::ledger::Request { path: "blueprint".into(), ..Default::default() };
+                let asked = Asked {
+                    key: self.key.clone(),
+                    at,
+                    request,
+                    status: error.status(),
+                    bytes: 0,
+                    took: started.elapsed(),
+                };
+                self.record_failure(&asked, &error).await?;
+                Ok(None)
+            }
+        }
+    }
+
+    fn request_limit(&self) -> Duration {
+        self.limits.ask_until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1))
+    }
+
+    /// Asks for one window and deals with the answer. Returns whether there is more to ask for now.
+    async fn poll(&mut self, channels: &[String]) -> Result<bool, Stop> {
+        let forwarder = self.forwarder;
+        let mut force = false;
+        for _ in 0..NARROWINGS {
+            let at = forwarder.clock.now();
+            let now = Stamp::from_time(at);
+            let plan = plan(&self.committed.cursor, forwarder.start_from, &self.memory.search, now);
+            let query = RowsQuery {
+                customer: &self.key.customer,
+                site: &self.key.site,
+                histdata: forwarder.histdata,
+                channels,
+                range: plan.range,
+            };
+            let narrowable = plan.window.filter(|window| window.can_narrow && !force);
+            let limit = if narrowable.is_some() { SOFT_BODY_LIMIT } else { MAX_BODY };
+            let started = Instant::now();
+            let answer = forwarder.source.rows(&query, limit, self.request_limit()).await;
+            self.report.requests += 1;
+            let mut asked = Asked {
+                key: self.key.clone(),
+                at,
+                request: Asked::request(&query),
+                status: None,
+                bytes: 0,
+                took: started.elapsed(),
+            };
+            match (answer, narrowable) {
+                (Ok(answer), _) => {
+                    asked.status = Some(answer.status);
+                    asked.bytes = answer.body.len();
+                    return self.take_answer(&asked, &plan, &answer, channels).await;
+                }
+                (Err(FetchError::TooLarge { prefix, .. }), Some(window)) => {
+                    self.report.bytes += prefix.len();
+                    let rows = Rows::read_prefix(&prefix, channels.len());
+                    let stamps: Vec<_> = rows.rows.iter().map(|row| row.stamp).collect();
+                    force = !self.memory.search.narrow(plan.from, window, now, &stamps);
+                    tracing::debug!(site = %self.key.site, rows = stamps.len(), force, "a window was too large");
+                    if Instant::now() >= self.limits.ask_until {
+                        self.report.is_behind = true;
+                        return Ok(false);
+                    }
+                }
+                (Err(error), _) => {
+                    asked.status = error.status();
+                    self.record_failure(&asked, &error).await?;
+                    return Ok(false);
+                }
+            }
+        }
+        self.report.is_behind = true;
+        Ok(false)
+    }
+
+    async fn take_answer(
+        &mut self,
+        asked: &Asked,
+        plan: &Plan,
+        answer: &Answer,
+        channels: &[String],
+    ) -> Result<bool, Stop> {
+        self.report.bytes += answer.body.len();
+        let mut rows = match Rows::read(&answer.body, channels.len()) {
+            Ok(rows) => rows,
+            Err(error) => {
+                self.record_failure(asked, &error.into()).await?;
+                return Ok(false);
+            }
+        };
+        rows.sort();
+        hold_back_the_future(&mut rows, self.forwarder.clock.now());
+        rows.rows.retain(|row| plan.newer_than.is_none_or(|newest| row.stamp > newest));
+        self.report.bad_rows += rows.flaws.count;
+
+        let more = plan.window.is_some_and(|window| window.until.is_some());
+        if !rows.rows.is_empty() {
+            let all = self.record_and_send(asked, channels, &rows).await?;
+            if let (Some(window), Some(newest), true) = (plan.window, rows.rows.last(), all) {
+                self.memory.search.had_rows(plan.from, newest.stamp, window, rows.rows.len());
+            }
+            return Ok(more && all);
+        }
+        if let Some(window) = plan.window {
+            self.memory.search.was_empty(window);
+        }
+        if rows.flaws.count > 0 {
+            self.record_bad_rows(asked, &rows.flaws).await?;
+            return Ok(more);
+        }
+        self.record_nothing(asked).await?;
+        Ok(more)
+    }
+}
+
+/// What to ask for next.
+struct Plan {
+    range: Range,
+    from: Stamp,
+    window: Option<Window>,
+    /// Rows up to this are known.
+    newer_than: Option<Stamp>,
+}
+
+fn plan(cursor: &Cursor, start_from: StartFrom, search: &Search, now: Stamp) -> Plan {
+    let from_window = |from: Stamp, newer_than: Option<Stamp>| {
+        let window = search.next(from, now);
+        Plan { range: Range::Window { from, until: window.until }, from, window: Some(window), newer_than }
+    };
+    if let Some(newest) = cursor.last_value_from.map(Stamp::from_time) {
+        return from_window(newest, Some(newest));
+    }
+    match start_from {
+        // Asked before and there was nothing: whatever comes now is new, however many rows and however late.
+        StartFrom::Youngest if cursor.scanned_until.is_some() => from_window(Stamp::BEGINNING, None),
+        StartFrom::Youngest => Plan { range: Range::Youngest, from: Stamp::BEGINNING, window: None, newer_than: None },
+        StartFrom::All => from_window(Stamp::BEGINNING, None),
+        StartFrom::At(time) => {
+            // The bound itself may or may not be part of the window: ask for a little more, keep what was meant.
+            let before = Stamp::from_time(time).shifted(-1);
+            from_window(before, Some(before))
+        }
+    }
+}
+
+/// Leaves rows that are ahead of the clock where they are: they are asked for again until their time has come.
+fn hold_back_the_future(rows: &mut Rows<'_>, now: DateTime<Utc>) {
+    let latest = Stamp::from_time(now + CLOCK_TOLERANCE);
+    let future = rows.rows.partition_point(|row| row.stamp <= latest);
+    for row in rows.rows.split_off(future) {
+        rows.flaws.add("a stamp in the future, kept for later", &row.stamp.rfc3339());
+    }
+}

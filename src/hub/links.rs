@@ -1,0 +1,227 @@
+//! The MQTT connections: one for each device, kept open between invocations, at most so many at a time.
+
+use std::{
+    num::NonZeroUsize,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use lru::LruCache;
+use rustls::ClientConfig;
+use tokio::{
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
+
+use super::{
+    SendError,
+    device::Device,
+    failures::{DeviceKey, Failures, Gate},
+    mqtt::{Connection, Login, Over},
+};
+
+/// How long a renewal waits for outstanding acknowledgements.
+const DRAIN: Duration = Duration::from_secs(10);
+/// How long a connection that makes room for another may take to say goodbye.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// The connections, least recently used first to go.
+pub struct Links {
+    over: Over,
+    token_lifetime: Duration,
+    tls: Arc<ClientConfig>,
+    slots: Arc<Semaphore>,
+    links: Mutex<LruCache<DeviceKey, Arc<Link>>>,
+    /// Somebody has finished with a link: it may make room.
+    idle: Notify,
+}
+
+/// The way to the hub for one device.
+#[derive(Default)]
+struct Link {
+    open: tokio::sync::Mutex<Option<Open>>,
+    users: AtomicUsize,
+    /// Acknowledgements so far, over all connections.
+    progress: AtomicU64,
+}
+
+struct Open {
+    connection: Arc<Connection>,
+    /// When to replace the connection, because its token ends soon after.
+    renew_at: Option<SystemTime>,
+    _slot: OwnedSemaphorePermit,
+}
+
+/// Somebody's use of a link. While there is one, the connection is not closed to make room.
+pub struct Session<'a> {
+    links: &'a Links,
+    link: Arc<Link>,
+    device: &'a Device,
+    pub key: DeviceKey,
+}
+
+impl Links {
+    pub fn new(over: Over, tls: Arc<ClientConfig>, most: NonZeroUsize, token_lifetime: Duration) -> Self {
+        let slots = Arc::new(Semaphore::new(most.get()));
+        let links = Mutex::new(LruCache::unbounded());
+        Self { over, token_lifetime, tls, slots, links, idle: Notify::new() }
+    }
+
+    /// Begins to use the device's link.
+    pub fn enter<'a>(&'a self, device: &'a Device) -> Session<'a> {
+        let key = DeviceKey::of(device);
+        let mut links = self.links();
+        let link = Arc::clone(links.get_or_insert(key.clone(), Arc::default));
+        link.users.fetch_add(1, Ordering::Relaxed);
+        Session { links: self, link, device, key }
+    }
+
+    /// Forgets the links that are neither open nor in use.
+    pub fn forget_closed(&self) {
+        let mut links = self.links();
+        let closed = |link: &Link| link.is_unused() && link.open.try_lock().is_ok_and(|open| open.is_none());
+        let gone: Vec<_> = links.iter().filter(|(_, link)| closed(link)).map(|(key, _)| key.clone()).collect();
+        for key in gone {
+            links.pop(&key);
+        }
+    }
+
+    /// Room for a connection; the one that was not used for longest makes it if there is none.
+    async fn slot(&self) -> OwnedSemaphorePermit {
+        loop {
+            // Registered before looking: whoever becomes idle in between is not missed.
+            let mut idle = std::pin::pin!(self.idle.notified());
+            idle.as_mut().enable();
+            if let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
+                return slot;
+            }
+            if let Some(unused) = self.least_recently_used() {
+                unused.connection.drain(FAREWELL).await;
+                continue;
+            }
+            tokio::select! {
+                () = idle => {}
+                slot = Arc::clone(&self.slots).acquire_owned() => {
+                    if let Ok(slot) = slot {
+                        return slot;
+                    }
+                }
+            }
+        }
+    }
+
+    fn least_recently_used(&self) -> Option<Open> {
+        let mut links = self.links();
+        let open = |link: &Link| link.is_unused() && link.open.try_lock().is_ok_and(|open| open.is_some());
+        let key = links.iter().rev().find(|(_, link)| open(link)).map(|(key, _)| key.clone())?;
+        let link = links.pop(&key)?;
+        // Nobody can begin to use it any more.
+        link.open.try_lock().ok()?.take()
+    }
+
+    fn links(&self) -> MutexGuard<'_, LruCache<DeviceKey, Arc<Link>>> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Link {
+    fn is_unused(&self) -> bool {
+        self.users.load(Ordering::Relaxed) == 0
+    }
+}
+
+impl Session<'_> {
+    /// Acknowledgements of the device so far.
+    pub fn progress(&self) -> u64 {
+        self.link.progress.load(Ordering::Relaxed)
+    }
+
+    /// Counts an acknowledgement.
+    pub fn acknowledged(&self) {
+        self.link.progress.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The open connection, or a new one. Everyone who needs one waits here while one of them makes it.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub async fn connection(&self, failures: &Failures) -> Result<Arc<Connection>, SendError> {
+        loop {
+            let wait_until = {
+                let mut open = self.link.open.lock().await;
+                if let Some(connection) = self.usable(&mut open, failures).await {
+                    return Ok(connection);
+                }
+                match failures.gate(&self.key) {
+                    Gate::Closed(error) => return Err(error),
+                    Gate::Wait(until) => until,
+                    Gate::Open => {
+                        let began = Instant::now();
+                        match self.connect(&mut open).await {
+                            Ok(connection) => {
+                                failures.connected(&self.key);
+                                return Ok(connection);
+                            }
+                            Err(error) => failures.failed(&self.key, &error, began),
+                        }
+                        continue;
+                    }
+                }
+            };
+            tokio::time::sleep_until(wait_until).await;
+        }
+    }
+
+    /// Gives the connection up, at the latest at `deadline`.
+    pub async fn give_up(&self, deadline: Instant) {
+        if let Ok(mut open) = tokio::time::timeout_at(deadline, self.link.open.lock()).await {
+            *open = None;
+        }
+    }
+
+    /// The connection, if it is alive and its token not about to end.
+    async fn usable(&self, open: &mut Option<Open>, failures: &Failures) -> Option<Arc<Connection>> {
+        let current = open.as_ref()?;
+        if let Some(end) = current.connection.end() {
+            let opened = current.connection.opened();
+            let fruitful = current.connection.acknowledged() > 0;
+            *open = None;
+            if !fruitful {
+                failures.failed(&self.key, &end, opened);
+            }
+            return None;
+        }
+        if current.renew_at.is_some_and(|at| SystemTime::now() >= at) {
+            let old = open.take()?;
+            // Everyone else waits for the lock, so that nothing new is sent on the old connection.
+            old.connection.drain(DRAIN).await;
+            return None;
+        }
+        Some(current.connection.clone())
+    }
+
+    async fn connect(&self, open: &mut Option<Open>) -> Result<Arc<Connection>, SendError> {
+        let (links, device) = (self.links, self.device);
+        let slot = links.slot().await;
+        let now = SystemTime::now();
+        let (token, holds) = device.token(now.into(), links.token_lifetime)?;
+        let login = Login { device, token: &token, over: links.over, tls: links.tls.clone() };
+        let connection = Arc::new(Connection::open(login).await?);
+        tracing::info!(hub = %device.hub_host, device = %device.id, "connected to IoT Hub");
+        // A ready token cannot be renewed: the hub ends the connection with it.
+        let renew_at = device.can_renew().then(|| now + holds.mul_f64(0.8));
+        *open = Some(Open { connection: connection.clone(), renew_at, _slot: slot });
+        Ok(connection)
+    }
+}
+
+impl Drop for Session<'_> {
+    fn drop(&mut self) {
+        if self.link.users.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.links.idle.notify_waiters();
+        }
+    }
+}

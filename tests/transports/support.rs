@@ -1,0 +1,118 @@
+//! An emulated hub, devices of it, messages, and questions about what arrived.
+
+use std::{num::NonZeroUsize, time::Duration};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use emulators::iot_hub;
+use iothub_connector::hub::{
+    Credential, Device, Endpoint, Message, Options, Sender, Transport, device::decode_key, sas,
+};
+use rustls::pki_types::{CertificateDer, pem::PemObject as _};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+pub const SITE: &str = "Zähler 7/ö +&=%?\"";
+
+pub struct World {
+    pub transport: Transport,
+    hub: iot_hub::Emulator,
+    http: reqwest::Client,
+}
+
+impl World {
+    pub async fn start(transport: Transport) -> Self {
+        let hub = iot_hub::start(iot_hub::Options::default()).await.unwrap();
+        Self { transport, hub, http: reqwest::Client::new() }
+    }
+
+    /// A sender that trusts the hub.
+    pub fn sender(&self) -> Sender {
+        Sender::new(self.options())
+    }
+
+    pub fn options(&self) -> Options {
+        let ca = CertificateDer::from_pem_file(&self.hub.ready().ca).unwrap();
+        Options::new(self.transport, NonZeroUsize::new(1_000).unwrap(), vec![ca])
+    }
+
+    pub fn device(&self, id: &str) -> Device {
+        self.device_with(id, Credential::Key(decode_key(&self.hub.ready().key).unwrap()))
+    }
+
+    pub fn device_with(&self, id: &str, credential: Credential) -> Device {
+        let endpoint = Endpoint::parse(&self.hub.ready().mqtt).unwrap();
+        Device { hub_host: endpoint.host.clone(), endpoint, id: id.into(), credential }
+    }
+
+    /// A ready token for the device, that ends at `expires`.
+    pub fn token(&self, id: &str, expires: DateTime<Utc>) -> Credential {
+        let key = BASE64_STANDARD.decode(&self.hub.ready().key).unwrap();
+        Credential::Token(sas::mint(&sas::device_resource("127.0.0.1", id), &key, expires, None))
+    }
+
+    pub async fn set_faults(&self, faults: Value) {
+        self.put("faults", &faults).await;
+    }
+
+    pub async fn set_away(&self, away: bool) {
+        self.put("away", &json!(away)).await;
+    }
+
+    async fn put(&self, path: &str, body: &Value) {
+        let url = format!("{}{path}", self.hub.ready().control);
+        let answer = self.http.put(url).body(body.to_string()).send().await.unwrap();
+        assert!(answer.status().is_success(), "{}", answer.text().await.unwrap());
+    }
+
+    /// What the device's messages are, in order of arrival, repetitions included.
+    pub async fn received(&self, device: &str) -> Vec<Value> {
+        let url = format!("{}received?device={device}", self.hub.ready().control);
+        let text = self.http.get(url).send().await.unwrap().text().await.unwrap();
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// The ids of the device's messages in order of their first arrival; the same id must come with the same body.
+    pub async fn distinct(&self, device: &str) -> Vec<String> {
+        let mut seen: Vec<(String, Value)> = Vec::new();
+        for message in self.received(device).await {
+            let id = message["messageId"].as_str().unwrap().to_owned();
+            match seen.iter().find(|(known, _)| *known == id) {
+                Some((_, body)) => assert_eq!(*body, message["body"], "message {id} came with two bodies"),
+                None => seen.push((id, message["body"].clone())),
+            }
+        }
+        seen.into_iter().map(|(id, _)| id).collect()
+    }
+
+    pub fn counts(&self) -> iot_hub::Counts {
+        self.hub.counts()
+    }
+}
+
+pub fn message(id: &str, body: impl Into<Bytes>) -> Message {
+    Message {
+        id: id.into(),
+        created: DateTime::from_timestamp_millis(1_700_000_000_120).unwrap(),
+        properties: vec![("Customer_Id", "Stadtwerke".into()), ("Site_Id", SITE.into())],
+        body: body.into(),
+    }
+}
+
+pub fn messages(count: usize) -> Vec<Message> {
+    (0..count).map(|n| message(&format!("m{n:03}"), format!("{{\"n\":{n}}}"))).collect()
+}
+
+pub fn ids(messages: &[Message]) -> Vec<String> {
+    messages.iter().map(|message| message.id.clone()).collect()
+}
+
+/// Long enough for everything that is to succeed.
+pub fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(60)
+}
+
+pub fn within(seconds: f64) -> Instant {
+    Instant::now() + Duration::from_secs_f64(seconds)
+}
