@@ -2,8 +2,9 @@
 
 use crate::{
     clock::Clock,
-    config::{Config, rapidm2m::SourceConfig},
+    config::{Config, hub::Identity, rapidm2m::SourceConfig},
     delivery::{Delivery, Identities},
+    devices::{self, Devices},
     forward::{Forwarder, source::Source},
     functions::rapidm2m_forwarding::RapidM2mForwarding,
     hub::{self, Sender},
@@ -27,12 +28,18 @@ impl App {
             }
             SourceConfig::Emulation => Source::Emulation(clock),
         };
-        let hub = config.hub;
-        let sender = Sender::new(hub::Options::new(hub.transport, hub.max_connections, hub.trusted_ca));
-        let identities = Identities::One(hub.device.expect("checked"));
+        let (hub, ledger) = (config.hub, Ledger::new(config.ledger));
+        let sender = Sender::new(hub::Options::new(hub.transport, hub.max_connections, hub.trusted_ca.clone()));
+        let identities = match hub.identity {
+            Identity::One(device) => Identities::One(device),
+            Identity::Provisioned(dps) => {
+                let store = devices::Store::new(ledger.account());
+                Identities::Provisioned(Devices::new(dps, store, hub.trusted_ca))
+            }
+        };
         let forwarder = Forwarder {
             source,
-            ledger: Ledger::new(config.ledger),
+            ledger,
             delivery: Delivery { identities, sender },
             clock,
             channels: rapidm2m.channels,

@@ -15,7 +15,7 @@ pub enum Identities {
     /// One for everything.
     One(Arc<Device>),
     /// One for each owner, through DPS.
-    Provisioned(Arc<Devices>),
+    Provisioned(Devices),
 }
 
 /// The way from an owner's messages to the hub.
@@ -25,7 +25,7 @@ pub struct Delivery {
 }
 
 /// Why messages are not acknowledged.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum DeliveryError {
     #[error(transparent)]
     Send(#[from] SendError),
@@ -40,6 +40,16 @@ impl DeliveryError {
         match self {
             Self::Send(error) => error.kind(),
             Self::Device(error) => error.kind(),
+        }
+    }
+
+    /// What went wrong, for a list in which the owners are named already: what concerns all of them reads the same for each.
+    #[must_use]
+    pub fn text(&self) -> String {
+        match self {
+            Self::Device(DeviceError::Dps { error, .. }) => format!("no device can be registered: {error}"),
+            Self::Device(DeviceError::Store { error, .. }) => format!("no device can be looked up: {error}"),
+            error => error.to_string(),
         }
     }
 

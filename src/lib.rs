@@ -10,7 +10,7 @@
 //! | [`rapidm2m`] | the rapidM2M backend: requests, answers, stamps, windows |
 //! | [`ledger`] | the documents in Cosmos DB |
 //! | [`delivery`] | from an owner's messages to the hub, as the owner's device |
-//! | [`devices`] | identities: provisioned by DPS, kept in Cosmos DB |
+//! | [`devices`] | who sends: the devices that the Device Provisioning Service made for sites |
 //! | [`hub`] | devices, tokens, messages and the transports to IoT Hub |
 //! | [`cosmos`] | the account behind ledger and devices |
 //! | [`config`], [`app`], [`logging`], [`clock`], [`retry`] | what all of them need |

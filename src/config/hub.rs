@@ -5,7 +5,7 @@ use std::{fs, num::NonZeroUsize, path::PathBuf, sync::Arc};
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::{Problems, Settings};
+use super::{Problems, Settings, dps};
 use crate::hub::{
     Credential, Device, Endpoint, Transport,
     device::{check_id, decode_key},
@@ -18,8 +18,7 @@ const OF_ONE_DEVICE: [&str; 4] = ["IoTHubURL", "IoTHubDeviceId", "IoTHubSharedAc
 
 #[derive(Debug)]
 pub struct Config {
-    /// The device that everything is sent as. `None`: each site is a device of its own, provisioned by DPS.
-    pub device: Option<Arc<Device>>,
+    pub identity: Identity,
     /// `IoTHubTransport` (`mqtt`).
     pub transport: Transport,
     /// `IoTHubMaxConnections`: MQTT connections open at a time (1000).
@@ -28,16 +27,36 @@ pub struct Config {
     pub trusted_ca: Vec<CertificateDer<'static>>,
 }
 
+/// Who sends.
+#[derive(Debug)]
+pub enum Identity {
+    /// One device for everything.
+    One(Arc<Device>),
+    /// Each site is a device of its own.
+    Provisioned(dps::Config),
+}
+
+impl Identity {
+    /// The device that everything is sent as, if there is one.
+    #[must_use]
+    pub fn one(&self) -> Option<&Device> {
+        match self {
+            Self::One(device) => Some(device),
+            Self::Provisioned(_) => None,
+        }
+    }
+}
+
 impl Config {
-    /// `has_dps`: whether devices can be provisioned.
-    pub(super) fn read(settings: &Settings, has_dps: bool, problems: &mut Problems) -> Option<Self> {
+    pub(super) fn read(settings: &Settings, problems: &mut Problems) -> Option<Self> {
         let transport = transport(settings, problems);
         let max_connections = settings.number("IoTHubMaxConnections", 1_000, 1..=100_000, problems);
         let max_connections = usize::try_from(max_connections).ok().and_then(NonZeroUsize::new);
         let trusted_ca = trusted_ca(settings, problems);
-        let device = if settings.has("IoTHubConnection") {
-            Some(connection_string(settings, problems)?)
-        } else if has_dps && !settings.has("IoTHubDeviceId") {
+        let one = |device: Device| Identity::One(Arc::new(device));
+        let identity = if settings.has("IoTHubConnection") {
+            connection_string(settings, problems).map(one)
+        } else if dps::is_wanted(settings) && !settings.has("IoTHubDeviceId") {
             for name in OF_ONE_DEVICE.into_iter().filter(|name| settings.has(name)) {
                 problems.add(
                     name,
@@ -45,12 +64,16 @@ impl Config {
                      IoTHubDeviceId to send everything as one device",
                 );
             }
-            None
+            dps::Config::read(settings, problems).map(Identity::Provisioned)
         } else {
-            Some(separate_settings(settings, problems)?)
+            separate_settings(settings, problems).map(one)
         };
+        #[cfg(feature = "azure-iot-sdk")]
+        if transport == Some(Transport::AzureIotSdk) {
+            check_for_azure_iot_sdk(settings, identity.as_ref().and_then(Identity::one), problems);
+        }
         Some(Self {
-            device: device.map(Arc::new),
+            identity: identity?,
             transport: transport?,
             max_connections: max_connections?,
             trusted_ca: trusted_ca?,
@@ -63,6 +86,14 @@ fn transport(settings: &Settings, problems: &mut Problems) -> Option<Transport> 
         None | Some("mqtt") => Some(Transport::Mqtt),
         Some("mqtt-ws") => Some(Transport::MqttWs),
         Some("https") => Some(Transport::Https),
+        #[cfg(feature = "azure-iot-sdk")]
+        Some("azure-iot-sdk") => Some(Transport::AzureIotSdk),
+        #[cfg(not(feature = "azure-iot-sdk"))]
+        Some("azure-iot-sdk") => {
+            let text = "is azure-iot-sdk, which this binary is built without: build it with --features azure-iot-sdk";
+            problems.add("IoTHubTransport", text);
+            None
+        }
         Some(other) => {
             problems.add("IoTHubTransport", format!("is {other:?}: write mqtt, mqtt-ws or https"));
             None
@@ -70,8 +101,20 @@ fn transport(settings: &Settings, problems: &mut Problems) -> Option<Transport> 
     }
 }
 
+/// The crate can reach nothing but port 8883 of the hub itself, and knows no authorities but OpenSSL's.
+#[cfg(feature = "azure-iot-sdk")]
+fn check_for_azure_iot_sdk(settings: &Settings, device: Option<&Device>, problems: &mut Problems) {
+    if settings.has(TRUSTED_CA) {
+        problems.add(TRUSTED_CA, "is not known to IoTHubTransport=azure-iot-sdk: set SSL_CERT_FILE instead");
+    }
+    let Some(device) = device else { return };
+    if device.endpoint.host != device.hub_host || device.endpoint.port.is_some_and(|port| port != 8883) {
+        problems.add("IoTHubTransport", "is azure-iot-sdk, which reaches port 8883 of the hub itself only");
+    }
+}
+
 /// `IoTHubConnection`: `HostName=…;DeviceId=…;SharedAccessKey=…[;GatewayHostName=…]`, or with `SharedAccessSignature=…`.
-fn connection_string(settings: &Settings, problems: &mut Problems) -> Option<Device> {
+pub fn connection_string(settings: &Settings, problems: &mut Problems) -> Option<Device> {
     let name = "IoTHubConnection";
     for other in OF_ONE_DEVICE {
         if settings.has(other) {
@@ -167,7 +210,7 @@ fn separate_settings(settings: &Settings, problems: &mut Problems) -> Option<Dev
 fn device_key(name: &'static str, text: &str, problems: &mut Problems) -> Option<Credential> {
     match decode_key(text) {
         Ok(key) => Some(Credential::Key(key)),
-        Err(()) => {
+        Err(_) => {
             problems.add(name, "holds a device key that is not Base64: copy it again from the device's page");
             None
         }
@@ -230,14 +273,15 @@ mod tests {
     fn read(pairs: &[(&str, &str)]) -> (Option<Config>, String) {
         let mut problems = Problems::default();
         let settings: Settings = pairs.iter().copied().collect();
-        let config = Config::read(&settings, settings.has("DPSIDScope"), &mut problems);
+        let config = Config::read(&settings, &mut problems);
         (config, problems.to_string())
     }
 
     #[test]
     fn a_connection_string_says_it_all() {
         let text = "HostName=h.azure-devices.net;DeviceId=logger-1;SharedAccessKey=c2VjcmV0;GatewayHostName=gw:1234";
-        let device = read(&[("IoTHubConnection", text)]).0.unwrap().device.unwrap();
+        let config = read(&[("IoTHubConnection", text)]).0.unwrap();
+        let device = config.identity.one().unwrap();
         assert_eq!((device.hub_host.as_str(), device.id.as_str()), ("h.azure-devices.net", "logger-1"));
         assert_eq!(device.endpoint, Endpoint { host: "gw".into(), port: Some(1234) });
         let Credential::Key(key) = &device.credential else { panic!("a key") };
@@ -251,18 +295,23 @@ mod tests {
             let token = format!("SharedAccessSignature sr={resource}&sig=x&se=1");
             let (config, text) =
                 read(&[("IoTHubURL", "h.net"), ("IoTHubDeviceId", "d"), ("IoTHubSharedAccessSignature", &token)]);
-            assert!(matches!(config.unwrap().device.unwrap().credential, Credential::Token(_)), "{text}");
+            assert!(matches!(config.unwrap().identity.one().unwrap().credential, Credential::Token(_)), "{text}");
         }
     }
 
     #[test]
     fn with_dps_and_no_device_id_each_site_is_a_device() {
-        let config = read(&[("DPSIDScope", "0ne1"), ("IoTHubTransport", "https")]).0.unwrap();
-        assert!(config.device.is_none());
+        let config = read(&[
+            ("DPSIDScope", "0ne1"),
+            ("DPSEnrollmentGroupSymmetricKey", "c2VjcmV0"),
+            ("IoTHubTransport", "https"),
+        ]);
+        let config = config.0.unwrap();
+        assert!(config.identity.one().is_none());
         assert_eq!((config.transport, config.max_connections.get()), (Transport::Https, 1_000));
         let one =
             [("DPSIDScope", "0ne1"), ("IoTHubURL", "h.net"), ("IoTHubDeviceId", "d"), ("IoTHubDeviceKey", "c2VjcmV0")];
-        assert_eq!(read(&one).0.unwrap().device.unwrap().id, "d");
+        assert_eq!(read(&one).0.unwrap().identity.one().unwrap().id, "d");
     }
 
     #[test]

@@ -39,13 +39,13 @@ impl Config {
                 "M2MBackendURL",
                 "nothing to do: rapidM2M forwarding is on when M2MBackendURL, Customer_ID or EmulationMode=true is set \
                  (it also needs Base64encodedUsernamePassword, Site_ID, Channelnames, M2MDocumentsDBUri and the \
-                 IoTHub… settings)",
+                 IoTHub… or DPS… settings)",
             );
             return Err(problems);
         }
         let rapidm2m = rapidm2m::Config::read(settings, &mut problems);
         let ledger = ledger::Config::read(settings, &mut problems);
-        let hub = hub::Config::read(settings, false, &mut problems);
+        let hub = hub::Config::read(settings, &mut problems);
         match (rapidm2m, ledger, hub) {
             (Some(rapidm2m), Some(ledger), Some(hub)) if problems.is_empty() => Ok(Self { rapidm2m, ledger, hub }),
             _ => Err(problems),

@@ -73,6 +73,7 @@ impl Asked {
             message: None,
             message_id: None,
             forwarded_at: None,
+            confirmed: None,
             ttl: None,
         }
     }
@@ -181,10 +182,11 @@ pub fn lost_poll(key: &SiteKey, id: &str, fault: Fault, now: DateTime<Utc>) -> P
     poll
 }
 
-/// Marks a message's record as acknowledged by the hub.
-pub fn set_forwarded(poll: &mut Poll, at: DateTime<Utc>, history: Option<u32>) {
+/// Marks a message's record as acknowledged by the hub, or (not `confirmed`) as sent without knowing.
+pub fn set_forwarded(poll: &mut Poll, at: DateTime<Utc>, confirmed: bool, history: Option<u32>) {
     poll.outcome = Outcome::Forwarded;
     poll.forwarded_at = Some(at);
+    poll.confirmed = (!confirmed).then_some(false);
     poll.ttl = history;
 }
 
@@ -215,7 +217,7 @@ pub fn properties(key: &SiteKey) -> Vec<(&'static str, String)> {
 /// Who a site's messages are of.
 #[must_use]
 pub fn owner(key: &SiteKey) -> Owner {
-    Owner { system: "rapidM2M", group: key.customer.clone(), name: key.site.clone() }
+    Owner::rapidm2m_site(&key.customer, &key.site)
 }
 
 /// The largest body that leaves room for the properties of the site's messages.
@@ -277,7 +279,7 @@ mod tests {
     fn a_waiting_record_does_not_expire_and_a_finished_one_does() {
         let mut poll = message_poll(&asked(), 0, part("{}".into()), Some(60));
         assert_eq!((poll.outcome, poll.ttl, poll.result.rows), (Outcome::Pending, None, 3));
-        set_forwarded(&mut poll, asked().at, Some(60));
+        set_forwarded(&mut poll, asked().at, true, Some(60));
         assert_eq!((poll.outcome, poll.ttl, poll.forwarded_at), (Outcome::Forwarded, Some(60), Some(asked().at)));
     }
 

@@ -71,9 +71,10 @@ impl Turn<'_> {
         drop(messages);
         let now = self.forwarder.clock.now();
         let history = self.forwarder.ledger.history_seconds();
+        let confirmed = self.forwarder.delivery.sender.confirms();
         let mut finished = known + sent;
         for poll in &mut polls[..finished] {
-            record::set_forwarded(poll, now, history);
+            record::set_forwarded(poll, now, confirmed, history);
             self.memory.acknowledged.insert(poll.id.clone());
         }
         self.report.messages_forwarded += finished;
@@ -102,7 +103,7 @@ impl Turn<'_> {
             }
             Err(error) => {
                 self.can_send = false;
-                self.report.failures.push(Failure::new(error.kind(), error));
+                self.report.failures.push(Failure::new(error.kind(), error.text()));
             }
         }
         polls.truncate(finished);

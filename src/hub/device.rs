@@ -120,12 +120,17 @@ impl fmt::Display for Endpoint {
 ///
 /// # Errors
 /// It is empty or not Base64. The text is not repeated.
-pub fn decode_key(text: &str) -> Result<SecretBox<Vec<u8>>, ()> {
+pub fn decode_key(text: &str) -> Result<SecretBox<Vec<u8>>, NotBase64> {
     match BASE64_STANDARD.decode(text.trim()) {
         Ok(key) if !key.is_empty() => Ok(SecretBox::new(Box::new(key))),
-        _ => Err(()),
+        _ => Err(NotBase64),
     }
 }
+
+/// What should be a key is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("is not Base64")]
+pub struct NotBase64;
 
 /// The hub's rule for device ids, without `+` and `#`, which cannot be used over MQTT.
 /// <https://learn.microsoft.com/azure/iot-hub/iot-hub-devguide-identity-registry>

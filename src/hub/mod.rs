@@ -1,5 +1,7 @@
 //! Azure IoT Hub, as a device meets it: identities, tokens, messages, and a sender that says when each is acknowledged.
 
+#[cfg(feature = "azure-iot-sdk")]
+mod azure_iot_sdk;
 pub mod device;
 mod error;
 mod failures;

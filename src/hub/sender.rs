@@ -15,6 +15,8 @@ use chrono::Utc;
 use rustls::pki_types::CertificateDer;
 use tokio::time::Instant;
 
+#[cfg(feature = "azure-iot-sdk")]
+use super::azure_iot_sdk;
 use super::{
     Device, Message, SendError,
     failures::{ATTEMPTS, DeviceKey, Failures, Gate},
@@ -44,6 +46,21 @@ pub enum Transport {
     MqttWs,
     /// HTTPS, port 443: a few connections for all devices.
     Https,
+    /// Through the crate `azure_iot_sdk`: MQTT at QoS 0, nothing is acknowledged.
+    #[cfg(feature = "azure-iot-sdk")]
+    AzureIotSdk,
+}
+
+impl Transport {
+    /// Whether a message that counts as sent was acknowledged by the hub.
+    #[must_use]
+    pub fn confirms(self) -> bool {
+        match self {
+            Self::Mqtt | Self::MqttWs | Self::Https => true,
+            #[cfg(feature = "azure-iot-sdk")]
+            Self::AzureIotSdk => false,
+        }
+    }
 }
 
 /// How a [`Sender`] is to work.
@@ -80,6 +97,8 @@ pub struct Sender {
 enum Way {
     Mqtt(Links),
     Https(https::Client),
+    #[cfg(feature = "azure-iot-sdk")]
+    AzureIotSdk(azure_iot_sdk::Clients),
 }
 
 impl Sender {
@@ -93,6 +112,12 @@ impl Sender {
             progress: AtomicU64::new(0),
             warned: Mutex::default(),
         }
+    }
+
+    /// Whether what counts as sent was acknowledged by the hub.
+    #[must_use]
+    pub fn confirms(&self) -> bool {
+        self.options.transport.confirms()
     }
 
     /// Forgets earlier failures: the next message tries at once, unless the hub itself asked for a wait. For the start of an
@@ -140,6 +165,12 @@ impl Sender {
                 let sending = std::pin::pin!(sending);
                 self.unless_stalled(sending, &key, || progress.load(Ordering::Relaxed), deadline).await
             }
+            #[cfg(feature = "azure-iot-sdk")]
+            Ok(Way::AzureIotSdk(clients)) => {
+                let key = DeviceKey::of(device);
+                let sending = self.send_unconfirmed(clients, device, &key, messages, &mut acknowledged);
+                tokio::time::timeout_at(deadline, sending).await.unwrap_or(Err(SendError::TimedOut))
+            }
             Err(error) => Err(error.clone()),
         };
         (acknowledged, outcome)
@@ -154,6 +185,8 @@ impl Sender {
                 Transport::Mqtt => mqtt(Over::Tcp),
                 Transport::MqttWs => mqtt(Over::WebSocket),
                 Transport::Https => Way::Https(https::Client::new(&tls)?),
+                #[cfg(feature = "azure-iot-sdk")]
+                Transport::AzureIotSdk => Way::AzureIotSdk(azure_iot_sdk::Clients::default()),
             })
         });
         way.as_ref()
@@ -247,14 +280,7 @@ impl Sender {
         // After a batch was refused its messages go one by one: only one of them may be at fault.
         let mut one_by_one = 0;
         while *acknowledged < messages.len() {
-            match self.failures.gate(key) {
-                Gate::Open => {}
-                Gate::Wait(until) => {
-                    tokio::time::sleep_until(until).await;
-                    continue;
-                }
-                Gate::Closed(error) => return Err(error),
-            }
+            self.wait_at_the_gate(key).await?;
             let most = if *acknowledged < one_by_one { 1 } else { PIPELINE };
             let (count, batch) = https::batch(&messages[*acknowledged..], most)?;
             let began = Instant::now();
@@ -274,6 +300,47 @@ impl Sender {
             }
         }
         Ok(())
+    }
+
+    #[cfg(feature = "azure-iot-sdk")]
+    async fn send_unconfirmed(
+        &self,
+        clients: &azure_iot_sdk::Clients,
+        device: &Device,
+        key: &DeviceKey,
+        messages: &[Message],
+        sent: &mut usize,
+    ) -> Result<(), SendError> {
+        while let Some(message) = messages.get(*sent) {
+            if message.size() > MAX_SIZE {
+                return Err(SendError::too_large(message.size()));
+            }
+            self.wait_at_the_gate(key).await?;
+            let began = Instant::now();
+            let outcome = match device.token(Utc::now(), self.options.token_lifetime) {
+                Ok((token, _)) => clients.send(device, token, message).await,
+                Err(error) => Err(error),
+            };
+            match outcome {
+                Ok(()) => {
+                    *sent += 1;
+                    self.acknowledged(key);
+                }
+                Err(error) => self.failures.failed(key, &error, began),
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits as long as an earlier failure asks for.
+    async fn wait_at_the_gate(&self, key: &DeviceKey) -> Result<(), SendError> {
+        loop {
+            match self.failures.gate(key) {
+                Gate::Open => return Ok(()),
+                Gate::Wait(until) => tokio::time::sleep_until(until).await,
+                Gate::Closed(error) => return Err(error),
+            }
+        }
     }
 
     fn acknowledged(&self, key: &DeviceKey) {
@@ -304,6 +371,8 @@ impl From<Transport> for &'static str {
             Transport::Mqtt => "mqtt",
             Transport::MqttWs => "mqtt-ws",
             Transport::Https => "https",
+            #[cfg(feature = "azure-iot-sdk")]
+            Transport::AzureIotSdk => "azure-iot-sdk",
         }
     }
 }

@@ -58,6 +58,9 @@ pub struct Poll {
     pub message_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub forwarded_at: Option<DateTime<Utc>>,
+    /// `false` if the transport cannot know whether the hub has the message; absent otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub confirmed: Option<bool>,
     /// Seconds until the service removes the document. Absent while the message waits: a record that still has to be
     /// forwarded must not vanish.
     #[serde(rename = "ttl", skip_serializing_if = "Option::is_none")]

@@ -5,6 +5,8 @@
 
 mod support;
 
+#[cfg(feature = "azure-iot-sdk")]
+mod azure_iot_sdk;
 mod backend_faults;
 mod backlog;
 mod delivery;
@@ -14,3 +16,4 @@ mod outages;
 mod pollers;
 mod selection;
 mod startup;
+mod transports;

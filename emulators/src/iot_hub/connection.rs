@@ -167,7 +167,7 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
             Err(Malformed::ProtocolLevel) => Some(Stop::Violation("a second CONNECT".into())),
             Err(Malformed::Other(reason)) => Some(Stop::Violation(reason)),
         };
-        talk.release(now);
+        let stop = stop.or(talk.advance(now).err());
         write(&mut reader.stream, &talk.out).await?;
         talk.out.clear();
         if let Some(stop) = stop {
@@ -177,7 +177,11 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
             deadline = now + patience;
         }
         let wake = talk.next_due().map_or(deadline, |due| due.min(deadline));
-        match timeout_at(wake, reader.fill()).await {
+        let filled = tokio::select! {
+            filled = timeout_at(wake, reader.fill()) => filled,
+            () = talk.changed() => continue,
+        };
+        match filled {
             Ok(Ok(0)) => return Ok(End::Closed),
             Ok(read) => drop(read?),
             Err(_) if Instant::now() >= deadline => return Ok(End::Silent),

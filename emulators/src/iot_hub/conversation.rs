@@ -15,16 +15,16 @@ use mqtt_protocol_core::mqtt::{
 use tokio::time::Instant;
 
 use super::{
+    devicebound::{self, Outbox},
     faults::OnPublish,
     hub::{Hub, MAX_SUBSCRIPTIONS, Presence},
     packets::{self, Packet},
     received::{Draft, Transport},
-    telemetry,
+    telemetry, twin,
 };
 
 /// Topics every device may subscribe to, apart from its own `devices/{device id}/messages/devicebound/#`.
-const SHARED_FILTERS: [&str; 3] =
-    ["$iothub/twin/res/#", "$iothub/methods/POST/#", "$iothub/twin/PATCH/properties/desired/#"];
+const SHARED_FILTERS: [&str; 3] = [twin::FILTER, "$iothub/methods/POST/#", "$iothub/twin/PATCH/properties/desired/#"];
 
 /// The name of the property that stands for MQTT's RETAIN flag.
 const RETAIN_PROPERTY: &str = "mqtt-retain";
@@ -50,11 +50,23 @@ pub struct Conversation<'a> {
     late: VecDeque<(Instant, u16)>,
     /// Messages recorded on this connection.
     messages: u64,
+    /// When a fault cuts the connection.
+    cut_at: Option<Instant>,
+    outbox: Outbox<'a>,
 }
 
 impl<'a> Conversation<'a> {
     pub fn new(hub: &'a Hub, presence: &'a Presence, transport: Transport) -> Self {
-        Self { hub, presence, transport, out: Vec::new(), late: VecDeque::new(), messages: 0 }
+        Self {
+            hub,
+            presence,
+            transport,
+            out: Vec::new(),
+            late: VecDeque::new(),
+            messages: 0,
+            cut_at: None,
+            outbox: Outbox::new(hub, presence),
+        }
     }
 
     /// Takes a packet that came at `now`. After a [`Stop`], what is in `out` is still to be written.
@@ -67,25 +79,39 @@ impl<'a> Conversation<'a> {
                 self.out.extend(packets::pingresp());
                 Ok(())
             }
-            Packet::Puback => Ok(()),
+            Packet::Puback(packet_id) => {
+                self.outbox.acknowledged(packet_id);
+                Ok(())
+            }
             Packet::Disconnect => Err(Stop::Disconnect),
             Packet::Connect(_) => Err(Stop::Violation("a second CONNECT".into())),
         }
     }
 
-    /// When the next acknowledgement held back is due.
+    /// When [`Self::advance`] has something to do.
     pub fn next_due(&self) -> Option<Instant> {
-        self.late.front().map(|(due, _)| *due)
+        let late = self.late.front().map(|(due, _)| *due);
+        [late, self.cut_at, self.outbox.next_due()].into_iter().flatten().min()
     }
 
-    /// Lets go of the acknowledgements that are due.
-    pub fn release(&mut self, now: Instant) {
+    /// Waits for a reason to call [`Self::advance`] before that.
+    pub async fn changed(&mut self) {
+        self.outbox.changed().await
+    }
+
+    /// Lets go of the acknowledgements that are due and of the messages that wait for the device.
+    pub fn advance(&mut self, now: Instant) -> Result<(), Stop> {
         while let Some((due, packet_id)) = self.late.front().copied()
             && due <= now
         {
             self.late.pop_front();
             self.out.extend(packets::puback(packet_id));
         }
+        if self.cut_at.is_some_and(|cut_at| cut_at <= now) {
+            return Err(Stop::Fault("cut some time after a message"));
+        }
+        self.outbox.write(&mut self.out);
+        Ok(())
     }
 
     fn publish(&mut self, publish: &Publish, now: Instant) -> Result<(), Stop> {
@@ -95,9 +121,13 @@ impl<'a> Conversation<'a> {
             (Qos::AtLeastOnce, _) => return Err(Stop::Violation("PUBLISH with packet id 0".into())),
             (Qos::ExactlyOnce, _) => return Err(Stop::Violation("PUBLISH with QoS 2".into())),
         };
+        if let Some(request) = twin::Request::of_topic(publish.topic_name()) {
+            return self.twin(request, publish.payload().as_slice(), packet_id, now);
+        }
         let draft = self.draft(publish).map_err(Stop::Violation)?;
         let device_id = &self.presence.device_id;
-        match self.hub.faults().on_publish(device_id, packet_id.is_some(), self.messages) {
+        let fate = self.hub.faults().on_publish(device_id, packet_id.is_some(), self.messages);
+        match fate {
             OnPublish::Ignore => Ok(()),
             OnPublish::Cut { record } => {
                 if record {
@@ -105,7 +135,8 @@ impl<'a> Conversation<'a> {
                 }
                 Err(Stop::Fault("cut before PUBACK"))
             }
-            OnPublish::Accept { delay, cut } => {
+            OnPublish::Accept { delay, cut, cut_after } => {
+                self.cut_at = self.cut_at.or(cut_after.map(|cut_after| now + cut_after));
                 self.hub.record(device_id, [draft]);
                 self.messages += 1;
                 if let Some(packet_id) = packet_id {
@@ -114,6 +145,36 @@ impl<'a> Conversation<'a> {
                 if cut { Err(Stop::Fault("cut after so many messages")) } else { Ok(()) }
             }
         }
+    }
+
+    fn twin(
+        &mut self,
+        request: twin::Request<'_>,
+        body: &[u8],
+        packet_id: Option<u16>,
+        now: Instant,
+    ) -> Result<(), Stop> {
+        let device_id = &self.presence.device_id;
+        let (ignores, misspells) = {
+            let faults = self.hub.faults();
+            (faults.ignores(device_id), faults.misspells(device_id))
+        };
+        if ignores {
+            return Ok(());
+        }
+        if let Some(packet_id) = packet_id {
+            self.acknowledge(packet_id, now, Duration::ZERO)?;
+        }
+        let mut answer = self.hub.twins.answer(device_id, request, body);
+        if misspells {
+            answer.topic = answer.topic.replace("/twin/res/", "/twin/result/");
+        }
+        // Without the subscription nobody hears the answer.
+        if self.presence.granted(twin::FILTER).is_some() {
+            let packet = packets::publish(&answer.topic, Qos::AtMostOnce, 0, false, &answer.body);
+            self.out.extend(packet.ok_or_else(|| Stop::Violation("a $rid too long to answer to".into()))?);
+        }
+        Ok(())
     }
 
     fn draft(&self, publish: &Publish) -> Result<Draft, String> {
@@ -160,8 +221,11 @@ impl<'a> Conversation<'a> {
                 return Err(format!("SUBSCRIBE to {:?}", entry.topic_filter()));
             }
         }
-        self.presence.subscribe(entries.iter().map(|entry| entry.topic_filter()))?;
-        let granted = entries.iter().map(|entry| match entry.sub_opts().qos() {
+        let granted = |qos| if qos == Qos::AtMostOnce { qos } else { Qos::AtLeastOnce };
+        let grants = entries.iter().map(|entry| (entry.topic_filter(), granted(entry.sub_opts().qos())));
+        self.presence.subscribe(grants.clone())?;
+        self.outbox.resubscribed();
+        let granted = grants.map(|(_, qos)| match qos {
             Qos::AtMostOnce => SubackReturnCode::SuccessMaximumQos0,
             Qos::AtLeastOnce | Qos::ExactlyOnce => SubackReturnCode::SuccessMaximumQos1,
         });
@@ -172,14 +236,14 @@ impl<'a> Conversation<'a> {
 
     fn unsubscribe(&mut self, unsubscribe: &Unsubscribe) -> Result<(), String> {
         self.presence.unsubscribe(unsubscribe.entries().iter().map(|entry| entry.as_str()));
+        self.outbox.resubscribed();
         let answer = packets::unsuback(unsubscribe.packet_id());
         self.out.extend(answer.ok_or("UNSUBSCRIBE with packet id 0")?);
         Ok(())
     }
 
     fn may_subscribe(&self, filter: &str) -> bool {
-        let device_id = filter.strip_prefix("devices/").and_then(|rest| rest.strip_suffix("/messages/devicebound/#"));
-        SHARED_FILTERS.contains(&filter) || device_id == Some(&self.presence.device_id)
+        SHARED_FILTERS.contains(&filter) || filter == devicebound::filter(&self.presence.device_id)
     }
 }
 
@@ -222,9 +286,9 @@ mod tests {
         talk.take(message(2), start).unwrap();
         assert!(talk.out.is_empty());
         assert_eq!(talk.next_due(), Some(start + Duration::from_millis(100)));
-        talk.release(start + Duration::from_millis(99));
+        talk.advance(start + Duration::from_millis(99)).unwrap();
         assert!(talk.out.is_empty());
-        talk.release(start + Duration::from_millis(100));
+        talk.advance(start + Duration::from_millis(100)).unwrap();
         assert_eq!(talk.out, [packets::puback(1), packets::puback(2)].concat());
         talk.take(message(3), start).unwrap();
         assert_eq!(talk.out.len(), 12, "nothing is held back any more");

@@ -1,37 +1,80 @@
-//! Trouble on demand: what the control endpoint's `/faults` switches, and what each switch does to a connection.
+//! Trouble on demand: what the control endpoint's `/faults` switches, and what each switch does.
+//!
+//! | Switch | MQTT, also over WebSocket | HTTPS |
+//! |---|---|---|
+//! | `refuse`, `refuseTimes` | CONNECT is answered with return code 5 | 401, 401003 |
+//! | `serverUnavailable` | CONNECT is answered with return code 3 | 503 |
+//! | `cutAfterConnectTimes` | accepted, then cut at once | 403, 403002 |
+//! | `ignorePublishes` | messages and twin requests are neither recorded nor answered | a message is neither recorded nor answered |
+//! | `pubackDelayMs` | acknowledgements come late, in order | a message is recorded, its answer comes late |
+//! | `dropBeforePubackTimes` | a message at QoS 1 ends its connection | – |
+//! | `httpDropBeforeAnswerTimes` | – | a message ends its connection |
+//! | `recordDropped` | whether those messages are recorded | the same |
+//! | `cutAfterMessages` | cut with so many messages on the connection | – |
+//! | `cutAfterMs` | cut so long after the first message on the connection | – |
+//! | `noSessionPresent` | the session is lost | – |
+//! | `httpStatus`, `httpStatusTimes`, `retryAfterSeconds` | – | so many requests are answered with this status |
+//! | `httpDelayMs` | – | a request waits before anything is done about it |
+//! | `misspellTopics` | twin answers and messages to devices go to a wrong topic | – |
+//! | `acceptAnyToken` | tokens are not checked | tokens are not checked |
+//!
+//! "Throttled, then cut": `pubackDelayMs` with `cutAfterMs`. HTTPS means requests of devices: messages, and messages to
+//! devices. The last two switches break the emulator itself, for tests that must notice.
 
 use std::{num::NonZeroU64, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-/// The switches of `PUT /faults`, all off by default. Members named `…Times` count down, once per use.
+/// The switches of `PUT /faults`, all off by default. Members named `…Times` count down, once per use. What each does over
+/// HTTPS is in the table of `faults.rs`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 pub struct Faults {
-    /// Every CONNECT is answered with return code 5, as for a bad token or a disabled device.
+    /// Every CONNECT is answered with return code 5, as for a bad token or a disabled device; every request with 401.
     pub refuse: bool,
-    /// As `refuse`, for so many CONNECTs.
+    /// As `refuse`, for so many CONNECTs or requests.
     pub refuse_times: u64,
-    /// Every CONNECT is answered with return code 3.
+    /// Every CONNECT is answered with return code 3, every request with 503.
     pub server_unavailable: bool,
     /// So many messages at QoS 1 end their connection instead of being acknowledged.
     pub drop_before_puback_times: u64,
+    /// So many messages over HTTPS end their connection instead of being answered.
+    pub http_drop_before_answer_times: u64,
     /// Whether those messages are recorded: did the hub have them when the connection broke? On by default.
     pub record_dropped: bool,
     /// Acknowledgements come this many milliseconds late, still in order: throttling.
     pub puback_delay_ms: u32,
-    /// So many connections are accepted, then cut at once: the daily quota.
+    /// So many connections are accepted, then cut at once, or so many requests are answered with 403: the daily quota.
     pub cut_after_connect_times: u64,
     /// Every connection is cut after it has had so many messages recorded and acknowledged; acknowledgements held back
     /// by `puback_delay_ms` are lost.
     pub cut_after_messages: Option<NonZeroU64>,
+    /// Every connection is cut this many milliseconds after its first message; what is not acknowledged by then never is.
+    pub cut_after_ms: Option<u32>,
     /// Messages are neither recorded nor acknowledged: a hub that hangs.
     pub ignore_publishes: bool,
     /// Every CONNACK says that there is no session, and there is none: a hub that lost it.
     pub no_session_present: bool,
+    /// The status of those answers that `http_status_times` counts; 400 to 599, 503 by default.
+    pub http_status: HttpStatus,
+    /// So many HTTPS requests are answered with `http_status`.
+    pub http_status_times: u64,
+    /// The header `Retry-After` of those answers, in seconds. Absent: they have none.
+    pub retry_after_seconds: Option<u32>,
+    /// HTTPS requests wait this many milliseconds before anything is done about them.
+    pub http_delay_ms: u32,
+    /// Twin answers and messages to devices go to a wrong topic: an emulator that is broken.
+    pub misspell_topics: bool,
+    /// Tokens are not checked: an emulator that is broken.
+    pub accept_any_token: bool,
     /// The devices concerned. Absent: all.
     pub devices: Option<Vec<String>>,
 }
+
+/// The status of an error, 400 to 599.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "u16", into = "u16")]
+pub struct HttpStatus(u16);
 
 impl Default for Faults {
     fn default() -> Self {
@@ -40,14 +83,39 @@ impl Default for Faults {
             refuse_times: 0,
             server_unavailable: false,
             drop_before_puback_times: 0,
+            http_drop_before_answer_times: 0,
             record_dropped: true,
             puback_delay_ms: 0,
             cut_after_connect_times: 0,
             cut_after_messages: None,
+            cut_after_ms: None,
             ignore_publishes: false,
             no_session_present: false,
+            http_status: HttpStatus(503),
+            http_status_times: 0,
+            retry_after_seconds: None,
+            http_delay_ms: 0,
+            misspell_topics: false,
+            accept_any_token: false,
             devices: None,
         }
+    }
+}
+
+impl TryFrom<u16> for HttpStatus {
+    type Error = String;
+
+    fn try_from(status: u16) -> Result<Self, String> {
+        match status {
+            400..600 => Ok(Self(status)),
+            _ => Err(format!("{status} is no status of an error; 400 to 599 are")),
+        }
+    }
+}
+
+impl From<HttpStatus> for u16 {
+    fn from(status: HttpStatus) -> Self {
+        status.0
     }
 }
 
@@ -66,10 +134,34 @@ pub enum OnPublish {
     Cut {
         record: bool,
     },
-    /// Recorded, acknowledged after `delay`; `cut` if the connection ends then.
+    /// Recorded, acknowledged after `delay`; `cut` if the connection ends then, `cut_after` if it ends later.
     Accept {
         delay: Duration,
         cut: bool,
+        cut_after: Option<Duration>,
+    },
+}
+
+/// How an HTTPS request is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnRequest {
+    Unauthorized,
+    QuotaExceeded,
+    Unavailable,
+    Status { status: u16, retry_after: Option<u32> },
+}
+
+/// What becomes of messages over HTTPS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnSend {
+    Ignore,
+    /// The connection ends without an answer.
+    Cut {
+        record: bool,
+    },
+    /// Recorded, answered after `delay`.
+    Accept {
+        delay: Duration,
     },
 }
 
@@ -98,7 +190,7 @@ impl Faults {
     /// What becomes of a message; `before` messages were recorded on its connection before it.
     pub fn on_publish(&mut self, device_id: &str, wants_puback: bool, before: u64) -> OnPublish {
         if !self.concern(device_id) {
-            return OnPublish::Accept { delay: Duration::ZERO, cut: false };
+            return OnPublish::Accept { delay: Duration::ZERO, cut: false, cut_after: None };
         }
         if self.ignore_publishes {
             return OnPublish::Ignore;
@@ -107,14 +199,68 @@ impl Faults {
             return OnPublish::Cut { record: self.record_dropped };
         }
         OnPublish::Accept {
-            delay: Duration::from_millis(self.puback_delay_ms.into()),
+            delay: milliseconds(self.puback_delay_ms),
             cut: self.cut_after_messages.is_some_and(|limit| before + 1 >= limit.get()),
+            cut_after: self.cut_after_ms.map(milliseconds),
         }
+    }
+
+    /// How long an HTTPS request waits.
+    pub fn request_delay(&self, device_id: &str) -> Duration {
+        if self.concern(device_id) { milliseconds(self.http_delay_ms) } else { Duration::ZERO }
+    }
+
+    /// Whether an HTTPS request is refused, before its token is looked at.
+    pub fn on_request(&mut self, device_id: &str) -> Option<OnRequest> {
+        if let Some(refusal) = self.on_connect(device_id) {
+            return Some(match refusal {
+                Refusal::NotAuthorized => OnRequest::Unauthorized,
+                Refusal::ServerUnavailable => OnRequest::Unavailable,
+            });
+        }
+        if self.cuts_after_connect(device_id) {
+            return Some(OnRequest::QuotaExceeded);
+        }
+        let answer = OnRequest::Status { status: self.http_status.0, retry_after: self.retry_after_seconds };
+        (self.concern(device_id) && count_down(&mut self.http_status_times)).then_some(answer)
+    }
+
+    /// What becomes of the messages of an HTTPS request.
+    pub fn on_send(&mut self, device_id: &str) -> OnSend {
+        if !self.concern(device_id) {
+            return OnSend::Accept { delay: Duration::ZERO };
+        }
+        if self.ignore_publishes {
+            return OnSend::Ignore;
+        }
+        if count_down(&mut self.http_drop_before_answer_times) {
+            return OnSend::Cut { record: self.record_dropped };
+        }
+        OnSend::Accept { delay: milliseconds(self.puback_delay_ms) }
+    }
+
+    /// Whether the device gets no answers.
+    pub fn ignores(&self, device_id: &str) -> bool {
+        self.concern(device_id) && self.ignore_publishes
+    }
+
+    /// Whether topics to the device are wrong.
+    pub fn misspells(&self, device_id: &str) -> bool {
+        self.concern(device_id) && self.misspell_topics
+    }
+
+    /// Whether the device's token is not checked.
+    pub fn accepts_any_token(&self, device_id: &str) -> bool {
+        self.concern(device_id) && self.accept_any_token
     }
 
     fn concern(&self, device_id: &str) -> bool {
         self.devices.as_ref().is_none_or(|devices| devices.iter().any(|device| device == device_id))
     }
+}
+
+fn milliseconds(number: u32) -> Duration {
+    Duration::from_millis(number.into())
 }
 
 fn count_down(times: &mut u64) -> bool {
@@ -124,60 +270,5 @@ fn count_down(times: &mut u64) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const ACCEPT: OnPublish = OnPublish::Accept { delay: Duration::ZERO, cut: false };
-
-    fn faults(json: &str) -> Faults {
-        serde_json::from_str(json).unwrap()
-    }
-
-    #[test]
-    fn without_faults_everything_passes() {
-        let mut none = faults("{}");
-        assert_eq!(none, Faults::default());
-        assert_eq!(none.on_connect("d"), None);
-        assert!(!none.cuts_after_connect("d") && !none.loses_session("d"));
-        assert_eq!(none.on_publish("d", true, 99), ACCEPT);
-    }
-
-    #[test]
-    fn counted_faults_run_out() {
-        let mut counted =
-            faults(r#"{"refuseTimes":2,"cutAfterConnectTimes":1,"dropBeforePubackTimes":1,"recordDropped":false}"#);
-        assert_eq!(counted.on_connect("d"), Some(Refusal::NotAuthorized));
-        assert_eq!(counted.on_connect("d"), Some(Refusal::NotAuthorized));
-        assert_eq!(counted.on_connect("d"), None);
-        assert!(counted.cuts_after_connect("d") && !counted.cuts_after_connect("d"));
-        assert_eq!(counted.on_publish("d", false, 0), ACCEPT, "a message at QoS 0 has no PUBACK to drop");
-        assert_eq!(counted.on_publish("d", true, 0), OnPublish::Cut { record: false });
-        assert_eq!(counted.on_publish("d", true, 1), ACCEPT);
-    }
-
-    #[test]
-    fn faults_concern_only_the_devices_named() {
-        let mut some = faults(r#"{"refuse":true,"ignorePublishes":true,"noSessionPresent":true,"devices":["a"]}"#);
-        assert_eq!(some.on_connect("b"), None);
-        assert_eq!(some.on_publish("b", true, 0), ACCEPT);
-        assert!(!some.loses_session("b") && some.loses_session("a"));
-        assert_eq!(some.on_connect("a"), Some(Refusal::NotAuthorized));
-        assert_eq!(some.on_publish("a", true, 0), OnPublish::Ignore);
-        assert_eq!(faults(r#"{"refuse":true,"devices":[]}"#).on_connect("a"), None);
-    }
-
-    #[test]
-    fn a_connection_is_cut_with_its_last_message() {
-        let mut cutting = faults(r#"{"cutAfterMessages":2,"pubackDelayMs":5}"#);
-        let delay = Duration::from_millis(5);
-        assert_eq!(cutting.on_publish("d", true, 0), OnPublish::Accept { delay, cut: false });
-        assert_eq!(cutting.on_publish("d", true, 1), OnPublish::Accept { delay, cut: true });
-    }
-
-    #[test]
-    fn a_misspelt_fault_is_refused() {
-        for json in [r#"{"refused":true}"#, r#"{"cutAfterMessages":0}"#, r#"{"refuseTimes":-1}"#, "true"] {
-            assert!(serde_json::from_str::<Faults>(json).is_err(), "{json}");
-        }
-    }
-}
+#[path = "faults_tests.rs"]
+mod tests;

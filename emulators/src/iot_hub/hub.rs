@@ -1,18 +1,21 @@
 //! What all connections share: who is connected, the sessions, the messages, the counts, the faults.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use mqtt_protocol_core::mqtt::packet::Qos;
 use tokio::sync::{oneshot, watch};
 
 use super::{
+    c2d::C2d,
     counts::Counts,
     faults::Faults,
     login::{self, Claim, Denied, Login},
     received::{Draft, Log},
+    twin::Twins,
 };
 
 /// Topics a device may subscribe to at a time.
@@ -34,6 +37,8 @@ pub struct Hub {
     pub hosts: Vec<String>,
     pub log: Log,
     pub counts: watch::Sender<Counts>,
+    pub c2d: C2d,
+    pub twins: Twins,
     faults: Mutex<Faults>,
     devices: Mutex<Devices>,
 }
@@ -55,24 +60,34 @@ struct Connection {
     signature: Vec<u8>,
 }
 
-/// What MQTT asks a server to remember of a client. Nothing is queued for devices, so it is the subscriptions only.
+/// What MQTT asks a server to remember of a client, apart from the messages to it, which are in its mailbox.
 struct Session {
     clean: bool,
-    filters: BTreeSet<String>,
+    /// Subscriptions, with the QoS granted.
+    filters: BTreeMap<String, Qos>,
 }
 
 /// A device's stay. Dropping it counts the device out.
 pub struct Presence {
     hub: Arc<Hub>,
     pub device_id: String,
-    number: u64,
+    /// Of this connection, among all of the hub's.
+    pub number: u64,
     pub session_present: bool,
 }
 
 impl Hub {
     pub fn new(key: Vec<u8>, hosts: Vec<String>, log: Log) -> Self {
-        let counts = watch::Sender::new(Counts::default());
-        Self { key, hosts, log, counts, faults: Mutex::default(), devices: Mutex::default() }
+        Self {
+            key,
+            hosts,
+            log,
+            counts: watch::Sender::default(),
+            c2d: C2d::default(),
+            twins: Twins::default(),
+            faults: Mutex::default(),
+            devices: Mutex::default(),
+        }
     }
 
     pub fn faults(&self) -> MutexGuard<'_, Faults> {
@@ -89,6 +104,9 @@ impl Hub {
     /// Why not.
     pub fn authenticate(&self, claim: &Claim<'_>) -> Result<Login, Denied> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        if self.faults().accepts_any_token(claim.device_id) {
+            return Ok(Login { device_id: claim.device_id.into(), expiry: u64::MAX, signature: Vec::new() });
+        }
         let login = login::check(claim, &self.key, &self.hosts, now)?;
         if self.is_expired(&login.signature) {
             return Err(Denied::Unauthorized("the token was declared expired".into()));
@@ -116,7 +134,7 @@ impl Hub {
         let kept = devices.sessions.get(&device_id).is_some_and(|session| !session.clean);
         let session_present = kept && !clean_session && !lost;
         if !session_present {
-            devices.sessions.insert(device_id.clone(), Session { clean: clean_session, filters: BTreeSet::new() });
+            devices.sessions.insert(device_id.clone(), Session { clean: clean_session, filters: BTreeMap::new() });
         }
         self.counts.send_modify(|counts| {
             counts.connects += 1;
@@ -125,6 +143,12 @@ impl Hub {
             counts.per_device.entry(device_id.clone()).or_default().connects += 1;
         });
         drop(devices);
+        if !session_present {
+            self.c2d.mailbox(&device_id).with(|queue| match clean_session {
+                true => queue.drop_waiting(),
+                false => queue.forget_packet_ids(),
+            });
+        }
         (Presence { hub: Arc::clone(self), device_id, number, session_present }, kicked)
     }
 
@@ -178,18 +202,23 @@ impl Hub {
 }
 
 impl Presence {
-    /// Adds subscriptions to the device's session.
+    /// Adds subscriptions to the device's session, each with the QoS granted.
     ///
     /// # Errors
     /// They are too many.
-    pub fn subscribe<'a>(&self, filters: impl Iterator<Item = &'a str>) -> Result<(), String> {
+    pub fn subscribe<'a>(&self, filters: impl Iterator<Item = (&'a str, Qos)>) -> Result<(), String> {
         let mut devices = self.hub.devices();
         let Some(session) = devices.sessions.get_mut(&self.device_id) else { return Ok(()) };
-        session.filters.extend(filters.map(str::to_owned));
+        session.filters.extend(filters.map(|(filter, qos)| (filter.to_owned(), qos)));
         if session.filters.len() > MAX_SUBSCRIPTIONS {
             return Err(format!("more than {MAX_SUBSCRIPTIONS} subscriptions"));
         }
         Ok(())
+    }
+
+    /// The QoS granted for a subscription; nothing if there is none.
+    pub fn granted(&self, filter: &str) -> Option<Qos> {
+        self.hub.devices().sessions.get(&self.device_id)?.filters.get(filter).copied()
     }
 
     pub fn unsubscribe<'a>(&self, filters: impl Iterator<Item = &'a str>) {
@@ -280,10 +309,13 @@ mod tests {
     #[test]
     fn a_sixth_subscription_is_too_many() {
         let (presence, _kicked) = hub().enter(login("d"), true);
-        presence.subscribe(["1", "2", "3", "4", "5"].into_iter()).unwrap();
-        presence.subscribe(["5"].into_iter()).unwrap();
+        let subscribe = |filter| presence.subscribe([(filter, Qos::AtMostOnce)].into_iter());
+        for filter in ["1", "2", "3", "4", "5", "5"] {
+            subscribe(filter).unwrap();
+        }
         presence.unsubscribe(["1"].into_iter());
-        presence.subscribe(["6"].into_iter()).unwrap();
-        assert!(presence.subscribe(["7"].into_iter()).is_err());
+        subscribe("6").unwrap();
+        assert_eq!((presence.granted("1"), presence.granted("6")), (None, Some(Qos::AtMostOnce)));
+        assert!(subscribe("7").is_err());
     }
 }

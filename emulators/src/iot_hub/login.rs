@@ -115,7 +115,7 @@ fn split_user_name(user_name: &str) -> Option<(&str, &str)> {
 }
 
 /// The hub's rule for device ids, without `+` and `#`, which cannot stand in a topic.
-fn is_device_id(id: &str) -> bool {
+pub fn is_device_id(id: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-.%_*?!(),:=@$'".contains(&byte);
     !id.is_empty() && id.len() <= MAX_DEVICE_ID && id.bytes().all(allowed)
 }

@@ -1,9 +1,10 @@
-//! A stand-in for Azure IoT Hub, as devices see it: MQTT 3.1.1 over TLS or WebSocket, and HTTPS; telemetry only.
+//! A stand-in for Azure IoT Hub, as devices see it: MQTT 3.1.1 over TLS or WebSocket, and HTTPS.
 //!
 //! It has three ports, for MQTT, for HTTPS and for the Device Provisioning Service, that all serve everything: some SDKs
-//! can use one port only. Every device id is accepted, with a token signed with the one device key. Cloud-to-device messages, twins and direct
-//! methods do not exist: their topics can be subscribed to, and stay silent. Wills are ignored. Whatever the real hub answers by cutting the
-//! connection is answered that way here, and the log says why.
+//! can use one port only. Every device id is accepted, with a token signed with the one device key. Devices send
+//! telemetry, get cloud-to-device messages, read their twin and report properties. Desired properties stay empty, and
+//! direct methods do not exist: their topics can be subscribed to, and stay silent. Wills are ignored. Whatever the real
+//! hub answers by cutting the connection is answered that way here, and the log says why.
 //!
 //! The control endpoint (see [`Ready::control`]):
 //!
@@ -12,17 +13,23 @@
 //! | `GET /received?after=N&device=ID&wait=K&timeout_ms=T` | an array of [`Received`] in order of arrival |
 //! | `DELETE /received` | forgets them; sequence numbers and counts go on |
 //! | `GET /counts`, `GET /connections?wait=K&timeout_ms=T` | [`Counts`] |
+//! | `POST /c2d?device=ID` with `{"body":"…"\|"bodyBase64":"…","messageId":…,"correlationId":…,"contentType":…,"contentEncoding":…,"properties":{…},"ttlSeconds":…}`, all optional | enqueues a message to a device: 201 with `{"messageId":…}`, 409 if 50 wait, 413 if it has more than 64 KB |
+//! | `GET /c2d?device=ID&wait=completed:K&timeout_ms=T` | an array of `{"messageId","sequenceNumber","state","deliveryCount","abandonedCount"}`; states are `enqueued`, `locked`, `completed`, `rejected`, `deadlettered` (10 deliveries), `expired`, `dropped` (clean session) |
+//! | `POST /c2d/unlock?device=ID` | ends every lock as if its minute were over |
+//! | `GET /twin?device=ID` | `{"desired":{"$version":1},"reported":{…,"$version":N}}` |
 //! | `GET`, `PUT`, `DELETE /faults` | [`Faults`] |
 //! | `PUT /away` with `true` or `false` | refuses connections to the hub's MQTT and HTTPS ports, or accepts them again |
 //! | `POST /cut` | cuts every connection to them |
 //! | `PUT /dps/away`, `POST /dps/cut` | the same for the DPS port |
 //! | `POST /expire?refuse=true` | ends every MQTT connection as if its token had expired; with `refuse`, those tokens are refused from then on, and those of HTTPS requests so far |
 
+mod c2d;
 mod certificate;
 mod connection;
 mod control;
 mod conversation;
 mod counts;
+mod devicebound;
 mod faults;
 mod http;
 mod hub;
@@ -32,6 +39,7 @@ mod packets;
 mod received;
 mod sas;
 mod telemetry;
+mod twin;
 
 use std::{path::PathBuf, sync::Arc};
 

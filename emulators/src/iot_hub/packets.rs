@@ -7,7 +7,10 @@ use bytes::{Buf, BytesMut};
 use mqtt_protocol_core::mqtt::{
     common::Cursor,
     connection::{PacketBuildResult, PacketBuilder, PacketData, RawPacket},
-    packet::v3_1_1::{Connack, Connect, Pingresp, Puback, Publish, Suback, Subscribe, Unsuback, Unsubscribe},
+    packet::{
+        Qos,
+        v3_1_1::{Connack, Connect, Pingresp, Puback, Publish, Suback, Subscribe, Unsuback, Unsubscribe},
+    },
     result_code::{ConnectReturnCode, MqttError, SubackReturnCode},
 };
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -27,7 +30,8 @@ pub enum Packet {
     Publish(Publish),
     Subscribe(Subscribe),
     Unsubscribe(Unsubscribe),
-    Puback,
+    /// The packet id acknowledged.
+    Puback(u16),
     Pingreq,
     Disconnect,
 }
@@ -82,7 +86,9 @@ fn parse(raw: RawPacket) -> Result<Packet, Malformed> {
             let (publish, _) = Publish::parse(flags, data.clone()).map_err(malformed)?;
             Ok(Packet::Publish(publish))
         }
-        ((4, 0), _) => raw.parse_exact(Puback::parse).map(|_| Packet::Puback).map_err(malformed),
+        ((4, 0), _) => {
+            raw.parse_exact(Puback::parse).map(|puback| Packet::Puback(puback.packet_id())).map_err(malformed)
+        }
         ((8, 2), _) => raw.parse_exact(Subscribe::parse).map(Packet::Subscribe).map_err(malformed),
         ((10, 2), _) => raw.parse_exact(Unsubscribe::parse).map(Packet::Unsubscribe).map_err(malformed),
         ((12, 0), _) if empty => Ok(Packet::Pingreq),
@@ -112,6 +118,15 @@ pub fn connack(session_present: bool, code: ConnectReturnCode) -> Vec<u8> {
 pub fn puback(packet_id: u16) -> [u8; 4] {
     let [high, low] = packet_id.to_be_bytes();
     [0x40, 2, high, low]
+}
+
+/// A message to the device; nothing if its topic is too long, or cannot be one. `packet_id` counts from QoS 1 on.
+pub fn publish(topic: &str, qos: Qos, packet_id: u16, dup: bool, body: &[u8]) -> Option<Vec<u8>> {
+    let mut publish = Publish::builder().topic_name(topic).ok()?.qos(qos).payload(body.to_vec());
+    if qos != Qos::AtMostOnce {
+        publish = publish.packet_id(packet_id).dup(dup);
+    }
+    Some(publish.build().ok()?.to_continuous_buffer())
 }
 
 /// The answer to SUBSCRIBE, or nothing for packet id 0, which MQTT forbids.
@@ -221,5 +236,8 @@ mod tests {
         assert_eq!(suback(0, vec![SubackReturnCode::SuccessMaximumQos1]), None);
         assert_eq!(unsuback(1).unwrap(), b"\xB0\x02\x00\x01");
         assert_eq!(pingresp(), b"\xD0\x00");
+        assert_eq!(publish("t", Qos::AtLeastOnce, 7, true, b"hi").unwrap(), b"\x3A\x07\x00\x01t\x00\x07hi");
+        assert_eq!(publish("t", Qos::AtMostOnce, 7, true, b"hi").unwrap(), b"\x30\x05\x00\x01thi");
+        assert_eq!(publish(&"t".repeat(70_000), Qos::AtMostOnce, 0, false, b""), None);
     }
 }

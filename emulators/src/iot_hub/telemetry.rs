@@ -12,7 +12,7 @@ pub const MAX_MESSAGE: usize = 256 * 1024;
 const RESERVED: [&str; 2] = ["$.cdid", "$.cmid"];
 
 /// The property bag of a message, decoded.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Properties {
     pub application: BTreeMap<String, String>,
     /// Keys begin with `$.`, for example `$.mid`.

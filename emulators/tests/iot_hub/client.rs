@@ -12,8 +12,8 @@ use hmac::{Hmac, KeyInit, Mac};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{Body, RequestBuilder};
 use rumqttc::{
-    AsyncClient, ConnAck, ConnectionError, Event, EventLoop, MqttOptions, Packet, PublishOptions, TlsConfiguration,
-    Transport,
+    AckMode, AsyncClient, ConnAck, ConnectionError, Event, EventLoop, MqttOptions, Packet, Publish, PublishOptions,
+    QoS, TlsConfiguration, Transport,
 };
 use serde_json::Value;
 use sha2::Sha256;
@@ -54,6 +54,8 @@ pub struct Identity {
     pub password: String,
     pub clean: bool,
     pub web_socket: bool,
+    /// Whether messages are acknowledged by the test only.
+    pub manual_acks: bool,
 }
 
 /// A device on rumqttc. A connection that ends shows as an error of [`Device::poll`].
@@ -82,6 +84,7 @@ impl Hub {
             password: self.token(HUB, device_id, now() + 3600),
             clean: false,
             web_socket: false,
+            manual_acks: false,
         }
     }
 
@@ -121,6 +124,7 @@ impl Hub {
         };
         options.set_credentials(identity.user_name.as_str(), identity.password.clone());
         options.set_clean_session(identity.clean);
+        options.set_ack_mode(if identity.manual_acks { AckMode::Manual } else { AckMode::Automatic });
         options.set_max_packet_size(1 << 20, 1 << 20);
         let (client, events) = AsyncClient::builder(options).capacity(4096).build();
         Device { client, events }
@@ -186,6 +190,19 @@ impl Hub {
         answer(self.http.request(method.parse().unwrap(), url).body(body.to_owned())).await
     }
 
+    /// Enqueues a message to a device.
+    pub async fn post_c2d(&self, device_id: &str, message: &Value) -> String {
+        let (status, body) = self.request("POST", &format!("c2d?device={device_id}"), &message.to_string()).await;
+        assert_eq!(status, 201, "{body}");
+        body["messageId"].as_str().unwrap().to_owned()
+    }
+
+    /// The states of the messages to a device, once the one to wait for is there.
+    pub async fn c2d_states(&self, device_id: &str, wait: &str) -> Vec<String> {
+        let statuses = self.get(&format!("c2d?device={device_id}&wait={wait}")).await;
+        statuses.as_array().unwrap().iter().map(|status| status["state"].as_str().unwrap().to_owned()).collect()
+    }
+
     pub async fn faults(&self, json: &str) {
         let (status, body) = self.request("PUT", "faults", json).await;
         assert_eq!(status, 200, "{body}");
@@ -230,6 +247,23 @@ impl Device {
         }
     }
 
+    /// Subscribes; the answer is waited for.
+    pub async fn subscribe(&mut self, filter: &str, qos: QoS) {
+        self.client.subscribe(filter, qos).await.unwrap();
+        match self.poll().await.unwrap() {
+            Packet::SubAck(_) => {}
+            other => panic!("{other:?} instead of SUBACK"),
+        }
+    }
+
+    /// The next message from the hub.
+    pub async fn message(&mut self) -> Publish {
+        match self.poll().await.unwrap() {
+            Packet::Publish(publish) => publish,
+            other => panic!("{other:?} instead of PUBLISH"),
+        }
+    }
+
     /// Publishes at QoS 1 without waiting.
     pub async fn publish(&self, topic: &str, body: impl Into<Vec<u8>>) {
         self.client.publish(topic, body.into(), PublishOptions::at_least_once()).await.unwrap();
@@ -246,6 +280,17 @@ impl Device {
         match self.poll().await? {
             Packet::PubAck(puback) => Ok(puback.pkid),
             other => panic!("{other:?} instead of PUBACK"),
+        }
+    }
+
+    /// Keeps the client going, acknowledgements above all, until something else has come about.
+    pub async fn meanwhile<T>(&mut self, other: impl Future<Output = T>) -> T {
+        tokio::pin!(other);
+        loop {
+            tokio::select! {
+                result = &mut other => return result,
+                event = self.events.poll() => drop(event.unwrap()),
+            }
         }
     }
 

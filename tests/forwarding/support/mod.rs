@@ -9,5 +9,7 @@ mod world;
 
 pub use handler::{Handler, TIMER, start_and_wait_for_exit};
 pub use messages::{Delivered, Row, delivered, row, rows, stamp};
+#[cfg(feature = "azure-iot-sdk")]
+pub use process::Emulator;
 pub use sas::token;
 pub use world::{CUSTOMER, Settings, World};

@@ -6,8 +6,9 @@ use axum::{
     extract::{FromRequestParts, Path, Query, Request, State},
     http::{HeaderMap, header, request::Parts},
     middleware::Next,
-    response::Response,
+    response::{IntoResponse, Response},
 };
+use tokio::time::sleep;
 
 use super::error::Failure;
 use crate::iot_hub::{hub::Hub, login::Claim};
@@ -55,12 +56,26 @@ impl FromRequestParts<Arc<Hub>> for Device {
     }
 }
 
-/// Counts requests, and those that failed.
-pub async fn count(State(hub): State<Arc<Hub>>, request: Request, next: Next) -> Response {
+/// Counts requests and those that failed, and lets them meet the trouble that was asked for.
+pub async fn guard(
+    State(hub): State<Arc<Hub>>,
+    Path(path): Path<HashMap<String, String>>,
+    request: Request,
+    next: Next,
+) -> Response {
     hub.counts.send_modify(|counts| counts.https_requests += 1);
-    let response = next.run(request).await;
+    let device_id = path.get("id").map_or("", String::as_str);
+    let delay = hub.faults().request_delay(device_id);
+    if !delay.is_zero() {
+        sleep(delay).await;
+    }
+    let fault = hub.faults().on_request(device_id);
+    let response = match fault {
+        Some(fault) => Failure::from(fault).into_response(),
+        None => next.run(request).await,
+    };
     if response.status().as_u16() >= 400 {
-        tracing::warn!(status = response.status().as_u16(), "an HTTPS request failed");
+        tracing::warn!(device = device_id, status = response.status().as_u16(), "HTTPS request refused");
         hub.counts.send_modify(|counts| counts.https_failures += 1);
     }
     response

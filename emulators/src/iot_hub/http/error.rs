@@ -14,7 +14,7 @@ use axum::{
 use chrono::{SecondsFormat, Utc};
 use serde_json::json;
 
-use crate::iot_hub::login::Denied;
+use crate::iot_hub::{faults::OnRequest, login::Denied};
 
 /// An answer that is an error.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +52,14 @@ impl Failure {
         Self::named(StatusCode::NOT_FOUND, "NotFound", format!("there is nothing at {path}"))
     }
 
+    pub fn lock_lost() -> Self {
+        Self::numbered(412_002, "DeviceMessageLockLost", "there is no such lock, or not any more")
+    }
+
+    pub fn internal(text: impl Into<String>) -> Self {
+        Self::named(StatusCode::INTERNAL_SERVER_ERROR, "ServerError", text)
+    }
+
     pub fn too_large(text: impl Into<String>) -> Self {
         Self::named(StatusCode::PAYLOAD_TOO_LARGE, "MessageTooLarge", text)
     }
@@ -66,6 +74,32 @@ impl From<Denied> for Failure {
         match denied {
             Denied::Unauthorized(reason) => Self::unauthorized(reason),
             Denied::UnknownDevice(reason) => Self::numbered(404_001, "DeviceNotFound", reason),
+        }
+    }
+}
+
+impl From<OnRequest> for Failure {
+    fn from(fault: OnRequest) -> Self {
+        let text = "a fault was asked for";
+        match fault {
+            OnRequest::Unauthorized => Self::unauthorized(text),
+            OnRequest::QuotaExceeded => Self::numbered(403_002, "IotHubQuotaExceeded", text),
+            OnRequest::Unavailable => Self::unavailable(text),
+            OnRequest::Status { status, retry_after } => {
+                let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+                let failure = match status.as_u16() {
+                    401 => Self::unauthorized(text),
+                    403 => Self::numbered(403_002, "IotHubQuotaExceeded", text),
+                    404 => Self::numbered(404_001, "DeviceNotFound", text),
+                    412 => Self::lock_lost(),
+                    413 => Self::too_large(text),
+                    429 => Self::numbered(429_001, "ThrottlingException", text),
+                    503 => Self::unavailable(text),
+                    500.. => Self::named(status, "ServerError", text),
+                    _ => Self::named(status, "ArgumentInvalid", text),
+                };
+                Self { retry_after, ..failure }
+            }
         }
     }
 }

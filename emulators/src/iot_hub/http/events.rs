@@ -1,22 +1,29 @@
 //! `POST /devices/{id}/messages/events`: one message, its properties in headers, or a batch. 204 when all is recorded.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
+    Extension,
     body::Body,
     extract::State,
     http::{HeaderMap, StatusCode, header},
 };
+use tokio::time::sleep;
 
-use super::{batch, body, device::Device, error::Failure, properties};
+use super::{Connection, batch, body, device::Device, error::Failure, properties};
 use crate::iot_hub::{
+    faults::OnSend,
     hub::Hub,
     received::{Draft, Transport},
     telemetry::{self, MAX_MESSAGE},
 };
 
+/// How long a request is left without an answer before its connection ends.
+const SILENCE: Duration = Duration::from_secs(600);
+
 pub async fn send(
     device: Device,
+    Extension(connection): Extension<Connection>,
     State(hub): State<Arc<Hub>>,
     headers: HeaderMap,
     body: Body,
@@ -37,7 +44,24 @@ pub async fn send(
         body: body.into(),
         dup: false,
     };
-    hub.record(&device.id, messages.into_iter().map(draft));
+    let drafts = messages.into_iter().map(draft);
+    let fate = hub.faults().on_send(&device.id);
+    match fate {
+        OnSend::Accept { delay } => {
+            hub.record(&device.id, drafts);
+            sleep(delay).await;
+        }
+        OnSend::Ignore => {
+            sleep(SILENCE).await;
+            connection.hang_up().await;
+        }
+        OnSend::Cut { record } => {
+            if record {
+                hub.record(&device.id, drafts);
+            }
+            connection.hang_up().await;
+        }
+    }
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -2,8 +2,13 @@
 //!
 //! | Request | Answer |
 //! |---|---|
-//! | `POST /devices/{id}/messages/events` | see [`events`] |
-//! | `GET /$iothub/websocket` | see [`websocket`] |
+//! | `POST /devices/{id}/messages/events` | 204: one message, or a batch of them |
+//! | `GET /devices/{id}/messages/devicebound` | 204, or 200 with a message, locked |
+//! | `DELETE /devices/{id}/messages/devicebound/{lock}`, with `?reject` | 204, or 412 without a lock |
+//! | `POST /devices/{id}/messages/devicebound/{lock}/abandon` | the same |
+//! | `GET /$iothub/websocket` | 101: MQTT follows |
+//!
+//! Every request but the last needs `api-version` and `Authorization`. C# writes `deviceBound`, which is as good.
 //!
 //! Source: <https://learn.microsoft.com/rest/api/iothub/device>. Names of headers come in lower case, whatever the client
 //! sent: HTTP does not tell them apart by case, and the names of application properties are in them. A batch keeps them.
@@ -11,6 +16,7 @@
 mod batch;
 mod body;
 mod device;
+mod devicebound;
 mod error;
 mod events;
 mod properties;
@@ -18,7 +24,12 @@ mod websocket;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{Router, extract::Request, http::Uri, routing::post};
+use axum::{
+    Router,
+    extract::Request,
+    http::Uri,
+    routing::{delete, get, post},
+};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -48,7 +59,6 @@ pub struct Connection {
 
 impl Connection {
     /// Ends the connection without an answer.
-    #[expect(dead_code, reason = "for faults")]
     pub async fn hang_up(&self) -> ! {
         self.cut.cancel();
         std::future::pending().await
@@ -60,7 +70,13 @@ impl Connection {
 pub fn router(hub: &Arc<Hub>) -> Router {
     let devices = Router::new()
         .route("/devices/{id}/messages/events", post(events::send))
-        .route_layer(axum::middleware::from_fn_with_state(Arc::clone(hub), device::count))
+        .route("/devices/{id}/messages/devicebound", get(devicebound::receive))
+        .route("/devices/{id}/messages/deviceBound", get(devicebound::receive))
+        .route("/devices/{id}/messages/devicebound/{lock}", delete(devicebound::delete))
+        .route("/devices/{id}/messages/deviceBound/{lock}", delete(devicebound::delete))
+        .route("/devices/{id}/messages/devicebound/{lock}/abandon", post(devicebound::abandon))
+        .route("/devices/{id}/messages/deviceBound/{lock}/abandon", post(devicebound::abandon))
+        .route_layer(axum::middleware::from_fn_with_state(Arc::clone(hub), device::guard))
         .with_state(Arc::clone(hub));
     devices.merge(websocket::router(Arc::clone(hub))).fallback(async |uri: Uri| Failure::no_such_resource(uri.path()))
 }

@@ -1,6 +1,8 @@
 //! The control endpoint: what was received, and trouble on demand. JSON in and out; `{"error":"…"}` with status 400 for
 //! what it does not understand.
 
+mod c2d;
+
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
@@ -13,14 +15,14 @@ use axum::{
 };
 use futures::stream;
 use serde::{Deserialize, de::DeserializeOwned};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::{counts::Counts, faults::Faults, hub::Hub, received};
 use crate::door::Door;
 
-/// Largest request body, in bytes.
-const MAX_BODY: usize = 64 * 1024;
+/// Largest request body, in bytes: the largest message to a device, as Base64 or escaped, fits.
+const MAX_BODY: usize = 512 * 1024;
 
 /// Longest wait a request may ask for, and the wait of one that does not say, in milliseconds.
 const MAX_WAIT_MS: u64 = 600_000;
@@ -35,9 +37,10 @@ pub struct Control {
     pub dps_door: Door,
 }
 
-struct BadRequest(String);
+/// Status and reason.
+struct Refused(StatusCode, String);
 
-type Answer<T> = Result<T, BadRequest>;
+type Answer<T> = Result<T, Refused>;
 type Parameters<T> = Result<Query<T>, QueryRejection>;
 
 #[derive(Deserialize)]
@@ -74,6 +77,9 @@ pub fn router(control: Control) -> Router {
         .route("/dps/away", put(put_dps_away))
         .route("/dps/cut", post(post_dps_cut))
         .route("/expire", post(post_expire))
+        .route("/c2d", get(c2d::get).post(c2d::post))
+        .route("/c2d/unlock", post(c2d::unlock))
+        .route("/twin", get(get_twin))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(control)
 }
@@ -161,6 +167,12 @@ async fn post_expire(State(control): State<Control>, query: Parameters<ExpirePar
     Ok(Json(json!({ "ended": ended })).into_response())
 }
 
+/// `?device=ID`: the device's twin.
+async fn get_twin(State(control): State<Control>, query: Parameters<c2d::DeviceParameters>) -> Answer<Json<Value>> {
+    let Query(query) = query?;
+    Ok(Json(control.hub.twins.get(&query.device)))
+}
+
 /// Waits until a count has reached a number or the time is over.
 async fn wait_until(
     hub: &Hub,
@@ -169,28 +181,39 @@ async fn wait_until(
     count: impl Fn(&Counts) -> u64,
 ) -> Answer<()> {
     let Some(number) = number else { return Ok(()) };
-    let timeout_ms = timeout_ms.unwrap_or(DEFAULT_WAIT_MS);
-    if timeout_ms > MAX_WAIT_MS {
-        return Err(BadRequest(format!("timeout_ms is {timeout_ms}, at most {MAX_WAIT_MS} are allowed")));
-    }
+    let time = time_to_wait(timeout_ms)?;
     let mut counts = hub.counts.subscribe();
     // Time over is no error: the answer says how far things have come.
-    let _ = timeout(Duration::from_millis(timeout_ms), counts.wait_for(|counts| count(counts) >= number)).await;
+    let _ = timeout(time, counts.wait_for(|counts| count(counts) >= number)).await;
     Ok(())
 }
 
-fn parse<T: DeserializeOwned>(body: &[u8]) -> Answer<T> {
-    serde_json::from_slice(body).map_err(|error| BadRequest(error.to_string()))
+fn time_to_wait(timeout_ms: Option<u64>) -> Answer<Duration> {
+    let timeout_ms = timeout_ms.unwrap_or(DEFAULT_WAIT_MS);
+    if timeout_ms > MAX_WAIT_MS {
+        return Err(Refused::bad_request(format!("timeout_ms is {timeout_ms}, at most {MAX_WAIT_MS} are allowed")));
+    }
+    Ok(Duration::from_millis(timeout_ms))
 }
 
-impl From<QueryRejection> for BadRequest {
-    fn from(rejection: QueryRejection) -> Self {
-        Self(rejection.body_text())
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Answer<T> {
+    serde_json::from_slice(body).map_err(|error| Refused::bad_request(error.to_string()))
+}
+
+impl Refused {
+    fn bad_request(reason: impl Into<String>) -> Self {
+        Self(StatusCode::BAD_REQUEST, reason.into())
     }
 }
 
-impl IntoResponse for BadRequest {
+impl From<QueryRejection> for Refused {
+    fn from(rejection: QueryRejection) -> Self {
+        Self::bad_request(rejection.body_text())
+    }
+}
+
+impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        (StatusCode::BAD_REQUEST, Json(json!({ "error": self.0 }))).into_response()
+        (self.0, Json(json!({ "error": self.1 }))).into_response()
     }
 }
