@@ -27,6 +27,7 @@ async fn received_messages_are_selected_and_forgotten() {
     let counts = json!({
         "messages": 5, "bytes": 28, "connects": 2, "refused": 0, "disconnects": 0, "connected": ["a", "b"],
         "connections": 2, "dpsConnections": 0, "httpsRequests": 0, "httpsFailures": 0,
+        "mostConnected": 2,
         "perDevice": {
             "a": {"messages": 3, "connects": 1, "requests": 0},
             "b": {"messages": 2, "connects": 1, "requests": 0},

@@ -39,7 +39,7 @@ pub fn parse(body: &[u8]) -> Result<Vec<(Properties, Vec<u8>)>, Failure> {
         } else {
             item.body.into_bytes()
         };
-        Ok((properties::of_members(&item.properties), body))
+        Ok((properties::of_members(&item.properties)?, body))
     };
     items.into_iter().enumerate().map(message).collect()
 }

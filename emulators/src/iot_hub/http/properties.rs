@@ -46,17 +46,23 @@ pub fn of_headers(headers: &HeaderMap) -> Result<Properties, Failure> {
 
 /// The properties of one message of a batch. A name that means nothing is an application property under that very name,
 /// where whoever misspelt it can see it.
-pub fn of_members<'a>(members: impl IntoIterator<Item = (&'a String, &'a String)>) -> Properties {
+///
+/// # Errors
+/// A property without a name.
+pub fn of_members<'a>(members: impl IntoIterator<Item = (&'a String, &'a String)>) -> Result<Properties, Failure> {
     let mut properties = Properties::default();
     for (name, value) in members {
         if let Some(key) = system(name) {
             properties.system.insert(key.to_owned(), value.clone());
         } else {
             let key = name.strip_prefix(APPLICATION).unwrap_or(name);
+            if key.is_empty() {
+                return Err(Failure::bad_request("an application property has no name"));
+            }
             properties.application.insert(key.to_owned(), value.clone());
         }
     }
-    properties
+    Ok(properties)
 }
 
 /// MQTT's key of a system property; the case of its name over HTTPS does not matter.
@@ -107,8 +113,9 @@ mod tests {
     #[test]
     fn members_keep_their_case_and_misspelt_ones_are_seen() {
         let members = map(&[("iothub-app-Site_Id", "1"), ("iothub-contentType", "text/plain"), ("iothub-apK", "2")]);
-        let properties = of_members(&members);
+        let properties = of_members(&members).unwrap();
         assert_eq!(properties.application, map(&[("Site_Id", "1"), ("iothub-apK", "2")]));
         assert_eq!(properties.system, map(&[("$.ct", "text/plain")]));
+        assert!(of_members(&map(&[("iothub-app-", "x")])).is_err());
     }
 }
