@@ -33,8 +33,8 @@ const EXAMPLES: &str = "\
 Examples:
   iothub-connector sas                              # for the device of the settings, one hour
   iothub-connector sas --expires 7d --hub myhub.azure-devices.net --device pump-7 --key-file key.txt
-  iothub-connector sas --registration pump-7        # to register pump-7 with the provisioning service
-  iothub-connector sas --group --hub myhub.azure-devices.net --device pump-7   # pump-7 was registered
+  iothub-connector sas --registration pump-7        # with which pump-7 is registered
+  iothub-connector sas --group --hub myhub.azure-devices.net --device pump-7
 
 What no option says is taken from the settings: the environment, else local.settings.json.
   of a device        IoTHubConnection, or IoTHubURL, IoTHubDeviceId and IoTHubDeviceKey

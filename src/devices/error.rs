@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Owner, documents::StoredOwner, dps::DpsError, store::StoreError};
+use super::{Owner, StoredOwner, dps::DpsError, store::StoreError};
 
 /// Why there is no device for an owner (now).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

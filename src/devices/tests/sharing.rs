@@ -1,10 +1,11 @@
 //! One store, several processes and owners.
 
+use azure_data_cosmos::models::{ContainerProperties, PartitionKeyDefinition};
 use serde_json::json;
 use tokio::join;
 
 use super::{
-    super::{DeviceError, Owner},
+    super::{DeviceError, Owner, store::CONTAINER},
     World, device, error,
     service::{assigned_to, well},
     site, soon,
@@ -112,7 +113,33 @@ async fn a_write_whose_answer_is_lost_is_found_again() {
 }
 
 #[tokio::test]
-async fn a_document_that_is_not_ours_is_left_alone() {
+async fn something_else_under_the_id_is_left_alone_and_listed_apart() {
+    let world = World::start(well).await;
+    world.put(&site("well-1"), 100).await;
+    let container = world.account().find(CONTAINER).await.unwrap().unwrap();
+    let foreign = json!({ "id": "pump-7", "Owner": "somebody" });
+    container.create_item("pump-7".to_owned(), "pump-7", foreign, None).await.unwrap();
+    let error = error(&world.devices(), &site("pump-7")).await;
+    assert_eq!(error.kind(), "device_foreign_document");
+    assert!(error.to_string().contains("delete it, or mend it"), "{error}");
+    assert_eq!(world.service.asked(), []);
+    let listing = world.listing().await;
+    assert_eq!((listing.documents.len(), listing.foreign), (1, vec!["pump-7".to_owned()]));
+}
+
+#[tokio::test]
+async fn a_container_of_somebody_else_is_not_used() {
+    let world = World::start(well).await;
+    let key = PartitionKeyDefinition::new(vec!["/tenant".into()]);
+    world.account().open(ContainerProperties::new(CONTAINER, key)).await.unwrap();
+    let error = error(&world.devices(), &site("pump-7")).await;
+    assert_eq!(error.kind(), "ledger_error");
+    assert!(error.to_string().contains("has partition key /tenant, not /id"), "{error}");
+    assert_eq!(world.service.asked(), []);
+}
+
+#[tokio::test]
+async fn a_document_that_somebody_has_broken_is_left_alone() {
     let world = World::start(well).await;
     let owner = site("pump-7");
     let mut document = world.put(&owner, 100).await;
