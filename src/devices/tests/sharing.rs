@@ -11,14 +11,14 @@ use super::{
     site, soon,
 };
 
-fn namesakes() -> (Owner, Owner) {
-    (Owner::rapidm2m_site("Upper Valley", "pump-7"), Owner::rapidm2m_site("Lower Valley", "pump-7"))
+fn namesakes(name: &str) -> (Owner, Owner) {
+    (Owner::rapidm2m_site("Upper Valley", name), Owner::rapidm2m_site("Lower Valley", name))
 }
 
 #[tokio::test]
 async fn a_second_owner_of_an_id_is_refused_and_told_of_the_first() {
     let world = World::start(well).await;
-    let (one, two) = namesakes();
+    let (one, two) = namesakes("pump-7");
     let devices = world.devices();
     device(&devices, &one).await;
     for devices in [devices, world.devices()] {
@@ -32,17 +32,17 @@ async fn a_second_owner_of_an_id_is_refused_and_told_of_the_first() {
 
 #[tokio::test]
 async fn of_two_owners_in_a_race_one_wins() {
-    for _ in 0..10 {
-        let world = World::start(well).await;
-        let (one, two) = namesakes();
-        let (here, there) = (world.devices(), world.devices());
+    let world = World::start(well).await;
+    let (here, there) = (world.devices(), world.devices());
+    for number in 0..20 {
+        let (one, two) = namesakes(&format!("pump-{number}"));
         let results = join!(here.device(&one, soon()), there.device(&two, soon()));
         let winner = match results {
             (Ok(_), Err(DeviceError::Taken { .. })) => one,
             (Err(DeviceError::Taken { .. }), Ok(_)) => two,
             other => panic!("{other:?}"),
         };
-        assert_eq!(world.document("pump-7").await.owner, (&winner).into());
+        assert_eq!(world.document(&winner.name).await.owner, (&winner).into());
     }
 }
 
