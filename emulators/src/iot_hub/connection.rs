@@ -15,6 +15,7 @@ use tokio::{
 
 use super::{
     conversation::{Conversation, Stop},
+    dps,
     faults::Refusal,
     hub::{Hub, Kick},
     login::{Claim, Credentials, Denied, Login},
@@ -35,7 +36,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 const MAX_KEEP_ALIVE: u16 = 1177;
 
 /// Why a connection ended.
-enum End {
+pub enum End {
     Refused(ConnectReturnCode, String),
     Stopped(Stop),
     Kicked(Kick),
@@ -54,23 +55,17 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     transport: Transport,
 ) {
     let mut reader = PacketReader::new(stream);
-    match greet(hub, &mut reader).await {
-        Ok((connect, login)) => {
-            let device = login.device_id.clone();
-            tracing::info!(%peer, device, "connected");
-            let end = attend(hub, &mut reader, &connect, login, transport).await;
-            match end {
-                End::Stopped(Stop::Violation(_)) => tracing::warn!(%peer, device, "disconnected: {end}"),
-                _ => tracing::info!(%peer, device, "disconnected: {end}"),
-            }
+    let end = match receive_connect(&mut reader).await {
+        Ok(connect) if dps::mqtt::is_meant(&connect) => dps::mqtt::serve(hub, &mut reader, &connect, peer).await,
+        Ok(connect) => serve_device(hub, &mut reader, &connect, peer, transport).await,
+        Err(end) => Err(end),
+    };
+    if let Err(end) = end {
+        if let End::Refused(code, _) = end {
+            hub.refused();
+            let _ = write(&mut reader.stream, &packets::connack(false, code)).await;
         }
-        Err(end) => {
-            if let End::Refused(code, _) = end {
-                hub.refused();
-                let _ = write(&mut reader.stream, &packets::connack(false, code)).await;
-            }
-            tracing::warn!(%peer, "not let in: {end}");
-        }
+        tracing::warn!(%peer, "not let in: {end}");
     }
     // What the client has sent meanwhile is read to the end: otherwise the kernel would answer it with a reset, which
     // can overtake the last answers.
@@ -82,9 +77,31 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     .await;
 }
 
-/// Waits for CONNECT and decides on it.
-async fn greet<S: AsyncRead + Unpin>(hub: &Hub, reader: &mut PacketReader<S>) -> Result<(Connect, Login), End> {
-    let connect = timeout(GREETING, first_packet(reader)).await.map_err(|_| End::Silent)??;
+async fn receive_connect<S: AsyncRead + Unpin>(reader: &mut PacketReader<S>) -> Result<Connect, End> {
+    timeout(GREETING, first_packet(reader)).await.map_err(|_| End::Silent)?
+}
+
+/// Serves a device of the hub, if it may come in.
+async fn serve_device<S: AsyncRead + AsyncWrite + Unpin>(
+    hub: &Arc<Hub>,
+    reader: &mut PacketReader<S>,
+    connect: &Connect,
+    peer: SocketAddr,
+    transport: Transport,
+) -> Result<(), End> {
+    let login = decide(hub, connect)?;
+    let device = login.device_id.clone();
+    tracing::info!(%peer, device, "connected");
+    let end = attend(hub, reader, connect, login, transport).await;
+    match end {
+        End::Stopped(Stop::Violation(_)) => tracing::warn!(%peer, device, "disconnected: {end}"),
+        _ => tracing::info!(%peer, device, "disconnected: {end}"),
+    }
+    Ok(())
+}
+
+/// Decides on a CONNECT to the hub.
+fn decide(hub: &Hub, connect: &Connect) -> Result<Login, End> {
     let fault = hub.faults().on_connect(connect.client_id());
     match fault {
         Some(Refusal::ServerUnavailable) => {
@@ -98,8 +115,7 @@ async fn greet<S: AsyncRead + Unpin>(hub: &Hub, reader: &mut PacketReader<S>) ->
     let credentials =
         Credentials { client_id: connect.client_id(), user_name: connect.user_name(), password: connect.password() };
     let refused = |denied: Denied| End::Refused(ConnectReturnCode::NotAuthorized, denied.to_string());
-    let login = Claim::of_connect(&credentials).and_then(|claim| hub.authenticate(&claim)).map_err(refused)?;
-    Ok((connect, login))
+    Claim::of_connect(&credentials).and_then(|claim| hub.authenticate(&claim)).map_err(refused)
 }
 
 async fn first_packet<S: AsyncRead + Unpin>(reader: &mut PacketReader<S>) -> Result<Connect, End> {
@@ -190,7 +206,7 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-async fn write<S: AsyncWrite + Unpin>(stream: &mut S, bytes: &[u8]) -> io::Result<()> {
+pub async fn write<S: AsyncWrite + Unpin>(stream: &mut S, bytes: &[u8]) -> io::Result<()> {
     if bytes.is_empty() {
         return Ok(());
     }
@@ -202,7 +218,7 @@ async fn write<S: AsyncWrite + Unpin>(stream: &mut S, bytes: &[u8]) -> io::Resul
 }
 
 /// How long the hub waits for the next packet.
-fn patience(keep_alive: u16) -> Duration {
+pub fn patience(keep_alive: u16) -> Duration {
     let granted = if keep_alive == 0 { MAX_KEEP_ALIVE } else { keep_alive.min(MAX_KEEP_ALIVE) };
     Duration::from_millis(u64::from(granted) * 1500)
 }
@@ -226,6 +242,7 @@ impl fmt::Display for End {
             Self::Stopped(Stop::Fault(fault)) => write!(f, "{fault}, as asked for"),
             Self::Kicked(Kick::TakenOver) => f.write_str("the same device connected again"),
             Self::Kicked(Kick::TokenExpired) => f.write_str("the token expired"),
+            Self::Kicked(Kick::NotWelcome) => f.write_str("the device was disabled or deleted"),
             Self::Closed => f.write_str("the device closed the connection"),
             Self::Failed(error) => error.fmt(f),
             Self::Silent => f.write_str("nothing came in time"),

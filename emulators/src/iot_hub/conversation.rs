@@ -257,7 +257,7 @@ mod tests {
     };
 
     fn hub(faults: &str) -> Arc<Hub> {
-        let hub = Arc::new(Hub::new(vec![], vec![], Log::new(10, 10_000_000)));
+        let hub = Arc::new(Hub::for_tests(Log::new(10, 10_000_000)));
         *hub.faults() = serde_json::from_str(faults).unwrap();
         hub
     }

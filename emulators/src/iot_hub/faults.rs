@@ -71,7 +71,7 @@ pub struct Faults {
     pub devices: Option<Vec<String>>,
 }
 
-/// The status of an error, 400 to 599.
+/// The status of an error, 400 to 599; 503 by default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "u16", into = "u16")]
 pub struct HttpStatus(u16);
@@ -91,7 +91,7 @@ impl Default for Faults {
             cut_after_ms: None,
             ignore_publishes: false,
             no_session_present: false,
-            http_status: HttpStatus(503),
+            http_status: HttpStatus::default(),
             http_status_times: 0,
             retry_after_seconds: None,
             http_delay_ms: 0,
@@ -99,6 +99,12 @@ impl Default for Faults {
             accept_any_token: false,
             devices: None,
         }
+    }
+}
+
+impl Default for HttpStatus {
+    fn default() -> Self {
+        Self(503)
     }
 }
 
@@ -259,11 +265,11 @@ impl Faults {
     }
 }
 
-fn milliseconds(number: u32) -> Duration {
+pub fn milliseconds(number: u32) -> Duration {
     Duration::from_millis(number.into())
 }
 
-fn count_down(times: &mut u64) -> bool {
+pub fn count_down(times: &mut u64) -> bool {
     let left = *times > 0;
     *times = times.saturating_sub(1);
     left

@@ -12,9 +12,11 @@ use tokio::sync::{oneshot, watch};
 use super::{
     c2d::C2d,
     counts::Counts,
+    dps::Dps,
     faults::Faults,
     login::{self, Claim, Denied, Login},
     received::{Draft, Log},
+    registry::Registry,
     twin::Twins,
 };
 
@@ -28,11 +30,15 @@ pub enum Kick {
     TakenOver,
     /// `POST /expire`.
     TokenExpired,
+    /// The device was disabled or deleted.
+    NotWelcome,
 }
 
 pub struct Hub {
-    /// The key every device signs its tokens with, raw.
-    pub key: Vec<u8>,
+    /// The devices and their keys.
+    pub registry: Registry,
+    /// The Device Provisioning Service, which registers devices here.
+    pub dps: Dps,
     /// The names the hub answers to; with none, to any.
     pub hosts: Vec<String>,
     pub log: Log,
@@ -77,9 +83,10 @@ pub struct Presence {
 }
 
 impl Hub {
-    pub fn new(key: Vec<u8>, hosts: Vec<String>, log: Log) -> Self {
+    pub fn new(registry: Registry, dps: Dps, hosts: Vec<String>, log: Log) -> Self {
         Self {
-            key,
+            registry,
+            dps,
             hosts,
             log,
             counts: watch::Sender::default(),
@@ -88,6 +95,12 @@ impl Hub {
             faults: Mutex::default(),
             devices: Mutex::default(),
         }
+    }
+
+    /// A hub that knows no device.
+    #[cfg(test)]
+    pub fn for_tests(log: Log) -> Self {
+        Self::new(Registry::new(vec![], vec![], false), Dps::for_tests(), vec![], log)
     }
 
     pub fn faults(&self) -> MutexGuard<'_, Faults> {
@@ -107,7 +120,7 @@ impl Hub {
         if self.faults().accepts_any_token(claim.device_id) {
             return Ok(Login { device_id: claim.device_id.into(), expiry: u64::MAX, signature: Vec::new() });
         }
-        let login = login::check(claim, &self.key, &self.hosts, now)?;
+        let login = login::check(claim, &self.registry, &self.hosts, now)?;
         if self.is_expired(&login.signature) {
             return Err(Denied::Unauthorized("the token was declared expired".into()));
         }
@@ -168,6 +181,17 @@ impl Hub {
             expired.extend(https_tokens.drain().map(|(_, signature)| signature));
         }
         ended
+    }
+
+    /// Ends the connection of a device that was disabled or deleted; of a deleted one, its session too.
+    pub fn show_out(&self, device_id: &str, deleted: bool) {
+        let mut devices = self.devices();
+        if deleted {
+            devices.sessions.remove(device_id);
+        }
+        if let Some(connection) = devices.connections.remove(device_id) {
+            let _ = connection.kick.send(Kick::NotWelcome);
+        }
     }
 
     /// Counts a refused CONNECT.
@@ -258,7 +282,7 @@ mod tests {
     use super::*;
 
     fn hub() -> Arc<Hub> {
-        Arc::new(Hub::new(vec![], vec![], Log::new(10, 1000)))
+        Arc::new(Hub::for_tests(Log::new(10, 1000)))
     }
 
     fn login(device_id: &str) -> Login {
@@ -304,6 +328,18 @@ mod tests {
             assert_eq!(kicked.try_recv(), Ok(Kick::TokenExpired));
             assert_eq!(hub.is_expired(b"d"), refuse);
         }
+    }
+
+    #[test]
+    fn a_device_that_is_shown_out_leaves_nothing_behind() {
+        let hub = hub();
+        let (presence, mut kicked) = hub.enter(login("d"), false);
+        hub.show_out("d", true);
+        hub.show_out("e", true);
+        assert_eq!(kicked.try_recv(), Ok(Kick::NotWelcome));
+        drop(presence);
+        assert!(!hub.enter(login("d"), false).0.session_present);
+        assert_eq!(hub.counts.borrow().disconnects, 2);
     }
 
     #[test]

@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use super::sas::{self, Token};
+use super::{
+    registry::Registry,
+    sas::{self, Token},
+};
 
 /// Longest device id IoT Hub allows.
 const MAX_DEVICE_ID: usize = 128;
@@ -40,6 +43,8 @@ pub enum Denied {
     Unauthorized(String),
     /// There is no such device.
     UnknownDevice(String),
+    /// The device is disabled; its token is good.
+    Disabled(String),
 }
 
 impl<'a> Claim<'a> {
@@ -70,12 +75,16 @@ impl<'a> Claim<'a> {
 ///
 /// # Errors
 /// Why the device may not come in.
-pub fn check(claim: &Claim<'_>, key: &[u8], hosts: &[String], now: u64) -> Result<Login, Denied> {
+pub fn check(claim: &Claim<'_>, registry: &Registry, hosts: &[String], now: u64) -> Result<Login, Denied> {
     let device_id = claim.device_id;
     if !is_device_id(device_id) {
         return Err(Denied::UnknownDevice(format!("no device can have the id {device_id:?}")));
     }
-    let token = check_token(claim, key, hosts, now).map_err(Denied::Unauthorized)?;
+    let device = registry.device(device_id)?;
+    let token = check_token(claim, &device.key, hosts, now).map_err(Denied::Unauthorized)?;
+    if !device.enabled {
+        return Err(Denied::Disabled(format!("the device {device_id:?} is disabled")));
+    }
     Ok(Login { device_id: device_id.into(), expiry: token.expiry, signature: token.signature })
 }
 
@@ -89,7 +98,7 @@ fn check_token<'a>(claim: &Claim<'a>, key: &[u8], hosts: &[String], now: u64) ->
         return Err(format!("the token is not for {host}/devices/{device_id}"));
     }
     if !token.is_signed_by(key) {
-        return Err("the token is not signed with the device key".into());
+        return Err(format!("the token is not signed with the key of {device_id:?}"));
     }
     if token.expiry <= now {
         return Err(format!("the token expired {} s ago", now - token.expiry));
@@ -100,7 +109,7 @@ fn check_token<'a>(claim: &Claim<'a>, key: &[u8], hosts: &[String], now: u64) ->
 impl fmt::Display for Denied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unauthorized(reason) | Self::UnknownDevice(reason) => f.write_str(reason),
+            Self::Unauthorized(reason) | Self::UnknownDevice(reason) | Self::Disabled(reason) => f.write_str(reason),
         }
     }
 }
@@ -132,10 +141,24 @@ mod tests {
     const EXPIRY: u64 = 1_767_229_200;
 
     fn check_at(now: u64, client_id: &str, user_name: &str, hosts: &[&str]) -> Result<Login, Denied> {
+        check_with(&registry(), now, client_id, user_name, hosts)
+    }
+
+    fn registry() -> Registry {
         let key = BASE64_STANDARD.decode("Jsm0lyGpjaVYVP2g3FnmnmG9dI/9qU24wNoykUmermc=").unwrap();
+        Registry::new(key, vec![], false)
+    }
+
+    fn check_with(
+        registry: &Registry,
+        now: u64,
+        client_id: &str,
+        user_name: &str,
+        hosts: &[&str],
+    ) -> Result<Login, Denied> {
         let credentials = Credentials { client_id, user_name: Some(user_name), password: Some(TOKEN.as_bytes()) };
         let hosts: Vec<_> = hosts.iter().map(|host| (*host).to_owned()).collect();
-        check(&Claim::of_connect(&credentials)?, &key, &hosts, now)
+        check(&Claim::of_connect(&credentials)?, registry, &hosts, now)
     }
 
     #[test]
@@ -166,6 +189,22 @@ mod tests {
             assert!(error.contains(reason), "{user_name}: {error}");
         }
         assert!(check_at(0, DEVICE, &good, &["x", "myhub.azure-devices.net"]).is_ok());
+    }
+
+    #[test]
+    fn a_registered_device_is_judged_by_what_is_registered() {
+        let registry = registry();
+        let user_name = format!("myhub.azure-devices.net/{DEVICE}/?api-version=2021-04-12");
+        let login = || check_with(&registry, 0, DEVICE, &user_name, &[]);
+        let key = registry.device(DEVICE).unwrap().key;
+        registry.set(DEVICE, None, Some(b"another".to_vec()));
+        assert!(matches!(login(), Err(Denied::Unauthorized(_))));
+        registry.set(DEVICE, None, Some(key));
+        assert!(login().is_ok());
+        registry.set(DEVICE, Some(false), None);
+        assert!(matches!(login(), Err(Denied::Disabled(_))));
+        registry.delete(DEVICE);
+        assert!(matches!(login(), Err(Denied::UnknownDevice(_))));
     }
 
     #[test]

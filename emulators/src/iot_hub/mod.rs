@@ -1,8 +1,10 @@
-//! A stand-in for Azure IoT Hub, as devices see it: MQTT 3.1.1 over TLS or WebSocket, and HTTPS.
+//! A stand-in for Azure IoT Hub and its Device Provisioning Service, as devices see them: MQTT 3.1.1 over TLS or
+//! WebSocket, and HTTPS.
 //!
 //! It has three ports, for MQTT, for HTTPS and for the Device Provisioning Service, that all serve everything: some SDKs
-//! can use one port only. Every device id is accepted, with a token signed with the one device key. Devices send
-//! telemetry, get cloud-to-device messages, read their twin and report properties. Desired properties stay empty, and
+//! can use one port only. A device that is registered, by the Device Provisioning Service or over the control endpoint,
+//! signs its tokens with a key of its own; any other device id is accepted with the one device key, unless the hub is
+//! strict. Devices send telemetry, get cloud-to-device messages, read their twin and report properties. Desired properties stay empty, and
 //! direct methods do not exist: their topics can be subscribed to, and stay silent. Wills are ignored. Whatever the real
 //! hub answers by cutting the connection is answered that way here, and the log says why.
 //!
@@ -17,7 +19,13 @@
 //! | `GET /c2d?device=ID&wait=completed:K&timeout_ms=T` | an array of `{"messageId","sequenceNumber","state","deliveryCount","abandonedCount"}`; states are `enqueued`, `locked`, `completed`, `rejected`, `deadlettered` (10 deliveries), `expired`, `dropped` (clean session) |
 //! | `POST /c2d/unlock?device=ID` | ends every lock as if its minute were over |
 //! | `GET /twin?device=ID` | `{"desired":{"$version":1},"reported":{…,"$version":N}}` |
-//! | `GET`, `PUT`, `DELETE /faults` | [`Faults`] |
+//! | `GET /devices` | the registered devices: `{"ID":{"enabled":true,"key":"Base64"},…}` |
+//! | `PUT /devices?device=ID` with `{"enabled":…,"key":"Base64"}`, both optional | registers a device or changes it; a new one is enabled, with the key derived from the group key; one that is disabled is disconnected |
+//! | `DELETE /devices?device=ID` | deletes a device, registered or not, and disconnects it; it is unknown until it is registered again |
+//! | `GET /dps/registrations?device=ID&wait=K&timeout_ms=T` | an array of `{"registrationId","status","assignedHub","registerCalls","polls","refused","assignments"}`, once there were `K` calls to register; calls and polls that failed count |
+//! | `GET`, `PUT /dps/settings` with `{"assignedHub":"host[:port]","retryAfterSeconds":3}`, both optional | what devices are told |
+//! | `GET`, `PUT`, `DELETE /dps/faults` | [`DpsFaults`] |
+//! | `GET`, `PUT`, `DELETE /faults` | [`Faults`]; `acceptAnyToken` holds for the Device Provisioning Service too |
 //! | `PUT /away` with `true` or `false` | refuses connections to the hub's MQTT and HTTPS ports, or accepts them again |
 //! | `POST /cut` | cuts every connection to them |
 //! | `PUT /dps/away`, `POST /dps/cut` | the same for the DPS port |
@@ -30,6 +38,7 @@ mod control;
 mod conversation;
 mod counts;
 mod devicebound;
+mod dps;
 mod faults;
 mod http;
 mod hub;
@@ -37,6 +46,7 @@ mod listen;
 mod login;
 mod packets;
 mod received;
+mod registry;
 mod sas;
 mod telemetry;
 mod twin;
@@ -49,9 +59,12 @@ use serde::Serialize;
 use tokio::{sync::broadcast, task::JoinSet};
 use tokio_rustls::TlsAcceptor;
 
-use self::{certificate::CaFile, control::Control, hub::Hub, listen::Entrance, received::Log};
+use self::{
+    certificate::CaFile, control::Control, dps::Dps, hub::Hub, listen::Entrance, received::Log, registry::Registry,
+};
 pub use self::{
     counts::{Counts, DeviceCounts},
+    dps::{Faults as DpsFaults, Options as DpsOptions},
     faults::Faults,
     received::{Received, Transport},
 };
@@ -59,6 +72,9 @@ use crate::door::{self, Door};
 
 /// Bytes of a random device key.
 const KEY_LENGTH: usize = 32;
+
+/// Bytes of a random key of an enrollment group; as long as Azure makes them.
+const GROUP_KEY_LENGTH: usize = 64;
 
 /// How the hub is to run.
 #[derive(Clone, Debug, clap::Args)]
@@ -80,7 +96,7 @@ pub struct Options {
     /// Port of the control endpoint; 0 takes any free one
     #[arg(long, default_value_t = 0)]
     pub control_port: u16,
-    /// Key every device signs its tokens with, Base64 [default: a random one]
+    /// Key with which every device that is not registered signs its tokens, Base64 [default: a random one]
     #[arg(long, value_name = "BASE64")]
     pub device_key: Option<String>,
     /// Messages kept for the control endpoint; older ones are dropped
@@ -96,6 +112,11 @@ pub struct Options {
     /// any name will do]
     #[arg(long, value_name = "HOST")]
     pub hub_name: Option<String>,
+    /// Only registered devices may come in: those of the Device Provisioning Service, and those that `PUT /devices` names
+    #[arg(long)]
+    pub strict: bool,
+    #[command(flatten)]
+    pub dps_options: DpsOptions,
 }
 
 impl Options {
@@ -121,12 +142,15 @@ impl Default for Options {
             keep_bytes: Self::KEEP_BYTES,
             ca_dir: None,
             hub_name: None,
+            strict: false,
+            dps_options: DpsOptions::default(),
         }
     }
 }
 
 /// Where to find the hub. As JSON, the line printed when it is ready.
 #[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Ready {
     /// `iot_hub`.
     pub emulator: &'static str,
@@ -138,8 +162,12 @@ pub struct Ready {
     pub dps: String,
     /// Path of the CA certificate, PEM.
     pub ca: PathBuf,
-    /// The device key, Base64.
+    /// The key of devices that are not registered, Base64.
     pub key: String,
+    /// Id scope of the Device Provisioning Service.
+    pub id_scope: String,
+    /// Symmetric key of its enrollment group, Base64.
+    pub group_key: String,
     /// URL of the control endpoint, with a slash at the end.
     pub control: String,
 }
@@ -160,7 +188,11 @@ pub struct Emulator {
 pub async fn start(options: Options) -> anyhow::Result<Emulator> {
     let key = match &options.device_key {
         Some(key) => BASE64_STANDARD.decode(key).context("the device key is not Base64")?,
-        None => random_key()?,
+        None => random_key(KEY_LENGTH)?,
+    };
+    let group_key = match options.dps_options.group_key()? {
+        Some(key) => key,
+        None => random_key(GROUP_KEY_LENGTH)?,
     };
     let names = options.addresses().chain(options.hub_name.clone()).collect();
     let hosts = options.hub_name.clone().map(|name| options.addresses().chain([name]).collect()).unwrap_or_default();
@@ -174,6 +206,11 @@ pub async fn start(options: Options) -> anyhow::Result<Emulator> {
     let (https, https_listener) = open(options.https_port)?;
     let (dps, dps_listener) = open(options.dps_port)?;
     let (control_door, control_listener) = open(options.control_port)?;
+    let provisioning = Dps::new(
+        options.dps_options.scope(),
+        options.dps_options.assigned_hub(mqtt.address()),
+        options.dps_options.dps_retry_after,
+    );
     let ready = Ready {
         emulator: "iot_hub",
         mqtt: mqtt.address().to_string(),
@@ -181,12 +218,19 @@ pub async fn start(options: Options) -> anyhow::Result<Emulator> {
         dps: format!("https://{}", dps.address()),
         ca: std::path::absolute(&ca.path)?,
         key: BASE64_STANDARD.encode(&key),
+        id_scope: provisioning.scope.clone(),
+        group_key: BASE64_STANDARD.encode(&group_key),
         control: format!("http://{}/", control_door.address()),
     };
 
-    let hub = Arc::new(Hub::new(key, hosts, Log::new(options.keep_messages, options.keep_bytes)));
+    let registry = Registry::new(key, group_key, options.strict);
+    let hub = Arc::new(Hub::new(registry, provisioning, hosts, Log::new(options.keep_messages, options.keep_bytes)));
     let mut tasks = JoinSet::new();
-    let entrance = Entrance { acceptor: TlsAcceptor::from(tls), hub: Arc::clone(&hub), router: http::router(&hub) };
+    let entrance = Entrance {
+        acceptor: TlsAcceptor::from(tls),
+        hub: Arc::clone(&hub),
+        router: http::router(&hub).merge(dps::http::router(Arc::clone(&hub))),
+    };
     for listener in [mqtt_listener, https_listener] {
         tasks.spawn(entrance.clone().accept(listener, |counts| counts.connections += 1));
     }
@@ -229,8 +273,8 @@ impl Drop for Emulator {
     }
 }
 
-fn random_key() -> anyhow::Result<Vec<u8>> {
-    let mut key = vec![0; KEY_LENGTH];
+fn random_key(length: usize) -> anyhow::Result<Vec<u8>> {
+    let mut key = vec![0; length];
     let random = rustls::crypto::aws_lc_rs::default_provider().secure_random;
     random.fill(&mut key).map_err(|_| anyhow::anyhow!("the system has no random bytes"))?;
     Ok(key)

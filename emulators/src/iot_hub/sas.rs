@@ -16,18 +16,20 @@ pub struct Token<'a> {
     expiry_text: &'a str,
     /// `se` in seconds since 1970.
     pub expiry: u64,
+    /// `skn`, which a device's own token for the hub does not have.
+    pub policy: Option<&'a str>,
     /// `sig`, 32 bytes when it is well-formed.
     pub signature: Vec<u8>,
 }
 
 impl<'a> Token<'a> {
-    /// Takes a token apart. The fields may come in any order; fields not named here are left alone (`skn`, and whatever
-    /// a newer SDK adds).
+    /// Takes a token apart. The fields may come in any order; fields not named here are left alone (whatever a
+    /// newer SDK adds).
     pub fn parse(text: &'a str) -> Result<Self, String> {
         let fields = text
             .strip_prefix("SharedAccessSignature ")
             .ok_or("the password is no token: it does not begin with `SharedAccessSignature `")?;
-        let (mut resource, mut signature, mut expiry) = (None, None, None);
+        let (mut resource, mut signature, mut expiry, mut policy) = (None, None, None, None);
         for field in fields.split('&') {
             let (name, value) =
                 field.split_once('=').ok_or_else(|| format!("the token's field {field:?} has no `=`"))?;
@@ -35,6 +37,7 @@ impl<'a> Token<'a> {
                 "sr" => &mut resource,
                 "sig" => &mut signature,
                 "se" => &mut expiry,
+                "skn" => &mut policy,
                 _ => continue,
             };
             if slot.replace(value).is_some() {
@@ -49,15 +52,12 @@ impl<'a> Token<'a> {
         let signature = BASE64_STANDARD
             .decode(percent_decode_str(signature).collect::<Vec<u8>>())
             .map_err(|_| "the token's `sig` is no percent-encoded Base64")?;
-        Ok(Self { resource, expiry_text, expiry, signature })
+        Ok(Self { resource, expiry_text, expiry, policy, signature })
     }
 
     /// Whether `key` (raw bytes) signed this token.
     pub fn is_signed_by(&self, key: &[u8]) -> bool {
-        let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
-        mac.update(self.resource.as_bytes());
-        mac.update(b"\n");
-        mac.update(self.expiry_text.as_bytes());
+        let mac = authentication(key, &format!("{}\n{}", self.resource, self.expiry_text));
         mac.verify_slice(&self.signature).is_ok()
     }
 
@@ -69,6 +69,23 @@ impl<'a> Token<'a> {
         same_host(named_host, host)
             && (path.is_empty() || path == "devices" || path.strip_prefix("devices/") == Some(device_id))
     }
+
+    /// Whether the token is for this registration: `{id scope}/registrations/{registration id}`. Case does not matter.
+    pub fn covers_registration(&self, scope: &str, registration_id: &str) -> bool {
+        let Ok(resource) = percent_decode_str(self.resource).decode_utf8() else { return false };
+        resource.eq_ignore_ascii_case(&format!("{scope}/registrations/{registration_id}"))
+    }
+}
+
+/// HMAC-SHA256 of a text.
+pub fn sign(key: &[u8], text: &str) -> Vec<u8> {
+    authentication(key, text).finalize().into_bytes().to_vec()
+}
+
+fn authentication(key: &[u8], text: &str) -> Hmac<Sha256> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
+    mac.update(text.as_bytes());
+    mac
 }
 
 /// Compares two host names without their ports, in any case.
@@ -121,7 +138,9 @@ mod tests {
     fn the_order_of_fields_and_a_policy_name_do_not_matter() {
         let fields: Vec<_> = TOKEN.strip_prefix("SharedAccessSignature ").unwrap().split('&').collect();
         let turned = format!("SharedAccessSignature skn=registration&{}&{}&{}", fields[2], fields[1], fields[0]);
-        assert!(Token::parse(&turned).unwrap().is_signed_by(&key()));
+        let token = Token::parse(&turned).unwrap();
+        assert!(token.is_signed_by(&key()));
+        assert_eq!(token.policy, Some("registration"));
     }
 
     #[test]
@@ -138,6 +157,19 @@ mod tests {
             let text = format!("SharedAccessSignature sr={resource}&sig=AAAA&se=1");
             assert_eq!(Token::parse(&text).unwrap().covers("hub", "a"), covers, "{resource}");
         }
+    }
+
+    #[test]
+    fn a_token_for_a_registration_covers_it_and_nothing_else() {
+        let text = "SharedAccessSignature sr=0ne00111111%2Fregistrations%2Fsn-007-888-abc-mac-a1-b2-c3-d4-e5-f6\
+                    &sig=aI1mILHhIBmAXY%2B3WcWilF9kQm8iL5ayGrmZ%2B1S1x4U%3D&se=1767229200&skn=registration";
+        let token = Token::parse(text).unwrap();
+        assert!(token.is_signed_by(&key()));
+        assert!(token.covers_registration("0ne00111111", DEVICE));
+        assert!(token.covers_registration("0ne00111111", &DEVICE.to_uppercase()));
+        assert!(!token.covers_registration("0ne00111112", DEVICE));
+        assert!(!token.covers_registration("0ne00111111", "sn-007"));
+        assert!(!token.covers("0ne00111111", DEVICE));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! what it does not understand.
 
 mod c2d;
+mod devices;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -18,7 +19,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use super::{counts::Counts, faults::Faults, hub::Hub, received};
+use super::{counts::Counts, dps, faults::Faults, hub::Hub, received};
 use crate::door::Door;
 
 /// Largest request body, in bytes: the largest message to a device, as Base64 or escaped, fits.
@@ -38,10 +39,10 @@ pub struct Control {
 }
 
 /// Status and reason.
-struct Refused(StatusCode, String);
+pub struct Refused(StatusCode, String);
 
-type Answer<T> = Result<T, Refused>;
-type Parameters<T> = Result<Query<T>, QueryRejection>;
+pub type Answer<T> = Result<T, Refused>;
+pub type Parameters<T> = Result<Query<T>, QueryRejection>;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -67,6 +68,7 @@ struct ExpireParameters {
 }
 
 pub fn router(control: Control) -> Router {
+    let dps = dps::control::router(Arc::clone(&control.hub));
     Router::new()
         .route("/received", get(get_received).delete(delete_received))
         .route("/counts", get(get_counts))
@@ -80,8 +82,10 @@ pub fn router(control: Control) -> Router {
         .route("/c2d", get(c2d::get).post(c2d::post))
         .route("/c2d/unlock", post(c2d::unlock))
         .route("/twin", get(get_twin))
-        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .route("/devices", get(devices::get).put(devices::put).delete(devices::delete))
         .with_state(control)
+        .merge(dps)
+        .layer(DefaultBodyLimit::max(MAX_BODY))
 }
 
 /// `?after=N&device=ID&wait=K&timeout_ms=T`. With `wait`, answers when `K` messages have been received since the start
@@ -188,7 +192,7 @@ async fn wait_until(
     Ok(())
 }
 
-fn time_to_wait(timeout_ms: Option<u64>) -> Answer<Duration> {
+pub fn time_to_wait(timeout_ms: Option<u64>) -> Answer<Duration> {
     let timeout_ms = timeout_ms.unwrap_or(DEFAULT_WAIT_MS);
     if timeout_ms > MAX_WAIT_MS {
         return Err(Refused::bad_request(format!("timeout_ms is {timeout_ms}, at most {MAX_WAIT_MS} are allowed")));
@@ -196,7 +200,7 @@ fn time_to_wait(timeout_ms: Option<u64>) -> Answer<Duration> {
     Ok(Duration::from_millis(timeout_ms))
 }
 
-fn parse<T: DeserializeOwned>(body: &[u8]) -> Answer<T> {
+pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Answer<T> {
     serde_json::from_slice(body).map_err(|error| Refused::bad_request(error.to_string()))
 }
 

@@ -74,6 +74,7 @@ impl From<Denied> for Failure {
         match denied {
             Denied::Unauthorized(reason) => Self::unauthorized(reason),
             Denied::UnknownDevice(reason) => Self::numbered(404_001, "DeviceNotFound", reason),
+            Denied::Disabled(reason) => Self::numbered(403_012, "DeviceDisabled", reason),
         }
     }
 }
