@@ -17,7 +17,7 @@ use crate::config::ledger::Config;
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why Cosmos DB could not be used.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
     #[error(
         "Cosmos DB refused the request ({status}): check M2MDocumentsDBPrimaryKey, or the managed identity's role: {text}"

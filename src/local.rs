@@ -23,7 +23,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use emulators::{
     functions_host::{self, Event},
     iot_hub::Received,
@@ -36,6 +36,7 @@ use tokio::{
 };
 
 use self::{forwarded::Forwarded, output::Output, services::Services, tally::Tally};
+use crate::cli::time::duration;
 
 /// What the handler logs unless `RUST_LOG` is set, here or in the settings: what is wrong, and one line for each run.
 const HANDLER_LOG: &str = "error,iothub_connector=warn,iothub_connector::functions=info";
@@ -57,7 +58,7 @@ The exit code is 0 if at least one run succeeded and none failed.";
 #[command(after_help = EXAMPLES)]
 pub struct Options {
     /// End by itself after this time, such as 20s, 2m or 1h; a run under way is waited for
-    #[arg(long = "for", value_name = "TIME", value_parser = time)]
+    #[arg(long = "for", value_name = "TIME", value_parser = duration)]
     end_after: Option<Duration>,
     /// Print one JSON object per line, for scripts
     #[arg(long)]
@@ -250,34 +251,5 @@ async fn interrupted() -> io::Result<()> {
     tokio::select! {
         result = tokio::signal::ctrl_c() => result,
         _ = terminated.recv() => Ok(()),
-    }
-}
-
-/// `20s`, `2m`, `1h`; a bare number means seconds.
-fn time(text: &str) -> anyhow::Result<Duration> {
-    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
-    let seconds = match &text[digits.len()..] {
-        "" | "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        _ => bail!("write a number with s, m or h, such as 20s"),
-    };
-    let number: u32 = digits.parse().context("write a number with s, m or h, such as 20s")?;
-    ensure!(number > 0, "must be more than 0");
-    Ok(Duration::from_secs(u64::from(number) * seconds))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_have_a_unit_or_are_seconds() {
-        for (text, seconds) in [("20s", 20), ("2m", 120), ("1h", 3600), ("7", 7)] {
-            assert_eq!(time(text).unwrap().as_secs(), seconds, "{text}");
-        }
-        for text in ["", "s", "0s", "1d", "2 m", "-1s", "1.5s", "99999999999s"] {
-            assert!(time(text).is_err(), "{text:?}");
-        }
     }
 }

@@ -1,5 +1,6 @@
 //! The command line: parses, binds, calls.
 
+mod cli;
 #[cfg(feature = "local")]
 mod local;
 
@@ -21,6 +22,10 @@ struct Cli {
 enum Command {
     /// Runs as the custom handler of an Azure Functions app (this is what host.json starts)
     Serve,
+    /// Prints a token (SAS) for a device or a registration
+    Sas(cli::sas::Options),
+    /// Lists the devices that are provisioned, and whom they stand for
+    Devices(cli::devices::Options),
     /// Runs the whole function app on this machine, with stand-ins for every service that is not configured
     #[cfg(feature = "local")]
     Local(local::Options),
@@ -45,6 +50,8 @@ fn main() -> ExitCode {
     }
     let result = match cli.command {
         Command::Serve => serve(),
+        Command::Sas(options) => cli::sas::run(&options),
+        Command::Devices(options) => runtime().and_then(|runtime| runtime.block_on(cli::devices::run(options))),
         #[cfg(feature = "local")]
         Command::Local(options) => runtime().and_then(|runtime| runtime.block_on(local::run(options))),
         #[cfg(feature = "local")]
@@ -58,9 +65,11 @@ fn main() -> ExitCode {
     })
 }
 
-/// `local` tells itself what happens in the emulators; their log is for whoever asks for it.
+/// `local` tells itself what happens in the emulators; their log is for whoever asks for it. What `sas` and `devices` print
+/// is read by scripts.
 fn wants_log(command: &Command) -> bool {
     match command {
+        Command::Sas(_) | Command::Devices(_) => false,
         #[cfg(feature = "local")]
         Command::Local(_) => std::env::var_os("RUST_LOG").is_some(),
         _ => true,

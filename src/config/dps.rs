@@ -34,25 +34,25 @@ impl Config {
             None => Endpoint::parse(DEFAULT_ENDPOINT).ok(),
             Some((name, text)) => check_endpoint(text).map_err(|why| problems.add(name, why)).ok(),
         };
-        let id_scope = required(
-            &ID_SCOPE,
-            "the ID scope of the Device Provisioning Service, such as 0ne00111111, is needed when any DPS… setting is there",
-            settings,
-            problems,
-        )
-        .and_then(|(name, text)| check_id_scope(text).map_err(|why| problems.add(name, why)).ok());
-        let group_key = required(
-            &GROUP_KEY,
-            "the enrolment group's primary or secondary key is needed when any DPS… setting is there",
-            settings,
-            problems,
-        )
-        .and_then(|(name, text)| {
-            let explain = |_| problems.add(name, "is not Base64: copy it again from the enrolment group's page");
-            device::decode_key(text).map_err(explain).ok()
-        });
-        Some(Self { endpoint: endpoint?, id_scope: id_scope?, group_key: group_key? })
+        let id_scope = required(&ID_SCOPE, "service's ID scope, such as 0ne00111111,", settings, problems)
+            .then(|| read_id_scope(settings, problems));
+        let group_key = required(&GROUP_KEY, "primary or secondary key of the enrolment group", settings, problems)
+            .then(|| read_group_key(settings, problems));
+        Some(Self { endpoint: endpoint?, id_scope: id_scope??, group_key: group_key?? })
     }
+}
+
+/// The ID scope, if it is set.
+pub fn read_id_scope(settings: &Settings, problems: &mut Problems) -> Option<String> {
+    let (name, text) = one_of(&ID_SCOPE, settings, problems)?;
+    check_id_scope(text).map_err(|why| problems.add(name, why)).ok()
+}
+
+/// The enrolment group's key, decoded, if it is set.
+pub fn read_group_key(settings: &Settings, problems: &mut Problems) -> Option<SecretBox<Vec<u8>>> {
+    let (name, text) = one_of(&GROUP_KEY, settings, problems)?;
+    let explain = |_| problems.add(name, "is not Base64: copy it again from the enrolment group's page");
+    device::decode_key(text).map_err(explain).ok()
 }
 
 /// The ID scope as it is; people also paste other things here.
@@ -92,17 +92,13 @@ fn one_of<'a>(
     first.or(second)
 }
 
-fn required<'a>(
-    names: &[&'static str; 2],
-    purpose: &str,
-    settings: &'a Settings,
-    problems: &mut Problems,
-) -> Option<(&'static str, &'a str)> {
-    if !names.iter().any(|name| settings.has(name)) {
-        settings.required(names[0], purpose, problems);
-        return None;
+/// Whether a setting is there under one of its names. Absence is a problem.
+fn required(names: &[&'static str; 2], what: &str, settings: &Settings, problems: &mut Problems) -> bool {
+    let is_there = names.iter().any(|name| settings.has(name));
+    if !is_there {
+        settings.required(names[0], &format!("the {what} is needed when any DPS… setting is there"), problems);
     }
-    one_of(names, settings, problems)
+    is_there
 }
 
 #[cfg(test)]

@@ -114,7 +114,7 @@ fn check_for_azure_iot_sdk(settings: &Settings, device: Option<&Device>, problem
 }
 
 /// `IoTHubConnection`: `HostName=…;DeviceId=…;SharedAccessKey=…[;GatewayHostName=…]`, or with `SharedAccessSignature=…`.
-fn connection_string(settings: &Settings, problems: &mut Problems) -> Option<Device> {
+pub fn connection_string(settings: &Settings, problems: &mut Problems) -> Option<Device> {
     let name = "IoTHubConnection";
     for other in OF_ONE_DEVICE {
         if settings.has(other) {

@@ -15,6 +15,15 @@ impl Settings {
         Self(utf8.collect())
     }
 
+    /// Adds what is not there from `defaults`.
+    #[must_use]
+    pub fn or(mut self, defaults: BTreeMap<String, String>) -> Self {
+        for (name, value) in defaults {
+            self.0.entry(name).or_insert(value);
+        }
+        self
+    }
+
     /// The value without surrounding white space; `None` if the setting is absent or (a problem) empty.
     pub fn get(&self, name: &'static str, problems: &mut Problems) -> Option<&str> {
         let value = self.0.get(name)?.trim();
@@ -91,6 +100,12 @@ impl Problems {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+
+    /// All of them in one line.
+    #[must_use]
+    pub fn list(&self) -> String {
+        self.0.iter().map(|(setting, text)| format!("{setting} {text}")).collect::<Vec<_>>().join("; ")
+    }
 }
 
 impl fmt::Display for Problems {
@@ -99,10 +114,7 @@ impl fmt::Display for Problems {
         let count = self.0.len();
         let (noun, verb) = if count == 1 { ("setting", "needs") } else { ("settings", "need") };
         writeln!(out, "error: the connector cannot start: {count} {noun} {verb} attention")?;
-        for (index, (setting, text)) in self.0.iter().enumerate() {
-            let separator = if index == 0 { "" } else { "; " };
-            write!(out, "{separator}{setting} {text}")?;
-        }
+        write!(out, "{}", self.list())?;
         write!(out, "\nSet them in the function app's settings, or under Values in local.settings.json")
     }
 }

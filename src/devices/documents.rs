@@ -1,12 +1,10 @@
 //! The documents in container `devices`. Field names are part of the product: users query them.
 
-use std::fmt;
-
 use chrono::{DateTime, Utc};
 use secrecy::SecretBox;
 use serde::{Deserialize, Serialize};
 
-use super::Owner;
+use super::StoredOwner;
 use crate::hub::{Credential, Device, Endpoint, device::check_id, sas};
 
 /// What a device stands for, and where it is. Holds no secret: keys are derived from the enrolment group's.
@@ -26,31 +24,6 @@ pub struct Document {
     pub id_scope: String,
     /// How often it was registered.
     pub registrations: u32,
-}
-
-/// An [`Owner`] as it stands in a document.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-pub struct StoredOwner {
-    pub system: String,
-    pub group: String,
-    pub name: String,
-}
-
-impl From<&Owner> for StoredOwner {
-    fn from(owner: &Owner) -> Self {
-        Self { system: owner.system.to_owned(), group: owner.group.clone(), name: owner.name.clone() }
-    }
-}
-
-impl fmt::Display for StoredOwner {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { system, group, name } = self;
-        match system.as_str() {
-            Owner::RAPIDM2M => write!(out, "rapidM2M site {name:?} of customer {group:?}"),
-            _ => write!(out, "{system} device {name:?} of {group:?}"),
-        }
-    }
 }
 
 impl Document {
@@ -77,6 +50,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::devices::Owner;
 
     fn document() -> Document {
         Document {
@@ -118,13 +92,5 @@ mod tests {
         assert!(broken.device(b"key").unwrap_err().starts_with("AssignedHub is not a host name"));
         let broken = Document { device_id: "a b".into(), ..document() };
         assert!(broken.device(b"key").unwrap_err().starts_with("DeviceId is no device id"));
-    }
-
-    #[test]
-    fn owners_are_named_for_people() {
-        let owner = Owner::rapidm2m_site("Demo \"Water\"", "Well 7");
-        assert_eq!(owner.to_string(), r#"rapidM2M site "Well 7" of customer "Demo \"Water\"""#);
-        let other = StoredOwner { system: "thingsNetwork".into(), group: "app".into(), name: "s-1".into() };
-        assert_eq!(other.to_string(), r#"thingsNetwork device "s-1" of "app""#);
     }
 }

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{Owner, documents::StoredOwner, dps::DpsError, store::StoreError};
+use super::{Owner, StoredOwner, dps::DpsError, store::StoreError};
 
 /// Why there is no device for an owner (now).
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DeviceError {
     /// No failure: the registration goes on.
     #[error("device {id} for {owner} is still being registered: its messages go when it is")]

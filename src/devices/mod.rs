@@ -3,6 +3,7 @@
 //! | Part | |
 //! |---|---|
 //! | `naming` | a registration id from any name |
+//! | `owner` | whom a device stands for |
 //! | `documents`, `store` | container `devices` in Cosmos DB: nothing is registered twice |
 //! | `dps` | the service: register, wait, and when not to ask it |
 //! | `entry` | what the process knows of one device |
@@ -14,13 +15,13 @@ mod dps;
 mod entry;
 mod error;
 pub mod naming;
+mod owner;
 pub mod store;
 #[cfg(all(test, feature = "local"))]
 mod tests;
 
 use std::{
     collections::HashMap,
-    fmt,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -35,10 +36,11 @@ use tokio::{
 
 pub use dps::DpsError;
 pub use error::DeviceError;
+pub use owner::{Owner, StoredOwner};
 pub use store::{Store, StoreError};
 
 use self::{
-    documents::{Document, StoredOwner},
+    documents::Document,
     dps::{Limits, Provisioner},
     entry::{Entry, Known, State},
     store::Written,
@@ -52,32 +54,6 @@ const CONCURRENCY: usize = 32;
 const REST: Duration = Duration::from_secs(60);
 /// How often a device is looked up again because somebody else wrote its document meanwhile.
 const ROUNDS: usize = 3;
-
-/// Who a device stands for: one site.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Owner {
-    pub system: &'static str,
-    /// What the name is unique in: the customer.
-    pub group: String,
-    /// The device is named after it.
-    pub name: String,
-}
-
-impl Owner {
-    /// The `system` of rapidM2M sites.
-    pub const RAPIDM2M: &str = "rapidM2M";
-
-    #[must_use]
-    pub fn rapidm2m_site(customer: &str, site: &str) -> Self {
-        Self { system: Self::RAPIDM2M, group: customer.to_owned(), name: site.to_owned() }
-    }
-}
-
-impl fmt::Display for Owner {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        StoredOwner::from(self).fmt(out)
-    }
-}
 
 /// The devices of all owners. Cheap to clone.
 #[derive(Clone)]

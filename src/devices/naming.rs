@@ -47,10 +47,21 @@ fn slug(name: &str) -> String {
     slug.trim_matches(['-', '.', '_', ':']).to_owned()
 }
 
-/// Whether the service takes a lower-case name as it is.
+/// Whether it is a name that can be used as it is: other spellings of it would be the same id.
 fn is_id(name: &str) -> bool {
-    let valid = |letter: char| matches!(letter, 'a'..='z' | '0'..='9' | '-' | '.' | '_' | ':');
-    !name.is_empty() && name.len() <= MAX_ID && name.chars().all(valid) && !name.ends_with(['.', '_', ':'])
+    check_registration_id(name).is_ok() && !name.contains(|letter: char| letter.is_ascii_uppercase())
+}
+
+/// The service's rule for registration ids.
+///
+/// # Errors
+/// The rule. The value is not repeated.
+pub fn check_registration_id(id: &str) -> Result<(), &'static str> {
+    let valid = |letter: char| letter.is_ascii_alphanumeric() || "-._:".contains(letter);
+    if id.is_empty() || id.len() > MAX_ID || !id.chars().all(valid) || id.ends_with(['.', '_', ':']) {
+        return Err("is no registration id: at most 128 of A-Z a-z 0-9 - . _ : with a letter, a digit or - at the end");
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -35,7 +35,7 @@ pub struct Stored {
 }
 
 /// Why the store could not be used.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     #[error(transparent)]
     Cosmos(#[from] Failure),

@@ -1,15 +1,16 @@
 //! Which services are real and which are emulated, and the settings that lead the handler to them.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, path::Path};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::Context as _;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use emulators::{cosmos, iot_hub, rapidm2m};
 use iothub_connector::config::{
     Config,
     rapidm2m::{Selection, SourceConfig},
 };
-use serde_json::Value;
+
+use crate::cli::settings;
 
 pub type Settings = BTreeMap<String, String>;
 
@@ -48,7 +49,7 @@ pub struct Row {
 impl Services {
     /// Starts an emulator for every service that the file does not set.
     pub async fn start(file: Option<&Path>, interval: Option<u32>) -> anyhow::Result<Self> {
-        let mut settings = file.map_or(Ok(Settings::new()), read)?;
+        let mut settings = file.map_or(Ok(Settings::new()), settings::read)?;
         let mut why_real = Vec::new();
         let mut is_real = |service: &str, names: &[&str]| {
             let name = names.iter().find(|name| settings.contains_key(**name));
@@ -149,27 +150,4 @@ impl Services {
             },
         ]
     }
-}
-
-/// The `Values` of a local.settings.json.
-fn read(file: &Path) -> anyhow::Result<Settings> {
-    let name = file.display();
-    let text = fs::read_to_string(file).with_context(|| format!("{name} cannot be read"))?;
-    // Editors on Windows like to write a byte order mark.
-    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-    let document: Value = serde_json::from_str(text).with_context(|| format!("{name} is no JSON"))?;
-    ensure!(
-        document["IsEncrypted"] != Value::Bool(true),
-        "{name}: IsEncrypted is true: decrypt the file with `func settings decrypt`"
-    );
-    let Value::Object(values) = &document["Values"] else { bail!("{name}: Values must be an object of settings") };
-    let setting = |(setting, value): (&String, &Value)| {
-        let text = match value {
-            Value::String(text) => text.clone(),
-            Value::Number(_) | Value::Bool(_) => value.to_string(),
-            _ => bail!("{name}: Values.{setting} must be a string"),
-        };
-        Ok((setting.clone(), text))
-    };
-    values.iter().map(setting).collect()
 }

@@ -5,7 +5,7 @@ mod registering;
 mod service;
 mod sharing;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use chrono::Utc;
 use emulators::cosmos;
@@ -45,11 +45,15 @@ impl World {
     }
 
     fn store(&self) -> Store {
+        Store::new(self.account())
+    }
+
+    fn account(&self) -> Arc<Account> {
         let ready = self.cosmos.ready();
         let settings = [("M2MDocumentsDBUri", &ready.endpoint), ("M2MDocumentsDBPrimaryKey", &ready.key)];
         let settings = settings.into_iter().collect();
         let config = config::ledger::Config::read(&settings, &mut config::Problems::default()).unwrap();
-        Store::new(std::sync::Arc::new(Account::new(&config)))
+        Arc::new(Account::new(&config))
     }
 
     async fn listing(&self) -> Listing {
@@ -93,7 +97,7 @@ fn soon() -> Instant {
     Instant::now() + Duration::from_secs(20)
 }
 
-async fn device(devices: &Devices, owner: &Owner) -> std::sync::Arc<Device> {
+async fn device(devices: &Devices, owner: &Owner) -> Arc<Device> {
     devices.device(owner, soon()).await.unwrap_or_else(|error| panic!("{error}"))
 }
 

@@ -1,23 +1,24 @@
 //! One store, several processes and owners.
 
+use azure_data_cosmos::models::{ContainerProperties, PartitionKeyDefinition};
 use serde_json::json;
 use tokio::join;
 
 use super::{
-    super::{DeviceError, Owner},
+    super::{DeviceError, Owner, store::CONTAINER},
     World, device, error,
     service::{assigned_to, well},
     site, soon,
 };
 
-fn namesakes() -> (Owner, Owner) {
-    (Owner::rapidm2m_site("Upper Valley", "pump-7"), Owner::rapidm2m_site("Lower Valley", "pump-7"))
+fn namesakes(name: &str) -> (Owner, Owner) {
+    (Owner::rapidm2m_site("Upper Valley", name), Owner::rapidm2m_site("Lower Valley", name))
 }
 
 #[tokio::test]
 async fn a_second_owner_of_an_id_is_refused_and_told_of_the_first() {
     let world = World::start(well).await;
-    let (one, two) = namesakes();
+    let (one, two) = namesakes("pump-7");
     let devices = world.devices();
     device(&devices, &one).await;
     for devices in [devices, world.devices()] {
@@ -31,17 +32,17 @@ async fn a_second_owner_of_an_id_is_refused_and_told_of_the_first() {
 
 #[tokio::test]
 async fn of_two_owners_in_a_race_one_wins() {
-    for _ in 0..10 {
-        let world = World::start(well).await;
-        let (one, two) = namesakes();
-        let (here, there) = (world.devices(), world.devices());
+    let world = World::start(well).await;
+    let (here, there) = (world.devices(), world.devices());
+    for number in 0..20 {
+        let (one, two) = namesakes(&format!("pump-{number}"));
         let results = join!(here.device(&one, soon()), there.device(&two, soon()));
         let winner = match results {
             (Ok(_), Err(DeviceError::Taken { .. })) => one,
             (Err(DeviceError::Taken { .. }), Ok(_)) => two,
             other => panic!("{other:?}"),
         };
-        assert_eq!(world.document("pump-7").await.owner, (&winner).into());
+        assert_eq!(world.document(&winner.name).await.owner, (&winner).into());
     }
 }
 
@@ -112,7 +113,33 @@ async fn a_write_whose_answer_is_lost_is_found_again() {
 }
 
 #[tokio::test]
-async fn a_document_that_is_not_ours_is_left_alone() {
+async fn something_else_under_the_id_is_left_alone_and_listed_apart() {
+    let world = World::start(well).await;
+    world.put(&site("well-1"), 100).await;
+    let container = world.account().find(CONTAINER).await.unwrap().unwrap();
+    let foreign = json!({ "id": "pump-7", "Owner": "somebody" });
+    container.create_item("pump-7".to_owned(), "pump-7", foreign, None).await.unwrap();
+    let error = error(&world.devices(), &site("pump-7")).await;
+    assert_eq!(error.kind(), "device_foreign_document");
+    assert!(error.to_string().contains("delete it, or mend it"), "{error}");
+    assert_eq!(world.service.asked(), []);
+    let listing = world.listing().await;
+    assert_eq!((listing.documents.len(), listing.foreign), (1, vec!["pump-7".to_owned()]));
+}
+
+#[tokio::test]
+async fn a_container_of_somebody_else_is_not_used() {
+    let world = World::start(well).await;
+    let key = PartitionKeyDefinition::new(vec!["/tenant".into()]);
+    world.account().open(ContainerProperties::new(CONTAINER, key)).await.unwrap();
+    let error = error(&world.devices(), &site("pump-7")).await;
+    assert_eq!(error.kind(), "ledger_error");
+    assert!(error.to_string().contains("has partition key /tenant, not /id"), "{error}");
+    assert_eq!(world.service.asked(), []);
+}
+
+#[tokio::test]
+async fn a_document_that_somebody_has_broken_is_left_alone() {
     let world = World::start(well).await;
     let owner = site("pump-7");
     let mut document = world.put(&owner, 100).await;

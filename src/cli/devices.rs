@@ -1,0 +1,105 @@
+//! `devices`: which device stands for whom.
+
+use std::{
+    io::{self, BufWriter, Write},
+    process::ExitCode,
+    sync::Arc,
+};
+
+use anyhow::Context as _;
+use chrono::SecondsFormat;
+use iothub_connector::{
+    config::{Problems, ledger},
+    cosmos::Account,
+    devices::{
+        Store,
+        documents::Document,
+        store::{CONTAINER, Listing},
+    },
+};
+
+use super::settings::Source;
+
+const EXAMPLES: &str = "\
+Examples:
+  iothub-connector devices
+  iothub-connector devices --json | jq -r 'select(.Owner.Name == \"Well 7\").DeviceId'
+
+It needs the M2MDocumentsDB… settings only. Nothing is changed or created.";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Options {
+    /// Print each device's document as one line of JSON, for scripts
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    source: Source,
+}
+
+/// Lists what is provisioned, by device id.
+///
+/// # Errors
+/// The store cannot be read.
+pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
+    let settings = options.source.read()?;
+    let mut problems = Problems::default();
+    let config = ledger::Config::read(&settings, &mut problems);
+    let Some(config) = config.filter(|_| problems.is_empty()) else {
+        eprintln!("error: {}", problems.list());
+        return Ok(ExitCode::from(crate::MISCONFIGURED));
+    };
+    let listing = Store::new(Arc::new(Account::new(&config))).list().await?.unwrap_or_default();
+    if listing.documents.is_empty() {
+        eprintln!(
+            "no devices are provisioned: container {CONTAINER} in database {} is empty or absent",
+            config.database
+        );
+    }
+    if !listing.foreign.is_empty() {
+        eprintln!("warning: not one of our documents: {}", listing.foreign.join(", "));
+    }
+    let mut out = BufWriter::new(io::stdout().lock());
+    let written = if options.json { json(&listing, &mut out) } else { table(&listing, &mut out) };
+    match written.and_then(|()| out.flush()) {
+        // Nobody reads on (`| head`).
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+        written => written.context("cannot print").map(|()| ExitCode::SUCCESS),
+    }
+}
+
+/// As they stand in Cosmos DB.
+fn json(listing: &Listing, out: &mut impl Write) -> io::Result<()> {
+    for document in &listing.documents {
+        serde_json::to_writer(&mut *out, document)?;
+        writeln!(out)?;
+    }
+    Ok(())
+}
+
+fn table(listing: &Listing, out: &mut impl Write) -> io::Result<()> {
+    if listing.documents.is_empty() {
+        return Ok(());
+    }
+    let head = ["DEVICE", "OWNER", "HUB", "REGISTERED AT", "TIMES"].map(str::to_owned);
+    let rows: Vec<_> = [head].into_iter().chain(listing.documents.iter().map(cells)).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
+    let [device_width, owner_width, hub_width, at_width, times_width] = std::array::from_fn(width);
+    for [device, owner, hub, at, times] in &rows {
+        writeln!(
+            out,
+            "{device:device_width$}  {owner:owner_width$}  {hub:hub_width$}  {at:at_width$}  {times:>times_width$}"
+        )?;
+    }
+    Ok(())
+}
+
+fn cells(document: &Document) -> [String; 5] {
+    [
+        document.device_id.clone(),
+        document.owner.to_string(),
+        document.assigned_hub.clone(),
+        document.registered_at.to_rfc3339_opts(SecondsFormat::Secs, true),
+        document.registrations.to_string(),
+    ]
+}

@@ -1,0 +1,58 @@
+//! The settings of commands: the environment's, over those of local.settings.json.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, bail, ensure};
+use iothub_connector::config::Settings;
+use serde_json::Value;
+
+const DEFAULT_FILE: &str = "local.settings.json";
+
+/// Where settings come from.
+#[derive(Debug, clap::Args)]
+pub struct Source {
+    /// Settings that the environment does not have [default: local.settings.json, if it is here]
+    #[arg(long, value_name = "FILE")]
+    settings: Option<PathBuf>,
+}
+
+impl Source {
+    /// # Errors
+    /// The file cannot be read, or is not one of settings.
+    pub fn read(&self) -> anyhow::Result<Settings> {
+        let default = Path::new(DEFAULT_FILE);
+        let file = self.settings.as_deref().or_else(|| default.is_file().then_some(default));
+        let in_file = file.map_or(Ok(BTreeMap::new()), read)?;
+        Ok(Settings::from_env().or(in_file))
+    }
+}
+
+/// The `Values` of a local.settings.json.
+///
+/// # Errors
+/// The file cannot be read, is encrypted, or is not one of settings.
+pub fn read(file: &Path) -> anyhow::Result<BTreeMap<String, String>> {
+    let name = file.display();
+    let text = fs::read_to_string(file).with_context(|| format!("{name} cannot be read"))?;
+    // Editors on Windows like to write a byte order mark.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    let document: Value = serde_json::from_str(text).with_context(|| format!("{name} is no JSON"))?;
+    ensure!(
+        document["IsEncrypted"] != Value::Bool(true),
+        "{name}: IsEncrypted is true: decrypt the file with `func settings decrypt`"
+    );
+    let Value::Object(values) = &document["Values"] else { bail!("{name}: Values must be an object of settings") };
+    let setting = |(setting, value): (&String, &Value)| {
+        let text = match value {
+            Value::String(text) => text.clone(),
+            Value::Number(_) | Value::Bool(_) => value.to_string(),
+            _ => bail!("{name}: Values.{setting} must be a string"),
+        };
+        Ok((setting.clone(), text))
+    };
+    values.iter().map(setting).collect()
+}

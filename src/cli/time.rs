@@ -1,0 +1,83 @@
+//! Times on the command line.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use chrono::{DateTime, Utc};
+
+/// `20s`, `2m`, `1h`, `7d`; a bare number is of seconds.
+///
+/// # Errors
+/// What to write instead.
+pub fn duration(text: &str) -> anyhow::Result<Duration> {
+    const HELP: &str = "write a number with s, m, h or d, such as 20s";
+    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let seconds = match &text[digits.len()..] {
+        "" | "s" => 1,
+        "m" => 60,
+        "h" => 60 * 60,
+        "d" => 24 * 60 * 60,
+        _ => bail!(HELP),
+    };
+    let number: u32 = digits.parse().context(HELP)?;
+    ensure!(number > 0, "must be more than 0");
+    Ok(Duration::from_secs(u64::from(number) * seconds))
+}
+
+/// A moment: so long from now, or an RFC 3339 time.
+#[derive(Clone, Copy, Debug)]
+pub enum Moment {
+    In(Duration),
+    At(DateTime<Utc>),
+}
+
+impl Moment {
+    /// `None`: too far away for a calendar.
+    pub fn after(self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        match self {
+            Self::In(duration) => now.checked_add_signed(chrono::TimeDelta::from_std(duration).ok()?),
+            Self::At(at) => Some(at),
+        }
+    }
+}
+
+/// # Errors
+/// What to write instead.
+pub fn moment(text: &str) -> anyhow::Result<Moment> {
+    if let Ok(duration) = duration(text) {
+        return Ok(Moment::In(duration));
+    }
+    let at = DateTime::parse_from_rfc3339(text)
+        .ok()
+        .filter(|at| at.timestamp() > 0)
+        .context("write 1h, 7d or a time such as 2026-01-31T12:00:00Z")?;
+    Ok(Moment::At(at.to_utc()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_a_unit_or_are_seconds() {
+        for (text, seconds) in [("20s", 20), ("2m", 120), ("1h", 3600), ("7d", 604_800), ("7", 7)] {
+            assert_eq!(duration(text).unwrap().as_secs(), seconds, "{text}");
+        }
+        for text in ["", "s", "0s", "1w", "2 m", "-1s", "1.5s", "99999999999s"] {
+            assert!(duration(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn moments_are_relative_or_absolute() {
+        let now = DateTime::from_timestamp(1_000, 0).unwrap();
+        let seconds = |text| moment(text).unwrap().after(now).map(|at| at.timestamp());
+        assert_eq!(seconds("1h"), Some(4600));
+        assert_eq!(seconds("2026-01-01T01:00:00Z"), Some(1_767_229_200));
+        assert_eq!(seconds("2026-01-01T02:00:00+01:00"), Some(1_767_229_200));
+        assert_eq!(seconds("4294967295d"), None);
+        for text in ["", "tomorrow", "0h", "2026-01-01", "1960-01-01T00:00:00Z"] {
+            assert!(moment(text).is_err(), "{text:?}");
+        }
+    }
+}
