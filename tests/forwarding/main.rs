@@ -14,6 +14,7 @@ mod hub_faults;
 mod ledger_faults;
 mod outages;
 mod pollers;
+mod provisioning;
 mod selection;
 mod startup;
 mod transports;

@@ -48,7 +48,7 @@ pub struct Options {
     /// Account key in Base64; a random one if absent
     #[arg(long)]
     pub key: Option<String>,
-    /// Keep items in a plain map: point reads and batches only, and quick with very many documents. For benchmarks
+    /// Keep items under hierarchical keys in a plain map: point reads and batches only, and quick with very many documents. For benchmarks
     #[arg(long)]
     pub plain_items: bool,
 }
@@ -175,9 +175,8 @@ async fn execute(State(account): State<Arc<Account>>, request: Request) -> Respo
         }
         return response;
     }
-    let is_item = request.uri().path().split('/').nth(5) == Some("docs");
     let response = match &account.plain_items {
-        Some(items) if is_item => items.execute(request).await,
+        Some(items) if PlainItems::concern(&request) => items.execute(request).await,
         _ => forward(&account, request).await,
     };
     let response = match response {

@@ -35,6 +35,13 @@ struct Operation {
 }
 
 impl PlainItems {
+    /// Whether a request is for an item under a hierarchical key.
+    pub fn concern(request: &Request) -> bool {
+        let key = request.headers().get("x-ms-documentdb-partitionkey").and_then(|key| key.to_str().ok());
+        let components = key.and_then(|key| serde_json::from_str::<Vec<Value>>(key).ok()).map_or(0, |key| key.len());
+        components > 1 && request.uri().path().split('/').nth(5) == Some("docs")
+    }
+
     /// Answers a request for `…/docs` or `…/docs/ID`.
     ///
     /// # Errors

@@ -4,6 +4,7 @@ use azure_core::credentials::Secret;
 use azure_data_cosmos::{
     AccountReference, CosmosClient, CosmosRuntime, FeedScope, PartitionKey, RoutingStrategy, clients::ContainerClient,
 };
+use chrono::{DateTime, TimeDelta, Utc};
 use futures::TryStreamExt as _;
 use serde_json::Value;
 
@@ -27,5 +28,14 @@ impl Ledger {
         let mut documents: Vec<Value> = found.unwrap().try_collect().await.unwrap();
         documents.sort_by_key(|document| document["id"].as_str().unwrap().to_owned());
         documents
+    }
+
+    /// Moves `RegisteredAt` of a document in container `devices` into the past.
+    pub async fn age(&self, id: &str, seconds: i64) {
+        let read = self.0.read_item(id.to_owned(), id, None).await.unwrap();
+        let mut document: Value = read.into_model().unwrap();
+        let registered_at = document["RegisteredAt"].as_str().unwrap().parse::<DateTime<Utc>>().unwrap();
+        document["RegisteredAt"] = (registered_at - TimeDelta::seconds(seconds)).to_rfc3339().into();
+        self.0.replace_item(id.to_owned(), id, &document, None).await.unwrap();
     }
 }

@@ -85,9 +85,13 @@ impl Emulator {
         self.call("POST", path, Some(body)).await;
     }
 
+    pub async fn delete(&self, path: &str) {
+        self.call("DELETE", path, None).await;
+    }
+
     /// Everything works again.
     pub async fn heal(&self) {
-        self.call("DELETE", "faults", None).await;
+        self.delete("faults").await;
     }
 
     pub async fn away(&self, away: bool) {

@@ -40,9 +40,13 @@ impl World {
     }
 
     pub async fn start(backend: &[&str], sites: &[&str]) -> Self {
+        Self::start_with(backend, &[], sites).await
+    }
+
+    pub async fn start_with(backend: &[&str], cosmos: &[&str], sites: &[&str]) -> Self {
         let (backend, cosmos, hub) = join!(
             Emulator::start("rapidm2m", backend),
-            Emulator::start("cosmos", &[]),
+            Emulator::start("cosmos", cosmos),
             Emulator::start("iot_hub", &[])
         );
         let credentials = format!("{}:{}", backend.ready("user"), backend.ready("password"));
@@ -73,6 +77,31 @@ impl World {
 
     pub fn unset(&mut self, name: &str) {
         assert!(self.settings.remove(name).is_some(), "{name} is not set");
+    }
+
+    /// From now on each site is a device of its own, provisioned by the hub's DPS.
+    pub async fn provision_sites(&mut self) {
+        for name in ["IoTHubURL", "IoTHubDeviceId", "IoTHubDeviceKey"] {
+            self.unset(name);
+        }
+        let [endpoint, scope, key] = ["dps", "idScope", "groupKey"].map(|name| self.hub.ready(name).to_owned());
+        self.set("DPSGlobalDeviceEndpoint", &endpoint);
+        self.set("DPSIDScope", &scope);
+        self.set("DPSEnrollmentGroupSymmetricKey", &key);
+        self.hub.put("dps/settings", json!({ "retryAfterSeconds": 0 })).await;
+    }
+
+    /// The registered devices by registration id: how often each was asked to be registered, and how it went.
+    pub async fn registrations(&self) -> BTreeMap<String, Value> {
+        let all = self.hub.get("dps/registrations").await;
+        let all = all.as_array().unwrap().iter();
+        all.map(|one| (one["registrationId"].as_str().unwrap().to_owned(), one.clone())).collect()
+    }
+
+    /// Says of a device's document that it was registered so many seconds earlier than it says.
+    pub async fn age_registration(&self, device: &str, seconds: i64) {
+        let store = Ledger::open(self.cosmos.ready("endpoint"), self.cosmos.ready("key"), DATABASE, "devices").await;
+        store.age(device, seconds).await;
     }
 
     pub async fn handler(&self) -> Handler {
