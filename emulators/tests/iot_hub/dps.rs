@@ -130,7 +130,7 @@ async fn what_is_no_registration_is_refused() {
     let with_policy = |token: String| format!("{token}&skn=registration");
     for token in [
         "secret".to_owned(),
-        good.clone(),
+        format!("{good}&skn=service"),
         with_policy(sign(&hub.derived_key("d"), &own, now() - 1)),
         with_policy(sign(&ready.key, &own, now() + 60)),
         with_policy(sign(&hub.derived_key("d"), &format!("{}/registrations/e", ready.id_scope), now() + 60)),
@@ -140,6 +140,8 @@ async fn what_is_no_registration_is_refused() {
         assert_eq!((status, &error["errorCode"], &error["message"]), (401, &json!(401_000), &json!("Unauthorized")));
         assert!(error["trackingId"].is_string() && error["timestampUtc"].is_string(), "{error}");
     }
+    let no_policy = hub.dps_with("PUT", &ready.id_scope, "d", "/register", &good).body(body.clone());
+    assert_eq!(answer(no_policy).await.0, 202, "Microsoft's Python SDK sends no `skn`");
     let good = with_policy(good);
     let elsewhere = hub.dps_with("PUT", "0ne0", "d", "/register", &good).body(body.clone());
     let no_version =
