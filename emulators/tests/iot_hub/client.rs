@@ -90,13 +90,18 @@ impl Hub {
 
     /// A token signed with the hub's device key.
     pub fn token(&self, host: &str, device_id: &str, expiry: u64) -> String {
-        let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
-        let resource = encode(&format!("{host}/devices/{device_id}"));
-        let key = BASE64_STANDARD.decode(&self.emulator.ready().key).unwrap();
-        let mut mac = Hmac::<Sha256>::new_from_slice(&key).unwrap();
-        mac.update(format!("{resource}\n{expiry}").as_bytes());
-        let signature = encode(&BASE64_STANDARD.encode(mac.finalize().into_bytes()));
-        format!("SharedAccessSignature sr={resource}&sig={signature}&se={expiry}")
+        sign(&self.emulator.ready().key, &format!("{host}/devices/{device_id}"), expiry)
+    }
+
+    /// The key of a device of the enrollment group, Base64.
+    pub fn derived_key(&self, registration_id: &str) -> String {
+        BASE64_STANDARD.encode(hmac(&self.emulator.ready().group_key, registration_id))
+    }
+
+    /// What a device presents itself with that has a key of its own, Base64.
+    pub fn identity_with(&self, device_id: &str, key: &str) -> Identity {
+        let password = sign(key, &format!("{HUB}/devices/{device_id}"), now() + 3600);
+        Identity { password, ..self.identity(device_id) }
     }
 
     /// Connects; the answer is the CONNACK or why there is no connection.
@@ -301,6 +306,20 @@ impl Device {
             other => panic!("{other:?} instead of the end"),
         }
     }
+}
+
+/// A token for a resource, signed with a key, Base64.
+pub fn sign(key: &str, resource: &str, expiry: u64) -> String {
+    let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+    let resource = encode(resource);
+    let signature = encode(&BASE64_STANDARD.encode(hmac(key, &format!("{resource}\n{expiry}"))));
+    format!("SharedAccessSignature sr={resource}&sig={signature}&se={expiry}")
+}
+
+fn hmac(key: &str, text: &str) -> Vec<u8> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(&BASE64_STANDARD.decode(key).unwrap()).unwrap();
+    mac.update(text.as_bytes());
+    mac.finalize().into_bytes().to_vec()
 }
 
 /// Status and JSON of an answer, null if there is none.

@@ -4,6 +4,9 @@
 mod c2d;
 mod client;
 mod control;
+mod devices;
+mod dps;
+mod dps_mqtt;
 mod faults;
 mod https;
 mod https_faults;

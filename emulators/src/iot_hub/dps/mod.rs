@@ -188,8 +188,11 @@ fn authenticate(registry: &Registry, request: &Request<'_>, now: DateTime<Utc>) 
     if !token.covers_registration(scope, registration_id) {
         return Err(format!("the token is not for {scope}/registrations/{registration_id}"));
     }
-    if token.policy != Some("registration") {
-        return Err("the token's `skn` is not `registration`".into());
+    // Microsoft's Python SDK sends none.
+    if let Some(policy) = token.policy
+        && policy != "registration"
+    {
+        return Err(format!("the token's `skn` is {policy:?}, not `registration`"));
     }
     if !token.is_signed_by(&registry.derived_key(registration_id)) {
         return Err("the token is not signed with the key derived from the group key and the registration id".into());

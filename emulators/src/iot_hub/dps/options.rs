@@ -10,6 +10,8 @@ const USUAL_PORT: u16 = 8883;
 
 /// How the Device Provisioning Service is to run.
 #[derive(Clone, Debug, clap::Args)]
+// Clap would name the group of these after the type, as it does for the hub's own options.
+#[group(skip)]
 pub struct Options {
     /// Id scope of the Device Provisioning Service [default: a random one]
     #[arg(long, value_name = "SCOPE")]
@@ -62,6 +64,11 @@ impl Default for Options {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn they_get_along_with_those_of_the_hub() {
+        <crate::iot_hub::Options as clap::Args>::augment_args(clap::Command::new("iot_hub")).debug_assert();
+    }
 
     #[test]
     fn devices_are_sent_to_the_mqtt_port_unless_it_is_the_usual_one() {
