@@ -83,7 +83,7 @@ async fn passing_faults_delay_a_registration_and_lose_nothing() {
     let world = World::start().await;
     let devices = world.devices();
     for (name, faults) in [
-        ("throttled", json!({ "status": 429, "statusTimes": 2, "retryAfterSeconds": 1 })),
+        ("throttled", json!({ "status": 429, "statusTimes": 1, "retryAfterSeconds": 1 })),
         ("throttled-without-a-time", json!({ "status": 429, "statusTimes": 1 })),
         ("throttled-poll", json!({ "status": 429, "statusTimes": 1, "retryAfterSeconds": 0, "step": "poll" })),
         ("busy", json!({ "status": 503, "statusTimes": 1, "retryAfterSeconds": 0 })),
