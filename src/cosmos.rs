@@ -125,9 +125,12 @@ impl Account {
             RoutingStrategy::ProximityTo(Region::new(name))
         });
         // The SDK's shared runtime would end with the first tokio runtime that uses it: tests have many of them.
-        let runtime = CosmosRuntime::builder().build().await.map_err(|error| self.explain(&error, "account"))?;
-        let builder = CosmosClient::builder().with_runtime(runtime);
-        builder.build(account, routing).await.map_err(|error| self.explain(&error, "account"))
+        let explain = |error: CosmosError| match is(&error, StatusCode::NotFound) {
+            true => Failure::Other(format!("there is no account at {}: check M2MDocumentsDBUri", self.endpoint)),
+            false => self.explain(&error, ""),
+        };
+        let runtime = CosmosRuntime::builder().build().await.map_err(explain)?;
+        CosmosClient::builder().with_runtime(runtime).build(account, routing).await.map_err(explain)
     }
 
     fn missing(&self, container: &str) -> Failure {

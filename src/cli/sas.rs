@@ -198,8 +198,10 @@ fn device_key(settings: &Settings, connection: Option<Device>) -> anyhow::Result
         None => {}
     }
     let read = |settings: &Settings, problems: &mut Problems| settings.secret("IoTHubDeviceKey", problems);
-    let key = of_settings(settings, read)?
-        .context("no key: give --key-file (- is standard input), or set IoTHubDeviceKey or IoTHubConnection")?;
+    let key = of_settings(settings, read)?.context(
+        "no key: give --key-file (- is standard input), set IoTHubDeviceKey or IoTHubConnection, \
+             or give --group for a device of an enrolment group",
+    )?;
     decode(&key, "IoTHubDeviceKey")
 }
 
