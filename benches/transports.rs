@@ -70,12 +70,12 @@ fn main() {
     let _hub = Process(process);
     println!("{:<30} {:<8} {:>12} {:>14} {:>9}", "", "", "messages/s", "CPU/message", "RSS");
     for (number, case) in CASES.iter().enumerate() {
-        for index in 0..TRANSPORTS.len() {
+        for (index, transport) in TRANSPORTS.into_iter().enumerate() {
             let status = Command::new(&arguments[0])
                 .args(["--measure", &index.to_string(), &number.to_string(), ready.trim()])
                 .status()
                 .expect("the measurement starts");
-            assert!(status.success(), "{} over {:?}", case.name, TRANSPORTS[index]);
+            assert!(status.success(), "{} over {transport:?}", case.name);
         }
     }
 }

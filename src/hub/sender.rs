@@ -35,6 +35,9 @@ const EXPIRY_NOTICE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 const PIPELINE: usize = 16;
 /// A hub that acknowledges nothing for this long is not waited for any more.
 pub(super) const PATIENCE: Duration = Duration::from_secs(15);
+/// A connection on which nothing was acknowledged for this long when the time was over is not used again: whatever holds
+/// the acknowledgements back would hold back those of the next invocation too.
+const DISTRUST: Duration = Duration::from_secs(5);
 
 /// How messages travel to the hub.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -149,12 +152,14 @@ impl Sender {
         let outcome = match self.way() {
             Ok(Way::Mqtt(links)) => {
                 let session = links.enter(device);
+                let (began, before) = (Instant::now(), session.progress());
                 let outcome = {
                     let sending = std::pin::pin!(self.send_over_mqtt(&session, messages, &mut acknowledged));
                     self.unless_stalled(sending, &session.key, || session.progress(), deadline).await
                 };
                 // What was under way is dropped by now: had it been connecting, the lock is free again.
-                if outcome == Err(SendError::Stalled) {
+                let is_fruitless = session.progress() == before && began.elapsed() >= DISTRUST;
+                if outcome == Err(SendError::Stalled) || outcome == Err(SendError::TimedOut) && is_fruitless {
                     session.give_up(deadline).await;
                 }
                 outcome

@@ -22,10 +22,10 @@ async fn a_long_backlog_arrives_once_in_order_over_several_invocations() {
     let mut invocations = 0;
     loop {
         let answer = handler.invoke().await;
-        // A build without optimizations may be cut off in the middle of a window; what must hold holds all the same.
-        if answer.status != 200 {
-            assert_eq!(answer.failed(), [(SITE.to_owned(), "deadline".to_owned())], "{}", answer.body);
-        }
+        // A build without optimizations may be cut off in the middle of a window, or see no acknowledgement in its share of
+        // the time; what must hold holds all the same.
+        let failed = answer.failed();
+        assert!(failed.iter().all(|(_, kind)| kind == "deadline" || kind == "hub_timeout"), "{}", answer.body);
         invocations += 1;
         assert!(invocations < 40, "{}", world.output());
         // Messages are cheap to count; the rows are looked at once, at the end.
