@@ -20,7 +20,7 @@ class Emulator:
 
     def __init__(self, binary, *options):
         # Devices that are refused are no news here.
-        environment = {**os.environ, "RUST_LOG": "error"}
+        environment = {**os.environ, "RUST_LOG": "emulators=error"}
         command = [binary, "emulator", "iot_hub", *options]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
         self.line = self.process.stdout.readline()
