@@ -4,6 +4,7 @@ import base64
 import hashlib
 import hmac
 import json
+import os
 import subprocess
 import time
 import urllib.error
@@ -18,11 +19,14 @@ class Emulator:
     """`iothub-connector emulator iot_hub`, from its ready line on. Ends with the `with` block."""
 
     def __init__(self, binary, *options):
-        self.process = subprocess.Popen([binary, "emulator", "iot_hub", *options], stdout=subprocess.PIPE, text=True)
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit(f"the emulator does not start with {' '.join(options)}: see above (ports 8883 and 443 need root)")
-        self.ready = json.loads(line)
+        # Devices that are refused are no news here.
+        environment = {**os.environ, "RUST_LOG": "emulators=error"}
+        command = [binary, "emulator", "iot_hub", *options]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+        self.line = self.process.stdout.readline()
+        if not self.line:
+            raise SystemExit(f"the emulator does not start with {' '.join(options)}, see above; port 443 needs root")
+        self.ready = json.loads(self.line)
 
     def __enter__(self):
         return self
