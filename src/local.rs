@@ -47,6 +47,7 @@ const EXAMPLES: &str = "\
 Examples:
   iothub-connector local                       # until Ctrl-C, on function.json's schedule
   iothub-connector local --every 5 --for 30s   # a run every 5 seconds, half a minute long
+  iothub-connector local --device-per-site     # each site a device of its own
 
 Every service that is not set in local.settings.json is emulated: nothing needs to
 be installed or configured. To use your own, copy local.settings.json.example to
@@ -70,6 +71,9 @@ pub struct Options {
     /// Run on this schedule, not on function.json's, for example "*/20 * * * * *"
     #[arg(long, value_name = "NCRONTAB")]
     schedule: Option<String>,
+    /// Send each site as a device of its own, provisioned by an emulated Device Provisioning Service
+    #[arg(long)]
+    device_per_site: bool,
     /// Folder of the function app, with host.json in it
     #[arg(long, value_name = "FOLDER", default_value = ".")]
     app: PathBuf,
@@ -81,7 +85,7 @@ pub struct Options {
 /// Runs the app until it is told to end, and says how it went.
 pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let (app, settings_file) = folder(&options)?;
-    let services = Services::start(settings_file.as_deref(), options.every).await?;
+    let services = Services::start(settings_file.as_deref(), options.every, options.device_per_site).await?;
     // The handler would say the same, three times.
     let config = match Config::from_settings(&services.settings.clone().into_iter().collect()) {
         Ok(config) => config,
@@ -109,7 +113,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     })
     .await?;
 
-    let mut output = Output::new(options.json, services.site_names(&config));
+    let mut output = Output::new(options.json, services.site_names(&config), config.hub.identity.one().is_none());
     let introduction = output::Introduction {
         endpoint: &host.ready().endpoint,
         services: services.rows(&config),

@@ -113,6 +113,25 @@ fn half_a_service_is_not_completed_by_an_emulator() {
 }
 
 #[test]
+fn each_site_can_be_a_device_of_its_own() {
+    let output = command(&app("devices", None), &["--for", "4s", "--device-per-site"]).output().unwrap();
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    assert!(output.status.success(), "{text}\n{}", stderr(&output));
+    let names = ["energy-meter-1-", "reservoir-sued-", "well-7-level-"];
+    for (site, device) in SITES.iter().zip(names) {
+        let line =
+            text.lines().find(|line| line.contains(site)).unwrap_or_else(|| panic!("no line of {site}:\n{text}"));
+        assert!(line.contains(device), "{line}");
+    }
+    let header = text.lines().find(|line| line.trim_start().starts_with("received")).unwrap();
+    assert!(text.contains("\n  DPS ") && header.contains("device"), "{text}");
+
+    let own = json!({ "IoTHubURL": "127.0.0.1:1", "IoTHubDeviceId": "d", "IoTHubDeviceKey": "c2VjcmV0" });
+    let output = command(&app("devices-own", Some(&own)), &["--device-per-site"]).output().unwrap();
+    assert!(!output.status.success() && stderr(&output).contains("DPSIDScope"), "{}", stderr(&output));
+}
+
+#[test]
 fn a_hub_of_ones_own_gets_the_rows() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let hub = runtime.block_on(iot_hub::start(iot_hub::Options::default())).unwrap();

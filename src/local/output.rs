@@ -19,6 +19,8 @@ use super::{
 
 /// Columns of a site's name: room for the longest known one within these bounds.
 const SITE_WIDTH: std::ops::RangeInclusive<usize> = 14..=32;
+/// Columns of a device id: a name of ordinary length and its hash.
+const DEVICE_WIDTH: usize = 24;
 /// Columns for values; those that do not fit are left out.
 const VALUES_WIDTH: usize = 40;
 /// `2026-01-31T00:00:00Z`.
@@ -27,7 +29,7 @@ const STAMP_WIDTH: usize = 20;
 /// What is told first.
 pub struct Introduction<'a> {
     pub endpoint: &'a str,
-    pub services: [Row; 3],
+    pub services: Vec<Row>,
     pub timers: Vec<Timer>,
     pub settings_file: Option<&'a Path>,
 }
@@ -35,12 +37,19 @@ pub struct Introduction<'a> {
 pub struct Output {
     is_json: bool,
     site_width: usize,
+    /// Whether messages are shown with their devices.
+    shows_device: bool,
 }
 
 impl Output {
-    pub fn new(is_json: bool, sites: Vec<String>) -> Self {
+    pub fn new(is_json: bool, sites: Vec<String>, shows_device: bool) -> Self {
         let longest = sites.iter().map(|site| site.chars().count()).max().unwrap_or(*SITE_WIDTH.end());
-        Self { is_json, site_width: longest.clamp(*SITE_WIDTH.start(), *SITE_WIDTH.end()) }
+        Self { is_json, site_width: longest.clamp(*SITE_WIDTH.start(), *SITE_WIDTH.end()), shows_device }
+    }
+
+    /// The column of a message's device, if there is one.
+    fn device(&self, device: &str) -> String {
+        if self.shows_device { format!("{device:DEVICE_WIDTH$}  ") } else { String::new() }
     }
 
     pub fn introduction(&mut self, introduction: &Introduction<'_>) -> io::Result<()> {
@@ -81,8 +90,12 @@ impl Output {
         if services.iter().any(|row| row.service == "IoT Hub" && row.is_emulated) {
             let width = self.site_width;
             text += &format!(
-                "\nWhat reaches the hub, one line per message:\n  {:8}  {:width$}  {:>5}  {:STAMP_WIDTH$}  its values\n",
-                "received", "site", "rows", "newest row"
+                "\nWhat reaches the hub, one line per message:\n  {:8}  {:width$}  {}{:>5}  {:STAMP_WIDTH$}  its values\n",
+                "received",
+                "site",
+                self.device("device"),
+                "rows",
+                "newest row"
             );
         } else {
             text += "\n";
@@ -105,8 +118,11 @@ impl Output {
             }));
         }
         let (width, newest) = (self.site_width, newest.as_deref().unwrap_or("-"));
-        let values = shown(values);
-        self.text(&format!("  {}  {site:width$}  {rows:>5}  {newest:STAMP_WIDTH$}  {values}\n", at.format("%H:%M:%S")))
+        let (device, values) = (self.device(device), shown(values));
+        self.text(&format!(
+            "  {}  {site:width$}  {device}{rows:>5}  {newest:STAMP_WIDTH$}  {values}\n",
+            at.format("%H:%M:%S")
+        ))
     }
 
     /// A line that the handler printed, or one about it.

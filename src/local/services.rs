@@ -2,12 +2,16 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use emulators::{cosmos, iot_hub, rapidm2m};
-use iothub_connector::config::{
-    Config,
-    rapidm2m::{Selection, SourceConfig},
+use iothub_connector::{
+    config::{
+        Config,
+        hub::Identity,
+        rapidm2m::{Selection, SourceConfig},
+    },
+    hub::Transport,
 };
 
 use crate::cli::settings;
@@ -19,15 +23,23 @@ pub type Settings = BTreeMap<String, String>;
 const OF_RAPIDM2M: [&str; 5] =
     ["M2MBackendURL", "Base64encodedUsernamePassword", "Customer_ID", "Site_ID", "Channelnames"];
 const OF_COSMOS: [&str; 2] = ["M2MDocumentsDBUri", "M2MDocumentsDBPrimaryKey"];
-const OF_IOT_HUB: [&str; 6] = [
+const OF_IOT_HUB: [&str; 12] = [
     "IoTHubConnection",
     "IoTHubURL",
     "IoTHubDeviceId",
     "IoTHubSharedAccessSignature",
     "IoTHubDeviceKey",
     "IoTHubTrustedCa",
+    "DPSGlobalDeviceEndpoint",
+    "DPSGlobaDeviceEndpoint",
+    "DPSIDScope",
+    "DPSIDScopeDefault",
+    "DPSEnrollmentGroupSymmetricKey",
+    "DPSEnrollmentGroupSymmetricKeyDefault",
 ];
 const DEVICE: &str = "local-demo";
+/// Seconds between two questions how a registration stands; the real service says 3.
+const DPS_RETRY_AFTER: u32 = 1;
 
 /// The emulators that run, and everything the handler is told.
 pub struct Services {
@@ -48,7 +60,8 @@ pub struct Row {
 
 impl Services {
     /// Starts an emulator for every service that the file does not set.
-    pub async fn start(file: Option<&Path>, interval: Option<u32>) -> anyhow::Result<Self> {
+    /// With `device_per_site`, an emulated hub gets its devices from an emulated DPS.
+    pub async fn start(file: Option<&Path>, interval: Option<u32>, device_per_site: bool) -> anyhow::Result<Self> {
         let mut settings = file.map_or(Ok(Settings::new()), settings::read)?;
         let mut why_real = Vec::new();
         let mut is_real = |service: &str, names: &[&str]| {
@@ -62,6 +75,10 @@ impl Services {
         let real_rapidm2m = is_real("rapidM2M", &OF_RAPIDM2M) || emulation_mode;
         let real_cosmos = is_real("Cosmos DB", &OF_COSMOS);
         let real_iot_hub = is_real("IoT Hub", &OF_IOT_HUB);
+        ensure!(
+            !(real_iot_hub && device_per_site),
+            "--device-per-site is for the emulated hub; for a real one set DPSIDScope and DPSEnrollmentGroupSymmetricKey"
+        );
         let mut set = |name: &str, value: &str| settings.insert(name.to_owned(), value.to_owned());
 
         let mut rapidm2m = None;
@@ -88,11 +105,19 @@ impl Services {
         }
         let mut iot_hub = None;
         if !real_iot_hub {
-            let emulator = iot_hub::start(iot_hub::Options::default()).await.context("cannot emulate IoT Hub")?;
+            let mut options = iot_hub::Options::default();
+            options.dps_options.dps_retry_after = DPS_RETRY_AFTER;
+            let emulator = iot_hub::start(options).await.context("cannot emulate IoT Hub")?;
             let ready = emulator.ready();
-            set("IoTHubURL", &ready.mqtt);
-            set("IoTHubDeviceId", DEVICE);
-            set("IoTHubDeviceKey", &ready.key);
+            if device_per_site {
+                set("DPSGlobalDeviceEndpoint", &ready.dps);
+                set("DPSIDScope", &ready.id_scope);
+                set("DPSEnrollmentGroupSymmetricKey", &ready.group_key);
+            } else {
+                set("IoTHubURL", &ready.mqtt);
+                set("IoTHubDeviceId", DEVICE);
+                set("IoTHubDeviceKey", &ready.key);
+            }
             set("IoTHubTrustedCa", ready.ca.to_str().context("the directory for temporary files is not UTF-8")?);
             iot_hub = Some(emulator);
         }
@@ -117,13 +142,13 @@ impl Services {
         }
     }
 
-    pub fn rows(&self, config: &Config) -> [Row; 3] {
+    pub fn rows(&self, config: &Config) -> Vec<Row> {
         let (rapidm2m, ledger, hub) = (&config.rapidm2m, &config.ledger, &config.hub);
         let place = match &rapidm2m.source {
             SourceConfig::Backend { url, .. } => url.to_string(),
             SourceConfig::Emulation => "none, made-up rows (EmulationMode=true)".to_owned(),
         };
-        [
+        let mut rows = vec![
             Row {
                 service: "rapidM2M backend",
                 is_emulated: self.rapidm2m.is_some(),
@@ -136,18 +161,25 @@ impl Services {
                 place: ledger.endpoint.to_string(),
                 details: format!("{}/{}", ledger.database, ledger.container),
             },
-            Row {
-                service: "IoT Hub",
-                is_emulated: self.iot_hub.is_some(),
-                place: hub
-                    .identity
-                    .one()
-                    .map_or_else(|| "assigned by DPS".to_owned(), |device| device.endpoint.to_string()),
-                details: hub
-                    .identity
-                    .one()
-                    .map_or_else(|| "a device for each site".to_owned(), |device| format!("device {:?}", device.id)),
-            },
-        ]
+        ];
+        let scheme = match hub.transport {
+            Transport::MqttWs => "wss",
+            Transport::Https => "https",
+            _ => "mqtts",
+        };
+        let (place, details) = match &hub.identity {
+            Identity::One(device) => (format!("{scheme}://{}", device.endpoint), format!("device {:?}", device.id)),
+            Identity::Provisioned(dps) => {
+                rows.push(Row {
+                    service: "DPS",
+                    is_emulated: self.iot_hub.is_some(),
+                    place: format!("https://{}", dps.endpoint),
+                    details: format!("ID scope {}", dps.id_scope),
+                });
+                (format!("{scheme}://…, as assigned"), "a device for each site".to_owned())
+            }
+        };
+        rows.push(Row { service: "IoT Hub", is_emulated: self.iot_hub.is_some(), place, details });
+        rows
     }
 }

