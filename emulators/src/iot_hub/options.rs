@@ -1,0 +1,77 @@
+//! The hub's options.
+
+use std::path::PathBuf;
+
+use super::DpsOptions;
+
+/// How the hub is to run.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Options {
+    /// IP address to listen on; the certificate is made out to it, to localhost and to 127.0.0.1
+    #[arg(long, default_value = "127.0.0.1")]
+    pub host: String,
+    /// Port for MQTT over TLS; 0 takes any free one
+    ///
+    /// This port, --https-port and --dps-port all serve everything: MQTT, WebSocket, HTTPS. They can be cut one by one.
+    #[arg(long, visible_alias = "port", default_value_t = 0)]
+    pub mqtt_port: u16,
+    /// Port for HTTPS and WebSocket; 0 takes any free one
+    #[arg(long, default_value_t = 0)]
+    pub https_port: u16,
+    /// Port of the Device Provisioning Service; 0 takes any free one
+    #[arg(long, default_value_t = 0)]
+    pub dps_port: u16,
+    /// Port of the control endpoint; 0 takes any free one
+    #[arg(long, default_value_t = 0)]
+    pub control_port: u16,
+    /// Key with which every device that is not registered signs its tokens, Base64 [default: a random one]
+    #[arg(long, value_name = "BASE64")]
+    pub device_key: Option<String>,
+    /// Messages kept for the control endpoint; older ones are dropped
+    #[arg(long, value_name = "N", default_value_t = Options::KEEP_MESSAGES)]
+    pub keep_messages: usize,
+    /// Bytes of messages kept for the control endpoint; older ones are dropped
+    #[arg(long, value_name = "N", default_value_t = Options::KEEP_BYTES)]
+    pub keep_bytes: usize,
+    /// Directory for the CA certificate, ca.pem [default: a fresh one, removed at the end]
+    #[arg(long, value_name = "DIR")]
+    pub ca_dir: Option<PathBuf>,
+    /// The hub's name; devices that ask for another one, or for another address than the hub's, are refused [default:
+    /// any name will do]
+    #[arg(long, value_name = "HOST")]
+    pub hub_name: Option<String>,
+    /// Only registered devices may come in: those of the Device Provisioning Service, and those that `PUT /devices` names
+    #[arg(long)]
+    pub strict: bool,
+    #[command(flatten)]
+    pub dps_options: DpsOptions,
+}
+
+impl Options {
+    const KEEP_MESSAGES: usize = 200_000;
+    const KEEP_BYTES: usize = 1 << 30;
+
+    /// The names of the address devices connect to.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = String> + use<'_> {
+        [self.host.as_str(), "localhost", "127.0.0.1"].into_iter().map(str::to_owned)
+    }
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            host: "127.0.0.1".into(),
+            mqtt_port: 0,
+            https_port: 0,
+            dps_port: 0,
+            control_port: 0,
+            device_key: None,
+            keep_messages: Self::KEEP_MESSAGES,
+            keep_bytes: Self::KEEP_BYTES,
+            ca_dir: None,
+            hub_name: None,
+            strict: false,
+            dps_options: DpsOptions::default(),
+        }
+    }
+}
