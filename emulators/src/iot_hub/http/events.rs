@@ -49,7 +49,10 @@ pub async fn send(
     match fate {
         OnSend::Accept { delay } => {
             hub.record(&device.id, drafts);
-            sleep(delay).await;
+            // Even a sleep of no length lasts until the timer's next millisecond.
+            if !delay.is_zero() {
+                sleep(delay).await;
+            }
         }
         OnSend::Ignore => {
             sleep(SILENCE).await;
