@@ -79,7 +79,8 @@ impl Delivery {
     /// owner's device until `provision_until`.
     ///
     /// Returns how many, counted from the first, are acknowledged, and why it is not all of them. A device that the hub
-    /// refuses is registered again, if that was not tried a moment ago, and the rest of the messages sent as what it is then.
+    /// refuses is registered again, if that was not tried a moment ago, and the rest of the messages sent as what it is then,
+    /// now or (`is_underway`) when somebody tries again.
     pub async fn send_in_order(
         &self,
         owner: &Owner,
@@ -103,11 +104,12 @@ impl Delivery {
             Err(error) if error.refuses_device() && devices.refused(owner, &device).await => {}
             outcome => return (sent, outcome.map_err(Into::into)),
         }
-        let device = match devices.device(owner, provision_until.max(deadline)).await {
+        // The refusal is that of the old registration, whoever waits for the new one.
+        self.sender.try_device_again(&device);
+        let device = match devices.device(owner, provision_until).await {
             Ok(device) => device,
             Err(error) => return (sent, Err(error.into())),
         };
-        self.sender.try_device_again(&device);
         let (rest, outcome) = self.sender.send_in_order(&device, &messages[sent..], deadline).await;
         (sent + rest, outcome.map_err(Into::into))
     }

@@ -68,6 +68,9 @@ impl Config {
         } else {
             separate_settings(settings, problems).map(one)
         };
+        if let (Some(transport), Some(Identity::One(device))) = (transport, &identity) {
+            check_port(settings, transport, device, problems);
+        }
         #[cfg(feature = "azure-iot-sdk")]
         if transport == Some(Transport::AzureIotSdk) {
             check_for_azure_iot_sdk(settings, identity.as_ref().and_then(Identity::one), problems);
@@ -101,13 +104,30 @@ fn transport(settings: &Settings, problems: &mut Problems) -> Option<Transport> 
     }
 }
 
+/// A hub's ports each speak one protocol: whoever changes the transport must not stay with the other's port.
+fn check_port(settings: &Settings, transport: Transport, device: &Device, problems: &mut Problems) {
+    let speaks_mqtt = match device.endpoint.port {
+        Some(8883) => true,
+        Some(443) => false,
+        _ => return,
+    };
+    if speaks_mqtt != !matches!(transport, Transport::MqttWs | Transport::Https) {
+        let name = if settings.has("IoTHubConnection") { "IoTHubConnection" } else { "IoTHubURL" };
+        let transport: &str = transport.into();
+        problems.add(name, format!("names a port that is not that of IoTHubTransport={transport}: leave the port out"));
+    }
+}
+
 /// The crate can reach nothing but port 8883 of the hub itself, and knows no authorities but OpenSSL's.
 #[cfg(feature = "azure-iot-sdk")]
 fn check_for_azure_iot_sdk(settings: &Settings, device: Option<&Device>, problems: &mut Problems) {
     if settings.has(TRUSTED_CA) {
         problems.add(TRUSTED_CA, "is not known to IoTHubTransport=azure-iot-sdk: set SSL_CERT_FILE instead");
     }
-    let Some(device) = device else { return };
+    let Some(device) = device else {
+        problems.add("IoTHubTransport", "is azure-iot-sdk, which sends as one device only: set IoTHubDeviceId");
+        return;
+    };
     if device.endpoint.host != device.hub_host || device.endpoint.port.is_some_and(|port| port != 8883) {
         problems.add("IoTHubTransport", "is azure-iot-sdk, which reaches port 8883 of the hub itself only");
     }
@@ -314,10 +334,13 @@ mod tests {
         assert_eq!(read(&one).0.unwrap().identity.one().unwrap().id, "d");
     }
 
+    const DEVICE: (&str, &str) = ("IoTHubDeviceId", "d");
+    const KEY: (&str, &str) = ("IoTHubDeviceKey", "c2VjcmV0");
+
     #[test]
     fn faults_are_named_without_secrets() {
         let token = |value| [("IoTHubURL", "h.net"), ("IoTHubDeviceId", "d"), ("IoTHubSharedAccessSignature", value)];
-        let cases: [(&[(&str, &str)], &str); 14] = [
+        let cases: [(&[(&str, &str)], &str); 16] = [
             (&[("IoTHubConnection", "HostName=h.net;SharedAccessKey=c2VjcmV0")], "no DeviceId"),
             (
                 &[("IoTHubConnection", "HostName=h.net;DeviceId=d;SharedAccessKeyName=owner;SharedAccessKey=x")],
@@ -336,6 +359,8 @@ mod tests {
             (&token("SharedAccessSignature sr=h.net%2Fdevices%2Fe&sig=hunter2&se=1"), "not for device \"d\""),
             (&token("SharedAccessSignature sr=other.net%2Fdevices%2Fd&sig=hunter2&se=1"), "for hub \"other.net\""),
             (&[("IoTHubTransport", "carrier-pigeon")], "write mqtt, mqtt-ws or https"),
+            (&[("IoTHubTransport", "https"), ("IoTHubURL", "h.net:8883"), DEVICE, KEY], "IoTHubURL names a port"),
+            (&[("IoTHubURL", "h.net:443"), DEVICE, KEY], "not that of IoTHubTransport=mqtt:"),
             (&[("IoTHubMaxConnections", "0")], "IoTHubMaxConnections"),
             (&[("DPSIDScope", "0ne1"), ("IoTHubURL", "h.net")], "IoTHubURL is set beside DPSIDScope"),
         ];

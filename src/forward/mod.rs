@@ -103,7 +103,10 @@ impl Report {
         self.messages_forwarded += sent.messages_forwarded;
         self.rows_forwarded += sent.rows_forwarded;
         self.messages_rejected += sent.messages_rejected;
-        self.waiting = sent.waiting;
+        // A turn that could not even read the cursor knows nothing.
+        if sent.failures.is_empty() || sent.waiting > 0 {
+            self.waiting = sent.waiting;
+        }
         self.is_provisioning = sent.is_provisioning;
         self.is_behind |= sent.is_behind;
         self.lost_race |= sent.lost_race;

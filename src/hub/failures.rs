@@ -15,6 +15,10 @@ use crate::retry;
 pub const ATTEMPTS: u32 = 3;
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(100);
+/// A wait that the hub asks for is kept up to this; what asks for more is not a hub that is throttling.
+const LONGEST_ASKED: Duration = Duration::from_secs(60 * 60);
+/// Who was asked to wait does not come back at the same moment as everybody else.
+const ASKED_JITTER: f64 = 0.1;
 /// A wait that the hub asks for and that is no longer than this is kept; a longer one ends the attempt.
 const LONGEST_ASKED_WAIT: Duration = Duration::from_secs(5);
 
@@ -51,6 +55,8 @@ struct Known {
     devices: HashMap<DeviceKey, Failure>,
     /// Devices whose connections were accepted and cut since a hub last acknowledged anything.
     cut: HashMap<Endpoint, HashSet<String>>,
+    /// Devices that had no acknowledgement for too long since a hub last acknowledged anything.
+    silent: HashMap<Endpoint, HashSet<String>>,
 }
 
 struct Failure {
@@ -95,15 +101,20 @@ impl Failures {
         }
     }
 
-    /// The hub has acknowledged nothing for too long: nobody waits for it any more, until [`forget`](Self::forget).
-    pub fn stalled(&self, device: &DeviceKey, whole_hub: bool) {
-        let failure = Failure::lasting(SendError::Stalled);
+    /// The device had no acknowledgement for too long: nobody waits for it any more, until [`forget`](Self::forget); for
+    /// none of the hub's devices after several had none, and no other had one. Returns why: the hub may be out of reach.
+    pub fn stalled(&self, device: &DeviceKey) -> SendError {
         let mut known = self.known();
-        if whole_hub {
-            known.hubs.insert(device.endpoint.clone(), failure);
+        let error = known.hubs.get(&device.endpoint).or_else(|| known.devices.get(device));
+        let error = error.map_or(SendError::Stalled, |failure| failure.error.clone());
+        let silent = known.silent.entry(device.endpoint.clone()).or_default();
+        silent.insert(device.id.clone());
+        if silent.len() >= ATTEMPTS as usize || error.concerns_hub() {
+            known.hubs.insert(device.endpoint.clone(), Failure::lasting(error.clone()));
         } else {
-            known.devices.insert(device.clone(), failure);
+            known.devices.insert(device.clone(), Failure::lasting(error.clone()));
         }
+        error
     }
 
     /// The hub has accepted a connection; whether it also takes messages is not known yet.
@@ -123,6 +134,7 @@ impl Failures {
         known.hubs.remove(&device.endpoint);
         known.devices.remove(device);
         known.cut.remove(&device.endpoint);
+        known.silent.remove(&device.endpoint);
     }
 
     /// The device has a new identity: what failed with the old one does not count.
@@ -137,6 +149,7 @@ impl Failures {
         known.hubs.retain(|_, failure| failure.is_asked && now < failure.wait_until);
         known.devices.clear();
         known.cut.clear();
+        known.silent.clear();
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -154,7 +167,7 @@ impl Failure {
 
 impl Known {
     fn is_empty(&self) -> bool {
-        self.hubs.is_empty() && self.devices.is_empty() && self.cut.is_empty()
+        self.hubs.is_empty() && self.devices.is_empty() && self.cut.is_empty() && self.silent.is_empty()
     }
 
     /// Connections of several devices, accepted and cut, none of them fruitful: that is no second client, but the quota.
@@ -178,6 +191,9 @@ fn fail<K>(entry: std::collections::hash_map::Entry<'_, K, Failure>, error: &Sen
     };
     let attempts = before + 1;
     let asked = if let SendError::Throttled { wait } = error { *wait } else { None };
+    // "Wait no time" is as good as saying nothing.
+    let asked = asked.filter(|wait| !wait.is_zero()).map(|wait| wait.min(LONGEST_ASKED));
+    let asked = asked.map(|wait| wait.mul_f64(1.0 + ASKED_JITTER * fastrand::f64()));
     let wait = asked.unwrap_or_else(|| retry::full_jitter(attempts, FIRST_WAIT, LONGEST_WAIT));
     let failure =
         Failure { error: error.clone(), attempts, at: now, wait_until: now + wait, is_asked: asked.is_some() };
@@ -257,8 +273,55 @@ mod tests {
         failures.forget();
         assert_eq!(failures.gate(&device("b")), Gate::Closed(error));
         tokio::time::advance(Duration::from_secs(90)).await;
+        assert!(matches!(failures.gate(&device("b")), Gate::Wait(_)), "not everybody at the same moment");
+        tokio::time::advance(Duration::from_secs(9)).await;
         assert_eq!(failures.gate(&device("b")), Gate::Open);
         failures.failed(&device("a"), &SendError::Throttled { wait: Some(Duration::from_secs(2)) }, Instant::now());
         assert!(matches!(failures.gate(&device("b")), Gate::Wait(_)), "a short one is waited for");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_wait_is_as_long_as_the_hub_likes() {
+        let failures = Failures::default();
+        let wait = Duration::from_secs(u64::MAX);
+        failures.failed(&device("a"), &SendError::Throttled { wait: Some(wait) }, Instant::now());
+        tokio::time::advance(Duration::from_secs(67 * 60)).await;
+        assert_eq!(failures.gate(&device("a")), Gate::Open);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn being_told_to_wait_no_time_counts_as_an_attempt() {
+        let failures = Failures::default();
+        let error = SendError::Throttled { wait: Some(Duration::ZERO) };
+        fail_thrice(&failures, &device("a"), &error).await;
+        assert_eq!(failures.gate(&device("a")), Gate::Closed(error));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn three_silent_devices_are_a_silent_hub_unless_another_one_was_heard() {
+        let failures = Failures::default();
+        for id in ["a", "b"] {
+            assert_eq!(failures.stalled(&device(id)), SendError::Stalled);
+        }
+        assert_eq!(failures.gate(&device("z")), Gate::Open);
+        failures.acknowledged(&device("z"));
+        failures.stalled(&device("c"));
+        assert_eq!(failures.gate(&device("z")), Gate::Open);
+        for id in ["d", "e"] {
+            failures.stalled(&device(id));
+        }
+        assert_eq!(failures.gate(&device("z")), Gate::Closed(SendError::Stalled));
+        assert_eq!(
+            failures.gate(&DeviceKey { endpoint: Endpoint::parse("other.hub").unwrap(), id: "z".into() }),
+            Gate::Open
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hub_that_is_out_of_reach_is_not_called_silent() {
+        let failures = Failures::default();
+        failures.failed(&device("a"), &unreachable(), Instant::now());
+        assert_eq!(failures.stalled(&device("a")), unreachable());
+        assert_eq!(failures.gate(&device("b")), Gate::Closed(unreachable()));
     }
 }

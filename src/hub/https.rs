@@ -25,11 +25,13 @@ use super::{
     message::{self, MAX_BATCH_SIZE},
     sas::RESERVED,
 };
+use crate::retry;
 
 /// The version of the device API that requests ask for.
 const API_VERSION: &str = "2021-04-12";
 const HTTPS_PORT: u16 = 443;
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+/// Below the time that the sender waits for a hub that acknowledges nothing: what is out of reach is to be called so.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A request may take this long. Longer than the sender waits for a hub that acknowledges nothing.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const BATCH_CONTENT_TYPE: &str = "application/vnd.microsoft.iothub.json";
@@ -95,7 +97,8 @@ impl Client {
         let request = self.http.post(url).header(AUTHORIZATION, authorization).header(CONTENT_TYPE, BATCH_CONTENT_TYPE);
         let response =
             request.body(batch).send().await.map_err(|error| unreachable(&error, &format!("{host}:{port}")))?;
-        if response.status().is_success() {
+        // Nothing else is an acknowledgement: a proxy's "200" must not pass for one.
+        if response.status() == StatusCode::NO_CONTENT {
             return Ok(());
         }
         Err(explain(response, device, Utc::now()).await)
@@ -171,7 +174,8 @@ fn unreachable(error: &reqwest::Error, place: &str) -> SendError {
 
 async fn explain(response: Response, device: &Device, now: DateTime<Utc>) -> SendError {
     let status = response.status();
-    let wait = header(&response, RETRY_AFTER.as_str()).and_then(|text| text.parse().ok()).map(Duration::from_secs);
+    let wait = header(&response, RETRY_AFTER.as_str()).and_then(|text| retry::retry_after(text, now));
+    let is_named = response.headers().contains_key("iothub-errorcode");
     let date = header(&response, DATE.as_str()).and_then(|text| DateTime::parse_from_rfc2822(text).ok());
     let skew = date.map(|date| now - date.to_utc()).filter(|skew| skew.abs() > CLOCK_TOLERANCE);
     let body = read(response).await;
@@ -190,7 +194,10 @@ async fn explain(response: Response, device: &Device, now: DateTime<Utc>) -> Sen
         }
         StatusCode::TOO_MANY_REQUESTS => SendError::Throttled { wait },
         StatusCode::SERVICE_UNAVAILABLE if wait.is_some() => SendError::Throttled { wait },
-        StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE => {
+        // Only the hub itself can condemn a message, not whatever stands in between.
+        StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE
+            if is_named || code.is_some() || text.starts_with("ErrorCode:") =>
+        {
             SendError::Rejected { status: status.as_u16(), text }
         }
         _ => SendError::Unreachable(format!("{}: it answered {}: {text}", device.endpoint, status.as_u16())),

@@ -4,7 +4,7 @@ use std::{
     num::NonZeroUsize,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, SystemTime},
 };
@@ -25,6 +25,10 @@ use super::{
 
 /// How long a renewal waits for outstanding acknowledgements.
 const DRAIN: Duration = Duration::from_secs(10);
+/// A connection that was cut before this had been short-lived.
+const SHORT_LIFE: Duration = Duration::from_secs(30);
+/// Short-lived connections in a row after which a device takes its time.
+const CUTS_IN_A_ROW: u32 = 3;
 /// How long a connection that makes room for another may take to say goodbye.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -37,6 +41,8 @@ pub struct Links {
     links: Mutex<LruCache<DeviceKey, Arc<Link>>>,
     /// Somebody has finished with a link: it may make room.
     idle: Notify,
+    /// Whether it was said that connections make room for each other.
+    warned_of_room: AtomicBool,
 }
 
 /// The way to the hub for one device.
@@ -46,6 +52,10 @@ struct Link {
     users: AtomicUsize,
     /// Acknowledgements so far, over all connections.
     progress: AtomicU64,
+    /// Whether it waits for other devices' connections to make room.
+    is_queued: AtomicBool,
+    /// Connections in a row that were cut soon after they had served.
+    cut_short: AtomicU32,
 }
 
 struct Open {
@@ -67,7 +77,7 @@ impl Links {
     pub fn new(over: Over, tls: Arc<ClientConfig>, most: NonZeroUsize, token_lifetime: Duration) -> Self {
         let slots = Arc::new(Semaphore::new(most.get()));
         let links = Mutex::new(LruCache::unbounded());
-        Self { over, token_lifetime, tls, slots, links, idle: Notify::new() }
+        Self { over, token_lifetime, tls, slots, links, idle: Notify::new(), warned_of_room: AtomicBool::new(false) }
     }
 
     /// Begins to use the device's link.
@@ -99,6 +109,12 @@ impl Links {
                 return slot;
             }
             if let Some(unused) = self.least_recently_used() {
+                if !self.warned_of_room.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(
+                        "more devices send than IoTHubMaxConnections lets be connected: connections are closed and opened \
+                         anew in every run. Raise it, or set IoTHubTransport=https"
+                    );
+                }
                 unused.connection.drain(FAREWELL).await;
                 continue;
             }
@@ -137,6 +153,11 @@ impl Session<'_> {
     /// Acknowledgements of the device so far.
     pub fn progress(&self) -> u64 {
         self.link.progress.load(Ordering::Relaxed)
+    }
+
+    /// Whether it waits for other devices' connections to make room: the hub is not to blame for that.
+    pub fn is_queued(&self) -> bool {
+        self.link.is_queued.load(Ordering::Relaxed)
     }
 
     /// Counts an acknowledgement.
@@ -189,8 +210,13 @@ impl Session<'_> {
             let opened = current.connection.opened();
             let fruitful = current.connection.acknowledged() > 0;
             *open = None;
+            let lived = opened.elapsed();
             if !fruitful {
                 failures.failed(&self.key, &end, opened);
+            } else if lived < SHORT_LIFE {
+                self.was_cut_short(failures, opened);
+            } else {
+                self.link.cut_short.store(0, Ordering::Relaxed);
             }
             return None;
         }
@@ -203,9 +229,27 @@ impl Session<'_> {
         Some(current.connection.clone())
     }
 
+    /// Two clients with the same device id would cut each other as fast as they can connect: from the third time on, this one
+    /// takes its time.
+    fn was_cut_short(&self, failures: &Failures, opened: Instant) {
+        let times = self.link.cut_short.fetch_add(1, Ordering::Relaxed) + 1;
+        if times >= CUTS_IN_A_ROW {
+            failures.failed(&self.key, &SendError::AcceptedThenCut { device: self.key.id.clone() }, opened);
+        }
+        if times == CUTS_IN_A_ROW {
+            tracing::warn!(
+                device = %self.key.id,
+                "the hub cuts the device's connections again and again: does another client use the same device id?"
+            );
+        }
+    }
+
     async fn connect(&self, open: &mut Option<Open>) -> Result<Arc<Connection>, SendError> {
         let (links, device) = (self.links, self.device);
-        let slot = links.slot().await;
+        let slot = {
+            let _queued = Queued::enter(&self.link.is_queued);
+            links.slot().await
+        };
         let now = SystemTime::now();
         let (token, holds) = device.token(now.into(), links.token_lifetime)?;
         let login = Login { device, token: &token, over: links.over, tls: links.tls.clone() };
@@ -215,6 +259,22 @@ impl Session<'_> {
         let renew_at = device.can_renew().then(|| now + holds.mul_f64(0.8));
         *open = Some(Open { connection: connection.clone(), renew_at, _slot: slot });
         Ok(connection)
+    }
+}
+
+/// Someone's stay in the queue for room.
+struct Queued<'a>(&'a AtomicBool);
+
+impl<'a> Queued<'a> {
+    fn enter(flag: &'a AtomicBool) -> Self {
+        flag.store(true, Ordering::Relaxed);
+        Self(flag)
+    }
+}
+
+impl Drop for Queued<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
     }
 }
 

@@ -27,8 +27,9 @@ use super::{
 
 /// The user name asks for this version of the device API.
 pub const API_VERSION: &str = "2021-04-12";
-/// TCP, TLS and CONNACK together, and each flush of the socket.
-const TIMEOUT: Duration = Duration::from_secs(15);
+/// TCP, TLS and CONNACK together. Below the time that the sender waits for a hub that acknowledges nothing: what is out of
+/// reach is to be called so.
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// Below the four minutes after which Azure's load balancers forget a silent connection.
 const KEEP_ALIVE_SECONDS: u16 = 60;
 /// Messages sent and not yet acknowledged, over all sites. What is beyond waits in its sender, not in a queue here.
@@ -98,9 +99,9 @@ impl Connection {
         let connected = tokio::time::timeout(TIMEOUT, await_connack(&mut events)).await;
         match connected {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => return Err(explain_connect(&error, &place.to_string(), &login.device.id)),
+            Ok(Err(error)) => return Err(explain_connect(&error, &place, &login)),
             Err(_) => {
-                return Err(SendError::Unreachable(format!("{place} did not answer within {} s", TIMEOUT.as_secs())));
+                return Err(no_answer(&place, login.over));
             }
         }
         let (ended_here, ended) = watch::channel(None);
@@ -242,21 +243,28 @@ async fn drive(
     ended.send_replace(Some(reason));
 }
 
-fn explain_connect(error: &ConnectionError, place: &str, device: &str) -> SendError {
+fn no_answer(place: &Endpoint, over: Over) -> SendError {
+    let hint = match over {
+        Over::Tcp => "; if its port is closed on the way, IoTHubTransport=mqtt-ws uses 443",
+        Over::WebSocket => "",
+    };
+    SendError::Unreachable(format!("{place} did not answer within {} s{hint}", TIMEOUT.as_secs()))
+}
+
+fn explain_connect(error: &ConnectionError, place: &Endpoint, login: &Login<'_>) -> SendError {
+    let device = &login.device.id;
     match error {
         ConnectionError::ConnectionRefused(ConnectReturnCode::ServiceUnavailable) => {
             SendError::Unreachable(format!("{place} says that it is unavailable"))
         }
         // Return code 5 is the hub's only answer to a bad login, whatever is wrong with it.
-        ConnectionError::ConnectionRefused(_) => SendError::Refused { device: device.to_owned() },
+        ConnectionError::ConnectionRefused(_) => SendError::Refused { device: device.clone() },
         ConnectionError::Tls(error) => explain_tls(&error.to_string(), place),
         ConnectionError::Io(error) => match tls_error(error) {
             Some(error) => explain_tls(&error.to_string(), place),
             None => SendError::Unreachable(format!("{place}: {error}")),
         },
-        ConnectionError::NetworkTimeout | ConnectionError::FlushTimeout => {
-            SendError::Unreachable(format!("{place} did not answer within {} s", TIMEOUT.as_secs()))
-        }
+        ConnectionError::NetworkTimeout | ConnectionError::FlushTimeout => no_answer(place, login.over),
         other => SendError::Unreachable(format!("{place}: {other}")),
     }
 }
@@ -265,7 +273,7 @@ fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
     error.get_ref()?.downcast_ref::<rustls::Error>()
 }
 
-fn explain_tls(error: &str, place: &str) -> SendError {
+fn explain_tls(error: &str, place: &Endpoint) -> SendError {
     if error.contains("invalid peer certificate") {
         SendError::Untrusted(format!("{place}: {error}"))
     } else {

@@ -89,10 +89,8 @@ impl Options {
 /// The way to the hub, for all devices.
 pub struct Sender {
     options: Options,
-    way: OnceLock<Result<Way, SendError>>,
+    way: OnceLock<Way>,
     failures: Failures,
-    /// Acknowledgements so far, of all devices.
-    progress: AtomicU64,
     /// Devices whose token was warned of.
     warned: Mutex<HashSet<String>>,
 }
@@ -108,13 +106,7 @@ impl Sender {
     /// Connects when the first message is sent.
     #[must_use]
     pub fn new(options: Options) -> Self {
-        Self {
-            options,
-            way: OnceLock::new(),
-            failures: Failures::default(),
-            progress: AtomicU64::new(0),
-            warned: Mutex::default(),
-        }
+        Self { options, way: OnceLock::new(), failures: Failures::default(), warned: Mutex::default() }
     }
 
     /// Whether what counts as sent was acknowledged by the hub.
@@ -127,7 +119,7 @@ impl Sender {
     /// invocation, so that the waits between attempts never add up to a missed tick.
     pub fn try_again(&self) {
         self.failures.forget();
-        if let Some(Ok(Way::Mqtt(links))) = self.way.get() {
+        if let Some(Way::Mqtt(links)) = self.way.get() {
             links.forget_closed();
         }
     }
@@ -155,11 +147,12 @@ impl Sender {
                 let (began, before) = (Instant::now(), session.progress());
                 let outcome = {
                     let sending = std::pin::pin!(self.send_over_mqtt(&session, messages, &mut acknowledged));
-                    self.unless_stalled(sending, &session.key, || session.progress(), deadline).await
+                    self.unless_stalled(sending, &session.key, || session.progress(), deadline, || session.is_queued())
+                        .await
                 };
                 // What was under way is dropped by now: had it been connecting, the lock is free again.
                 let is_fruitless = session.progress() == before && began.elapsed() >= DISTRUST;
-                if outcome == Err(SendError::Stalled) || outcome == Err(SendError::TimedOut) && is_fruitless {
+                if outcome == Err(SendError::Stalled) || outcome.is_err() && is_fruitless {
                     session.give_up(deadline).await;
                 }
                 outcome
@@ -168,7 +161,7 @@ impl Sender {
                 let (key, progress) = (DeviceKey::of(device), AtomicU64::new(0));
                 let sending = self.send_over_https(client, device, &key, messages, &mut acknowledged, &progress);
                 let sending = std::pin::pin!(sending);
-                self.unless_stalled(sending, &key, || progress.load(Ordering::Relaxed), deadline).await
+                self.unless_stalled(sending, &key, || progress.load(Ordering::Relaxed), deadline, || false).await
             }
             #[cfg(feature = "azure-iot-sdk")]
             Ok(Way::AzureIotSdk(clients)) => {
@@ -176,46 +169,49 @@ impl Sender {
                 let sending = self.send_unconfirmed(clients, device, &key, messages, &mut acknowledged);
                 tokio::time::timeout_at(deadline, sending).await.unwrap_or(Err(SendError::TimedOut))
             }
-            Err(error) => Err(error.clone()),
+            Err(error) => Err(error),
         };
         (acknowledged, outcome)
     }
 
-    fn way(&self) -> Result<&Way, &SendError> {
-        let way = self.way.get_or_init(|| {
-            let Options { transport, max_connections, trusted_ca, token_lifetime } = &self.options;
-            let tls = tls::client_config(trusted_ca).map_err(SendError::Untrusted)?;
-            let mqtt = |over| Way::Mqtt(Links::new(over, tls.clone(), *max_connections, *token_lifetime));
-            Ok(match transport {
-                Transport::Mqtt => mqtt(Over::Tcp),
-                Transport::MqttWs => mqtt(Over::WebSocket),
-                Transport::Https => Way::Https(https::Client::new(&tls)?),
-                #[cfg(feature = "azure-iot-sdk")]
-                Transport::AzureIotSdk => Way::AzureIotSdk(azure_iot_sdk::Clients::default()),
-            })
-        });
-        way.as_ref()
+    fn way(&self) -> Result<&Way, SendError> {
+        if let Some(way) = self.way.get() {
+            return Ok(way);
+        }
+        let Options { transport, max_connections, trusted_ca, token_lifetime } = &self.options;
+        let tls = tls::client_config(trusted_ca).map_err(SendError::Untrusted)?;
+        let mqtt = |over| Way::Mqtt(Links::new(over, tls.clone(), *max_connections, *token_lifetime));
+        let way = match transport {
+            Transport::Mqtt => mqtt(Over::Tcp),
+            Transport::MqttWs => mqtt(Over::WebSocket),
+            Transport::Https => Way::Https(https::Client::new(&tls)?),
+            #[cfg(feature = "azure-iot-sdk")]
+            Transport::AzureIotSdk => Way::AzureIotSdk(azure_iot_sdk::Clients::default()),
+        };
+        // Somebody else may have been faster: theirs is as good.
+        Ok(self.way.get_or_init(|| way))
     }
 
-    /// Waits for `sending` until the deadline, or until the hub has acknowledged nothing of this device for [`PATIENCE`].
+    /// Waits for `sending` until the deadline, or until the hub has acknowledged nothing of this device for [`PATIENCE`],
+    /// but for the time in which the device `is_excused`.
     async fn unless_stalled(
         &self,
         mut sending: Pin<&mut impl Future<Output = Result<(), SendError>>>,
         key: &DeviceKey,
         progress: impl Fn() -> u64,
         deadline: Instant,
+        is_excused: impl Fn() -> bool,
     ) -> Result<(), SendError> {
         loop {
-            let before = (progress(), self.progress.load(Ordering::Relaxed));
+            let before = progress();
             let patience = Instant::now() + PATIENCE;
             match tokio::time::timeout_at(deadline.min(patience), sending.as_mut()).await {
                 Ok(outcome) => return outcome,
                 Err(_) if Instant::now() >= deadline => return Err(SendError::TimedOut),
                 Err(_) => {}
             }
-            if progress() == before.0 {
-                self.failures.stalled(key, self.progress.load(Ordering::Relaxed) == before.1);
-                return Err(SendError::Stalled);
+            if progress() == before && !is_excused() {
+                return Err(self.failures.stalled(key));
             }
         }
     }
@@ -269,7 +265,7 @@ impl Sender {
             pending.acknowledged().await?;
             *acknowledged += 1;
             session.acknowledged();
-            self.acknowledged(&session.key);
+            self.failures.acknowledged(&session.key);
         }
     }
 
@@ -297,7 +293,7 @@ impl Sender {
                 Ok(()) => {
                     *acknowledged += count;
                     progress.fetch_add(1, Ordering::Relaxed);
-                    self.acknowledged(key);
+                    self.failures.acknowledged(key);
                 }
                 Err(error) if error.condemns_message() && count == 1 => return Err(error),
                 Err(error) if error.condemns_message() => one_by_one = *acknowledged + count,
@@ -329,7 +325,7 @@ impl Sender {
             match outcome {
                 Ok(()) => {
                     *sent += 1;
-                    self.acknowledged(key);
+                    self.failures.acknowledged(key);
                 }
                 Err(error) => self.failures.failed(key, &error, began),
             }
@@ -346,11 +342,6 @@ impl Sender {
                 Gate::Closed(error) => return Err(error),
             }
         }
-    }
-
-    fn acknowledged(&self, key: &DeviceKey) {
-        self.progress.fetch_add(1, Ordering::Relaxed);
-        self.failures.acknowledged(key);
     }
 
     /// Warns once of a ready token that ends soon.

@@ -1,4 +1,7 @@
-//! Every fault switch of the emulated hub, over MQTT and over HTTPS: what the user sees, and that nothing is lost.
+//! Every fault switch of the emulated hub, over the transports that it concerns: what the user sees, and that nothing is
+//! lost.
+
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -26,8 +29,12 @@ async fn holds(transport: &str, faults: Value, seen: Seen) {
     }
     world.hub.put("faults", faults.clone()).await;
     let handler = world.handler().await;
+    let began = std::time::Instant::now();
     match seen {
-        Nothing => handler.invoke_ok().await,
+        Nothing => {
+            handler.invoke_ok().await;
+            assert_hit(&world, &faults, began.elapsed()).await;
+        }
         Kind(kind) => {
             let failed = handler.invoke_failing().await;
             assert!(
@@ -53,41 +60,60 @@ async fn holds(transport: &str, faults: Value, seen: Seen) {
     world.assert_no_secrets().await;
 }
 
-/// A test for each line: its name, the switches, and what is seen over MQTT and over HTTPS.
-macro_rules! switches {
-    ($($name:ident: $faults:tt, mqtt $mqtt:expr, https $https:expr;)*) => {
-        mod mqtt {
-            use super::*;
-            $(#[tokio::test] async fn $name() { holds("mqtt", json!($faults), $mqtt).await })*
+/// That a fault which nobody saw did happen: it was used up, or took its time, or cut a connection.
+async fn assert_hit(world: &World, faults: &Value, took: Duration) {
+    let (left, counts) = (world.hub.get("faults").await, world.hub.get("counts").await);
+    for (switch, value) in faults.as_object().unwrap() {
+        if switch.ends_with("Times") {
+            assert!(left[switch].as_u64() < value.as_u64(), "{switch} was not used");
+        } else if switch.ends_with("DelayMs") {
+            assert!(took >= Duration::from_millis(value.as_u64().unwrap()), "{switch}: {took:?}");
+        } else if switch == "cutAfterMessages" {
+            assert!(counts["connects"].as_u64() >= Some(2), "{switch}: {counts}");
         }
-        mod https {
+    }
+}
+
+/// A test for each line: its name, the switches, and what is seen.
+macro_rules! switches {
+    ($transport:ident: $($name:ident $faults:tt $seen:expr;)*) => {
+        mod $transport {
             use super::*;
-            $(#[tokio::test] async fn $name() { holds("https", json!($faults), $https).await })*
+            $(#[tokio::test] async fn $name() { holds(stringify!($transport), json!($faults), $seen).await })*
         }
     };
 }
 
-switches! {
-    refuse: {"refuse": true}, mqtt Kind("hub_refused"), https Kind("hub_refused");
-    server_unavailable: {"serverUnavailable": true}, mqtt Kind("hub_unreachable"), https Kind("hub_unreachable");
-    drop_before_acknowledging: {"dropBeforePubackTimes": 2, "httpDropBeforeAnswerTimes": 2}, mqtt Nothing, https Nothing;
-    drop_without_recording: {"dropBeforePubackTimes": 2, "httpDropBeforeAnswerTimes": 2, "recordDropped": false},
-        mqtt Nothing, https Nothing;
-    acknowledgements_late: {"pubackDelayMs": 700}, mqtt Nothing, https Nothing;
-    acknowledgements_very_late: {"pubackDelayMs": 600_000}, mqtt Kind("hub_timeout"), https Kind("hub_timeout");
-    answers_late: {"httpDelayMs": 700}, mqtt Nothing, https Nothing;
-    quota: {"cutAfterConnectTimes": 1_000_000}, mqtt Kind("hub_accepted_then_cut"), https Kind("hub_quota");
-    cut_after_each_message: {"cutAfterMessages": 1}, mqtt Nothing, https Nothing;
-    throttle_then_cut: {"pubackDelayMs": 3_000, "cutAfterMs": 200}, mqtt Kind("hub_accepted_then_cut"), https Nothing;
-    silence: {"ignorePublishes": true}, mqtt Kind("hub_timeout"), https Kind("hub_timeout");
-    session_lost: {"noSessionPresent": true, "cutAfterMessages": 1}, mqtt Nothing, https Nothing;
-    too_many_requests: {"httpStatus": 429, "httpStatusTimes": 1_000_000}, mqtt Nothing, https Kind("hub_throttled");
-    too_many_requests_for_a_while: {"httpStatus": 429, "httpStatusTimes": 2, "retryAfterSeconds": 1},
-        mqtt Nothing, https Nothing;
-    internal_error: {"httpStatus": 500, "httpStatusTimes": 1_000_000}, mqtt Nothing, https Kind("hub_unreachable");
-    internal_error_once: {"httpStatus": 500, "httpStatusTimes": 1}, mqtt Nothing, https Nothing;
-    forbidden: {"httpStatus": 403, "httpStatusTimes": 1_000_000}, mqtt Nothing, https Kind("hub_quota");
-    unknown_device: {"httpStatus": 404, "httpStatusTimes": 1_000_000}, mqtt Nothing, https Kind("hub_refused");
+switches! { mqtt:
+    refuse {"refuse": true} Kind("hub_refused");
+    server_unavailable {"serverUnavailable": true} Kind("hub_unreachable");
+    drop_before_acknowledging {"dropBeforePubackTimes": 2} Nothing;
+    drop_without_recording {"dropBeforePubackTimes": 2, "recordDropped": false} Nothing;
+    acknowledgements_late {"pubackDelayMs": 700} Nothing;
+    acknowledgements_very_late {"pubackDelayMs": 600_000} Kind("hub_timeout");
+    quota {"cutAfterConnectTimes": 1_000_000} Kind("hub_accepted_then_cut");
+    cut_after_each_message {"cutAfterMessages": 1} Nothing;
+    throttle_then_cut {"pubackDelayMs": 3_000, "cutAfterMs": 200} Kind("hub_accepted_then_cut");
+    silence {"ignorePublishes": true} Kind("hub_timeout");
+    session_lost {"noSessionPresent": true, "cutAfterMessages": 1} Nothing;
+}
+
+switches! { https:
+    refuse {"refuse": true} Kind("hub_refused");
+    server_unavailable {"serverUnavailable": true} Kind("hub_unreachable");
+    drop_before_answering {"httpDropBeforeAnswerTimes": 2} Nothing;
+    drop_without_recording {"httpDropBeforeAnswerTimes": 2, "recordDropped": false} Nothing;
+    recorded_but_answered_late {"pubackDelayMs": 700} Nothing;
+    recorded_but_answered_very_late {"pubackDelayMs": 600_000} Kind("hub_timeout");
+    slow {"httpDelayMs": 700} Nothing;
+    quota {"cutAfterConnectTimes": 1_000_000} Kind("hub_quota");
+    silence {"ignorePublishes": true} Kind("hub_timeout");
+    too_many_requests {"httpStatus": 429, "httpStatusTimes": 1_000_000} Kind("hub_throttled");
+    too_many_requests_for_a_while {"httpStatus": 429, "httpStatusTimes": 2, "retryAfterSeconds": 1} Nothing;
+    internal_error {"httpStatus": 500, "httpStatusTimes": 1_000_000} Kind("hub_unreachable");
+    internal_error_once {"httpStatus": 500, "httpStatusTimes": 1} Nothing;
+    forbidden {"httpStatus": 403, "httpStatusTimes": 1_000_000} Kind("hub_quota");
+    unknown_device {"httpStatus": 404, "httpStatusTimes": 1_000_000} Kind("hub_refused");
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
-use futures::StreamExt as _;
+use futures::{StreamExt as _, future::join_all};
 use iothub_connector::hub::{
     Credential, Message, SendError, Transport, device::decode_key, message::MAX_PORTABLE_SIZE,
 };
@@ -39,6 +39,8 @@ for_each_transport!(
     a_quota_that_is_used_up_is_said_and_nothing_is_lost,
     tokens_are_renewed_before_they_end,
     a_call_that_is_dropped_half_way_leaves_the_sender_usable,
+    a_hub_that_stays_silent_is_given_up_for_everybody,
+    a_hub_that_swallows_what_is_sent_to_it_is_called_unreachable,
 );
 
 async fn messages_arrive_in_order_with_everything_they_had(transport: Transport) {
@@ -233,4 +235,36 @@ async fn a_call_that_is_dropped_half_way_leaves_the_sender_usable(transport: Tra
     world.set_faults(json!({})).await;
     assert_eq!(sender.send_in_order(&device, &sent, soon()).await, (5, Ok(())));
     assert_eq!(world.distinct("d").await, ids(&sent));
+}
+
+async fn a_hub_that_stays_silent_is_given_up_for_everybody(transport: Transport) {
+    let world = World::start(transport).await;
+    let (sender, sent) = (world.sender(), messages(3));
+    world.set_faults(json!({"ignorePublishes": true})).await;
+    let devices = ["a", "b", "c"].map(|id| world.device(id));
+    let outcomes = join_all(devices.iter().map(|device| sender.send_in_order(device, &sent, soon()))).await;
+    assert!(outcomes.iter().all(|outcome| *outcome == (0, Err(SendError::Stalled))), "{outcomes:?}");
+    let began = std::time::Instant::now();
+    let late = world.device("late");
+    assert_eq!(sender.send_in_order(&late, &sent, soon()).await, (0, Err(SendError::Stalled)));
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    world.set_faults(json!({})).await;
+    sender.try_again();
+    for device in devices.iter().chain([&late]) {
+        assert_eq!(sender.send_in_order(device, &sent, soon()).await, (3, Ok(())));
+        assert_eq!(world.distinct(&device.id).await, ids(&sent));
+    }
+}
+
+async fn a_hub_that_swallows_what_is_sent_to_it_is_called_unreachable(transport: Transport) {
+    let world = World::start(transport).await;
+    // Takes connections and never says a word.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut device = world.device("d");
+    device.endpoint.port = Some(silent.local_addr().unwrap().port());
+    let (_, outcome) = world.sender().send_in_order(&device, &messages(1), soon()).await;
+    let error = outcome.unwrap_err();
+    assert!(matches!(error, SendError::Unreachable(_)), "{error}");
+    assert!(error.to_string().contains("did not answer"), "{error}");
+    assert_eq!(error.to_string().contains("mqtt-ws"), transport == Transport::Mqtt, "{error}");
 }

@@ -65,3 +65,61 @@ async fn a_quota_is_named_as_such() {
     let (_, outcome) = world.sender().send_in_order(&world.device("d"), &messages(1), soon()).await;
     assert_eq!(outcome, Err(SendError::QuotaUsedUp));
 }
+
+/// Somebody in between, whose certificate is trusted, answers everything in the hub's place.
+async fn in_between(status: u16) -> (String, u16) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let key = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![key.cert.der().clone()], key.signing_key.serialize_der().try_into().unwrap())
+        .unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config));
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let mut stream = acceptor.accept(stream).await.unwrap();
+                let mut buffer = vec![0; 64 * 1024];
+                while stream.read(&mut buffer).await.is_ok_and(|read| read > 0) {
+                    let answer = format!("HTTP/1.1 {status} Whatever\r\ncontent-length: 13\r\n\r\n<html></html>");
+                    stream.write_all(answer.as_bytes()).await.unwrap();
+                    stream.flush().await.unwrap();
+                }
+            });
+        }
+    });
+    (key.cert.pem(), port)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_but_the_hub_acknowledges_or_condemns_a_message() {
+    use rustls::pki_types::{CertificateDer, pem::PemObject as _};
+    for status in [200, 202, 400, 413] {
+        let world = World::start(Transport::Https).await;
+        let (ca, port) = in_between(status).await;
+        let mut options = world.options();
+        options.trusted_ca.push(CertificateDer::from_pem_slice(ca.as_bytes()).unwrap());
+        let mut device = world.device("d");
+        device.endpoint.port = Some(port);
+        let sender = iothub_connector::hub::Sender::new(options);
+        let (acknowledged, outcome) = sender.send_in_order(&device, &messages(3), soon()).await;
+        let error = outcome.unwrap_err();
+        assert!(acknowledged == 0 && matches!(error, SendError::Unreachable(_)), "{status}: {error}");
+        assert!(error.to_string().contains(&format!("answered {status}")), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn being_told_to_wait_no_time_is_no_reason_to_hammer() {
+    let world = World::start(Transport::Https).await;
+    world.set_faults(json!({"httpStatus": 429, "httpStatusTimes": 1_000_000, "retryAfterSeconds": 0})).await;
+    let (_, outcome) = world.sender().send_in_order(&world.device("d"), &messages(1), soon()).await;
+    assert!(matches!(outcome, Err(SendError::Throttled { .. })), "{outcome:?}");
+    assert!(world.counts().https_requests <= 5, "{} requests", world.counts().https_requests);
+}
