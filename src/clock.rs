@@ -12,6 +12,12 @@ impl Clock {
         Self(Utc::now)
     }
 
+    /// One that a test makes.
+    #[cfg(test)]
+    pub(crate) fn of(now: fn() -> DateTime<Utc>) -> Self {
+        Self(now)
+    }
+
     #[must_use]
     pub fn now(&self) -> DateTime<Utc> {
         let now = (self.0)();

@@ -1,6 +1,9 @@
 //! The Cosmos DB account: one client for all containers, and one way to open or make them.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use azure_core::{credentials::Secret, http::StatusCode};
 use azure_data_cosmos::{
@@ -25,6 +28,10 @@ pub enum Failure {
     Unauthorized { status: u16, text: String },
     #[error("Cosmos DB has no {0}: it is only created with M2MDocumentsDBPrimaryKey, else it must exist")]
     Missing(String),
+    #[error(
+        "Cosmos DB has no {0} any more: it was deleted while the connector ran; it is made again with the next run"
+    )]
+    Deleted(String),
     #[error("Cosmos DB is busy ({0}): it needs more throughput, or fewer sites at once (PollConcurrency)")]
     Throttled(String),
     #[error("Cosmos DB did not answer within {} s", OPERATION_TIMEOUT.as_secs())]
@@ -41,7 +48,7 @@ impl Failure {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Unauthorized { .. } => "ledger_unauthorized",
-            Self::Missing(_) => "ledger_missing",
+            Self::Missing(_) | Self::Deleted(_) => "ledger_missing",
             Self::Throttled(_) => "ledger_throttled",
             Self::Timeout => "ledger_timeout",
             Self::Unreachable(_) => "ledger_unreachable",
@@ -79,14 +86,20 @@ impl Account {
         }
     }
 
-    /// A container; with the account's key, makes what is absent.
-    pub(crate) async fn open(&self, properties: ContainerProperties) -> Result<ContainerClient, Failure> {
+    /// A container and what it is; with the account's key, makes what is absent.
+    pub(crate) async fn open(
+        &self,
+        properties: ContainerProperties,
+    ) -> Result<(ContainerClient, ContainerProperties), Failure> {
         let container = properties.id.to_string();
-        if let Some(found) = self.find(&container).await? {
-            return Ok(found);
+        // The SDK finds what it has found before, even if that is gone since.
+        if let Some(found) = self.find(&container).await?
+            && let Some(properties) = self.read(&found, &container).await?
+        {
+            return Ok((found, properties));
         }
         if self.key.is_none() {
-            return Err(self.missing(&container));
+            return Err(Failure::Missing(self.name(&container)));
         }
         let explain = |error: CosmosError| self.explain(&error, &container);
         let client = self.client().await?;
@@ -100,7 +113,17 @@ impl Account {
             _ => {}
         }
         tracing::info!(database = self.database, container, "created a container");
-        database.container_client(container.clone(), None).await.map_err(explain)
+        let made = database.container_client(container.clone(), None).await.map_err(explain)?;
+        let properties = self.read(&made, &container).await?;
+        properties.map(|properties| (made, properties)).ok_or_else(|| Failure::Deleted(self.name(&container)))
+    }
+
+    async fn read(&self, client: &ContainerClient, container: &str) -> Result<Option<ContainerProperties>, Failure> {
+        match client.read(None).await.and_then(|response| response.into_model()) {
+            Ok(properties) => Ok(Some(properties)),
+            Err(error) if is(&error, StatusCode::NotFound) => Ok(None),
+            Err(error) => Err(self.explain(&error, container)),
+        }
     }
 
     async fn client(&self) -> Result<&CosmosClient, Failure> {
@@ -133,20 +156,44 @@ impl Account {
         CosmosClient::builder().with_runtime(runtime).build(account, routing).await.map_err(explain)
     }
 
-    fn missing(&self, container: &str) -> Failure {
-        Failure::Missing(format!("container {container} in database {}", self.database))
+    fn name(&self, container: &str) -> String {
+        format!("container {container} in database {}", self.database)
     }
 
     pub(crate) fn explain(&self, error: &CosmosError, container: &str) -> Failure {
         let text = one_line(error);
         match u16::from(error.status().status_code()) {
             status @ (401 | 403) => Failure::Unauthorized { status, text },
-            404 => self.missing(container),
+            404 if self.key.is_some() => Failure::Deleted(self.name(container)),
+            404 => Failure::Missing(self.name(container)),
             429 => Failure::Throttled("429".into()),
             408 => Failure::Timeout,
             // The SDK's own answer when no request came through.
             503 if !error.is_from_wire() => Failure::Unreachable(self.endpoint.to_string()),
             _ => Failure::Other(text),
+        }
+    }
+}
+
+/// A container that is opened with its first use, and again after it was forgotten.
+#[derive(Default)]
+pub(crate) struct Container(Mutex<Arc<OnceCell<ContainerClient>>>);
+
+impl Container {
+    /// The container; `open` is what opens it, once however many wait.
+    pub async fn get<E, F>(&self, open: impl FnOnce() -> F) -> Result<ContainerClient, E>
+    where
+        F: Future<Output = Result<ContainerClient, E>>,
+    {
+        let cell = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        // Boxed: the SDK's futures are large, and every operation would carry this one.
+        cell.get_or_try_init(|| Box::pin(open())).await.cloned()
+    }
+
+    /// If the error of a write says that the container is gone, the next use opens (makes) it again.
+    pub fn forget_if_gone(&self, error: &CosmosError) {
+        if is(error, StatusCode::NotFound) {
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::default();
         }
     }
 }

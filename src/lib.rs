@@ -13,7 +13,7 @@
 //! | [`devices`] | who sends: the devices that the Device Provisioning Service made for sites |
 //! | [`hub`] | devices, tokens, messages and the transports to IoT Hub |
 //! | [`cosmos`] | the account behind ledger and devices |
-//! | [`config`], [`app`], [`logging`], [`clock`], [`retry`] | what all of them need |
+//! | [`config`], [`app`], [`logging`], [`clock`], [`retry`], `http` | what all of them need |
 //!
 //! `ARCHITECTURE.md` tells how they work together and what must hold.
 
@@ -26,6 +26,7 @@ pub mod devices;
 pub mod forward;
 pub mod functions;
 pub mod host;
+mod http;
 pub mod hub;
 pub mod ledger;
 pub mod logging;

@@ -89,6 +89,11 @@ fn a_key_comes_from_a_file_or_from_standard_input() {
     let arguments = ["sas", EXPIRES, "--hub", "myhub.azure-devices.net", "--device", ID, "--key-file"];
     let output = command(&folder, &[&arguments[..], &["key.txt"]].concat(), &[]).output().unwrap();
     assert_eq!(success(&output).0, OF_DEVICE);
+    let broken = [("IoTHubConnection", "hunter2"), ("IoTHubDeviceId", " "), ("IoTHubURL", "no hub")];
+    let output = command(&folder, &[&arguments[..], &["key.txt"]].concat(), &broken).output().unwrap();
+    assert_eq!(success(&output).0, OF_DEVICE, "what no option needs is not read");
+    let output = command(&folder, &["sas", "--device", ID, "--key-file", "key.txt"], &broken).output().unwrap();
+    assert!(text(&output.stderr).contains("IoTHubConnection is not a connection string"), "the hub is needed");
 
     let registration = ["sas", EXPIRES, "--registration", ID, "--id-scope", "0ne00111111", "--key-file", "-"];
     let mut child = command(&folder, &registration, &[])

@@ -127,7 +127,10 @@ fn for_registration(id: &str, options: &Options, settings: &Settings) -> anyhow:
 }
 
 fn for_device(options: &Options, settings: &Settings) -> anyhow::Result<Request> {
-    let connection = match settings.has("IoTHubConnection") {
+    let has_key = options.key_file.is_some() || options.group;
+    let is_complete = options.hub.is_some() && options.device.is_some() && has_key;
+    // What nothing is taken from may be as wrong as it likes.
+    let connection = match settings.has("IoTHubConnection") && !is_complete {
         true => of_settings(settings, connection_string)?,
         false => None,
     };
@@ -176,6 +179,7 @@ fn device(
 ) -> anyhow::Result<(String, Option<String>)> {
     let configured = match connection {
         Some(device) => Some(device.id.clone()),
+        None if options.device.is_some() && !settings.has("IoTHubDeviceId") => None,
         None => {
             of_settings(settings, |settings, problems| settings.get("IoTHubDeviceId", problems).map(str::to_owned))?
         }

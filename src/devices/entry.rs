@@ -48,6 +48,28 @@ pub struct Notes {
     pub unrecorded: Option<Assignment>,
 }
 
+/// The promise of whoever has begun: sets the state when it is kept, and also when it is dropped in the middle.
+pub struct Settles<'a> {
+    entry: &'a Entry,
+    state: Option<State>,
+}
+
+impl Settles<'_> {
+    pub fn with(mut self, state: State) {
+        self.state = Some(state);
+    }
+}
+
+impl Drop for Settles<'_> {
+    fn drop(&mut self) {
+        let state = self.state.take().unwrap_or_else(|| {
+            let (owner, id) = (self.entry.owner.clone(), self.entry.id.clone());
+            State::Failed { error: DeviceError::Unexpected { owner, id }, retry_at: Instant::now() }
+        });
+        self.entry.state.send_replace(state);
+    }
+}
+
 impl Entry {
     pub fn new(owner: Owner) -> Self {
         let id = naming::registration_id(&owner.name);
@@ -60,6 +82,11 @@ impl Entry {
 
     pub fn note(&self, change: impl FnOnce(&mut Notes)) {
         change(&mut self.notes.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// For the one that [`begin`](Self::begin) has told to find the device: without it a panic would leave all others waiting.
+    pub fn settles(&self) -> Settles<'_> {
+        Settles { entry: self, state: None }
     }
 
     /// Whether the caller is to find the device: nobody does, and nothing is known that holds.

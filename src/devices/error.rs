@@ -19,6 +19,12 @@ pub enum DeviceError {
     Taken { owner: Arc<Owner>, id: String, other: StoredOwner },
     #[error("device {id} for {owner} cannot be looked up: {error}")]
     Store { owner: Arc<Owner>, id: String, error: StoreError },
+    /// A fault of the connector itself: the task panicked.
+    #[error(
+        "the lookup or registration of device {id} for {owner} ended unexpectedly, it is tried again: \
+         if that does not help, report it with the panic's lines in the log"
+    )]
+    Unexpected { owner: Arc<Owner>, id: String },
 }
 
 impl DeviceError {
@@ -31,6 +37,7 @@ impl DeviceError {
             Self::Taken { .. } => "device_taken",
             Self::Store { error: StoreError::Cosmos(failure), .. } => failure.kind(),
             Self::Store { error: StoreError::Foreign { .. }, .. } => "device_foreign_document",
+            Self::Unexpected { .. } => "device_unexpected",
         }
     }
 }

@@ -52,6 +52,8 @@ const CONCURRENCY: usize = 32;
 /// A device that could not be registered is left alone for so long; one that the hub refuses is registered again so long
 /// after the last time at the earliest.
 const REST: Duration = Duration::from_secs(60);
+/// A lookup in the store is waited for at least so long. Its requests end sooner by themselves.
+const LOOKUP_WAIT: Duration = Duration::from_secs(30);
 /// How often a device is looked up again because somebody else wrote its document meanwhile.
 const ROUNDS: usize = 3;
 
@@ -71,14 +73,14 @@ impl Devices {
     /// Does not connect. `trusted_ca` are certificates that are trusted in addition to the platform's.
     #[must_use]
     pub fn new(config: Config, store: Store, trusted_ca: Vec<CertificateDer<'static>>) -> Self {
-        Self::with_limits(config, store, trusted_ca, Limits::default())
+        Self::with(Provisioner::new(config, trusted_ca, Limits::default()), store, Clock::system())
     }
 
-    fn with_limits(config: Config, store: Store, trusted_ca: Vec<CertificateDer<'static>>, limits: Limits) -> Self {
+    fn with(provisioner: Provisioner, store: Store, clock: Clock) -> Self {
         Self(Arc::new(Inner {
-            provisioner: Provisioner::new(config, trusted_ca, limits),
+            provisioner,
             store,
-            clock: Clock::system(),
+            clock,
             registering: Semaphore::new(CONCURRENCY),
             entries: Mutex::default(),
         }))
@@ -86,7 +88,7 @@ impl Devices {
 
     /// The owner's device: from memory, else from the store, else registered now. A registration is waited for until
     /// `wait_until` at most, and goes on in the background; there is one per device however many ask. A lookup in the store
-    /// is always waited for: it has a limit of its own.
+    /// is waited for although `wait_until` is over, up to half a minute.
     ///
     /// # Errors
     /// [`DeviceError::Underway`] if the registration takes longer; else why there is no device.
@@ -98,7 +100,10 @@ impl Devices {
             tokio::spawn(self.0.clone().establish(entry.clone()));
         }
         // The sender is in the entry: it does not go away.
-        drop(state.wait_for(|state| !matches!(state, State::Unknown | State::LookingUp)).await);
+        let is_looked_up = state.wait_for(|state| !matches!(state, State::Unknown | State::LookingUp));
+        if timeout_at(wait_until.max(Instant::now() + LOOKUP_WAIT), is_looked_up).await.is_err() {
+            return Err(self.0.of_store(&entry, crate::cosmos::Failure::Timeout.into()).error);
+        }
         let is_settled = |state: &State| matches!(state, State::Known(_) | State::Failed { .. });
         match timeout_at(wait_until, state.wait_for(is_settled)).await.map(|state| state.map(|state| state.clone())) {
             Ok(Ok(State::Known(known))) => Ok(known.device),
@@ -157,6 +162,7 @@ struct Ended {
 
 impl Inner {
     async fn establish(self: Arc<Self>, entry: Arc<Entry>) {
+        let settles = entry.settles();
         let state = match self.find_or_register(&entry).await {
             Ok(known) => State::Known(known),
             Err(Ended { error, rests }) => {
@@ -164,7 +170,7 @@ impl Inner {
                 State::Failed { error, retry_at: Instant::now() + rest }
             }
         };
-        entry.state.send_replace(state);
+        settles.with(state);
     }
 
     async fn find_or_register(&self, entry: &Entry) -> Result<Known, Ended> {

@@ -11,10 +11,9 @@ use azure_data_cosmos::{
 };
 use futures::TryStreamExt as _;
 use serde_json::Value;
-use tokio::sync::OnceCell;
 
 use super::documents::Document;
-use crate::cosmos::{Account, Failure, is, one_line, within};
+use crate::cosmos::{Account, Container, Failure, is, one_line, within};
 
 /// Beside the container of polls. Partition key `/id`.
 pub const CONTAINER: &str = "devices";
@@ -23,7 +22,7 @@ const PARTITION_KEY: &str = "/id";
 /// The container. Connects with the first operation.
 pub struct Store {
     account: Arc<Account>,
-    container: OnceCell<ContainerClient>,
+    container: Container,
 }
 
 /// A document as it stands in the store.
@@ -62,7 +61,7 @@ pub struct Listing {
 impl Store {
     #[must_use]
     pub fn new(account: Arc<Account>) -> Self {
-        Self { account, container: OnceCell::new() }
+        Self { account, container: Container::default() }
     }
 
     /// The document with this id, if it is there.
@@ -104,7 +103,10 @@ impl Store {
                     Ok(Written::Conflict)
                 }
                 Err(error) if etag.is_some() && is(&error, StatusCode::NotFound) => Ok(Written::Conflict),
-                Err(error) => Err(self.account.explain(&error, CONTAINER).into()),
+                Err(error) => {
+                    self.container.forget_if_gone(&error);
+                    Err(self.account.explain(&error, CONTAINER).into())
+                }
             }
         })
         .await
@@ -134,15 +136,13 @@ impl Store {
         Ok(Some(listing))
     }
 
-    async fn container(&self) -> Result<&ContainerClient, Failure> {
-        self.container.get_or_try_init(|| self.open()).await
+    async fn container(&self) -> Result<ContainerClient, Failure> {
+        self.container.get(|| self.open()).await
     }
 
     async fn open(&self) -> Result<ContainerClient, Failure> {
         let key = PartitionKeyDefinition::new(vec![PARTITION_KEY.into()]);
-        let container = self.account.open(ContainerProperties::new(CONTAINER, key.clone())).await?;
-        let found = container.read(None).await.and_then(|response| response.into_model());
-        let found = found.map_err(|error| self.account.explain(&error, CONTAINER))?;
+        let (container, found) = self.account.open(ContainerProperties::new(CONTAINER, key.clone())).await?;
         if found.partition_key.paths() != key.paths() {
             return Err(Failure::Other(format!(
                 "container {CONTAINER} has partition key {}, not {PARTITION_KEY}: it belongs to something else, \

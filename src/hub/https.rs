@@ -14,18 +14,18 @@ use chrono::{DateTime, Utc};
 use percent_encoding::utf8_percent_encode;
 use reqwest::{
     Response, StatusCode,
-    header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderValue, RETRY_AFTER},
+    header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue},
 };
 use rustls::ClientConfig;
 use secrecy::{ExposeSecret as _, SecretString};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::{
     Device, Message, SendError,
     message::{self, MAX_BATCH_SIZE},
     sas::RESERVED,
 };
-use crate::retry;
+use crate::http;
 
 /// The version of the device API that requests ask for.
 const API_VERSION: &str = "2021-04-12";
@@ -35,14 +35,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A request may take this long. Longer than the sender waits for a hub that acknowledges nothing.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const BATCH_CONTENT_TYPE: &str = "application/vnd.microsoft.iothub.json";
-/// Bytes of an error's text that are read, and that are shown.
-const MAX_ERROR_BODY: usize = 16 * 1024;
-const MAX_ERROR_TEXT: usize = 300;
 /// What may stand in a property over HTTPS beside letters and digits. `%` is not among them here: a value that has one is
 /// encoded, so that decoding gives the value back, whatever it was.
 const PLAIN: &[u8] = b"!#$&'*+-.^_`|~";
-/// A hub refuses tokens when the clocks differ by more.
-const CLOCK_TOLERANCE: chrono::TimeDelta = chrono::TimeDelta::minutes(5);
 
 pub struct Client {
     http: reqwest::Client,
@@ -55,16 +50,6 @@ struct Event<'a> {
     #[serde(rename = "base64Encoded")]
     base64_encoded: bool,
     properties: BTreeMap<Cow<'a, str>, Cow<'a, str>>,
-}
-
-/// What the hub says of an error, in one of its two shapes.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct ErrorBody {
-    #[serde(rename = "Message", alias = "message")]
-    message: String,
-    #[serde(rename = "errorCode")]
-    error_code: Option<u64>,
 }
 
 impl Client {
@@ -154,13 +139,8 @@ fn plain(value: &str) -> Cow<'_, str> {
 }
 
 fn unreachable(error: &reqwest::Error, place: &str) -> SendError {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text = cause.to_string();
-        source = cause.source();
-    }
-    if text.contains("invalid peer certificate") {
+    let text = http::cause(error);
+    if http::is_untrusted(&text) {
         return SendError::Untrusted(format!("{place}: {text}"));
     }
     if error.is_timeout() {
@@ -174,11 +154,10 @@ fn unreachable(error: &reqwest::Error, place: &str) -> SendError {
 
 async fn explain(response: Response, device: &Device, now: DateTime<Utc>) -> SendError {
     let status = response.status();
-    let wait = header(&response, RETRY_AFTER.as_str()).and_then(|text| retry::retry_after(text, now));
+    let wait = http::retry_after(response.headers(), now);
     let is_named = response.headers().contains_key("iothub-errorcode");
-    let date = header(&response, DATE.as_str()).and_then(|text| DateTime::parse_from_rfc2822(text).ok());
-    let skew = date.map(|date| now - date.to_utc()).filter(|skew| skew.abs() > CLOCK_TOLERANCE);
-    let body = read(response).await;
+    let skew = http::clock_skew(response.headers(), now).filter(|skew| skew.abs() > http::CLOCK_TOLERANCE);
+    let body = http::error_body(response).await;
     let (code, text) = error_text(&body);
     let id = device.id.clone();
     match status {
@@ -204,36 +183,10 @@ async fn explain(response: Response, device: &Device, now: DateTime<Utc>) -> Sen
     }
 }
 
-fn header<'a>(response: &'a Response, name: &str) -> Option<&'a str> {
-    response.headers().get(name)?.to_str().ok()
-}
-
-async fn read(mut response: Response) -> Vec<u8> {
-    let mut body = Vec::new();
-    while let Ok(Some(chunk)) = response.chunk().await {
-        let room = MAX_ERROR_BODY - body.len();
-        body.extend_from_slice(&chunk[..chunk.len().min(room)]);
-        if body.len() == MAX_ERROR_BODY {
-            break;
-        }
-    }
-    body
-}
-
-/// The hub's error code, such as 401003, and its text. Both shapes of the body are read, neither is needed.
+/// The hub's error code, such as 401003, and its text.
 fn error_text(body: &[u8]) -> (Option<u64>, String) {
-    let Ok(outer) = serde_json::from_slice::<ErrorBody>(body) else {
-        return (None, short(&String::from_utf8_lossy(body)));
-    };
-    // `Message` may itself be JSON, or begin with `ErrorCode:IotHubUnauthorizedAccess;`.
-    let inner = serde_json::from_str::<ErrorBody>(&outer.message).unwrap_or_default();
-    let text = if inner.message.is_empty() { &outer.message } else { &inner.message };
-    (inner.error_code.or(outer.error_code), short(text))
-}
-
-fn short(text: &str) -> String {
-    let text = text.trim();
-    if text.is_empty() { "no reason given".into() } else { text.chars().take(MAX_ERROR_TEXT).collect() }
+    let (code, text) = http::error_text(body);
+    (code, if text.is_empty() { "no reason given".into() } else { text })
 }
 
 #[cfg(test)]
@@ -289,15 +242,8 @@ mod tests {
     }
 
     #[test]
-    fn errors_are_read_in_every_shape() {
-        let flat =
-            br#"{"Message":"ErrorCode:IotHubUnauthorizedAccess;Unauthorized","ExceptionMessage":"Tracking ID:1"}"#;
-        assert_eq!(error_text(flat), (None, "ErrorCode:IotHubUnauthorizedAccess;Unauthorized".into()));
-        let nested = br#"{"Message":"{\"errorCode\":404001,\"message\":\"no such device\"}","ExceptionMessage":""}"#;
-        assert_eq!(error_text(nested), (Some(404_001), "no such device".into()));
-        let plain = br#"{"errorCode":429001,"message":"slow down"}"#;
-        assert_eq!(error_text(plain), (Some(429_001), "slow down".into()));
-        assert_eq!(error_text(b"<html>"), (None, "<html>".into()));
+    fn a_hub_that_gives_no_reason_has_none() {
+        assert_eq!(error_text(br#"{"errorCode":429001,"message":"slow down"}"#), (Some(429_001), "slow down".into()));
         assert_eq!(error_text(b""), (None, "no reason given".into()));
     }
 }

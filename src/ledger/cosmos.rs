@@ -10,12 +10,11 @@ use azure_data_cosmos::{
     models::{ContainerProperties, IndexingPolicy, ItemResponse, PartitionKeyDefinition, TimeToLive},
     options::{BatchReplaceOptions, Precondition},
 };
-use tokio::sync::OnceCell;
 
 use super::documents::{CURSOR_ID, Cursor, Poll, SiteKey};
 use crate::{
     config::ledger::Config,
-    cosmos::{Account, Failure, is, one_line, within},
+    cosmos::{Account, Container, Failure, is, one_line, within},
 };
 
 /// What goes into one transaction. The service takes 2 MB and 100 operations.
@@ -58,13 +57,13 @@ pub struct Committed {
 pub struct Ledger {
     account: Arc<Account>,
     config: Config,
-    container: OnceCell<ContainerClient>,
+    container: Container,
 }
 
 impl Ledger {
     #[must_use]
     pub fn new(config: Config) -> Self {
-        Self { account: Arc::new(Account::new(&config)), config, container: OnceCell::new() }
+        Self { account: Arc::new(Account::new(&config)), config, container: Container::default() }
     }
 
     /// The account and its connections, for other containers of the same database.
@@ -134,6 +133,7 @@ impl Ledger {
                 if is(&error, StatusCode::PreconditionFailed) || is(&error, StatusCode::Conflict) {
                     return LedgerError::Conflict;
                 }
+                self.container.forget_if_gone(&error);
                 self.explain(&error)
             })
         })
@@ -156,8 +156,8 @@ impl Ledger {
         }
     }
 
-    async fn container(&self) -> Result<&ContainerClient, LedgerError> {
-        Ok(self.container.get_or_try_init(|| self.account.open(self.properties())).await?)
+    async fn container(&self) -> Result<ContainerClient, LedgerError> {
+        self.container.get(|| async { Ok(self.account.open(self.properties()).await?.0) }).await
     }
 
     fn properties(&self) -> ContainerProperties {

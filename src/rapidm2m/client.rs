@@ -2,7 +2,7 @@
 
 use std::{sync::OnceLock, time::Duration};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use chrono::Utc;
 use percent_encoding::utf8_percent_encode;
 use reqwest::{StatusCode, header};
@@ -14,7 +14,7 @@ use super::{
     Stamp,
     wire::{self, WireError},
 };
-use crate::{hub::sas::RESERVED, retry};
+use crate::{http, hub::sas::RESERVED};
 
 /// Largest answer that is read: `GET` of a window of rows.
 pub const MAX_BODY: usize = 64 * 1024 * 1024;
@@ -23,8 +23,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const READ_TIMEOUT: Duration = Duration::from_secs(15);
 /// How much of an error answer is kept, in characters.
 const ERROR_TEXT: usize = 200;
-/// How much of an error answer is read, in bytes.
-const ERROR_BODY: usize = 16 * 1024;
 
 /// A connection pool to one backend with one user's credentials.
 pub struct Client {
@@ -270,31 +268,14 @@ impl Client {
             let body = read_body(response, max_body).await?;
             return Ok(Answer { status: status.as_u16(), body });
         }
-        let retry_after = response
-            .headers()
-            .get(header::RETRY_AFTER)
-            .and_then(|value| retry::retry_after(value.to_str().ok()?, Utc::now()));
-        // The status is what counts: an unreadable body does not take its place.
-        let body = match read_body(response, ERROR_BODY).await {
-            Ok(body) => body,
-            Err(FetchError::TooLarge { prefix, .. }) => prefix,
-            Err(_) => Bytes::new(),
-        };
-        Err(classify(status, retry_after, error_text(&body)))
+        let retry_after = http::retry_after(response.headers(), Utc::now());
+        Err(classify(status, retry_after, error_text(&http::error_body(response).await)))
     }
 }
 
-async fn read_body(mut response: reqwest::Response, limit: usize) -> Result<Bytes, FetchError> {
-    let announced = response.content_length().and_then(|length| usize::try_from(length).ok());
-    let mut body = BytesMut::with_capacity(announced.unwrap_or_default().min(limit));
-    while let Some(chunk) = response.chunk().await.map_err(explain)? {
-        let room = limit - body.len();
-        body.extend_from_slice(&chunk[..chunk.len().min(room)]);
-        if chunk.len() > room {
-            return Err(FetchError::TooLarge { limit, prefix: body.freeze() });
-        }
-    }
-    Ok(body.freeze())
+async fn read_body(response: reqwest::Response, limit: usize) -> Result<Bytes, FetchError> {
+    let body = http::body(response, limit).await.map_err(explain)?;
+    if body.is_cut { Err(FetchError::TooLarge { limit, prefix: body.bytes }) } else { Ok(body.bytes) }
 }
 
 fn classify(status: StatusCode, retry_after: Option<Duration>, said: String) -> FetchError {
@@ -318,21 +299,17 @@ fn error_text(body: &[u8]) -> String {
         Ok(said) => said.err,
         Err(_) => String::from_utf8_lossy(body).into_owned(),
     };
-    let one_line: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    one_line.chars().take(ERROR_TEXT).collect()
+    http::one_line(&text, ERROR_TEXT)
 }
 
-/// reqwest's errors hide what happened behind their sources; the URL is left out, the path stands in the record.
+/// The URL is left out: the path stands in the record.
 fn explain(error: reqwest::Error) -> FetchError {
     let error = error.without_url();
     if error.is_timeout() {
         return FetchError::Timeout;
     }
-    let mut innermost: &dyn std::error::Error = &error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    if error.is_connect() { FetchError::Connect(innermost.to_string()) } else { FetchError::Cut(innermost.to_string()) }
+    let cause = http::cause(&error);
+    if error.is_connect() { FetchError::Connect(cause) } else { FetchError::Cut(cause) }
 }
 
 #[cfg(test)]

@@ -1,10 +1,28 @@
 //! A Cosmos DB that answers late, not at all, or with errors.
 
+use azure_core::credentials::Secret;
+use azure_data_cosmos::{
+    AccountReference, CosmosClient, CosmosRuntime, PartitionKey, RoutingStrategy, clients::ContainerClient,
+};
 use serde_json::{Value, json};
 
-use super::support::{World, rows};
+use super::support::{CUSTOMER, World, rows};
 
 const SITE: &str = "Well 7";
+
+/// The ledger, as somebody sees it who looks into it while the connector runs.
+async fn container(world: &World) -> ContainerClient {
+    let key = Secret::new(world.cosmos.ready("key").to_owned());
+    let account = AccountReference::with_authentication_key(world.cosmos.ready("endpoint").parse().unwrap(), key);
+    let runtime = CosmosRuntime::builder().build().await.unwrap();
+    let routing = RoutingStrategy::PreferredRegions(Vec::new());
+    let client = CosmosClient::builder().with_runtime(runtime).build(account, routing).await.unwrap();
+    client.database_client("M2MBackendForwarderData").container_client("pollingAttempts", None).await.unwrap()
+}
+
+fn failed(kind: &str) -> Vec<(String, String)> {
+    vec![(SITE.to_owned(), kind.to_owned())]
+}
 
 /// Runs once with these faults, then without until it succeeds: nothing is lost, nothing sent under two ids.
 async fn survives(faults: Value) {
@@ -85,4 +103,49 @@ async fn a_failing_cosmos_db_is_said_and_loses_nothing() {
     handler.invoke_ok().await;
     world.assert_rows(SITE, &rows(0..6)).await;
     world.assert_settled().await;
+}
+
+#[tokio::test]
+async fn a_waiting_record_that_somebody_deletes_is_said_and_the_rest_goes() {
+    let world = World::with_sites(&[SITE]).await;
+    let handler = world.handler().await;
+    world.hub.away(true).await;
+    for round in 0..3 {
+        world.add(SITE, round * 3..round * 3 + 3).await;
+        handler.invoke_failing().await;
+    }
+    let waiting = world.polls(SITE).await;
+    assert_eq!(world.cursor(SITE).await["Unforwarded"].as_array().unwrap().len(), 3);
+    let lost = waiting[1]["id"].as_str().unwrap();
+    let partition = PartitionKey::from((CUSTOMER.to_owned(), SITE.to_owned()));
+    container(&world).await.delete_item(partition, lost, None).await.unwrap();
+    world.hub.away(false).await;
+
+    assert_eq!(handler.invoke_failing().await, failed("record_lost"));
+    assert_eq!(world.cursor(SITE).await["Unforwarded"], json!([]), "the lost one does not hold up the others");
+    let polls = world.polls(SITE).await;
+    let note = polls.iter().find(|poll| poll["id"] == lost).expect("a note stands in its place");
+    assert_eq!((&note["Outcome"], &note["Error"]["Kind"]), (&json!("rejected"), &json!("record_lost")));
+    assert!(note["Error"]["Text"].as_str().unwrap().contains(lost), "{note}");
+
+    world.add(SITE, 9..12).await;
+    handler.invoke_ok().await;
+    world.assert_rows(SITE, &[rows(0..3), rows(6..12)].concat()).await;
+    world.assert_settled().await;
+}
+
+#[tokio::test]
+async fn a_container_that_is_deleted_meanwhile_is_made_again_with_the_next_run() {
+    let world = World::with_sites(&[SITE]).await;
+    let handler = world.handler().await;
+    world.add(SITE, 0..3).await;
+    handler.invoke_ok().await;
+    container(&world).await.delete(None).await.unwrap();
+    world.add(SITE, 3..6).await;
+    assert_eq!(handler.invoke_failing().await, failed("ledger_missing"));
+    handler.invoke_ok().await;
+    // Where it was is gone with the ledger: it begins anew, and what is recorded now is all that there is.
+    let polls = world.polls(SITE).await;
+    assert_eq!((polls.len(), &polls[0]["Outcome"], &polls[0]["Result"]["Rows"]), (1, &json!("forwarded"), &json!(6)));
+    assert_eq!(world.cursor(SITE).await["Unforwarded"], json!([]));
 }

@@ -97,8 +97,19 @@ impl Control {
         true
     }
 
+    /// The host gives up on the handler.
     pub fn gone(&self, reason: String, events: &Sender) {
         tracing::warn!(reason, "the handler is gone");
+        self.ended(reason, events);
+    }
+
+    /// The host was asked to stop.
+    pub fn stopped(&self, events: &Sender) {
+        tracing::info!("the handler is stopped");
+        self.ended("stopped".to_owned(), events);
+    }
+
+    fn ended(&self, reason: String, events: &Sender) {
         self.state.send_replace(State::Gone(reason.clone()));
         send(events, Event::Stopped { reason });
     }

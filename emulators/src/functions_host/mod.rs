@@ -149,7 +149,7 @@ fn attach(mut endpoint: Url, events: events::Sender, stop: CancellationToken) ->
         if ready {
             stop.cancelled().await;
         }
-        control.gone(if ready { "stopped".to_owned() } else { control.never_ready() }, &events);
+        if ready { control.stopped(&events) } else { control.gone(control.never_ready(), &events) }
     };
     (handler, tokio::spawn(task))
 }

@@ -64,7 +64,7 @@ impl Process {
                     return self.control.gone(reason, &self.events);
                 }
                 Ok(End::NeverReady) => return self.control.gone(self.control.never_ready(), &self.events),
-                Ok(End::Stopped) => return self.control.gone("stopped".to_owned(), &self.events),
+                Ok(End::Stopped) => return self.control.stopped(&self.events),
                 Ok(End::Killed) => continue,
                 Ok(End::Exited(status)) => status,
             };

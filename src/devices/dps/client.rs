@@ -1,13 +1,13 @@
 //! The service's REST API for devices: one request each. Trying again is the caller's affair.
 //! <https://learn.microsoft.com/rest/api/iot-dps/device/runtime-registration>
 
-use std::{error::Error as _, sync::OnceLock, time::Duration};
+use std::{sync::OnceLock, time::Duration};
 
-use chrono::{DateTime, Utc};
+use chrono::Utc;
 use percent_encoding::utf8_percent_encode;
 use reqwest::{
-    Method, Response,
-    header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER},
+    Method,
+    header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue},
 };
 use rustls::{ClientConfig, pki_types::CertificateDer};
 use secrecy::ExposeSecret as _;
@@ -18,11 +18,11 @@ use super::{
 };
 use crate::{
     config::dps::Config,
+    http,
     hub::{
         self,
         sas::{self, RESERVED},
     },
-    retry,
 };
 
 const API_VERSION: &str = "2021-06-01";
@@ -95,15 +95,14 @@ impl Client {
         let response = request.send().await.map_err(|error| explain(error, &place))?;
 
         let (now, status, headers) = (Utc::now(), response.status(), response.headers());
-        let date = header(headers, DATE).and_then(|text| DateTime::parse_from_rfc2822(text).ok());
-        let skew = date.map(|date| now - date.to_utc());
-        *retry_after = header(headers, RETRY_AFTER).and_then(|text| retry::retry_after(text, now));
+        let skew = http::clock_skew(headers, now);
+        *retry_after = http::retry_after(headers, now);
         if status.is_success() {
-            let body = read_body(response).await.map_err(|error| explain(error, &place))?;
-            return wire::progress(&body, operation);
+            // What is cut off is no answer of the service, and reads as garbage.
+            let body = http::body(response, MAX_BODY).await.map_err(|error| explain(error, &place))?;
+            return wire::progress(&body.bytes, operation);
         }
-        // The status is what counts: an unreadable body does not take its place.
-        let body = read_body(response).await.unwrap_or_default();
+        let body = http::error_body(response).await;
         let (status, is_poll) = (status.as_u16(), operation.is_some());
         Err(wire::refusal(Refusal { status, body: &body, skew, is_poll, retry_after: *retry_after }))
     }
@@ -127,35 +126,12 @@ impl Client {
     }
 }
 
-fn header(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
-    headers.get(name)?.to_str().ok()
-}
-
-/// Stops at [`MAX_BODY`]: what is cut off there is no answer of the service, and reads as garbage.
-async fn read_body(mut response: Response) -> reqwest::Result<Vec<u8>> {
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await? {
-        let room = MAX_BODY - body.len();
-        body.extend_from_slice(&chunk[..chunk.len().min(room)]);
-        if body.len() == MAX_BODY {
-            break;
-        }
-    }
-    Ok(body)
-}
-
 fn explain(error: reqwest::Error, place: &str) -> DpsError {
     if error.is_timeout() {
         return DpsError::Timeout;
     }
-    // reqwest hides what happened behind its sources; the URL is left out.
-    let error = error.without_url();
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = cause.to_string();
-        source = cause.source();
-    }
+    let text = http::cause(&error.without_url());
+    let is_untrusted = http::is_untrusted(&text);
     let text = format!("{place}: {text}");
-    if text.contains("invalid peer certificate") { DpsError::Untrusted(text) } else { DpsError::Unreachable(text) }
+    if is_untrusted { DpsError::Untrusted(text) } else { DpsError::Unreachable(text) }
 }

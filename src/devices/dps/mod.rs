@@ -40,6 +40,8 @@ const ATTEMPTS: u32 = 3;
 const LONGEST_WAIT: Duration = Duration::from_secs(100);
 /// How soon to ask for a result when the service does not say.
 const POLL_INTERVAL: Duration = Duration::from_secs(3);
+/// Between two polls although the service says `Retry-After: 0`.
+const SHORTEST_POLL_INTERVAL: Duration = Duration::from_millis(10);
 const LONGEST_POLL_INTERVAL: Duration = Duration::from_secs(60);
 /// The service allows a device so many polls in so long.
 /// <https://learn.microsoft.com/azure/iot-dps/about-iot-dps#quotas-and-limits>
@@ -98,6 +100,8 @@ impl Provisioner {
                 polls.count(Instant::now());
             }
             let Answer { result, retry_after } = self.client.ask(registration_id, operation.as_deref()).await;
+            // A refusal with the advice to come back at once (or in the past) would make a loop without a pause.
+            let pause = retry_after.filter(|wait| !wait.is_zero());
             match result {
                 Ok(Progress::Assigned(assignment)) => {
                     self.gate.succeeded();
@@ -108,14 +112,14 @@ impl Provisioner {
                     failures = 0;
                     sleep(polls.wait(retry_after, Instant::now())).await;
                 }
-                Err(DpsError::Throttled { .. }) => self.gate.slow_down(retry_after),
+                Err(DpsError::Throttled { .. }) => self.gate.slow_down(pause),
                 Err(error) if error.is_passing() => {
                     failures += 1;
                     if failures == ATTEMPTS {
                         return Err(self.failed(error));
                     }
-                    match retry_after {
-                        Some(_) => self.gate.slow_down(retry_after),
+                    match pause {
+                        Some(_) => self.gate.slow_down(pause),
                         None => sleep(retry::full_jitter(failures, self.limits.first_wait, LONGEST_WAIT)).await,
                     }
                 }
@@ -143,7 +147,7 @@ impl Polls {
 
     /// How long to wait before the next.
     fn wait(&self, retry_after: Option<Duration>, now: Instant) -> Duration {
-        let asked = retry_after.unwrap_or(POLL_INTERVAL).min(LONGEST_POLL_INTERVAL);
+        let asked = retry_after.unwrap_or(POLL_INTERVAL).clamp(SHORTEST_POLL_INTERVAL, LONGEST_POLL_INTERVAL);
         let allowed = self.0.front().filter(|_| self.0.len() == POLLS).map(|first| *first + POLLS_PER);
         asked.max(allowed.map(|at| at.saturating_duration_since(now)).unwrap_or_default())
     }
@@ -161,12 +165,12 @@ mod tests {
         assert_eq!(polls.wait(None, start), POLL_INTERVAL);
         assert_eq!(polls.wait(Some(Duration::MAX), start), LONGEST_POLL_INTERVAL);
         for _ in 0..POLLS {
-            assert_eq!(polls.wait(Some(Duration::ZERO), start), Duration::ZERO);
+            assert_eq!(polls.wait(Some(Duration::ZERO), start), SHORTEST_POLL_INTERVAL);
             polls.count(start);
         }
         assert_eq!(polls.wait(Some(Duration::ZERO), start + second), POLLS_PER - second);
         assert_eq!(polls.wait(Some(60 * second), start + second), 60 * second);
         polls.count(start + POLLS_PER);
-        assert_eq!(polls.wait(Some(Duration::ZERO), start + POLLS_PER), Duration::ZERO);
+        assert_eq!(polls.wait(Some(Duration::ZERO), start + POLLS_PER), SHORTEST_POLL_INTERVAL);
     }
 }

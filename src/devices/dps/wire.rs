@@ -7,12 +7,10 @@ use chrono::TimeDelta;
 use serde::Deserialize;
 
 use super::DpsError;
-use crate::hub::{Endpoint, device::check_id};
-
-/// Tokens are refused when the clocks differ by more.
-const CLOCK_TOLERANCE: TimeDelta = TimeDelta::minutes(5);
-/// How much of an error's text is shown, in characters.
-const MAX_TEXT: usize = 300;
+use crate::{
+    http,
+    hub::{Endpoint, device::check_id},
+};
 
 /// A successful answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,16 +61,6 @@ struct Registration {
     error_message: Option<String>,
 }
 
-/// An error in one of its shapes: the service's own, or the hub's, whose `Message` may itself be JSON.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Said {
-    #[serde(rename = "errorCode")]
-    code: Option<u64>,
-    #[serde(alias = "Message")]
-    message: String,
-}
-
 /// Reads a 2xx answer. `operation` is the one that was asked for, if any.
 ///
 /// # Errors
@@ -91,7 +79,7 @@ pub fn progress(body: &[u8], operation: Option<&str>) -> Result<Progress, DpsErr
         "assigned" => assignment(state).map(Progress::Assigned),
         "failed" | "disabled" => Err(DpsError::Refused {
             how: status,
-            said: with_code(state.error_code, state.error_message.as_deref().unwrap_or_default()),
+            said: with_code(state.error_code, short(state.error_message.as_deref().unwrap_or_default())),
         }),
         other => Err(DpsError::Garbage(format!("status {:?}", short(other)))),
     }
@@ -111,7 +99,7 @@ fn assignment(state: Registration) -> Result<Assignment, DpsError> {
 pub fn refusal(refusal: Refusal<'_>) -> DpsError {
     let said = said(refusal.body);
     match refusal.status {
-        401 => match refusal.skew.filter(|skew| skew.abs() > CLOCK_TOLERANCE) {
+        401 => match refusal.skew.filter(|skew| skew.abs() > http::CLOCK_TOLERANCE) {
             Some(skew) => DpsError::ClockWrong { minutes: skew.num_minutes() },
             None => DpsError::Unauthorized { said },
         },
@@ -124,16 +112,11 @@ pub fn refusal(refusal: Refusal<'_>) -> DpsError {
 }
 
 fn said(body: &[u8]) -> String {
-    let Ok(outer) = serde_json::from_slice::<Said>(body) else {
-        return short(&String::from_utf8_lossy(body));
-    };
-    let inner: Said = serde_json::from_str(&outer.message).unwrap_or_default();
-    let text = if inner.message.is_empty() { &outer.message } else { &inner.message };
-    with_code(inner.code.or(outer.code), text)
+    let (code, text) = http::error_text(body);
+    with_code(code, text)
 }
 
-fn with_code(code: Option<u64>, text: &str) -> String {
-    let text = short(text);
+fn with_code(code: Option<u64>, text: String) -> String {
     match code {
         Some(code) if text.is_empty() => format!("error {code}"),
         Some(code) => format!("{text} ({code})"),
@@ -142,8 +125,7 @@ fn with_code(code: Option<u64>, text: &str) -> String {
 }
 
 fn short(text: &str) -> String {
-    let one_line: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    one_line.chars().take(MAX_TEXT).collect()
+    http::one_line(text, http::MAX_ERROR_TEXT)
 }
 
 #[cfg(test)]
@@ -230,13 +212,10 @@ mod tests {
     }
 
     #[test]
-    fn the_reason_is_read_in_every_shape() {
-        let own = br#"{"errorCode":401000,"trackingId":"x","message":"Unauthorized"}"#;
-        assert_eq!(said(own), "Unauthorized (401000)");
-        let nested = br#"{"Message":"{\"errorCode\":404201,\"message\":\"no such\"}","ExceptionMessage":""}"#;
-        assert_eq!(said(nested), "no such (404201)");
-        assert_eq!(said(br#"{"Message":"ErrorCode:X;text"}"#), "ErrorCode:X;text");
-        assert_eq!(said(b"<html>\n  Bad   Gateway</html>"), "<html> Bad Gateway</html>");
+    fn the_reason_has_its_code_behind_it() {
+        assert_eq!(said(br#"{"errorCode":401000,"trackingId":"x","message":"Unauthorized"}"#), "Unauthorized (401000)");
+        assert_eq!(said(br#"{"errorCode":401000}"#), "error 401000");
+        assert_eq!(said(b"<html>"), "<html>");
         assert_eq!(said(b""), "");
     }
 }

@@ -1,17 +1,21 @@
 //! How the service can fail, and what everybody is told.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use chrono::{TimeDelta, Utc};
 use futures::future::join_all;
 use serde_json::json;
 
 use super::{
-    super::CONCURRENCY,
+    super::{CONCURRENCY, LOOKUP_WAIT},
     Reply, World, device, error,
     service::{Asked, assigned_to, assigning, reply, well},
     site, soon,
 };
+use crate::clock::Clock;
 
 fn refusal(status: u16) -> Reply {
     reply(status, json!({ "errorCode": u32::from(status) * 1000, "trackingId": "x", "message": "No, thanks" }))
@@ -151,6 +155,23 @@ async fn a_service_that_asks_to_slow_down_is_obeyed_by_all() {
 }
 
 #[tokio::test]
+async fn a_service_that_refuses_and_says_come_back_at_once_is_not_asked_in_a_loop() {
+    async fn asked(status: u16, retry_after: &'static str) -> (usize, &'static str) {
+        let mut world = World::start(move |_| refusal(status).with("Retry-After", retry_after)).await;
+        world.limits.registration = Duration::from_secs(5);
+        let error = error(&world.devices(), &site("well-1")).await;
+        (world.service.asked().len(), error.kind())
+    }
+    let past = "Thu, 01 Jan 2026 00:00:00 GMT";
+    let (zero, past, away) = tokio::join!(asked(429, "0"), asked(429, past), asked(503, "0"));
+    for (count, kind) in [zero, past] {
+        assert!((1..=20).contains(&count), "{count} requests in 5 s");
+        assert!(["dps_throttled", "dps_not_assigned"].contains(&kind), "{kind}");
+    }
+    assert_eq!(away, (3, "dps_status"));
+}
+
+#[tokio::test]
 async fn while_the_service_wants_to_be_left_alone_the_wait_is_said() {
     let world = World::start(|_| refusal(429).with("Retry-After", 30)).await;
     let devices = world.devices();
@@ -181,4 +202,35 @@ async fn an_unknown_certificate_is_not_trusted() {
     let past = soon() - Duration::from_secs(30);
     drop(devices.device(&site("well-2"), past).await);
     assert_eq!(world.service.asked(), []);
+}
+
+#[tokio::test]
+async fn a_panic_is_said_and_the_device_found_the_next_time() {
+    static HAS_PANICKED: AtomicBool = AtomicBool::new(false);
+    let world = World::start(well).await;
+    let devices = world.devices_at(Clock::of(|| {
+        assert!(HAS_PANICKED.swap(true, Ordering::Relaxed), "the clock has stopped");
+        Utc::now()
+    }));
+    let owner = site("well-1");
+    for error in join_all((0..3).map(|_| error(&devices, &owner))).await {
+        is_known(&error, "device_unexpected", "ended unexpectedly, it is tried again");
+    }
+    device(&devices, &owner).await;
+    assert_eq!(world.service.registrations(), 1, "what was assigned before the panic is used");
+}
+
+#[tokio::test]
+async fn a_lookup_is_not_waited_for_for_ever() {
+    let world = World::start(well).await;
+    let devices = world.devices();
+    // Somebody has begun and does not go on.
+    assert!(devices.entry(&site("well-1")).begin());
+    tokio::time::pause();
+    let start = tokio::time::Instant::now();
+    is_known(&error(&devices, &site("well-1")).await, "ledger_timeout", "cannot be looked up");
+    assert_eq!(start.elapsed().as_secs(), LOOKUP_WAIT.as_secs());
+    let late = devices.device(&site("well-1"), start + 10 * LOOKUP_WAIT).await;
+    is_known(&late.unwrap_err(), "ledger_timeout", "cannot be looked up");
+    assert_eq!(start.elapsed().as_secs(), 10 * LOOKUP_WAIT.as_secs());
 }

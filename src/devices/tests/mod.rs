@@ -16,10 +16,10 @@ use self::service::{Asked, Reply, SCOPE, Service};
 use super::{
     DeviceError, Devices, Owner, Store,
     documents::Document,
-    dps::Limits,
+    dps::{Limits, Provisioner},
     store::{Listing, Written},
 };
-use crate::{config, cosmos::Account, hub::Device};
+use crate::{clock::Clock, config, cosmos::Account, hub::Device};
 
 /// A service, a Cosmos DB, and what runs of the connector with them.
 struct World {
@@ -41,7 +41,12 @@ impl World {
     }
 
     fn devices_with(&self, config: config::dps::Config, trusted_ca: Vec<CertificateDer<'static>>) -> Devices {
-        Devices::with_limits(config, self.store(), trusted_ca, self.limits)
+        Devices::with(Provisioner::new(config, trusted_ca, self.limits), self.store(), Clock::system())
+    }
+
+    fn devices_at(&self, clock: Clock) -> Devices {
+        let provisioner = Provisioner::new(self.service.config(), vec![self.service.certificate.clone()], self.limits);
+        Devices::with(provisioner, self.store(), clock)
     }
 
     fn store(&self) -> Store {

@@ -152,3 +152,21 @@ async fn a_document_that_somebody_has_broken_is_left_alone() {
     assert_eq!(world.document("pump-7").await, document);
     assert_eq!(world.service.asked(), []);
 }
+
+#[tokio::test]
+async fn a_container_that_is_deleted_meanwhile_is_made_again() {
+    let world = World::start(well).await;
+    let devices = world.devices();
+    device(&devices, &site("well-1")).await;
+    for number in 2..4 {
+        let owner = site(&format!("well-{number}"));
+        let container = world.account().find(CONTAINER).await.unwrap().unwrap();
+        container.delete(None).await.unwrap();
+        let error = error(&devices, &owner).await;
+        assert_eq!(error.kind(), "ledger_missing");
+        assert!(error.to_string().contains("made again with the next run"), "{error}");
+        device(&devices, &owner).await;
+        assert_eq!(world.listing().await.documents.len(), 1);
+        assert_eq!(world.service.registrations(), number, "a registration is not repeated for the store's sake");
+    }
+}
