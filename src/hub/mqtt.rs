@@ -24,6 +24,7 @@ use super::{
     Device, Endpoint, SendError,
     message::{MAX_SIZE, Message},
 };
+use crate::http;
 
 /// The user name asks for this version of the device API.
 pub const API_VERSION: &str = "2021-04-12";
@@ -274,7 +275,7 @@ fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
 }
 
 fn explain_tls(error: &str, place: &Endpoint) -> SendError {
-    if error.contains("invalid peer certificate") {
+    if http::is_untrusted(error) {
         SendError::Untrusted(format!("{place}: {error}"))
     } else {
         SendError::Unreachable(format!("{place}: {error}"))
