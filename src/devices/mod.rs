@@ -48,7 +48,7 @@ use self::{
 use crate::{clock::Clock, config::dps::Config, hub::Device};
 
 /// Registrations under way at once. The service takes 1,000 a minute; one takes 3 to 7 s.
-const CONCURRENCY: usize = 32;
+const CONCURRENCY: usize = 64;
 /// A device that could not be registered is left alone for so long; one that the hub refuses is registered again so long
 /// after the last time at the earliest.
 const REST: Duration = Duration::from_secs(60);

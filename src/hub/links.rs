@@ -41,6 +41,8 @@ pub struct Links {
     links: Mutex<LruCache<DeviceKey, Arc<Link>>>,
     /// Somebody has finished with a link: it may make room.
     idle: Notify,
+    /// Whether there was a connection before.
+    has_connected: AtomicBool,
     /// Whether it was said that connections make room for each other.
     warned_of_room: AtomicBool,
 }
@@ -77,7 +79,16 @@ impl Links {
     pub fn new(over: Over, tls: Arc<ClientConfig>, most: NonZeroUsize, token_lifetime: Duration) -> Self {
         let slots = Arc::new(Semaphore::new(most.get()));
         let links = Mutex::new(LruCache::unbounded());
-        Self { over, token_lifetime, tls, slots, links, idle: Notify::new(), warned_of_room: AtomicBool::new(false) }
+        Self {
+            over,
+            token_lifetime,
+            tls,
+            slots,
+            links,
+            idle: Notify::new(),
+            has_connected: AtomicBool::new(false),
+            warned_of_room: AtomicBool::new(false),
+        }
     }
 
     /// Begins to use the device's link.
@@ -254,7 +265,12 @@ impl Session<'_> {
         let (token, holds) = device.token(now.into(), links.token_lifetime)?;
         let login = Login { device, token: &token, over: links.over, tls: links.tls.clone() };
         let connection = Arc::new(Connection::open(login).await?);
-        tracing::info!(hub = %device.hub_host, device = %device.id, "connected to IoT Hub");
+        // With a device for each site there are thousands of these.
+        if links.has_connected.swap(true, Ordering::Relaxed) {
+            tracing::debug!(hub = %device.hub_host, device = %device.id, "connected to IoT Hub");
+        } else {
+            tracing::info!(hub = %device.hub_host, device = %device.id, "connected to IoT Hub");
+        }
         // A ready token cannot be renewed: the hub ends the connection with it.
         let renew_at = device.can_renew().then(|| now + holds.mul_f64(0.8));
         *open = Some(Open { connection: connection.clone(), renew_at, _slot: slot });
