@@ -67,7 +67,7 @@ async fn a_quota_is_named_as_such() {
 }
 
 /// Somebody in between, whose certificate is trusted, answers everything in the hub's place.
-async fn in_between(status: u16) -> (String, u16) {
+async fn in_between(status: u16, header: &'static str) -> (String, u16) {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let key = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
     let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -87,7 +87,8 @@ async fn in_between(status: u16) -> (String, u16) {
                 let mut stream = acceptor.accept(stream).await.unwrap();
                 let mut buffer = vec![0; 64 * 1024];
                 while stream.read(&mut buffer).await.is_ok_and(|read| read > 0) {
-                    let answer = format!("HTTP/1.1 {status} Whatever\r\ncontent-length: 13\r\n\r\n<html></html>");
+                    let answer =
+                        format!("HTTP/1.1 {status} Whatever\r\n{header}content-length: 13\r\n\r\n<html></html>");
                     stream.write_all(answer.as_bytes()).await.unwrap();
                     stream.flush().await.unwrap();
                 }
@@ -97,18 +98,30 @@ async fn in_between(status: u16) -> (String, u16) {
     (key.cert.pem(), port)
 }
 
+/// Sends three messages to whoever listens at the port with that certificate.
+async fn send_to((ca, port): (String, u16), world: &World) -> (usize, Result<(), SendError>) {
+    use rustls::pki_types::{CertificateDer, pem::PemObject as _};
+    let mut options = world.options();
+    options.trusted_ca.push(CertificateDer::from_pem_slice(ca.as_bytes()).unwrap());
+    let mut device = world.device("d");
+    device.endpoint.port = Some(port);
+    iothub_connector::hub::Sender::new(options).send_in_order(&device, &messages(3), soon()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_clock_is_named_when_a_token_is_refused() {
+    let world = World::start(Transport::Https).await;
+    let hub = in_between(401, "date: Thu, 01 Jan 2026 00:00:00 GMT\r\n").await;
+    let error = send_to(hub, &world).await.1.unwrap_err();
+    assert!(matches!(&error, SendError::ClockWrong { device, minutes } if device == "d" && *minutes > 5), "{error}");
+    assert!(error.to_string().contains("min fast, set it right"), "{error}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_but_the_hub_acknowledges_or_condemns_a_message() {
-    use rustls::pki_types::{CertificateDer, pem::PemObject as _};
     for status in [200, 202, 400, 413] {
         let world = World::start(Transport::Https).await;
-        let (ca, port) = in_between(status).await;
-        let mut options = world.options();
-        options.trusted_ca.push(CertificateDer::from_pem_slice(ca.as_bytes()).unwrap());
-        let mut device = world.device("d");
-        device.endpoint.port = Some(port);
-        let sender = iothub_connector::hub::Sender::new(options);
-        let (acknowledged, outcome) = sender.send_in_order(&device, &messages(3), soon()).await;
+        let (acknowledged, outcome) = send_to(in_between(status, "").await, &world).await;
         let error = outcome.unwrap_err();
         assert!(acknowledged == 0 && matches!(error, SendError::Unreachable(_)), "{status}: {error}");
         assert!(error.to_string().contains(&format!("answered {status}")), "{error}");
