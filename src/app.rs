@@ -1,60 +1,99 @@
 //! What the functions work with, made once from the configuration. There are no globals.
 
+use std::sync::Arc;
+
 use crate::{
     clock::Clock,
-    config::{Config, hub::Identity, rapidm2m::SourceConfig},
+    config::{Config, enrolment::Enrolments, hub::Identity, rapidm2m, rapidm2m::SourceConfig, things_network},
+    cosmos::Account,
     delivery::{Delivery, Identities},
     devices::{self, Devices},
     forward::{Forwarder, source::Source},
-    functions::rapidm2m_forwarding::RapidM2mForwarding,
-    hub::{self, Sender},
+    functions::{
+        rapidm2m_forwarding::RapidM2mForwarding,
+        things_network_forwarding::{Downlinks, ThingsNetworkForwarding},
+        things_network_uplink::ThingsNetworkUplink,
+    },
+    hub::{self, Devicebound, Sender},
     ledger::Ledger,
     rapidm2m::Client,
+    things_network::stack::Stack,
 };
 
-/// All functions. Nothing is connected before it is used.
+/// All functions: those of a half that is not configured are not there. Nothing is connected before it is used.
 pub struct App {
-    pub rapidm2m_forwarding: RapidM2mForwarding,
+    pub rapidm2m_forwarding: Option<RapidM2mForwarding>,
+    pub things_network_uplink: Option<ThingsNetworkUplink>,
+    pub things_network_forwarding: Option<ThingsNetworkForwarding>,
+}
+
+/// What both halves use.
+struct Shared {
+    clock: Clock,
+    account: Arc<Account>,
+    sender: Arc<Sender>,
+    trusted_ca: Vec<rustls::pki_types::CertificateDer<'static>>,
 }
 
 impl App {
     #[must_use]
     pub fn new(config: Config) -> Self {
-        let clock = Clock::system();
-        let rapidm2m = config.rapidm2m;
+        let Config { rapidm2m, things_network, ledger, hub } = config;
+        let options = hub::Options::new(hub.transport, hub.max_connections, hub.trusted_ca.clone());
+        let ledger = Ledger::new(ledger);
+        let shared = Shared {
+            clock: Clock::system(),
+            account: ledger.account(),
+            sender: Arc::new(Sender::new(options)),
+            trusted_ca: hub.trusted_ca,
+        };
+        let rapidm2m_forwarding = rapidm2m
+            .zip(hub.identity)
+            .map(|(rapidm2m, identity)| shared.rapidm2m_forwarding(rapidm2m, identity, ledger));
+        let things_network_uplink = things_network.as_ref().map(ThingsNetworkUplink::new);
+        let things_network_forwarding = things_network.map(|config| shared.things_network_forwarding(config));
+        Self { rapidm2m_forwarding, things_network_uplink, things_network_forwarding }
+    }
+}
+
+impl Shared {
+    fn devices(&self, enrolment: impl Into<crate::config::enrolment::Enrolment>) -> Devices {
+        Devices::new(enrolment.into(), devices::Store::new(self.account.clone()), self.trusted_ca.clone())
+    }
+
+    fn rapidm2m_forwarding(
+        &self,
+        rapidm2m: rapidm2m::Config,
+        identity: Identity,
+        ledger: Ledger,
+    ) -> RapidM2mForwarding {
         let source = match rapidm2m.source {
             SourceConfig::Backend { url, credentials } => {
                 Source::Backend(Client::new(url, &credentials, rapidm2m.concurrency))
             }
-            SourceConfig::Emulation => Source::Emulation(clock),
+            SourceConfig::Emulation => Source::Emulation(self.clock),
         };
-        let (hub, ledger) = (config.hub, Ledger::new(config.ledger));
-        let sender = Sender::new(hub::Options::new(hub.transport, hub.max_connections, hub.trusted_ca.clone()));
-        let identities = match hub.identity {
+        let identities = match identity {
             Identity::One(device) => Identities::One(device),
-            Identity::Provisioned(dps) => {
-                let store = devices::Store::new(ledger.account());
-                Identities::Provisioned(Devices::new(dps, store, hub.trusted_ca))
-            }
+            Identity::Provisioned(dps) => Identities::Provisioned(self.devices(dps)),
         };
         let forwarder = Forwarder {
             source,
             ledger,
-            delivery: Delivery { identities, sender },
-            clock,
+            delivery: Delivery { identities, sender: self.sender.clone() },
+            clock: self.clock,
             channels: rapidm2m.channels,
             histdata: rapidm2m.histdata,
             start_from: rapidm2m.start_from,
             record_empty_polls: rapidm2m.record_empty_polls,
         };
-        Self {
-            rapidm2m_forwarding: RapidM2mForwarding::new(
-                forwarder,
-                rapidm2m.customer,
-                rapidm2m.sites,
-                rapidm2m.concurrency,
-                rapidm2m.timeout,
-            ),
-        }
+        RapidM2mForwarding::new(forwarder, rapidm2m.customer, rapidm2m.sites, rapidm2m.concurrency, rapidm2m.timeout)
+    }
+
+    fn things_network_forwarding(&self, mut config: things_network::Config) -> ThingsNetworkForwarding {
+        let enrolments: Enrolments<Devices> =
+            std::mem::take(&mut config.enrolments).map(|enrolment| self.devices(enrolment));
+        let downlinks = Downlinks::new(Devicebound::new(self.trusted_ca.clone()), Stack::new(self.trusted_ca.clone()));
+        ThingsNetworkForwarding::new(config, enrolments, self.sender.clone(), downlinks, self.clock)
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::{
-    devices::{DeviceError, Devices, Owner},
+    devices::{DeviceError, Devices, Owner, StoreError},
     hub::{Device, Message, SendError, Sender},
 };
 
@@ -21,7 +21,7 @@ pub enum Identities {
 /// The way from an owner's messages to the hub.
 pub struct Delivery {
     pub identities: Identities,
-    pub sender: Sender,
+    pub sender: Arc<Sender>,
 }
 
 /// Why messages are not acknowledged.
@@ -59,6 +59,23 @@ impl DeliveryError {
         matches!(self, Self::Send(error) if error.condemns_message())
     }
 
+    /// Whether another owner has the device: no attempt will help.
+    #[must_use]
+    pub fn is_taken(&self) -> bool {
+        matches!(self, Self::Device(DeviceError::Taken { .. }))
+    }
+
+    /// Whether a service is away or busy, for everybody, and may be back in a moment.
+    #[must_use]
+    pub fn may_pass_soon(&self) -> bool {
+        match self {
+            Self::Send(error) => error.is_passing(),
+            Self::Device(DeviceError::Dps { error, .. }) => error.is_passing(),
+            Self::Device(DeviceError::Store { error, .. }) => matches!(error, StoreError::Cosmos(_)),
+            Self::Device(_) => false,
+        }
+    }
+
     /// Whether nothing is wrong but the time: the next attempt goes on.
     #[must_use]
     pub fn is_underway(&self) -> bool {
@@ -88,29 +105,42 @@ impl Delivery {
         provision_until: Instant,
         deadline: Instant,
     ) -> (usize, Result<(), DeliveryError>) {
-        let devices = match &self.identities {
+        match &self.identities {
             Identities::One(device) => {
                 let (sent, outcome) = self.sender.send_in_order(device, messages, deadline).await;
-                return (sent, outcome.map_err(Into::into));
+                (sent, outcome.map_err(Into::into))
             }
-            Identities::Provisioned(devices) => devices,
-        };
-        let device = match devices.device(owner, provision_until).await {
-            Ok(device) => device,
-            Err(error) => return (0, Err(error.into())),
-        };
-        let (sent, outcome) = self.sender.send_in_order(&device, messages, deadline).await;
-        match outcome {
-            Err(error) if error.refuses_device() && devices.refused(owner, &device).await => {}
-            outcome => return (sent, outcome.map_err(Into::into)),
+            Identities::Provisioned(devices) => {
+                send_as_provisioned(devices, &self.sender, owner, messages, provision_until, deadline).await
+            }
         }
-        // The refusal is that of the old registration, whoever waits for the new one.
-        self.sender.try_device_again(&device);
-        let device = match devices.device(owner, provision_until).await {
-            Ok(device) => device,
-            Err(error) => return (sent, Err(error.into())),
-        };
-        let (rest, outcome) = self.sender.send_in_order(&device, &messages[sent..], deadline).await;
-        (sent + rest, outcome.map_err(Into::into))
     }
+}
+
+/// As [`Delivery::send_in_order`], as one of these devices.
+pub async fn send_as_provisioned(
+    devices: &Devices,
+    sender: &Sender,
+    owner: &Owner,
+    messages: &[Message],
+    provision_until: Instant,
+    deadline: Instant,
+) -> (usize, Result<(), DeliveryError>) {
+    let device = match devices.device(owner, provision_until).await {
+        Ok(device) => device,
+        Err(error) => return (0, Err(error.into())),
+    };
+    let (sent, outcome) = sender.send_in_order(&device, messages, deadline).await;
+    match outcome {
+        Err(error) if error.refuses_device() && devices.refused(owner, &device).await => {}
+        outcome => return (sent, outcome.map_err(Into::into)),
+    }
+    // The refusal is that of the old registration, whoever waits for the new one.
+    sender.try_device_again(&device);
+    let device = match devices.device(owner, provision_until).await {
+        Ok(device) => device,
+        Err(error) => return (sent, Err(error.into())),
+    };
+    let (rest, outcome) = sender.send_in_order(&device, &messages[sent..], deadline).await;
+    (sent + rest, outcome.map_err(Into::into))
 }

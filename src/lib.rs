@@ -33,3 +33,4 @@ pub mod logging;
 pub mod rapidm2m;
 pub mod retry;
 pub mod server;
+pub mod things_network;

@@ -4,23 +4,35 @@ use std::{io, sync::Arc};
 
 use axum::{
     Json, Router,
-    body::Bytes,
-    extract::{DefaultBodyLimit, State, rejection::BytesRejection},
+    body::{Body, Bytes},
+    extract::State,
     http::{HeaderMap, StatusCode},
     response::Response,
     routing::{get, post},
 };
+use bytes::BytesMut;
+use futures::StreamExt as _;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tracing::Instrument as _;
 
 use crate::{
     app::App,
-    host::{self, Invocation},
+    functions::{things_network_forwarding::Outcome, things_network_uplink},
+    host::{self, http::HttpRequest, queue::QueueMessage, timer::Invocation},
 };
 
-/// The largest envelope that is read: a timer's has less than 1 KB.
+/// The largest envelope that is taken, in bytes: a timer's has less than 1 KB, a queue message of 64 KiB less than 400 KB.
 const MAX_ENVELOPE: usize = 1024 * 1024;
+/// What is larger is read to its end, so that the answer gets through, up to the host's own limit for requests.
+const MAX_DISCARDED: usize = 128 * 1024 * 1024;
+
+/// The bindings' names in thingsNetworkUplink/function.json and thingsNetworkForwarding/function.json.
+const REQUEST: &str = "req";
+const RESPONSE: &str = "res";
+const UPLINKS: &str = "uplinks";
+const UPLINK: &str = "uplink";
+const REJECTED: &str = "rejected";
 
 /// Serves until `shutdown` resolves.
 ///
@@ -38,8 +50,9 @@ fn router(app: Arc<App>) -> Router {
     Router::new()
         .route("/", get(ready))
         .route("/rapidM2MForwarding", post(rapidm2m_forwarding))
+        .route("/thingsNetworkUplink", post(things_network_uplink))
+        .route("/thingsNetworkForwarding", post(things_network_forwarding))
         .fallback(not_found)
-        .layer(DefaultBodyLimit::max(MAX_ENVELOPE))
         .with_state(app)
 }
 
@@ -48,32 +61,113 @@ async fn ready() -> Json<Value> {
     Json(json!({ "name": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION"), "status": "ready" }))
 }
 
-/// Reads the body first: a connection that is closed on unread bytes takes the answer with it.
-async fn not_found(uri: axum::http::Uri, _body: Result<Bytes, BytesRejection>) -> Response {
+async fn not_found(uri: axum::http::Uri, body: Body) -> Response {
+    // A connection that is closed on unread bytes takes the answer with it.
+    let _ = read(body).await;
     host::failed(StatusCode::NOT_FOUND, &format!("there is no function at {}", uri.path()), &json!([]))
 }
 
-async fn rapidm2m_forwarding(
-    State(app): State<Arc<App>>,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
-) -> Response {
-    let body = match body {
-        Ok(body) => body,
-        Err(rejection) => return host::failed(rejection.status(), &rejection.body_text(), &json!([])),
-    };
-    let invocation = match Invocation::timer(&headers, &body) {
-        Ok(invocation) => invocation,
-        Err(error) => {
-            let text = format!("the body is not the envelope of a timer's call: {error}");
-            return host::failed(StatusCode::BAD_REQUEST, &text, &json!([]));
+/// Why there is no body.
+enum Unread {
+    TooLarge,
+    Broken(String),
+}
+
+impl Unread {
+    fn response(&self) -> Response {
+        match self {
+            Self::TooLarge => {
+                let text = format!("the envelope is larger than {MAX_ENVELOPE} bytes");
+                host::failed(StatusCode::PAYLOAD_TOO_LARGE, &text, &json!([]))
+            }
+            Self::Broken(text) => host::failed(StatusCode::BAD_REQUEST, text, &json!([])),
         }
+    }
+}
+
+/// Reads a body to its end, and keeps it if it is not too large.
+async fn read(body: Body) -> Result<Bytes, Unread> {
+    let mut pieces = body.into_data_stream();
+    let (mut bytes, mut length) = (BytesMut::new(), 0);
+    while let Some(piece) = pieces.next().await {
+        let piece = piece.map_err(|error| Unread::Broken(format!("the body breaks off: {error}")))?;
+        length += piece.len();
+        if length > MAX_DISCARDED {
+            return Err(Unread::TooLarge);
+        }
+        if length <= MAX_ENVELOPE {
+            bytes.extend_from_slice(&piece);
+        }
+    }
+    if length > MAX_ENVELOPE { Err(Unread::TooLarge) } else { Ok(bytes.freeze()) }
+}
+
+fn no_envelope(of: &str, error: &str) -> Response {
+    let text = format!("the body is not the envelope of {of}: {error}");
+    host::failed(StatusCode::BAD_REQUEST, &text, &json!([]))
+}
+
+async fn rapidm2m_forwarding(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Response {
+    let body = match read(body).await {
+        Ok(body) => body,
+        Err(unread) => return unread.response(),
+    };
+    let invocation = match Invocation::read(&headers, &body) {
+        Ok(invocation) => invocation,
+        Err(error) => return no_envelope("a timer's call", &error.to_string()),
+    };
+    // The timer runs in every app; a half that nobody asked for is no failure.
+    let Some(function) = &app.rapidm2m_forwarding else {
+        return host::succeeded(&json!({}), &["rapidM2M is off: M2MBackendURL and Customer_ID are not set".to_owned()]);
     };
     let span = tracing::info_span!("invocation", invocation = %invocation.id);
-    let summary = app.rapidm2m_forwarding.invoke().instrument(span).await;
+    let summary = function.invoke().instrument(span).await;
     if summary.is_success() {
-        host::succeeded(&[])
+        host::succeeded(&json!({}), &[])
     } else {
         host::failed(StatusCode::INTERNAL_SERVER_ERROR, &summary.to_string(), &summary.failed())
+    }
+}
+
+async fn things_network_uplink(State(app): State<Arc<App>>, body: Body) -> Response {
+    let Some(function) = &app.things_network_uplink else {
+        let text = "The Things Network is off: set UplinkQueueName in the function app's settings";
+        let response = host::http::problem(reqwest::StatusCode::SERVICE_UNAVAILABLE, text);
+        return host::succeeded(&json!({ RESPONSE: response }), &[]);
+    };
+    let answer = match read(body).await {
+        Ok(body) => match HttpRequest::read(&body, REQUEST) {
+            Ok(request) => function.invoke(&request),
+            Err(error) => return no_envelope("an HTTP call", &error),
+        },
+        Err(Unread::TooLarge) => function.refuse_too_large(MAX_ENVELOPE),
+        Err(unread) => return unread.response(),
+    };
+    let things_network_uplink::Answer { response, queued } = answer;
+    match queued {
+        // An array of strings is what the host leaves alone.
+        Some(text) => host::succeeded(&json!({ RESPONSE: response, UPLINKS: [text] }), &[]),
+        None => host::succeeded(&json!({ RESPONSE: response }), &[]),
+    }
+}
+
+async fn things_network_forwarding(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Response {
+    let Some(function) = &app.things_network_forwarding else {
+        let text = "The Things Network is off, the message stays in the queue: set UplinkQueueName";
+        return host::failed(StatusCode::INTERNAL_SERVER_ERROR, text, &json!([]));
+    };
+    let message = match read(body).await {
+        Ok(body) => QueueMessage::read(&body, UPLINK),
+        Err(unread) => return unread.response(),
+    };
+    let message = match message {
+        Ok(message) => message,
+        Err(error) => return no_envelope("a queue's call", &error),
+    };
+    let span = tracing::info_span!("invocation", invocation = host::invocation_id(&headers));
+    match function.invoke(&message).instrument(span).await {
+        Outcome::Forwarded => host::succeeded(&json!({}), &[]),
+        Outcome::Rejected(text) => host::succeeded(&json!({ REJECTED: [text] }), &[]),
+        Outcome::Failed(text) => host::failed(StatusCode::INTERNAL_SERVER_ERROR, &text, &json!([])),
     }
 }

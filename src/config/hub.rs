@@ -18,7 +18,8 @@ const OF_ONE_DEVICE: [&str; 4] = ["IoTHubURL", "IoTHubDeviceId", "IoTHubSharedAc
 
 #[derive(Debug)]
 pub struct Config {
-    pub identity: Identity,
+    /// Who sends the rows of rapidM2M sites; there when that half is on.
+    pub identity: Option<Identity>,
     /// `IoTHubTransport` (`mqtt`).
     pub transport: Transport,
     /// `IoTHubMaxConnections`: MQTT connections open at a time (1000).
@@ -37,6 +38,32 @@ pub enum Identity {
 }
 
 impl Identity {
+    fn read(settings: &Settings, transport: Option<Transport>, problems: &mut Problems) -> Option<Self> {
+        let one = |device: Device| Self::One(Arc::new(device));
+        let identity = if settings.has("IoTHubConnection") {
+            connection_string(settings, problems).map(one)
+        } else if dps::is_wanted(settings) && !settings.has("IoTHubDeviceId") {
+            for name in OF_ONE_DEVICE.into_iter().filter(|name| settings.has(name)) {
+                problems.add(
+                    name,
+                    "is set beside DPSIDScope, which gives each site a hub and a key of its own: remove it, or set \
+                     IoTHubDeviceId to send everything as one device",
+                );
+            }
+            dps::Config::read(settings, problems).map(Self::Provisioned)
+        } else {
+            separate_settings(settings, problems).map(one)
+        };
+        if let (Some(transport), Some(Self::One(device))) = (transport, &identity) {
+            check_port(settings, transport, device, problems);
+        }
+        #[cfg(feature = "azure-iot-sdk")]
+        if transport == Some(Transport::AzureIotSdk) {
+            check_for_azure_iot_sdk(settings, identity.as_ref().and_then(Self::one), problems);
+        }
+        identity
+    }
+
     /// The device that everything is sent as, if there is one.
     #[must_use]
     pub fn one(&self) -> Option<&Device> {
@@ -48,35 +75,16 @@ impl Identity {
 }
 
 impl Config {
-    pub(super) fn read(settings: &Settings, problems: &mut Problems) -> Option<Self> {
+    /// Reads the settings of the hub; who sends, only if the rows of rapidM2M sites are to be sent.
+    pub(super) fn read(settings: &Settings, has_rapidm2m: bool, problems: &mut Problems) -> Option<Self> {
         let transport = transport(settings, problems);
         let max_connections = settings.number("IoTHubMaxConnections", 1_000, 1..=100_000, problems);
         let max_connections = usize::try_from(max_connections).ok().and_then(NonZeroUsize::new);
         let trusted_ca = trusted_ca(settings, problems);
-        let one = |device: Device| Identity::One(Arc::new(device));
-        let identity = if settings.has("IoTHubConnection") {
-            connection_string(settings, problems).map(one)
-        } else if dps::is_wanted(settings) && !settings.has("IoTHubDeviceId") {
-            for name in OF_ONE_DEVICE.into_iter().filter(|name| settings.has(name)) {
-                problems.add(
-                    name,
-                    "is set beside DPSIDScope, which gives each site a hub and a key of its own: remove it, or set \
-                     IoTHubDeviceId to send everything as one device",
-                );
-            }
-            dps::Config::read(settings, problems).map(Identity::Provisioned)
-        } else {
-            separate_settings(settings, problems).map(one)
-        };
-        if let (Some(transport), Some(Identity::One(device))) = (transport, &identity) {
-            check_port(settings, transport, device, problems);
-        }
-        #[cfg(feature = "azure-iot-sdk")]
-        if transport == Some(Transport::AzureIotSdk) {
-            check_for_azure_iot_sdk(settings, identity.as_ref().and_then(Identity::one), problems);
-        }
-        Some(Self {
-            identity: identity?,
+        let identity = has_rapidm2m.then(|| Identity::read(settings, transport, problems));
+        let (is_complete, identity) = (identity.as_ref().is_none_or(Option::is_some), identity.flatten());
+        is_complete.then_some(Self {
+            identity,
             transport: transport?,
             max_connections: max_connections?,
             trusted_ca: trusted_ca?,
@@ -293,7 +301,7 @@ mod tests {
     fn read(pairs: &[(&str, &str)]) -> (Option<Config>, String) {
         let mut problems = Problems::default();
         let settings: Settings = pairs.iter().copied().collect();
-        let config = Config::read(&settings, &mut problems);
+        let config = Config::read(&settings, true, &mut problems);
         (config, problems.to_string())
     }
 
@@ -301,7 +309,7 @@ mod tests {
     fn a_connection_string_says_it_all() {
         let text = "HostName=h.azure-devices.net;DeviceId=logger-1;SharedAccessKey=c2VjcmV0;GatewayHostName=gw:1234";
         let config = read(&[("IoTHubConnection", text)]).0.unwrap();
-        let device = config.identity.one().unwrap();
+        let device = config.identity.as_ref().unwrap().one().unwrap();
         assert_eq!((device.hub_host.as_str(), device.id.as_str()), ("h.azure-devices.net", "logger-1"));
         assert_eq!(device.endpoint, Endpoint { host: "gw".into(), port: Some(1234) });
         let Credential::Key(key) = &device.credential else { panic!("a key") };
@@ -315,7 +323,10 @@ mod tests {
             let token = format!("SharedAccessSignature sr={resource}&sig=x&se=1");
             let (config, text) =
                 read(&[("IoTHubURL", "h.net"), ("IoTHubDeviceId", "d"), ("IoTHubSharedAccessSignature", &token)]);
-            assert!(matches!(config.unwrap().identity.one().unwrap().credential, Credential::Token(_)), "{text}");
+            assert!(
+                matches!(config.unwrap().identity.unwrap().one().unwrap().credential, Credential::Token(_)),
+                "{text}"
+            );
         }
     }
 
@@ -327,11 +338,11 @@ mod tests {
             ("IoTHubTransport", "https"),
         ]);
         let config = config.0.unwrap();
-        assert!(config.identity.one().is_none());
+        assert!(config.identity.as_ref().unwrap().one().is_none());
         assert_eq!((config.transport, config.max_connections.get()), (Transport::Https, 1_000));
         let one =
             [("DPSIDScope", "0ne1"), ("IoTHubURL", "h.net"), ("IoTHubDeviceId", "d"), ("IoTHubDeviceKey", "c2VjcmV0")];
-        assert_eq!(read(&one).0.unwrap().identity.one().unwrap().id, "d");
+        assert_eq!(read(&one).0.unwrap().identity.unwrap().one().unwrap().id, "d");
     }
 
     const DEVICE: (&str, &str) = ("IoTHubDeviceId", "d");

@@ -8,13 +8,15 @@ pub mod hub;
 pub mod ledger;
 pub mod rapidm2m;
 mod settings;
+pub mod things_network;
 
 pub use settings::{Problems, Settings};
 
-/// Everything the connector needs to run.
+/// Everything the connector needs to run. At least one of its halves is there.
 #[derive(Debug)]
 pub struct Config {
-    pub rapidm2m: rapidm2m::Config,
+    pub rapidm2m: Option<rapidm2m::Config>,
+    pub things_network: Option<things_network::Config>,
     pub ledger: ledger::Config,
     pub hub: hub::Config,
 }
@@ -34,20 +36,34 @@ impl Config {
     /// Every setting that is absent, unknown or malformed, in one error.
     pub fn from_settings(settings: &Settings) -> Result<Self, Problems> {
         let mut problems = Problems::default();
-        if !rapidm2m::is_wanted(settings) {
+        let (has_rapidm2m, has_things_network) = (rapidm2m::is_wanted(settings), things_network::is_wanted(settings));
+        if !has_rapidm2m && !has_things_network {
             problems.add(
                 "M2MBackendURL",
                 "nothing to do: rapidM2M forwarding is on when M2MBackendURL, Customer_ID or EmulationMode=true is set \
                  (it also needs Base64encodedUsernamePassword, Site_ID, Channelnames, M2MDocumentsDBUri and the \
                  IoTHub… or DPS… settings)",
             );
+            problems.add(
+                "UplinkQueueName",
+                "forwarding from The Things Network is on when this is set (it also needs AzureStorageConnectionString, \
+                 M2MDocumentsDBUri and the DPS… settings)",
+            );
             return Err(problems);
         }
-        let rapidm2m = rapidm2m::Config::read(settings, &mut problems);
+        let rapidm2m = has_rapidm2m.then(|| rapidm2m::Config::read(settings, &mut problems));
+        let things_network = has_things_network.then(|| things_network::Config::read(settings, &mut problems));
         let ledger = ledger::Config::read(settings, &mut problems);
-        let hub = hub::Config::read(settings, &mut problems);
-        match (rapidm2m, ledger, hub) {
-            (Some(rapidm2m), Some(ledger), Some(hub)) if problems.is_empty() => Ok(Self { rapidm2m, ledger, hub }),
+        let hub = hub::Config::read(settings, has_rapidm2m, &mut problems);
+        #[cfg(feature = "azure-iot-sdk")]
+        if has_things_network && hub.as_ref().is_some_and(|hub| hub.transport == crate::hub::Transport::AzureIotSdk) {
+            let text = "is azure-iot-sdk, which sends as one device only: it cannot be used with UplinkQueueName";
+            problems.add("IoTHubTransport", text);
+        }
+        match (ledger, hub) {
+            (Some(ledger), Some(hub)) if problems.is_empty() => {
+                Ok(Self { rapidm2m: rapidm2m.flatten(), things_network: things_network.flatten(), ledger, hub })
+            }
             _ => Err(problems),
         }
     }

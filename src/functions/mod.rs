@@ -1,3 +1,6 @@
-//! One file for each function folder at the top of the repository.
+//! One file, or folder, for each function folder of the app.
 
 pub mod rapidm2m_forwarding;
+mod tally;
+pub mod things_network_forwarding;
+pub mod things_network_uplink;

@@ -1,53 +1,33 @@
 //! The Azure Functions host's side of a custom handler: what it posts, and what it wants back. Nothing else.
 //! <https://learn.microsoft.com/azure/azure-functions/functions-custom-handlers>
+//!
+//! | Part | |
+//! |---|---|
+//! | `timer` | a timer's call |
+//! | `http` | a call over HTTP, and the answer to whoever made it |
+//! | `queue` | a storage queue's message |
+
+pub mod http;
+pub mod queue;
+pub mod timer;
 
 use axum::{
     Json,
     http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-/// A call of one of the functions.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Invocation {
-    /// The host's id of the call; empty if there is none.
-    pub id: String,
-    /// A timer's run that is late, made up for.
-    pub is_past_due: bool,
-}
-
-impl Invocation {
-    /// Reads the envelope of a timer's call. Members that are not known are ignored; an empty body is an empty envelope,
-    /// so that the function can be called by hand.
-    ///
-    /// # Errors
-    /// The body is not a JSON object.
-    pub fn timer(headers: &HeaderMap, body: &[u8]) -> Result<Self, serde_json::Error> {
-        let mut envelope: Map<String, Value> =
-            if body.trim_ascii().is_empty() { Map::new() } else { serde_json::from_slice(body)? };
-        let data: Map<String, Value> = envelope.remove("Data").map_or(Ok(Map::new()), serde_json::from_value)?;
-        let id = headers.get("x-azure-functions-invocationid").and_then(|id| id.to_str().ok()).unwrap_or_default();
-        // The name of the binding is the user's choice: the timer is the entry that says whether it is past due.
-        let is_past_due =
-            data.into_values().filter_map(object).any(|timer| timer.get("IsPastDue") == Some(&Value::Bool(true)));
-        Ok(Self { id: id.to_owned(), is_past_due })
-    }
-}
-
-/// An entry of `Data`: an object, or a string that holds one.
-fn object(entry: Value) -> Option<Map<String, Value>> {
-    match entry {
-        Value::Object(object) => Some(object),
-        Value::String(text) => serde_json::from_str(&text).ok(),
-        _ => None,
-    }
-}
-
-/// The call succeeded. `logs` come out with the call's context.
+/// The host's id of the call; empty if there is none.
 #[must_use]
-pub fn succeeded(logs: &[String]) -> Response {
-    Json(json!({ "Outputs": {}, "Logs": logs, "ReturnValue": null })).into_response()
+pub fn invocation_id(headers: &HeaderMap) -> &str {
+    headers.get("x-azure-functions-invocationid").and_then(|id| id.to_str().ok()).unwrap_or_default()
+}
+
+/// The call succeeded. `outputs` go to the bindings of these names; `logs` come out with the call's context.
+#[must_use]
+pub fn succeeded(outputs: &Value, logs: &[String]) -> Response {
+    Json(json!({ "Outputs": outputs, "Logs": logs, "ReturnValue": null })).into_response()
 }
 
 /// The call failed: the host takes any status but 2xx so, and throws outputs and logs away. `details` is for people who
@@ -56,42 +36,4 @@ pub fn succeeded(logs: &[String]) -> Response {
 pub fn failed(status: StatusCode, error: &str, details: &Value) -> Response {
     (status, Json(json!({ "Outputs": {}, "Logs": [], "ReturnValue": null, "Error": error, "Failed": details })))
         .into_response()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Captured from the host.
-    const TIMER: &str = r#"{"Data":{"myTimer":{"Schedule":{"AdjustForDST":true},"ScheduleStatus":{"Last":"2024-10-01T10:50:00.0039671+00:00","Next":"2024-10-01T10:55:00+00:00","LastUpdated":"2024-10-01T10:50:00.0039671+00:00"},"IsPastDue":false}},"Metadata":{"sys":{"MethodName":"rapidM2MForwarding","UtcNow":"2024-10-01T10:55:00.004275Z","RandGuid":"35e6e68c-0000-4000-8000-000000000000"}}}"#;
-
-    fn read(body: &str) -> Result<Invocation, serde_json::Error> {
-        let headers =
-            HeaderMap::from_iter([("x-azure-functions-invocationid".parse().unwrap(), "abc".parse().unwrap())]);
-        Invocation::timer(&headers, body.as_bytes())
-    }
-
-    #[test]
-    fn the_hosts_envelope_is_read() {
-        assert_eq!(read(TIMER).unwrap(), Invocation { id: "abc".into(), is_past_due: false });
-        let past_due = TIMER.replace("\"IsPastDue\":false", "\"IsPastDue\":true,\"New\":[1]");
-        assert!(read(&past_due).unwrap().is_past_due);
-        let no_status = r#"{"Data":{"t":{"ScheduleStatus":null,"IsPastDue":true}},"Metadata":null}"#;
-        assert!(read(no_status).unwrap().is_past_due);
-    }
-
-    #[test]
-    fn an_entry_may_be_a_string_of_json() {
-        assert!(read(r#"{"Data":{"t":"{\"IsPastDue\":true}"},"Metadata":{}}"#).unwrap().is_past_due);
-        assert!(!read(r#"{"Data":{"t":"\"text\"","u":[1],"v":7}}"#).unwrap().is_past_due);
-    }
-
-    #[test]
-    fn a_call_by_hand_needs_no_envelope_and_nonsense_is_refused() {
-        assert_eq!(read("").unwrap().id, "abc");
-        assert_eq!(read("{}").unwrap().id, "abc");
-        for nonsense in ["[]", "7", "{", "hello", r#"{"Data":7}"#] {
-            assert!(read(nonsense).is_err(), "{nonsense}");
-        }
-    }
 }

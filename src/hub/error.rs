@@ -95,7 +95,8 @@ impl SendError {
     }
 
     /// Whether trying again at once could help.
-    pub(super) fn is_passing(&self) -> bool {
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
         matches!(
             self,
             Self::Unreachable(_) | Self::Cut | Self::AcceptedThenCut { .. } | Self::AllCut | Self::Throttled { .. }

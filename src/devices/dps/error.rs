@@ -66,7 +66,7 @@ impl DpsError {
     }
 
     /// Whether trying again soon could help.
-    pub(super) fn is_passing(&self) -> bool {
+    pub(crate) fn is_passing(&self) -> bool {
         matches!(self, Self::Unreachable(_) | Self::Timeout | Self::Status { status: 408 | 500.., .. })
     }
 

@@ -1,0 +1,126 @@
+//! The Things Network: what its webhooks may be, and which devices they become.
+
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+use super::{Problems, Settings, enrolment::Enrolments};
+use crate::things_network::template::Template;
+
+const QUEUE: &str = "UplinkQueueName";
+const TEMPLATE: &str = "DeviceIdTemplate";
+const SECRET: &str = "ThingsNetworkWebhookSecret";
+/// Shorter secrets can be guessed.
+const SHORTEST_SECRET: usize = 16;
+/// Suffix of the queue of rejected messages, as the bindings have it.
+const REJECTED: &str = "-rejected";
+const LONGEST_QUEUE: usize = 63;
+
+#[derive(Debug)]
+pub struct Config {
+    /// `DPSIDScope…`, `DPSEnrollmentGroupSymmetricKey…`, `AzureIotHubConnectionString…`: where devices come from.
+    pub enrolments: Enrolments,
+    /// `UplinkQueueName`: the storage queue between the two functions. Only the bindings use it.
+    pub queue: String,
+    /// `DeviceIdTemplate` (`{device_id}`): what a device is called in DPS and in the hub.
+    pub device_ids: Template,
+    /// `ThingsNetworkEvents`: whether joins and other events are forwarded too (false).
+    pub events: bool,
+    /// `ThingsNetworkWebhookSecret`: what webhooks must have in the header `X-Webhook-Secret`; without it, any webhook that
+    /// has the function key is taken.
+    pub secret: Option<SecretString>,
+    /// `ForwardTimeoutSeconds`: how long an uplink waits for its device and its acknowledgement before it goes back to the
+    /// queue (60 s).
+    pub timeout: Duration,
+}
+
+/// Whether the settings ask for this half of the connector.
+pub(super) fn is_wanted(settings: &Settings) -> bool {
+    settings.has(QUEUE)
+}
+
+impl Config {
+    pub(super) fn read(settings: &Settings, problems: &mut Problems) -> Option<Self> {
+        let queue = settings.required(QUEUE, "the storage queue for uplinks", problems);
+        if let Some(Err(why)) = queue.map(check_queue) {
+            problems.add(QUEUE, why);
+        }
+        let template = settings.get(TEMPLATE, problems).map_or(Ok(Template::default()), Template::parse);
+        let template = template.map_err(|why| problems.add(TEMPLATE, why)).ok();
+        let secret = settings.get(SECRET, problems);
+        if secret.is_some_and(|secret| secret.len() < SHORTEST_SECRET) {
+            problems.add(SECRET, format!("is too short: use at least {SHORTEST_SECRET} random characters"));
+        }
+        let events = settings.flag("ThingsNetworkEvents", false, problems);
+        // The host ends an invocation after functionTimeout (5 min), and every other with it.
+        let timeout = settings.number("ForwardTimeoutSeconds", 60, 1..=240, problems);
+        let enrolments = Enrolments::read(settings, problems);
+        Some(Self {
+            enrolments: enrolments?,
+            queue: queue?.to_owned(),
+            device_ids: template?,
+            events,
+            secret: secret.map(SecretString::from),
+            timeout: Duration::from_secs(timeout),
+        })
+    }
+}
+
+/// <https://learn.microsoft.com/rest/api/storageservices/naming-queues-and-metadata>
+fn check_queue(name: &str) -> Result<(), String> {
+    let longest = LONGEST_QUEUE - REJECTED.len();
+    let is_valid = (3..=longest).contains(&name.len())
+        && name.chars().all(|letter| matches!(letter, 'a'..='z' | '0'..='9' | '-'))
+        && !name.starts_with('-')
+        && !name.ends_with('-')
+        && !name.contains("--");
+    if is_valid {
+        return Ok(());
+    }
+    Err(format!(
+        "is {name:?}, which is no name of a storage queue: 3 to {longest} (with {REJECTED:?} behind it at most \
+         {LONGEST_QUEUE}) of a-z, 0-9 and single - between them"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(pairs: &[(&str, &str)]) -> (Option<Config>, String) {
+        let mut problems = Problems::default();
+        let config = Config::read(&pairs.iter().copied().collect(), &mut problems);
+        (config, problems.list())
+    }
+
+    const SCOPE: (&str, &str) = ("DPSIDScopeDefault", "0ne00111111");
+    const KEY: (&str, &str) = ("DPSEnrollmentGroupSymmetricKeyDefault", "c2VjcmV0");
+
+    #[test]
+    fn a_queue_and_an_enrolment_group_are_enough() {
+        let (config, problems) = read(&[(QUEUE, "uplinks"), SCOPE, KEY]);
+        let config = config.unwrap();
+        assert_eq!(problems, "");
+        assert_eq!((config.queue.as_str(), config.device_ids, config.events), ("uplinks", Template::default(), false));
+        assert_eq!((config.secret.is_none(), config.timeout), (true, Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn every_setting_at_fault_is_named_without_secrets() {
+        let long = "q".repeat(55);
+        for name in ["ab", "Uplinks", "up_links", "-uplinks", "uplinks-", "up--links", &long] {
+            assert!(read(&[(QUEUE, name)]).1.contains("no name of a storage queue"), "{name}");
+        }
+        let (_, problems) = read(&[
+            (QUEUE, "uplinks"),
+            (TEMPLATE, "{name}"),
+            (SECRET, "hunter2"),
+            ("ThingsNetworkEvents", "some"),
+            ("ForwardTimeoutSeconds", "241"),
+        ]);
+        for name in [TEMPLATE, SECRET, "ThingsNetworkEvents", "ForwardTimeoutSeconds"] {
+            assert!(problems.contains(name), "{name} is missing in {problems}");
+        }
+        assert!(!problems.contains("hunter2"), "{problems}");
+    }
+}

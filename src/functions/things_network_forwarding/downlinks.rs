@@ -1,0 +1,191 @@
+//! Cloud-to-device messages of the hub become downlinks of The Things Stack.
+//!
+//! A message is completed when The Things Stack has accepted its downlink, and only then. Else it is abandoned: the hub
+//! gives it again after the device's next uplink, ten times in all. One that can never be a downlink is rejected: the hub
+//! keeps it from everybody, and says so to whoever asked for feedback.
+
+use std::{
+    collections::HashMap,
+    num::NonZeroUsize,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use lru::LruCache;
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    functions::tally::Tally,
+    hub::{CloudMessage, Device, Endpoint, SendError, Settlement, devicebound::Devicebound},
+    things_network::{
+        downlink::{Downlink, Operation},
+        queued::DownlinkKeys,
+        stack::{PushError, Stack},
+    },
+};
+
+/// Messages that are taken after one uplink: as many as a device's queue at the hub holds.
+/// <https://learn.microsoft.com/azure/iot-hub/iot-hub-devguide-messages-c2d>
+const MOST: usize = 50;
+/// Attempts for a downlink after one uplink.
+const ATTEMPTS: u32 = 3;
+/// An attempt that is to wait for longer is left to the next uplink.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// After a hub has asked for a pause without saying for how long.
+const REST: Duration = Duration::from_secs(60);
+/// Accepted downlinks whose messages could not be completed: they come again, and must not be accepted twice.
+const REMEMBERED: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
+
+/// The way of all downlinks.
+pub struct Downlinks {
+    devicebound: Devicebound,
+    stack: Stack,
+    /// Hubs that are not asked before this.
+    resting: Mutex<HashMap<Endpoint, Instant>>,
+    /// Device and sequence number.
+    accepted: Mutex<LruCache<(String, u64), ()>>,
+}
+
+impl Downlinks {
+    #[must_use]
+    pub fn new(devicebound: Devicebound, stack: Stack) -> Self {
+        Self { devicebound, stack, resting: Mutex::default(), accepted: Mutex::new(LruCache::new(REMEMBERED)) }
+    }
+
+    /// Passes on what waits for the device. What fails is logged, and waits for the next uplink.
+    pub async fn pass_on(&self, device: &Device, keys: &DownlinkKeys, deadline: Instant, tally: &Tally) {
+        if self.is_resting(&device.endpoint) {
+            return;
+        }
+        for _ in 0..MOST {
+            let message = match self.devicebound.receive(device, deadline).await {
+                Ok(Some(message)) => message,
+                Ok(None) => return,
+                Err(error) => {
+                    self.rest(&device.endpoint, &error);
+                    if tally.count("downlink checks failed") {
+                        tracing::warn!(
+                            device = device.id,
+                            kind = error.kind(),
+                            "the hub was not asked for downlinks: {error}"
+                        );
+                    }
+                    return;
+                }
+            };
+            let settlement = self.settlement(device, &message, keys, deadline, tally).await;
+            if let Err(error) = self.devicebound.settle(device, &message, settlement, deadline).await {
+                let id = message.message_id.as_deref().unwrap_or_default();
+                tracing::warn!(
+                    device = device.id,
+                    message = id,
+                    "a cloud-to-device message was handled but not settled ({settlement:?}), it comes again: {error}"
+                );
+                return;
+            }
+            match settlement {
+                Settlement::Complete => self.accepted().pop(&key(device, &message)).unwrap_or_default(),
+                Settlement::Reject => {}
+                // The next would overtake it.
+                Settlement::Abandon => return,
+            }
+        }
+    }
+
+    /// What is to become of a message, after everything was done for it.
+    async fn settlement(
+        &self,
+        device: &Device,
+        message: &CloudMessage,
+        keys: &DownlinkKeys,
+        deadline: Instant,
+        tally: &Tally,
+    ) -> Settlement {
+        if self.accepted().contains(&key(device, message)) {
+            return Settlement::Complete;
+        }
+        let id = message.message_id.as_deref().unwrap_or_default();
+        let downlink = match Downlink::new(message.message_id.as_deref(), &message.properties, &message.body) {
+            Ok(downlink) => downlink,
+            Err(reason) => {
+                tally.count("downlinks rejected");
+                tracing::warn!(device = device.id, message = id, "a cloud-to-device message is rejected: {reason}");
+                return Settlement::Reject;
+            }
+        };
+        let (url, header) = match downlink.operation {
+            Operation::Push => (&keys.push, "X-Downlink-Push"),
+            Operation::Replace => (&keys.replace, "X-Downlink-Replace"),
+        };
+        let posted = match url {
+            Some(url) => self.post(url, keys, &downlink, deadline).await,
+            None => Err(PushError::Unusable(format!("the webhook came without the header {header}"))),
+        };
+        match posted {
+            Ok(()) => {
+                tally.count("downlinks passed on");
+                self.accepted().put(key(device, message), ());
+                Settlement::Complete
+            }
+            Err(error) if error.condemns_downlink() => {
+                tally.count("downlinks rejected");
+                tracing::warn!(device = device.id, message = id, "a cloud-to-device message is rejected: {error}");
+                Settlement::Reject
+            }
+            Err(error) => {
+                if tally.count(error.kind()) {
+                    tracing::warn!(
+                        device = device.id,
+                        message = id,
+                        attempt = message.delivery_count,
+                        "a downlink waits for the device's next uplink: {error}"
+                    );
+                }
+                Settlement::Abandon
+            }
+        }
+    }
+
+    async fn post(
+        &self,
+        url: &str,
+        keys: &DownlinkKeys,
+        downlink: &Downlink,
+        deadline: Instant,
+    ) -> Result<(), PushError> {
+        let mut attempt = 1;
+        loop {
+            let error = match self.stack.post(url, &keys.api_key, downlink.body.clone()).await {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            let wait = error.retry_after().filter(|wait| *wait <= LONGEST_WAIT && Instant::now() + *wait < deadline);
+            match wait {
+                Some(wait) if attempt < ATTEMPTS => sleep(wait).await,
+                _ => return Err(error),
+            }
+            attempt += 1;
+        }
+    }
+
+    fn is_resting(&self, hub: &Endpoint) -> bool {
+        let resting = self.resting.lock().unwrap_or_else(PoisonError::into_inner);
+        resting.get(hub).is_some_and(|until| Instant::now() < *until)
+    }
+
+    /// A hub allows few such questions over HTTPS: when it has enough of them, uplinks go on without.
+    fn rest(&self, hub: &Endpoint, error: &SendError) {
+        if let SendError::Throttled { wait } = error {
+            let until = Instant::now() + wait.unwrap_or(REST);
+            self.resting.lock().unwrap_or_else(PoisonError::into_inner).insert(hub.clone(), until);
+        }
+    }
+
+    fn accepted(&self) -> std::sync::MutexGuard<'_, LruCache<(String, u64), ()>> {
+        self.accepted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn key(device: &Device, message: &CloudMessage) -> (String, u64) {
+    (format!("{}/{}", device.endpoint, device.id), message.sequence_number)
+}

@@ -1,0 +1,198 @@
+//! Function `thingsNetworkForwarding`: takes webhooks from the queue and forwards them, each as the hub device of its
+//! LoRaWAN device.
+//!
+//! | Part | |
+//! |---|---|
+//! | `message` | the message that a webhook becomes, and whose it is. Pure |
+//! | `rejected` | what goes to the queue of rejected messages. Pure |
+//! | `turns` | one device's messages leave one after the other |
+//! | `downlinks` | from the hub's cloud-to-device messages to The Things Stack |
+
+mod downlinks;
+mod message;
+mod rejected;
+mod turns;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, sleep, timeout_at},
+};
+
+pub use self::downlinks::Downlinks;
+use self::{message::Forwardable, turns::Turns};
+use super::tally::Tally;
+use crate::{
+    clock::Clock,
+    config::{enrolment::Enrolments, things_network::Config},
+    delivery::{DeliveryError, send_as_provisioned},
+    devices::{Devices, Owner},
+    host::queue::QueueMessage,
+    hub::Sender,
+    things_network::{queued::Queued, template::Template},
+};
+
+/// Messages that wait in the function while a service is away. All others go back to the queue at once: what waits here
+/// must not hold up the devices of a hub that is well.
+const WAITING: usize = 8;
+/// How often such a message tries again.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// The function.
+pub struct ThingsNetworkForwarding {
+    /// The devices of each enrolment.
+    enrolments: Enrolments<Devices>,
+    sender: Arc<Sender>,
+    downlinks: Downlinks,
+    device_ids: Template,
+    timeout: Duration,
+    clock: Clock,
+    turns: Turns,
+    waiting: Semaphore,
+    tally: Tally,
+}
+
+/// What becomes of a queue message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The hub has acknowledged it.
+    Forwarded,
+    /// It can never be forwarded: the text for the queue of rejected messages.
+    Rejected(String),
+    /// Not now: it must stay in the queue. Why, in one sentence.
+    Failed(String),
+}
+
+impl ThingsNetworkForwarding {
+    #[must_use]
+    pub fn new(
+        config: &Config,
+        enrolments: Enrolments<Devices>,
+        sender: Arc<Sender>,
+        downlinks: Downlinks,
+        clock: Clock,
+    ) -> Self {
+        Self {
+            enrolments,
+            sender,
+            downlinks,
+            device_ids: config.device_ids.clone(),
+            timeout: config.timeout,
+            clock,
+            turns: Turns::default(),
+            waiting: Semaphore::new(WAITING),
+            tally: Tally::new("thingsNetworkForwarding"),
+        }
+    }
+
+    /// One message of the queue.
+    pub async fn invoke(&self, message: &QueueMessage) -> Outcome {
+        let deadline = Instant::now() + self.timeout;
+        let queued = match Queued::parse(&message.text) {
+            Ok(queued) => queued,
+            Err(reason) => return self.reject(&message.text, None, "malformed", &reason),
+        };
+        let received_at = queued.received_at.or(message.inserted_at).unwrap_or_else(|| self.clock.now());
+        let forwardable = match Forwardable::read(&queued.webhook, received_at) {
+            Ok(forwardable) => forwardable,
+            Err(invalid) => return self.reject(&message.text, None, "malformed", &invalid.to_string()),
+        };
+        let (devices, owner) = match self.owner(&forwardable) {
+            Ok(found) => found,
+            Err(reason) => return self.reject(&message.text, Some(&forwardable), "without a device", &reason),
+        };
+        let outcome = timeout_at(deadline, async {
+            let _turn = self.turns.take(&owner).await;
+            let sent = self.send(devices, &owner, &forwardable, deadline).await;
+            if sent.is_ok()
+                && forwardable.is_uplink
+                && let Some(keys) = &queued.downlink
+                && let Ok(device) = devices.device(&owner, Instant::now()).await
+            {
+                self.downlinks.pass_on(&device, keys, deadline, &self.tally).await;
+            }
+            sent
+        });
+        match outcome.await {
+            Ok(Ok(())) => {
+                self.tally.count(if forwardable.is_uplink { "uplinks forwarded" } else { "events forwarded" });
+                Outcome::Forwarded
+            }
+            Ok(Err(error)) if error.condemns_message() => {
+                self.reject(&message.text, Some(&forwardable), "refused by the hub", &error.to_string())
+            }
+            Ok(Err(error)) if error.is_taken() => {
+                self.reject(&message.text, Some(&forwardable), "for another's device", &error.to_string())
+            }
+            Ok(Err(error)) => self.fail(&forwardable, error.kind(), error.to_string(), message.dequeue_count),
+            Err(_) => {
+                let text = format!("not sent within ForwardTimeoutSeconds={}", self.timeout.as_secs());
+                self.fail(&forwardable, "deadline", text, message.dequeue_count)
+            }
+        }
+    }
+
+    /// Whose message it is, and where that device comes from.
+    fn owner(&self, forwardable: &Forwardable) -> Result<(&Devices, Owner), String> {
+        let Forwardable { application, device, dev_eui, port, .. } = forwardable;
+        let (devices, port) = self.enrolments.of(application, *port).ok_or_else(|| {
+            format!(
+                "no setting says where the devices of application {application} come from: set DPSIDScopeDefault and \
+                 DPSEnrollmentGroupSymmetricKeyDefault, or the same with the suffix -{application}"
+            )
+        })?;
+        let name =
+            self.device_ids.expand(application, device, dev_eui.as_deref()).map_err(|error| error.to_string())?;
+        Ok((devices, Owner::things_network(application, device, &name, port)))
+    }
+
+    /// Sends until it is acknowledged, as long as what stands in the way may pass soon.
+    async fn send(
+        &self,
+        devices: &Devices,
+        owner: &Owner,
+        forwardable: &Forwardable,
+        deadline: Instant,
+    ) -> Result<(), DeliveryError> {
+        let messages = std::slice::from_ref(&forwardable.message);
+        let mut waiting = None;
+        loop {
+            let (_, outcome) = send_as_provisioned(devices, &self.sender, owner, messages, deadline, deadline).await;
+            match outcome {
+                Err(error) if error.may_pass_soon() && Instant::now() + PAUSE < deadline => {
+                    waiting = waiting.or_else(|| self.waiting.try_acquire().ok());
+                    if waiting.is_none() {
+                        return Err(error);
+                    }
+                    sleep(PAUSE).await;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    fn reject(&self, text: &str, of: Option<&Forwardable>, kind: &'static str, reason: &str) -> Outcome {
+        self.tally.count("rejected");
+        let (application, device) = of.map(|of| (of.application.as_str(), of.device.as_str())).unwrap_or_default();
+        tracing::error!(
+            application,
+            device,
+            "a message is rejected ({kind}) and goes to the queue of rejected messages: {reason}"
+        );
+        Outcome::Rejected(rejected::text(text, kind, reason, self.clock.now()))
+    }
+
+    fn fail(&self, of: &Forwardable, kind: &'static str, text: String, dequeue_count: Option<u32>) -> Outcome {
+        if self.tally.count(kind) {
+            tracing::warn!(
+                application = of.application,
+                device = of.device,
+                kind,
+                attempt = dequeue_count,
+                "not forwarded now, the message stays in the queue: {text}"
+            );
+        }
+        Outcome::Failed(format!("device {} of application {}: {text}", of.device, of.application))
+    }
+}

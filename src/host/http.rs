@@ -1,0 +1,149 @@
+//! A call over HTTP, and the answer to whoever made it.
+
+use std::{borrow::Cow, collections::BTreeMap};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use reqwest::StatusCode;
+use serde::Deserialize;
+use serde_json::{Value, json, value::RawValue};
+
+/// A request as the host passes it on.
+#[derive(Clone, Debug)]
+pub struct HttpRequest {
+    /// By lower-case names.
+    headers: BTreeMap<String, String>,
+    /// Empty also when it was sent in chunks: the host does not read it then.
+    pub body: String,
+}
+
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    #[serde(borrow, rename = "Data")]
+    data: BTreeMap<String, &'a RawValue>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Request<'a> {
+    #[serde(default)]
+    headers: BTreeMap<String, Values>,
+    #[serde(borrow)]
+    body: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Values {
+    One(String),
+    Some(Vec<String>),
+}
+
+impl HttpRequest {
+    /// Reads the envelope of an HTTP call.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub fn read(body: &[u8], binding: &str) -> Result<Self, String> {
+        let envelope: Envelope<'_> = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+        let raw = envelope.data.get(binding).ok_or_else(|| format!("there is no {binding} in Data"))?;
+        let request: Request<'_> = serde_json::from_str(raw.get()).map_err(|error| format!("{binding}: {error}"))?;
+        let first = |values| match values {
+            Values::One(value) => Some(value),
+            Values::Some(values) => values.into_iter().next(),
+        };
+        let headers: BTreeMap<_, _> = request
+            .headers
+            .into_iter()
+            .filter_map(|(name, values)| Some((name.to_ascii_lowercase(), first(values)?)))
+            .collect();
+        let body = request.body.map_or(Cow::Borrowed(""), |raw| {
+            serde_json::from_str::<String>(raw.get()).map_or(Cow::Borrowed(raw.get()), Cow::Owned)
+        });
+        // The host passes on what it takes for binary in Base64.
+        let is_binary = headers.get("content-type").is_some_and(|kind| {
+            let kind = kind.to_ascii_lowercase();
+            kind.starts_with("application/octet-stream") || kind.starts_with("multipart/")
+        });
+        let decoded = if is_binary { BASE64_STANDARD.decode(&*body).ok() } else { None };
+        let body = match decoded {
+            Some(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+            None => body.into_owned(),
+        };
+        Ok(Self { headers, body })
+    }
+
+    /// A header by its lower-case name; of several, the first.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(String::as_str)
+    }
+}
+
+/// The value of an `http` output: a status, and nothing to say.
+#[must_use]
+pub fn status(status: StatusCode) -> Value {
+    json!({ "statusCode": status.as_u16() })
+}
+
+/// The value of an `http` output that tells what is wrong with the request.
+/// <https://www.rfc-editor.org/rfc/rfc9457>
+#[must_use]
+pub fn problem(status: StatusCode, detail: &str) -> Value {
+    let title = status.canonical_reason().unwrap_or_default();
+    let body = json!({ "type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail });
+    // As text: the host would write an object as it likes.
+    json!({
+        "statusCode": status.as_u16(),
+        "headers": { "Content-Type": "application/problem+json" },
+        "body": body.to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Captured from the host, shortened.
+    const REQUEST: &str = r#"{"Data":{"req":{"Url":"http://localhost:7071/api/uplink?x=1","Method":"POST","Query":{"x":"1"},"Headers":{"Host":["localhost:7071"],"Content-Type":["application/json"],"X-Twice":["1","2"]},"Params":{},"Identities":[],"Body":"{\"v\":7}"}},"Metadata":{"Query":{"x":"1"},"Headers":{"Host":"localhost:7071"},"sys":{"MethodName":"thingsNetworkUplink"}}}"#;
+
+    fn read(body: &str) -> HttpRequest {
+        HttpRequest::read(body.as_bytes(), "req").unwrap()
+    }
+
+    #[test]
+    fn the_hosts_envelope_is_read() {
+        let request = read(REQUEST);
+        assert_eq!(request.body, r#"{"v":7}"#);
+        assert_eq!((request.header("content-type"), request.header("x-twice")), (Some("application/json"), Some("1")));
+        assert_eq!(request.header("x-none"), None);
+        let odd = read(r#"{"Data":{"req":{"Headers":{"A":"b","None":[]},"Body":{"v": 7}}}}"#);
+        assert_eq!((odd.body.as_str(), odd.header("a"), odd.header("none")), (r#"{"v": 7}"#, Some("b"), None));
+    }
+
+    #[test]
+    fn a_body_may_be_absent_or_binary() {
+        assert_eq!(read(r#"{"Data":{"req":{}}}"#).body, "");
+        assert_eq!(read(r#"{"Data":{"req":{"Body":null}}}"#).body, "");
+        let binary =
+            r#"{"Data":{"req":{"Headers":{"Content-Type":["application/octet-stream"]},"Body":"eyJ2Ijo3fQ=="}}}"#;
+        assert_eq!(read(binary).body, r#"{"v":7}"#);
+    }
+
+    #[test]
+    fn problems_are_told_as_text() {
+        let problem = problem(StatusCode::BAD_REQUEST, "no ids");
+        let body: Value = serde_json::from_str(problem["body"].as_str().unwrap()).unwrap();
+        let expected = json!({"type": "about:blank", "title": "Bad Request", "status": 400, "detail": "no ids"});
+        assert_eq!((&problem["statusCode"], body), (&json!(400), expected));
+    }
+
+    #[test]
+    fn what_is_no_envelope_says_what_is_missing() {
+        for (body, problem) in
+            [("{}", "Data"), (r#"{"Data":{"other":""}}"#, "no req in Data"), (r#"{"Data":{"req":7}}"#, "req:")]
+        {
+            let error = HttpRequest::read(body.as_bytes(), "req").unwrap_err();
+            assert!(error.contains(problem), "{body}: {error}");
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! A storage queue's message.
+
+use std::{borrow::Cow, collections::BTreeMap};
+
+use chrono::{DateTime, Utc};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+/// A queue's message as it arrives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueMessage {
+    pub text: String,
+    /// How often it was taken from the queue, this time included, as far as the host says.
+    pub dequeue_count: Option<u32>,
+    /// When it was put into the queue, as far as the host says.
+    pub inserted_at: Option<DateTime<Utc>>,
+}
+
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    #[serde(borrow, rename = "Data")]
+    data: BTreeMap<String, &'a RawValue>,
+    // Members of the message can stand in the place of the host's: a hint, nothing more.
+    #[serde(borrow, rename = "Metadata")]
+    metadata: Option<BTreeMap<String, &'a RawValue>>,
+}
+
+impl QueueMessage {
+    /// Reads the envelope of a queue's call. The text comes as a string that holds a JSON string, some versions of the host
+    /// and people who call by hand send the string itself, or the object that the text is.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub fn read(body: &[u8], binding: &str) -> Result<Self, String> {
+        let envelope: Envelope<'_> = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+        let raw = envelope.data.get(binding).ok_or_else(|| format!("there is no {binding} in Data"))?;
+        let metadata = envelope.metadata.unwrap_or_default();
+        let metadata = |name: &str| metadata.get(name).map(|raw| text(raw.get()));
+        Ok(Self {
+            text: text(raw.get()),
+            dequeue_count: metadata("DequeueCount").and_then(|text| text.parse().ok()),
+            inserted_at: metadata("InsertionTime").and_then(|text| text.parse().ok()),
+        })
+    }
+}
+
+/// The message's text: without the JSON strings around it.
+fn text(raw: &str) -> String {
+    let mut text = Cow::Borrowed(raw);
+    // One for the envelope, one for the text. A text that is itself a JSON string is none of ours.
+    for _ in 0..2 {
+        match serde_json::from_str::<String>(&text) {
+            Ok(inner) => text = Cow::Owned(inner),
+            Err(_) => break,
+        }
+    }
+    text.into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Captured from the host, shortened.
+    const PLAIN: &str = r#"{"Data":{"uplink":"\"hello!!\""},"Metadata":{"DequeueCount":"1","ExpirationTime":"2025-02-25T03:06:19+00:00","Id":"\"52d53c5f-e212-487e-998b-abbe3b9d51e4\"","InsertionTime":"2025-02-18T03:06:19+00:00","PopReceipt":"\"MThGZWIy\"","sys":{"MethodName":"thingsNetworkForwarding"}}}"#;
+
+    fn read(body: &str) -> QueueMessage {
+        QueueMessage::read(body.as_bytes(), "uplink").unwrap()
+    }
+
+    #[test]
+    fn the_hosts_envelope_is_read() {
+        let message = read(PLAIN);
+        assert_eq!((message.text.as_str(), message.dequeue_count), ("hello!!", Some(1)));
+        assert_eq!(message.inserted_at, "2025-02-18T03:06:19Z".parse().ok());
+        let json = r#"{"Data":{"uplink":"\"{\\\"a\\\":1}\""},"Metadata":{"DequeueCount":7,"InsertionTime":{"of":"the message"}}}"#;
+        let message = read(json);
+        assert_eq!((message.text.as_str(), message.dequeue_count, message.inserted_at), (r#"{"a":1}"#, Some(7), None));
+    }
+
+    #[test]
+    fn every_way_to_write_a_text_is_read() {
+        for data in [r#""\"{\\\"a\\\":1}\"""#, r#""{\"a\":1}""#, r#"{"a":1}"#] {
+            let body = format!(r#"{{"Data":{{"uplink":{data}}}}}"#);
+            assert_eq!(read(&body).text, r#"{"a":1}"#, "{data}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_envelope_says_what_is_missing() {
+        for (body, problem) in [("{}", "Data"), (r#"{"Data":{"other":""}}"#, "no uplink in Data"), ("", "EOF")] {
+            let error = QueueMessage::read(body.as_bytes(), "uplink").unwrap_err();
+            assert!(error.contains(problem), "{body}: {error}");
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! What webhooks tell beside uplinks: joins, what became of downlinks, locations, data of services.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use serde::Deserialize;
+use serde_json::{json, value::RawValue};
+use sha2::{Digest as _, Sha256};
+
+use super::{
+    uplink::{hex, rfc3339, time},
+    v3::EndDeviceIds,
+    webhook::Invalid,
+};
+
+/// An event of The Things Stack.
+#[derive(Debug)]
+pub struct Event<'a> {
+    /// The member that holds it, such as `join_accept`.
+    pub kind: String,
+    pub application: Option<String>,
+    pub device: Option<String>,
+    pub dev_eui: Option<String>,
+    pub received_at: Option<DateTime<Utc>>,
+    content: &'a RawValue,
+    body: &'a str,
+}
+
+/// Members of the envelope that are no event.
+const ENVELOPE: [&str; 5] = ["end_device_ids", "correlation_ids", "received_at", "simulated", "application_ids"];
+
+#[derive(Deserialize)]
+struct Envelope {
+    end_device_ids: Option<EndDeviceIds>,
+    received_at: Option<String>,
+}
+
+impl<'a> Event<'a> {
+    pub(super) fn parse(body: &'a str) -> Result<Self, Invalid> {
+        let members: BTreeMap<String, &'a RawValue> =
+            serde_json::from_str(body).map_err(|error| Invalid::malformed(&error))?;
+        // Kinds that do not exist yet are events like any other, but not whatever JSON comes along.
+        if !members.contains_key("end_device_ids") && !members.keys().any(|name| is_known(name)) {
+            return Err(Invalid::Unknown);
+        }
+        let envelope: Envelope = serde_json::from_str(body).map_err(|error| Invalid::malformed(&error))?;
+        let event = members
+            .into_iter()
+            .find(|(name, content)| !ENVELOPE.contains(&name.as_str()) && content.get().starts_with('{'));
+        let (kind, content) = event.ok_or(Invalid::Unknown)?;
+        let mut ids = envelope.end_device_ids.unwrap_or_default();
+        Ok(Self {
+            kind,
+            application: ids.application(),
+            device: ids.device_id,
+            dev_eui: ids.dev_eui,
+            received_at: envelope.received_at.as_deref().and_then(time),
+            content,
+            body,
+        })
+    }
+
+    /// Whose it is: application and device.
+    ///
+    /// # Errors
+    /// Which of them is missing.
+    pub fn ids(&self) -> Result<(String, String), Invalid> {
+        const IDS: [&str; 2] = ["end_device_ids.application_ids.application_id", "end_device_ids.device_id"];
+        Invalid::ids(self.application.clone(), self.device.clone(), IDS)
+    }
+
+    /// The same for a webhook that is sent again.
+    #[must_use]
+    pub fn message_id(&self) -> String {
+        hex(&Sha256::digest(self.body)[..16])
+    }
+
+    /// The telemetry as JSON: whose it is, what it is, and all that the event says.
+    #[must_use]
+    pub fn telemetry(&self, received_at: DateTime<Utc>) -> Vec<u8> {
+        let telemetry = json!({
+            "Type": self.kind,
+            "HardwareSerial": self.dev_eui,
+            "DeviceID": self.device,
+            "ApplicationID": self.application,
+            "ReceivedAtUTC": rfc3339(self.received_at.unwrap_or(received_at)),
+            "Event": self.content,
+        });
+        telemetry.to_string().into_bytes()
+    }
+}
+
+/// <https://www.thethingsindustries.com/docs/integrations/webhooks/>
+fn is_known(name: &str) -> bool {
+    name.starts_with("downlink_")
+        || ["join_accept", "location_solved", "service_data", "uplink_normalized"].contains(&name)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn events_are_known_by_their_member() {
+        let body = r#"{"end_device_ids":{"device_id":"d","application_ids":{"application_id":"a"},"dev_eui":"00"},
+            "correlation_ids":["x"],"received_at":"2020-02-12T15:15:46.0147Z","join_accept":{"session_key_id":"AX=="}}"#;
+        let event = Event::parse(body).unwrap();
+        assert_eq!(event.kind, "join_accept");
+        assert_eq!(event.ids().unwrap(), ("a".into(), "d".into()));
+        let telemetry: Value = serde_json::from_slice(&event.telemetry(Utc::now())).unwrap();
+        let expected = json!({
+            "Type": "join_accept", "HardwareSerial": "00", "DeviceID": "d", "ApplicationID": "a",
+            "ReceivedAtUTC": "2020-02-12T15:15:46.014700Z", "Event": {"session_key_id": "AX=="}
+        });
+        assert_eq!(telemetry, expected);
+        assert_eq!(event.message_id(), Event::parse(body).unwrap().message_id());
+    }
+
+    #[test]
+    fn kinds_of_tomorrow_and_masked_ids_are_events() {
+        assert_eq!(Event::parse(r#"{"end_device_ids":{},"teleported":{}}"#).unwrap().kind, "teleported");
+        let masked = Event::parse(r#"{"downlink_queue_invalidated":{}}"#).unwrap();
+        assert!(masked.ids().unwrap_err().to_string().contains("end_device_ids.device_id"));
+        for other in [r#"{"end_device_ids":{}}"#, r#"{"some":{}}"#, r#"{"join_accept":7}"#] {
+            assert_eq!(Event::parse(other).unwrap_err(), Invalid::Unknown, "{other}");
+        }
+    }
+}

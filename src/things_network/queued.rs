@@ -1,0 +1,126 @@
+//! A webhook on its way through the storage queue.
+
+use std::borrow::Cow;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::http::{MAX_ERROR_TEXT, one_line};
+
+/// The longest text that fits into a queue message: 64 KiB when it is in Base64, as the Functions host encodes it.
+/// <https://learn.microsoft.com/azure/storage/queues/scalability-targets>
+pub const MAX_TEXT: usize = 48 * 1024;
+
+/// Where the webhook's device gets downlinks, from the headers of the webhook.
+/// <https://www.thethingsindustries.com/docs/integrations/webhooks/scheduling-downlinks/>
+#[derive(Clone, Debug)]
+pub struct DownlinkKeys {
+    /// `X-Downlink-Apikey`
+    pub api_key: SecretString,
+    /// `X-Downlink-Push`
+    pub push: Option<String>,
+    /// `X-Downlink-Replace`
+    pub replace: Option<String>,
+}
+
+/// A webhook as it stands in the queue.
+#[derive(Clone, Debug)]
+pub struct Queued<'a> {
+    /// When it was received; unknown of what the C# sample has queued.
+    pub received_at: Option<DateTime<Utc>>,
+    pub downlink: Option<DownlinkKeys>,
+    /// The body, as it came.
+    pub webhook: Cow<'a, str>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Wire<'a> {
+    #[serde(rename = "ReceivedAtUTC", skip_serializing_if = "Option::is_none")]
+    received_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    downlink: Option<WireKeys>,
+    #[serde(borrow)]
+    webhook: Option<&'a RawValue>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct WireKeys {
+    api_key: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    push: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replace: Option<String>,
+}
+
+impl<'a> Queued<'a> {
+    /// The text of the queue message. The webhook must be JSON.
+    ///
+    /// # Errors
+    /// The webhook is no JSON.
+    pub fn text(&self) -> serde_json::Result<String> {
+        serde_json::to_string(&Wire {
+            received_at: self.received_at.map(|time| time.to_rfc3339_opts(SecondsFormat::Millis, true)),
+            downlink: self.downlink.as_ref().map(|keys| WireKeys {
+                api_key: keys.api_key.expose_secret().to_owned(),
+                push: keys.push.clone(),
+                replace: keys.replace.clone(),
+            }),
+            webhook: Some(serde_json::from_str(&self.webhook)?),
+        })
+    }
+
+    /// Reads the text of a queue message. A webhook's body alone, which is what the C# sample queues, is read as well.
+    ///
+    /// # Errors
+    /// It is no JSON object.
+    pub fn parse(text: &'a str) -> Result<Self, String> {
+        let wire = serde_json::from_str::<Wire<'a>>(text).map_err(|error| {
+            format!("the queue message is no webhook: {}", one_line(&error.to_string(), MAX_ERROR_TEXT))
+        })?;
+        let Some(webhook) = wire.webhook else {
+            return Ok(Self { received_at: None, downlink: None, webhook: text.into() });
+        };
+        let keys =
+            |keys: WireKeys| DownlinkKeys { api_key: keys.api_key.into(), push: keys.push, replace: keys.replace };
+        Ok(Self {
+            received_at: wire.received_at.and_then(|text| text.parse().ok()),
+            downlink: wire.downlink.map(keys),
+            webhook: webhook.get().into(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WEBHOOK: &str = "{ \"a\":1.0,\n \"b\":\"ü\\u0000\" }";
+
+    #[test]
+    fn a_webhook_comes_out_as_it_went_in() {
+        let keys = DownlinkKeys { api_key: "NNSXS.secret".into(), push: Some("https://p".into()), replace: None };
+        let received_at = "2026-01-31T12:00:00.125Z".parse().ok();
+        let queued = Queued { received_at, downlink: Some(keys), webhook: WEBHOOK.into() };
+        let text = queued.text().unwrap();
+        let begin = r#"{"ReceivedAtUTC":"2026-01-31T12:00:00.125Z","Downlink":{"ApiKey":"NNSXS.secret","Push":"https://p"},"Webhook":{ "a":1.0,"#;
+        assert!(text.starts_with(begin), "{text}");
+        let read = Queued::parse(&text).unwrap();
+        assert_eq!((read.received_at, &*read.webhook), (received_at, WEBHOOK));
+        let keys = read.downlink.as_ref().unwrap();
+        assert_eq!(keys.api_key.expose_secret(), "NNSXS.secret");
+        assert!(!format!("{read:?}").contains("NNSXS"), "keys must not print");
+    }
+
+    #[test]
+    fn what_the_sample_has_queued_is_read() {
+        let read = Queued::parse(r#"{"app_id":"a","dev_id":"d"}"#).unwrap();
+        assert_eq!((read.received_at, &*read.webhook), (None, r#"{"app_id":"a","dev_id":"d"}"#));
+        for text in ["hello", "7", "", "\"{}\""] {
+            assert!(Queued::parse(text).unwrap_err().contains("no webhook"), "{text}");
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! The Things Stack as a service: takes downlinks.
+//! <https://www.thethingsindustries.com/docs/integrations/webhooks/scheduling-downlinks/>
+
+use std::{sync::OnceLock, time::Duration};
+
+use chrono::Utc;
+use reqwest::{
+    StatusCode, Url,
+    header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue},
+};
+use rustls::{ClientConfig, pki_types::CertificateDer};
+use secrecy::{ExposeSecret as _, SecretString};
+
+use crate::{http, hub};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A request may take this long.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why a downlink was not accepted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PushError {
+    /// Somebody must mend it: nothing was sent.
+    #[error("{0}")]
+    Unusable(String),
+    #[error("The Things Stack refused the downlink for good ({status}): {text}")]
+    Rejected { status: u16, text: String },
+    #[error(
+        "The Things Stack refused the API key ({status}): the webhook's downlink API key needs the right to write downlink \
+         traffic: {text}"
+    )]
+    Unauthorized { status: u16, text: String },
+    #[error("The Things Stack did not take the downlink ({status}): {text}")]
+    Status { status: u16, text: String, wait: Option<Duration> },
+    #[error("The Things Stack cannot be reached at {place}: {text}")]
+    Unreachable { place: String, text: String },
+}
+
+impl PushError {
+    /// Whether The Things Stack will never take this downlink.
+    #[must_use]
+    pub fn condemns_downlink(&self) -> bool {
+        matches!(self, Self::Rejected { .. })
+    }
+
+    /// How long to wait before another attempt may help; `None` if it would not.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        const SOON: Duration = Duration::from_millis(500);
+        match self {
+            Self::Status { status: 429 | 500.., wait, .. } => Some(wait.unwrap_or(SOON)),
+            Self::Unreachable { .. } => Some(SOON),
+            _ => None,
+        }
+    }
+
+    /// A short name for summaries.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Unusable(_) => "downlink_unusable",
+            Self::Rejected { .. } => "downlink_rejected",
+            Self::Unauthorized { .. } => "downlink_unauthorized",
+            Self::Status { .. } => "downlink_status",
+            Self::Unreachable { .. } => "downlink_unreachable",
+        }
+    }
+}
+
+/// A client for all servers. Connects with the first downlink.
+pub struct Stack {
+    trusted_ca: Vec<CertificateDer<'static>>,
+    http: OnceLock<reqwest::Client>,
+}
+
+impl Stack {
+    /// `trusted_ca` are certificates that are trusted in addition to the platform's.
+    #[must_use]
+    pub fn new(trusted_ca: Vec<CertificateDer<'static>>) -> Self {
+        Self { trusted_ca, http: OnceLock::new() }
+    }
+
+    /// Posts a downlink to the URL that came with the device's last webhook. It is accepted when this succeeds; after an
+    /// error it may have been.
+    ///
+    /// # Errors
+    /// Why it is not (known to be) accepted.
+    pub async fn post(&self, url: &str, api_key: &SecretString, body: String) -> Result<(), PushError> {
+        let url = check(url).map_err(|why| PushError::Unusable(format!("the webhook's downlink URL {why}")))?;
+        let place = url.origin().ascii_serialization();
+        let mut authorization = HeaderValue::try_from(format!("Bearer {}", api_key.expose_secret()))
+            .map_err(|_| PushError::Unusable("the webhook's downlink API key cannot stand in a header".into()))?;
+        authorization.set_sensitive(true);
+        let request = self.http()?.post(url).header(AUTHORIZATION, authorization);
+        let request = request.header(CONTENT_TYPE, "application/json").body(body);
+        let response = request.send().await.map_err(|error| PushError::Unreachable {
+            place,
+            text: if error.is_timeout() { "no answer in time".into() } else { http::cause(&error) },
+        })?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(());
+        }
+        let wait = http::retry_after(response.headers(), Utc::now());
+        let (_, text) = http::error_text(&http::error_body(response).await);
+        Err(match (status, status.as_u16()) {
+            (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, status) => PushError::Unauthorized { status, text },
+            (StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNPROCESSABLE_ENTITY, status) => {
+                PushError::Rejected { status, text }
+            }
+            (_, status) => PushError::Status { status, text, wait },
+        })
+    }
+
+    fn http(&self) -> Result<&reqwest::Client, PushError> {
+        if let Some(http) = self.http.get() {
+            return Ok(http);
+        }
+        let unusable = |text: String| PushError::Unusable(format!("TLS cannot be used: {text}"));
+        let tls = hub::client_config(&self.trusted_ca).map_err(unusable)?;
+        let http = reqwest::Client::builder()
+            .tls_backend_preconfigured(ClientConfig::clone(&tls))
+            // The key must not follow where a redirect leads.
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(REQUEST_TIMEOUT)
+            .user_agent(concat!("iothub-connector/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|error| unusable(error.to_string()))?;
+        Ok(self.http.get_or_init(|| http))
+    }
+}
+
+/// The key goes over TLS, or stays on this machine.
+fn check(url: &str) -> Result<Url, String> {
+    let url = Url::parse(url).map_err(|error| format!("is no URL: {error}"))?;
+    let is_loopback = match url.host() {
+        Some(url::Host::Domain(name)) => name.eq_ignore_ascii_case("localhost"),
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    };
+    match url.scheme() {
+        "https" => Ok(url),
+        "http" if is_loopback => Ok(url),
+        "http" => {
+            Err(format!("leads to {}, without TLS: the API key is not sent there", url.origin().ascii_serialization()))
+        }
+        other => Err(format!("has the scheme {other:?}, not https")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_never_leaves_the_machine_in_the_clear() {
+        for (url, is_taken) in [
+            ("https://eu1.cloud.thethings.network/api/v3/as/applications/a/webhooks/w/devices/d/down/push", true),
+            ("http://127.0.0.1:8080/push", true),
+            ("http://localhost/push", true),
+            ("http://[::1]/push", true),
+            ("http://eu1.cloud.thethings.network/push", false),
+            ("ftp://127.0.0.1/push", false),
+            ("push", false),
+        ] {
+            assert_eq!(check(url).is_ok(), is_taken, "{url}");
+        }
+    }
+
+    #[test]
+    fn only_what_may_pass_is_tried_again() {
+        let status = |status, wait| PushError::Status { status, text: String::new(), wait };
+        assert!(status(500, None).retry_after().is_some());
+        assert_eq!(status(429, Some(Duration::from_secs(7))).retry_after(), Some(Duration::from_secs(7)));
+        assert_eq!(status(404, None).retry_after(), None);
+        let unauthorized = PushError::Unauthorized { status: 403, text: String::new() };
+        assert!(unauthorized.retry_after().is_none() && !unauthorized.condemns_downlink());
+        assert!(PushError::Rejected { status: 400, text: String::new() }.condemns_downlink());
+    }
+}

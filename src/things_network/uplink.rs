@@ -1,0 +1,333 @@
+//! An uplink, whatever format it came in: its telemetry and its message id.
+
+use std::{collections::BTreeMap, fmt::Write as _};
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::ser::{SerializeMap as _, Serializer};
+use serde_json::{Number, Value, value::RawValue};
+use sha2::{Digest as _, Sha256};
+
+/// An uplink.
+#[derive(Debug)]
+pub struct Uplink<'a> {
+    pub application: String,
+    pub device: String,
+    /// DevEUI (`hardware_serial` in V2), 16 hexadecimal digits.
+    pub dev_eui: Option<String>,
+    /// fPort; 0 also where there is none.
+    pub port: u8,
+    /// fCnt.
+    pub counter: u32,
+    /// V2: the device has sent it before.
+    pub is_retry: bool,
+    /// `FRMPayload` in Base64, perhaps empty.
+    pub payload: String,
+    /// What the payload formatter made of the payload: any JSON.
+    pub decoded: Option<&'a RawValue>,
+    /// When the network received it.
+    pub received_at: Option<DateTime<Utc>>,
+    /// Changes with each join.
+    pub session: Option<String>,
+    pub radio: Radio,
+    /// All of it, as it came.
+    pub(super) body: &'a str,
+}
+
+/// How it was received, by the gateway that heard it best.
+#[derive(Debug, Default, PartialEq)]
+pub struct Radio {
+    pub gateway: Option<String>,
+    /// dBm.
+    pub rssi: Option<Number>,
+    /// dB.
+    pub snr: Option<Number>,
+    /// Such as `SF7BW125`.
+    pub data_rate: Option<String>,
+    /// MHz.
+    pub frequency: Option<f64>,
+}
+
+/// Holds what has no place at the top of the telemetry: decoded fields that are called like one of its own members, or a
+/// decoded payload that is no object.
+const PAYLOAD_FIELDS: &str = "PayloadFields";
+const OWN: [&str; 14] = [
+    "HardwareSerial",
+    "Retry",
+    "Counter",
+    "DeviceID",
+    "ApplicationID",
+    "Port",
+    "PayloadRaw",
+    "ReceivedAtUTC",
+    "Rssi",
+    "Snr",
+    "Gateway",
+    "DataRate",
+    "Frequency",
+    PAYLOAD_FIELDS,
+];
+
+impl Uplink<'_> {
+    /// The same for a webhook that is sent again, another one for every other uplink: a hash of application, device,
+    /// session, fCnt, fPort, payload and the time of reception; without that time, of the whole body.
+    #[must_use]
+    pub fn message_id(&self) -> String {
+        let mut hash = Sha256::new();
+        let (counter, port) = (self.counter.to_string(), self.port.to_string());
+        let session = self.session.as_deref().unwrap_or_default();
+        for part in [&self.application, &self.device, session, &counter, &port, &self.payload] {
+            // The zero byte keeps ("ab", "c") and ("a", "bc") apart.
+            hash = hash.chain_update(part).chain_update([0]);
+        }
+        hash = match self.received_at {
+            Some(time) => hash.chain_update(time.to_rfc3339_opts(SecondsFormat::Nanos, true)),
+            None => hash.chain_update(self.body),
+        };
+        hex(&hash.finalize()[..16])
+    }
+
+    /// The telemetry as JSON: the C# sample's members under their names, reception, and the decoded fields beside them.
+    /// `received_at` stands in where the network did not say when it received the uplink.
+    #[must_use]
+    pub fn telemetry(&self, received_at: DateTime<Utc>) -> Vec<u8> {
+        let mut body = Vec::with_capacity(512);
+        self.write(received_at, &mut body).expect("a Vec takes all, and every key is a string");
+        body
+    }
+
+    fn write(&self, received_at: DateTime<Utc>, out: &mut Vec<u8>) -> serde_json::Result<()> {
+        let mut serializer = serde_json::Serializer::new(out);
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("HardwareSerial", &self.dev_eui)?;
+        map.serialize_entry("Retry", &self.is_retry)?;
+        map.serialize_entry("Counter", &self.counter)?;
+        map.serialize_entry("DeviceID", &self.device)?;
+        map.serialize_entry("ApplicationID", &self.application)?;
+        map.serialize_entry("Port", &self.port)?;
+        map.serialize_entry("PayloadRaw", &self.payload)?;
+        map.serialize_entry("ReceivedAtUTC", &rfc3339(self.received_at.unwrap_or(received_at)))?;
+        let Radio { gateway, rssi, snr, data_rate, frequency } = &self.radio;
+        for (name, number) in [("Rssi", rssi), ("Snr", snr)] {
+            if let Some(number) = number {
+                map.serialize_entry(name, number)?;
+            }
+        }
+        for (name, text) in [("Gateway", gateway), ("DataRate", data_rate)] {
+            if let Some(text) = text {
+                map.serialize_entry(name, text)?;
+            }
+        }
+        if let Some(frequency) = frequency {
+            map.serialize_entry("Frequency", frequency)?;
+        }
+        if let Some(decoded) = self.decoded {
+            match serde_json::from_str::<BTreeMap<String, &RawValue>>(decoded.get()) {
+                Ok(fields) => write_fields(fields, &mut map)?,
+                Err(_) => map.serialize_entry(PAYLOAD_FIELDS, decoded)?,
+            }
+        }
+        map.end()
+    }
+}
+
+/// Values stay the text that the payload formatter wrote, but for positions.
+fn write_fields<M: SerializeMap<Error = serde_json::Error>>(
+    fields: BTreeMap<String, &RawValue>,
+    map: &mut M,
+) -> serde_json::Result<()> {
+    let (apart, fields): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        fields.into_iter().partition(|(name, _)| OWN.contains(&name.as_str()));
+    for (name, raw) in fields {
+        let is_gps = begins_with_gps(&name);
+        if is_gps || raw.get().as_bytes().windows(3).any(|part| part.eq_ignore_ascii_case(b"gps")) {
+            // What is too large or too deep to be read stays as it is.
+            if let Ok(mut value) = serde_json::from_str::<Value>(raw.get()) {
+                repeat_position(&mut value, is_gps);
+                map.serialize_entry(&name, &value)?;
+                continue;
+            }
+        }
+        map.serialize_entry(&name, raw)?;
+    }
+    if apart.is_empty() { Ok(()) } else { map.serialize_entry(PAYLOAD_FIELDS, &apart) }
+}
+
+fn begins_with_gps(name: &str) -> bool {
+    name.get(..3).is_some_and(|start| start.eq_ignore_ascii_case("gps"))
+}
+
+/// Inside fields whose names begin with `GPS` (any case), latitude, longitude and altitude are said again as `lat`, `lon`
+/// and `alt`, the names that IoT Central knows.
+fn repeat_position(value: &mut Value, is_in_gps: bool) {
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields.iter_mut() {
+                repeat_position(value, is_in_gps || begins_with_gps(name));
+            }
+            if !is_in_gps {
+                return;
+            }
+            for (long, short) in [("latitude", "lat"), ("longitude", "lon"), ("altitude", "alt")] {
+                let found = fields.iter().find(|(name, _)| name.eq_ignore_ascii_case(long)).map(|(_, value)| value);
+                if let Some(value) = found.filter(|value| !value.is_object() && !value.is_array()).cloned() {
+                    fields.entry(short).or_insert(value);
+                }
+            }
+        }
+        Value::Array(values) => values.iter_mut().for_each(|value| repeat_position(value, is_in_gps)),
+        _ => {}
+    }
+}
+
+/// A time of the network, which has nanoseconds.
+pub(super) fn time(text: &str) -> Option<DateTime<Utc>> {
+    DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc())
+}
+
+pub(super) fn rfc3339(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::AutoSi, true)
+}
+
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("a String takes all");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::things_network::webhook::Webhook;
+
+    fn uplink(body: &str) -> Box<Uplink<'_>> {
+        match Webhook::parse(body).unwrap() {
+            Webhook::Uplink(uplink) => uplink,
+            Webhook::Event(event) => panic!("{event:?}"),
+        }
+    }
+
+    fn v3(message: &Value) -> String {
+        let ids = json!({"device_id": "d", "application_ids": {"application_id": "a"}});
+        json!({"end_device_ids": ids, "uplink_message": message}).to_string()
+    }
+
+    fn telemetry(message: &Value) -> Value {
+        let now = "2026-01-31T12:00:00Z".parse().unwrap();
+        serde_json::from_slice(&uplink(&v3(message)).telemetry(now)).unwrap()
+    }
+
+    #[test]
+    fn an_uplink_without_anything_is_telemetry_too() {
+        let expected = json!({
+            "HardwareSerial": null, "Retry": false, "Counter": 0, "DeviceID": "d", "ApplicationID": "a", "Port": 0,
+            "PayloadRaw": "", "ReceivedAtUTC": "2026-01-31T12:00:00Z"
+        });
+        assert_eq!(telemetry(&json!({})), expected);
+        assert_eq!(telemetry(&json!({"decoded_payload": null})), expected);
+    }
+
+    #[test]
+    fn decoded_fields_never_replace_our_own_and_none_is_lost() {
+        let clash = telemetry(&json!({"f_port": 7, "decoded_payload": {"Port": "COM1", "DeviceID": 5, "level": 1.5}}));
+        assert_eq!((&clash["Port"], &clash["DeviceID"], &clash["level"]), (&json!(7), &json!("d"), &json!(1.5)));
+        assert_eq!(clash["PayloadFields"], json!({"Port": "COM1", "DeviceID": 5}));
+        let nested = telemetry(&json!({"decoded_payload": {"PayloadFields": 1}}));
+        assert_eq!(nested["PayloadFields"], json!({"PayloadFields": 1}));
+        for odd in [json!([1, {"a": 2}]), json!("text"), json!(4.5), json!(false)] {
+            assert_eq!(telemetry(&json!({"decoded_payload": odd}))["PayloadFields"], odd);
+        }
+    }
+
+    #[test]
+    fn values_stay_the_text_that_was_decoded() {
+        let ids = r#""end_device_ids":{"device_id":"d","application_ids":{"application_id":"a"}}"#;
+        let decoded = r#"{"level":21.50,"big":123456789012345678901234567890,"list":[1.0,{"x":2.10}]}"#;
+        let body = format!(r#"{{{ids},"uplink_message":{{"decoded_payload":{decoded}}}}}"#);
+        let text = String::from_utf8(uplink(&body).telemetry(Utc::now())).unwrap();
+        for part in ["\"level\":21.50", "\"big\":123456789012345678901234567890", "[1.0,{\"x\":2.10}]"] {
+            assert!(text.contains(part), "{part} is missing in {text}");
+        }
+    }
+
+    #[test]
+    fn a_position_that_cannot_be_read_stays_as_it_is() {
+        let ids = r#""end_device_ids":{"device_id":"d","application_ids":{"application_id":"a"}}"#;
+        for gps in [r#"{"latitude":1e999}"#.to_owned(), format!("{}1{}", "[".repeat(200), "]".repeat(200))] {
+            let body = format!(r#"{{{ids},"uplink_message":{{"decoded_payload":{{"gps":{gps}}}}}}}"#);
+            let text = String::from_utf8(uplink(&body).telemetry(Utc::now())).unwrap();
+            assert!(text.contains(&format!("\"gps\":{gps}")), "{text}");
+        }
+    }
+
+    #[test]
+    fn positions_are_repeated_for_iot_central() {
+        let decoded = json!({
+            "gps_1": {"latitude": -43.5, "Longitude": 172.6, "altitude": 6.19, "fix": {"ALTITUDE": 7}},
+            "GPSTrack": [{"latitude": 1, "lat": "kept"}],
+            "place": {"latitude": 2}, "latitude": 3, "gps": 4, "gp": {"latitude": 5}, "gps_2": {"latitude": [1]}
+        });
+        let telemetry = telemetry(&json!({"decoded_payload": decoded}));
+        let gps = json!({"latitude": -43.5, "Longitude": 172.6, "altitude": 6.19, "lat": -43.5, "lon": 172.6, "alt": 6.19,
+                         "fix": {"ALTITUDE": 7, "alt": 7}});
+        assert_eq!(telemetry["gps_1"], gps);
+        assert_eq!(telemetry["GPSTrack"], json!([{"latitude": 1, "lat": "kept"}]));
+        assert_eq!((&telemetry["place"], &telemetry["latitude"]), (&json!({"latitude": 2}), &json!(3)));
+        assert_eq!((&telemetry["gp"], &telemetry["gps_2"]), (&json!({"latitude": 5}), &json!({"latitude": [1]})));
+    }
+
+    #[test]
+    fn a_repeated_webhook_has_the_same_id_and_every_other_uplink_another() {
+        let base = json!({"session_key_id": "s", "f_cnt": 1, "f_port": 2, "frm_payload": "AA==",
+                          "received_at": "2020-02-12T15:15:45.789585559Z"});
+        let id = |message: &Value| uplink(&v3(message)).message_id();
+        let changed = |member: &str, value: Value| {
+            let mut message = base.clone();
+            message[member] = value;
+            id(&message)
+        };
+        assert_eq!(id(&base), id(&base.clone()));
+        assert_eq!(id(&base).len(), 32);
+        // What two webhooks of one application may show differently does not count.
+        assert_eq!(changed("decoded_payload", json!({"a": 1})), id(&base));
+        for (member, value) in [
+            ("session_key_id", json!("t")),
+            ("f_cnt", json!(2)),
+            ("f_port", json!(3)),
+            ("frm_payload", json!("AQ==")),
+            ("received_at", json!("2020-02-12T15:15:45.789585558Z")),
+        ] {
+            assert_ne!(changed(member, value), id(&base), "{member}");
+        }
+        let masked = |level: f64| id(&json!({"frm_payload": "AA==", "decoded_payload": {"level": level}}));
+        assert_eq!(masked(1.0), masked(1.0));
+        assert_ne!(masked(1.0), masked(2.0), "without a time, everything counts");
+    }
+
+    #[test]
+    fn a_retry_of_v2_is_another_delivery_of_the_same_uplink() {
+        let body = |retry, time: &str| {
+            json!({"app_id": "a", "dev_id": "d", "counter": 1, "is_retry": retry, "metadata": {"time": time}})
+                .to_string()
+        };
+        let (first, again) =
+            (body(false, "2020-08-30T10:21:08.03946533Z"), body(true, "2020-08-30T10:21:08.03946533Z"));
+        assert_eq!(uplink(&first).message_id(), uplink(&again).message_id());
+        assert!(uplink(&again).is_retry);
+        let later = body(true, "2020-08-30T10:21:18.03946533Z");
+        assert_ne!(uplink(&first).message_id(), uplink(&later).message_id());
+    }
+
+    proptest! {
+        #[test]
+        fn decoded_fields_arrive_as_they_are(name in "[a-zA-Z_0-9 äé\"\\\\]{0,12}", number in any::<i64>(), text in any::<String>()) {
+            prop_assume!(!OWN.contains(&name.as_str()));
+            let value = json!({"n": number, "t": text, "l": [number, null, true]});
+            let telemetry = telemetry(&json!({"decoded_payload": {name.clone(): value}}));
+            prop_assert_eq!(&telemetry[&name], &value);
+        }
+    }
+}

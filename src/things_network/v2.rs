@@ -1,0 +1,77 @@
+//! The format of The Things Network V2, which was shut down on 1 December 2021: private networks may still send it, and so
+//! may what is left in a queue.
+
+use serde::Deserialize;
+use serde_json::{Number, value::RawValue};
+
+use super::{
+    uplink::{Radio, Uplink, time},
+    webhook::Invalid,
+};
+
+#[derive(Deserialize)]
+struct Body<'a> {
+    app_id: Option<String>,
+    dev_id: Option<String>,
+    hardware_serial: Option<String>,
+    port: Option<u8>,
+    counter: Option<u32>,
+    is_retry: Option<bool>,
+    payload_raw: Option<String>,
+    #[serde(borrow)]
+    payload_fields: Option<&'a RawValue>,
+    #[serde(borrow)]
+    metadata: Option<&'a RawValue>,
+}
+
+#[derive(Default, Deserialize)]
+struct Metadata {
+    time: Option<String>,
+    frequency: Option<f64>,
+    data_rate: Option<String>,
+    #[serde(default)]
+    gateways: Option<Vec<Gateway>>,
+}
+
+#[derive(Deserialize)]
+struct Gateway {
+    gtw_id: Option<String>,
+    rssi: Option<Number>,
+    snr: Option<Number>,
+}
+
+pub fn parse(text: &str) -> Result<Uplink<'_>, Invalid> {
+    let body: Body<'_> = serde_json::from_str(text).map_err(|error| Invalid::malformed(&error))?;
+    let (application, device) = Invalid::ids(body.app_id, body.dev_id, ["app_id", "dev_id"])?;
+    let metadata: Metadata =
+        body.metadata.and_then(|metadata| serde_json::from_str(metadata.get()).ok()).unwrap_or_default();
+    Ok(Uplink {
+        application,
+        device,
+        dev_eui: body.hardware_serial.filter(|eui| !eui.is_empty()),
+        port: body.port.unwrap_or_default(),
+        counter: body.counter.unwrap_or_default(),
+        is_retry: body.is_retry.unwrap_or_default(),
+        payload: body.payload_raw.unwrap_or_default(),
+        decoded: body.payload_fields,
+        received_at: metadata.time.as_deref().and_then(time),
+        session: None,
+        radio: radio(metadata),
+        body: text,
+    })
+}
+
+fn radio(metadata: Metadata) -> Radio {
+    let best = metadata.gateways.unwrap_or_default().into_iter().max_by(|one, other| {
+        let number = |value: &Option<Number>| value.as_ref().and_then(Number::as_f64).unwrap_or(f64::MIN);
+        number(&one.snr).total_cmp(&number(&other.snr)).then(number(&one.rssi).total_cmp(&number(&other.rssi)))
+    });
+    let (gateway, rssi, snr) = best.map(|best| (best.gtw_id, best.rssi, best.snr)).unwrap_or_default();
+    Radio {
+        gateway,
+        rssi,
+        snr,
+        data_rate: metadata.data_rate.filter(|rate| !rate.is_empty()),
+        frequency: metadata.frequency,
+    }
+}

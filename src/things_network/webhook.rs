@@ -1,0 +1,134 @@
+//! A webhook's body: which format it has, whether it is an uplink, and whose.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{event::Event, uplink::Uplink, v2, v3};
+use crate::http::{MAX_ERROR_TEXT, one_line};
+
+/// What a webhook tells.
+#[derive(Debug)]
+pub enum Webhook<'a> {
+    Uplink(Box<Uplink<'a>>),
+    /// A join, what became of a downlink, a location, data of a service, or a kind that does not exist yet.
+    Event(Event<'a>),
+}
+
+/// Why a body is no webhook of The Things Network.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Invalid {
+    #[error("the body is empty; is it sent in chunks, without Content-Length?")]
+    Empty,
+    #[error("the body is no JSON object ({0}): set the webhook's format to JSON")]
+    NotJson(String),
+    #[error("a member is not what it should be: {0}")]
+    Malformed(String),
+    #[error("{} missing: allow it in the webhook's field mask", .0.join(" and "))]
+    NoIds(Vec<&'static str>),
+    #[error(
+        "the body has neither uplink_message (The Things Stack) nor app_id (The Things Network V2), nor is it an event"
+    )]
+    Unknown,
+}
+
+impl Invalid {
+    pub(super) fn malformed(error: &serde_json::Error) -> Self {
+        Self::Malformed(one_line(&error.to_string(), MAX_ERROR_TEXT))
+    }
+
+    /// Of an uplink's ids, what is there.
+    pub(super) fn ids(
+        application: Option<String>,
+        device: Option<String>,
+        [application_member, device_member]: [&'static str; 2],
+    ) -> Result<(String, String), Self> {
+        let there = |id: Option<String>| id.filter(|id| !id.is_empty());
+        match (there(application), there(device)) {
+            (Some(application), Some(device)) => Ok((application, device)),
+            (application, device) => {
+                let members = [(application, application_member), (device, device_member)];
+                Err(Self::NoIds(members.into_iter().filter(|(id, _)| id.is_none()).map(|(_, member)| member).collect()))
+            }
+        }
+    }
+}
+
+/// The members that tell the formats apart. `uplink_normalized` and others are events: they have the ids, but no
+/// `uplink_message`.
+#[derive(Deserialize)]
+struct Probe<'a> {
+    #[serde(borrow)]
+    uplink_message: Option<&'a RawValue>,
+    #[serde(borrow)]
+    app_id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    dev_id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    payload_raw: Option<&'a RawValue>,
+}
+
+impl<'a> Webhook<'a> {
+    /// Reads a body. Members that are not known are ignored; of an uplink, only its ids must be there.
+    ///
+    /// # Errors
+    /// What is wrong with it, for whoever set up the webhook.
+    pub fn parse(body: &'a str) -> Result<Self, Invalid> {
+        if body.trim_ascii().is_empty() {
+            return Err(Invalid::Empty);
+        }
+        let not_json = |error: serde_json::Error| Invalid::NotJson(one_line(&error.to_string(), MAX_ERROR_TEXT));
+        // An array would pass for a struct.
+        if !body.trim_ascii_start().starts_with('{') {
+            let error = serde_json::from_str::<serde::de::IgnoredAny>(body).err();
+            return Err(error.map_or_else(|| Invalid::NotJson("it is another kind of JSON".into()), not_json));
+        }
+        let probe: Probe<'a> = serde_json::from_str(body).map_err(not_json)?;
+        if probe.uplink_message.is_some() {
+            v3::parse(body).map(|uplink| Self::Uplink(Box::new(uplink)))
+        } else if [probe.app_id, probe.dev_id, probe.payload_raw].iter().any(Option::is_some) {
+            v2::parse(body).map(|uplink| Self::Uplink(Box::new(uplink)))
+        } else {
+            Event::parse(body).map(Self::Event)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(body: &str) -> String {
+        Webhook::parse(body).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_is_no_webhook_says_why() {
+        assert!(error("  ").contains("Content-Length"));
+        for body in ["{\"a\":", "[1]", "\"text\"", "7", "null", "\u{8}\u{12}binary"] {
+            assert!(error(body).contains("no JSON object"), "{body}");
+        }
+        assert!(error(r#"{"hello":1}"#).contains("neither uplink_message"));
+        assert!(error("{}").contains("neither uplink_message"));
+    }
+
+    #[test]
+    fn missing_ids_are_named() {
+        let both = error(r#"{"uplink_message":{"f_port":1}}"#);
+        let (application, device) = ("end_device_ids.application_ids.application_id", "end_device_ids.device_id");
+        assert!(both.starts_with(&format!("{application} and {device} missing")), "{both}");
+        let one = error(r#"{"end_device_ids":{"device_id":"d"},"uplink_message":{}}"#);
+        assert!(one.starts_with(&format!("{application} missing")), "{one}");
+        let empty =
+            r#"{"end_device_ids":{"device_id":"","application_ids":{"application_id":"a"}},"uplink_message":{}}"#;
+        assert!(error(empty).starts_with(&format!("{device} missing")));
+        assert!(error(r#"{"app_id":"a","payload_raw":"AA=="}"#).starts_with("dev_id missing"));
+        assert!(error(r#"{"payload_raw":"AA=="}"#).starts_with("app_id and dev_id missing"));
+    }
+
+    #[test]
+    fn a_member_of_another_type_is_refused_not_guessed() {
+        let body = r#"{"end_device_ids":{"device_id":"d","application_ids":{"application_id":"a"}},"uplink_message":{"f_port":"x"}}"#;
+        assert!(error(body).contains("a member is not what it should be: invalid type"), "{}", error(body));
+        assert!(error(r#"{"app_id":7,"dev_id":"d"}"#).contains("invalid type"));
+    }
+}
