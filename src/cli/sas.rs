@@ -196,7 +196,7 @@ fn device(
 fn device_key(settings: &Settings, connection: Option<Device>) -> anyhow::Result<Key> {
     match connection.map(|device| device.credential) {
         Some(Credential::Key(key)) => return Ok(key),
-        Some(Credential::Token(_)) => {
+        Some(Credential::Token(_) | Credential::Policy(_)) => {
             bail!("IoTHubConnection holds a ready token and no key: give --key-file")
         }
         None => {}

@@ -1,4 +1,5 @@
-//! The Device Provisioning Service that gives each site a device of its own.
+//! The Device Provisioning Service that gives each site a device of its own. LoRaWAN applications may each have another:
+//! see [`enrolment`](super::enrolment).
 
 use secrecy::SecretBox;
 
@@ -8,8 +9,8 @@ use crate::hub::{Endpoint, device};
 const DEFAULT_ENDPOINT: &str = "global.azure-devices-provisioning.net";
 /// The second spelling is that of the C# sample.
 const ENDPOINT: [&str; 2] = ["DPSGlobalDeviceEndpoint", "DPSGlobaDeviceEndpoint"];
-const ID_SCOPE: [&str; 2] = ["DPSIDScope", "DPSIDScopeDefault"];
-const GROUP_KEY: [&str; 2] = ["DPSEnrollmentGroupSymmetricKey", "DPSEnrollmentGroupSymmetricKeyDefault"];
+pub(super) const ID_SCOPE: [&str; 2] = ["DPSIDScope", "DPSIDScopeDefault"];
+pub(super) const GROUP_KEY: [&str; 2] = ["DPSEnrollmentGroupSymmetricKey", "DPSEnrollmentGroupSymmetricKeyDefault"];
 
 #[derive(Debug)]
 pub struct Config {
@@ -30,15 +31,20 @@ pub fn is_wanted(settings: &Settings) -> bool {
 impl Config {
     /// Reads the settings of a service that [`is_wanted`]; what is wrong with them goes to `problems`.
     pub fn read(settings: &Settings, problems: &mut Problems) -> Option<Self> {
-        let endpoint = match one_of(&ENDPOINT, settings, problems) {
-            None => Endpoint::parse(DEFAULT_ENDPOINT).ok(),
-            Some((name, text)) => check_endpoint(text).map_err(|why| problems.add(name, why)).ok(),
-        };
+        let endpoint = read_endpoint(settings, problems);
         let id_scope = required(&ID_SCOPE, "service's ID scope, such as 0ne00111111,", settings, problems)
             .then(|| read_id_scope(settings, problems));
         let group_key = required(&GROUP_KEY, "primary or secondary key of the enrolment group", settings, problems)
             .then(|| read_group_key(settings, problems));
         Some(Self { endpoint: endpoint?, id_scope: id_scope??, group_key: group_key?? })
+    }
+}
+
+/// Where the service is.
+pub(super) fn read_endpoint(settings: &Settings, problems: &mut Problems) -> Option<Endpoint> {
+    match one_of(&ENDPOINT, settings, problems) {
+        None => Endpoint::parse(DEFAULT_ENDPOINT).ok(),
+        Some((name, text)) => check_endpoint(text).map_err(|why| problems.add(name, why)).ok(),
     }
 }
 
@@ -51,8 +57,15 @@ pub fn read_id_scope(settings: &Settings, problems: &mut Problems) -> Option<Str
 /// The enrolment group's key, decoded, if it is set.
 pub fn read_group_key(settings: &Settings, problems: &mut Problems) -> Option<SecretBox<Vec<u8>>> {
     let (name, text) = one_of(&GROUP_KEY, settings, problems)?;
-    let explain = |_| problems.add(name, "is not Base64: copy it again from the enrolment group's page");
-    device::decode_key(text).map_err(explain).ok()
+    check_group_key(text).map_err(|why| problems.add(name, why)).ok()
+}
+
+/// The enrolment group's key, decoded.
+///
+/// # Errors
+/// What is wrong with it, continuing a sentence that begins with the setting's name.
+pub(super) fn check_group_key(text: &str) -> Result<SecretBox<Vec<u8>>, String> {
+    device::decode_key(text).map_err(|_| "is not Base64: copy it again from the enrolment group's page".into())
 }
 
 /// The ID scope as it is; people also paste other things here.

@@ -4,6 +4,7 @@
 //! one message names all the settings at fault.
 
 pub mod dps;
+pub mod enrolment;
 pub mod hub;
 pub mod ledger;
 pub mod rapidm2m;

@@ -1,6 +1,11 @@
 //! Reading single settings, and the one message that names everything that is wrong with them.
 
-use std::{collections::BTreeMap, fmt, ops::RangeInclusive};
+use std::{
+    borrow::Cow,
+    collections::BTreeMap,
+    fmt,
+    ops::{Bound, RangeInclusive},
+};
 
 use secrecy::SecretString;
 
@@ -25,13 +30,19 @@ impl Settings {
     }
 
     /// The value without surrounding white space; `None` if the setting is absent or (a problem) empty.
-    pub fn get(&self, name: &'static str, problems: &mut Problems) -> Option<&str> {
+    pub fn get(&self, name: &str, problems: &mut Problems) -> Option<&str> {
         let value = self.0.get(name)?.trim();
         if value.is_empty() {
-            problems.add(name, "is set but empty: give it a value or remove it");
+            problems.add(name.to_owned(), "is set but empty: give it a value or remove it");
             return None;
         }
         Some(value)
+    }
+
+    /// The names of the settings that begin with `prefix`, in order.
+    pub fn names_with<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a str> {
+        let names = self.0.range::<str, _>((Bound::Included(prefix), Bound::Unbounded)).map(|(name, _)| name.as_str());
+        names.take_while(move |name| name.starts_with(prefix))
     }
 
     /// Whether the setting is there with a value.
@@ -88,12 +99,23 @@ impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Settings {
 
 /// Everything that is wrong with the settings. Never holds a secret.
 #[derive(Debug, Default)]
-pub struct Problems(Vec<(&'static str, String)>);
+pub struct Problems(Vec<(Cow<'static, str>, String)>);
 
 impl Problems {
-    /// `text` continues a sentence that begins with the setting's name.
-    pub fn add(&mut self, setting: &'static str, text: impl Into<String>) {
-        self.0.push((setting, text.into()));
+    /// `text` continues a sentence that begins with the setting's name. What is there already is not said twice: two parts
+    /// of the connector may read the same setting.
+    pub fn add(&mut self, setting: impl Into<Cow<'static, str>>, text: impl Into<String>) {
+        let problem = (setting.into(), text.into());
+        if !self.0.contains(&problem) {
+            self.0.push(problem);
+        }
+    }
+
+    /// Adds others, under the same rule.
+    pub fn append(&mut self, others: Self) {
+        for (setting, text) in others.0 {
+            self.add(setting, text);
+        }
     }
 
     #[must_use]
@@ -137,6 +159,22 @@ mod tests {
         assert!(problems.is_empty());
         assert_eq!(settings.get("B", &mut problems), None);
         assert!(problems.to_string().contains("B is set but empty"), "{problems}");
+    }
+
+    #[test]
+    fn names_are_found_by_how_they_begin() {
+        let settings = settings(&[("A", "1"), ("Ab", "2"), ("Ab-c", "3"), ("Ac", "4"), ("B", "5")]);
+        assert_eq!(settings.names_with("Ab").collect::<Vec<_>>(), ["Ab", "Ab-c"]);
+        assert_eq!(settings.names_with("C").count(), 0);
+    }
+
+    #[test]
+    fn what_two_readers_find_wrong_is_said_once() {
+        let settings = settings(&[("A", " ")]);
+        let mut problems = Problems::default();
+        settings.get("A", &mut problems);
+        settings.get("A", &mut problems);
+        assert!(problems.to_string().contains("1 setting needs"), "{problems}");
     }
 
     #[test]

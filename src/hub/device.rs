@@ -1,6 +1,6 @@
 //! Who a device is: its hub, its id, and what proves that we are it.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use chrono::{DateTime, Utc};
@@ -38,6 +38,16 @@ pub enum Credential {
     Token(SecretString),
     /// The device's key, decoded: tokens are made from it.
     Key(SecretBox<Vec<u8>>),
+    /// A policy of the hub, which many devices share: tokens for any device are made from it.
+    Policy(Arc<Policy>),
+}
+
+/// A shared access policy of a hub that may connect as devices, such as `device` or `iothubowner`.
+#[derive(Debug)]
+pub struct Policy {
+    pub name: String,
+    /// Its primary or secondary key, decoded.
+    pub key: SecretBox<Vec<u8>>,
 }
 
 impl Device {
@@ -46,11 +56,13 @@ impl Device {
     /// # Errors
     /// [`SendError::TokenExpired`] for a ready token that has ended.
     pub fn token(&self, now: DateTime<Utc>, lifetime: Duration) -> Result<(SecretString, Duration), SendError> {
+        let mint = |key: &SecretBox<Vec<u8>>, policy| {
+            let resource = sas::device_resource(&self.hub_host, &self.id);
+            Ok((sas::mint(&resource, key.expose_secret(), now + lifetime, policy), lifetime))
+        };
         match &self.credential {
-            Credential::Key(key) => {
-                let resource = sas::device_resource(&self.hub_host, &self.id);
-                Ok((sas::mint(&resource, key.expose_secret(), now + lifetime, None), lifetime))
-            }
+            Credential::Key(key) => mint(key, None),
+            Credential::Policy(policy) => mint(&policy.key, Some(&policy.name)),
             Credential::Token(token) => {
                 let left = match sas::expiry(token.expose_secret()) {
                     None => Duration::MAX,
@@ -68,7 +80,7 @@ impl Device {
     /// Whether a new token can be made when one ends.
     #[must_use]
     pub fn can_renew(&self) -> bool {
-        matches!(self.credential, Credential::Key(_))
+        !matches!(self.credential, Credential::Token(_))
     }
 }
 

@@ -13,7 +13,7 @@ pub mod sas;
 mod sender;
 mod tls;
 
-pub use device::{Credential, Device, Endpoint};
+pub use device::{Credential, Device, Endpoint, Policy};
 pub use error::SendError;
 pub use message::Message;
 pub use sender::{Options, Sender, Transport};

@@ -31,14 +31,14 @@ pub fn derive_key(group_key: &[u8], registration_id: &str) -> Vec<u8> {
 }
 
 /// A token for `resource` that holds until `expires`, signed with the decoded key. A device's own key has no policy name;
-/// that of a registration is `registration`.
+/// that of a registration is `registration`; the key of a hub's policy has the policy's.
 #[must_use]
 pub fn mint(resource: &str, key: &[u8], expires: DateTime<Utc>, policy: Option<&str>) -> SecretString {
     let resource = utf8_percent_encode(resource, RESERVED).to_string();
     let expires = expires.timestamp();
     let signature = BASE64_STANDARD.encode(sign(key, format!("{resource}\n{expires}").as_bytes()));
     let signature = percent_encode(signature.as_bytes(), RESERVED);
-    let policy = policy.map(|name| format!("&skn={name}")).unwrap_or_default();
+    let policy = policy.map(|name| format!("&skn={}", utf8_percent_encode(name, RESERVED))).unwrap_or_default();
     SecretString::from(format!("SharedAccessSignature sr={resource}&sig={signature}&se={expires}{policy}"))
 }
 
@@ -108,6 +108,18 @@ mod tests {
              &sig=4HmOE0kNLfBnUW9M41HvDXrhJ81HELrriABwN84lyIY%3D&se=1767229200"
         );
         assert_eq!(expiry(token.expose_secret()), Some(expires));
+    }
+
+    /// Computed with Python's hmac.
+    #[test]
+    fn the_token_of_a_policy_names_it() {
+        let expires = DateTime::from_timestamp(1_767_229_200, 0).unwrap();
+        let token = mint(&device_resource("myhub.azure-devices.net", "pump-7"), b"secret", expires, Some("my device"));
+        assert_eq!(
+            token.expose_secret(),
+            "SharedAccessSignature sr=myhub.azure-devices.net%2Fdevices%2Fpump-7\
+             &sig=IiF%2FecfBLNKmrklQCRCx4SP3vuTDze1or%2FHgEVXH%2Bv0%3D&se=1767229200&skn=my%20device"
+        );
     }
 
     #[test]

@@ -81,14 +81,20 @@ pub fn check(claim: &Claim<'_>, registry: &Registry, hosts: &[String], now: u64)
         return Err(Denied::UnknownDevice(format!("no device can have the id {device_id:?}")));
     }
     let device = registry.device(device_id)?;
-    let token = check_token(claim, &device.key, hosts, now).map_err(Denied::Unauthorized)?;
+    let token = check_token(claim, &device.key, registry, hosts, now).map_err(Denied::Unauthorized)?;
     if !device.enabled {
         return Err(Denied::Disabled(format!("the device {device_id:?} is disabled")));
     }
     Ok(Login { device_id: device_id.into(), expiry: token.expiry, signature: token.signature })
 }
 
-fn check_token<'a>(claim: &Claim<'a>, key: &[u8], hosts: &[String], now: u64) -> Result<Token<'a>, String> {
+fn check_token<'a>(
+    claim: &Claim<'a>,
+    device_key: &[u8],
+    registry: &Registry,
+    hosts: &[String],
+    now: u64,
+) -> Result<Token<'a>, String> {
     let Claim { host, device_id, token } = *claim;
     if !hosts.is_empty() && !hosts.iter().any(|known| sas::same_host(known, host)) {
         return Err(format!("this hub is not {host:?}"));
@@ -97,8 +103,15 @@ fn check_token<'a>(claim: &Claim<'a>, key: &[u8], hosts: &[String], now: u64) ->
     if !token.covers(host, device_id) {
         return Err(format!("the token is not for {host}/devices/{device_id}"));
     }
+    let (key, owner) = match token.policy_name() {
+        None => (device_key, format!("{device_id:?}")),
+        Some(name) => {
+            let key = registry.policy_key(&name).ok_or_else(|| format!("there is no policy {name:?}"))?;
+            (key, format!("the policy {name:?}"))
+        }
+    };
     if !token.is_signed_by(key) {
-        return Err(format!("the token is not signed with the key of {device_id:?}"));
+        return Err(format!("the token is not signed with the key of {owner}"));
     }
     if token.expiry <= now {
         return Err(format!("the token expired {} s ago", now - token.expiry));

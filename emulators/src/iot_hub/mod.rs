@@ -4,7 +4,8 @@
 //! It has three ports, for MQTT, for HTTPS and for the Device Provisioning Service, that all serve everything: some SDKs
 //! can use one port only (Python's 8883 for MQTT, Python's and Node's 443 for WebSocket). A device that is registered, by
 //! the Device Provisioning Service or over the control endpoint, signs its tokens with a key of its own; any other device id
-//! is accepted with the one device key, unless the hub is strict. Devices send telemetry, get cloud-to-device messages, read
+//! is accepted with the one device key, unless the hub is strict. Tokens of the hub's one shared access policy are good for
+//! all of them. Devices send telemetry, get cloud-to-device messages, read
 //! their twin and report properties. Desired properties stay empty, and direct methods do not exist: their topics can be
 //! subscribed to, and stay silent. Wills are ignored. Whatever the real hub answers by cutting the connection is answered
 //! that way here, and the log says why.
@@ -62,7 +63,13 @@ use tokio::{sync::broadcast, task::JoinSet};
 use tokio_rustls::TlsAcceptor;
 
 use self::{
-    certificate::CaFile, control::Control, dps::Dps, hub::Hub, listen::Entrance, received::Log, registry::Registry,
+    certificate::CaFile,
+    control::Control,
+    dps::Dps,
+    hub::Hub,
+    listen::Entrance,
+    received::Log,
+    registry::{Policy, Registry},
 };
 pub use self::{
     counts::{Counts, DeviceCounts},
@@ -95,6 +102,10 @@ pub struct Ready {
     pub ca: PathBuf,
     /// The key of devices that are not registered, Base64.
     pub key: String,
+    /// The shared access policy that may connect as any device.
+    pub policy: String,
+    /// Its key, Base64.
+    pub policy_key: String,
     /// Id scope of the Device Provisioning Service.
     pub id_scope: String,
     /// Symmetric key of its enrollment group, Base64.
@@ -117,10 +128,8 @@ pub struct Emulator {
 /// # Errors
 /// An address that cannot be bound, a key that is not Base64, a directory that cannot be written to.
 pub async fn start(options: Options) -> anyhow::Result<Emulator> {
-    let key = match &options.device_key {
-        Some(key) => BASE64_STANDARD.decode(key).context("the device key is not Base64")?,
-        None => random_key(KEY_LENGTH)?,
-    };
+    let key = given_or_random(options.device_key.as_deref(), "device")?;
+    let policy_key = given_or_random(options.policy_key.as_deref(), "policy")?;
     let group_key = match options.dps_options.group_key()? {
         Some(key) => key,
         None => random_key(GROUP_KEY_LENGTH)?,
@@ -149,12 +158,15 @@ pub async fn start(options: Options) -> anyhow::Result<Emulator> {
         dps: format!("https://{}", dps.address()),
         ca: std::path::absolute(&ca.path)?,
         key: BASE64_STANDARD.encode(&key),
+        policy: options.policy.clone(),
+        policy_key: BASE64_STANDARD.encode(&policy_key),
         id_scope: provisioning.scope.clone(),
         group_key: BASE64_STANDARD.encode(&group_key),
         control: format!("http://{}/", control_door.address()),
     };
 
-    let registry = Registry::new(key, group_key, options.strict);
+    let policy = Policy { name: options.policy, key: policy_key };
+    let registry = Registry::new(key, group_key, options.strict).with_policy(policy);
     let hub = Arc::new(Hub::new(registry, provisioning, hosts, Log::new(options.keep_messages, options.keep_bytes)));
     let mut tasks = JoinSet::new();
     let entrance = Entrance {
@@ -201,6 +213,13 @@ impl Drop for Emulator {
     fn drop(&mut self) {
         // The tasks end with their set; WebSockets and connections to the control endpoint have tasks of their own.
         self.doors.iter().for_each(Door::cut);
+    }
+}
+
+fn given_or_random(key: Option<&str>, whose: &str) -> anyhow::Result<Vec<u8>> {
+    match key {
+        Some(key) => BASE64_STANDARD.decode(key).with_context(|| format!("the {whose} key is not Base64")),
+        None => random_key(KEY_LENGTH),
     }
 }
 

@@ -27,6 +27,12 @@ pub struct Options {
     /// Key with which every device that is not registered signs its tokens, Base64 [default: a random one]
     #[arg(long, value_name = "BASE64")]
     pub device_key: Option<String>,
+    /// Shared access policy that may connect as any device
+    #[arg(long, value_name = "NAME", default_value = Options::POLICY)]
+    pub policy: String,
+    /// Key of that policy, Base64 [default: a random one]
+    #[arg(long, value_name = "BASE64")]
+    pub policy_key: Option<String>,
     /// Messages kept for the control endpoint; older ones are dropped
     #[arg(long, value_name = "N", default_value_t = Options::KEEP_MESSAGES)]
     pub keep_messages: usize,
@@ -48,6 +54,8 @@ pub struct Options {
 }
 
 impl Options {
+    /// As on every new hub.
+    const POLICY: &str = "device";
     const KEEP_MESSAGES: usize = 200_000;
     const KEEP_BYTES: usize = 1 << 30;
 
@@ -66,6 +74,8 @@ impl Default for Options {
             dps_port: 0,
             control_port: 0,
             device_key: None,
+            policy: Self::POLICY.into(),
+            policy_key: None,
             keep_messages: Self::KEEP_MESSAGES,
             keep_bytes: Self::KEEP_BYTES,
             ca_dir: None,

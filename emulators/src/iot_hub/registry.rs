@@ -2,7 +2,7 @@
 //!
 //! A device that is registered, by the Device Provisioning Service or over the control endpoint, has a key of its own. Any
 //! other device id will do with the shared key, unless the hub is strict. A device that was deleted stays unknown until it
-//! is registered again.
+//! is registered again. The hub's one shared access policy may connect as any of them.
 
 use std::{
     collections::BTreeMap,
@@ -22,8 +22,17 @@ pub struct Registry {
     group_key: Vec<u8>,
     /// Whether a device must be registered.
     strict: bool,
+    /// May connect as any device.
+    policy: Option<Policy>,
     /// Nothing for a device that was deleted.
     devices: Mutex<BTreeMap<String, Option<Device>>>,
+}
+
+/// A shared access policy with the permission to connect as devices.
+pub struct Policy {
+    pub name: String,
+    /// Raw.
+    pub key: Vec<u8>,
 }
 
 /// A registered device. As JSON: `{"enabled":true,"key":"Base64"}`.
@@ -36,7 +45,16 @@ pub struct Device {
 
 impl Registry {
     pub fn new(shared_key: Vec<u8>, group_key: Vec<u8>, strict: bool) -> Self {
-        Self { shared_key, group_key, strict, devices: Mutex::default() }
+        Self { shared_key, group_key, strict, policy: None, devices: Mutex::default() }
+    }
+
+    pub fn with_policy(self, policy: Policy) -> Self {
+        Self { policy: Some(policy), ..self }
+    }
+
+    /// The key of the policy with this name.
+    pub fn policy_key(&self, name: &str) -> Option<&[u8]> {
+        self.policy.as_ref().filter(|policy| policy.name == name).map(|policy| policy.key.as_slice())
     }
 
     /// The key of a device of the enrollment group: HMAC-SHA256 of its registration id, as the device spells it.

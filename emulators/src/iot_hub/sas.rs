@@ -16,7 +16,7 @@ pub struct Token<'a> {
     expiry_text: &'a str,
     /// `se` in seconds since 1970.
     pub expiry: u64,
-    /// `skn`, which a device's own token for the hub does not have.
+    /// `skn`, percent-encoded as sent, which a device's own token for the hub does not have.
     pub policy: Option<&'a str>,
     /// `sig`, 32 bytes when it is well-formed.
     pub signature: Vec<u8>,
@@ -51,6 +51,12 @@ impl<'a> Token<'a> {
             .decode(percent_decode_str(signature).collect::<Vec<u8>>())
             .map_err(|_| "the token's `sig` is no percent-encoded Base64")?;
         Ok(Self { resource, expiry_text, expiry, policy, signature })
+    }
+
+    /// The name of the policy that the token was signed with. Some SDKs write an empty one into a device's own token.
+    pub fn policy_name(&self) -> Option<String> {
+        let name = self.policy.filter(|name| !name.is_empty())?;
+        Some(percent_decode_str(name).decode_utf8_lossy().into_owned())
     }
 
     /// Whether `key` (raw bytes) signed this token.

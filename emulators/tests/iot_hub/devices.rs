@@ -95,3 +95,50 @@ async fn what_cannot_be_registered_is_refused_with_a_reason() {
     }
     assert_eq!(hub.get("devices").await, json!({}));
 }
+
+#[tokio::test]
+async fn a_token_of_the_policy_is_good_for_every_device_that_there_is() {
+    let hub = Hub::start_with(Options { strict: true, ..Options::default() }).await;
+    let (policy, key) = (&hub.emulator.ready().policy, &hub.emulator.ready().policy_key);
+    assert_eq!(policy, "device");
+    hub.request("PUT", "devices?device=d", "{}").await;
+    let token = |device: &str, key: &str, policy: &str| {
+        format!("{}&skn={policy}", sign(key, &format!("{HUB}/devices/{device}"), now() + 60))
+    };
+    let post = async |device: &str, token: &str| {
+        let (status, body) = answer(hub.post_with(device, token, "x").header("Host", HUB)).await;
+        (status, if status == 204 { String::new() } else { error_code(&body) })
+    };
+    let unauthorized = (401, "401003".to_owned());
+    assert_eq!(post("d", &token("d", key, policy)).await, (204, String::new()));
+    assert_eq!(post("d", &token("d", key, "service")).await, unauthorized);
+    assert_eq!(post("d", &token("d", KEY, policy)).await, unauthorized);
+    assert_eq!(post("d", &token("d", &hub.derived_key("d"), policy)).await, unauthorized, "it is the device's own key");
+    assert_eq!(post("d", &token("e", key, policy)).await, unauthorized);
+    assert_eq!(
+        post("d", &sign(key, &format!("{HUB}/devices/d"), now() + 60)).await,
+        unauthorized,
+        "no policy is named"
+    );
+    assert_eq!(post("e", &token("e", key, policy)).await, (404, "404001".into()));
+    assert_eq!(post("d", &token("d", &hub.derived_key("d"), "")).await.0, 204, "an empty name is none");
+
+    let identity =
+        |device: &str, key, policy| Identity { password: token(device, key, policy), ..hub.identity(device) };
+    hub.connect(&identity("d", key, policy)).await.unwrap();
+    refused(&hub, &identity("d", key, "iothubowner")).await;
+    refused(&hub, &identity("d", KEY, policy)).await;
+    refused(&hub, &identity("e", key, policy)).await;
+    hub.request("PUT", "devices?device=d", r#"{"enabled":false}"#).await;
+    assert_eq!(post("d", &token("d", key, policy)).await, (403, "403012".into()));
+}
+
+#[tokio::test]
+async fn the_policy_and_its_key_can_be_chosen() {
+    let options = Options { policy: "iothubowner".into(), policy_key: Some(KEY.into()), ..Options::default() };
+    let hub = Hub::start_with(options).await;
+    let password = format!("{}&skn=iothubowner", sign(KEY, HUB, now() + 60));
+    hub.connect(&Identity { password, ..hub.identity("d") }).await.expect("a token for the whole hub");
+    let no_base64 = Options { policy_key: Some("?".into()), ..Options::default() };
+    assert!(emulators::iot_hub::start(no_base64).await.is_err());
+}

@@ -1,0 +1,183 @@
+//! The settings of enrolments with all their suffixes: what is wrong with them, and which of them belong together.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use secrecy::{ExposeSecret as _, SecretBox};
+
+use super::{Enrolment, Enrolments, HubPolicy, connection_string};
+use crate::{
+    config::{Problems, Settings, dps},
+    hub::Endpoint,
+};
+
+const ID_SCOPE: &str = dps::ID_SCOPE[0];
+const GROUP_KEY: &str = dps::GROUP_KEY[0];
+/// The first is the C# sample's; the second is spelt as the other settings are.
+const CONNECTION_STRING: [&str; 2] = ["AzureIotHubConnectionString", "AzureIoTHubConnectionString"];
+
+/// A setting with one suffix.
+struct Setting<'a, T> {
+    name: &'a str,
+    text: &'a str,
+    /// `None` if it is wrong.
+    value: Option<T>,
+}
+
+/// A setting with all its suffixes, by what follows the first `-`; the default is under the empty one.
+type Family<'a, T> = BTreeMap<String, Setting<'a, T>>;
+
+fn family<'a, T>(
+    prefixes: &[&'static str],
+    settings: &'a Settings,
+    problems: &mut Problems,
+    check: impl Fn(&str) -> Result<T, String>,
+) -> Family<'a, T> {
+    let mut family = Family::<T>::new();
+    for (prefix, name) in prefixes.iter().flat_map(|prefix| settings.names_with(prefix).map(move |name| (prefix, name)))
+    {
+        let Some(suffix) = suffix(&name[prefix.len()..]) else {
+            let text =
+                format!("is no setting: write {prefix}Default, {prefix}-APPLICATION or {prefix}-APPLICATION-PORT");
+            problems.add(name.to_owned(), text);
+            continue;
+        };
+        let text = settings.get(name, problems).unwrap_or_default();
+        if let Some(other) = family.get(&suffix) {
+            if other.text != text {
+                problems.add(other.name.to_owned(), format!("and {name} are both set and differ: remove one of them"));
+            }
+            continue;
+        }
+        // An empty one is a problem already.
+        let checked = (!text.is_empty()).then(|| check(text).map_err(|why| problems.add(name.to_owned(), why)).ok());
+        family.insert(suffix, Setting { name, text, value: checked.flatten() });
+    }
+    family
+}
+
+/// What a setting's name says of whom it holds for. `None` if it cannot.
+fn suffix(text: &str) -> Option<String> {
+    match text.replace("__", "-").as_str() {
+        "" | "Default" => Some(String::new()),
+        text => text.strip_prefix('-').filter(|suffix| !suffix.is_empty()).map(str::to_owned),
+    }
+}
+
+/// The application, if a suffix ends in a port.
+fn without_port(suffix: &str) -> Option<&str> {
+    let (application, port) = suffix.rsplit_once('-')?;
+    let is_port = port.parse::<u8>().is_ok_and(|number| number.to_string() == port);
+    (is_port && !application.is_empty()).then_some(application)
+}
+
+/// What stands in the settings.
+pub struct Families<'a> {
+    scopes: Family<'a, String>,
+    keys: Family<'a, SecretBox<Vec<u8>>>,
+    hubs: Family<'a, HubPolicy>,
+}
+
+impl<'a> Families<'a> {
+    pub fn read(settings: &'a Settings, problems: &mut Problems) -> Self {
+        Self {
+            scopes: family(&[ID_SCOPE], settings, problems, dps::check_id_scope),
+            keys: family(&[GROUP_KEY], settings, problems, dps::check_group_key),
+            hubs: family(&CONNECTION_STRING, settings, problems, connection_string::parse),
+        }
+    }
+
+    /// The suffixes of ID scopes and group keys.
+    fn of_dps(&self) -> BTreeSet<&str> {
+        self.scopes.keys().chain(self.keys.keys()).map(String::as_str).collect()
+    }
+
+    /// The suffixes at which ID scope and group key of one suffix are looked for: an application's, or a port's.
+    fn chains(suffix: &str) -> impl Iterator<Item = Vec<&str>> {
+        let of_port = without_port(suffix).map(|application| vec![suffix, application, ""]);
+        [vec![suffix, ""]].into_iter().chain(of_port)
+    }
+
+    /// The ID scope and group key that hold along a chain, by suffix.
+    fn pair<'c>(&self, chain: &[&'c str]) -> (Option<&'c str>, Option<&'c str>) {
+        let first = |is_there: &dyn Fn(&str) -> bool| chain.iter().copied().find(|suffix| is_there(suffix));
+        (first(&|suffix| self.scopes.contains_key(suffix)), first(&|suffix| self.keys.contains_key(suffix)))
+    }
+
+    /// What is wrong with the settings as a whole.
+    pub fn check(&self, problems: &mut Problems) {
+        if self.scopes.is_empty() && self.keys.is_empty() && self.hubs.is_empty() {
+            let [connection_string, _] = CONNECTION_STRING;
+            let text = format!(
+                "is not set: devices of LoRaWAN applications need {ID_SCOPE}Default and {GROUP_KEY}Default, or \
+                 {connection_string}Default (or each with -APPLICATION in place of Default)"
+            );
+            problems.add(format!("{ID_SCOPE}Default"), text);
+        }
+        for (suffix, hub) in &self.hubs {
+            let beside = self.scopes.get(suffix).map(|scope| scope.name);
+            if let Some(beside) = beside.or(self.keys.get(suffix).map(|key| key.name)) {
+                let text =
+                    format!("is set beside {beside}: devices come from the one or from the other, remove one of them");
+                problems.add(hub.name.to_owned(), text);
+            }
+        }
+        // Half of a pair is fine as long as somebody more specific has the other half.
+        let suffixes = self.of_dps();
+        let pairs: Vec<_> =
+            suffixes.iter().flat_map(|suffix| Self::chains(suffix)).map(|chain| self.pair(&chain)).collect();
+        let is_used = |scope: Option<&str>, key: Option<&str>| {
+            pairs.iter().any(|pair| match *pair {
+                (Some(of_scope), Some(of_key)) => scope == Some(of_scope) || key == Some(of_key),
+                _ => false,
+            })
+        };
+        for (suffix, scope) in self.scopes.iter().filter(|(suffix, _)| !is_used(Some(suffix), None)) {
+            problems.add(scope.name.to_owned(), lonely(suffix, &scope.name[ID_SCOPE.len()..], "group key", GROUP_KEY));
+        }
+        for (suffix, key) in self.keys.iter().filter(|(suffix, _)| !is_used(None, Some(suffix))) {
+            problems.add(key.name.to_owned(), lonely(suffix, &key.name[GROUP_KEY.len()..], "ID scope", ID_SCOPE));
+        }
+    }
+
+    /// Every suffix with what holds there. `None` if a value is wrong.
+    pub fn resolve(&self, endpoint: &Endpoint) -> Option<Enrolments> {
+        let mut found =
+            Enrolments { all: Vec::new(), ports: HashMap::new(), applications: HashMap::new(), default: None };
+        let mut put = |chain: &[&str], enrolment: Enrolment| {
+            let known = found.all.iter().position(|other: &Enrolment| other.is_same(&enrolment));
+            let index = known.unwrap_or_else(|| {
+                found.all.push(enrolment);
+                found.all.len() - 1
+            });
+            match chain {
+                ["", ..] => found.default = Some(index),
+                [suffix, _, _] => drop(found.ports.insert((*suffix).to_owned(), index)),
+                [suffix, ..] => drop(found.applications.insert((*suffix).to_owned(), index)),
+                [] => {}
+            }
+        };
+        for suffix in self.of_dps() {
+            for chain in Self::chains(suffix) {
+                let (Some(scope), Some(key)) = self.pair(&chain) else { continue };
+                let (id_scope, key) = (self.scopes[scope].value.clone()?, self.keys[key].value.as_ref()?);
+                let group_key = SecretBox::new(Box::new(key.expose_secret().clone()));
+                put(&chain, Enrolment::Dps(dps::Config { endpoint: endpoint.clone(), id_scope, group_key }));
+            }
+        }
+        for (suffix, hub) in &self.hubs {
+            for chain in Self::chains(suffix) {
+                put(&chain, Enrolment::Hub(hub.value.clone()?));
+            }
+        }
+        Some(found)
+    }
+}
+
+/// What to do about an ID scope without a group key, or the other way round. `spelt` is the suffix as it stands in the name.
+fn lonely(suffix: &str, spelt: &str, what: &str, other: &str) -> String {
+    let set = match suffix {
+        "" => format!("{other}Default, or {other}-APPLICATION for each application"),
+        _ => format!("{other}{spelt} or {other}Default"),
+    };
+    format!("is set, but no {what} goes with it: set {set}")
+}
