@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     clock::Clock,
-    config::{Config, enrolment::Enrolments, hub::Identity, rapidm2m, rapidm2m::SourceConfig, things_network},
+    config::{Config, enrolment::Enrolment, hub::Identity, rapidm2m, rapidm2m::SourceConfig, things_network},
     cosmos::Account,
     delivery::{Delivery, Identities},
     devices::{self, Devices},
@@ -57,7 +57,7 @@ impl App {
 }
 
 impl Shared {
-    fn devices(&self, enrolment: impl Into<crate::config::enrolment::Enrolment>) -> Devices {
+    fn devices(&self, enrolment: impl Into<Enrolment>) -> Devices {
         Devices::new(enrolment.into(), devices::Store::new(self.account.clone()), self.trusted_ca.clone())
     }
 
@@ -90,10 +90,10 @@ impl Shared {
         RapidM2mForwarding::new(forwarder, rapidm2m.customer, rapidm2m.sites, rapidm2m.concurrency, rapidm2m.timeout)
     }
 
-    fn things_network_forwarding(&self, mut config: things_network::Config) -> ThingsNetworkForwarding {
-        let enrolments: Enrolments<Devices> =
-            std::mem::take(&mut config.enrolments).map(|enrolment| self.devices(enrolment));
+    fn things_network_forwarding(&self, config: things_network::Config) -> ThingsNetworkForwarding {
+        let things_network::Config { enrolments, device_ids, timeout, .. } = config;
+        let enrolments = enrolments.map(|enrolment| self.devices(enrolment));
         let downlinks = Downlinks::new(Devicebound::new(self.trusted_ca.clone()), Stack::new(self.trusted_ca.clone()));
-        ThingsNetworkForwarding::new(config, enrolments, self.sender.clone(), downlinks, self.clock)
+        ThingsNetworkForwarding::new(device_ids, timeout, enrolments, self.sender.clone(), downlinks, self.clock)
     }
 }

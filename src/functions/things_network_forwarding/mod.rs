@@ -25,7 +25,7 @@ use self::{message::Forwardable, turns::Turns};
 use super::tally::Tally;
 use crate::{
     clock::Clock,
-    config::{enrolment::Enrolments, things_network::Config},
+    config::enrolment::Enrolments,
     delivery::{DeliveryError, send_as_provisioned},
     devices::{Devices, Owner},
     host::queue::QueueMessage,
@@ -67,7 +67,8 @@ pub enum Outcome {
 impl ThingsNetworkForwarding {
     #[must_use]
     pub fn new(
-        config: &Config,
+        device_ids: Template,
+        timeout: Duration,
         enrolments: Enrolments<Devices>,
         sender: Arc<Sender>,
         downlinks: Downlinks,
@@ -77,8 +78,8 @@ impl ThingsNetworkForwarding {
             enrolments,
             sender,
             downlinks,
-            device_ids: config.device_ids.clone(),
-            timeout: config.timeout,
+            device_ids,
+            timeout,
             clock,
             turns: Turns::default(),
             waiting: Semaphore::new(WAITING),

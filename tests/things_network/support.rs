@@ -1,0 +1,250 @@
+//! Everything between The Things Stack and the hub, each in a process of its own.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+use tokio::{join, process::Child, time::sleep};
+
+#[path = "../forwarding/support/process.rs"]
+mod process;
+
+pub use process::Emulator;
+use process::{Output, binary, client};
+
+pub const QUEUE: &str = "uplinks";
+/// What hangs fails.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Between two looks at something that cannot be awaited.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+pub type Settings = BTreeMap<String, String>;
+
+/// The services, and the settings that lead the handler to them.
+pub struct World {
+    pub cosmos: Emulator,
+    pub hub: Emulator,
+    pub stack: Emulator,
+    pub settings: Settings,
+}
+
+impl World {
+    pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// With options of the emulated Things Stack. It sends nothing by itself.
+    pub async fn start_with(stack: &[&str]) -> Self {
+        let (cosmos, hub, stack) = join!(
+            Emulator::start("cosmos", &[]),
+            Emulator::start("iot_hub", &["--dps-retry-after", "0"]),
+            Emulator::start("things_stack", stack)
+        );
+        let settings = [
+            ("UplinkQueueName", QUEUE),
+            ("M2MDocumentsDBUri", cosmos.ready("endpoint")),
+            ("M2MDocumentsDBPrimaryKey", cosmos.ready("key")),
+            ("DPSGlobalDeviceEndpoint", hub.ready("dps")),
+            ("DPSIDScopeDefault", hub.ready("idScope")),
+            ("DPSEnrollmentGroupSymmetricKeyDefault", hub.ready("groupKey")),
+            ("IoTHubTrustedCa", hub.ready("ca")),
+            ("RUST_LOG", "debug"),
+        ];
+        let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        Self { cosmos, hub, stack, settings }
+    }
+
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.settings.insert(name.to_owned(), value.to_owned());
+    }
+
+    pub fn unset(&mut self, name: &str) {
+        assert!(self.settings.remove(name).is_some(), "{name} is not set");
+    }
+
+    /// The messages at the hub, once there are so many.
+    pub async fn received(&self, count: usize) -> Vec<Value> {
+        let path = format!("received?wait={count}&timeout_ms={}", PATIENCE.as_millis());
+        let received = self.hub.get(&path).await;
+        let received = received.as_array().unwrap().clone();
+        assert!(received.len() >= count, "{} of {count} messages: {received:#?}", received.len());
+        received
+    }
+}
+
+/// How the host differs from host.json.
+pub struct Host {
+    child: Child,
+    endpoint: String,
+    output: Output,
+    client: reqwest::Client,
+}
+
+/// What a webhook is answered.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub content_type: Option<String>,
+    pub body: Value,
+}
+
+impl Host {
+    /// Runs the app with these settings. A failed message is visible again after a second.
+    pub async fn start(settings: &Settings) -> Self {
+        Self::start_with(settings, json!({ "visibilityTimeout": "00:00:01" }), &[]).await
+    }
+
+    /// With other members of host.json's `extensions.queues`, and options of the host.
+    pub async fn start_with(settings: &Settings, queues: Value, options: &[&str]) -> Self {
+        let app = app(queues);
+        let mut command = binary();
+        command.args(["emulator", "functions_host", "--app"]).arg(&app);
+        command.args(["--handler", env!("CARGO_BIN_EXE_iothub-connector")]).args(options);
+        for (name, value) in settings {
+            command.arg("--env").arg(format!("{name}={value}"));
+        }
+        let mut child = command.spawn().unwrap();
+        let output = Output::default();
+        let mut line = output.collect(&mut child);
+        if line.wait_for(Option::is_some).await.is_err() {
+            panic!("the host does not start: {}", output.text());
+        }
+        let ready: Value = serde_json::from_str(line.borrow().as_deref().unwrap()).unwrap();
+        let endpoint = ready["endpoint"].as_str().unwrap().to_owned();
+        Self { child, endpoint, output, client: client() }
+    }
+
+    /// Where webhooks go.
+    pub fn target(&self) -> String {
+        format!("{}api/uplink", self.endpoint)
+    }
+
+    /// Posts a webhook.
+    pub async fn post(&self, body: impl Into<Vec<u8>>) -> Answer {
+        self.post_with(body, &[]).await
+    }
+
+    pub async fn post_with(&self, body: impl Into<Vec<u8>>, headers: &[(&str, &str)]) -> Answer {
+        let mut request = self.client.post(self.target()).header("content-type", "application/json");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = request.body(body.into()).send().await.unwrap();
+        let status = response.status().as_u16();
+        let content_type = response.headers().get("content-type").map(|kind| kind.to_str().unwrap().to_owned());
+        let text = response.text().await.unwrap();
+        Answer { status, content_type, body: serde_json::from_str(&text).unwrap_or(Value::String(text)) }
+    }
+
+    /// Everything in a queue.
+    pub async fn queue(&self, name: &str) -> Vec<Value> {
+        let response = self.client.get(format!("{}admin/queues/{name}", self.endpoint)).send().await.unwrap();
+        if response.status() == reqwest::StatusCode::NOT_FOUND {
+            return Vec::new();
+        }
+        serde_json::from_slice(&response.bytes().await.unwrap()).unwrap()
+    }
+
+    /// The texts in a queue, as JSON, once there are so many.
+    pub async fn texts(&self, name: &str, count: usize) -> Vec<Value> {
+        let give_up = Instant::now() + PATIENCE;
+        loop {
+            let messages = self.queue(name).await;
+            if messages.len() >= count {
+                let text = |message: &Value| serde_json::from_str(message["text"].as_str().unwrap()).unwrap();
+                return messages.iter().map(text).collect();
+            }
+            assert!(Instant::now() < give_up, "{} of {count} in {name}: {}", messages.len(), self.output.text());
+            sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// Puts a message into a queue, past the function.
+    pub async fn put(&self, name: &str, text: impl Into<String>) {
+        let url = format!("{}admin/queues/{name}", self.endpoint);
+        let response = self.client.post(url).body(text.into()).send().await.unwrap();
+        assert!(response.status().is_success(), "{}", response.status());
+    }
+
+    /// Waits until the queue of uplinks holds nothing, neither visible nor invisible.
+    pub async fn drained(&self) {
+        let url = format!("{}admin/queues/{QUEUE}?wait=empty&timeout_ms={}", self.endpoint, PATIENCE.as_millis());
+        // Several of the client's patience.
+        let response = self.client.get(url).timeout(2 * PATIENCE).send().await.unwrap();
+        let left: Vec<Value> = serde_json::from_slice(&response.bytes().await.unwrap()).unwrap();
+        assert_eq!(left, Vec::<Value>::new(), "{}", self.output.text());
+    }
+
+    /// Process ids of the handlers so far.
+    fn handlers(&self) -> Vec<u32> {
+        let text = self.output.text();
+        let pids = text.lines().filter_map(|line| line.strip_prefix("HandlerStarted { pid: ")?.strip_suffix(" }"));
+        pids.map(|pid| pid.parse().unwrap()).collect()
+    }
+
+    /// SIGKILL to the handler, as the host does; waits until the host has started another.
+    pub async fn kill_handler(&self) {
+        let before = self.handlers();
+        let pid = before.last().expect("a handler").to_string();
+        assert!(Command::new("kill").args(["-9", &pid]).status().unwrap().success());
+        let give_up = Instant::now() + PATIENCE;
+        while self.handlers().len() == before.len() {
+            assert!(Instant::now() < give_up, "no new handler: {}", self.output.text());
+            sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// Everything that host and handler have printed.
+    pub fn log(&self) -> String {
+        self.output.text()
+    }
+
+    /// Waits for a line that contains this.
+    pub async fn logged(&self, part: &str) {
+        let give_up = Instant::now() + PATIENCE;
+        while !self.log().contains(part) {
+            assert!(Instant::now() < give_up, "{part:?} is not logged: {}", self.log());
+            sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    pub async fn stop(mut self) {
+        self.child.kill().await.unwrap();
+    }
+}
+
+/// A copy of the app's folder with other settings of queues.
+fn app(queues: Value) -> PathBuf {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let source = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let name = format!("app-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    let app = Path::new(env!("CARGO_TARGET_TMPDIR")).join("things_network").join(name);
+    for function in ["thingsNetworkUplink", "thingsNetworkForwarding"] {
+        fs::create_dir_all(app.join(function)).unwrap();
+        let file = Path::new(function).join("function.json");
+        fs::copy(source.join(&file), app.join(&file)).unwrap();
+    }
+    let mut host: Value = serde_json::from_slice(&fs::read(source.join("host.json")).unwrap()).unwrap();
+    let own = host["extensions"]["queues"].as_object_mut().unwrap();
+    own.extend(queues.as_object().unwrap().clone());
+    fs::write(app.join("host.json"), host.to_string()).unwrap();
+    app
+}
+
+/// A webhook of V3.
+pub fn uplink(application: &str, device: &str, counter: u32) -> Value {
+    json!({
+        "end_device_ids": {"device_id": device, "application_ids": {"application_id": application}, "dev_eui": "0004A30B001C0530"},
+        "received_at": "2026-01-31T12:00:00.5Z",
+        "uplink_message": {
+            "session_key_id": "AXA50tHUGUucuzS/bCGMNw==", "f_port": 1, "f_cnt": counter, "frm_payload": "AQ==",
+            "decoded_payload": {"level": counter}, "received_at": "2026-01-31T12:00:00.25Z"
+        }
+    })
+}
