@@ -13,7 +13,11 @@ use emulators::cosmos;
 use iothub_connector::{
     config::{Problems, ledger},
     cosmos::Account,
-    devices::{Owner, Store, documents::Document, store::Written},
+    devices::{
+        Owner, Store,
+        documents::{self, Document},
+        store::Written,
+    },
 };
 use serde_json::{Value, json};
 
@@ -204,7 +208,7 @@ impl World {
             assigned_hub: "myhub.azure-devices.net".into(),
             device_id: id.into(),
             registered_at: DateTime::from_timestamp(1_767_225_600, 0).unwrap(),
-            id_scope: "0ne00111111".into(),
+            id_scope: Some("0ne00111111".into()),
             registrations,
         };
         assert_eq!(self.store.write(&document, None).await.unwrap(), Written::Yes);
@@ -243,6 +247,30 @@ reservoir-sued-255c8c5e  rapidM2M site \"Reservoir Süd\" of customer \"Demo Wat
     assert_eq!(lines.len(), 2);
     assert_eq!(lines[1]["Owner"]["Name"], "Reservoir Süd");
     assert_eq!((&lines[0]["id"], &lines[0]["Registrations"]), (&json!("pump-7"), &json!(1)));
+}
+
+#[tokio::test]
+async fn a_device_of_a_port_says_so_and_its_claim_is_no_device() {
+    let world = World::start().await;
+    let owner = || (&Owner::things_network("pumps", "pump-7", "pump-7")).into();
+    let now = DateTime::from_timestamp(1_767_225_600, 0).unwrap();
+    let claim = Document::claim("pump-7", owner(), now);
+    let device = Document {
+        id: documents::id("pump-7", Some(10)),
+        assigned_hub: "myhub.azure-devices.net".into(),
+        device_id: "pump-7".into(),
+        registrations: 1,
+        ..claim.clone()
+    };
+    for document in [&claim, &device] {
+        assert_eq!(world.store.write(document, None).await.unwrap(), Written::Yes);
+    }
+    let output = world.devices("ports", &[]).await;
+    let owner = r#"The Things Network device "pump-7" of application "pumps", port 10"#;
+    let printed = success(&output).0;
+    assert!(printed.lines().count() == 2 && printed.contains(&format!("pump-7  {owner}  myhub")), "{printed}");
+    let output = world.devices("ports_json", &["--json"]).await;
+    assert_eq!(success(&output).0.lines().count(), 2);
 }
 
 #[tokio::test]

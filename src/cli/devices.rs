@@ -77,12 +77,14 @@ fn json(listing: &Listing, out: &mut impl Write) -> io::Result<()> {
     Ok(())
 }
 
+/// Without what only says whose an id is: the device itself has a line of its own.
 fn table(listing: &Listing, out: &mut impl Write) -> io::Result<()> {
     if listing.documents.is_empty() {
         return Ok(());
     }
     let head = ["DEVICE", "OWNER", "HUB", "REGISTERED AT", "TIMES"].map(str::to_owned);
-    let rows: Vec<_> = [head].into_iter().chain(listing.documents.iter().map(cells)).collect();
+    let devices = listing.documents.iter().filter(|document| !document.is_claim());
+    let rows: Vec<_> = [head].into_iter().chain(devices.map(cells)).collect();
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
     let [device_width, owner_width, hub_width, at_width, times_width] = std::array::from_fn(width);
     for [device, owner, hub, at, times] in &rows {
@@ -95,9 +97,10 @@ fn table(listing: &Listing, out: &mut impl Write) -> io::Result<()> {
 }
 
 fn cells(document: &Document) -> [String; 5] {
+    let port = document.port().map(|port| format!(", port {port}")).unwrap_or_default();
     [
         document.device_id.clone(),
-        document.owner.to_string(),
+        format!("{}{port}", document.owner),
         document.assigned_hub.clone(),
         document.registered_at.to_rfc3339_opts(SecondsFormat::Secs, true),
         document.registrations.to_string(),

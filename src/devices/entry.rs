@@ -5,13 +5,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use chrono::{DateTime, Utc};
 use tokio::{sync::watch, time::Instant};
 
-use super::{DeviceError, Owner, dps::Assignment, naming};
+use super::{DeviceError, Owner, documents, dps::Assignment};
 use crate::hub::Device;
 
 pub struct Entry {
     pub owner: Arc<Owner>,
     /// The registration id.
     pub id: String,
+    /// The document's id.
+    pub document_id: String,
     /// Whoever waits watches it.
     pub state: watch::Sender<State>,
     notes: Mutex<Notes>,
@@ -72,8 +74,14 @@ impl Drop for Settles<'_> {
 
 impl Entry {
     pub fn new(owner: Owner) -> Self {
-        let id = naming::registration_id(&owner.name);
-        Self { owner: Arc::new(owner), id, state: watch::Sender::new(State::Unknown), notes: Mutex::default() }
+        let id = owner.registration_id();
+        Self {
+            document_id: documents::id(&id, owner.port()),
+            owner: Arc::new(owner),
+            id,
+            state: watch::Sender::new(State::Unknown),
+            notes: Mutex::default(),
+        }
     }
 
     pub fn notes(&self) -> Notes {

@@ -13,10 +13,18 @@ pub enum DeviceError {
     #[error("device {id} for {owner} cannot be registered: {error}")]
     Dps { owner: Arc<Owner>, id: String, error: DpsError },
     #[error(
-        "device {id} for {owner} stands for {other} already: rename one of them, \
-         or delete document {id} in container devices if the other one is gone"
+        "device {id} for {owner} stands for {other} already: {}, or delete document {id} in container devices if the \
+         other one is gone",
+        .owner.how_to_rename()
     )]
     Taken { owner: Arc<Owner>, id: String, other: StoredOwner },
+    /// A device that is not registered by us: that of a hub whose connection string is in the settings.
+    #[error(
+        "hub {hub} refused device {id} for {owner}: create the device in the hub's registry, or enable it, or have devices \
+         registered through DPS (DPSIDScope…); if it is there, check that policy {policy} of AzureIotHubConnectionString… \
+         has this key and the permission Device Connect"
+    )]
+    RefusedByHub { owner: Arc<Owner>, id: String, hub: String, policy: String },
     #[error("device {id} for {owner} cannot be looked up: {error}")]
     Store { owner: Arc<Owner>, id: String, error: StoreError },
     /// A fault of the connector itself: the task panicked.
@@ -35,6 +43,7 @@ impl DeviceError {
             Self::Underway { .. } => "device_underway",
             Self::Dps { error, .. } => error.kind(),
             Self::Taken { .. } => "device_taken",
+            Self::RefusedByHub { .. } => "device_refused",
             Self::Store { error: StoreError::Cosmos(failure), .. } => failure.kind(),
             Self::Store { error: StoreError::Foreign { .. }, .. } => "device_foreign_document",
             Self::Unexpected { .. } => "device_unexpected",

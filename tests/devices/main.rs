@@ -1,5 +1,6 @@
-//! Sites as devices of their own, against the emulated provisioning service and hub.
+//! Sites and LoRaWAN devices as devices of their own, against the emulated provisioning service and hub.
 
+mod applications;
 mod support;
 
 use std::time::Duration;

@@ -6,10 +6,10 @@ use bytes::Bytes;
 use chrono::{DateTime, TimeDelta};
 use emulators::{cosmos, iot_hub};
 use iothub_connector::{
-    config::{self, Problems, Settings},
+    config::{self, Problems, Settings, enrolment::Enrolments},
     cosmos::Account,
     delivery::{Delivery, Identities},
-    devices::{Devices, Owner, Store, store::Written},
+    devices::{Devices, Owner, PerApplication, Store, store::Written},
     hub::{Message, Options, Sender, Transport},
 };
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
@@ -25,10 +25,14 @@ pub struct World {
 }
 
 impl World {
-    /// Devices are asked to come back for their result at once.
     pub async fn start() -> Self {
+        Self::start_with(iot_hub::Options::default()).await
+    }
+
+    /// Devices are asked to come back for their result at once.
+    pub async fn start_with(options: iot_hub::Options) -> Self {
         let dps_options = iot_hub::DpsOptions { dps_retry_after: 0, ..iot_hub::DpsOptions::default() };
-        let hub = iot_hub::start(iot_hub::Options { dps_options, ..iot_hub::Options::default() }).await.unwrap();
+        let hub = iot_hub::start(iot_hub::Options { dps_options, ..options }).await.unwrap();
         let cosmos = cosmos::start(cosmos::Options::default()).await.unwrap();
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         Self { hub, cosmos, http, changed: Vec::new() }
@@ -59,6 +63,21 @@ impl World {
         Devices::new(config, self.store(), self.trusted_ca())
     }
 
+    /// The hub's own connection string.
+    pub fn connection_string(&self) -> String {
+        let ready = self.hub.ready();
+        format!("HostName={};SharedAccessKeyName={};SharedAccessKey={}", ready.mqtt, ready.policy, ready.policy_key)
+    }
+
+    /// The devices of LoRaWAN applications of a process that has just started. `settings` are those without the service's
+    /// address.
+    pub fn per_application(&self, settings: &[(&str, &str)]) -> PerApplication {
+        let endpoint = [("DPSGlobalDeviceEndpoint", self.hub.ready().dps.as_str())];
+        let mut problems = Problems::default();
+        let enrolments = Enrolments::read(&endpoint.iter().chain(settings).copied().collect(), &mut problems);
+        PerApplication::new(enrolments.unwrap_or_else(|| panic!("{problems}")), self.store(), self.trusted_ca())
+    }
+
     pub fn store(&self) -> Store {
         let config = config::ledger::Config::read(&self.settings(), &mut Problems::default()).unwrap();
         Store::new(Arc::new(Account::new(&config)))
@@ -66,8 +85,16 @@ impl World {
 
     /// The way to the hub of a process that has just started.
     pub fn delivery(&self, transport: Transport) -> Delivery {
+        self.delivery_of(self.devices(), transport)
+    }
+
+    pub fn delivery_of(&self, devices: Devices, transport: Transport) -> Delivery {
         let options = Options::new(transport, NonZeroUsize::new(1_000).unwrap(), self.trusted_ca());
-        Delivery { identities: Identities::Provisioned(self.devices()), sender: Sender::new(options) }
+        Delivery { identities: Identities::Provisioned(devices), sender: Sender::new(options) }
+    }
+
+    pub fn ready(&self) -> &iot_hub::Ready {
+        self.hub.ready()
     }
 
     /// Makes it seem that a device was registered two minutes ago.
@@ -88,6 +115,10 @@ impl World {
 
     pub async fn get(&self, path: &str) -> Vec<Value> {
         serde_json::from_str(&self.call("GET", path, String::new()).await).unwrap()
+    }
+
+    pub async fn counts(&self) -> Value {
+        serde_json::from_str(&self.call("GET", "counts", String::new()).await).unwrap()
     }
 
     async fn call(&self, method: &str, path: &str, body: String) -> String {

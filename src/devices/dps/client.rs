@@ -1,7 +1,10 @@
 //! The service's REST API for devices: one request each. Trying again is the caller's affair.
 //! <https://learn.microsoft.com/rest/api/iot-dps/device/runtime-registration>
 
-use std::{sync::OnceLock, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use chrono::Utc;
 use percent_encoding::utf8_percent_encode;
@@ -38,6 +41,11 @@ const MAX_BODY: usize = 64 * 1024;
 
 pub struct Client {
     config: Config,
+    pool: Arc<Pool>,
+}
+
+/// The connections to services, for all of their clients.
+pub struct Pool {
     trusted_ca: Vec<CertificateDer<'static>>,
     /// Made with the first request: most starts need none, and reading the platform's certificates takes its time.
     http: OnceLock<reqwest::Client>,
@@ -50,8 +58,8 @@ pub struct Answer {
 }
 
 impl Client {
-    pub fn new(config: Config, trusted_ca: Vec<CertificateDer<'static>>) -> Self {
-        Self { config, trusted_ca, http: OnceLock::new() }
+    pub fn new(config: Config, pool: Arc<Pool>) -> Self {
+        Self { config, pool }
     }
 
     pub fn config(&self) -> &Config {
@@ -87,7 +95,7 @@ impl Client {
             HeaderValue::from_str(token.expose_secret()).map_err(|error| DpsError::Tls(error.to_string()))?;
         authorization.set_sensitive(true);
 
-        let mut request = self.http()?.request(method, url).header(AUTHORIZATION, authorization);
+        let mut request = self.pool.http()?.request(method, url).header(AUTHORIZATION, authorization);
         if operation.is_none() {
             let body = serde_json::json!({ "registrationId": registration_id }).to_string();
             request = request.header(CONTENT_TYPE, "application/json").body(body);
@@ -105,6 +113,13 @@ impl Client {
         let body = http::error_body(response).await;
         let (status, is_poll) = (status.as_u16(), operation.is_some());
         Err(wire::refusal(Refusal { status, body: &body, skew, is_poll, retry_after: *retry_after }))
+    }
+}
+
+impl Pool {
+    /// Does not connect. `trusted_ca` are certificates that are trusted in addition to the platform's.
+    pub fn new(trusted_ca: Vec<CertificateDer<'static>>) -> Self {
+        Self { trusted_ca, http: OnceLock::new() }
     }
 
     fn http(&self) -> Result<&reqwest::Client, DpsError> {

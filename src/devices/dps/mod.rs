@@ -5,11 +5,11 @@ mod error;
 mod gate;
 mod wire;
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use rustls::pki_types::CertificateDer;
 use tokio::time::{Instant, sleep, timeout_at};
 
+pub use client::Pool;
 pub use error::DpsError;
 pub use wire::Assignment;
 
@@ -63,8 +63,8 @@ pub struct Provisioner {
 
 impl Provisioner {
     /// Does not connect.
-    pub fn new(config: Config, trusted_ca: Vec<CertificateDer<'static>>, limits: Limits) -> Self {
-        Self { client: Client::new(config, trusted_ca), gate: Gate::default(), limits }
+    pub fn new(config: Config, pool: Arc<Pool>, limits: Limits) -> Self {
+        Self { client: Client::new(config, pool), gate: Gate::default(), limits }
     }
 
     pub fn config(&self) -> &Config {

@@ -1,5 +1,6 @@
 //! Against a scripted service and the Cosmos DB emulator.
 
+mod applications;
 mod faults;
 mod registering;
 mod service;
@@ -14,9 +15,10 @@ use tokio::time::Instant;
 
 use self::service::{Asked, Reply, SCOPE, Service};
 use super::{
-    DeviceError, Devices, Owner, Store,
+    DeviceError, Devices, Owner, Shared, Store,
     documents::Document,
     dps::{Limits, Provisioner},
+    source::Source,
     store::{Listing, Written},
 };
 use crate::{clock::Clock, config, cosmos::Account, hub::Device};
@@ -41,12 +43,22 @@ impl World {
     }
 
     fn devices_with(&self, config: config::dps::Config, trusted_ca: Vec<CertificateDer<'static>>) -> Devices {
-        Devices::with(Provisioner::new(config, trusted_ca, self.limits), self.store(), Clock::system())
+        self.devices_of(config, trusted_ca, Clock::system())
     }
 
     fn devices_at(&self, clock: Clock) -> Devices {
-        let provisioner = Provisioner::new(self.service.config(), vec![self.service.certificate.clone()], self.limits);
-        Devices::with(provisioner, self.store(), clock)
+        self.devices_of(self.service.config(), vec![self.service.certificate.clone()], clock)
+    }
+
+    fn devices_of(
+        &self,
+        config: config::dps::Config,
+        trusted_ca: Vec<CertificateDer<'static>>,
+        clock: Clock,
+    ) -> Devices {
+        let shared = Shared::new(self.store(), trusted_ca);
+        let provisioner = Provisioner::new(config, shared.pool.clone(), self.limits);
+        Devices::with(Source::Dps(provisioner), shared, clock)
     }
 
     fn store(&self) -> Store {
@@ -78,7 +90,7 @@ impl World {
             assigned_hub: "old.azure-devices.net".into(),
             device_id: id,
             registered_at: Utc::now() - chrono::TimeDelta::seconds(seconds),
-            id_scope: SCOPE.into(),
+            id_scope: Some(SCOPE.into()),
             registrations: 1,
         };
         assert_eq!(self.store().write(&document, None).await.unwrap(), Written::Yes);

@@ -31,7 +31,7 @@ async fn a_device_is_registered_once_however_many_ask_and_found_again_after_a_re
 
     let document = world.document(&id).await;
     assert_eq!(document.owner.to_string(), r#"rapidM2M site "Reservoir Süd" of customer "Demo Water Utility""#);
-    assert_eq!((document.registrations, document.id_scope.as_str()), (1, super::SCOPE));
+    assert_eq!((document.registrations, document.id_scope.as_deref()), (1, Some(super::SCOPE)));
 
     let again = device(&world.devices(), &owner).await;
     assert_eq!((&again.id, &again.hub_host, &again.endpoint), (&id, &found[0].hub_host, &found[0].endpoint));
@@ -121,7 +121,7 @@ async fn another_instance_of_the_service_registers_anew() {
     let devices = world.devices_with(config, vec![world.service.certificate.clone()]);
     assert_eq!(device(&devices, &owner).await.hub_host, "new.azure-devices.net");
     let document = world.document("pump-7").await;
-    assert_eq!((document.id_scope.as_str(), document.registrations), ("0ne00222222", 2));
+    assert_eq!((document.id_scope.as_deref(), document.registrations), (Some("0ne00222222"), 2));
 }
 
 #[tokio::test]

@@ -1,0 +1,33 @@
+//! The devices of LoRaWAN applications, which may each come from elsewhere.
+
+use std::sync::Arc;
+
+use rustls::pki_types::CertificateDer;
+
+use super::{Devices, Shared, Store};
+use crate::config::enrolment::Enrolments;
+
+/// For each enrolment its devices, all of them in one store. What enrolments have in common they share: the connections to
+/// services, and how many registrations are under way at once.
+pub struct PerApplication(Enrolments<Devices>);
+
+impl PerApplication {
+    /// Does not connect. `trusted_ca` are certificates that are trusted in addition to the platform's.
+    #[must_use]
+    pub fn new(enrolments: Enrolments, store: impl Into<Arc<Store>>, trusted_ca: Vec<CertificateDer<'static>>) -> Self {
+        let shared = Shared::new(store, trusted_ca);
+        Self(enrolments.map(|enrolment| Devices::of(enrolment, shared.clone())))
+    }
+
+    /// The devices among which is the one for an application's uplinks with this fPort (0 if there is none), and what
+    /// [`Owner::at_port`](super::Owner::at_port) must be told. `None` if no setting holds for the application.
+    #[must_use]
+    pub fn of(&self, application: &str, port: u8) -> Option<(&Devices, Option<u8>)> {
+        self.0.of(application, port)
+    }
+
+    /// Start of an invocation: as [`Devices::try_again`], for all.
+    pub fn try_again(&self) {
+        self.0.iter().for_each(Devices::try_again);
+    }
+}
