@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use crate::{
     clock::Clock,
-    config::{Config, enrolment::Enrolment, hub::Identity, rapidm2m, rapidm2m::SourceConfig, things_network},
-    cosmos::Account,
+    config::{Config, hub::Identity, rapidm2m, rapidm2m::SourceConfig, things_network},
     delivery::{Delivery, Identities},
-    devices::{self, Devices},
+    devices::{self, Devices, PerApplication},
     forward::{Forwarder, source::Source},
     functions::{
         rapidm2m_forwarding::RapidM2mForwarding,
@@ -30,7 +29,7 @@ pub struct App {
 /// What both halves use.
 struct Shared {
     clock: Clock,
-    account: Arc<Account>,
+    store: Arc<devices::Store>,
     sender: Arc<Sender>,
     trusted_ca: Vec<rustls::pki_types::CertificateDer<'static>>,
 }
@@ -43,7 +42,7 @@ impl App {
         let ledger = Ledger::new(ledger);
         let shared = Shared {
             clock: Clock::system(),
-            account: ledger.account(),
+            store: Arc::new(devices::Store::new(ledger.account())),
             sender: Arc::new(Sender::new(options)),
             trusted_ca: hub.trusted_ca,
         };
@@ -57,10 +56,6 @@ impl App {
 }
 
 impl Shared {
-    fn devices(&self, enrolment: impl Into<Enrolment>) -> Devices {
-        Devices::new(enrolment.into(), devices::Store::new(self.account.clone()), self.trusted_ca.clone())
-    }
-
     fn rapidm2m_forwarding(
         &self,
         rapidm2m: rapidm2m::Config,
@@ -75,7 +70,9 @@ impl Shared {
         };
         let identities = match identity {
             Identity::One(device) => Identities::One(device),
-            Identity::Provisioned(dps) => Identities::Provisioned(self.devices(dps)),
+            Identity::Provisioned(dps) => {
+                Identities::Provisioned(Devices::new(dps, self.store.clone(), self.trusted_ca.clone()))
+            }
         };
         let forwarder = Forwarder {
             source,
@@ -92,8 +89,8 @@ impl Shared {
 
     fn things_network_forwarding(&self, config: things_network::Config) -> ThingsNetworkForwarding {
         let things_network::Config { enrolments, device_ids, timeout, .. } = config;
-        let enrolments = enrolments.map(|enrolment| self.devices(enrolment));
+        let devices = PerApplication::new(enrolments, self.store.clone(), self.trusted_ca.clone());
         let downlinks = Downlinks::new(Devicebound::new(self.trusted_ca.clone()), Stack::new(self.trusted_ca.clone()));
-        ThingsNetworkForwarding::new(device_ids, timeout, enrolments, self.sender.clone(), downlinks, self.clock)
+        ThingsNetworkForwarding::new(device_ids, timeout, devices, self.sender.clone(), downlinks, self.clock)
     }
 }

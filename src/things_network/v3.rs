@@ -134,11 +134,14 @@ fn radio(receptions: Option<&RawValue>, settings: Option<&RawValue>) -> Radio {
     });
     let zero = || Number::from(0);
     let settings = lenient::<Settings>(settings);
+    let rate = settings.as_ref().and_then(|settings| settings.data_rate.as_ref());
+    // Nobody measures it for FSK.
+    let has_snr = rate.is_none_or(|rate| rate.fsk.is_none());
     Radio {
         rssi: best.as_ref().map(|best| best.rssi.clone().unwrap_or_else(zero)),
-        snr: best.as_ref().map(|best| best.snr.clone().unwrap_or_else(zero)),
+        snr: best.as_ref().and_then(|best| best.snr.clone().or_else(|| has_snr.then(zero))),
         gateway: best.and_then(|best| best.gateway_ids).and_then(|ids| ids.gateway_id.or(ids.eui)),
-        data_rate: settings.as_ref().and_then(|settings| data_rate(settings.data_rate.as_ref()?)),
+        data_rate: rate.and_then(data_rate),
         frequency: settings.and_then(|settings| settings.frequency?.parse::<f64>().ok()).map(|hertz| hertz / 1e6),
     }
 }
@@ -177,7 +180,7 @@ mod tests {
     fn the_best_gateway_is_the_one_with_the_best_snr() {
         let gateway = |id: &str, rssi, snr| json!({"gateway_ids": {"gateway_id": id}, "rssi": rssi, "snr": snr});
         let radio = radio_of(json!({"rx_metadata": [
-            gateway("near", -35, 5.2), gateway("best", -80, 9.8), gateway("weaker", -81, 9.8), gateway("far", -120, -12)
+            gateway("near", -35, 5.2), gateway("best", -80, 9.8), gateway("weaker", -81, 9.8), gateway("far", -120, -12.0)
         ]}));
         assert_eq!(radio.gateway.as_deref(), Some("best"));
         assert_eq!((radio.rssi, radio.snr), (Some((-80).into()), Number::from_f64(9.8)));

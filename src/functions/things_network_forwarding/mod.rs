@@ -25,9 +25,8 @@ use self::{message::Forwardable, turns::Turns};
 use super::tally::Tally;
 use crate::{
     clock::Clock,
-    config::enrolment::Enrolments,
     delivery::{DeliveryError, send_as_provisioned},
-    devices::{Devices, Owner},
+    devices::{Devices, Owner, PerApplication},
     host::queue::QueueMessage,
     hub::Sender,
     things_network::{queued::Queued, template::Template},
@@ -41,8 +40,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// The function.
 pub struct ThingsNetworkForwarding {
-    /// The devices of each enrolment.
-    enrolments: Enrolments<Devices>,
+    devices: PerApplication,
     sender: Arc<Sender>,
     downlinks: Downlinks,
     device_ids: Template,
@@ -69,13 +67,13 @@ impl ThingsNetworkForwarding {
     pub fn new(
         device_ids: Template,
         timeout: Duration,
-        enrolments: Enrolments<Devices>,
+        devices: PerApplication,
         sender: Arc<Sender>,
         downlinks: Downlinks,
         clock: Clock,
     ) -> Self {
         Self {
-            enrolments,
+            devices,
             sender,
             downlinks,
             device_ids,
@@ -137,7 +135,7 @@ impl ThingsNetworkForwarding {
     /// Whose message it is, and where that device comes from.
     fn owner(&self, forwardable: &Forwardable) -> Result<(&Devices, Owner), String> {
         let Forwardable { application, device, dev_eui, port, .. } = forwardable;
-        let (devices, port) = self.enrolments.of(application, *port).ok_or_else(|| {
+        let (devices, port) = self.devices.of(application, *port).ok_or_else(|| {
             format!(
                 "no setting says where the devices of application {application} come from: set DPSIDScopeDefault and \
                  DPSEnrollmentGroupSymmetricKeyDefault, or the same with the suffix -{application}"
@@ -145,7 +143,7 @@ impl ThingsNetworkForwarding {
         })?;
         let name =
             self.device_ids.expand(application, device, dev_eui.as_deref()).map_err(|error| error.to_string())?;
-        Ok((devices, Owner::things_network(application, device, &name, port)))
+        Ok((devices, Owner::things_network(application, device, name).at_port(port)))
     }
 
     /// Sends until it is acknowledged, as long as what stands in the way may pass soon.

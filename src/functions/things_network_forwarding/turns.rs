@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     fn owner(device: &str) -> Owner {
-        Owner::things_network("app", device, device, None)
+        Owner::things_network("app", device, device)
     }
 
     #[tokio::test]
