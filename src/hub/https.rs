@@ -7,41 +7,29 @@
 //! type and encoding, creation time) stand beside the application properties, under the names of their headers, is how
 //! Microsoft's own SDK for Java sends them.
 
-use std::{borrow::Cow, collections::BTreeMap, sync::Arc, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use chrono::{DateTime, Utc};
+use chrono::Utc;
 use percent_encoding::utf8_percent_encode;
-use reqwest::{
-    Response, StatusCode,
-    header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue},
-};
+use reqwest::{Method, StatusCode, header::CONTENT_TYPE};
 use rustls::ClientConfig;
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::SecretString;
 use serde::Serialize;
 
 use super::{
     Device, Message, SendError,
     message::{self, MAX_BATCH_SIZE},
+    rest,
     sas::RESERVED,
 };
-use crate::http;
 
-/// The version of the device API that requests ask for.
-const API_VERSION: &str = "2021-04-12";
-const HTTPS_PORT: u16 = 443;
-/// Below the time that the sender waits for a hub that acknowledges nothing: what is out of reach is to be called so.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// A request may take this long. Longer than the sender waits for a hub that acknowledges nothing.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const BATCH_CONTENT_TYPE: &str = "application/vnd.microsoft.iothub.json";
 /// What may stand in a property over HTTPS beside letters and digits. `%` is not among them here: a value that has one is
 /// encoded, so that decoding gives the value back, whatever it was.
 const PLAIN: &[u8] = b"!#$&'*+-.^_`|~";
 
-pub struct Client {
-    http: reqwest::Client,
-}
+pub struct Client(rest::Client);
 
 /// A message as the batch form has it.
 #[derive(Serialize)]
@@ -56,16 +44,8 @@ impl Client {
     /// # Errors
     /// TLS cannot be set up.
     pub fn new(tls: &Arc<ClientConfig>) -> Result<Self, SendError> {
-        let http = reqwest::Client::builder()
-            .tls_backend_preconfigured(ClientConfig::clone(tls))
-            .https_only(true)
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(REQUEST_TIMEOUT)
-            .tcp_nodelay(true)
-            .build()
-            .map_err(|error| SendError::Untrusted(format!("TLS cannot be set up: {error}")))?;
-        Ok(Self { http })
+        // The callers bound how many there are.
+        rest::Client::new(tls, usize::MAX).map(Self)
     }
 
     /// Sends a batch. All its messages are acknowledged by one answer, or none.
@@ -73,20 +53,14 @@ impl Client {
     /// # Errors
     /// Why they are not.
     pub async fn send(&self, device: &Device, token: &SecretString, batch: Vec<u8>) -> Result<(), SendError> {
-        let (host, port) = (&device.endpoint.host, device.endpoint.port.unwrap_or(HTTPS_PORT));
-        let id = utf8_percent_encode(&device.id, RESERVED);
-        let url = format!("https://{host}:{port}/devices/{id}/messages/events?api-version={API_VERSION}");
-        let mut authorization = HeaderValue::from_str(token.expose_secret())
-            .map_err(|_| SendError::Refused { device: device.id.clone() })?;
-        authorization.set_sensitive(true);
-        let request = self.http.post(url).header(AUTHORIZATION, authorization).header(CONTENT_TYPE, BATCH_CONTENT_TYPE);
-        let response =
-            request.body(batch).send().await.map_err(|error| unreachable(&error, &format!("{host}:{port}")))?;
+        let request = self.0.request(Method::POST, device, token, "messages/events", "")?;
+        let request = request.header(CONTENT_TYPE, BATCH_CONTENT_TYPE).body(batch);
+        let response = request.send().await.map_err(|error| rest::no_answer(&error, device))?;
         // Nothing else is an acknowledgement: a proxy's "200" must not pass for one.
         if response.status() == StatusCode::NO_CONTENT {
             return Ok(());
         }
-        Err(explain(response, device, Utc::now()).await)
+        Err(rest::explain(response, device, Utc::now()).await)
     }
 }
 
@@ -138,60 +112,10 @@ fn plain(value: &str) -> Cow<'_, str> {
     utf8_percent_encode(value, RESERVED).into()
 }
 
-fn unreachable(error: &reqwest::Error, place: &str) -> SendError {
-    let text = http::cause(error);
-    if http::is_untrusted(&text) {
-        return SendError::Untrusted(format!("{place}: {text}"));
-    }
-    if error.is_timeout() {
-        return SendError::Unreachable(format!("{place} did not answer in time"));
-    }
-    if error.is_connect() {
-        return SendError::Unreachable(format!("{place}: {text}"));
-    }
-    SendError::Cut
-}
-
-async fn explain(response: Response, device: &Device, now: DateTime<Utc>) -> SendError {
-    let status = response.status();
-    let wait = http::retry_after(response.headers(), now);
-    let is_named = response.headers().contains_key("iothub-errorcode");
-    let skew = http::clock_skew(response.headers(), now).filter(|skew| skew.abs() > http::CLOCK_TOLERANCE);
-    let body = http::error_body(response).await;
-    let (code, text) = error_text(&body);
-    let id = device.id.clone();
-    match status {
-        StatusCode::UNAUTHORIZED => match skew {
-            Some(skew) => SendError::ClockWrong { device: id, minutes: skew.num_minutes() },
-            None => SendError::RefusedBecause { device: id, status: 401, text },
-        },
-        StatusCode::FORBIDDEN if code == Some(403_002) || text.contains("IotHubQuotaExceeded") => {
-            SendError::QuotaUsedUp
-        }
-        StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => {
-            SendError::RefusedBecause { device: id, status: status.as_u16(), text }
-        }
-        StatusCode::TOO_MANY_REQUESTS => SendError::Throttled { wait },
-        StatusCode::SERVICE_UNAVAILABLE if wait.is_some() => SendError::Throttled { wait },
-        // Only the hub itself can condemn a message, not whatever stands in between.
-        StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE
-            if is_named || code.is_some() || text.starts_with("ErrorCode:") =>
-        {
-            SendError::Rejected { status: status.as_u16(), text }
-        }
-        _ => SendError::Unreachable(format!("{}: it answered {}: {text}", device.endpoint, status.as_u16())),
-    }
-}
-
-/// The hub's error code, such as 401003, and its text.
-fn error_text(body: &[u8]) -> (Option<u64>, String) {
-    let (code, text) = http::error_text(body);
-    (code, if text.is_empty() { "no reason given".into() } else { text })
-}
-
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use chrono::DateTime;
     use serde_json::{Value, json};
 
     use super::*;
@@ -239,11 +163,5 @@ mod tests {
         assert_eq!(batch(&[message("m", vec![0xFF; message::MAX_PORTABLE_SIZE - envelope])], 16).unwrap().0, 1);
         let error = batch(&[message("m", vec![0; 255 * 1024])], 16).unwrap_err();
         assert!(matches!(error, SendError::TooLarge { .. }), "{error}");
-    }
-
-    #[test]
-    fn a_hub_that_gives_no_reason_has_none() {
-        assert_eq!(error_text(br#"{"errorCode":429001,"message":"slow down"}"#), (Some(429_001), "slow down".into()));
-        assert_eq!(error_text(b""), (None, "no reason given".into()));
     }
 }

@@ -1,6 +1,7 @@
 //! Sites and LoRaWAN devices as devices of their own, against the emulated provisioning service and hub.
 
 mod applications;
+mod devicebound;
 mod support;
 
 use std::time::Duration;

@@ -51,7 +51,7 @@ impl World {
         settings.into_iter().chain(changed).map(|(name, value)| (name, value.as_str())).collect()
     }
 
-    fn trusted_ca(&self) -> Vec<CertificateDer<'static>> {
+    pub fn trusted_ca(&self) -> Vec<CertificateDer<'static>> {
         vec![CertificateDer::from_pem_file(&self.hub.ready().ca).unwrap()]
     }
 
@@ -107,6 +107,10 @@ impl World {
 
     pub async fn put(&self, path: &str, body: Value) {
         self.call("PUT", path, body.to_string()).await;
+    }
+
+    pub async fn post(&self, path: &str, body: Value) {
+        self.call("POST", path, body.to_string()).await;
     }
 
     pub async fn delete(&self, path: &str) {
