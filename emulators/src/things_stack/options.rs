@@ -179,7 +179,10 @@ impl Options {
         ensure!((1..=MOST_DEVICES).contains(&self.devices), "--devices must be 1 to {MOST_DEVICES}");
         let applications = 1..=self.devices;
         ensure!(applications.contains(&self.applications), "--applications must be 1 to the number of devices");
-        ensure!(self.apikey.as_deref().is_none_or(|key| HeaderValue::from_str(key).is_ok()), "--apikey: no header value");
+        ensure!(
+            self.apikey.as_deref().is_none_or(|key| HeaderValue::from_str(key).is_ok()),
+            "--apikey: no header value"
+        );
         let is_id = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
         ensure!(!self.webhook.is_empty() && self.webhook.bytes().all(is_id), "--webhook: only a-z, 0-9 and -");
         self.sending.check()
@@ -258,7 +261,10 @@ mod tests {
         let options = parsed(&["things_stack", "--header", "X-Functions-Key: a:b", "--header", "X-Empty:"]);
         let header = |text: &str| text.parse::<Header>().unwrap();
         assert_eq!(options.headers, [header("x-functions-key:a:b"), header("X-Empty: ")]);
-        assert_eq!((&options.headers[0].value, &options.headers[1].value), (&"a:b".parse().unwrap(), &"".parse().unwrap()));
+        assert_eq!(
+            (&options.headers[0].value, &options.headers[1].value),
+            (&"a:b".parse().unwrap(), &"".parse().unwrap())
+        );
         let error = "Authorization: Bearer s3cr3t\n".to_owned() + "x";
         let error = error.parse::<Header>().unwrap_err();
         assert!(error.contains("authorization") && !error.contains("s3cr3t"), "{error}");

@@ -6,8 +6,9 @@ use fastrand::Rng;
 use serde_json::{Value, json};
 
 use super::{
+    reception::location,
     ulid,
-    v3::{end_device_ids, location, stamp},
+    v3::{end_device_ids, stamp},
 };
 use crate::things_stack::devices::Device;
 

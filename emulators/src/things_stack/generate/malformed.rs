@@ -20,8 +20,7 @@ pub enum Flaw {
     Protobuf,
 }
 
-pub const FLAWS: [Flaw; 6] =
-    [Flaw::Cut, Flaw::NoIds, Flaw::WrongTypes, Flaw::TooLarge, Flaw::Empty, Flaw::Protobuf];
+pub const FLAWS: [Flaw; 6] = [Flaw::Cut, Flaw::NoIds, Flaw::WrongTypes, Flaw::TooLarge, Flaw::Empty, Flaw::Protobuf];
 
 impl Flaw {
     pub fn content_type(self) -> &'static str {
@@ -40,7 +39,9 @@ impl Flaw {
                 cut
             }
             Self::NoIds => changed(&good, |body| {
-                ["end_device_ids", "dev_id", "app_id", "hardware_serial"].map(|name| body.remove(name));
+                body.retain(|name, _| {
+                    !matches!(name.as_str(), "end_device_ids" | "dev_id" | "app_id" | "hardware_serial")
+                });
             }),
             Self::WrongTypes => changed(&good, |body| {
                 for (name, value) in body {
@@ -55,7 +56,9 @@ impl Flaw {
             }),
             Self::Empty => Vec::new(),
             // end_device_ids { device_id } and the first bytes of an uplink, as Protocol Buffers have them.
-            Self::Protobuf => b"\x0a\x14\x0a\x09dev\xe2\x88\x921\x12\x07\x0a\x05app-1\x1a\x06\x08\xff\xff\x03\x00\x80".to_vec(),
+            Self::Protobuf => {
+                b"\x0a\x14\x0a\x09dev\xe2\x88\x921\x12\x07\x0a\x05app-1\x1a\x06\x08\xff\xff\x03\x00\x80".to_vec()
+            }
         }
     }
 }

@@ -5,8 +5,10 @@
 mod events;
 mod malformed;
 mod readings;
+mod reception;
 mod v2;
 mod v3;
+mod wanted;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -16,15 +18,16 @@ use std::{
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use fastrand::Rng;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use self::{malformed::FLAWS, v3::Content};
 use super::{
     devices::Device,
-    journal::Uplink,
     options::{Options, Sending},
+    uplink::Uplink,
 };
+
+pub use self::wanted::Wanted;
 
 /// Webhooks among which a repeated one is chosen: the last ones.
 const REPEATABLE: usize = 16;
@@ -52,30 +55,6 @@ pub struct Webhook {
     pub body: Bytes,
     /// What is remembered of a well-formed uplink; repeats share it.
     pub uplink: Option<Arc<Uplink>>,
-}
-
-/// One uplink on demand: who sends it, and what of it is not left to the generator.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct Wanted {
-    pub application: String,
-    pub device: String,
-    /// 2 or 3 (the default).
-    pub version: Option<u8>,
-    pub f_port: Option<u8>,
-    pub f_cnt: Option<u32>,
-    /// Base64.
-    pub frm_payload: Option<String>,
-    /// Any JSON; `null` for an uplink that is not decoded.
-    #[serde(deserialize_with = "given")]
-    pub decoded_payload: Option<Value>,
-    pub confirmed: bool,
-    pub simulated: bool,
-}
-
-/// Tells `null` from nothing.
-fn given<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
-    Value::deserialize(deserializer).map(Some)
 }
 
 pub struct Generator {
@@ -124,6 +103,10 @@ impl Generator {
         self.by_name.contains_key(&(application.to_owned(), device.to_owned()))
     }
 
+    pub fn knows_application(&self, application: &str) -> bool {
+        self.devices.iter().any(|device| device.application == application)
+    }
+
     /// The devices that take turns.
     pub fn fleet(&self) -> &[Arc<Device>] {
         &self.devices[..self.fleet]
@@ -164,43 +147,6 @@ impl Generator {
         webhook
     }
 
-    /// An uplink on demand, of a known device or a new one.
-    ///
-    /// # Errors
-    /// What cannot be sent.
-    pub fn wanted(&mut self, wanted: Wanted, now: DateTime<Utc>) -> Result<Webhook, String> {
-        use base64::{Engine, prelude::BASE64_STANDARD};
-        if wanted.application.is_empty() || wanted.device.is_empty() {
-            return Err("application and device are missing".to_owned());
-        }
-        let version = wanted.version.unwrap_or(3);
-        if !matches!(version, 2 | 3) {
-            return Err(format!("version {version}: there are 2 and 3"));
-        }
-        let payload = wanted.frm_payload.map(|text| BASE64_STANDARD.decode(&text)).transpose();
-        let payload = payload.map_err(|error| format!("frmPayload is no Base64: {error}"))?;
-        let name = (wanted.application, wanted.device);
-        let number = match self.by_name.get(&name) {
-            Some(number) => *number,
-            None => self.add(Device::new(self.devices.len(), name.0, name.1)),
-        };
-        if let Some(f_cnt) = wanted.f_cnt {
-            self.counters[number] = f_cnt;
-        }
-        let marker = self.marker();
-        let mut content = self.content(number, version, marker, true, now);
-        content.f_port = wanted.f_port.unwrap_or(content.f_port);
-        content.payload = payload.unwrap_or(content.payload);
-        content.confirmed = wanted.confirmed;
-        content.simulated = wanted.simulated;
-        match wanted.decoded_payload {
-            None => {}
-            Some(Value::Null) => content.decoded = None,
-            decoded => content.decoded = decoded,
-        }
-        Ok(self.uplink(number, version, marker, &content, now))
-    }
-
     fn marker(&mut self) -> u64 {
         self.last_marker += 1;
         self.last_marker
@@ -218,8 +164,15 @@ impl Generator {
         let f_cnt = self.counters[number];
         self.counters[number] = f_cnt.wrapping_add(1);
         let f_port = (device.number % 10) as u8 + 1;
-        let mut content =
-            Content { f_port, f_cnt, payload, decoded: Some(decoded.into()), confirmed: false, simulated: false, plain };
+        let mut content = Content {
+            f_port,
+            f_cnt,
+            payload,
+            decoded: Some(decoded.into()),
+            confirmed: false,
+            simulated: false,
+            plain,
+        };
         if plain {
             return content;
         }
@@ -274,5 +227,4 @@ fn ulid(time: DateTime<Utc>, rng: &mut Rng) -> String {
 }
 
 #[cfg(test)]
-#[path = "tests.rs"]
 mod tests;

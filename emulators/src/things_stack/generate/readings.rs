@@ -25,11 +25,7 @@ pub fn readings(device: &Device, now: DateTime<Utc>, rng: &mut Rng) -> Map<Strin
         }),
         Sensor::EnergyMeter => json!({
             "energy": { "import_kwh": (seconds - COUNTED_SINCE) / 3600 * 2 + device.number as i64, "export_kwh": 0 },
-            "phases": [1, 2, 3].map(|phase| json!({
-                "phase": phase,
-                "voltage": hundredths(231.0 + spread(rng, 3.0)),
-                "current": hundredths(daily(seconds, 1.0, 12.0) + rng.f64()),
-            })),
+            "phases": phases(seconds, rng),
             "power_factor": hundredths(0.93 + spread(rng, 0.04)),
             "temperature_1": temperature,
         }),
@@ -62,6 +58,16 @@ pub fn readings(device: &Device, now: DateTime<Utc>, rng: &mut Rng) -> Map<Strin
         // Not reached: every arm above is an object.
         other => Map::from_iter([("value".to_owned(), other)]),
     }
+}
+
+fn phases(seconds: i64, rng: &mut Rng) -> [Value; 3] {
+    [1, 2, 3].map(|phase| {
+        json!({
+            "phase": phase,
+            "voltage": hundredths(231.0 + spread(rng, 3.0)),
+            "current": hundredths(daily(seconds, 1.0, 12.0) + rng.f64()),
+        })
+    })
 }
 
 /// Latitude and longitude in degrees, altitude in metres.
