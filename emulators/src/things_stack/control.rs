@@ -16,8 +16,8 @@ use serde_json::{Value, json};
 use super::{
     Stack, Statistics,
     faults::{Fault, Faults},
-    options::Overrides,
     send::Answer,
+    sending::Overrides,
 };
 
 /// Bytes of a body: an uplink may be made larger than any target takes.

@@ -63,8 +63,8 @@ impl Device {
             dev_addr: 0x2601_0000 | (number as u32 & 0xffff),
             session_key_id: BASE64_STANDARD.encode(key),
             sensor: SENSORS[number % SENSORS.len()],
-            latitude: LATITUDE + (number % 100) as f64 / 1000.0,
-            longitude: LONGITUDE + (number / 100 % 100) as f64 / 1000.0,
+            latitude: thousandths(LATITUDE + (number % 100) as f64 / 1000.0),
+            longitude: thousandths(LONGITUDE + (number / 100 % 100) as f64 / 1000.0),
         }
     }
 
@@ -73,6 +73,10 @@ impl Device {
         let up_to = |count: usize| (count as f64 * share).ceil();
         up_to(self.number + 1) > up_to(self.number)
     }
+}
+
+fn thousandths(degrees: f64) -> f64 {
+    (degrees * 1000.0).round() / 1000.0
 }
 
 /// Ids as users choose them, `[a-z0-9](-?[a-z0-9])*` with 2 to 36 characters: some speak for themselves, some are the

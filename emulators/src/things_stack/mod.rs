@@ -51,6 +51,7 @@ mod post;
 mod queues;
 mod refusal;
 mod send;
+mod sending;
 mod serve;
 mod stack;
 mod uplink;
@@ -65,9 +66,10 @@ use self::stack::Stack;
 pub use self::{
     generate::{Kind, Wanted},
     journal::{Latency, Statistics},
-    options::{Header, Options, Overrides, Sending},
+    options::{Header, Options},
     queues::{DownlinkRequest, Operation},
     send::{Answer, Delivered},
+    sending::Sending,
 };
 use crate::door::{self, Door};
 

@@ -19,7 +19,7 @@ use super::{
     Event, Stack,
     generate::{Kind, Webhook},
     journal::Attempt,
-    options::Sending,
+    sending::Sending,
     uplink::is_success,
 };
 

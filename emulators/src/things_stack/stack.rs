@@ -20,11 +20,12 @@ use super::{
     Event, Ready,
     generate::{Generator, Wanted},
     journal::{Journal, Statistics},
-    options::{Options, Sending},
+    options::Options,
     post::Poster,
     queues::Queues,
     refusal::Refusal,
     send::{self, Answer, Delivery, Destination, Lanes},
+    sending::Sending,
 };
 use crate::door::Door;
 

@@ -21,11 +21,7 @@ use fastrand::Rng;
 use serde_json::json;
 
 use self::{malformed::FLAWS, v3::Content};
-use super::{
-    devices::Device,
-    options::{Options, Sending},
-    uplink::Uplink,
-};
+use super::{devices::Device, options::Options, sending::Sending, uplink::Uplink};
 
 pub use self::wanted::Wanted;
 

@@ -158,7 +158,7 @@ pub fn body(device: &Device, content: &Content, now: DateTime<Utc>, rng: &mut Rn
             network_ids: NETWORK,
             attributes: has_attributes.then(|| json!({ "building": "7", "owner": "water-utility" })),
             last_a_f_cnt_down: rng.u32(..3),
-            last_battery_percentage: has_battery.then(|| {
+            last_battery_percentage: (has_battery && content.f_cnt > 1).then(|| {
                 json!({ "f_cnt": content.f_cnt / 2, "value": 98.42519, "received_at": stamp(now - TimeDelta::hours(5)) })
             }),
             // Not a member of today's API: clients must bear what is yet to come.
