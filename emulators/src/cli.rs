@@ -5,7 +5,7 @@ use clap::Subcommand;
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::{cosmos, functions_host, iot_hub, rapidm2m};
+use crate::{cosmos, functions_host, iot_hub, rapidm2m, things_stack};
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -21,6 +21,9 @@ pub enum Command {
     /// The Azure Functions host, running a custom handler from its app folder
     #[command(name = "functions_host")]
     FunctionsHost(functions_host::Options),
+    /// The Things Stack: sends the webhooks of a fleet of LoRaWAN devices, takes downlinks
+    #[command(name = "things_stack")]
+    ThingsStack(things_stack::Options),
 }
 
 /// Runs one emulator until Ctrl-C or SIGTERM.
@@ -41,6 +44,11 @@ pub async fn run(command: Command) -> anyhow::Result<()> {
         }
         Command::IotHub(options) => {
             let emulator = iot_hub::start(options).await?;
+            print_ready(emulator.ready())?;
+            interrupted().await
+        }
+        Command::ThingsStack(options) => {
+            let emulator = things_stack::start(options).await?;
             print_ready(emulator.ready())?;
             interrupted().await
         }

@@ -6,6 +6,7 @@
 //! | [`cosmos`] | Azure Cosmos DB | its REST API over HTTP, by Microsoft's in-memory engine |
 //! | [`iot_hub`] | Azure IoT Hub | MQTT 3.1.1 over TLS and WebSocket, HTTPS |
 //! | [`functions_host`] | the Azure Functions host | the custom handler's HTTP contract |
+//! | [`things_stack`] | The Things Stack's Application Server | webhooks, V3 and V2, and its HTTP API for downlinks |
 //!
 //! The crate shares no types with the connector: a misspelt field name must not pass because both sides misspell it.
 //! Every emulator can be started in-process (`start(options)`) and on its own (`cargo run -p emulators -- NAME`, see [`cli`]).
@@ -16,3 +17,4 @@ pub mod door;
 pub mod functions_host;
 pub mod iot_hub;
 pub mod rapidm2m;
+pub mod things_stack;

@@ -1,0 +1,109 @@
+//! How The Things Stack says no: a gRPC status as JSON, with details that name the error.
+//!
+//! Source: The Things Stack's documentation, "API errors"; names and texts are those of its source.
+
+use axum::{
+    Json,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use serde_json::json;
+
+/// An error of The Things Stack.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub status: StatusCode,
+    /// gRPC's code.
+    code: u8,
+    namespace: &'static str,
+    name: &'static str,
+    pub text: String,
+}
+
+const WEBHOOKS: &str = "pkg/applicationserver/io/web";
+
+impl Refusal {
+    fn new(status: u16, code: u8, namespace: &'static str, name: &'static str, text: impl Into<String>) -> Self {
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        Self { status, code, namespace, name, text: text.into() }
+    }
+
+    pub fn no_rights(application: &str) -> Self {
+        Self::new(
+            403,
+            7,
+            "pkg/auth/rights",
+            "no_application_rights",
+            format!("no rights for application `{application}`"),
+        )
+    }
+
+    pub fn unsupported_authorization() -> Self {
+        let text = "unsupported authorization method";
+        Self::new(401, 16, "pkg/identityserver", "unsupported_authorization", text)
+    }
+
+    pub fn unknown_key() -> Self {
+        Self::new(401, 16, "pkg/identityserver", "api_key_not_found", "API key not found")
+    }
+
+    pub fn unknown_application(application: &str) -> Self {
+        let text = format!("application `{application}` not found");
+        Self::new(404, 5, "pkg/identityserver/store", "application_not_found", text)
+    }
+
+    pub fn unknown_webhook() -> Self {
+        Self::new(404, 5, WEBHOOKS, "webhook_not_found", "webhook not found")
+    }
+
+    pub fn unknown_device(device: &str) -> Self {
+        Self::new(404, 5, "pkg/applicationserver", "device_not_found", format!("device `{device}` not found"))
+    }
+
+    pub fn unknown_route() -> Self {
+        Self::new(404, 5, "pkg/errors/web", "unknown", "Not Found")
+    }
+
+    pub fn bad_body(reason: impl std::fmt::Display) -> Self {
+        Self::new(400, 3, WEBHOOKS, "decode_body", format!("decode body: {reason}"))
+    }
+
+    pub fn too_large(limit: usize) -> Self {
+        Self::new(413, 8, WEBHOOKS, "read_body", format!("the body has more than {limit} bytes"))
+    }
+
+    pub fn queue_full(limit: usize) -> Self {
+        let text = format!("the downlink queue holds {limit} messages");
+        Self::new(429, 8, "pkg/networkserver", "downlink_queue_capacity_exceeded", text)
+    }
+
+    /// What a status means when it is made to be answered.
+    pub fn with_status(status: StatusCode) -> Self {
+        match status.as_u16() {
+            401 => Self::unknown_key(),
+            403 => Self::no_rights("demanded"),
+            429 => Self::new(429, 8, "pkg/ratelimit", "exceeded", "rate limit of `1` accesses per second exceeded"),
+            503 => Self::new(503, 14, "pkg/errors/web", "unknown", "unavailable"),
+            other => Self::new(other, 13, "pkg/errors", "unknown", "internal error"),
+        }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let Self { status, code, namespace, name, text } = self;
+        let body = json!({
+            "code": code,
+            "message": format!("error:{namespace}:{name} ({text})"),
+            "details": [{
+                "@type": "type.googleapis.com/ttn.lorawan.v3.ErrorDetails",
+                "namespace": namespace,
+                "name": name,
+                "message_format": text,
+                "correlation_id": format!("{:032x}", fastrand::u128(..)),
+                "code": code,
+            }],
+        });
+        (status, Json(body)).into_response()
+    }
+}

@@ -1,0 +1,6 @@
+//! The stand-in for The Things Stack over real sockets, with a small server as the target of its webhooks.
+
+mod control;
+mod downlinks;
+mod support;
+mod webhooks;
