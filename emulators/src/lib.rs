@@ -15,4 +15,5 @@ pub mod cosmos;
 pub mod door;
 pub mod functions_host;
 pub mod iot_hub;
+mod queues;
 pub mod rapidm2m;
