@@ -1,6 +1,6 @@
 //! What happens in the host, for whoever wants to print or await it.
 
-use std::{process::ExitStatus, time::Duration};
+use std::{process::ExitStatus, sync::Arc, time::Duration};
 
 use serde_json::Value;
 use tokio::sync::broadcast;
@@ -20,7 +20,7 @@ pub enum Event {
     HandlerReady {
         after_ms: u64,
     },
-    /// A line that the handler printed.
+    /// A line that the handler printed, or that the host itself logs.
     Line {
         stream: Stream,
         level: Level,
@@ -53,16 +53,18 @@ pub struct InvocationFinished {
     /// `Logs` of the handler's answer; the host drops them when an invocation fails.
     pub logs: Vec<String>,
     /// The handler's answer: JSON, or a string when it is none; `null` without an answer and for forwarded requests.
-    pub response: Value,
+    pub response: Arc<Value>,
     /// Why it failed.
     pub error: Option<String>,
 }
 
-/// Where a line was printed.
+/// Where a line comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stream {
     Stdout,
     Stderr,
+    /// The host's own words.
+    Host,
 }
 
 /// How the host logs a line.
