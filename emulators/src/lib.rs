@@ -16,5 +16,6 @@ pub mod cosmos;
 pub mod door;
 pub mod functions_host;
 pub mod iot_hub;
+mod queues;
 pub mod rapidm2m;
 pub mod things_stack;

@@ -1,17 +1,20 @@
 //! How the handler's answer is read: the other half of the custom handler's contract.
 
+use std::sync::Arc;
+
 use axum::{
     body::Body,
     http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header},
 };
-use serde_json::{Map, Value};
+use serde::Deserialize as _;
+use serde_json::Value;
 
 /// What the handler answered, if it is what the host accepts.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
-    pub outputs: Map<String, Value>,
+    /// An object.
+    body: Arc<Value>,
     pub logs: Vec<String>,
-    pub return_value: Value,
 }
 
 /// Why an answer fails the invocation.
@@ -22,40 +25,73 @@ pub enum Refused {
     Hangs,
 }
 
-/// Reads the handler's answer as the host does.
-pub fn read(status: u16, content_type: Option<&str>, body: &[u8]) -> Result<Answer, Refused> {
-    let because = |problem: String| Err(Refused::Because(problem));
+impl Answer {
+    /// The value for an output binding; its name is read exactly. `null` without one.
+    pub fn output(&self, binding: &str) -> &Value {
+        match binding {
+            "$return" => member(&self.body, "ReturnValue"),
+            _ => member(&self.body, "Outputs").get(binding).unwrap_or(&Value::Null),
+        }
+    }
+}
+
+/// Reads the handler's answer as the host does. First of the result: the body, or a text if it is no JSON.
+pub fn read(status: u16, content_type: Option<&str>, body: &[u8]) -> (Arc<Value>, Result<Answer, Refused>) {
+    let parsed = serde_json::from_slice(body);
+    let problem = parsed.as_ref().err().map(ToString::to_string);
+    let value = parsed.unwrap_or_else(|_| Value::from(String::from_utf8_lossy(body)));
+    let value = Arc::new(value);
+    let answer = check(status, content_type, body, problem).and_then(|()| {
+        let logs = accepted(&value).map_err(Refused::from)?;
+        Ok(Answer { body: value.clone(), logs })
+    });
+    (value, answer)
+}
+
+impl From<Option<&str>> for Refused {
+    fn from(problem: Option<&str>) -> Self {
+        problem.map_or(Self::Hangs, |problem| Self::Because(problem.to_owned()))
+    }
+}
+
+fn check(status: u16, content_type: Option<&str>, body: &[u8], no_json: Option<String>) -> Result<(), Refused> {
     if !(200..300).contains(&status) {
-        return because(format!("the handler answered with status {status}"));
+        return Err(Refused::Because(format!("the handler answered with status {status}")));
     }
     let media_type = content_type.and_then(|text| text.split(';').next()).unwrap_or_default().trim();
     if !media_type.eq_ignore_ascii_case("application/json") {
-        return because(format!("the handler answered with Content-Type {content_type:?}, not application/json"));
+        let problem = format!("the handler answered with Content-Type {content_type:?}, not application/json");
+        return Err(Refused::Because(problem));
     }
-    if body.trim_ascii().is_empty() {
-        return Err(Refused::Hangs);
+    match no_json {
+        _ if body.trim_ascii().is_empty() => Err(Refused::Hangs),
+        Some(error) => Err(Refused::Because(format!("the handler's answer is no JSON: {error}"))),
+        None => Ok(()),
     }
-    let mut members = match serde_json::from_slice(body) {
-        Ok(Value::Object(members)) => members,
-        Ok(Value::Null) => return Err(Refused::Hangs),
-        Ok(_) => return because("the handler's answer is no JSON object".to_owned()),
-        Err(error) => return because(format!("the handler's answer is no JSON: {error}")),
-    };
-    let outputs = match take(&mut members, "Outputs") {
-        Value::Object(outputs) => outputs,
-        Value::Null => Map::new(),
-        _ => return because("Outputs is no object".to_owned()),
-    };
-    let Ok(logs) = serde_json::from_value::<Option<Vec<String>>>(take(&mut members, "Logs")) else {
-        return because("Logs is no array of strings".to_owned());
-    };
-    Ok(Answer { outputs, logs: logs.unwrap_or_default(), return_value: take(&mut members, "ReturnValue") })
+}
+
+/// The logs of an answer that the host accepts.
+///
+/// # Errors
+/// What is wrong; `None` if the host goes on waiting.
+fn accepted(body: &Value) -> Result<Vec<String>, Option<&'static str>> {
+    if body.is_null() {
+        return Err(None);
+    }
+    if !body.is_object() {
+        return Err(Some("the handler's answer is no JSON object"));
+    }
+    if !matches!(member(body, "Outputs"), Value::Object(_) | Value::Null) {
+        return Err(Some("Outputs is no object"));
+    }
+    let logs = Option::<Vec<String>>::deserialize(member(body, "Logs"));
+    Ok(logs.map_err(|_| Some("Logs is no array of strings"))?.unwrap_or_default())
 }
 
 /// The host reads the names of the answer's own members in any case.
-fn take(members: &mut Map<String, Value>, name: &str) -> Value {
-    let key = members.keys().find(|key| key.eq_ignore_ascii_case(name)).cloned();
-    key.and_then(|key| members.remove(&key)).unwrap_or_default()
+fn member<'a>(object: &'a Value, name: &str) -> &'a Value {
+    let found = object.as_object().and_then(|members| members.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)));
+    found.map_or(&Value::Null, |(_, value)| value)
 }
 
 /// The caller's response from the value of the `http` output.
@@ -119,11 +155,15 @@ mod tests {
     fn only_an_object_as_json_is_an_read() {
         let json = Some("application/json; charset=utf-8");
         let full = br#"{"Outputs":{"res":{"statusCode":202}},"logs":["a"],"ReturnValue":1}"#;
-        let outputs = Map::from_iter([("res".to_owned(), json!({ "statusCode": 202 }))]);
-        let expected = Answer { outputs, logs: vec!["a".to_owned()], return_value: json!(1) };
-        assert_eq!(read(200, json, full), Ok(expected));
-        assert_eq!(read(202, json, b"{}"), Ok(Answer::default()));
-        assert_eq!(read(200, json, br#"{"Outputs":null,"Logs":null}"#), Ok(Answer::default()));
+        let read = |status, content_type, body: &[u8]| read(status, content_type, body).1;
+        let answer = read(200, json, full).unwrap();
+        assert_eq!(answer.output("res"), &json!({ "statusCode": 202 }));
+        assert_eq!((answer.output("Res"), answer.output("$return")), (&Value::Null, &json!(1)));
+        assert_eq!(answer.logs, ["a"]);
+        for empty in [&b"{}"[..], br#"{"Outputs":null,"Logs":null}"#] {
+            let answer = read(202, json, empty).unwrap();
+            assert!(answer.logs.is_empty() && answer.output("res").is_null() && answer.output("$return").is_null());
+        }
         for hanging in [&b""[..], b" \r\n", b"null"] {
             assert_eq!(read(200, json, hanging), Err(Refused::Hangs));
         }
@@ -140,6 +180,13 @@ mod tests {
             let Err(Refused::Because(text)) = read(status, content_type, body) else { panic!("{problem}") };
             assert!(text.contains(problem), "{text}");
         }
+    }
+
+    #[test]
+    fn what_was_answered_is_kept_whatever_it_is() {
+        assert_eq!(*read(500, None, b"{\"a\":1}").0, json!({ "a": 1 }));
+        assert_eq!(*read(200, None, b"text").0, json!("text"));
+        assert_eq!(*read(200, None, b"").0, json!(""));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use anyhow::{Context, bail, ensure};
 use super::{
     document::{Document, Node},
     function::{Function, Trigger},
+    queue_options::QueueOptions,
     settings::Settings,
     time_span,
 };
@@ -30,6 +31,7 @@ pub struct App {
     pub forwards_http: bool,
     /// First segments of every HTTP function's path; may be empty.
     pub route_prefix: String,
+    pub queues: QueueOptions,
     pub functions: Vec<Function>,
 }
 
@@ -61,7 +63,9 @@ impl App {
         let handler = host.get("customHandler");
         let description = handler.as_ref().and_then(|handler| handler.get("description"));
         let forwards = handler.as_ref().and_then(|handler| handler.get("enableForwardingHttpRequest"));
-        let prefix = host.get("extensions").and_then(|node| node.get("http")?.get("routePrefix"));
+        let extensions = host.get("extensions");
+        let prefix = extensions.as_ref().and_then(|node| node.get("http")?.get("routePrefix"));
+        let queues = extensions.as_ref().and_then(|node| node.get("queues"));
         let functions = functions(&root, settings, schedule)?;
         ensure!(!functions.is_empty(), "{} has no folder with a function.json", root.display());
         Ok(Self {
@@ -69,6 +73,7 @@ impl App {
             timeout: host.get("functionTimeout").map_or(Ok(Some(DEFAULT_TIMEOUT)), |node| timeout(&node))?,
             forwards_http: forwards.map_or(Ok(false), |node| node.bool())?,
             route_prefix: prefix.map_or(Ok("api"), |node| node.str())?.trim_matches('/').to_owned(),
+            queues: queues.map_or(Ok(QueueOptions::default()), |node| QueueOptions::parse(&node))?,
             functions,
             root,
         })
@@ -130,7 +135,7 @@ fn functions(root: &Path, settings: &Settings, schedule: Option<&str>) -> anyhow
     functions.sort_by(|one, other| one.name.cmp(&other.name));
     let routes = |function: &Function| match &function.trigger {
         Trigger::Http(http) => Some((http.route.clone(), http.methods.clone())),
-        Trigger::Timer(_) => None,
+        Trigger::Timer(_) | Trigger::Queue(_) => None,
     };
     for (index, function) in functions.iter().enumerate() {
         if let Some(route) = routes(function) {

@@ -1,6 +1,6 @@
 //! What happens in the host, for whoever wants to print or await it.
 
-use std::{process::ExitStatus, time::Duration};
+use std::{fmt, process::ExitStatus, sync::Arc, time::Duration};
 
 use serde_json::Value;
 use tokio::sync::broadcast;
@@ -10,8 +10,8 @@ pub const KEPT: usize = 4096;
 
 pub type Sender = broadcast::Sender<Event>;
 
-/// Something happened.
-#[derive(Clone, Debug)]
+/// Something happened. Shown with `{:?}` it is one line without bodies.
+#[derive(Clone)]
 pub enum Event {
     HandlerStarted {
         pid: u32,
@@ -20,7 +20,7 @@ pub enum Event {
     HandlerReady {
         after_ms: u64,
     },
-    /// A line that the handler printed.
+    /// A line that the handler printed, or that the host itself logs.
     Line {
         stream: Stream,
         level: Level,
@@ -40,6 +40,27 @@ pub enum Event {
     },
 }
 
+impl fmt::Debug for Event {
+    /// Written in one piece: standard error is not buffered, and events may be many.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&match self {
+            Self::HandlerStarted { pid } => format!("HandlerStarted {{ pid: {pid} }}"),
+            Self::HandlerReady { after_ms } => format!("HandlerReady {{ after_ms: {after_ms} }}"),
+            Self::Line { stream, level, text } => format!("Line {{ {stream:?}, {level:?}, {text:?} }}"),
+            Self::InvocationStarted { function, id } => format!("InvocationStarted {{ {function}, {id} }}"),
+            Self::InvocationFinished(InvocationFinished {
+                function, id, succeeded, status, duration, error, ..
+            }) => {
+                let how = if *succeeded { "succeeded" } else { "failed" };
+                let (status, error) = (status.unwrap_or_default(), error.as_deref().unwrap_or_default());
+                format!("InvocationFinished {{ {function}, {id}, {how}, {status}, {duration:?}, {error:?} }}")
+            }
+            Self::HandlerExited { status } => format!("HandlerExited {{ {status} }}"),
+            Self::Stopped { reason } => format!("Stopped {{ {reason:?} }}"),
+        })
+    }
+}
+
 /// How an invocation ended.
 #[derive(Clone, Debug)]
 pub struct InvocationFinished {
@@ -53,16 +74,18 @@ pub struct InvocationFinished {
     /// `Logs` of the handler's answer; the host drops them when an invocation fails.
     pub logs: Vec<String>,
     /// The handler's answer: JSON, or a string when it is none; `null` without an answer and for forwarded requests.
-    pub response: Value,
+    pub response: Arc<Value>,
     /// Why it failed.
     pub error: Option<String>,
 }
 
-/// Where a line was printed.
+/// Where a line comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stream {
     Stdout,
     Stderr,
+    /// The host's own words.
+    Host,
 }
 
 /// How the host logs a line.

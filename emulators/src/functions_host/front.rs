@@ -13,17 +13,30 @@ use axum::{
 use chrono::Utc;
 use serde_json::{Value, json};
 
-use super::{answer, envelope, function::HttpTrigger, invoke::Invoker, route::Parameters, timer::Timer};
+use super::{
+    answer, envelope,
+    function::HttpTrigger,
+    invoke::{Callee, Invoker},
+    route::Parameters,
+    timer::Timer,
+};
 
 /// The host's default limit of a request's body, in bytes.
 const LARGEST_BODY: usize = 104_857_600;
+
+/// An HTTP function.
+pub struct HttpFunction {
+    pub function: Callee,
+    pub trigger: HttpTrigger,
+    /// Whether it gets the request itself instead of an envelope.
+    pub is_forwarded: bool,
+}
 
 pub struct Front {
     pub invoker: Arc<Invoker>,
     /// `/api/`: begins and ends with a slash.
     pub prefix: String,
-    pub forwards: bool,
-    pub http: Vec<(String, HttpTrigger)>,
+    pub http: Vec<HttpFunction>,
     pub timers: Vec<Arc<Timer>>,
 }
 
@@ -37,7 +50,7 @@ async fn invoke_timer(
     Path(name): Path<String>,
     Query(query): Query<HashMap<String, String>>,
 ) -> Response<Body> {
-    let Some(timer) = front.timers.iter().find(|timer| timer.function.eq_ignore_ascii_case(&name)).cloned() else {
+    let Some(timer) = front.timers.iter().find(|timer| timer.function.name.eq_ignore_ascii_case(&name)).cloned() else {
         return (StatusCode::NOT_FOUND, format!("there is no timer function {name:?}")).into_response();
     };
     // A task of its own: the function runs to its end even if the caller goes away.
@@ -50,7 +63,7 @@ async fn invoke_timer(
             "succeeded": finished.succeeded,
             "status": finished.status,
             "logs": finished.logs,
-            "body": finished.response,
+            "body": *finished.response,
             "error": finished.error,
         }))
         .into_response(),
@@ -60,19 +73,25 @@ async fn invoke_timer(
 
 async fn serve(State(front): State<Arc<Front>>, request: Request) -> Response<Body> {
     let (parts, body) = request.into_parts();
-    let Some((function, trigger, parameters)) = front.find(&parts) else {
+    let Some((index, parameters)) = front.find(&parts) else {
         return StatusCode::NOT_FOUND.into_response();
     };
     let Ok(body) = to_bytes(body, LARGEST_BODY).await else { return StatusCode::PAYLOAD_TOO_LARGE.into_response() };
-    if front.forwards && trigger.output.is_some() {
-        front.forward(function, parts, body).await
-    } else {
-        front.call(function, trigger, &parts, &body, &parameters).await
-    }
+    // A task of its own: the invocation comes to its end, with its messages, even if the caller goes away.
+    let invocation = tokio::spawn(async move {
+        let function = &front.http[index];
+        if function.is_forwarded {
+            front.forward(function, parts, body).await
+        } else {
+            front.call(function, &parts, &body, &parameters).await
+        }
+    });
+    invocation.await.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
 }
 
 impl Front {
-    fn find(&self, request: &Parts) -> Option<(&str, &HttpTrigger, Parameters)> {
+    /// The function's index and the parameters of its route.
+    fn find(&self, request: &Parts) -> Option<(usize, Parameters)> {
         let path = request.uri.path();
         let (start, path) = (path.get(..self.prefix.len())?, path.get(self.prefix.len()..)?);
         if !start.eq_ignore_ascii_case(&self.prefix) {
@@ -80,38 +99,38 @@ impl Front {
         }
         let allowed =
             |methods: &[String]| methods.is_empty() || methods.iter().any(|method| request.method == **method);
-        let matches = self.http.iter().filter(|(_, trigger)| allowed(&trigger.methods));
-        let mut found = matches.filter_map(|(name, trigger)| Some((&**name, trigger, trigger.route.matches(path)?)));
+        let functions = self.http.iter().enumerate().filter(|(_, function)| allowed(&function.trigger.methods));
+        let mut found = functions.filter_map(|(index, function)| Some((index, function.trigger.route.matches(path)?)));
         // A route without parameters goes first.
         let first = found.next()?;
-        if first.2.is_empty() { Some(first) } else { found.find(|other| other.2.is_empty()).or(Some(first)) }
+        if first.1.is_empty() { Some(first) } else { found.find(|other| other.1.is_empty()).or(Some(first)) }
     }
 
     async fn call(
         &self,
-        function: &str,
-        trigger: &HttpTrigger,
+        HttpFunction { function, trigger, .. }: &HttpFunction,
         request: &Parts,
         body: &[u8],
         parameters: &Parameters,
     ) -> Response<Body> {
-        let envelope = envelope::http(function, &trigger.binding, request, body, parameters, Utc::now());
-        let (_, answered) = self.invoker.call(function, &envelope).await;
+        let envelope = envelope::http(&function.name, &trigger.binding, request, body, parameters, Utc::now());
+        let (_, answered) = self.invoker.call(function, envelope.to_string()).await;
         let Some(answered) = answered else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
-        let output = match trigger.output.as_deref() {
-            Some("$return") => &answered.return_value,
-            Some(name) => answered.outputs.get(name).unwrap_or(&Value::Null),
-            None => &Value::Null,
-        };
+        let output = trigger.output.as_deref().map_or(&Value::Null, |binding| answered.output(binding));
         answer::http_response(output).unwrap_or_else(|problem| {
-            tracing::warn!(function, problem, "the http output is no response");
+            tracing::warn!(function = function.name, problem, "the http output is no response");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         })
     }
 
-    async fn forward(&self, function: &str, request: Parts, body: Bytes) -> Response<Body> {
+    async fn forward(
+        &self,
+        HttpFunction { function, .. }: &HttpFunction,
+        request: Parts,
+        body: Bytes,
+    ) -> Response<Body> {
         let Parts { method, uri, headers, .. } = request;
-        let (_, answered) = self.invoker.forward(function, method, &uri, headers, body).await;
+        let (_, answered) = self.invoker.forward(&function.name, method, &uri, headers, body).await;
         let Some(answered) = answered else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
         let mut response = Response::new(Body::from(answered.body));
         *response.status_mut() = answered.status;

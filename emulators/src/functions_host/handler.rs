@@ -34,6 +34,8 @@ pub struct Handler {
     state: watch::Receiver<State>,
     /// Number of the newest start that is to be killed.
     kill: watch::Sender<u64>,
+    /// Whether anybody kills and starts it.
+    is_supervised: bool,
 }
 
 /// The other end of a [`Handler`]: whoever runs the process.
@@ -43,10 +45,12 @@ pub struct Control {
     pub kill: watch::Receiver<u64>,
 }
 
-pub fn handler(endpoint: Url) -> (Handler, Control) {
+/// `is_supervised`: somebody listens at the switch.
+pub fn handler(endpoint: Url, is_supervised: bool) -> (Handler, Control) {
     let (state_sender, state) = watch::channel(State::Starting);
     let (kill, killed) = watch::channel(0);
-    (Handler { endpoint: endpoint.clone(), state, kill }, Control { endpoint, state: state_sender, kill: killed })
+    let handler = Handler { endpoint: endpoint.clone(), state, kill, is_supervised };
+    (handler, Control { endpoint, state: state_sender, kill: killed })
 }
 
 impl Handler {
@@ -56,7 +60,13 @@ impl Handler {
     /// Says why there is no handler any more.
     pub async fn ready(&self) -> Result<(Client, u64), String> {
         let mut state = self.state.clone();
-        match state.wait_for(|state| !matches!(state, State::Starting)).await.as_deref() {
+        let is_settled = |state: &State| match state {
+            State::Starting => false,
+            // One that is about to be killed takes nothing any more.
+            State::Ready { start, .. } => *start > *self.kill.borrow(),
+            State::Gone(_) => true,
+        };
+        match state.wait_for(is_settled).await.as_deref() {
             Ok(State::Ready { client, start }) => Ok((client.clone(), *start)),
             Ok(State::Gone(reason)) => Err(reason.clone()),
             _ => Err("the host has stopped".to_owned()),
@@ -71,8 +81,26 @@ impl Handler {
         }
     }
 
-    /// Has the process killed and started again, unless that start is over already.
+    /// Waits until the handler answers. After a call that was cut this tells whether there still is a process: its end
+    /// is noticed a little later than the end of its connections.
+    ///
+    /// # Errors
+    /// Says why there is no handler any more.
+    pub async fn answers(&self) -> Result<(), String> {
+        loop {
+            let (client, _) = self.ready().await?;
+            if client.get(self.endpoint.clone()).timeout(PROBE_FOR).send().await.is_ok() {
+                return Ok(());
+            }
+            sleep(PROBE_EVERY).await;
+        }
+    }
+
+    /// Has the process killed and started again, unless that start is over already or it is not this host's process.
     pub fn kill(&self, start: u64) {
+        if !self.is_supervised {
+            return;
+        }
         self.kill.send_if_modified(|newest| std::mem::replace(newest, start.max(*newest)) < start);
     }
 }

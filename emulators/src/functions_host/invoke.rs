@@ -1,6 +1,6 @@
 //! Calls the handler and says how it went.
 
-use std::{error::Error, future::Future, pin::pin, time::Duration};
+use std::{error::Error, future::Future, pin::pin, sync::Arc, time::Duration};
 
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use bytes::Bytes;
@@ -11,10 +11,11 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     answer::{self, Answer, Refused},
-    envelope::guid,
     events::{Event, InvocationFinished, Sender, send},
     handler::Handler,
+    outputs::{self, Output},
 };
+use crate::queues::guid;
 
 /// What the host calls itself.
 const HOST_VERSION: &str = "4.1037.0.0";
@@ -30,6 +31,12 @@ pub struct Invoker {
     pub events: Sender,
 }
 
+/// A function as it is called.
+pub struct Callee {
+    pub name: String,
+    pub outputs: Vec<Output>,
+}
+
 /// A handler's answer that was handed on as it is.
 pub struct Forwarded {
     pub status: StatusCode,
@@ -40,7 +47,7 @@ pub struct Forwarded {
 /// What a failed call got to know, and why it failed.
 struct Failure {
     status: Option<u16>,
-    response: Value,
+    response: Arc<Value>,
     /// `None`: the host does not notice and goes on waiting.
     error: Option<String>,
 }
@@ -48,48 +55,43 @@ struct Failure {
 /// What a call got to know.
 struct Success<T> {
     status: u16,
-    response: Value,
+    response: Arc<Value>,
     logs: Vec<String>,
     value: T,
 }
 
 impl Failure {
     fn before_answer(error: impl ToString) -> Self {
-        Self { status: None, response: Value::Null, error: Some(error.to_string()) }
+        Self { status: None, response: Arc::default(), error: Some(error.to_string()) }
     }
 }
 
 impl Invoker {
-    /// Posts an envelope to a function.
-    pub async fn call(&self, function: &str, envelope: &Value) -> (InvocationFinished, Option<Answer>) {
-        let body = envelope.to_string();
-        self.invocation(function, |client, endpoint, id| async move {
+    /// Posts an envelope to a function. When it has succeeded, its messages are in their queues.
+    pub async fn call(&self, function: &Callee, envelope: String) -> (InvocationFinished, Option<Answer>) {
+        self.invocation(&function.name, |client, endpoint, id| async move {
             let response = client
-                .post(with_path(endpoint, function, None))
+                .post(with_path(endpoint, &function.name, None))
                 .header(header::CONTENT_TYPE, "application/json; charset=utf-8")
                 .header(INVOCATION_ID, id)
                 .header("X-Azure-Functions-HostVersion", HOST_VERSION)
                 .header("traceparent", traceparent())
                 // A stream has no length: it is sent chunked, as the host does.
-                .body(Body::wrap_stream(stream::once(async move { Ok::<_, std::io::Error>(body) })))
+                .body(Body::wrap_stream(stream::once(async move { Ok::<_, std::io::Error>(envelope) })))
                 .send();
             let response = response.await.map_err(|error| Failure::before_answer(described(&error)))?;
             let status = response.status().as_u16();
             let content_type = response.headers().get(header::CONTENT_TYPE);
             let content_type = content_type.and_then(|value| value.to_str().ok()).map(str::to_owned);
-            let body = read(response).await.map_err(|problem| Failure {
-                status: Some(status),
-                response: Value::Null,
-                error: Some(problem),
+            let failure = |response, error| Failure { status: Some(status), response, error };
+            let body = read(response).await.map_err(|problem| failure(Arc::default(), Some(problem)))?;
+            let (response, answer) = answer::read(status, content_type.as_deref(), &body);
+            let answer = answer.map_err(|refused| match refused {
+                Refused::Because(error) => failure(response.clone(), Some(error)),
+                Refused::Hangs => failure(response.clone(), None),
             })?;
-            let answer = answer::read(status, content_type.as_deref(), &body);
-            let response = serde_json::from_slice(&body);
-            let response = response.unwrap_or_else(|_| String::from_utf8_lossy(&body).into_owned().into());
-            match answer {
-                Ok(answer) => Ok(Success { status, response, logs: answer.logs.clone(), value: answer }),
-                Err(Refused::Because(error)) => Err(Failure { status: Some(status), response, error: Some(error) }),
-                Err(Refused::Hangs) => Err(Failure { status: Some(status), response, error: None }),
-            }
+            outputs::send(&answer, &function.outputs).await.map_err(|error| failure(response.clone(), Some(error)))?;
+            Ok(Success { status, response, logs: answer.logs.clone(), value: answer })
         })
         .await
     }
@@ -112,7 +114,7 @@ impl Invoker {
             let (status, headers) = (response.status(), response.headers().clone());
             let body = read(response).await.map_err(Failure::before_answer)?;
             let value = Forwarded { status, headers, body };
-            Ok(Success { status: status.as_u16(), response: Value::Null, logs: Vec::new(), value })
+            Ok(Success { status: status.as_u16(), response: Arc::default(), logs: Vec::new(), value })
         })
         .await
     }
@@ -136,7 +138,7 @@ impl Invoker {
             status: None,
             duration: started.elapsed(),
             logs: Vec::new(),
-            response: Value::Null,
+            response: Arc::default(),
             error: None,
         };
         let value = match result {
@@ -181,7 +183,7 @@ impl Invoker {
                 (status, response, "the answer was empty or null, which the host takes for none")
             }
             Some(result) => return result,
-            None => (None, Value::Null, "no answer came"),
+            None => (None, Arc::default(), "no answer came"),
         };
         self.handler.kill(start);
         Err(Failure { status, response, error: Some(format!("{problem} until functionTimeout was over")) })

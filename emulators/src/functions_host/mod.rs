@@ -1,21 +1,35 @@
 //! The Azure Functions host as a custom handler meets it: starts the handler of a function app, runs its timers, serves
-//! its HTTP functions.
+//! its HTTP functions, brings it the messages of its queues.
 //!
 //! | Part | |
 //! |---|---|
-//! | `app`, `function`, `settings`, `document` | host.json, function.json, app settings |
-//! | `schedule`, `time_span`, `route` | when a timer runs, which path is whose |
+//! | `app`, `function`, `queue_options`, `settings`, `document` | host.json, function.json, app settings |
+//! | `schedule`, `time_span`, `route`, `polling` | when a timer runs or a queue is asked, which path is whose |
 //! | `handler`, `process` | the handler's process, from its start to its restart |
-//! | `envelope`, `answer`, `invoke` | the custom handler's contract, and calls that follow it |
-//! | `timer`, `front` | what causes calls: the clock, and HTTP |
+//! | `envelope`, `answer`, `outputs`, `invoke` | the custom handler's contract, and calls that follow it |
+//! | `timer`, `front`, `listener` | what causes calls: the clock, HTTP, and messages |
+//! | `queue_set`, `admin` | the app's queues, and who looks into them |
 //! | `events` | what happens, for whoever wants to show it |
 //!
-//! The contract is that of the host's source (Azure/azure-functions-host, `src/WebJobs.Script/Workers/Http`). Queues are
-//! not there: an app that binds to one is refused at the start.
+//! The contract is that of the host's source (Azure/azure-functions-host, `src/WebJobs.Script/Workers/Http`), queues are
+//! run as the WebJobs SDK's storage extension runs them.
 //!
-//! The front end also takes `POST /admin/functions/{timer}`: runs it now, `202`. With `?wait` it answers
-//! `{"succeeded":true,"status":200,"logs":[],"body":{},"error":null}` when the invocation is over.
+//! # Queues
+//! They are in memory, or in the storage account whose connection string is in the setting that the binding's
+//! `connection` names. A binding without `connection` uses an account only if `AzureWebJobsStorage` has one with its
+//! `AccountName`; `UseDevelopmentStorage=true` counts there as none. In memory they end with the host, not with the
+//! handler.
+//!
+//! # Requests for tests and tools
+//! | | |
+//! |---|---|
+//! | `POST /admin/functions/{timer}` | runs it now, `202`. With `?wait`, when the invocation is over: `{"succeeded":true,"status":200,"logs":[],"body":{},"error":null}` |
+//! | `GET /admin/queues` | `[{"name":"uplinks","visible":0,"invisible":1}]`: bound queues, and poison queues of triggers. Of an account approximate, `visible` up to 32 |
+//! | `GET /admin/queues/{name}` | `[{"id":"…","text":"…","dequeueCount":0,"insertionTime":"…","expirationTime":"…","nextVisibleTime":"…"}]`; of an account the first 32 visible ones |
+//! | `?wait=empty&timeout_ms=30000` | with either of them: the answer comes when the queue, or each queue that triggers a function, is empty, visible messages and others; or when the time is over |
+//! | `POST /admin/queues/{name}` | the body is a message, with `x-batch: true` a JSON array of strings; `201` `{"added":1}` |
 
+mod admin;
 mod answer;
 mod app;
 mod document;
@@ -25,15 +39,24 @@ mod front;
 mod function;
 mod handler;
 mod invoke;
+mod listener;
 mod options;
+mod outputs;
+mod polling;
 mod process;
+mod queue_options;
+mod queue_set;
 mod route;
 mod schedule;
 mod settings;
 mod time_span;
 mod timer;
 
-use std::sync::{Arc, Mutex};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, atomic::AtomicBool},
+    time::Duration,
+};
 
 use anyhow::{Context, anyhow};
 use reqwest::Url;
@@ -45,13 +68,25 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    app::App, front::Front, function::Trigger, handler::Handler, invoke::Invoker, process::Process, timer::Timer,
+    app::App,
+    front::{Front, HttpFunction},
+    function::Trigger,
+    handler::Handler,
+    invoke::{Callee, Invoker},
+    listener::Listener,
+    process::Process,
+    queue_set::QueueSet,
+    timer::Timer,
 };
 pub use self::{
     events::{Event, InvocationFinished, Level, Stream},
     options::Options,
+    queue_set::{QueueMessage, QueueSummary},
 };
-use crate::door::{self, Door};
+use crate::{
+    door::{self, Door},
+    queues::Queue,
+};
 
 /// The line that says where the host and its handler are.
 #[derive(Clone, Debug, Serialize)]
@@ -61,6 +96,8 @@ pub struct Ready {
     pub endpoint: String,
     pub handler: String,
     pub functions: Vec<String>,
+    /// Where each queue is: `memory`, or its URL.
+    pub queues: BTreeMap<String, String>,
 }
 
 /// A running host. When this is dropped the handler is killed; [`stop`](Emulator::stop) also waits for its end.
@@ -68,6 +105,7 @@ pub struct Emulator {
     ready: Ready,
     handler: Handler,
     timers: Vec<Arc<Timer>>,
+    queues: Arc<QueueSet>,
     events: broadcast::Sender<Event>,
     first_events: Mutex<Option<broadcast::Receiver<Event>>>,
     stop: CancellationToken,
@@ -88,9 +126,10 @@ pub async fn start(options: Options) -> anyhow::Result<Emulator> {
     let (door, listener) = door::open(&options.host, options.port).with_context(cannot_listen)?;
     let (events, first_events) = broadcast::channel(events::KEPT);
     let stop = CancellationToken::new();
-    let (handler, handler_task) = match options.handler_endpoint {
+    let queues = Arc::new(QueueSet::open(&app.functions, app.queues.encoding)?);
+    let (handler, handler_task) = match options.handler_endpoint.clone() {
         Some(endpoint) => attach(endpoint, events.clone(), stop.clone()),
-        None => launch(&app, options.handler.as_deref(), &settings, events.clone(), stop.clone())?,
+        None => launch(&app, &options, &settings, events.clone(), stop.clone())?,
     };
     let invoker = Arc::new(Invoker { handler: handler.clone(), timeout: app.timeout, events: events.clone() });
     let ready = Ready {
@@ -98,18 +137,37 @@ pub async fn start(options: Options) -> anyhow::Result<Emulator> {
         endpoint: format!("http://{}/", door.address()),
         handler: handler.endpoint.to_string(),
         functions: app.functions.iter().map(|function| function.name.clone()).collect(),
+        queues: queues.locations(),
     };
-    let (mut timers, mut http) = (Vec::new(), Vec::new());
+    let (mut timers, mut http, mut listeners) = (Vec::new(), Vec::new(), Vec::new());
     for function in app.functions {
+        let callee = Callee { name: function.name, outputs: queues.outputs(function.queue_outputs) };
         match function.trigger {
-            Trigger::Timer(trigger) => timers.push(Arc::new(Timer::new(function.name, trigger, invoker.clone()))),
-            Trigger::Http(trigger) => http.push((function.name, trigger)),
+            Trigger::Timer(trigger) => timers.push(Arc::new(Timer::new(callee, trigger, invoker.clone()))),
+            Trigger::Http(trigger) => {
+                // As the real host: only a function with one input and one output gets the request itself.
+                let is_forwarded = app.forwards_http && trigger.output.is_some() && callee.outputs.is_empty();
+                http.push(HttpFunction { function: callee, trigger, is_forwarded });
+            }
+            Trigger::Queue(trigger) => {
+                let (queue, poison) = queues.of_trigger(&trigger);
+                listeners.push(Arc::new(Listener {
+                    function: callee,
+                    binding: trigger.binding,
+                    queue,
+                    poison,
+                    options: app.queues,
+                    invoker: invoker.clone(),
+                    is_suspicious: AtomicBool::new(false),
+                }));
+            }
         }
     }
     let mut emulator = Emulator {
         ready,
         handler,
         timers,
+        queues,
         events,
         first_events: Mutex::new(Some(first_events)),
         stop,
@@ -119,9 +177,10 @@ pub async fn start(options: Options) -> anyhow::Result<Emulator> {
     };
     emulator.handler.ready().await.map_err(|reason| anyhow!(reason))?;
     let prefix = if app.route_prefix.is_empty() { "/".to_owned() } else { format!("/{}/", app.route_prefix) };
-    let front = Front { invoker, prefix, forwards: app.forwards_http, http, timers: emulator.timers.clone() };
+    let front = Arc::new(Front { invoker, prefix, http, timers: emulator.timers.clone() });
+    let router = front::router(front).merge(admin::router(emulator.queues.clone()));
     emulator.tasks.spawn(async move {
-        if let Err(error) = axum::serve(listener, front::router(Arc::new(front))).await {
+        if let Err(error) = axum::serve(listener, router).await {
             tracing::error!(%error, "the front end ended");
         }
     });
@@ -134,13 +193,16 @@ pub async fn start(options: Options) -> anyhow::Result<Emulator> {
             }
         });
     }
+    for listener in listeners {
+        emulator.tasks.spawn(listener.run());
+    }
     Ok(emulator)
 }
 
 /// Uses a handler that someone else has started.
 fn attach(mut endpoint: Url, events: events::Sender, stop: CancellationToken) -> (Handler, JoinHandle<()>) {
     endpoint.set_path("/");
-    let (handler, control) = handler::handler(endpoint);
+    let (handler, control) = handler::handler(endpoint, false);
     let task = async move {
         let ready = tokio::select! {
             ready = control.becomes_ready(1, &events) => ready,
@@ -156,17 +218,17 @@ fn attach(mut endpoint: Url, events: events::Sender, stop: CancellationToken) ->
 
 fn launch(
     app: &App,
-    replacement: Option<&std::path::Path>,
+    options: &Options,
     settings: &settings::Settings,
     events: events::Sender,
     stop: CancellationToken,
 ) -> anyhow::Result<(Handler, JoinHandle<()>)> {
-    let command = app.handler_command(replacement)?;
+    let command = app.handler_command(options.handler.as_deref())?;
     // Bound and released: what the kernel has just given out it does not give out again soon.
     let port = std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
-    let (handler, control) = handler::handler(Url::parse(&format!("http://127.0.0.1:{port}/"))?);
+    let (handler, control) = handler::handler(Url::parse(&format!("http://127.0.0.1:{port}/"))?, true);
     let environment = settings::environment(settings, port);
-    let process = Process { command, environment, control, events, stop };
+    let process = Process { command, environment, restarts: options.restarts, control, events, stop };
     Ok((handler, tokio::spawn(process.supervise())))
 }
 
@@ -189,8 +251,36 @@ impl Emulator {
     /// # Errors
     /// There is no such timer function. (A failed invocation is no error, but `succeeded: false`.)
     pub async fn invoke(&self, function: &str) -> anyhow::Result<InvocationFinished> {
-        let timer = self.timers.iter().find(|timer| timer.function == function);
+        let timer = self.timers.iter().find(|timer| timer.function.name == function);
         Ok(timer.with_context(|| format!("there is no timer function {function:?}"))?.invoke(false).await)
+    }
+
+    /// The messages of a queue, next visible first: all of them, or the first 32 visible ones of an account.
+    ///
+    /// # Errors
+    /// No function is bound to the queue, or the account does not answer.
+    pub async fn queue_messages(&self, queue: &str) -> anyhow::Result<Vec<QueueMessage>> {
+        Ok(self.queue(queue)?.peek().await?.into_iter().map(QueueMessage::from).collect())
+    }
+
+    /// Puts a message into a queue.
+    ///
+    /// # Errors
+    /// No function is bound to the queue, the message is too large, or the account does not take it.
+    pub async fn enqueue(&self, queue: &str, text: impl Into<String>) -> anyhow::Result<()> {
+        Ok(self.queue(queue)?.put(text.into().into()).await?)
+    }
+
+    /// Waits until a queue has no message, visible or not. `false`: the time was over first.
+    ///
+    /// # Errors
+    /// No function is bound to the queue, or the account does not answer.
+    pub async fn wait_until_empty(&self, queue: &str, time: Duration) -> anyhow::Result<bool> {
+        Ok(queue_set::is_empty_within(self.queue(queue)?, time).await?)
+    }
+
+    fn queue(&self, name: &str) -> anyhow::Result<&Arc<Queue>> {
+        self.queues.find(name).with_context(|| format!("no function is bound to a queue {name:?}"))
     }
 
     /// Waits until the host has given up on the handler, and says why.

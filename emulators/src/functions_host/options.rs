@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use reqwest::Url;
 
+/// What the real host does.
+const RESTARTS: usize = 2;
+
 /// How the host is set up.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
@@ -34,6 +37,10 @@ pub struct Options {
     /// Run each timer once at the start, as if a run had been missed
     #[arg(long)]
     pub run_at_start: bool,
+    /// How often the handler is started again after it exited with an error, within 30 minutes. The real host gives up
+    /// at the third exit; Azure then starts another host, which finds the same queues
+    #[arg(long, value_name = "N", default_value_t = RESTARTS)]
+    pub restarts: usize,
 }
 
 impl Default for Options {
@@ -48,6 +55,7 @@ impl Default for Options {
             settings: None,
             schedule: None,
             run_at_start: false,
+            restarts: RESTARTS,
         }
     }
 }

@@ -23,8 +23,7 @@ use super::{
     settings::Settings,
 };
 
-/// So many exits within the period stop the host.
-const MOST_EXITS: usize = 3;
+/// The period in which exits are counted.
 const EXIT_PERIOD: Duration = Duration::from_secs(30 * 60);
 /// Lines of stderr that the host quotes.
 const QUOTED: usize = 3;
@@ -36,6 +35,8 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 pub struct Process {
     pub command: HandlerCommand,
     pub environment: Settings,
+    /// How often it is started again after it has failed; exits count for [`EXIT_PERIOD`].
+    pub restarts: usize,
     pub control: Control,
     pub events: Sender,
     pub stop: CancellationToken,
@@ -74,7 +75,7 @@ impl Process {
             }
             exits.retain(|exit| exit.elapsed() < EXIT_PERIOD);
             exits.push_back(Instant::now());
-            if exits.len() >= MOST_EXITS {
+            if exits.len() > self.restarts {
                 let lines = Vec::from(std::mem::take(&mut *last_lines.lock().expect("no panic while locked")));
                 let count = exits.len();
                 let quoted = if lines.is_empty() { "nothing on stderr".to_owned() } else { lines.join("\n") };

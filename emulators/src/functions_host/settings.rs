@@ -69,3 +69,34 @@ pub fn resolved<'a>(settings: &'a Settings, text: &'a str) -> Option<&'a str> {
         None => Some(text),
     }
 }
+
+/// The text with every `%Setting%` in it replaced.
+///
+/// # Errors
+/// Says which setting is missing, or that a `%` has no partner.
+pub fn interpolated(settings: &Settings, text: &str) -> Result<String, String> {
+    let (mut result, mut rest) = (String::new(), text);
+    while let Some((before, after)) = rest.split_once('%') {
+        let (name, after) = after.split_once('%').ok_or("has a % without a second one")?;
+        let value = settings.get(name).ok_or_else(|| format!("has %{name}%: there is no setting {name}"))?;
+        result = result + before + value;
+        rest = after;
+    }
+    Ok(result + rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_may_stand_anywhere_in_a_text() {
+        let settings = Settings::from([("A".to_owned(), "1".to_owned()), ("B".to_owned(), "2".to_owned())]);
+        for (text, expected) in [("", ""), ("a", "a"), ("%A%", "1"), ("%A%-x%B%%A%", "1-x21")] {
+            assert_eq!(interpolated(&settings, text).as_deref(), Ok(expected));
+        }
+        for (text, problem) in [("%C%", "no setting C"), ("%A%-%", "without a second"), ("%%", "no setting ")] {
+            assert!(interpolated(&settings, text).unwrap_err().contains(problem), "{text}");
+        }
+    }
+}

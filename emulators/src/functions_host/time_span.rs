@@ -2,13 +2,25 @@
 
 use std::time::Duration;
 
-/// Reads a time span of at least a second. `None` when it is none.
+/// Reads a time span of whole seconds, at least one. `None` when it is none.
 pub fn parse(text: &str) -> Option<Duration> {
+    parse_any(text).filter(|span| !span.is_zero() && span.subsec_nanos() == 0)
+}
+
+/// Reads a time span down to 100 ns, or zero. `None` when it is none.
+pub fn parse_any(text: &str) -> Option<Duration> {
     let number = |text: &str, below: u64| text.parse().ok().filter(|number| (0..below).contains(number));
+    // A dot is one after the days if a colon comes later, and begins a fraction if not.
+    let (text, ticks) = match text.rsplit_once('.') {
+        Some((whole, fraction)) if !fraction.contains(':') => {
+            let has_digits = (1..=7).contains(&fraction.len()) && fraction.bytes().all(|byte| byte.is_ascii_digit());
+            (whole, has_digits.then(|| format!("{fraction:0<7}").parse().ok())??)
+        }
+        _ => (text, 0u32),
+    };
     let (days, clock) = match text.split_once('.') {
-        Some((days, clock)) if days.contains(':') => (None, [days, ".", clock].concat()),
-        Some((days, clock)) => (Some(number(days, 10_000_000)?), clock.to_owned()),
-        None => (None, text.to_owned()),
+        Some((days, clock)) => (Some(number(days, 10_000_000)?), clock),
+        None => (None, text),
     };
     let [first, second, third] = clock.split(':').collect::<Vec<_>>().try_into().ok()?;
     let (days, hours, minutes, seconds) = match number(first, 24) {
@@ -17,8 +29,7 @@ pub fn parse(text: &str) -> Option<Duration> {
         None if days.is_none() => (number(first, 10_000_000)?, number(second, 24)?, number(third, 60)?, 0),
         None => return None,
     };
-    let total = ((days * 24 + hours) * 60 + minutes) * 60 + seconds;
-    (total > 0).then(|| Duration::from_secs(total))
+    Some(Duration::new(((days * 24 + hours) * 60 + minutes) * 60 + seconds, ticks * 100))
 }
 
 #[cfg(test)]
@@ -36,6 +47,20 @@ mod tests {
             ["", "5", "00:05", "00:60:00", "00:00:00", "-00:05:00", "00:00:60", "1.24:00:00", "a:b:c", "00:00:01.5"]
         {
             assert_eq!(parse(text), None, "{text}");
+        }
+    }
+    #[test]
+    fn fractions_and_zero_are_read_where_they_are_wanted() {
+        for (text, expected) in [
+            ("00:00:00", Duration::ZERO),
+            ("00:00:00.25", Duration::from_millis(250)),
+            ("1.00:00:01.0000001", Duration::new(86_401, 100)),
+            ("00:05:00", Duration::from_secs(300)),
+        ] {
+            assert_eq!(parse_any(text), Some(expected), "{text}");
+        }
+        for text in ["00:00:00.", "00:00:00.12345678", "00:00:00.+1", "1.5", "-00:00:01", "60", "00:00:01.5.5"] {
+            assert_eq!(parse_any(text), None, "{text}");
         }
     }
 }

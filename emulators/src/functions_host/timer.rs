@@ -12,7 +12,7 @@ use super::{
     envelope::{self, ScheduleStatus},
     events::InvocationFinished,
     function::TimerTrigger,
-    invoke::Invoker,
+    invoke::{Callee, Invoker},
 };
 
 /// Longest sleep before looking at the clock again: it may have been set, or the machine may have slept.
@@ -20,7 +20,7 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
 /// A timer function with what the host remembers of it.
 pub struct Timer {
-    pub function: String,
+    pub function: Callee,
     trigger: TimerTrigger,
     /// `None` when the schedule is not monitored.
     status: Mutex<Option<ScheduleStatus>>,
@@ -28,7 +28,7 @@ pub struct Timer {
 }
 
 impl Timer {
-    pub fn new(function: String, trigger: TimerTrigger, invoker: Arc<Invoker>) -> Self {
+    pub fn new(function: Callee, trigger: TimerTrigger, invoker: Arc<Invoker>) -> Self {
         let now = Utc::now();
         let next = trigger.schedule.next(now).filter(|_| trigger.monitored);
         let status = next.map(|next| ScheduleStatus { last: None, next, updated: now });
@@ -47,14 +47,14 @@ impl Timer {
             sleep_until(next).await;
             self.tick(false).await;
         }
-        tracing::warn!(function = self.function, "the schedule has come to its end");
+        tracing::warn!(function = self.function.name, "the schedule has come to its end");
     }
 
     /// Invokes the function once, out of turn.
     pub async fn invoke(&self, past_due: bool) -> InvocationFinished {
         let status = *self.status.lock().expect("no panic while locked");
-        let envelope = envelope::timer(&self.function, &self.trigger, status, past_due, Utc::now());
-        self.invoker.call(&self.function, &envelope).await.0
+        let envelope = envelope::timer(&self.function.name, &self.trigger, status, past_due, Utc::now());
+        self.invoker.call(&self.function, envelope.to_string()).await.0
     }
 
     /// A run with its retries. Even a failed one advances the status.
@@ -63,7 +63,7 @@ impl Timer {
         for attempt in 0.. {
             let finished = self.invoke(past_due).await;
             if let Some(error) = finished.error {
-                tracing::warn!(function = self.function, attempt, error, "the run failed");
+                tracing::warn!(function = self.function.name, attempt, error, "the run failed");
             }
             if finished.succeeded {
                 break;

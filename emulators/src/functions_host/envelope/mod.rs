@@ -1,5 +1,7 @@
 //! What is posted to the handler: the envelopes of the custom handler's contract.
 
+mod queue;
+
 use std::collections::BTreeMap;
 
 use axum::{
@@ -10,7 +12,9 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value, json};
 
+pub use self::queue::queue;
 use super::{function::TimerTrigger, route::Parameters};
+use crate::queues::guid;
 
 /// A timer's `ScheduleStatus`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,13 +108,6 @@ fn capitalized(name: &HeaderName) -> String {
         .map(|part| if part.is_empty() { String::new() } else { word(part) })
         .collect::<Vec<_>>()
         .join("-")
-}
-
-/// A random GUID (version 4).
-pub fn guid() -> String {
-    let bits = fastrand::u128(..) & !(0xf << 76 | 0x3 << 62) | 0x4 << 76 | 0x2 << 62;
-    let hex = format!("{bits:032x}");
-    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
 }
 
 #[cfg(test)]
@@ -216,13 +213,5 @@ mod tests {
         assert_eq!(body("multipart/form-data; boundary=x", true, b"--x"), "LS14");
         assert_eq!(body("application/json", true, b""), Value::Null);
         assert_eq!(body("application/json", false, b"chunked"), Value::Null);
-    }
-
-    #[test]
-    fn guids_are_random_and_of_version_4() {
-        let (one, other) = (guid(), guid());
-        assert_ne!(one, other);
-        assert_eq!((one.len(), &one[14..15]), (36, "4"));
-        assert!("89ab".contains(&one[19..20]), "{one}");
     }
 }

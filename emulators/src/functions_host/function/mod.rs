@@ -1,15 +1,18 @@
-//! One function.json: a timer or an HTTP function.
+//! One function.json: a timer, an HTTP or a queue function, and its outputs.
 
-use std::{path::Path, time::Duration};
+mod queue;
+mod retry;
+
+use std::path::Path;
 
 use anyhow::{anyhow, bail, ensure};
 
+pub use self::{queue::QueueBinding, retry::Retry};
 use super::{
     document::{Document, Node},
     route::Route,
     schedule::Schedule,
     settings::{self, Settings},
-    time_span,
 };
 
 /// Longest name that Azure takes.
@@ -22,12 +25,14 @@ pub struct Function {
     /// The folder's name, and the handler's path.
     pub name: String,
     pub trigger: Trigger,
+    pub queue_outputs: Vec<QueueBinding>,
 }
 
 #[derive(Clone, Debug)]
 pub enum Trigger {
     Timer(TimerTrigger),
     Http(HttpTrigger),
+    Queue(QueueBinding),
 }
 
 #[derive(Clone, Debug)]
@@ -48,38 +53,6 @@ pub struct HttpTrigger {
     pub methods: Vec<String>,
     /// Name of the `http` output.
     pub output: Option<String>,
-}
-
-/// Repeats a failed run before the next tick.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Retry {
-    /// `None`: for ever.
-    pub most: Option<u64>,
-    pub delay: RetryDelay,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RetryDelay {
-    Fixed(Duration),
-    Exponential { least: Duration, most: Duration },
-}
-
-impl Retry {
-    /// The pause after the failed attempt `attempt` (the first is 0), `None` when it was the last one.
-    /// `random` in 0..1 spreads an exponential delay's growth by a fifth either way.
-    pub fn pause(&self, attempt: u64, random: f64) -> Option<Duration> {
-        if self.most.is_some_and(|most| attempt >= most) {
-            return None;
-        }
-        Some(match self.delay {
-            RetryDelay::Fixed(delay) => delay,
-            RetryDelay::Exponential { least, most } => {
-                let growth = (2f64.powf(attempt as f64) - 1.0) * (0.8 + 0.4 * random);
-                let pause = least.as_secs_f64() * (1.0 + growth);
-                Duration::try_from_secs_f64(pause).unwrap_or(most).min(most)
-            }
-        })
-    }
 }
 
 impl Function {
@@ -106,16 +79,14 @@ impl Function {
         if disabled || switched_off.is_some_and(|text| text == "1" || text.eq_ignore_ascii_case("true")) {
             return Ok(None);
         }
-        let mut triggers = Vec::new();
+        let (mut triggers, mut queue_outputs) = (Vec::new(), Vec::<QueueBinding>::new());
         let mut output = None;
         for binding in root.required("bindings")?.list()? {
             let kind = binding.required("type")?;
             match kind.str()? {
-                "timerTrigger" | "httpTrigger" => triggers.push(binding),
+                "timerTrigger" | "httpTrigger" | "queueTrigger" => triggers.push(binding),
                 "http" => output = Some(name_of(&binding, "out")?),
-                "queueTrigger" | "queue" => {
-                    bail!(kind.error(format_args!("{} of {name}: this host has no queues", kind.value())));
-                }
+                "queue" => queue_outputs.push(queue::parse(&binding, "out", settings)?),
                 _ => bail!(kind.error(format_args!("{} of {name} is not supported by this host", kind.value()))),
             }
         }
@@ -123,16 +94,19 @@ impl Function {
             bail!(root.error(format_args!("has {} triggers in bindings; a function has one", triggers.len())));
         };
         let retry = root.get("retry");
-        let trigger = if trigger.required("type")?.str()? == "timerTrigger" {
-            ensure!(output.is_none(), root.error("has an http output, which a timer has no use for"));
-            Trigger::Timer(timer(trigger, retry, settings, schedule)?)
-        } else {
-            if let Some(retry) = retry {
-                bail!(retry.error("is for timers only"));
-            }
-            Trigger::Http(http(trigger, &name, output)?)
+        let kind = trigger.required("type")?.str()?;
+        if let Some(retry) = retry.as_ref().filter(|_| kind != "timerTrigger") {
+            bail!(retry.error("is for timers only"));
+        }
+        if kind != "httpTrigger" {
+            ensure!(output.is_none(), root.error("has an http output, which only an HTTP function has a use for"));
+        }
+        let trigger = match kind {
+            "timerTrigger" => Trigger::Timer(timer(trigger, retry, settings, schedule)?),
+            "queueTrigger" => Trigger::Queue(queue::parse(trigger, "in", settings)?),
+            _ => Trigger::Http(http(trigger, &name, output)?),
         };
-        Ok(Some(Self { name, trigger }))
+        Ok(Some(Self { name, trigger, queue_outputs }))
     }
 }
 
@@ -167,31 +141,8 @@ fn timer(
         monitored: flag("useMonitor", true)? && schedule.is_monitored(chrono::Utc::now()),
         schedule,
         run_on_startup: flag("runOnStartup", false)?,
-        retry: retry.map(|node| retry_of(&node)).transpose()?,
+        retry: retry.map(|node| retry::parse(&node)).transpose()?,
     })
-}
-
-fn retry_of(node: &Node<'_>) -> anyhow::Result<Retry> {
-    let span = |name| {
-        let node = node.required(name)?;
-        time_span::parse(node.str()?).ok_or_else(|| node.error("must be a time span hh:mm:ss"))
-    };
-    let count = node.required("maxRetryCount")?;
-    let most = match count.integer()? {
-        -1 => None,
-        most => Some(u64::try_from(most).map_err(|_| count.error("must be -1 or more"))?),
-    };
-    let strategy = node.required("strategy")?;
-    let delay = match strategy.str()? {
-        "fixedDelay" => RetryDelay::Fixed(span("delayInterval")?),
-        "exponentialBackoff" => {
-            let (least, most) = (span("minimumInterval")?, span("maximumInterval")?);
-            ensure!(least <= most, node.error("has a minimumInterval above its maximumInterval"));
-            RetryDelay::Exponential { least, most }
-        }
-        _ => bail!(strategy.error("must be \"fixedDelay\" or \"exponentialBackoff\"")),
-    };
-    Ok(Retry { most, delay })
 }
 
 fn http(trigger: &Node<'_>, name: &str, output: Option<String>) -> anyhow::Result<HttpTrigger> {
@@ -212,21 +163,4 @@ fn http(trigger: &Node<'_>, name: &str, output: Option<String>) -> anyhow::Resul
         methods.push(method);
     }
     Ok(HttpTrigger { binding: name_of(trigger, "in")?, route, methods, output })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn retries_end_and_grow() {
-        let fixed = Retry { most: Some(2), delay: RetryDelay::Fixed(Duration::from_secs(10)) };
-        let pauses: Vec<_> = (0..3).map(|attempt| fixed.pause(attempt, 0.5)).collect();
-        assert_eq!(pauses, [Some(Duration::from_secs(10)), Some(Duration::from_secs(10)), None]);
-        let delay = RetryDelay::Exponential { least: Duration::from_secs(4), most: Duration::from_secs(60) };
-        let growing = Retry { most: None, delay };
-        let pauses: Vec<_> = (0..5).map(|attempt| growing.pause(attempt, 0.5).unwrap().as_secs()).collect();
-        assert_eq!(pauses, [4, 8, 16, 32, 60]);
-        assert_eq!(growing.pause(u64::MAX, 0.5), Some(Duration::from_secs(60)));
-    }
 }

@@ -1,0 +1,104 @@
+//! `/admin/queues`: what is in the queues, for tests and tools.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use axum::{
+    Json, Router,
+    body::{Body, Bytes},
+    extract::{DefaultBodyLimit, Path, Query, State},
+    http::{HeaderMap, Response, StatusCode},
+    response::IntoResponse,
+    routing::get,
+};
+use serde_json::json;
+
+use super::{
+    QueueMessage,
+    queue_set::{QueueSet, is_empty_within},
+};
+use crate::queues::{Error, Queue};
+
+/// Largest body of a request that adds messages, in bytes.
+const LARGEST_BODY: usize = 64 * 1024 * 1024;
+/// How long `wait` lasts without `timeout_ms`, and at most.
+const DEFAULT_WAIT: Duration = Duration::from_secs(30);
+const LONGEST_WAIT: Duration = Duration::from_secs(10 * 60);
+
+type Parameters = Query<HashMap<String, String>>;
+type Answer = Result<Response<Body>, (StatusCode, String)>;
+
+pub fn router(queues: Arc<QueueSet>) -> Router {
+    Router::new()
+        .route("/admin/queues", get(list))
+        .route("/admin/queues/{name}", get(messages).post(add))
+        .layer(DefaultBodyLimit::max(LARGEST_BODY))
+        .with_state(queues)
+}
+
+async fn list(State(queues): State<Arc<QueueSet>>, Query(parameters): Parameters) -> Answer {
+    if let Some(time) = wait(&parameters)? {
+        queues.are_empty_within(time).await.map_err(failed)?;
+    }
+    Ok(Json(queues.summaries().await.map_err(failed)?).into_response())
+}
+
+async fn messages(
+    State(queues): State<Arc<QueueSet>>,
+    Path(name): Path<String>,
+    Query(parameters): Parameters,
+) -> Answer {
+    let queue = find(&queues, &name)?;
+    if let Some(time) = wait(&parameters)? {
+        is_empty_within(queue, time).await.map_err(failed)?;
+    }
+    let messages = queue.peek().await.map_err(failed)?;
+    Ok(Json(messages.into_iter().map(QueueMessage::from).collect::<Vec<_>>()).into_response())
+}
+
+/// The body is a message; with `x-batch: true` it is a JSON array of strings, each a message.
+async fn add(State(queues): State<Arc<QueueSet>>, Path(name): Path<String>, headers: HeaderMap, body: Bytes) -> Answer {
+    let queue = find(&queues, &name)?;
+    let is_batch = headers.get("x-batch").is_some_and(|value| value == "true");
+    let messages = if is_batch {
+        let texts = serde_json::from_slice::<Vec<String>>(&body);
+        let texts =
+            texts.map_err(|error| bad(format!("with x-batch, the body must be an array of strings: {error}")))?;
+        texts.into_iter().map(Bytes::from).collect()
+    } else {
+        vec![body]
+    };
+    let count = messages.len();
+    for message in messages {
+        queue.put(message).await.map_err(failed)?;
+    }
+    Ok((StatusCode::CREATED, Json(json!({ "added": count }))).into_response())
+}
+
+fn find<'a>(queues: &'a QueueSet, name: &str) -> Result<&'a Arc<Queue>, (StatusCode, String)> {
+    queues.find(name).ok_or_else(|| (StatusCode::NOT_FOUND, format!("no function is bound to a queue {name:?}")))
+}
+
+/// How long to wait for an empty queue; `None` without `wait=empty`.
+fn wait(parameters: &HashMap<String, String>) -> Result<Option<Duration>, (StatusCode, String)> {
+    match parameters.get("wait").map(String::as_str) {
+        None => return Ok(None),
+        Some("empty") => {}
+        Some(other) => return Err(bad(format!("wait={other}: only wait=empty is known"))),
+    }
+    let Some(text) = parameters.get("timeout_ms") else { return Ok(Some(DEFAULT_WAIT)) };
+    let time = text.parse().map(Duration::from_millis).ok().filter(|time| *time <= LONGEST_WAIT);
+    let most = LONGEST_WAIT.as_millis();
+    time.map(Some).ok_or_else(|| bad(format!("timeout_ms={text}: must be 0 to {most}")))
+}
+
+fn bad(problem: String) -> (StatusCode, String) {
+    (StatusCode::BAD_REQUEST, problem)
+}
+
+fn failed(error: Error) -> (StatusCode, String) {
+    let status = match error {
+        Error::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+        Error::NotYours | Error::Storage(_) => StatusCode::BAD_GATEWAY,
+    };
+    (status, error.to_string())
+}

@@ -1,0 +1,164 @@
+//! Runs a queue function: `QueueListener` and `QueueProcessor` of the WebJobs SDK.
+
+use std::{
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use chrono::Utc;
+use tokio::{
+    task::JoinSet,
+    time::{MissedTickBehavior, interval_at, sleep},
+};
+
+use super::{
+    envelope,
+    events::{Event, Level, Stream, send},
+    invoke::{Callee, Invoker},
+    polling::Polling,
+    queue_options::QueueOptions,
+};
+use crate::queues::{Error, Queue, Taken};
+
+/// How long a message is invisible while it is worked on; renewed at half of it.
+const INVISIBLE: Duration = Duration::from_secs(10 * 60);
+
+/// A queue function with its queue.
+pub struct Listener {
+    pub function: Callee,
+    /// Name of the trigger's binding.
+    pub binding: String,
+    pub queue: Arc<Queue>,
+    /// `None`: a message that fails is left invisible.
+    pub poison: Option<Arc<Queue>>,
+    pub options: QueueOptions,
+    pub invoker: Arc<Invoker>,
+    /// Set when a call was cut: the handler may be gone, and a message that is taken then counts as tried.
+    pub is_suspicious: AtomicBool,
+}
+
+impl Listener {
+    /// Takes messages and has them processed until the handler is gone for good.
+    pub async fn run(self: Arc<Self>) {
+        let mut processing = JoinSet::new();
+        let mut polling = Polling::new(self.options.max_polling_interval);
+        let mut has_found = false;
+        while self.handler_is_ready().await {
+            match self.queue.take(self.options.batch_size, INVISIBLE).await {
+                Ok(batch) if !batch.is_empty() => {
+                    has_found = true;
+                    for taken in batch {
+                        let listener = self.clone();
+                        processing.spawn(async move { listener.process(taken).await });
+                    }
+                    while processing.len() > self.options.new_batch_threshold {
+                        processing.join_next().await;
+                    }
+                }
+                result => {
+                    if let Err(error) = result {
+                        tracing::warn!(queue = self.queue.name(), %error, "cannot take messages");
+                    }
+                    let pause = polling.pause(std::mem::take(&mut has_found), fastrand::f64());
+                    tokio::select! {
+                        () = sleep(pause) => {}
+                        // A function of this host has put a message there.
+                        () = self.queue.added() => {}
+                    }
+                }
+            }
+            while processing.try_join_next().is_some() {}
+        }
+        while processing.join_next().await.is_some() {}
+    }
+
+    /// Waits for the handler. `false`: it is gone for good.
+    async fn handler_is_ready(&self) -> bool {
+        let handler = &self.invoker.handler;
+        if self.is_suspicious.swap(false, Ordering::Relaxed) {
+            return handler.answers().await.is_ok();
+        }
+        handler.ready().await.is_ok()
+    }
+
+    async fn process(&self, mut taken: Taken) {
+        let has_been_tried = taken.message.dequeue_count > self.options.max_dequeue_count;
+        let result = if has_been_tried || taken.message.is_undecodable {
+            self.give_up(&taken).await
+        } else if self.succeeds_with(&mut taken).await {
+            self.queue.delete(&taken).await
+        } else if taken.message.dequeue_count >= self.options.max_dequeue_count {
+            self.give_up(&taken).await
+        } else if self.poison.is_some() {
+            self.queue.update(&mut taken, self.options.visibility_timeout).await
+        } else {
+            Ok(())
+        };
+        match result {
+            Ok(()) => {}
+            // It is somebody else's now.
+            Err(Error::NotYours) => {
+                tracing::debug!(queue = self.queue.name(), id = taken.message.id, "taken meanwhile")
+            }
+            Err(error) => {
+                let (queue, id) = (self.queue.name(), &taken.message.id);
+                tracing::warn!(queue, id, %error, "the message will come again");
+            }
+        }
+    }
+
+    /// Calls the function, and keeps the message invisible meanwhile.
+    async fn succeeds_with(&self, taken: &mut Taken) -> bool {
+        let content = taken.message.content.clone();
+        let Ok(text) = std::str::from_utf8(&content) else {
+            tracing::warn!(queue = self.queue.name(), id = taken.message.id, "the message is no UTF-8 text");
+            return false;
+        };
+        let envelope = envelope::queue(&self.function.name, &self.binding, taken, text, Utc::now());
+        let mut call = pin!(self.invoker.call(&self.function, envelope));
+        let mut renewal = interval_at(tokio::time::Instant::now() + INVISIBLE / 2, INVISIBLE / 2);
+        renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let finished = loop {
+            tokio::select! {
+                (finished, _) = &mut call => break finished,
+                _ = renewal.tick() => {
+                    if let Err(error) = self.queue.update(taken, INVISIBLE).await {
+                        let (queue, id) = (self.queue.name(), &taken.message.id);
+                        tracing::warn!(queue, id, %error, "cannot keep the message invisible");
+                    }
+                }
+            }
+        };
+        if finished.succeeded {
+            return true;
+        }
+        if finished.status.is_none() {
+            self.is_suspicious.store(true, Ordering::Relaxed);
+        }
+        let (function, id, error) = (&self.function.name, &taken.message.id, finished.error.unwrap_or_default());
+        tracing::debug!(function, id, attempt = taken.message.dequeue_count, error, "the message was not processed");
+        false
+    }
+
+    /// Moves the message to the poison queue.
+    async fn give_up(&self, taken: &Taken) -> Result<(), Error> {
+        let Some(poison) = &self.poison else { return Ok(()) };
+        poison.put_copy(&taken.message).await?;
+        let text = format!(
+            "{}: message {} of queue {} was moved to {} after {} of {} attempts",
+            self.function.name,
+            taken.message.id,
+            self.queue.name(),
+            poison.name(),
+            taken.message.dequeue_count,
+            self.options.max_dequeue_count,
+        );
+        tracing::warn!("{text}");
+        send(&self.invoker.events, Event::Line { stream: Stream::Host, level: Level::Warning, text });
+        self.queue.delete(taken).await
+    }
+}

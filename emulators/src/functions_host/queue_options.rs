@@ -1,0 +1,93 @@
+//! `extensions.queues` of host.json.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+
+use super::{document::Node, time_span};
+use crate::queues::{Encoding, LARGEST_BATCH};
+
+/// Shortest pause between two looks into an empty queue.
+pub const SHORTEST_POLL: Duration = Duration::from_millis(100);
+const LONGEST_INVISIBLE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// How queue functions are run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueOptions {
+    /// Messages that are taken at once.
+    pub batch_size: usize,
+    /// More are taken when no more than so many are being worked on.
+    pub new_batch_threshold: usize,
+    /// Longest pause between two looks into an empty queue.
+    pub max_polling_interval: Duration,
+    /// After so many attempts a message goes to the poison queue.
+    pub max_dequeue_count: u64,
+    /// How long a message stays invisible after a failed attempt.
+    pub visibility_timeout: Duration,
+    pub encoding: Encoding,
+}
+
+impl Default for QueueOptions {
+    fn default() -> Self {
+        Self {
+            batch_size: 16,
+            new_batch_threshold: 8,
+            max_polling_interval: Duration::from_secs(60),
+            max_dequeue_count: 5,
+            visibility_timeout: Duration::ZERO,
+            encoding: Encoding::Base64,
+        }
+    }
+}
+
+impl QueueOptions {
+    /// # Errors
+    /// Names the member at fault.
+    pub fn parse(node: &Node<'_>) -> anyhow::Result<Self> {
+        let default = Self::default();
+        let batch_size = integer(node, "batchSize", 1, LARGEST_BATCH)?.unwrap_or(default.batch_size);
+        let span = |name| {
+            let Some(member) = node.get(name) else { return Ok(None) };
+            let span = time_span::parse_any(member.str()?);
+            span.map(|span| Some((member.clone(), span))).ok_or_else(|| member.error("must be a time span hh:mm:ss"))
+        };
+        let max_polling_interval = match span("maxPollingInterval")? {
+            Some((member, span)) => {
+                ensure!(span >= SHORTEST_POLL, member.error("must be 00:00:00.100 or more"));
+                span
+            }
+            None => default.max_polling_interval,
+        };
+        let visibility_timeout = match span("visibilityTimeout")? {
+            Some((member, span)) => {
+                ensure!(span <= LONGEST_INVISIBLE, member.error("must be 7.00:00:00 or less"));
+                span
+            }
+            None => default.visibility_timeout,
+        };
+        let encoding = match node.get("messageEncoding") {
+            None => default.encoding,
+            Some(member) => match member.str()?.to_ascii_lowercase().as_str() {
+                "base64" => Encoding::Base64,
+                "none" => Encoding::None,
+                _ => return Err(member.error("must be \"base64\" or \"none\"")),
+            },
+        };
+        Ok(Self {
+            batch_size,
+            new_batch_threshold: integer(node, "newBatchThreshold", 0, usize::MAX)?.unwrap_or(batch_size / 2),
+            max_polling_interval,
+            max_dequeue_count: integer(node, "maxDequeueCount", 1, usize::MAX)?
+                .map_or(default.max_dequeue_count, |count| count as u64),
+            visibility_timeout,
+            encoding,
+        })
+    }
+}
+
+fn integer(node: &Node<'_>, name: &str, least: usize, most: usize) -> anyhow::Result<Option<usize>> {
+    let Some(member) = node.get(name) else { return Ok(None) };
+    let number = usize::try_from(member.integer()?).ok().filter(|number| (least..=most).contains(number));
+    let bounds = if most == usize::MAX { format!("{least} or more") } else { format!("{least} to {most}") };
+    number.map(Some).ok_or_else(|| member.error(format_args!("must be {bounds}")))
+}

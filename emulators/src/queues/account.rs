@@ -1,0 +1,115 @@
+//! Connection strings of storage accounts.
+//! <https://learn.microsoft.com/azure/storage/common/storage-configure-connection-string>
+
+use std::{collections::BTreeMap, fmt};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use reqwest::Url;
+
+/// Azurite's account, which everybody knows.
+const DEVELOPMENT_NAME: &str = "devstoreaccount1";
+const DEVELOPMENT_KEY: &str =
+    "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
+const DEVELOPMENT_ENDPOINT: &str = "http://127.0.0.1:10001/devstoreaccount1";
+
+/// Where queues are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Account {
+    Memory,
+    Storage(StorageAccount),
+}
+
+/// A storage account with its key.
+#[derive(Clone, PartialEq, Eq)]
+pub struct StorageAccount {
+    pub name: String,
+    pub key: Vec<u8>,
+    /// Of the queues, without a slash at its end.
+    pub endpoint: Url,
+}
+
+impl fmt::Debug for StorageAccount {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, endpoint) = (&self.name, self.endpoint.as_str());
+        write!(formatter, "StorageAccount {{ name: {name:?}, key: [redacted], endpoint: {endpoint} }}")
+    }
+}
+
+impl StorageAccount {
+    /// # Errors
+    /// Says what is missing or wrong, without quoting anything secret.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
+        let mut members = BTreeMap::new();
+        for part in text.split(';').filter(|part| !part.trim().is_empty()) {
+            let (name, value) = part.split_once('=').ok_or("is no connection string: a part of it has no =")?;
+            members.insert(name.trim().to_ascii_lowercase(), value.trim());
+        }
+        let member = |name: &str| members.get(name).copied().filter(|value| !value.is_empty());
+        if member("usedevelopmentstorage").is_some_and(|value| value.eq_ignore_ascii_case("true")) {
+            return Self::new(DEVELOPMENT_NAME, DEVELOPMENT_KEY, DEVELOPMENT_ENDPOINT);
+        }
+        let name = member("accountname").ok_or("is no connection string with an AccountName")?;
+        let key = member("accountkey").ok_or("has no AccountKey; this host knows no other credential")?;
+        let endpoint = match member("queueendpoint") {
+            Some(endpoint) => endpoint.to_owned(),
+            None => {
+                let protocol = member("defaultendpointsprotocol").unwrap_or("https");
+                let suffix = member("endpointsuffix").unwrap_or("core.windows.net");
+                format!("{protocol}://{name}.queue.{suffix}")
+            }
+        };
+        Self::new(name, key, &endpoint)
+    }
+
+    fn new(name: &str, key: &str, endpoint: &str) -> Result<Self, &'static str> {
+        let key = BASE64_STANDARD.decode(key).map_err(|_| "has an AccountKey that is no Base64")?;
+        let endpoint = Url::parse(endpoint.trim_end_matches('/')).ok();
+        let endpoint = endpoint.filter(|url| ["http", "https"].contains(&url.scheme()) && url.query().is_none());
+        Ok(Self {
+            name: name.to_owned(),
+            key,
+            endpoint: endpoint.ok_or("has a QueueEndpoint that is no HTTP address")?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connection_strings_name_the_queues_endpoint() {
+        for (text, endpoint) in [
+            ("UseDevelopmentStorage=true", DEVELOPMENT_ENDPOINT),
+            ("AccountName=a;AccountKey=a2V5", "https://a.queue.core.windows.net/"),
+            (
+                "DefaultEndpointsProtocol=https;AccountName=a;AccountKey=a2V5;EndpointSuffix=core.chinacloudapi.cn",
+                "https://a.queue.core.chinacloudapi.cn/",
+            ),
+            (
+                "accountname=a; accountkey=a2V5;QueueEndpoint=http://127.0.0.1:9/a/;BlobEndpoint=http://x/",
+                "http://127.0.0.1:9/a",
+            ),
+        ] {
+            let account = StorageAccount::parse(text).unwrap();
+            assert_eq!(account.endpoint.as_str(), endpoint, "{text}");
+            let shown = format!("{account:?}");
+            assert!(shown.contains("[redacted]") && !shown.contains("107, 101, 121"), "{shown}");
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_said() {
+        for (text, problem) in [
+            ("", "AccountName"),
+            ("nonsense", "no ="),
+            ("AccountName=a", "no AccountKey"),
+            ("AccountName=a;AccountKey=", "no AccountKey"),
+            ("AccountName=a;AccountKey=?", "no Base64"),
+            ("AccountName=a;AccountKey=a2V5;QueueEndpoint=ftp://a", "no HTTP address"),
+            ("QueueEndpoint=https://a.queue.core.windows.net;SharedAccessSignature=sv=1", "AccountName"),
+        ] {
+            assert!(StorageAccount::parse(text).unwrap_err().contains(problem), "{text}");
+        }
+    }
+}
