@@ -113,7 +113,11 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     })
     .await?;
 
-    let mut output = Output::new(options.json, services.site_names(&config), config.hub.identity.one().is_none());
+    let mut output = Output::new(
+        options.json,
+        services.site_names(&config),
+        config.hub.identity.as_ref().is_some_and(|identity| identity.one().is_none()),
+    );
     let introduction = output::Introduction {
         endpoint: &host.ready().endpoint,
         services: services.rows(&config),

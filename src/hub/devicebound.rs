@@ -37,6 +37,8 @@ const CONCURRENCY: usize = 32;
 const TOKEN_LIFETIME: Duration = Duration::from_secs(60 * 60);
 /// A wait that a hub asks for is kept up to this; what asks for more is not a hub that is throttling.
 const LONGEST_ASKED: Duration = Duration::from_secs(60 * 60);
+/// A hub that is throttling and does not say for how long is left alone for so long.
+const UNASKED_PAUSE: Duration = Duration::from_secs(10);
 const PATH: &str = "messages/devicebound";
 /// Begins the name of a header that holds an application property.
 const PROPERTY: &str = "iothub-app-";
@@ -45,6 +47,8 @@ const PROPERTY: &str = "iothub-app-";
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CloudMessage {
     pub message_id: Option<String>,
+    /// Of all messages to the device, the how-manieth, if the hub says so.
+    pub sequence_number: Option<u64>,
     /// How often it was fetched, this time included.
     pub delivery_count: u32,
     pub content_type: Option<String>,
@@ -192,8 +196,8 @@ impl Devicebound {
 
     async fn explain(&self, response: Response, device: &Device) -> SendError {
         let error = rest::explain(response, device, Utc::now()).await;
-        if let SendError::Throttled { wait: Some(wait) } = &error {
-            let until = Instant::now() + (*wait).min(LONGEST_ASKED);
+        if let SendError::Throttled { wait } = &error {
+            let until = Instant::now() + wait.unwrap_or(UNASKED_PAUSE).min(LONGEST_ASKED);
             let mut pauses = self.pauses.lock().unwrap_or_else(PoisonError::into_inner);
             pauses.entry(device.endpoint.clone()).and_modify(|known| *known = until.max(*known)).or_insert(until);
         }
@@ -238,6 +242,7 @@ fn of_headers(headers: &HeaderMap) -> CloudMessage {
     let properties = headers.iter().filter_map(|(name, value)| Some((name.as_str().strip_prefix(PROPERTY)?, value)));
     CloudMessage {
         message_id: get("iothub-messageid"),
+        sequence_number: get("iothub-sequencenumber").and_then(|number| number.parse().ok()),
         delivery_count: get("iothub-deliverycount").and_then(|count| count.parse().ok()).unwrap_or(1),
         content_type: get("iothub-contenttype"),
         properties: properties.map(|(name, value)| (name.to_owned(), text(value))).collect(),

@@ -5,7 +5,6 @@
 //! keeps it from everybody, and says so to whoever asked for feedback.
 
 use std::{
-    collections::HashMap,
     num::NonZeroUsize,
     sync::{Mutex, PoisonError},
     time::Duration,
@@ -16,7 +15,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     functions::tally::Tally,
-    hub::{CloudMessage, Device, Endpoint, SendError, Settlement, devicebound::Devicebound},
+    hub::{CloudMessage, Device, Devicebound, Settlement},
     things_network::{
         downlink::{Downlink, Operation},
         queued::DownlinkKeys,
@@ -31,8 +30,10 @@ const MOST: usize = 50;
 const ATTEMPTS: u32 = 3;
 /// An attempt that is to wait for longer is left to the next uplink.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
-/// After a hub has asked for a pause without saying for how long.
-const REST: Duration = Duration::from_secs(60);
+/// The longest that a device's downlinks hold up its next uplink.
+const TIME: Duration = Duration::from_secs(20);
+/// What is handled is settled although the time is over.
+const SETTLING: Duration = Duration::from_secs(10);
 /// Accepted downlinks whose messages could not be completed: they come again, and must not be accepted twice.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
 
@@ -40,8 +41,6 @@ const REMEMBERED: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
 pub struct Downlinks {
     devicebound: Devicebound,
     stack: Stack,
-    /// Hubs that are not asked before this.
-    resting: Mutex<HashMap<Endpoint, Instant>>,
     /// Device and sequence number.
     accepted: Mutex<LruCache<(String, u64), ()>>,
 }
@@ -49,32 +48,31 @@ pub struct Downlinks {
 impl Downlinks {
     #[must_use]
     pub fn new(devicebound: Devicebound, stack: Stack) -> Self {
-        Self { devicebound, stack, resting: Mutex::default(), accepted: Mutex::new(LruCache::new(REMEMBERED)) }
+        Self { devicebound, stack, accepted: Mutex::new(LruCache::new(REMEMBERED)) }
     }
 
     /// Passes on what waits for the device. What fails is logged, and waits for the next uplink.
-    pub async fn pass_on(&self, device: &Device, keys: &DownlinkKeys, deadline: Instant, tally: &Tally) {
-        if self.is_resting(&device.endpoint) {
-            return;
-        }
+    pub async fn pass_on(&self, device: &Device, keys: &DownlinkKeys, tally: &Tally) {
+        let deadline = Instant::now() + TIME;
         for _ in 0..MOST {
             let message = match self.devicebound.receive(device, deadline).await {
                 Ok(Some(message)) => message,
                 Ok(None) => return,
                 Err(error) => {
-                    self.rest(&device.endpoint, &error);
                     if tally.count("downlink checks failed") {
                         tracing::warn!(
                             device = device.id,
                             kind = error.kind(),
-                            "the hub was not asked for downlinks: {error}"
+                            "what waits for the device was not fetched, its next uplink tries again: {error}"
                         );
                     }
                     return;
                 }
             };
             let settlement = self.settlement(device, &message, keys, deadline, tally).await;
-            if let Err(error) = self.devicebound.settle(device, &message, settlement, deadline).await {
+            // It takes no time, and without it the message comes again.
+            let settled = self.devicebound.settle(device, &message, settlement, Instant::now() + SETTLING).await;
+            if let Err(error) = settled {
                 let id = message.message_id.as_deref().unwrap_or_default();
                 tracing::warn!(
                     device = device.id,
@@ -83,11 +81,12 @@ impl Downlinks {
                 );
                 return;
             }
-            match settlement {
-                Settlement::Complete => self.accepted().pop(&key(device, &message)).unwrap_or_default(),
-                Settlement::Reject => {}
+            if settlement == Settlement::Abandon {
                 // The next would overtake it.
-                Settlement::Abandon => return,
+                return;
+            }
+            if let Some(key) = key(device, &message) {
+                self.accepted().pop(&key);
             }
         }
     }
@@ -101,7 +100,8 @@ impl Downlinks {
         deadline: Instant,
         tally: &Tally,
     ) -> Settlement {
-        if self.accepted().contains(&key(device, message)) {
+        let key = key(device, message);
+        if key.as_ref().is_some_and(|key| self.accepted().contains(key)) {
             return Settlement::Complete;
         }
         let id = message.message_id.as_deref().unwrap_or_default();
@@ -124,7 +124,9 @@ impl Downlinks {
         match posted {
             Ok(()) => {
                 tally.count("downlinks passed on");
-                self.accepted().put(key(device, message), ());
+                if let Some(key) = key {
+                    self.accepted().put(key, ());
+                }
                 Settlement::Complete
             }
             Err(error) if error.condemns_downlink() => {
@@ -168,24 +170,11 @@ impl Downlinks {
         }
     }
 
-    fn is_resting(&self, hub: &Endpoint) -> bool {
-        let resting = self.resting.lock().unwrap_or_else(PoisonError::into_inner);
-        resting.get(hub).is_some_and(|until| Instant::now() < *until)
-    }
-
-    /// A hub allows few such questions over HTTPS: when it has enough of them, uplinks go on without.
-    fn rest(&self, hub: &Endpoint, error: &SendError) {
-        if let SendError::Throttled { wait } = error {
-            let until = Instant::now() + wait.unwrap_or(REST);
-            self.resting.lock().unwrap_or_else(PoisonError::into_inner).insert(hub.clone(), until);
-        }
-    }
-
     fn accepted(&self) -> std::sync::MutexGuard<'_, LruCache<(String, u64), ()>> {
         self.accepted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn key(device: &Device, message: &CloudMessage) -> (String, u64) {
-    (format!("{}/{}", device.endpoint, device.id), message.sequence_number)
+fn key(device: &Device, message: &CloudMessage) -> Option<(String, u64)> {
+    Some((format!("{}/{}", device.endpoint, device.id), message.sequence_number?))
 }

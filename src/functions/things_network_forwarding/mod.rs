@@ -101,34 +101,30 @@ impl ThingsNetworkForwarding {
             Ok(found) => found,
             Err(reason) => return self.reject(&message.text, Some(&forwardable), "without a device", &reason),
         };
-        let outcome = timeout_at(deadline, async {
-            let _turn = self.turns.take(&owner).await;
-            let sent = self.send(devices, &owner, &forwardable, deadline).await;
-            if sent.is_ok()
-                && forwardable.is_uplink
-                && let Some(keys) = &queued.downlink
-                && let Ok(device) = devices.device(&owner, Instant::now()).await
-            {
-                self.downlinks.pass_on(&device, keys, deadline, &self.tally).await;
-            }
-            sent
-        });
-        match outcome.await {
-            Ok(Ok(())) => {
+        // Until the end: a device's downlinks are passed on by one at a time, too.
+        let Ok(_turn) = timeout_at(deadline, self.turns.take(&owner)).await else {
+            let text =
+                format!("earlier messages of the device took all of ForwardTimeoutSeconds={}", self.timeout.as_secs());
+            return self.fail(&forwardable, "deadline", text, message.dequeue_count);
+        };
+        match self.send(devices, &owner, &forwardable, deadline).await {
+            Ok(()) => {
                 self.tally.count(if forwardable.is_uplink { "uplinks forwarded" } else { "events forwarded" });
+                if forwardable.is_uplink
+                    && let Some(keys) = &queued.downlink
+                    && let Ok(device) = devices.device(&owner, Instant::now()).await
+                {
+                    self.downlinks.pass_on(&device, keys, &self.tally).await;
+                }
                 Outcome::Forwarded
             }
-            Ok(Err(error)) if error.condemns_message() => {
+            Err(error) if error.condemns_message() => {
                 self.reject(&message.text, Some(&forwardable), "refused by the hub", &error.to_string())
             }
-            Ok(Err(error)) if error.is_taken() => {
+            Err(error) if error.is_taken() => {
                 self.reject(&message.text, Some(&forwardable), "for another's device", &error.to_string())
             }
-            Ok(Err(error)) => self.fail(&forwardable, error.kind(), error.to_string(), message.dequeue_count),
-            Err(_) => {
-                let text = format!("not sent within ForwardTimeoutSeconds={}", self.timeout.as_secs());
-                self.fail(&forwardable, "deadline", text, message.dequeue_count)
-            }
+            Err(error) => self.fail(&forwardable, error.kind(), error.to_string(), message.dequeue_count),
         }
     }
 
