@@ -135,41 +135,44 @@ impl Services {
 
     /// The sites, as far as they are known before the first run.
     pub fn site_names(&self, config: &Config) -> Vec<String> {
-        match (&self.rapidm2m, &config.rapidm2m.sites) {
+        match (&self.rapidm2m, config.rapidm2m.as_ref().map(|rapidm2m| &rapidm2m.sites)) {
             (Some(emulator), _) => emulator.site_names(),
-            (None, Selection::Named(sites)) => sites.clone(),
-            (None, Selection::All) => Vec::new(),
+            (None, Some(Selection::Named(sites))) => sites.clone(),
+            (None, _) => Vec::new(),
         }
     }
 
     pub fn rows(&self, config: &Config) -> Vec<Row> {
-        let (rapidm2m, ledger, hub) = (&config.rapidm2m, &config.ledger, &config.hub);
-        let place = match &rapidm2m.source {
-            SourceConfig::Backend { url, .. } => url.to_string(),
-            SourceConfig::Emulation => "none, made-up rows (EmulationMode=true)".to_owned(),
-        };
-        let mut rows = vec![
-            Row {
+        let (ledger, hub) = (&config.ledger, &config.hub);
+        let mut rows = Vec::new();
+        if let Some(rapidm2m) = &config.rapidm2m {
+            let place = match &rapidm2m.source {
+                SourceConfig::Backend { url, .. } => url.to_string(),
+                SourceConfig::Emulation => "none, made-up rows (EmulationMode=true)".to_owned(),
+            };
+            rows.push(Row {
                 service: "rapidM2M backend",
                 is_emulated: self.rapidm2m.is_some(),
                 place,
                 details: format!("customer {:?}", rapidm2m.customer),
-            },
-            Row {
-                service: "Cosmos DB",
-                is_emulated: self.cosmos.is_some(),
-                place: ledger.endpoint.to_string(),
-                details: format!("{}/{}", ledger.database, ledger.container),
-            },
-        ];
+            });
+        }
+        rows.push(Row {
+            service: "Cosmos DB",
+            is_emulated: self.cosmos.is_some(),
+            place: ledger.endpoint.to_string(),
+            details: format!("{}/{}", ledger.database, ledger.container),
+        });
         let scheme = match hub.transport {
             Transport::MqttWs => "wss",
             Transport::Https => "https",
             _ => "mqtts",
         };
         let (place, details) = match &hub.identity {
-            Identity::One(device) => (format!("{scheme}://{}", device.endpoint), format!("device {:?}", device.id)),
-            Identity::Provisioned(dps) => {
+            Some(Identity::One(device)) => {
+                (format!("{scheme}://{}", device.endpoint), format!("device {:?}", device.id))
+            }
+            Some(Identity::Provisioned(dps)) => {
                 rows.push(Row {
                     service: "DPS",
                     is_emulated: self.iot_hub.is_some(),
@@ -178,6 +181,7 @@ impl Services {
                 });
                 (format!("{scheme}://…, as assigned"), "a device for each site".to_owned())
             }
+            None => (format!("{scheme}://…, as assigned"), String::new()),
         };
         rows.push(Row { service: "IoT Hub", is_emulated: self.iot_hub.is_some(), place, details });
         rows

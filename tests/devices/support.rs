@@ -90,7 +90,7 @@ impl World {
 
     pub fn delivery_of(&self, devices: Devices, transport: Transport) -> Delivery {
         let options = Options::new(transport, NonZeroUsize::new(1_000).unwrap(), self.trusted_ca());
-        Delivery { identities: Identities::Provisioned(devices), sender: Sender::new(options) }
+        Delivery { identities: Identities::Provisioned(devices), sender: Arc::new(Sender::new(options)) }
     }
 
     pub fn ready(&self) -> &iot_hub::Ready {
