@@ -47,8 +47,8 @@ pub struct Statistics {
     pub seconds: f64,
     /// From sending a request to its whole answer.
     pub latency_ms: Latency,
-    /// From when the schedule wanted a webhook sent to the whole answer to its first attempt: what the target's callers
-    /// see when they do not wait for each other. Empty for webhooks without a schedule (rate 0).
+    /// From when the schedule wanted a webhook sent to the whole answer to its first attempt, so with the time that it
+    /// waited for others: what callers see that do not wait for each other. Zero without a schedule (rate 0).
     pub scheduled_latency_ms: Latency,
 }
 

@@ -119,12 +119,16 @@ pub async fn run(stack: &Arc<Stack>, sending: &Sending, destination: Arc<Destina
     let stop = destination.stop.clone();
     let start = Instant::now();
     let schedule = async {
+        let mut woken = start;
         for number in 0..sending.count.unwrap_or(u64::MAX) {
             // From the start and not from the one before: what is late is caught up with.
             let due = (sending.rate > 0.0).then(|| start + Duration::from_secs_f64(number as f64 / sending.rate));
             if let Some(due) = due.filter(|due| *due > Instant::now()) {
                 sleep_until(due).await;
+                woken = Instant::now();
             }
+            // Timers tick in milliseconds; what they are late is not the target's fault.
+            let due = due.map(|due| due.max(woken));
             let Ok(permit) = permits.clone().acquire_owned().await else { return };
             let webhook = stack.generator().next(sending, Utc::now());
             let destination = destination.clone();
