@@ -9,6 +9,8 @@ use std::{
 use emulators::functions_host::{Options, start};
 use serde_json::{Value, json};
 
+use crate::handler::Handler;
+
 /// A timer that does not run by itself while a test runs.
 pub const NEVER: &str = "0 0 0 29 2 *";
 
@@ -51,15 +53,36 @@ pub fn http(route: &str, methods: &[&str]) -> Value {
     ] })
 }
 
+/// A function that is triggered by a queue.
+pub fn triggered_by(queue: &str) -> Value {
+    json!({ "bindings": [
+        { "type": "queueTrigger", "direction": "in", "name": "uplink", "queueName": queue, "connection": "Account" },
+    ] })
+}
+
+/// The function with an output to a queue in addition.
+pub fn with_output(mut function: Value, binding: &str, queue: &str) -> Value {
+    let output =
+        json!({ "type": "queue", "direction": "out", "name": binding, "queueName": queue, "connection": "Account" });
+    function["bindings"].as_array_mut().unwrap().push(output);
+    function
+}
+
+/// The host with settings for its queues.
+pub fn host_with(queues: Value) -> Value {
+    json!({ "version": "2.0", "functionTimeout": "00:00:30", "extensions": { "queues": queues } })
+}
+
 pub fn host() -> Value {
     json!({ "version": "2.0", "functionTimeout": "00:00:30" })
 }
 
 #[tokio::test]
 async fn what_is_wrong_with_an_app_is_said_with_file_and_member() {
-    let queue =
-        json!({ "bindings": [{ "type": "queueTrigger", "name": "uplink", "direction": "in", "queueName": "q" }] });
     let retried = json!({ "retry": { "strategy": "never", "maxRetryCount": 1 }, "bindings": timer(NEVER)["bindings"] });
+    let (mut binary, mut retried_message) = (triggered_by("uplinks"), triggered_by("uplinks"));
+    binary["bindings"][0]["dataType"] = json!("binary");
+    retried_message["retry"] = json!({});
     let mut outward = timer(NEVER);
     outward["bindings"][0]["direction"] = json!("out");
     for (host, function, message) in [
@@ -93,7 +116,38 @@ async fn what_is_wrong_with_an_app_is_said_with_file_and_member() {
         (host(), http("a/{b:int}", &[]), "poll/function.json: bindings[0].route is wrong"),
         (host(), http("a", &["SEND"]), "poll/function.json: bindings[0].methods[0] must be one of"),
         (host(), retried, "poll/function.json: retry.strategy must be"),
-        (host(), queue, "poll/function.json: bindings[0].type \"queueTrigger\" of poll: this host has no queues"),
+        (
+            host(),
+            triggered_by("%Queue%-x"),
+            "poll/function.json: bindings[0].queueName has %Queue%: there is no setting Queue",
+        ),
+        (host(), triggered_by("50%"), "poll/function.json: bindings[0].queueName has a % without a second one"),
+        (
+            host(),
+            triggered_by("up_links"),
+            "poll/function.json: bindings[0].queueName is \"up_links\": a queue's name has lower",
+        ),
+        (host(), json!({ "bindings": [{ "type": "queueTrigger", "name": "q" }] }), "bindings[0].queueName is missing"),
+        (
+            host(),
+            with_output(timer(NEVER), "rejected", "x"),
+            "poll/function.json: bindings[1].queueName is \"x\": a queue's name has 3 to 63 characters",
+        ),
+        (host(), binary, "poll/function.json: bindings[0].dataType must be \"string\""),
+        (host(), retried_message, "poll/function.json: retry is for timers only"),
+        (host_with(json!({ "batchSize": 33 })), timer(NEVER), "host.json: extensions.queues.batchSize must be 1 to 32"),
+        (
+            host_with(json!({ "maxDequeueCount": 0 })),
+            timer(NEVER),
+            "extensions.queues.maxDequeueCount must be 1 or more",
+        ),
+        (
+            host_with(json!({ "maxPollingInterval": "00:00:00.099" })),
+            timer(NEVER),
+            "host.json: extensions.queues.maxPollingInterval must be 00:00:00.100 or more",
+        ),
+        (host_with(json!({ "visibilityTimeout": 5 })), timer(NEVER), "queues.visibilityTimeout must be a string"),
+        (host_with(json!({ "messageEncoding": "hex" })), timer(NEVER), "queues.messageEncoding must be \"base64\" or"),
     ] {
         let app = App::new(host, &[("poll", function)]);
         let error = start(app.options()).await.err().unwrap().to_string();
@@ -101,4 +155,34 @@ async fn what_is_wrong_with_an_app_is_said_with_file_and_member() {
     }
     let app = App::new(host(), &[]);
     assert!(start(app.options()).await.err().unwrap().to_string().contains("has no folder with a function.json"));
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_an_account_is_said_without_its_secrets() {
+    for (name, value, message) in [
+        ("Account", "", "connection is \"Account\", and that setting is no connection string with an AccountName"),
+        ("Account", "AccountName=a;AccountKey=?secret", "that setting has an AccountKey that is no Base64"),
+        ("AzureWebJobsAccount", "AccountName=a", "that setting has no AccountKey"),
+        (
+            "Account__queueServiceUri",
+            "https://a",
+            "there is a setting Account__queueServiceUri: this host cannot use an identity",
+        ),
+    ] {
+        let app = App::new(host(), &[("work", triggered_by("uplinks"))]);
+        let env = vec![(name.to_owned(), value.to_owned())];
+        let error = start(Options { env, ..app.options() }).await.err().unwrap().to_string();
+        assert!(error.contains("work/function.json: bindings[0].connection") && error.contains(message), "{error}");
+        assert!(!error.contains("secret"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_function_that_is_switched_off_needs_no_settings() {
+    let app = App::new(host(), &[("work", triggered_by("%Nowhere%")), ("poll", timer(NEVER))]);
+    let handler = Handler::start().await;
+    let env = vec![("AzureWebJobs.work.Disabled".to_owned(), "true".to_owned())];
+    let host = handler.hosted(&app, Options { env, ..Options::default() }).await;
+    assert_eq!(host.ready().functions, ["poll"]);
+    assert!(host.ready().queues.is_empty());
 }

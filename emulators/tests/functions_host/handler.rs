@@ -10,9 +10,14 @@ use axum::{
 };
 use emulators::functions_host::{Emulator, Options, start};
 use serde_json::Value;
-use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle, time::timeout};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, mpsc},
+    task::JoinHandle,
+    time::timeout,
+};
 
-use crate::{PATIENCE, app::App};
+use crate::{PATIENCE, app::App, client};
 
 /// A request as the handler got it.
 pub struct Received {
@@ -29,44 +34,84 @@ impl Received {
 }
 
 /// What the handler answers: status, content type, body.
-pub type Reply = (StatusCode, &'static str, &'static str);
-pub const EMPTY: Reply = (StatusCode::OK, "application/json", "{}");
+pub type Reply = (StatusCode, &'static str, String);
+
+type Behaviour = Box<dyn Fn(&Received) -> Reply + Send>;
 
 /// A handler inside the test.
 pub struct Handler {
     url: String,
-    reply: Arc<Mutex<Reply>>,
+    reply: Arc<Mutex<Behaviour>>,
+    /// Calls that may be answered.
+    gate: Arc<Semaphore>,
     received: mpsc::UnboundedReceiver<Received>,
     pub server: JoinHandle<()>,
 }
 
 impl Handler {
+    /// Answers every call at once.
     pub async fn start() -> Self {
-        let reply = Arc::new(Mutex::new(EMPTY));
+        let handler = Self::start_closed().await;
+        handler.let_through(Semaphore::MAX_PERMITS);
+        handler
+    }
+
+    /// Answers so many calls as are let through.
+    pub async fn start_closed() -> Self {
+        let reply: Behaviour = Box::new(|_| (StatusCode::OK, "application/json", "{}".to_owned()));
+        let (reply, gate) = (Arc::new(Mutex::new(reply)), Arc::new(Semaphore::new(0)));
         let (sender, received) = mpsc::unbounded_channel();
-        let answered = reply.clone();
+        let (answered, opened) = (reply.clone(), gate.clone());
         let router = Router::new().fallback(async move |request: Request| {
             let (parts, body) = request.into_parts();
             if parts.uri.path() == "/" {
-                return (StatusCode::NOT_FOUND, [("content-type", "text/plain")], "any answer will do");
+                return (StatusCode::NOT_FOUND, [("content-type", "text/plain")], "any answer will do".to_owned());
             }
             let body = String::from_utf8(to_bytes(body, usize::MAX).await.unwrap().into()).unwrap();
-            let _ = sender.send(Received { method: parts.method, uri: parts.uri, headers: parts.headers, body });
-            let (status, content_type, body) = *answered.lock().unwrap();
+            let call = Received { method: parts.method, uri: parts.uri, headers: parts.headers, body };
+            let (status, content_type, body) = (answered.lock().unwrap())(&call);
+            let _ = sender.send(call);
+            opened.acquire().await.unwrap().forget();
             (status, [("content-type", content_type)], body)
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap());
         let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        Self { url, reply, received, server }
+        Self { url, reply, gate, received, server }
     }
 
     pub fn replies(&self, status: u16, content_type: &'static str, body: &'static str) {
-        *self.reply.lock().unwrap() = (StatusCode::from_u16(status).unwrap(), content_type, body);
+        let status = StatusCode::from_u16(status).unwrap();
+        *self.reply.lock().unwrap() = Box::new(move |_| (status, content_type, body.to_owned()));
+    }
+
+    /// What it answers depends on the call: status and body.
+    pub fn replies_with(&self, reply: impl Fn(&Received) -> (u16, Value) + Send + 'static) {
+        *self.reply.lock().unwrap() = Box::new(move |call| {
+            let (status, body) = reply(call);
+            (StatusCode::from_u16(status).unwrap(), "application/json", body.to_string())
+        });
+    }
+
+    pub fn let_through(&self, calls: usize) {
+        self.gate.add_permits(calls);
+    }
+
+    /// Whether a call has come that was not looked at.
+    pub fn has_next(&self) -> bool {
+        !self.received.is_empty()
     }
 
     pub async fn next(&mut self) -> Received {
         timeout(PATIENCE, self.received.recv()).await.expect("the host must call the handler").unwrap()
+    }
+
+    /// Goes away, with its connections.
+    pub async fn stop(&mut self) {
+        self.server.abort();
+        assert!((&mut self.server).await.unwrap_err().is_cancelled());
+        let gone = async { while client().get(&self.url).send().await.is_ok() {} };
+        timeout(PATIENCE, gone).await.expect("it must be gone");
     }
 
     pub async fn hosted(&self, app: &App, options: Options) -> Emulator {

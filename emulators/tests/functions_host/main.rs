@@ -1,9 +1,12 @@
 //! The functions host with a handler that the tests serve themselves (`calls`), and with real processes (`process`).
+//! `queues`, `outputs`: what comes from queues and what goes into them.
 
 mod app;
 mod calls;
 mod handler;
+mod outputs;
 mod process;
+mod queues;
 
 use std::time::Duration;
 

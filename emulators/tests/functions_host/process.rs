@@ -9,7 +9,7 @@ use tokio::{net::TcpListener, sync::broadcast, time::timeout};
 
 use crate::{
     PATIENCE,
-    app::{App, NEVER, timer},
+    app::{App, NEVER, timer, triggered_by},
     client,
 };
 
@@ -44,6 +44,9 @@ async fn a_handler_that_cannot_be_started_is_named() {
     assert!(error.contains("cannot start no-such-executable"), "{error}");
 }
 
+/// Calls that end the handler when it is to crash at first.
+const CRASHES: usize = 3;
+
 /// Not a test of its own: the tests below have the host start this very executable with this function as its handler.
 /// `/poll` answers with its environment; a setting tells it to do worse.
 #[tokio::test]
@@ -58,6 +61,18 @@ async fn handler_process() {
             "hang" if path == "/poll" => std::future::pending().await,
             "crash" if path == "/poll" => std::process::exit(7),
             "leave" if path == "/poll" => std::process::exit(0),
+            // The first calls end it, whatever they are; what comes then is counted.
+            "crash at first" if path == "/work" => {
+                let calls = fs::read_to_string("calls").unwrap_or_default();
+                let envelope: Value =
+                    serde_json::from_slice(&axum::body::to_bytes(request.into_body(), usize::MAX).await.unwrap())
+                        .unwrap();
+                fs::write("calls", format!("{calls}{} ", envelope["Metadata"]["DequeueCount"].as_str().unwrap()))
+                    .unwrap();
+                if calls.len() < 2 * CRASHES {
+                    std::process::exit(7);
+                }
+            }
             _ => {}
         }
         let environment: HashMap<String, String> = std::env::vars().collect();
@@ -68,10 +83,11 @@ async fn handler_process() {
     axum::serve(TcpListener::bind(("127.0.0.1", port)).await.unwrap(), router).await.unwrap();
 }
 
-/// The handler above in an app with one timer.
+/// The handler above in an app with a timer and a queue.
 fn process_app() -> App {
     let arguments = ["--exact", "process::handler_process", "--ignored", "--nocapture"];
-    App::new(launched(std::env::current_exe().unwrap().to_str().unwrap(), &arguments), &[("poll", timer(NEVER))])
+    let functions = [("poll", timer(NEVER)), ("work", triggered_by("uplinks"))];
+    App::new(launched(std::env::current_exe().unwrap().to_str().unwrap(), &arguments), &functions)
 }
 
 fn behaviour(app: &App, behaviour: &str) -> Options {
@@ -177,4 +193,28 @@ async fn a_handler_that_leaves_stays_away() {
     assert!(!host.invoke("poll").await.unwrap().succeeded);
     let reason = timeout(PATIENCE, host.stopped()).await.unwrap();
     assert!(reason.contains("exited with code 0"), "{reason}");
+}
+
+#[tokio::test]
+async fn a_message_outlives_the_handlers_that_die_of_it() {
+    let app = process_app();
+    let host = start(Options { restarts: CRASHES, ..behaviour(&app, "crash at first") }).await.unwrap();
+    host.enqueue("uplinks", "heavy").await.unwrap();
+    assert!(host.wait_until_empty("uplinks", PATIENCE).await.unwrap());
+    assert!(host.queue_messages("uplinks-poison").await.unwrap().is_empty());
+    let calls = fs::read_to_string(app.0.join("calls")).unwrap();
+    assert_eq!(calls, "1 2 3 4 ", "while no handler is there, no attempt is counted");
+}
+
+#[tokio::test]
+async fn the_number_of_restarts_is_an_option() {
+    let app = process_app();
+    let host = start(Options { restarts: 0, ..behaviour(&app, "crash") }).await.unwrap();
+    assert!(!host.invoke("poll").await.unwrap().succeeded);
+    let reason = timeout(PATIENCE, host.stopped()).await.unwrap();
+    assert!(reason.contains("exited 1 times"), "{reason}");
+    // What is in the queues stays there.
+    host.enqueue("uplinks", "late").await.unwrap();
+    assert!(!host.wait_until_empty("uplinks", std::time::Duration::ZERO).await.unwrap());
+    assert_eq!(host.queue_messages("uplinks").await.unwrap()[0].dequeue_count, 0);
 }
