@@ -73,12 +73,14 @@ impl<'a> Webhook<'a> {
     /// # Errors
     /// What is wrong with it, for whoever set up the webhook.
     pub fn parse(body: &'a str) -> Result<Self, Invalid> {
-        if body.trim_ascii().is_empty() {
+        // White space around it is lost in the queue, and must not count in what is hashed.
+        let body = body.trim_ascii();
+        if body.is_empty() {
             return Err(Invalid::Empty);
         }
         let not_json = |error: serde_json::Error| Invalid::NotJson(one_line(&error.to_string(), MAX_ERROR_TEXT));
         // An array would pass for a struct.
-        if !body.trim_ascii_start().starts_with('{') {
+        if !body.starts_with('{') {
             let error = serde_json::from_str::<serde::de::IgnoredAny>(body).err();
             return Err(error.map_or_else(|| Invalid::NotJson("it is another kind of JSON".into()), not_json));
         }

@@ -20,7 +20,7 @@ use process::{Output, binary, client};
 
 pub const QUEUE: &str = "uplinks";
 /// What hangs fails.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(50);
 /// Between two looks at something that cannot be awaited.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
@@ -68,12 +68,15 @@ impl World {
         assert!(self.settings.remove(name).is_some(), "{name} is not set");
     }
 
-    /// The messages at the hub, once there are so many.
+    /// The messages at the hub, once there are so many, their bodies as JSON.
     pub async fn received(&self, count: usize) -> Vec<Value> {
         let path = format!("received?wait={count}&timeout_ms={}", PATIENCE.as_millis());
         let received = self.hub.get(&path).await;
-        let received = received.as_array().unwrap().clone();
+        let mut received = received.as_array().unwrap().clone();
         assert!(received.len() >= count, "{} of {count} messages: {received:#?}", received.len());
+        for message in &mut received {
+            message["body"] = serde_json::from_str(message["body"].as_str().unwrap()).unwrap();
+        }
         received
     }
 }

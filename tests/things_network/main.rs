@@ -1,0 +1,5 @@
+//! From a webhook to the hub and back, over real sockets: host, handler, The Things Stack, Cosmos DB, IoT Hub and DPS are
+//! processes of their own.
+
+mod support;
+mod webhooks;
