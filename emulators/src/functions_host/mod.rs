@@ -8,6 +8,7 @@
 //! | `handler`, `process` | the handler's process, from its start to its restart |
 //! | `envelope`, `answer`, `outputs`, `invoke` | the custom handler's contract, and calls that follow it |
 //! | `timer`, `front`, `listener` | what causes calls: the clock, HTTP, and messages |
+//! | `start`, `options` | the parts put together |
 //! | `queue_set`, `admin` | the app's queues, and who looks into them |
 //! | `events` | what happens, for whoever wants to show it |
 //!
@@ -49,17 +50,17 @@ mod queue_set;
 mod route;
 mod schedule;
 mod settings;
+mod start;
 mod time_span;
 mod timer;
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, atomic::AtomicBool},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
-use anyhow::{Context, anyhow};
-use reqwest::Url;
+use anyhow::Context as _;
 use serde::Serialize;
 use tokio::{
     sync::broadcast,
@@ -67,26 +68,14 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::{
-    app::App,
-    front::{Front, HttpFunction},
-    function::Trigger,
-    handler::Handler,
-    invoke::{Callee, Invoker},
-    listener::Listener,
-    process::Process,
-    queue_set::QueueSet,
-    timer::Timer,
-};
 pub use self::{
     events::{Event, InvocationFinished, Level, Stream},
     options::Options,
     queue_set::{QueueMessage, QueueSummary},
+    start::start,
 };
-use crate::{
-    door::{self, Door},
-    queues::Queue,
-};
+use self::{handler::Handler, queue_set::QueueSet, timer::Timer};
+use crate::{door::Door, queues::Queue};
 
 /// The line that says where the host and its handler are.
 #[derive(Clone, Debug, Serialize)]
@@ -112,124 +101,6 @@ pub struct Emulator {
     handler_task: JoinHandle<()>,
     tasks: JoinSet<()>,
     door: Door,
-}
-
-/// Reads the app, starts the handler and returns when it has answered; then timers run and HTTP functions are served.
-///
-/// # Errors
-/// A file, a member of it or an option is wrong, the port cannot be bound, or the handler does not come up: then the
-/// error quotes the last lines of its standard error.
-pub async fn start(options: Options) -> anyhow::Result<Emulator> {
-    let settings = settings::load(options.settings.as_deref(), &options.env)?;
-    let app = App::load(&options.app, &settings, options.schedule.as_deref())?;
-    let cannot_listen = || format!("cannot listen on {} port {}", options.host, options.port);
-    let (door, listener) = door::open(&options.host, options.port).with_context(cannot_listen)?;
-    let (events, first_events) = broadcast::channel(events::KEPT);
-    let stop = CancellationToken::new();
-    let queues = Arc::new(QueueSet::open(&app.functions, app.queues.encoding)?);
-    let (handler, handler_task) = match options.handler_endpoint.clone() {
-        Some(endpoint) => attach(endpoint, events.clone(), stop.clone()),
-        None => launch(&app, &options, &settings, events.clone(), stop.clone())?,
-    };
-    let invoker = Arc::new(Invoker { handler: handler.clone(), timeout: app.timeout, events: events.clone() });
-    let ready = Ready {
-        emulator: "functions_host",
-        endpoint: format!("http://{}/", door.address()),
-        handler: handler.endpoint.to_string(),
-        functions: app.functions.iter().map(|function| function.name.clone()).collect(),
-        queues: queues.locations(),
-    };
-    let (mut timers, mut http, mut listeners) = (Vec::new(), Vec::new(), Vec::new());
-    for function in app.functions {
-        let callee = Callee { name: function.name, outputs: queues.outputs(function.queue_outputs) };
-        match function.trigger {
-            Trigger::Timer(trigger) => timers.push(Arc::new(Timer::new(callee, trigger, invoker.clone()))),
-            Trigger::Http(trigger) => {
-                // As the real host: only a function with one input and one output gets the request itself.
-                let is_forwarded = app.forwards_http && trigger.output.is_some() && callee.outputs.is_empty();
-                http.push(HttpFunction { function: callee, trigger, is_forwarded });
-            }
-            Trigger::Queue(trigger) => {
-                let (queue, poison) = queues.of_trigger(&trigger);
-                listeners.push(Arc::new(Listener {
-                    function: callee,
-                    binding: trigger.binding,
-                    queue,
-                    poison,
-                    options: app.queues,
-                    invoker: invoker.clone(),
-                    is_suspicious: AtomicBool::new(false),
-                }));
-            }
-        }
-    }
-    let mut emulator = Emulator {
-        ready,
-        handler,
-        timers,
-        queues,
-        events,
-        first_events: Mutex::new(Some(first_events)),
-        stop,
-        handler_task,
-        tasks: JoinSet::new(),
-        door,
-    };
-    emulator.handler.ready().await.map_err(|reason| anyhow!(reason))?;
-    let prefix = if app.route_prefix.is_empty() { "/".to_owned() } else { format!("/{}/", app.route_prefix) };
-    let front = Arc::new(Front { invoker, prefix, http, timers: emulator.timers.clone() });
-    let router = front::router(front).merge(admin::router(emulator.queues.clone()));
-    emulator.tasks.spawn(async move {
-        if let Err(error) = axum::serve(listener, router).await {
-            tracing::error!(%error, "the front end ended");
-        }
-    });
-    for timer in emulator.timers.clone() {
-        let handler = emulator.handler.clone();
-        emulator.tasks.spawn(async move {
-            tokio::select! {
-                () = timer.run(options.run_at_start) => {}
-                _ = handler.gone() => {}
-            }
-        });
-    }
-    for listener in listeners {
-        emulator.tasks.spawn(listener.run());
-    }
-    Ok(emulator)
-}
-
-/// Uses a handler that someone else has started.
-fn attach(mut endpoint: Url, events: events::Sender, stop: CancellationToken) -> (Handler, JoinHandle<()>) {
-    endpoint.set_path("/");
-    let (handler, control) = handler::handler(endpoint, false);
-    let task = async move {
-        let ready = tokio::select! {
-            ready = control.becomes_ready(1, &events) => ready,
-            () = stop.cancelled() => true,
-        };
-        if ready {
-            stop.cancelled().await;
-        }
-        if ready { control.stopped(&events) } else { control.gone(control.never_ready(), &events) }
-    };
-    (handler, tokio::spawn(task))
-}
-
-fn launch(
-    app: &App,
-    options: &Options,
-    settings: &settings::Settings,
-    events: events::Sender,
-    stop: CancellationToken,
-) -> anyhow::Result<(Handler, JoinHandle<()>)> {
-    let command = app.handler_command(options.handler.as_deref())?;
-    // Bound and released: what the kernel has just given out it does not give out again soon.
-    let port = std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
-    let (handler, control) = handler::handler(Url::parse(&format!("http://127.0.0.1:{port}/"))?, true);
-    let environment = settings::environment(settings, port);
-    let process = Process { command, environment, restarts: options.restarts, control, events, stop };
-    Ok((handler, tokio::spawn(process.supervise())))
 }
 
 impl Emulator {

@@ -59,7 +59,8 @@ fn messages(value: &Value) -> Result<Vec<Bytes>, String> {
     }
 }
 
-/// `JToken.ToString()`: JSON is indented, a string is itself, and .NET has its own words for the rest.
+/// `JToken.ToString()`: JSON is indented, a string is itself, and .NET has its own words for the rest. (Members of objects
+/// come sorted here; the real host leaves them as they were.)
 fn message(value: &Value) -> Bytes {
     match value {
         Value::String(text) => Bytes::copy_from_slice(text.as_bytes()),
@@ -88,7 +89,6 @@ mod tests {
 
     #[test]
     fn values_become_messages_as_the_real_host_makes_them() {
-        let indented = "{\n  \"b\": 1,\n  \"a\": []\n}";
         for (value, expected) in [
             (json!(null), vec![]),
             (json!([]), vec![]),
@@ -117,7 +117,6 @@ mod tests {
             let texts: Vec<_> = messages.iter().map(|bytes| std::str::from_utf8(bytes).unwrap()).collect();
             assert_eq!(texts, expected, "{value}");
         }
-        assert!(indented.contains("\"b\""));
         assert!(messages(&json!("{broken}")).unwrap_err().contains("looks like JSON"));
         assert_eq!(messages(&json!("abcd")).unwrap()[0][..], [0x69, 0xb7, 0x1d], "no UTF-8 any more");
     }

@@ -62,15 +62,17 @@ async fn handler_process() {
             "crash" if path == "/poll" => std::process::exit(7),
             "leave" if path == "/poll" => std::process::exit(0),
             // The first calls end it, whatever they are; what comes then is counted.
-            "crash at first" if path == "/work" => {
+            "crash at first" | "hang at first" if path == "/work" => {
                 let calls = fs::read_to_string("calls").unwrap_or_default();
                 let envelope: Value =
                     serde_json::from_slice(&axum::body::to_bytes(request.into_body(), usize::MAX).await.unwrap())
                         .unwrap();
                 fs::write("calls", format!("{calls}{} ", envelope["Metadata"]["DequeueCount"].as_str().unwrap()))
                     .unwrap();
-                if calls.len() < 2 * CRASHES {
-                    std::process::exit(7);
+                match behaviour.as_str() {
+                    "crash at first" if calls.len() < 2 * CRASHES => std::process::exit(7),
+                    "hang at first" if calls.is_empty() => std::future::pending().await,
+                    _ => {}
                 }
             }
             _ => {}
@@ -204,6 +206,19 @@ async fn a_message_outlives_the_handlers_that_die_of_it() {
     assert!(host.queue_messages("uplinks-poison").await.unwrap().is_empty());
     let calls = fs::read_to_string(app.0.join("calls")).unwrap();
     assert_eq!(calls, "1 2 3 4 ", "while no handler is there, no attempt is counted");
+}
+
+#[tokio::test]
+async fn a_message_that_takes_too_long_comes_again_when_the_next_handler_is_ready() {
+    let app = process_app();
+    let host = start(behaviour(&app, "hang at first")).await.unwrap();
+    host.enqueue("uplinks", "slow").await.unwrap();
+    assert!(host.wait_until_empty("uplinks", PATIENCE).await.unwrap());
+    assert_eq!(fs::read_to_string(app.0.join("calls")).unwrap(), "1 2 ");
+    let mut events = host.events();
+    for _ in 0..2 {
+        next(&mut events, |event| matches!(event, Event::HandlerStarted { .. })).await;
+    }
 }
 
 #[tokio::test]

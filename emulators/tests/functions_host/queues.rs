@@ -123,6 +123,31 @@ async fn more_is_taken_when_few_are_in_work() {
 }
 
 #[tokio::test]
+async fn a_message_stays_invisible_while_it_is_worked_on() {
+    let app = App::new(json!({ "version": "2.0", "functionTimeout": "-1" }), &[("work", triggered_by("uplinks"))]);
+    let mut handler = Handler::start_closed().await;
+    let host = handler.hosted(&app, Options::default()).await;
+    host.enqueue("uplinks", "long").await.unwrap();
+    handler.next().await;
+    let hidden_until =
+        async || host.queue_messages("uplinks").await.unwrap().first().and_then(|message| message.next_visible_time);
+    let before = hidden_until().await;
+    // Half of the ten minutes that it was taken for.
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(5 * 60)).await;
+    tokio::time::resume();
+    let renewed = async {
+        while hidden_until().await == before {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, renewed).await.expect("it must be renewed");
+    handler.let_through(1);
+    assert!(host.wait_until_empty("uplinks", PATIENCE).await.unwrap(), "deleted with the new receipt");
+    assert!(!handler.has_next());
+}
+
+#[tokio::test]
 async fn a_message_that_fails_comes_again_at_once() {
     let app = App::new(host(), &[("work", triggered_by("uplinks"))]);
     let mut handler = Handler::start().await;
