@@ -3,7 +3,10 @@
 
 use clap::Subcommand;
 use serde::Serialize;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::broadcast::error::RecvError,
+};
 
 use crate::{cosmos, functions_host, iot_hub, rapidm2m, things_stack};
 
@@ -63,7 +66,11 @@ pub async fn run(command: Command) -> anyhow::Result<()> {
                         return result;
                     }
                     reason = emulator.stopped() => anyhow::bail!(reason),
-                    Ok(event) = events.recv() => eprintln!("{event:?}"),
+                    event = events.recv() => match event {
+                        Ok(event) => eprintln!("{event:?}"),
+                        Err(RecvError::Lagged(count)) => eprintln!("({count} events came too fast to be shown)"),
+                        Err(RecvError::Closed) => anyhow::bail!("the host has ended"),
+                    },
                 }
             }
         }

@@ -1,5 +1,11 @@
 //! From a webhook to the hub and back, over real sockets: host, handler, The Things Stack, Cosmos DB, IoT Hub and DPS are
 //! processes of their own.
 
+mod downlinks;
+mod enrolments;
+mod fleet;
+mod rejected;
+mod startup;
 mod support;
+mod trouble;
 mod webhooks;

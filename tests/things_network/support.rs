@@ -228,7 +228,7 @@ fn app(queues: Value) -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR"));
     let name = format!("app-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
     let app = Path::new(env!("CARGO_TARGET_TMPDIR")).join("things_network").join(name);
-    for function in ["thingsNetworkUplink", "thingsNetworkForwarding"] {
+    for function in ["rapidM2MForwarding", "thingsNetworkUplink", "thingsNetworkForwarding"] {
         fs::create_dir_all(app.join(function)).unwrap();
         let file = Path::new(function).join("function.json");
         fs::copy(source.join(&file), app.join(&file)).unwrap();
@@ -250,4 +250,12 @@ pub fn uplink(application: &str, device: &str, counter: u32) -> Value {
             "decoded_payload": {"level": counter}, "received_at": "2026-01-31T12:00:00.25Z"
         }
     })
+}
+
+/// For settings that stop the start: the exit code and what stands on standard error.
+pub async fn start_and_wait_for_exit(settings: &Settings) -> (Option<i32>, String) {
+    let mut command = binary();
+    command.arg("serve").envs(settings).env("FUNCTIONS_CUSTOMHANDLER_PORT", "0");
+    let output = tokio::time::timeout(PATIENCE, command.output()).await.expect("it must end by itself").unwrap();
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
 }

@@ -12,6 +12,7 @@ use crate::retry;
 
 /// What a service that does not say how long gets, doubling with every refusal.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
+const SHORTEST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(100);
 /// Nobody asks for more in earnest.
 const LONGEST_ASKED: Duration = Duration::from_secs(60 * 60);
@@ -23,11 +24,18 @@ pub struct Gate(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    failure: Option<DpsError>,
+    failure: Option<Failure>,
     wait: Option<Wait>,
     /// Answers in a row that asked to slow down.
     slowdowns: u32,
     has_registered: bool,
+}
+
+/// What everybody is told, until somebody may try again.
+struct Failure {
+    error: DpsError,
+    attempts: u32,
+    until: Instant,
 }
 
 #[derive(Clone, Copy)]
@@ -45,8 +53,8 @@ impl Gate {
         loop {
             let wait = {
                 let state = self.state();
-                if let Some(failure) = &state.failure {
-                    return Err(failure.clone());
+                if let Some(failure) = state.failure.as_ref().filter(|failure| Instant::now() < failure.until) {
+                    return Err(failure.error.clone());
                 }
                 state.wait.filter(|wait| wait.until > Instant::now())
             };
@@ -70,14 +78,18 @@ impl Gate {
         state.has_registered = true;
     }
 
-    /// A registration failed. If that concerns everybody they are told so until [`forget_failure`](Self::forget_failure);
-    /// returns whether it does. A refused token does not once a device was registered: it is that one device's.
+    /// A registration failed. If that concerns everybody they are told so for a while, longer each time, or until
+    /// [`forget_failure`](Self::forget_failure); returns whether it does. What fails together counts once. A refused token does not once a device was registered: it is that one device's.
     pub fn failed(&self, error: &DpsError) -> bool {
         let mut state = self.state();
         let is_of_device = state.has_registered && matches!(error, DpsError::Unauthorized { .. });
         let is_of_all = error.concerns_service() && !is_of_device;
-        if is_of_all {
-            state.failure = Some(error.clone());
+        let now = Instant::now();
+        let before = state.failure.as_ref().map_or(0, |failure| failure.attempts);
+        if is_of_all && state.failure.as_ref().is_none_or(|failure| failure.until <= now) {
+            let attempts = before.saturating_add(1);
+            let wait = retry::full_jitter(attempts, FIRST_WAIT, LONGEST_WAIT).max(SHORTEST_WAIT);
+            state.failure = Some(Failure { error: error.clone(), attempts, until: now + wait });
         }
         is_of_all
     }
@@ -119,6 +131,23 @@ impl Wait {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_service_that_was_away_is_asked_again_though_nobody_says_so() {
+        let gate = Gate::default();
+        let pass = || gate.pass(Instant::now() + MINUTE);
+        for _ in 0..20 {
+            assert!(gate.failed(&DpsError::Timeout));
+            assert_eq!(pass().await, Err(DpsError::Timeout));
+            tokio::time::advance(LONGEST_WAIT).await;
+            assert_eq!(pass().await, Ok(()));
+        }
+        // What was under way at the same time counts once.
+        for _ in 0..1000 {
+            gate.failed(&DpsError::Timeout);
+        }
+        assert_eq!(gate.state().failure.as_ref().unwrap().attempts, 21);
+    }
 
     const MINUTE: Duration = Duration::from_secs(60);
 

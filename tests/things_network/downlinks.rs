@@ -1,0 +1,193 @@
+//! From a service's message to a device, to The Things Stack's queue of downlinks.
+
+use serde_json::{Value, json};
+
+use crate::support::{Host, World, uplink};
+
+const LONG: &str = "timeout_ms=50000";
+
+/// A world with a device that has sent an uplink already.
+async fn world() -> (World, Host) {
+    let world = World::start().await;
+    let host = Host::start(&world.settings).await;
+    send(&world, &host, 1).await;
+    (world, host)
+}
+
+/// The emulated Things Stack sends an uplink of the device, with its headers.
+async fn send(world: &World, host: &Host, counter: u32) {
+    let body = json!({"target": host.target(), "application": "app-1", "device": "valve", "fCnt": counter});
+    world.stack.post("uplink", body).await;
+    host.drained().await;
+}
+
+async fn command(world: &World, message: Value) {
+    world.hub.post("c2d?device=valve", message).await;
+}
+
+/// What became of the messages to the device, oldest first.
+async fn states(world: &World, wait: &str) -> Vec<String> {
+    let all = world.hub.get(&format!("c2d?device=valve&wait={wait}&{LONG}")).await;
+    all.as_array().unwrap().iter().map(|message| message["state"].as_str().unwrap().to_owned()).collect()
+}
+
+async fn requests(world: &World, count: usize) -> Vec<Value> {
+    let all = world.stack.get(&format!("downlinks?wait={count}&{LONG}")).await;
+    all.as_array().unwrap().clone()
+}
+
+#[tokio::test]
+async fn a_command_is_a_downlink_after_the_next_uplink() {
+    let (world, host) = world().await;
+    command(
+        &world,
+        json!({
+            "bodyBase64": "vu8=", "messageId": "open-7",
+            "properties": {"Port": "15", "Confirmed": "true", "Priority": "high"}
+        }),
+    )
+    .await;
+    assert_eq!(requests(&world, 0).await, Vec::<Value>::new(), "not before the device was heard");
+    send(&world, &host, 2).await;
+    let request = requests(&world, 1).await.remove(0);
+    assert_eq!((&request["application"], &request["device"]), (&json!("app-1"), &json!("valve")));
+    assert_eq!((&request["operation"], &request["status"]), (&json!("push"), &json!(200)));
+    let expected = json!([{"f_port": 15, "frm_payload": "vu8=", "confirmed": true, "priority": "HIGH",
+                           "correlation_ids": ["iothub:open-7"]}]);
+    assert_eq!(request["downlinks"], expected);
+    assert_eq!(states(&world, "completed:1").await, ["completed"]);
+    send(&world, &host, 3).await;
+    assert_eq!(requests(&world, 1).await.len(), 1);
+}
+
+#[tokio::test]
+async fn several_commands_keep_their_order_and_one_may_replace_the_others() {
+    let (world, host) = world().await;
+    for (body, queue) in [("01", "push"), ("02", "push"), ("03", "replace")] {
+        let properties = json!({"Port": "1", "Payload": "hex", "Queue": queue});
+        command(&world, json!({"body": body, "properties": properties})).await;
+    }
+    command(&world, json!({"body": "{\"open\": 0.5}"})).await;
+    send(&world, &host, 2).await;
+    let requests = requests(&world, 4).await;
+    let payloads: Vec<_> = requests
+        .iter()
+        .map(|request| (request["operation"].as_str().unwrap(), request["downlinks"][0].clone()))
+        .map(|(operation, downlink)| (operation, downlink["frm_payload"].as_str().map(str::to_owned)))
+        .collect();
+    let bytes = |text: &str| Some(text.to_owned());
+    assert_eq!(
+        payloads,
+        [("push", bytes("AQ==")), ("push", bytes("Ag==")), ("replace", bytes("Aw==")), ("push", None)]
+    );
+    assert_eq!(requests[3]["downlinks"][0]["decoded_payload"], json!({"open": 0.5}));
+    assert_eq!(states(&world, "completed:4").await, ["completed"; 4]);
+}
+
+/// The Things Stack fails so often that the attempts after one uplink are used up.
+#[tokio::test]
+async fn a_downlink_that_is_not_accepted_comes_again_and_is_accepted_once() {
+    let (world, host) = world().await;
+    world.stack.post("faults", json!({"times": 3, "status": 500})).await;
+    command(&world, json!({"body": "x", "properties": {"Port": "1"}})).await;
+    send(&world, &host, 2).await;
+    let statuses = |requests: &[Value]| requests.iter().map(|one| one["status"].as_u64().unwrap()).collect::<Vec<_>>();
+    assert_eq!(statuses(&requests(&world, 3).await), [500, 500, 500]);
+    assert_eq!(states(&world, "enqueued:1").await, ["enqueued"]);
+    send(&world, &host, 3).await;
+    assert_eq!(statuses(&requests(&world, 4).await), [500, 500, 500, 200]);
+    assert_eq!(states(&world, "completed:1").await, ["completed"]);
+    send(&world, &host, 4).await;
+    assert_eq!(requests(&world, 4).await.len(), 4);
+    let queue = world.stack.get("queue?application=app-1&device=valve").await;
+    assert_eq!(queue.as_array().unwrap().len(), 1, "{queue}");
+}
+
+/// One failure only: the same uplink's second attempt succeeds.
+#[tokio::test]
+async fn a_passing_failure_does_not_cost_an_uplinks_time() {
+    let (world, host) = world().await;
+    world.stack.post("faults", json!({"times": 1, "status": 500})).await;
+    command(&world, json!({"body": "x", "properties": {"Port": "1"}})).await;
+    send(&world, &host, 2).await;
+    assert_eq!(states(&world, "completed:1").await, ["completed"]);
+    let queue = world.stack.get("queue?application=app-1&device=valve").await;
+    assert_eq!(queue.as_array().unwrap().len(), 1, "{queue}");
+}
+
+#[tokio::test]
+async fn what_cannot_be_a_downlink_is_rejected_and_holds_up_nothing() {
+    let (world, host) = world().await;
+    for properties in [json!({}), json!({"Port": "0"}), json!({"Port": "1", "Priority": "urgent"})] {
+        command(&world, json!({"body": "x", "properties": properties})).await;
+    }
+    command(&world, json!({"body": "good", "properties": {"Port": "1"}})).await;
+    send(&world, &host, 2).await;
+    assert_eq!(states(&world, "completed:1").await, ["rejected", "rejected", "rejected", "completed"]);
+    assert_eq!(requests(&world, 1).await.len(), 1);
+    let log = host.log();
+    for reason in ["property Port is missing", "property Port is \\\"0\\\"", "property Priority is \\\"urgent\\\""] {
+        assert!(log.contains(reason) || log.contains(&reason.replace('\\', "")), "{reason} is not logged: {log}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_without_the_right_is_told_and_the_command_waits() {
+    let (world, host) = world().await;
+    world.stack.post("faults", json!({"times": 1, "status": 403})).await;
+    command(&world, json!({"body": "x", "properties": {"Port": "1"}})).await;
+    send(&world, &host, 2).await;
+    host.logged("needs the right to write downlink").await;
+    assert_eq!(states(&world, "enqueued:1").await, ["enqueued"]);
+    send(&world, &host, 3).await;
+    assert_eq!(states(&world, "completed:1").await, ["completed"]);
+}
+
+/// Accepted, but the hub does not hear that it is done: the message comes again, the downlink does not.
+#[tokio::test]
+async fn a_downlink_whose_message_could_not_be_completed_is_not_accepted_twice() {
+    let (world, host) = world().await;
+    // While The Things Stack thinks about it, the lock ends and the message is given to somebody else.
+    world.stack.post("faults", json!({"delayMs": 1500})).await;
+    command(&world, json!({"body": "x", "properties": {"Port": "1"}})).await;
+    let body = json!({"target": host.target(), "application": "app-1", "device": "valve", "fCnt": 2});
+    world.stack.post("uplink", body).await;
+    states(&world, "locked:1").await;
+    world.hub.post("c2d/unlock?device=valve", Value::Null).await;
+    host.logged("handled but not settled").await;
+    host.drained().await;
+    send(&world, &host, 3).await;
+    assert_eq!(states(&world, "completed:1").await, ["completed"]);
+    assert_eq!(requests(&world, 1).await.len(), 1);
+}
+
+/// Nobody is asked for downlinks where none can go: the webhook has no key.
+#[tokio::test]
+async fn without_a_key_the_hub_is_not_asked() {
+    let world = World::start_with(&["--no-downlink-key"]).await;
+    let host = Host::start(&world.settings).await;
+    command(&world, json!({"body": "x", "properties": {"Port": "1"}})).await;
+    send(&world, &host, 1).await;
+    assert_eq!(host.post(uplink("app-1", "valve", 2).to_string()).await.status, 202);
+    host.drained().await;
+    assert_eq!(states(&world, "enqueued:1").await, ["enqueued"]);
+}
+
+/// A hub that has enough of being asked does not hold up uplinks.
+#[tokio::test]
+async fn a_hub_that_throttles_the_questions_still_gets_the_uplinks() {
+    let (world, host) = world().await;
+    world.hub.put("faults", json!({"httpStatus": 429, "httpStatusTimes": 1, "retryAfterSeconds": 1})).await;
+    command(&world, json!({"body": "x", "properties": {"Port": "1"}})).await;
+    for counter in 2..5 {
+        send(&world, &host, counter).await;
+    }
+    assert_eq!(world.received(4).await.len(), 4);
+    host.logged("what waits for the device was not fetched").await;
+    let mut counter = 5;
+    while world.stack.get("downlinks").await.as_array().unwrap().is_empty() {
+        send(&world, &host, counter).await;
+        counter += 1;
+    }
+    assert_eq!(states(&world, "completed:1").await, ["completed"]);
+}

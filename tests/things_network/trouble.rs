@@ -1,0 +1,124 @@
+//! What passes: the message stays in the queue, and arrives when whatever was in the way is gone.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use crate::support::{Host, QUEUE, World, uplink};
+
+/// Everything that was posted has arrived, nothing was given up.
+async fn arrived(world: &World, host: &Host, counters: impl IntoIterator<Item = u32>) {
+    let expected: BTreeSet<_> = counters.into_iter().collect();
+    let received = world.received(expected.len()).await;
+    host.drained().await;
+    let counters: BTreeSet<_> =
+        received.iter().map(|message| u32::try_from(message["body"]["Counter"].as_u64().unwrap()).unwrap()).collect();
+    assert_eq!(counters, expected);
+    for queue in ["uplinks-poison", "uplinks-rejected"] {
+        assert_eq!(host.queue(queue).await, Vec::<Value>::new(), "{queue}");
+    }
+}
+
+#[tokio::test]
+async fn a_hub_that_is_away_is_waited_for() {
+    let mut world = World::start().await;
+    world.set("ForwardTimeoutSeconds", "3");
+    let host = Host::start(&world.settings).await;
+    host.post(uplink("app", "dev", 0).to_string()).await;
+    world.received(1).await;
+    world.hub.away(true).await;
+    world.hub.post("cut", Value::Null).await;
+    // More than may wait in the function, of other devices.
+    for counter in 1..=20 {
+        assert_eq!(host.post(uplink("app", &format!("dev-{counter}"), counter).to_string()).await.status, 202);
+    }
+    host.logged("not forwarded now, the message stays in the queue").await;
+    world.hub.away(false).await;
+    arrived(&world, &host, 0..=20).await;
+}
+
+#[tokio::test]
+async fn a_provisioning_service_that_is_away_is_waited_for() {
+    let mut world = World::start().await;
+    world.set("ForwardTimeoutSeconds", "2");
+    let host = Host::start(&world.settings).await;
+    world.hub.put("dps/away", true.into()).await;
+    assert_eq!(host.post(uplink("app", "dev", 1).to_string()).await.status, 202);
+    host.logged("dps_unreachable").await;
+    world.hub.put("dps/away", false.into()).await;
+    arrived(&world, &host, [1]).await;
+}
+
+#[tokio::test]
+async fn a_cosmos_db_that_is_away_is_waited_for() {
+    let mut world = World::start().await;
+    world.set("ForwardTimeoutSeconds", "2");
+    let host = Host::start(&world.settings).await;
+    world.cosmos.away(true).await;
+    assert_eq!(host.post(uplink("app", "dev", 1).to_string()).await.status, 202);
+    host.logged("ledger_").await;
+    world.cosmos.away(false).await;
+    arrived(&world, &host, [1]).await;
+}
+
+/// A device that is refused for now holds up nobody else.
+#[tokio::test]
+async fn a_device_that_the_provisioning_service_refuses_stays_in_the_queue() {
+    let world = World::start().await;
+    let host = Host::start(&world.settings).await;
+    world.hub.put("dps/faults", json!({"disableTimes": 1000, "devices": ["locked"]})).await;
+    assert_eq!(host.post(uplink("app", "locked", 1).to_string()).await.status, 202);
+    host.logged("dps_refused").await;
+    for counter in 2..10 {
+        assert_eq!(host.post(uplink("app", "dev", counter).to_string()).await.status, 202);
+    }
+    world.received(8).await;
+    let waiting = host.queue(QUEUE).await;
+    assert_eq!(waiting.len(), 1, "{waiting:#?}");
+    assert!(waiting[0]["text"].as_str().unwrap().contains("locked"));
+}
+
+#[tokio::test]
+async fn what_fails_too_often_ends_in_the_poison_queue_as_it_was() {
+    let mut world = World::start().await;
+    world.set("ForwardTimeoutSeconds", "1");
+    world.hub.put("dps/faults", json!({"disableTimes": 1000})).await;
+    let queues = json!({"visibilityTimeout": "00:00:00", "maxDequeueCount": 3});
+    let host = Host::start_with(&world.settings, queues, &[]).await;
+    assert_eq!(host.post(uplink("app", "dev", 1).to_string()).await.status, 202);
+    let poison = host.texts("uplinks-poison", 1).await;
+    assert_eq!(poison[0]["Webhook"], uplink("app", "dev", 1));
+    host.drained().await;
+}
+
+#[tokio::test]
+async fn a_handler_that_is_killed_loses_nothing() {
+    let world = World::start().await;
+    let host = Host::start(&world.settings).await;
+    // Held back, so that the kill finds them on their way.
+    world.hub.put("faults", json!({"pubackDelayMs": 60_000})).await;
+    for counter in 1..=5 {
+        assert_eq!(host.post(uplink("app", "dev", counter).to_string()).await.status, 202);
+    }
+    world.hub.get("received?wait=1&timeout_ms=50000").await;
+    host.kill_handler().await;
+    world.hub.heal().await;
+    host.drained().await;
+    let counters: Vec<_> = world.received(6).await.iter().map(|message| message["body"]["Counter"].clone()).collect();
+    let distinct: BTreeSet<_> = counters.iter().map(ToString::to_string).collect();
+    assert_eq!(distinct.len(), 5, "{counters:?}");
+}
+
+/// With one message at a time the queue keeps the order, and so does the handler; with many at a time the handler keeps
+/// that in which they come.
+#[tokio::test]
+async fn a_devices_order_is_that_of_the_queue() {
+    let world = World::start().await;
+    let queues = json!({"batchSize": 1, "newBatchThreshold": 0});
+    let host = Host::start_with(&world.settings, queues, &[]).await;
+    for counter in 0..50 {
+        assert_eq!(host.post(uplink("app", "dev", counter).to_string()).await.status, 202);
+    }
+    let counters: Vec<_> = world.received(50).await.iter().map(|message| message["body"]["Counter"].clone()).collect();
+    assert_eq!(counters, (0..50).map(Value::from).collect::<Vec<_>>());
+}
