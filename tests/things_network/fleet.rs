@@ -85,8 +85,9 @@ async fn ten_thousand_uplinks_arrive_whatever_happens() {
     let number = |name: &str| sent[name].as_u64().unwrap();
     let status = |status: &str| sent["statuses"][status].as_u64().unwrap_or_default();
     assert!(number("malformed") > 10 && number("repeats") > 100 && number("events") > 100, "{sent}");
-    assert_eq!(status("202"), number("uplinks") + number("repeats"), "{sent}");
-    assert_eq!(status("200"), number("events"), "{sent}");
+    // A repeat is of an uplink or of another event.
+    assert_eq!(status("202") + status("200"), number("uplinks") + number("events") + number("repeats"), "{sent}");
+    assert!(status("202") >= number("uplinks") && status("200") >= number("events"), "{sent}");
     assert_eq!(status("400") + status("413"), number("malformed"), "{sent}");
 
     // Nothing was delivered twice by the queue: the order of each device is that in which it has sent.
