@@ -6,7 +6,7 @@ use serde_json::{Value, json, value::RawValue};
 
 use crate::{
     http::{MAX_ERROR_TEXT, one_line},
-    things_network::queued::Queued,
+    things_network::queued::{MAX_TEXT, Queued},
 };
 
 /// The text of the message. The downlink API key is left out: nobody knows who reads that queue.
@@ -18,7 +18,12 @@ pub fn text(original: &str, kind: &str, reason: &str, now: DateTime<Utc>) -> Str
             if let Some(time) = queued.received_at {
                 rejected["ReceivedAtUTC"] = time.to_rfc3339_opts(SecondsFormat::Millis, true).into();
             }
-            with_raw(&rejected, &queued.webhook)
+            let text = with_raw(&rejected, &queued.webhook);
+            if text.len() <= MAX_TEXT {
+                return text;
+            }
+            // The log has the reason; what the queue takes of the uplink is kept.
+            with_raw(&json!({ "RejectedAtUTC": now }), &queued.webhook)
         }
         _ => {
             rejected["Text"] = original.into();
@@ -57,6 +62,18 @@ mod tests {
         assert!(!text.contains("NNSXS"), "{text}");
         let again = Queued::parse(&text).unwrap();
         assert_eq!((again.received_at, &*again.webhook), ("2026-01-31T11:00:00Z".parse().ok(), r#"{ "x":1.0 }"#));
+    }
+
+    #[test]
+    fn a_webhook_of_any_size_that_was_queued_fits() {
+        let fill = |length: usize| {
+            format!(r#"{{"ReceivedAtUTC":"2026-01-31T11:00:00.000Z","Webhook":{{"x":"{}"}}}}"#, "y".repeat(length))
+        };
+        let original = fill(MAX_TEXT - fill(0).len());
+        assert_eq!(original.len(), MAX_TEXT);
+        let (text, value) = rejected(&original);
+        assert!(text.len() <= MAX_TEXT, "{}", text.len());
+        assert_eq!(value["RejectedAtUTC"], "2026-01-31T12:00:00.000Z");
     }
 
     #[test]
