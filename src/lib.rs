@@ -1,6 +1,6 @@
 //! Two clouds of field devices, one Azure IoT Hub: the library behind the `iothub-connector` binary.
 //!
-//! What talks to what, from the timer to the hub:
+//! What talks to what, from the timer and the webhook to the hub:
 //!
 //! | Module | Is |
 //! |---|---|
@@ -8,9 +8,10 @@
 //! | [`functions`] | one file for each function folder |
 //! | [`forward`] | one site's turn: poll, record, send, mark |
 //! | [`rapidm2m`] | the rapidM2M backend: requests, answers, stamps, windows |
+//! | [`things_network`] | webhooks of The Things Stack: uplinks, events, downlinks |
 //! | [`ledger`] | the documents in Cosmos DB |
 //! | [`delivery`] | from an owner's messages to the hub, as the owner's device |
-//! | [`devices`] | who sends: the devices that the Device Provisioning Service made for sites |
+//! | [`devices`] | who sends: the devices that stand for sites and for LoRaWAN devices |
 //! | [`hub`] | devices, tokens, messages and the transports to IoT Hub |
 //! | [`cosmos`] | the account behind ledger and devices |
 //! | [`config`], [`app`], [`logging`], [`clock`], [`retry`], `http` | what all of them need |
