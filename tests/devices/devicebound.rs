@@ -139,7 +139,6 @@ async fn what_the_hub_answers_is_explained() {
         (json!({ "refuseTimes": 1 }), "hub_refused"),
         (json!({ "cutAfterConnectTimes": 1 }), "hub_quota"),
         (json!({ "httpStatus": 500, "httpStatusTimes": 1 }), "hub_unreachable"),
-        (json!({ "httpStatus": 429, "httpStatusTimes": 1 }), "hub_throttled"),
     ] {
         world.put("faults", faults).await;
         assert_eq!(devicebound.receive(&device, soon()).await.unwrap_err().kind(), kind);
@@ -157,6 +156,13 @@ async fn what_the_hub_answers_is_explained() {
     assert_eq!(stranger.receive(&device, soon()).await.unwrap_err().kind(), "hub_untrusted");
     world.delete("devices?device=pump-7").await;
     assert_eq!(devicebound.receive(&device, soon()).await.unwrap_err().kind(), "hub_refused");
+    // It does not say for how long: it is left alone all the same.
+    world.put("faults", json!({ "httpStatus": 429, "httpStatusTimes": 1 })).await;
+    let before = world.counts().await["httpsRequests"].as_u64().unwrap();
+    for _ in 0..3 {
+        assert_eq!(devicebound.receive(&device, soon()).await.unwrap_err().kind(), "hub_throttled");
+    }
+    assert_eq!(world.counts().await["httpsRequests"].as_u64().unwrap(), before + 1);
 }
 
 #[tokio::test]
