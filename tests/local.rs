@@ -1,6 +1,7 @@
 //! `iothub-connector local`, as it is run by hand and by scripts.
 
 use std::{
+    collections::BTreeSet,
     fs,
     io::{BufRead as _, BufReader, Read as _},
     net::TcpListener,
@@ -9,6 +10,7 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use emulators::iot_hub;
 use serde_json::{Value, json};
 
@@ -18,9 +20,15 @@ const SITES: [&str; 3] = ["Energy meter 1", "Reservoir Süd", "Well 7 / Level"];
 fn app(name: &str, settings: Option<&Value>) -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR"));
     let app = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    fs::create_dir_all(app.join("rapidM2MForwarding")).unwrap();
-    for file in ["host.json", "rapidM2MForwarding/function.json"] {
-        fs::copy(source.join(file), app.join(file)).unwrap();
+    fs::create_dir_all(&app).unwrap();
+    fs::copy(source.join("host.json"), app.join("host.json")).unwrap();
+    for folder in fs::read_dir(source).unwrap().map(|entry| entry.unwrap().path()) {
+        let file = folder.join("function.json");
+        if file.is_file() {
+            let copy = app.join(folder.file_name().unwrap());
+            fs::create_dir_all(&copy).unwrap();
+            fs::copy(file, copy.join("function.json")).unwrap();
+        }
     }
     let file = app.join("local.settings.json");
     match settings {
@@ -50,32 +58,54 @@ fn stderr(output: &Output) -> &str {
 }
 
 #[test]
-fn without_any_setting_rows_of_three_sites_reach_the_hub() {
+fn without_any_setting_both_halves_reach_the_hub() {
     let output = command(&app("emulated", None), &["--for", "5s", "--json"]).output().unwrap();
     let records = records(&output);
     assert!(output.status.success(), "{records:#?}\n{}", stderr(&output));
     assert_eq!(stderr(&output), "");
 
     assert_eq!(records[0]["type"], "start");
-    let emulated = records[0]["services"].as_array().unwrap().iter().filter(|service| service["emulated"] == true);
-    assert_eq!(emulated.count(), 3);
+    let services = records[0]["services"].as_array().unwrap();
+    assert!(services.iter().all(|service| service["emulated"] == true), "{services:?}");
+    let names: Vec<_> = services.iter().map(|service| service["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["rapidM2M backend", "The Things Stack", "Storage queue", "Cosmos DB", "DPS", "IoT Hub"]);
     assert_eq!(records[0]["timers"][0]["schedule"], "0 * * * * *");
+    assert!(records[0]["webhooks"]["url"].as_str().unwrap().ends_with("/api/uplink"), "{}", records[0]);
 
     for site in SITES {
         let message = of_type(&records, "message").into_iter().find(|message| message["site"] == site).expect(site);
         assert!(message["rows"].as_u64() >= Some(60), "an hour of history: {message}");
         assert!(message["values"]["ch0"].is_number(), "{message}");
+        assert_eq!(message["device"], "local-demo");
     }
     let runs = of_type(&records, "run");
     assert!(!runs.is_empty() && runs.iter().all(|run| run["succeeded"] == true), "{runs:?}");
+    assert!(runs.iter().all(|run| run["function"] == "rapidM2MForwarding"), "{runs:?}");
+
+    let uplinks = of_type(&records, "uplink");
+    for uplink in &uplinks {
+        assert_eq!(uplink["device"], uplink["endDevice"], "{uplink}");
+        assert!(uplink["fPort"].as_u64() > Some(0) && uplink["fCnt"].is_u64(), "{uplink}");
+        let values = uplink["values"].as_object().unwrap();
+        assert!(values.len() > 1 && !values.contains_key("DeviceID"), "decoded fields only: {uplink}");
+    }
 
     let summary = records.last().unwrap();
     assert_eq!(summary["type"], "summary");
     assert_eq!(summary["runs"], runs.len());
-    assert_eq!(summary["failed"], 0);
+    for none in ["failed", "failures", "rejected", "leftInQueue", "missed", "uncounted"] {
+        assert_eq!(summary[none], 0, "{none}");
+    }
     let rows = of_type(&records, "message").iter().map(|message| message["rows"].as_u64().unwrap()).sum::<u64>();
     assert_eq!(summary["rows"], rows);
     assert_eq!(summary["sites"].as_object().unwrap().keys().collect::<Vec<_>>(), SITES);
+    // In 5 s every device had its turn, and all that was sent was waited for.
+    assert_eq!(summary["devices"].as_object().unwrap().len(), 3);
+    assert!(uplinks.len() >= 3, "{uplinks:?}");
+    for count in ["uplinks", "forwarded"] {
+        assert_eq!(summary[count], uplinks.len(), "{count}");
+    }
+    assert_eq!(summary["webhooks"], json!({ "202": uplinks.len() }));
 }
 
 #[test]
@@ -86,15 +116,81 @@ fn people_get_a_table_of_services_a_line_per_message_and_a_summary() {
     let output = command(elsewhere, &arguments).output().unwrap();
     let text = String::from_utf8(output.stdout.clone()).unwrap();
     assert!(output.status.success(), "{text}\n{}", stderr(&output));
-    for expected in ["rapidM2M backend", "Cosmos DB", "IoT Hub", "\"00:00:01\" (command line)", "Ctrl-C ends"] {
+    for expected in [
+        "rapidM2M backend",
+        "The Things Stack",
+        "an uplink each every 1 s",
+        "Cosmos DB",
+        "IoT Hub",
+        "\"00:00:01\" (command line)",
+        "takes webhooks at http://127.0.0.1:",
+        "Ctrl-C ends",
+    ] {
         assert!(text.contains(expected), "{expected:?} is missing in\n{text}");
     }
     // In the messages' lines and in the summary.
-    for site in SITES {
-        assert!(text.lines().filter(|line| line.contains(site)).count() >= 2, "{site}:\n{text}");
+    for name in SITES.into_iter().chain(["app-1/water-meter-00000", "app-2/energy-meter-00001"]) {
+        assert!(text.lines().filter(|line| line.contains(name)).count() >= 2, "{name}:\n{text}");
     }
     assert!(text.lines().filter(|line| line.contains("run: 3 of 3 sites polled")).count() >= 2, "{text}");
-    assert!(text.contains("runs, 0 failed; the hub received"), "{text}");
+    assert!(text.contains(" runs, 0 failed; ") && text.contains("\nThe hub received "), "{text}");
+    assert!(!text.contains("NNSXS") && !text.contains("SharedAccessKey"), "secrets are not printed: {text}");
+    // Columns: what was received, and when it is from.
+    let is_message = |line: &&str| {
+        line.contains("T") && line.starts_with("  1") || line.starts_with("  0") || line.starts_with("  2")
+    };
+    let columns =
+        text.lines().filter(is_message).filter_map(|line| line.find("Z  ").map(|byte| line[..byte].chars().count()));
+    let columns: BTreeSet<_> = columns.collect();
+    assert_eq!(columns.len(), 1, "{text}");
+}
+
+#[test]
+fn a_downlink_by_hand_reaches_the_things_stack() {
+    let mut child = command(&app("downlink", None), &["--every", "1", "--json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let mut record = |kind: &str| -> Value {
+        let mut records = lines.by_ref().map(|line| serde_json::from_str::<Value>(&line).unwrap());
+        records.find(|record| record["type"] == kind).unwrap_or_else(|| panic!("no {kind}"))
+    };
+    let url = record("start")["downlinks"]["url"].as_str().unwrap().to_owned();
+    let body = json!({ "body": "open the valve", "properties": { "Port": "7" } }).to_string();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let answer = runtime.block_on(client.post(&url).body(body).send()).unwrap();
+    assert_eq!(answer.status(), 201);
+
+    let downlink = record("downlink");
+    assert_eq!(
+        (&downlink["application"], &downlink["endDevice"], &downlink["fPort"], &downlink["accepted"]),
+        (&json!("app-1"), &json!("water-meter-00000"), &json!(7), &json!(true)),
+        "{downlink}"
+    );
+    assert_eq!(downlink["payload"], BASE64_STANDARD.encode("open the valve"));
+    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+    assert_eq!(record("summary")["downlinks"], 1);
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn a_rejected_message_is_told_and_fails_the_session() {
+    // The same device id in both applications, but one id at the hub for all.
+    let settings = json!({ "DeviceIdTemplate": "everybody" });
+    let app = app("rejected", Some(&settings));
+    let output = command(&app, &["--for", "4s", "--every", "1", "--json"]).output().unwrap();
+    let records = records(&output);
+    assert_eq!(output.status.code(), Some(1), "{records:#?}");
+    let rejected = of_type(&records, "rejected");
+    assert_eq!(rejected[0]["kind"], "for another's device", "{rejected:?}");
+    assert_eq!(records.last().unwrap()["rejected"], rejected.len());
+    let output = command(&app, &["--for", "4s", "--every", "1"]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("error: a message is rejected (for another's device)"), "{text}");
+    assert!(text.contains("they are in the queue of rejected messages"), "{text}");
 }
 
 #[test]
@@ -102,6 +198,8 @@ fn half_a_service_is_not_completed_by_an_emulator() {
     for (name, settings, missing) in [
         ("half-a-hub", json!({ "IoTHubURL": "myhub.azure-devices.net" }), "IoTHubDeviceId is not set"),
         ("half-a-backend", json!({ "Customer_ID": "Waterworks" }), "M2MBackendURL is not set"),
+        ("less-of-a-backend", json!({ "Site_ID": "Well 7" }), "needs M2MBackendURL and Customer_ID"),
+        ("half-a-dps", json!({ "UplinkQueueName": "q", "DPSIDScope-pumps": "0ne1" }), "DPSEnrollmentGroupSymmetricKey"),
         ("half-a-ledger", json!({ "M2MDocumentsDBPrimaryKey": "c2VjcmV0LWtleQ==" }), "M2MDocumentsDBUri is not set"),
     ] {
         let output = command(&app(name, Some(&settings)), &["--for", "5s", "--json"]).output().unwrap();
@@ -123,12 +221,102 @@ fn each_site_can_be_a_device_of_its_own() {
             text.lines().find(|line| line.contains(site)).unwrap_or_else(|| panic!("no line of {site}:\n{text}"));
         assert!(line.contains(device), "{line}");
     }
+    let uplink = text.lines().find(|line| line.contains("app-1/water-meter-00000")).expect("an uplink");
+    assert!(uplink.contains("  water-meter-00000  "), "{uplink}");
     let header = text.lines().find(|line| line.trim_start().starts_with("received")).unwrap();
     assert!(text.contains("\n  DPS ") && header.contains("device"), "{text}");
 
     let own = json!({ "IoTHubURL": "127.0.0.1:1", "IoTHubDeviceId": "d", "IoTHubDeviceKey": "c2VjcmV0" });
     let output = command(&app("devices-own", Some(&own)), &["--device-per-site"]).output().unwrap();
     assert!(!output.status.success() && stderr(&output).contains("DPSIDScope"), "{}", stderr(&output));
+}
+
+/// Settings of a hub and its DPS that look real.
+fn own_hub(hub: &iot_hub::Emulator) -> Value {
+    let ready = hub.ready();
+    json!({
+        "DPSGlobalDeviceEndpoint": ready.dps, "DPSIDScopeDefault": ready.id_scope,
+        "DPSEnrollmentGroupSymmetricKey-pumps": ready.group_key, "IoTHubTrustedCa": ready.ca,
+    })
+}
+
+#[test]
+fn nothing_made_up_reaches_a_hub_of_ones_own_through_the_things_network() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let hub = runtime.block_on(iot_hub::start(iot_hub::Options::default())).unwrap();
+    let ready = hub.ready();
+
+    // Only the other half is asked for.
+    let mut settings = own_hub(&hub);
+    settings["IoTHubURL"] = json!(ready.mqtt);
+    settings["IoTHubDeviceId"] = json!("mine");
+    settings["IoTHubDeviceKey"] = json!(ready.key);
+    let output = command(&app("own-dps", Some(&settings)), &["--for", "3s", "--json"]).output().unwrap();
+    let records = records(&output);
+    assert!(output.status.success(), "{records:#?}\n{}", stderr(&output));
+    assert_eq!((&records[0]["webhooks"], &records[0]["downlinks"]), (&Value::Null, &Value::Null));
+    assert!(records[0]["off"][0].as_str().unwrap().contains("UplinkQueueName"), "{}", records[0]);
+    assert_eq!(hub.counts().per_device.keys().collect::<Vec<_>>(), ["mine"]);
+    assert_eq!(hub.counts().dps_connections, 0);
+}
+
+#[test]
+fn real_webhooks_are_waited_for_and_forwarded_to_a_hub_of_ones_own() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let hub = runtime.block_on(iot_hub::start(iot_hub::Options::default())).unwrap();
+    let mut settings = own_hub(&hub);
+    settings["UplinkQueueName"] = json!("mine");
+    let mut child = command(&app("own-webhooks", Some(&settings)), &["--json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let start: Value = serde_json::from_str(&lines.next().expect("a line")).unwrap();
+    let services: Vec<_> =
+        start["services"].as_array().unwrap().iter().map(|row| (&row["name"], &row["emulated"])).collect();
+    let expected = json!([
+        ["The Things Stack", false],
+        ["Storage queue", true],
+        ["Cosmos DB", true],
+        ["DPS", false],
+        ["IoT Hub", false]
+    ]);
+    assert_eq!(json!(services), expected);
+    assert_eq!((&start["timers"], &start["webhooks"]["queue"]), (&json!([]), &json!("mine")), "rapidM2M is off");
+
+    let webhook = json!({
+        "end_device_ids": { "device_id": "pump-7", "application_ids": { "application_id": "pumps" } },
+        "uplink_message": { "f_port": 1, "f_cnt": 3, "frm_payload": "AQ==" },
+    });
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let url = start["webhooks"]["url"].as_str().unwrap();
+    let mut messages = hub.subscribe();
+    let post = |body: String| runtime.block_on(client.post(url).body(body).send()).unwrap().status();
+    assert_eq!(post(webhook.to_string()), 202);
+    assert_eq!(post("{".to_owned()), 400);
+    let message = runtime.block_on(messages.recv()).unwrap();
+    assert_eq!(message.device_id, "pump-7");
+    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+    let summary: Value = serde_json::from_str(&lines.last().expect("a summary")).unwrap();
+    assert_eq!(summary["webhooks"], json!({ "202": 1, "400": 1 }));
+    assert_eq!(
+        (&summary["uplinks"], &summary["failures"]),
+        (&Value::Null, &json!(0)),
+        "what is in a real hub is not known"
+    );
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn the_emulated_things_stack_knows_the_secret() {
+    let settings = json!({ "ThingsNetworkWebhookSecret": "correct horse battery staple", "UplinkQueueName": "mine" });
+    let output = command(&app("secret", Some(&settings)), &["--for", "2s", "--json"]).output().unwrap();
+    let records = records(&output);
+    assert!(output.status.success(), "{records:#?}\n{}", stderr(&output));
+    assert_eq!(records[0]["webhooks"]["queue"], "mine");
+    assert!(records.last().unwrap()["webhooks"]["202"].as_u64() >= Some(1));
+    assert!(!String::from_utf8(output.stdout).unwrap().contains("correct horse"), "secrets are not printed");
 }
 
 #[test]

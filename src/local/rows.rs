@@ -77,10 +77,12 @@ impl Services {
         };
         let (mut services, mut hubs, mut provisioned) = (Vec::new(), Vec::new(), Vec::new());
         match &config.hub.identity {
-            Some(Identity::One(device)) => hubs.push(hub(&device.endpoint, format!("device {:?}", device.id))),
+            Some(Identity::One(device)) => {
+                hubs.push(hub(&device.endpoint, format!("device {:?} for sites", device.id)))
+            }
             Some(Identity::Provisioned(config)) => {
                 services.push(dps(config));
-                provisioned.push("a device for each site");
+                provisioned.push("site");
             }
             None => {}
         }
@@ -88,19 +90,20 @@ impl Services {
             match enrolment {
                 Enrolment::Dps(config) => {
                     services.push(dps(config));
-                    provisioned.push("a device for each LoRaWAN device");
+                    provisioned.push("LoRaWAN device");
                 }
                 Enrolment::Hub(of) => hubs.push(hub(&of.hub, format!("policy {:?}", of.policy.name))),
             }
         }
         provisioned.dedup();
-        let provisioned = provisioned.join(", ");
+        let provisioned =
+            provisioned.iter().map(|owner| format!("one for each {owner}")).collect::<Vec<_>>().join(", ");
         match (&self.iot_hub, &mut hubs[..]) {
             _ if provisioned.is_empty() => {}
             // Devices are assigned to this very hub.
             (Some(_), [one]) => one.details += &format!(", {provisioned}"),
-            (Some(emulator), _) => hubs.push(hub(&emulator.ready().mqtt, provisioned)),
-            (None, _) => hubs.push(hub(&"…, as assigned", provisioned)),
+            (Some(emulator), _) => hubs.push(hub(&emulator.ready().mqtt, format!("devices: {provisioned}"))),
+            (None, _) => hubs.push(hub(&"…, as assigned", format!("devices: {provisioned}"))),
         }
         for row in services.into_iter().chain(hubs) {
             // Several groups of one service, or both halves at the same one.

@@ -69,8 +69,8 @@ impl Output {
         }
         let mut text = format!("\nIn {:.0} s: {}", took.as_secs_f64(), done.join("; "));
         text += &match layout.has_messages {
-            true => format!("; {}\n", received(tally)),
-            false => "; what arrived is in your hub: az iot hub monitor-events --hub-name NAME\n".to_owned(),
+            true => format!("\n{}\n", received(tally)),
+            false => "\nWhat arrived is in your hub: az iot hub monitor-events --hub-name NAME\n".to_owned(),
         };
         text += &self.sites(tally);
         text += &self.devices(tally);
@@ -157,8 +157,8 @@ fn received(tally: &Tally) -> String {
         parts.push(counted(tally.events(), "event"));
     }
     if parts.is_empty() {
-        "nothing reached the hub".to_owned()
+        "Nothing reached the hub".to_owned()
     } else {
-        format!("the hub received {}", parts.join(", "))
+        format!("The hub received {}", parts.join(", "))
     }
 }

@@ -26,10 +26,12 @@ pub fn counted(count: usize, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
-/// The first values, as many as fit.
+/// The first values, as many as fit; those that say most in little room come first.
 pub fn values(values: &Map<String, Value>) -> String {
+    let is_plain = |value: &Value| value.is_number() || value.is_string() || value.is_boolean();
+    let (plain, others): (Vec<_>, Vec<_>) = values.iter().partition(|(_, value)| is_plain(value));
     let mut text = String::new();
-    for (index, (name, value)) in values.iter().enumerate() {
+    for (index, (name, value)) in plain.into_iter().chain(others).enumerate() {
         let value = format!("{name}={value}");
         if index > 0 && text.chars().count() + value.chars().count() + 2 > VALUES_WIDTH {
             text += " …";
@@ -67,6 +69,7 @@ mod tests {
         assert_eq!(values("{}"), "(none)");
         assert_eq!(values(r#"{"ch0":39801,"ch1":17.4}"#), "ch0=39801  ch1=17.4");
         assert_eq!(values(r#"{"ch0":1234567890,"ch1":1234567890,"ch2":34567}"#), "ch0=1234567890  ch1=1234567890 …");
+        assert_eq!(values(r#"{"a":null,"b":{"x":1},"c":2.5}"#), "c=2.5  a=null  b={\"x\":1}");
         let long = "x".repeat(100);
         assert_eq!(values(&format!(r#"{{"a":"{long}","b":1}}"#)), format!("a=\"{long}\" …"));
     }
