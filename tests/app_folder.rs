@@ -60,8 +60,7 @@ fn the_example_settings_are_accepted_as_they_are() {
 
 #[test]
 fn the_example_has_no_setting_that_the_code_does_not_read() {
-    let folder = root().join("src/config");
-    let code: String = names_in(&folder).iter().map(|name| text(folder.join(name))).collect();
+    let code = code(&root().join("src/config"));
     for name in example().keys().filter(|name| !OF_THE_HOST.contains(&name.as_str())) {
         let is_read = code.contains(&format!("\"{name}\""));
         assert!(is_read || connections().contains(name), "{name} is neither read in src/config nor by a binding");
@@ -80,6 +79,12 @@ fn the_example_has_every_setting_that_a_binding_names() {
             assert!(example.contains_key(name), "%{name}% of {function}");
         }
     }
+}
+
+/// All of a folder, with the folders in it.
+fn code(folder: &Path) -> String {
+    let paths = names_in(folder).into_iter().map(|name| folder.join(name));
+    paths.map(|path| if path.is_dir() { code(&path) } else { text(path) }).collect()
 }
 
 /// The settings that bindings have their storage account from.

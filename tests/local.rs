@@ -3,16 +3,17 @@
 use std::{
     collections::BTreeSet,
     fs,
-    io::{BufRead as _, BufReader, Read as _},
+    io::{BufRead as _, BufReader, Lines, Read as _},
     net::TcpListener,
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+    process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio},
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use emulators::iot_hub;
 use serde_json::{Value, json};
+use tokio::runtime::Runtime;
 
 const SITES: [&str; 3] = ["Energy meter 1", "Reservoir Süd", "Well 7 / Level"];
 
@@ -42,6 +43,60 @@ fn command(app: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_iothub-connector"));
     command.arg("local").args(arguments).current_dir(app).env_remove("RUST_LOG").env_remove("LOG_FORMAT");
     command
+}
+
+/// A session that is told to end. If something is missing, it ends by itself.
+struct Live {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+    runtime: Runtime,
+}
+
+impl Live {
+    fn start(mut command: Command) -> Self {
+        let command = command.args(["--for", "60s"]);
+        let mut child = command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, lines, runtime: Runtime::new().unwrap() }
+    }
+
+    /// The next line with this in it.
+    fn line(&mut self, part: &str) -> String {
+        let mut lines = self.lines.by_ref().map(Result::unwrap);
+        lines.find(|line| line.contains(part)).unwrap_or_else(|| panic!("no line with {part:?}"))
+    }
+
+    /// The next record of this type.
+    fn record(&mut self, kind: &str) -> Value {
+        serde_json::from_str(&self.line(&format!(r#""type":"{kind}""#))).unwrap()
+    }
+
+    fn post(&self, url: &str, body: &Value) -> u16 {
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        self.runtime.block_on(client.post(url).body(body.to_string()).send()).unwrap().status().as_u16()
+    }
+
+    /// Ctrl-C as in a terminal: it goes to the group, that is to the handler too. Returns what is printed from then on.
+    fn interrupt(mut self) -> (ExitStatus, String) {
+        let group = format!("kill -INT -{}", self.child.id());
+        assert!(Command::new("sh").args(["-c", &group]).status().unwrap().success());
+        let rest: Vec<_> = self.lines.by_ref().map(Result::unwrap).collect();
+        let mut errors = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
+        assert_eq!(errors, "");
+        (self.child.wait().unwrap(), rest.join("\n"))
+    }
+}
+
+fn webhook(application: &str, device: &str) -> Value {
+    json!({
+        "end_device_ids": { "device_id": device, "application_ids": { "application_id": application } },
+        "uplink_message": { "f_port": 1, "f_cnt": 3, "frm_payload": "AQ==" },
+    })
+}
+
+fn last_record(text: &str) -> Value {
+    serde_json::from_str(text.lines().last().expect("a summary")).unwrap()
 }
 
 fn records(output: &Output) -> Vec<Value> {
@@ -135,62 +190,66 @@ fn people_get_a_table_of_services_a_line_per_message_and_a_summary() {
     assert!(text.lines().filter(|line| line.contains("run: 3 of 3 sites polled")).count() >= 2, "{text}");
     assert!(text.contains(" runs, 0 failed; ") && text.contains("\nThe hub received "), "{text}");
     assert!(!text.contains("NNSXS") && !text.contains("SharedAccessKey"), "secrets are not printed: {text}");
-    // Columns: what was received, and when it is from.
-    let is_message = |line: &&str| {
-        line.contains("T") && line.starts_with("  1") || line.starts_with("  0") || line.starts_with("  2")
-    };
-    let columns =
-        text.lines().filter(is_message).filter_map(|line| line.find("Z  ").map(|byte| line[..byte].chars().count()));
-    let columns: BTreeSet<_> = columns.collect();
+    // The messages' lines begin with a time; what is older has its column.
+    let is_message = |line: &&str| line.as_bytes().get(4) == Some(&b':');
+    let stamps = text.lines().filter(is_message).filter_map(|line| Some(line[..line.find("Z  ")?].chars().count()));
+    let columns: BTreeSet<_> = stamps.collect();
     assert_eq!(columns.len(), 1, "{text}");
 }
 
 #[test]
 fn a_downlink_by_hand_reaches_the_things_stack() {
-    let mut child = command(&app("downlink", None), &["--every", "1", "--json"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
-    let mut record = |kind: &str| -> Value {
-        let mut records = lines.by_ref().map(|line| serde_json::from_str::<Value>(&line).unwrap());
-        records.find(|record| record["type"] == kind).unwrap_or_else(|| panic!("no {kind}"))
-    };
-    let url = record("start")["downlinks"]["url"].as_str().unwrap().to_owned();
-    let body = json!({ "body": "open the valve", "properties": { "Port": "7" } }).to_string();
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
-    let answer = runtime.block_on(client.post(&url).body(body).send()).unwrap();
-    assert_eq!(answer.status(), 201);
-
-    let downlink = record("downlink");
+    let mut live = Live::start(command(&app("downlink", None), &["--every", "1", "--json"]));
+    let url = live.record("start")["downlinks"]["url"].as_str().unwrap().to_owned();
+    assert_eq!(live.post(&url, &json!({ "body": "open the valve", "properties": { "Port": "7" } })), 201);
+    let downlink = live.record("downlink");
     assert_eq!(
         (&downlink["application"], &downlink["endDevice"], &downlink["fPort"], &downlink["accepted"]),
         (&json!("app-1"), &json!("water-meter-00000"), &json!(7), &json!(true)),
         "{downlink}"
     );
     assert_eq!(downlink["payload"], BASE64_STANDARD.encode("open the valve"));
-    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
-    assert_eq!(record("summary")["downlinks"], 1);
-    assert!(child.wait().unwrap().success());
+    live.record("run");
+    let (status, rest) = live.interrupt();
+    assert!(status.success(), "{rest}");
+    assert_eq!(last_record(&rest)["downlinks"], 1);
+}
+
+#[test]
+fn the_line_for_a_downlink_can_be_copied() {
+    let mut live = Live::start(command(&app("downlink-text", None), &["--every", "1"]));
+    let line = live.line("curl -X POST ");
+    let parts: Vec<_> = line.split('\'').collect();
+    assert_eq!(live.post(parts[1], &serde_json::from_str(parts[3]).unwrap()), 201);
+    let line = live.line("downlink accepted");
+    assert!(line.contains("app-1/water-meter-00000") && line.ends_with(r#""open the valve""#), "{line}");
+    let (_, rest) = live.interrupt();
+    assert!(rest.contains(", 1 downlink\n"), "{rest}");
 }
 
 #[test]
 fn a_rejected_message_is_told_and_fails_the_session() {
-    // The same device id in both applications, but one id at the hub for all.
-    let settings = json!({ "DeviceIdTemplate": "everybody" });
-    let app = app("rejected", Some(&settings));
-    let output = command(&app, &["--for", "4s", "--every", "1", "--json"]).output().unwrap();
-    let records = records(&output);
-    assert_eq!(output.status.code(), Some(1), "{records:#?}");
-    let rejected = of_type(&records, "rejected");
-    assert_eq!(rejected[0]["kind"], "for another's device", "{rejected:?}");
-    assert_eq!(records.last().unwrap()["rejected"], rejected.len());
-    let output = command(&app, &["--for", "4s", "--every", "1"]).output().unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.contains("error: a message is rejected (for another's device)"), "{text}");
-    assert!(text.contains("they are in the queue of rejected messages"), "{text}");
+    let app = app("rejected", None);
+    let foreign = webhook("other", "water-meter-00000");
+
+    let mut live = Live::start(command(&app, &["--json"]));
+    let url = live.record("start")["webhooks"]["url"].as_str().unwrap().to_owned();
+    assert_eq!(live.record("uplink")["device"], "water-meter-00000");
+    assert_eq!(live.post(&url, &foreign), 202);
+    let rejected = live.record("rejected");
+    assert_eq!(rejected["kind"], "for another's device");
+    assert!(rejected["reason"].as_str().unwrap().contains("DeviceIdTemplate"), "{rejected}");
+    let (status, rest) = live.interrupt();
+    assert_eq!((status.code(), &last_record(&rest)["rejected"]), (Some(1), &json!(1)), "{rest}");
+
+    let mut live = Live::start(command(&app, &[]));
+    let line = live.line("takes webhooks at ");
+    let url = line.split_once(" at ").unwrap().1;
+    live.line("  app-1/water-meter-00000 ");
+    assert_eq!(live.post(url, &foreign), 202);
+    live.line("error: a message is rejected (for another's device)");
+    let (_, rest) = live.interrupt();
+    assert!(rest.contains("(1 rejected, see above"), "{rest}");
 }
 
 #[test]
@@ -242,7 +301,7 @@ fn own_hub(hub: &iot_hub::Emulator) -> Value {
 
 #[test]
 fn nothing_made_up_reaches_a_hub_of_ones_own_through_the_things_network() {
-    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let runtime = Runtime::new().unwrap();
     let hub = runtime.block_on(iot_hub::start(iot_hub::Options::default())).unwrap();
     let ready = hub.ready();
 
@@ -262,19 +321,15 @@ fn nothing_made_up_reaches_a_hub_of_ones_own_through_the_things_network() {
 
 #[test]
 fn real_webhooks_are_waited_for_and_forwarded_to_a_hub_of_ones_own() {
-    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let runtime = Runtime::new().unwrap();
     let hub = runtime.block_on(iot_hub::start(iot_hub::Options::default())).unwrap();
     let mut settings = own_hub(&hub);
     settings["UplinkQueueName"] = json!("mine");
-    let mut child = command(&app("own-webhooks", Some(&settings)), &["--json"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
-    let start: Value = serde_json::from_str(&lines.next().expect("a line")).unwrap();
-    let services: Vec<_> =
-        start["services"].as_array().unwrap().iter().map(|row| (&row["name"], &row["emulated"])).collect();
+    let mut messages = hub.subscribe();
+    let mut live = Live::start(command(&app("own-webhooks", Some(&settings)), &["--json"]));
+    let start = live.record("start");
+    let service = |row: &Value| json!([row["name"], row["emulated"]]);
+    let services: Vec<_> = start["services"].as_array().unwrap().iter().map(service).collect();
     let expected = json!([
         ["The Things Stack", false],
         ["Storage queue", true],
@@ -285,27 +340,16 @@ fn real_webhooks_are_waited_for_and_forwarded_to_a_hub_of_ones_own() {
     assert_eq!(json!(services), expected);
     assert_eq!((&start["timers"], &start["webhooks"]["queue"]), (&json!([]), &json!("mine")), "rapidM2M is off");
 
-    let webhook = json!({
-        "end_device_ids": { "device_id": "pump-7", "application_ids": { "application_id": "pumps" } },
-        "uplink_message": { "f_port": 1, "f_cnt": 3, "frm_payload": "AQ==" },
-    });
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let url = start["webhooks"]["url"].as_str().unwrap();
-    let mut messages = hub.subscribe();
-    let post = |body: String| runtime.block_on(client.post(url).body(body).send()).unwrap().status();
-    assert_eq!(post(webhook.to_string()), 202);
-    assert_eq!(post("{".to_owned()), 400);
+    assert_eq!(live.post(url, &webhook("pumps", "pump-7")), 202);
+    assert_eq!(live.post(url, &json!({})), 400);
     let message = runtime.block_on(messages.recv()).unwrap();
     assert_eq!(message.device_id, "pump-7");
-    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
-    let summary: Value = serde_json::from_str(&lines.last().expect("a summary")).unwrap();
+    let (status, rest) = live.interrupt();
+    assert!(status.success(), "{rest}");
+    let summary = last_record(&rest);
     assert_eq!(summary["webhooks"], json!({ "202": 1, "400": 1 }));
-    assert_eq!(
-        (&summary["uplinks"], &summary["failures"]),
-        (&Value::Null, &json!(0)),
-        "what is in a real hub is not known"
-    );
-    assert!(child.wait().unwrap().success());
+    assert_eq!((&summary["uplinks"], &summary["failures"]), (&Value::Null, &json!(0)), "a real hub's are not known");
 }
 
 #[test]
@@ -321,7 +365,7 @@ fn the_emulated_things_stack_knows_the_secret() {
 
 #[test]
 fn a_hub_of_ones_own_gets_the_rows() {
-    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let runtime = Runtime::new().unwrap();
     let hub = runtime.block_on(iot_hub::start(iot_hub::Options::default())).unwrap();
     let ready = hub.ready();
     let settings = json!({
@@ -366,23 +410,16 @@ fn a_failed_run_is_told_and_fails_the_session() {
 
 #[test]
 fn ctrl_c_ends_with_the_summary() {
-    let mut child = command(&app("interrupted", None), &["--json"])
-        // As in a terminal: Ctrl-C goes to the group, that is to the handler too.
-        .process_group(0)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
-    lines.find(|line| line.contains(r#""type":"run""#)).expect("a run");
-    let group = format!("kill -INT -{}", child.id());
-    assert!(Command::new("sh").args(["-c", &group]).status().unwrap().success());
-    let summary: Value = serde_json::from_str(&lines.last().expect("a summary")).unwrap();
+    let mut live = Live::start(command(&app("interrupted", None), &["--json"]));
+    let mut awaited = vec![r#""type":"run""#, r#""type":"uplink""#];
+    while !awaited.is_empty() {
+        let line = live.line("");
+        awaited.retain(|kind| !line.contains(kind));
+    }
+    let (status, rest) = live.interrupt();
+    let summary = last_record(&rest);
     assert_eq!((&summary["type"], &summary["failed"], &summary["error"]), (&json!("summary"), &json!(0), &Value::Null));
-    let mut rest = String::new();
-    child.stderr.take().unwrap().read_to_string(&mut rest).unwrap();
-    assert_eq!(rest, "");
-    assert!(child.wait().unwrap().success());
+    assert!(status.success(), "{rest}");
 }
 
 #[test]
