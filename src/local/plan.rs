@@ -44,10 +44,10 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Nothing that is made up goes to a hub or a storage account of somebody's: there it would register devices, or be
-    /// taken for real by whoever else reads the queue. So The Things Stack is emulated only if neither is real. With a
-    /// real one, a half runs if its own settings ask for it; rapidM2M's made-up rows need no device but the one that is
-    /// set, and stay as long as nothing else is there to do.
+    /// Nothing that is made up registers devices at somebody's service, or lies in somebody's queue, where others may take
+    /// it for real. So The Things Stack is emulated only if hub and storage account are no real ones. At a real hub a
+    /// half runs if its own settings ask for it. rapidM2M's made-up rows go there only as the one device that is set, and
+    /// only as long as nothing else is there to do.
     pub fn new(settings: &Settings) -> Self {
         let mut why_real = Vec::new();
         let mut is_real = |service: &str, is_its_own: &dyn Fn(&str) -> bool| {
@@ -68,8 +68,10 @@ impl Plan {
         let has_real_account =
             settings.iter().any(|(name, value)| is_of_storage(name) && !is_development_storage(value));
         let has_queue = settings.contains_key(QUEUE);
+        let has_device = ["IoTHubConnection", "IoTHubDeviceId"].iter().any(|name| settings.contains_key(*name));
+        let registers_sites = !has_device && settings.keys().any(|name| name.starts_with("DPS"));
         Self {
-            rapidm2m: match (has_real_rapidm2m, has_real_iot_hub && has_queue) {
+            rapidm2m: match (has_real_rapidm2m, has_real_iot_hub && (has_queue || registers_sites)) {
                 (true, _) => Source::Real,
                 (false, true) => Source::Off,
                 (false, false) => Source::Emulated,
@@ -129,7 +131,8 @@ mod tests {
         ] {
             let plan = plan(&[(name, "x")]);
             assert!(plan.has_real_iot_hub && plan.why_real[0].contains(name), "{name}");
-            assert_eq!((plan.rapidm2m, plan.things_stack), (Emulated, Off), "{name}");
+            let expected = if name.starts_with("DPS") { Off } else { Emulated };
+            assert_eq!((plan.rapidm2m, plan.things_stack), (expected, Off), "{name}");
         }
     }
 
@@ -144,6 +147,7 @@ mod tests {
         assert_eq!(halves(&[(QUEUE, "q"), ("Customer_ID", "c")]), (Real, Real));
         assert_eq!(halves(&[(QUEUE, "q"), ("EmulationMode", "True")]), (Real, Real));
         assert_eq!(halves(&[("Customer_ID", "c")]), (Real, Off));
+        assert_eq!(halves(&[("IoTHubDeviceId", "one")]), (Emulated, Off));
     }
 
     #[test]

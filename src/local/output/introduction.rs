@@ -96,7 +96,7 @@ impl Output {
         let (width, layout) = (self.name_width, self.layout);
         let (what, whose, count, newest) = match (layout.has_sites, layout.has_uplinks) {
             (true, false) => ("", "site", "rows", "newest row"),
-            (false, _) => ("", "application/device", "port/n", "received by network"),
+            (false, _) => ("", "application/device", "fPort/fCnt", "received by network"),
             (true, true) => (
                 " (of uplinks: fPort/fCnt, and when the network received them)",
                 "site or application/device",

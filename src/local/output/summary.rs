@@ -13,6 +13,8 @@ use crate::local::tally::{Device, Site, Tally};
 
 /// LoRaWAN devices that are listed for people.
 const LISTED: usize = 50;
+/// Columns of a name at the most: The Things Stack's applications and devices have up to 36 letters each.
+const LONGEST_NAME: usize = 73;
 
 impl Output {
     pub fn summary(&mut self, tally: &Tally, took: Duration) -> io::Result<()> {
@@ -75,7 +77,7 @@ impl Output {
         text += &self.sites(tally);
         text += &self.devices(tally);
         for (count, what) in [
-            (tally.failures, "failed calls of The Things Network's functions; their messages come again"),
+            (tally.failures, "failed calls of The Things Network's functions, see above"),
             (tally.rejected, "rejected, see above; they are in the queue of rejected messages"),
             (tally.left as u64, "still in the queue"),
             (tally.missed, "more messages at the hub, too fast to be shown"),
@@ -91,11 +93,17 @@ impl Output {
         text
     }
 
+    /// Of both tables' first column: wider than above if names turned out to be longer.
+    fn width(&self, tally: &Tally) -> usize {
+        let names = tally.sites.keys().chain(tally.devices.keys().take(LISTED));
+        names.map(|name| name.chars().count()).max().unwrap_or_default().clamp(self.name_width, LONGEST_NAME)
+    }
+
     fn sites(&self, tally: &Tally) -> String {
         if tally.sites.is_empty() {
             return String::new();
         }
-        let width = self.name_width;
+        let width = self.width(tally);
         let mut text = format!(
             "  {:width$}  {:>8}  {:>COUNT_WIDTH$}  {:STAMP_WIDTH$}  its values\n",
             "site", "messages", "rows", "newest row"
@@ -112,10 +120,10 @@ impl Output {
         if tally.devices.is_empty() {
             return String::new();
         }
-        let width = self.name_width;
+        let width = self.width(tally);
         let mut text = format!(
             "  {:width$}  {:>8}  {:>COUNT_WIDTH$}  {:STAMP_WIDTH$}  its values\n",
-            "application/device", "uplinks", "port/n", "newest uplink"
+            "application/device", "uplinks", "fPort/fCnt", "newest uplink"
         );
         for (name, device) in tally.devices.iter().take(LISTED) {
             let Device { uplinks, newest, port, counter, values, .. } = device;
@@ -130,13 +138,16 @@ impl Output {
     }
 }
 
-/// `12 webhooks (202: 11, 400: 1), 1 downlink`
+/// `12 webhooks (202: 11, 400: 1), 11 forwarded, 1 downlink`
 fn webhooks(tally: &Tally) -> String {
     let count = tally.webhooks.values().sum::<u64>();
     let mut text = counted(usize::try_from(count).unwrap_or(usize::MAX), "webhook");
     let statuses: Vec<_> = tally.webhooks.iter().map(|(status, count)| format!("{status}: {count}")).collect();
     if !statuses.is_empty() {
         text += &format!(" ({})", statuses.join(", "));
+    }
+    if count > 0 || tally.forwarded > 0 {
+        text += &format!(", {} forwarded", tally.forwarded);
     }
     if tally.downlinks > 0 {
         text += &format!(", {}", counted(usize::try_from(tally.downlinks).unwrap_or(usize::MAX), "downlink"));

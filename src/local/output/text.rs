@@ -11,7 +11,7 @@ const VALUES_WIDTH: usize = 40;
 /// `2026-01-31T00:00:00Z`.
 pub const STAMP_WIDTH: usize = 20;
 /// Rows, or fPort and fCnt.
-pub const COUNT_WIDTH: usize = 7;
+pub const COUNT_WIDTH: usize = "fPort/fCnt".len();
 
 pub fn stamp(time: DateTime<Utc>, precision: SecondsFormat) -> String {
     time.to_rfc3339_opts(precision, true)
