@@ -3,68 +3,75 @@
 //!
 //! | Part | |
 //! |---|---|
-//! | `services` | which service is real, and the settings that lead to the emulated ones |
-//! | `schedule` | when the timer runs, for the introduction |
+//! | `plan` | what is real, what is emulated and what is off |
+//! | `services` | the emulators, and the settings that lead the handler to them |
+//! | `rows`, `schedule` | where the services are and when the timer runs, for the introduction |
+//! | `session` | watches until it is over |
 //! | `forwarded`, `tally` | what reached the hub, and what it comes to |
 //! | `output` | what is printed: for people, or as JSON lines |
 
 mod forwarded;
 mod output;
+mod plan;
+mod rows;
 mod schedule;
 mod services;
+mod session;
 mod tally;
 
 use std::{
+    fmt::Display,
     io,
     path::{Path, PathBuf},
-    pin::pin,
     process::ExitCode,
-    sync::Arc,
     time::Duration,
 };
 
 use anyhow::{Context as _, ensure};
-use emulators::{
-    functions_host::{self, Event},
-    iot_hub::Received,
-};
-use iothub_connector::config::Config;
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::broadcast::{self, error::RecvError},
-    time::{Instant, sleep, timeout},
-};
+use emulators::functions_host;
+use iothub_connector::{config::Config, devices::Owner};
+use tokio::time::Instant;
 
-use self::{forwarded::Forwarded, output::Output, services::Services, tally::Tally};
+use self::{
+    output::{Downlinks, Introduction, Layout, Output, Webhooks},
+    plan::Source,
+    services::{FORWARDING, RAPIDM2M, ROUTE, Services, UPLINK},
+    session::{Session, Watched, WatchedStack},
+    tally::Expected,
+};
 use crate::cli::time::duration;
 
 /// What the handler logs unless `RUST_LOG` is set, here or in the settings: what is wrong, and one line for each run.
 const HANDLER_LOG: &str = "error,iothub_connector=warn,iothub_connector::functions=info";
-/// Ctrl-C reaches the handler too. When it is gone first, our own signal is at most so far behind.
-const SIGNALS_APART: Duration = Duration::from_millis(500);
 const LONGEST_INTERVAL: i64 = 24 * 60 * 60 - 1;
 const EXAMPLES: &str = "\
 Examples:
   iothub-connector local                       # until Ctrl-C, on function.json's schedule
   iothub-connector local --every 5 --for 30s   # a run every 5 seconds, half a minute long
+  iothub-connector local --port 7071           # webhooks always go to the same port
   iothub-connector local --device-per-site     # each site a device of its own
 
 Every service that is not set in local.settings.json is emulated: nothing needs to
 be installed or configured. To use your own, copy local.settings.json.example to
 local.settings.json and keep in it only what is to be real.
 
-The exit code is 0 if at least one run succeeded and none failed.";
+Nothing made up is sent to The Things Network's half of a real hub or storage
+account: that half is on there if UplinkQueueName is set, and waits for webhooks.
+
+The exit code is 0 if at least one run succeeded, at least one emulated uplink was
+forwarded, and nothing failed.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Options {
-    /// End by itself after this time, such as 20s, 2m or 1h; a run under way is waited for
+    /// End by itself after this time, such as 20s, 2m or 1h; runs under way and emulated uplinks are waited for
     #[arg(long = "for", value_name = "TIME", value_parser = duration)]
     end_after: Option<Duration>,
     /// Print one JSON object per line, for scripts
     #[arg(long)]
     json: bool,
-    /// Run every so many seconds, not on function.json's schedule; an emulated backend has new rows as often
+    /// Run every so many seconds, not on function.json's schedule; emulated sites have new rows and emulated LoRaWAN
+    /// devices send uplinks as often
     #[arg(long, value_name = "SECONDS", conflicts_with = "schedule",
           value_parser = clap::value_parser!(u32).range(1..=LONGEST_INTERVAL))]
     every: Option<u32>,
@@ -74,6 +81,9 @@ pub struct Options {
     /// Send each site as a device of its own, provisioned by an emulated Device Provisioning Service
     #[arg(long)]
     device_per_site: bool,
+    /// Port of the Functions host, to which webhooks go [default: any free one]
+    #[arg(long, value_name = "PORT", default_value_t = 0, hide_default_value = true)]
+    port: u16,
     /// Folder of the function app, with host.json in it
     #[arg(long, value_name = "FOLDER", default_value = ".")]
     app: PathBuf,
@@ -87,24 +97,21 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let (app, settings_file) = folder(&options)?;
     let services = Services::start(settings_file.as_deref(), options.every, options.device_per_site).await?;
     // The handler would say the same, three times.
-    let config = match Config::from_settings(&services.settings.clone().into_iter().collect()) {
-        Ok(config) => config,
-        Err(problems) => {
-            eprintln!("{problems}");
-            for reason in services.why_real() {
-                eprintln!("{reason}");
-            }
-            return Ok(ExitCode::from(crate::MISCONFIGURED));
+    let mut config = match Config::from_settings(&services.settings.clone().into_iter().collect()) {
+        Ok(config) if config.rapidm2m.is_none() && services.plan.rapidm2m == Source::Real => {
+            return Ok(misconfigured(&"error: rapidM2M needs M2MBackendURL and Customer_ID", &services));
         }
+        Ok(config) => config,
+        Err(problems) => return Ok(misconfigured(&problems, &services)),
     };
-    let every = options.every.map(schedule::time_span);
-    let own_schedule = every.or(options.schedule);
-    let messages = services.iot_hub.as_ref().map(emulators::iot_hub::Emulator::subscribe);
+    let own_schedule = options.every.map(schedule::time_span).or_else(|| options.schedule.clone());
     let mut env = services.settings.clone();
     env.entry("RUST_LOG".to_owned())
         .or_insert_with(|| std::env::var("RUST_LOG").unwrap_or_else(|_| HANDLER_LOG.to_owned()));
+    let messages = services.iot_hub.as_ref().map(emulators::iot_hub::Emulator::subscribe);
     let host = functions_host::start(functions_host::Options {
         app: app.clone(),
+        port: options.port,
         handler: Some(std::env::current_exe().context("cannot find this executable")?),
         env: env.into_iter().collect(),
         schedule: own_schedule.clone(),
@@ -113,29 +120,85 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     })
     .await?;
 
-    let mut output = Output::new(
-        options.json,
-        services.site_names(&config),
-        config.hub.identity.as_ref().is_some_and(|identity| identity.one().is_none()),
-    );
-    let introduction = output::Introduction {
-        endpoint: &host.ready().endpoint,
-        services: services.rows(&config),
-        timers: schedule::timers(&app, &host.ready().functions, own_schedule.as_deref(), &services.settings),
-        settings_file: settings_file.as_deref(),
+    // The app may have fewer functions than the settings are for.
+    let has = |function: &str| host.ready().functions.iter().any(|name| name == function);
+    config.rapidm2m = config.rapidm2m.filter(|_| has(RAPIDM2M));
+    config.things_network = config.things_network.filter(|_| has(UPLINK) && has(FORWARDING));
+    let introduction = introduction(&services, &config, &host, &app, own_schedule.as_deref(), settings_file.as_deref());
+    let timers: Vec<_> = introduction.timers.iter().map(|timer| timer.function.clone()).collect();
+    let layout = Layout {
+        has_messages: services.iot_hub.is_some(),
+        has_devices: config.hub.identity.as_ref().is_some_and(|identity| identity.one().is_none()),
+        has_sites: config.rapidm2m.is_some(),
+        has_uplinks: config.things_network.is_some(),
     };
+    let mut output = Output::new(options.json, layout, &services.names(&config), timers.clone());
+    let mut watched = Watched { messages, stack: None };
     let started = Instant::now();
-    let mut session = Session { tally: Tally::default(), functions: host.ready().functions.clone(), handler_starts: 0 };
-    let printed = match output.introduction(&introduction) {
-        Ok(()) => session.watch(host, messages, options.end_after, &mut output).await,
-        Err(error) => Err(error),
-    };
-    let printed = printed.and_then(|()| output.summary(&session.tally, services.iot_hub.is_some(), started.elapsed()));
+    let mut printed = output.introduction(&introduction);
+    if let (Some(things_network), Some(stack), Ok(())) = (&config.things_network, &services.things_stack, &printed) {
+        let (emulator, events) = (&stack.emulator, stack.emulator.subscribe());
+        watched.stack = Some(WatchedStack { emulator, events, queue: things_network.queue.clone() });
+        stack.send(&host.ready().endpoint, things_network)?;
+    }
+    let expected = Expected { runs: layout.has_sites, uplinks: watched.stack.is_some() };
+    let mut session = Session::new(host.ready().functions.clone(), timers);
+    if printed.is_ok() {
+        printed = session.watch(host, watched, options.end_after, &mut output).await;
+    }
+    let printed = printed.and_then(|()| output.summary(&session.tally, started.elapsed()));
     match printed {
         // Nobody reads on (`| head`): the exit code still tells how it went.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("cannot print"),
-        _ if session.tally.is_success() => Ok(ExitCode::SUCCESS),
+        _ if session.tally.is_success(expected) => Ok(ExitCode::SUCCESS),
         _ => Ok(ExitCode::FAILURE),
+    }
+}
+
+fn misconfigured(problems: &dyn Display, services: &Services) -> ExitCode {
+    eprintln!("{problems}");
+    for reason in &services.plan.why_real {
+        eprintln!("{reason}");
+    }
+    ExitCode::from(crate::MISCONFIGURED)
+}
+
+fn introduction<'a>(
+    services: &Services,
+    config: &Config,
+    host: &'a functions_host::Emulator,
+    app: &Path,
+    own_schedule: Option<&str>,
+    settings_file: Option<&'a Path>,
+) -> Introduction<'a> {
+    let ready = host.ready();
+    let webhooks = config.things_network.as_ref().map(|things_network| Webhooks {
+        url: format!("{}{ROUTE}", ready.endpoint),
+        queue: things_network.queue.clone(),
+    });
+    let downlinks = || {
+        let device = services.things_stack.as_ref()?.devices.first()?;
+        let ids = &config.things_network.as_ref()?.device_ids;
+        let name = ids.expand(&device.application, &device.device, Some(&device.dev_eui)).ok()?;
+        let owner = Owner::things_network(&device.application, &device.device, name);
+        let control = services.iot_hub.as_ref()?.ready().control.clone();
+        Some(Downlinks { control, device: owner.registration_id() })
+    };
+    let mut off = Vec::new();
+    if services.plan.rapidm2m == Source::Off {
+        off.push("rapidM2M is off: it is on when M2MBackendURL and Customer_ID are set, or EmulationMode=true");
+    }
+    if services.plan.things_stack == Source::Off {
+        off.push("The Things Network is off: it is on when UplinkQueueName is set");
+    }
+    Introduction {
+        endpoint: &ready.endpoint,
+        services: services.rows(config, &ready.queues),
+        timers: schedule::timers(app, &ready.functions, own_schedule, &services.settings),
+        webhooks,
+        downlinks: downlinks(),
+        off,
+        settings_file,
     }
 }
 
@@ -155,109 +218,4 @@ fn folder(options: &Options) -> anyhow::Result<(PathBuf, Option<PathBuf>)> {
     };
     std::env::set_current_dir(&app).with_context(|| format!("cannot go to {}", app.display()))?;
     Ok((app, settings))
-}
-
-struct Session {
-    tally: Tally,
-    functions: Vec<String>,
-    handler_starts: usize,
-}
-
-impl Session {
-    /// Prints what happens until the time is over, Ctrl-C is pressed or the host gives up.
-    async fn watch(
-        &mut self,
-        host: functions_host::Emulator,
-        mut messages: Option<broadcast::Receiver<Arc<Received>>>,
-        end_after: Option<Duration>,
-        output: &mut Output,
-    ) -> io::Result<()> {
-        let mut events = host.events();
-        let mut interrupted = pin!(interrupted());
-        let mut time_is_over = pin!(sleep(end_after.unwrap_or(Duration::MAX)));
-        let mut is_ending = false;
-        while !(is_ending && self.tally.under_way == 0) {
-            tokio::select! {
-                // Messages come before the run that sent them ends.
-                biased;
-                result = &mut interrupted => {
-                    result?;
-                    break;
-                }
-                () = &mut time_is_over, if !is_ending => is_ending = true,
-                message = next(&mut messages) => self.message(message, output)?,
-                event = events.recv() => match event {
-                    Ok(Event::Stopped { reason }) => {
-                        if timeout(SIGNALS_APART, &mut interrupted).await.is_err() {
-                            self.tally.gave_up = Some(reason);
-                        }
-                        break;
-                    }
-                    Ok(event) => self.event(event, output)?,
-                    Err(RecvError::Lagged(_)) => {}
-                    Err(RecvError::Closed) => break,
-                },
-            }
-        }
-        // The handler's last lines are there when the host has stopped.
-        host.stop().await;
-        while let Some(Ok(message)) = messages.as_mut().map(broadcast::Receiver::try_recv) {
-            self.message(Ok(message), output)?;
-        }
-        while let Ok(event) = events.try_recv() {
-            if matches!(event, Event::Line { .. } | Event::InvocationFinished(_)) {
-                self.event(event, output)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn message(&mut self, message: Result<Arc<Received>, RecvError>, output: &mut Output) -> io::Result<()> {
-        match message {
-            Ok(message) => {
-                let forwarded = Forwarded::read(&message);
-                output.forwarded(&forwarded)?;
-                self.tally.add(forwarded);
-            }
-            Err(RecvError::Lagged(count)) => self.tally.missed += count,
-            Err(RecvError::Closed) => {}
-        }
-        Ok(())
-    }
-
-    fn event(&mut self, event: Event, output: &mut Output) -> io::Result<()> {
-        match event {
-            Event::InvocationStarted { .. } => self.tally.under_way += 1,
-            Event::InvocationFinished(finished) => {
-                self.tally.finished(finished.succeeded);
-                output.run(&finished)?;
-            }
-            Event::Line { level, text, .. } => output.line(level, &text, &self.functions)?,
-            Event::HandlerStarted { .. } => {
-                self.handler_starts += 1;
-                if self.handler_starts > 1 {
-                    let text = "the handler had ended and is started again";
-                    output.line(functions_host::Level::Warning, text, &self.functions)?;
-                }
-            }
-            Event::HandlerReady { .. } | Event::HandlerExited { .. } | Event::Stopped { .. } => {}
-        }
-        Ok(())
-    }
-}
-
-/// The next message; never one when the hub is real.
-async fn next(messages: &mut Option<broadcast::Receiver<Arc<Received>>>) -> Result<Arc<Received>, RecvError> {
-    match messages {
-        Some(messages) => messages.recv().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn interrupted() -> io::Result<()> {
-    let mut terminated = signal(SignalKind::terminate())?;
-    tokio::select! {
-        result = tokio::signal::ctrl_c() => result,
-        _ = terminated.recv() => Ok(()),
-    }
 }

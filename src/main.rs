@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use iothub_connector::{app::App, config::Config, logging, server};
 
-/// Polls rapidM2M sites and forwards their rows to Azure IoT Hub
+/// Forwards rows of rapidM2M sites and uplinks of The Things Network to Azure IoT Hub
 #[derive(Parser)]
 #[command(version, arg_required_else_help = true)]
 struct Cli {

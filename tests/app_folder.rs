@@ -60,11 +60,41 @@ fn the_example_settings_are_accepted_as_they_are() {
 
 #[test]
 fn the_example_has_no_setting_that_the_code_does_not_read() {
-    let folder = root().join("src/config");
-    let code: String = names_in(&folder).iter().map(|name| text(folder.join(name))).collect();
+    let code = code(&root().join("src/config"));
     for name in example().keys().filter(|name| !OF_THE_HOST.contains(&name.as_str())) {
-        assert!(code.contains(&format!("\"{name}\"")), "{name} is not read in src/config");
+        let is_read = code.contains(&format!("\"{name}\""));
+        assert!(is_read || connections().contains(name), "{name} is neither read in src/config nor by a binding");
     }
+}
+
+#[test]
+fn the_example_has_every_setting_that_a_binding_names() {
+    let example = example();
+    for connection in connections() {
+        assert!(example.contains_key(&connection), "{connection}");
+    }
+    for function in function_folders() {
+        let text = text(Path::new(&function).join("function.json"));
+        for name in text.split('%').skip(1).step_by(2) {
+            assert!(example.contains_key(name), "%{name}% of {function}");
+        }
+    }
+}
+
+/// All of a folder, with the folders in it.
+fn code(folder: &Path) -> String {
+    let paths = names_in(folder).into_iter().map(|name| folder.join(name));
+    paths.map(|path| if path.is_dir() { code(&path) } else { text(path) }).collect()
+}
+
+/// The settings that bindings have their storage account from.
+fn connections() -> Vec<String> {
+    let connection = |binding: Value| binding["connection"].as_str().map(str::to_owned);
+    function_folders().iter().flat_map(|function| bindings(function)).filter_map(connection).collect()
+}
+
+fn bindings(function: &str) -> Vec<Value> {
+    json(Path::new(function).join("function.json"))["bindings"].as_array().unwrap().clone()
 }
 
 #[test]
@@ -102,9 +132,65 @@ async fn post(address: SocketAddr, function: &str, body: &'static str) -> u16 {
 fn function_folders_hold_nothing_but_function_json() {
     for function in function_folders() {
         assert_eq!(names_in(&root().join(&function)), ["function.json"], "{function}");
-        let bindings = &json(Path::new(&function).join("function.json"))["bindings"];
-        assert_eq!(bindings.as_array().unwrap().iter().filter(|binding| binding["direction"] == "in").count(), 1);
+        let bindings = bindings(&function);
+        assert_eq!(bindings.iter().filter(|binding| binding["direction"] == "in").count(), 1, "{function}");
     }
+}
+
+#[test]
+fn bindings_are_called_as_in_the_code() {
+    let code = text("src/server.rs");
+    let is_named = |constant: &str, function: &str, kind: &str, direction: &str| {
+        let found = bindings(function).into_iter().find(|binding| binding["type"] == kind);
+        let binding = found.unwrap_or_else(|| panic!("{function} has no {kind}"));
+        assert_eq!(binding["direction"], direction, "{kind} of {function}");
+        let line = format!("const {constant}: &str = {};", binding["name"]);
+        assert!(code.contains(&line), "{line} is not in src/server.rs");
+    };
+    is_named("REQUEST", "thingsNetworkUplink", "httpTrigger", "in");
+    is_named("RESPONSE", "thingsNetworkUplink", "http", "out");
+    is_named("UPLINKS", "thingsNetworkUplink", "queue", "out");
+    is_named("UPLINK", "thingsNetworkForwarding", "queueTrigger", "in");
+    is_named("REJECTED", "thingsNetworkForwarding", "queue", "out");
+}
+
+#[test]
+fn webhooks_come_in_where_the_documents_say_and_go_through_one_queue() {
+    let [uplink, forwarding] = ["thingsNetworkUplink", "thingsNetworkForwarding"].map(bindings);
+    let of_type = |bindings: &[Value], kind: &str| {
+        bindings.iter().find(|binding| binding["type"] == kind).unwrap_or_else(|| panic!("no {kind}")).clone()
+    };
+    let trigger = of_type(&uplink, "httpTrigger");
+    assert_eq!(
+        (&trigger["route"], &trigger["methods"], &trigger["authLevel"]),
+        (&json!("uplink"), &json!(["post"]), &json!("function"))
+    );
+    let (from, to) = (of_type(&uplink, "queue"), of_type(&forwarding, "queueTrigger"));
+    assert_eq!((&from["queueName"], &from["connection"]), (&to["queueName"], &to["connection"]));
+    let rejected = of_type(&forwarding, "queue");
+    // Longer names are refused by src/config/things_network.rs with this suffix in mind.
+    assert_eq!(rejected["queueName"], format!("{}-rejected", to["queueName"].as_str().unwrap()));
+    assert_eq!(rejected["connection"], to["connection"]);
+}
+
+#[test]
+fn host_json_keeps_failed_messages_for_as_long_as_outages_last() {
+    let queues = &json("host.json")["extensions"]["queues"];
+    let seconds = |name: &str| {
+        let span = queues[name].as_str().unwrap_or_else(|| panic!("{name} is missing"));
+        let parts: Vec<u64> = span.split(':').map(|part| part.parse().unwrap()).collect();
+        let [hours, minutes, seconds] = parts[..] else { panic!("{name}: {span}") };
+        hours * 3600 + minutes * 60 + seconds
+    };
+    let attempts = queues["maxDequeueCount"].as_u64().expect("maxDequeueCount");
+    // The host's own values, 5 attempts without a pause, would give up within seconds.
+    assert!(seconds("visibilityTimeout") >= 10, "a service that is away is not asked all the time");
+    assert!(attempts * seconds("visibilityTimeout") >= 12 * 3600, "an outage of half a day loses nothing");
+    // Its own minute would be every quiet device's latency.
+    assert!(seconds("maxPollingInterval") <= 5);
+    // What the storage service gives out at once.
+    assert!(queues["batchSize"].as_u64().is_some_and(|size| (1..=32).contains(&size)));
+    assert!(queues["newBatchThreshold"].is_u64());
 }
 
 #[test]

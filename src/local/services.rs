@@ -1,189 +1,196 @@
-//! Which services are real and which are emulated, and the settings that lead the handler to them.
+//! Starts what is emulated, and makes the settings that lead the handler to it.
 
 use std::{collections::BTreeMap, path::Path};
 
 use anyhow::{Context as _, ensure};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use emulators::{cosmos, iot_hub, rapidm2m};
-use iothub_connector::{
-    config::{
-        Config,
-        hub::Identity,
-        rapidm2m::{Selection, SourceConfig},
-    },
-    hub::Transport,
-};
+use emulators::{cosmos, iot_hub, rapidm2m, things_stack};
+use iothub_connector::config::{Config, rapidm2m::Selection, things_network};
+use reqwest::Url;
+use serde::Deserialize;
 
+use super::plan::{Plan, QUEUE, Source};
 use crate::cli::settings;
 
 pub type Settings = BTreeMap<String, String>;
 
-/// A service is real as soon as one of these is set; then none of them is made up. What only tunes it, such as
-/// `PollConcurrency`, does not count and holds for an emulated service too.
-const OF_RAPIDM2M: [&str; 5] =
-    ["M2MBackendURL", "Base64encodedUsernamePassword", "Customer_ID", "Site_ID", "Channelnames"];
-const OF_COSMOS: [&str; 2] = ["M2MDocumentsDBUri", "M2MDocumentsDBPrimaryKey"];
-const OF_IOT_HUB: [&str; 12] = [
-    "IoTHubConnection",
-    "IoTHubURL",
-    "IoTHubDeviceId",
-    "IoTHubSharedAccessSignature",
-    "IoTHubDeviceKey",
-    "IoTHubTrustedCa",
-    "DPSGlobalDeviceEndpoint",
-    "DPSGlobaDeviceEndpoint",
-    "DPSIDScope",
-    "DPSIDScopeDefault",
-    "DPSEnrollmentGroupSymmetricKey",
-    "DPSEnrollmentGroupSymmetricKeyDefault",
-];
+/// The functions of the two halves, as their folders are called.
+pub const RAPIDM2M: &str = "rapidM2MForwarding";
+pub const UPLINK: &str = "thingsNetworkUplink";
+pub const FORWARDING: &str = "thingsNetworkForwarding";
+/// Where the Functions host takes webhooks.
+pub const ROUTE: &str = "api/uplink";
+
 const DEVICE: &str = "local-demo";
+const DEFAULT_QUEUE: &str = "uplinks";
 /// Seconds between two questions how a registration stands; the real service says 3.
 const DPS_RETRY_AFTER: u32 = 1;
+const LORAWAN_DEVICES: usize = 3;
+const APPLICATIONS: usize = 2;
+/// Seconds between two uplinks of a device.
+const UPLINK_INTERVAL: u32 = 5;
+/// Uplinks that the emulated Things Stack keeps for its control endpoint.
+const KEPT_UPLINKS: usize = 1000;
+/// Share of joins and other events, if they are forwarded at all.
+const EVENTS: f64 = 0.2;
 
 /// The emulators that run, and everything the handler is told.
 pub struct Services {
+    pub plan: Plan,
     pub settings: Settings,
     pub iot_hub: Option<iot_hub::Emulator>,
-    rapidm2m: Option<rapidm2m::Emulator>,
-    cosmos: Option<cosmos::Emulator>,
-    why_real: Vec<String>,
+    pub rapidm2m: Option<rapidm2m::Emulator>,
+    pub cosmos: Option<cosmos::Emulator>,
+    pub things_stack: Option<Stack>,
 }
 
-/// A line of the introduction.
-pub struct Row {
-    pub service: &'static str,
-    pub is_emulated: bool,
-    pub place: String,
-    pub details: String,
+/// The emulated Things Stack.
+pub struct Stack {
+    pub emulator: things_stack::Emulator,
+    pub devices: Vec<LorawanDevice>,
+    /// Seconds between two uplinks of a device.
+    pub interval: u32,
+}
+
+/// A device of the emulated Things Stack.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LorawanDevice {
+    pub application: String,
+    pub device: String,
+    pub dev_eui: String,
 }
 
 impl Services {
     /// Starts an emulator for every service that the file does not set.
-    /// With `device_per_site`, an emulated hub gets its devices from an emulated DPS.
+    /// With `device_per_site`, an emulated hub gets the sites' devices from an emulated DPS.
     pub async fn start(file: Option<&Path>, interval: Option<u32>, device_per_site: bool) -> anyhow::Result<Self> {
         let mut settings = file.map_or(Ok(Settings::new()), settings::read)?;
-        let mut why_real = Vec::new();
-        let mut is_real = |service: &str, names: &[&str]| {
-            let name = names.iter().find(|name| settings.contains_key(**name));
-            why_real.extend(name.map(|name| {
-                format!("({service} is real because {name} is set; it is emulated when none of its settings is)")
-            }));
-            name.is_some()
-        };
-        let emulation_mode = settings.get("EmulationMode").is_some_and(|flag| flag.trim().eq_ignore_ascii_case("true"));
-        let real_rapidm2m = is_real("rapidM2M", &OF_RAPIDM2M) || emulation_mode;
-        let real_cosmos = is_real("Cosmos DB", &OF_COSMOS);
-        let real_iot_hub = is_real("IoT Hub", &OF_IOT_HUB);
+        let plan = Plan::new(&settings);
         ensure!(
-            !(real_iot_hub && device_per_site),
+            !(plan.has_real_iot_hub && device_per_site),
             "--device-per-site is for the emulated hub; for a real one set DPSIDScope and DPSEnrollmentGroupSymmetricKey"
         );
-        let mut set = |name: &str, value: &str| settings.insert(name.to_owned(), value.to_owned());
-
-        let mut rapidm2m = None;
-        if !real_rapidm2m {
-            let mut options = rapidm2m::Options::default();
-            options.interval = interval.map_or(options.interval, f64::from);
-            let customer = options.customer.clone();
-            let emulator = rapidm2m::start(options).await.context("cannot emulate the rapidM2M backend")?;
-            let ready = emulator.ready();
-            set("M2MBackendURL", &ready.endpoint);
-            let credentials = format!("{}:{}", ready.user, ready.password);
-            set("Base64encodedUsernamePassword", &BASE64_STANDARD.encode(credentials));
-            set("Customer_ID", &customer);
-            set("Site_ID", "*");
-            set("Channelnames", "*");
-            rapidm2m = Some(emulator);
-        }
-        let mut cosmos = None;
-        if !real_cosmos {
-            let emulator = cosmos::start(cosmos::Options::default()).await.context("cannot emulate Cosmos DB")?;
-            set("M2MDocumentsDBUri", &emulator.ready().endpoint);
-            set("M2MDocumentsDBPrimaryKey", &emulator.ready().key);
-            cosmos = Some(emulator);
-        }
-        let mut iot_hub = None;
-        if !real_iot_hub {
-            let mut options = iot_hub::Options::default();
-            options.dps_options.dps_retry_after = DPS_RETRY_AFTER;
-            let emulator = iot_hub::start(options).await.context("cannot emulate IoT Hub")?;
-            let ready = emulator.ready();
-            if device_per_site {
-                set("DPSGlobalDeviceEndpoint", &ready.dps);
-                set("DPSIDScope", &ready.id_scope);
-                set("DPSEnrollmentGroupSymmetricKey", &ready.group_key);
-            } else {
-                set("IoTHubURL", &ready.mqtt);
-                set("IoTHubDeviceId", DEVICE);
-                set("IoTHubDeviceKey", &ready.key);
+        let queue = settings.get(QUEUE).map(|name| name.trim());
+        ensure!(queue != Some(""), "{QUEUE} is set but empty: give it a value or remove it");
+        let rapidm2m = match plan.rapidm2m {
+            Source::Emulated => Some(start_rapidm2m(&mut settings, interval).await?),
+            _ => None,
+        };
+        let cosmos = if plan.has_real_cosmos { None } else { Some(start_cosmos(&mut settings).await?) };
+        let iot_hub =
+            if plan.has_real_iot_hub { None } else { Some(start_iot_hub(&mut settings, device_per_site).await?) };
+        let things_stack = match plan.things_stack {
+            Source::Emulated => {
+                settings.entry(QUEUE.to_owned()).or_insert_with(|| DEFAULT_QUEUE.to_owned());
+                Some(start_things_stack(&settings, interval).await?)
             }
-            set("IoTHubTrustedCa", ready.ca.to_str().context("the directory for temporary files is not UTF-8")?);
-            iot_hub = Some(emulator);
+            _ => None,
+        };
+        for (source, functions) in [(plan.rapidm2m, &[RAPIDM2M][..]), (plan.things_stack, &[UPLINK, FORWARDING])] {
+            for function in functions.iter().filter(|_| source == Source::Off) {
+                settings.insert(format!("AzureWebJobs.{function}.Disabled"), "true".to_owned());
+            }
         }
-        if rapidm2m.is_some() {
-            // So that there is something to see at once.
-            settings.entry("StartFrom".to_owned()).or_insert_with(|| "all".to_owned());
-        }
-        Ok(Self { settings, iot_hub, rapidm2m, cosmos, why_real })
+        Ok(Self { plan, settings, iot_hub, rapidm2m, cosmos, things_stack })
     }
 
-    /// For each real service, the setting that made it so.
-    pub fn why_real(&self) -> &[String] {
-        &self.why_real
-    }
-
-    /// The sites, as far as they are known before the first run.
-    pub fn site_names(&self, config: &Config) -> Vec<String> {
-        match (&self.rapidm2m, config.rapidm2m.as_ref().map(|rapidm2m| &rapidm2m.sites)) {
+    /// Sites and LoRaWAN devices, as far as they are known before the first message.
+    pub fn names(&self, config: &Config) -> Vec<String> {
+        let mut names = match (&self.rapidm2m, config.rapidm2m.as_ref().map(|rapidm2m| &rapidm2m.sites)) {
             (Some(emulator), _) => emulator.site_names(),
             (None, Some(Selection::Named(sites))) => sites.clone(),
             (None, _) => Vec::new(),
-        }
+        };
+        let devices = self.things_stack.iter().flat_map(|stack| &stack.devices);
+        names.extend(devices.map(|device| format!("{}/{}", device.application, device.device)));
+        names
     }
+}
 
-    pub fn rows(&self, config: &Config) -> Vec<Row> {
-        let (ledger, hub) = (&config.ledger, &config.hub);
-        let mut rows = Vec::new();
-        if let Some(rapidm2m) = &config.rapidm2m {
-            let place = match &rapidm2m.source {
-                SourceConfig::Backend { url, .. } => url.to_string(),
-                SourceConfig::Emulation => "none, made-up rows (EmulationMode=true)".to_owned(),
-            };
-            rows.push(Row {
-                service: "rapidM2M backend",
-                is_emulated: self.rapidm2m.is_some(),
-                place,
-                details: format!("customer {:?}", rapidm2m.customer),
-            });
-        }
-        rows.push(Row {
-            service: "Cosmos DB",
-            is_emulated: self.cosmos.is_some(),
-            place: ledger.endpoint.to_string(),
-            details: format!("{}/{}", ledger.database, ledger.container),
-        });
-        let scheme = match hub.transport {
-            Transport::MqttWs => "wss",
-            Transport::Https => "https",
-            _ => "mqtts",
-        };
-        let (place, details) = match &hub.identity {
-            Some(Identity::One(device)) => {
-                (format!("{scheme}://{}", device.endpoint), format!("device {:?}", device.id))
-            }
-            Some(Identity::Provisioned(dps)) => {
-                rows.push(Row {
-                    service: "DPS",
-                    is_emulated: self.iot_hub.is_some(),
-                    place: format!("https://{}", dps.endpoint),
-                    details: format!("ID scope {}", dps.id_scope),
-                });
-                (format!("{scheme}://…, as assigned"), "a device for each site".to_owned())
-            }
-            None => (format!("{scheme}://…, as assigned"), String::new()),
-        };
-        rows.push(Row { service: "IoT Hub", is_emulated: self.iot_hub.is_some(), place, details });
-        rows
+impl Stack {
+    /// From now on every device sends uplinks to the function.
+    pub fn send(&self, host: &str, config: &things_network::Config) -> anyhow::Result<()> {
+        let target: Url = format!("{host}{ROUTE}").parse().context("the Functions host's URL is none")?;
+        self.emulator.send(things_stack::Sending {
+            target: Some(target),
+            rate: self.devices.len() as f64 / f64::from(self.interval),
+            v2_share: 0.0,
+            repeat_share: 0.0,
+            malformed_share: 0.0,
+            event_share: if config.events { EVENTS } else { 0.0 },
+            plain: true,
+            ..things_stack::Sending::default()
+        })
     }
+}
+
+fn set(settings: &mut Settings, name: &str, value: &str) {
+    settings.insert(name.to_owned(), value.to_owned());
+}
+
+async fn start_rapidm2m(settings: &mut Settings, interval: Option<u32>) -> anyhow::Result<rapidm2m::Emulator> {
+    let mut options = rapidm2m::Options::default();
+    options.interval = interval.map_or(options.interval, f64::from);
+    let customer = options.customer.clone();
+    let emulator = rapidm2m::start(options).await.context("cannot emulate the rapidM2M backend")?;
+    let ready = emulator.ready();
+    let credentials = BASE64_STANDARD.encode(format!("{}:{}", ready.user, ready.password));
+    set(settings, "M2MBackendURL", &ready.endpoint);
+    set(settings, "Base64encodedUsernamePassword", &credentials);
+    set(settings, "Customer_ID", &customer);
+    set(settings, "Site_ID", "*");
+    set(settings, "Channelnames", "*");
+    // So that there is something to see at once.
+    settings.entry("StartFrom".to_owned()).or_insert_with(|| "all".to_owned());
+    Ok(emulator)
+}
+
+async fn start_cosmos(settings: &mut Settings) -> anyhow::Result<cosmos::Emulator> {
+    let emulator = cosmos::start(cosmos::Options::default()).await.context("cannot emulate Cosmos DB")?;
+    set(settings, "M2MDocumentsDBUri", &emulator.ready().endpoint);
+    set(settings, "M2MDocumentsDBPrimaryKey", &emulator.ready().key);
+    Ok(emulator)
+}
+
+async fn start_iot_hub(settings: &mut Settings, device_per_site: bool) -> anyhow::Result<iot_hub::Emulator> {
+    let mut options = iot_hub::Options::default();
+    options.dps_options.dps_retry_after = DPS_RETRY_AFTER;
+    let emulator = iot_hub::start(options).await.context("cannot emulate IoT Hub")?;
+    let ready = emulator.ready();
+    if !device_per_site {
+        // With a device id, DPS is for The Things Network's devices only.
+        set(settings, "IoTHubURL", &ready.mqtt);
+        set(settings, "IoTHubDeviceId", DEVICE);
+        set(settings, "IoTHubDeviceKey", &ready.key);
+    }
+    set(settings, "DPSGlobalDeviceEndpoint", &ready.dps);
+    set(settings, "DPSIDScope", &ready.id_scope);
+    set(settings, "DPSEnrollmentGroupSymmetricKey", &ready.group_key);
+    let ca = ready.ca.to_str().context("the directory for temporary files is not UTF-8")?;
+    set(settings, "IoTHubTrustedCa", ca);
+    Ok(emulator)
+}
+
+async fn start_things_stack(settings: &Settings, interval: Option<u32>) -> anyhow::Result<Stack> {
+    let secret = settings.get("ThingsNetworkWebhookSecret");
+    let header = secret.map(|secret| format!("X-Webhook-Secret: {secret}").parse::<things_stack::Header>());
+    let header =
+        header.transpose().map_err(|_| anyhow::anyhow!("ThingsNetworkWebhookSecret is no value of a header"))?;
+    let options = things_stack::Options {
+        devices: LORAWAN_DEVICES,
+        applications: APPLICATIONS,
+        keep_uplinks: KEPT_UPLINKS,
+        headers: header.into_iter().collect(),
+        ..things_stack::Options::default()
+    };
+    let emulator = things_stack::start(options).await.context("cannot emulate The Things Stack")?;
+    let devices = devices(&emulator.ready().control).await.context("the emulated Things Stack does not answer")?;
+    Ok(Stack { emulator, devices, interval: interval.unwrap_or(UPLINK_INTERVAL) })
+}
+
+async fn devices(control: &str) -> anyhow::Result<Vec<LorawanDevice>> {
+    let client = reqwest::Client::builder().no_proxy().build()?;
+    let answer = client.get(format!("{control}devices")).send().await?.error_for_status()?;
+    Ok(serde_json::from_slice(&answer.bytes().await?)?)
 }

@@ -1,0 +1,5 @@
+//! `iothub-connector local`, as it is run by hand and by scripts.
+
+mod emulated;
+mod own;
+mod support;

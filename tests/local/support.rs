@@ -1,0 +1,109 @@
+//! Sessions and what they print.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Lines, Read as _},
+    os::unix::process::CommandExt as _,
+    path::{Path, PathBuf},
+    process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio},
+};
+
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+
+pub const SITES: [&str; 3] = ["Energy meter 1", "Reservoir Süd", "Well 7 / Level"];
+
+/// A copy of the function app's folder with this local.settings.json.
+pub fn app(name: &str, settings: Option<&Value>) -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let app = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    fs::create_dir_all(&app).unwrap();
+    fs::copy(source.join("host.json"), app.join("host.json")).unwrap();
+    for folder in fs::read_dir(source).unwrap().map(|entry| entry.unwrap().path()) {
+        let file = folder.join("function.json");
+        if file.is_file() {
+            let copy = app.join(folder.file_name().unwrap());
+            fs::create_dir_all(&copy).unwrap();
+            fs::copy(file, copy.join("function.json")).unwrap();
+        }
+    }
+    let file = app.join("local.settings.json");
+    match settings {
+        Some(values) => fs::write(file, json!({ "IsEncrypted": false, "Values": values }).to_string()).unwrap(),
+        None => drop(fs::remove_file(file)),
+    }
+    app
+}
+
+pub fn command(app: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_iothub-connector"));
+    command.arg("local").args(arguments).current_dir(app).env_remove("RUST_LOG").env_remove("LOG_FORMAT");
+    command
+}
+
+/// A session that is told to end. If something is missing, it ends by itself.
+pub struct Live {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+    runtime: Runtime,
+}
+
+impl Live {
+    pub fn start(mut command: Command) -> Self {
+        let command = command.args(["--for", "60s"]);
+        let mut child = command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, lines, runtime: Runtime::new().unwrap() }
+    }
+
+    /// The next line with this in it.
+    pub fn line(&mut self, part: &str) -> String {
+        let mut lines = self.lines.by_ref().map(Result::unwrap);
+        lines.find(|line| line.contains(part)).unwrap_or_else(|| panic!("no line with {part:?}"))
+    }
+
+    /// The next record of this type.
+    pub fn record(&mut self, kind: &str) -> Value {
+        serde_json::from_str(&self.line(&format!(r#""type":"{kind}""#))).unwrap()
+    }
+
+    pub fn post(&self, url: &str, body: &Value) -> u16 {
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        self.runtime.block_on(client.post(url).body(body.to_string()).send()).unwrap().status().as_u16()
+    }
+
+    /// Ctrl-C as in a terminal: it goes to the group, that is to the handler too. Returns what is printed from then on.
+    pub fn interrupt(mut self) -> (ExitStatus, String) {
+        let group = format!("kill -INT -{}", self.child.id());
+        assert!(Command::new("sh").args(["-c", &group]).status().unwrap().success());
+        let rest: Vec<_> = self.lines.by_ref().map(Result::unwrap).collect();
+        let mut errors = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
+        assert_eq!(errors, "");
+        (self.child.wait().unwrap(), rest.join("\n"))
+    }
+}
+
+pub fn webhook(application: &str, device: &str) -> Value {
+    json!({
+        "end_device_ids": { "device_id": device, "application_ids": { "application_id": application } },
+        "uplink_message": { "f_port": 1, "f_cnt": 3, "frm_payload": "AQ==" },
+    })
+}
+
+pub fn last_record(text: &str) -> Value {
+    serde_json::from_str(text.lines().last().expect("a summary")).unwrap()
+}
+
+pub fn records(output: &Output) -> Vec<Value> {
+    let text = str::from_utf8(&output.stdout).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
+}
+
+pub fn of_type<'a>(records: &'a [Value], kind: &str) -> Vec<&'a Value> {
+    records.iter().filter(|record| record["type"] == kind).collect()
+}
+
+pub fn stderr(output: &Output) -> &str {
+    str::from_utf8(&output.stderr).unwrap()
+}
