@@ -9,7 +9,7 @@ const { createInterface } = require('node:readline');
 const PATIENCE = 20_000;
 // How long a process may take to end when it is asked to.
 const GRACE = 5_000;
-// Lines of output that an error quotes.
+// Lines of output that are quoted when something fails.
 const QUOTED = 30;
 
 const running = new Set();
@@ -56,6 +56,10 @@ class Process {
     return this.lines.filter((line) => pattern.test(line)).length;
   }
 
+  tail() {
+    return this.lines.slice(-QUOTED).join('\n');
+  }
+
   async stop() {
     this.child.kill('SIGTERM');
     const timer = setTimeout(() => this.child.kill('SIGKILL'), GRACE);
@@ -77,7 +81,7 @@ class Process {
   }
 
   #error(problem) {
-    return new Error(`${this.name} ${problem}:\n${this.lines.slice(-QUOTED).join('\n')}`);
+    return new Error(`${this.name} ${problem}:\n${this.tail()}`);
   }
 }
 

@@ -39,7 +39,7 @@ after(stopAll);
 
 // A case with queues and services of its own.
 function withHost(queue, what, settings, options, run) {
-  test(what, { timeout: PATIENCE }, async () => {
+  test(what, { timeout: PATIENCE }, async (test) => {
     const [uplinks, poison, rejected] = ['', '-poison', '-rejected'].map(
       (suffix) => new Queue(azurite.connection, queue + suffix),
     );
@@ -58,7 +58,12 @@ function withHost(queue, what, settings, options, run) {
       ...settings,
     };
     const host = await startHost(connector, all, options);
-    await run({ host, hub, uplinks, poison, rejected });
+    try {
+      await run({ host, hub, uplinks, poison, rejected });
+    } catch (error) {
+      test.diagnostic(`${what}: the host's last lines\n${host.tail()}`);
+      throw error;
+    }
     for (const started of [host, hub, cosmos]) await started.stop();
   });
 }
