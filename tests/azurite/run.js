@@ -39,7 +39,7 @@ after(stopAll);
 
 // A case with queues and services of its own.
 function withHost(queue, what, settings, options, run) {
-  test(what, { timeout: PATIENCE }, async (test) => {
+  test(what, { timeout: PATIENCE }, async (t) => {
     const [uplinks, poison, rejected] = ['', '-poison', '-rejected'].map(
       (suffix) => new Queue(azurite.connection, queue + suffix),
     );
@@ -61,10 +61,11 @@ function withHost(queue, what, settings, options, run) {
     try {
       await run({ host, hub, uplinks, poison, rejected });
     } catch (error) {
-      test.diagnostic(`${what}: the host's last lines\n${host.tail()}`);
+      t.diagnostic(`${what}: the host's last lines\n${host.tail()}`);
       throw error;
+    } finally {
+      for (const started of [host, hub, cosmos]) await started.stop();
     }
-    for (const started of [host, hub, cosmos]) await started.stop();
   });
 }
 
