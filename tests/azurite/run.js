@@ -1,0 +1,232 @@
+// The queues of the Functions host against Azurite: what the app leaves in them, what it makes of what others put there, and
+// where a message ends that fails again and again.
+//
+// Usage: node --test-reporter=spec run.js CONNECTOR, the binary under test. Needs cargo, for a test of the storage client.
+//
+// The SDK's version in package.json is the newest one whose version of the protocol this Azurite knows.
+'use strict';
+
+const assert = require('node:assert').strict;
+const path = require('node:path');
+const { after, before, test } = require('node:test');
+
+const { Process, stopAll } = require('./processes.js');
+const { Queue, decoded, encoded } = require('./queues.js');
+const { ROOT, control, post, startAzurite, startEmulator, startHost } = require('./services.js');
+const { LARGEST_TEXT, fixtures, hard, tooLarge, uplink } = require('./webhooks.js');
+
+// A case that takes longer, in milliseconds, has failed; cargo may have to compile.
+const PATIENCE = 60_000;
+const CARGOS_PATIENCE = 600_000;
+
+const FAILED = /InvocationFinished \{ thingsNetworkForwarding, .*? failed,/;
+const SUCCEEDED = /InvocationFinished \{ thingsNetworkForwarding, .*? succeeded,/;
+// Right after the third attempt, not when it would come a fourth time.
+const MOVED = /^Line \{ Host, .* was moved to .* after 3 of 3 attempts/;
+
+// Settings, and members of host.json's `extensions.queues`.
+const DISABLED = { 'AzureWebJobs.thingsNetworkForwarding.Disabled': 'true' };
+const IMPATIENT = { ForwardTimeoutSeconds: '1' };
+const SOON_AGAIN = { visibilityTimeout: '00:00:01' };
+const THREE_TIMES = { ...SOON_AGAIN, maxDequeueCount: 3 };
+
+const connector = path.resolve(process.argv[2]);
+let azurite;
+
+before(async () => {
+  azurite = await startAzurite();
+});
+
+after(stopAll);
+
+// A case with queues and services of its own.
+function withHost(queue, what, settings, options, run) {
+  test(what, { timeout: PATIENCE }, async (t) => {
+    const [uplinks, poison, rejected] = ['', '-poison', '-rejected'].map(
+      (suffix) => new Queue(azurite.connection, queue + suffix),
+    );
+    const services = [startEmulator(connector, 'cosmos'), startEmulator(connector, 'iot_hub', '--dps-retry-after', '0')];
+    const [cosmos, hub] = await Promise.all(services);
+    const all = {
+      AzureStorageConnectionString: azurite.connection,
+      UplinkQueueName: queue,
+      M2MDocumentsDBUri: cosmos.ready.endpoint,
+      M2MDocumentsDBPrimaryKey: cosmos.ready.key,
+      DPSGlobalDeviceEndpoint: hub.ready.dps,
+      DPSIDScopeDefault: hub.ready.idScope,
+      DPSEnrollmentGroupSymmetricKeyDefault: hub.ready.groupKey,
+      IoTHubTrustedCa: hub.ready.ca,
+      ThingsNetworkEvents: 'true',
+      ...settings,
+    };
+    const host = await startHost(connector, all, options);
+    try {
+      await run({ host, hub, uplinks, poison, rejected });
+    } catch (error) {
+      t.diagnostic(`${what}: the host's last lines\n${host.tail()}`);
+      throw error;
+    } finally {
+      for (const started of [host, hub, cosmos]) await started.stop();
+    }
+  });
+}
+
+async function postAll(host, webhooks, statusOf) {
+  for (const { name, body, headers, expected } of webhooks) {
+    const { status, text } = await post(host, body, headers);
+    assert.equal(status, statusOf(expected), `${name} is answered ${text}`);
+  }
+}
+
+const accepted = (expected) => (expected?.isUplink === false ? 200 : 202);
+const refusedAsTooLarge = () => 413;
+
+// What the hub got, once there are so many messages; no more than these.
+async function received(hub, count) {
+  const messages = await control(hub, 'GET', `received?wait=${count}&timeout_ms=20000`);
+  assert.equal(messages.length, count, 'messages at the hub');
+  return messages.map((message) => ({ ...message, body: JSON.parse(message.body) }));
+}
+
+// A message as the app queues it.
+function envelope(stored) {
+  const text = decoded(stored);
+  const { ReceivedAtUTC, Downlink, ...rest } = JSON.parse(text);
+  assert.deepEqual(Object.keys(rest), ['Webhook'], text);
+  const member = '"Webhook":';
+  return { ReceivedAtUTC, Downlink, webhook: text.slice(text.indexOf(member) + member.length, -1), text };
+}
+
+withHost('stored', 'webhooks are stored in Base64, byte for byte', DISABLED, {}, async ({ host, uplinks }) => {
+  assert.deepEqual(host.ready.functions, ['thingsNetworkUplink']);
+  const push = 'https://ttn.example/api/v3/as/applications/app/webhooks/w/devices/d/down/push';
+  const withKeys = {
+    name: 'with downlink headers',
+    body: uplink('d', '{}'),
+    headers: { 'X-Downlink-Apikey': 'NNSXS.KEY', 'X-Downlink-Push': push },
+    keys: { ApiKey: 'NNSXS.KEY', Push: push },
+  };
+  const webhooks = [...fixtures(), ...hard(), withKeys];
+  const started = Date.now();
+  await postAll(host, webhooks, accepted);
+  await postAll(host, tooLarge(), refusedAsTooLarge);
+  const ended = Date.now();
+
+  const stored = await uplinks.texts(webhooks.length);
+  const envelopes = stored.map(envelope);
+  for (const { name, body, keys } of webhooks) {
+    const found = envelopes.filter(({ webhook }) => webhook === body);
+    assert.equal(found.length, 1, `${name}: messages with exactly this webhook, ${body.slice(0, 2000)}`);
+    assert.deepEqual(found[0].Downlink, keys, name);
+    const time = Date.parse(found[0].ReceivedAtUTC);
+    assert(time >= started && time <= ended, `${name}: ReceivedAtUTC is ${found[0].ReceivedAtUTC}`);
+  }
+  const bytes = envelopes.map(({ text }) => Buffer.byteLength(text));
+  assert.equal(Math.max(...bytes), LARGEST_TEXT, 'bytes of the largest text');
+  assert.equal(Math.max(...stored.map((text) => text.length)), 64 * 1024, 'characters of the largest message');
+});
+
+withHost('forwarded', 'webhooks, and what others have put, reach the hub', {}, {}, async (world) => {
+  const { host, hub, uplinks, poison, rejected } = world;
+  const webhooks = [...fixtures(), ...hard()];
+  await postAll(host, webhooks, accepted);
+  // The C# sample stores the body alone; another host of this app stores what this one does.
+  const others = fixtures().filter(({ name }) => /^(v2-uplink|v2-all-field-types|v3-uplink|v3-nested)$/.test(name));
+  assert.equal(others.length, 4);
+  for (const { body } of others) {
+    await uplinks.put(encoded(body));
+    await uplinks.put(encoded(`{"ReceivedAtUTC":"2026-01-31T12:00:00.000Z","Webhook":${body}}`));
+  }
+
+  const messages = await received(hub, webhooks.length + 2 * others.length);
+  for (const { name, body, expected, decoded } of webhooks) {
+    const device = expected?.device ?? JSON.parse(body).end_device_ids.device_id;
+    const is = ({ deviceId, messageId }) => deviceId === device && (!expected || messageId === expected.messageId);
+    const found = messages.filter(is);
+    assert.equal(found.length, others.some((other) => other.name === name) ? 3 : 1, `${name}: messages with its id`);
+    for (const message of found) {
+      const wanted = { ...(expected?.body ?? { ...message.body, ...decoded }) };
+      // There is no time in that webhook but the one of the request.
+      if (name === 'v3-field-mask') wanted.ReceivedAtUTC = message.body.ReceivedAtUTC;
+      assert.deepEqual(message.body, wanted, name);
+    }
+  }
+  assert.equal(new Set(messages.map(({ messageId }) => messageId)).size, webhooks.length, 'different message ids');
+  await uplinks.reaches(0);
+  assert.deepEqual([await poison.count(), await rejected.count()], [0, 0], 'poison and rejected messages');
+  assert.equal(host.count(FAILED), 0, 'failed invocations');
+});
+
+withHost('redelivered', 'a message comes again until the hub is back', IMPATIENT, SOON_AGAIN, async (world) => {
+  const { host, hub, uplinks, poison } = world;
+  await control(hub, 'PUT', 'away', true);
+  assert.equal((await post(host, uplink('patient', '{"level":1}'))).status, 202);
+  await host.printed(FAILED);
+  await uplinks.reaches(1);
+  await control(hub, 'PUT', 'away', false);
+  const [{ deviceId, body }] = await received(hub, 1);
+  assert.deepEqual([deviceId, body.level], ['patient', 1]);
+  await uplinks.reaches(0);
+  assert.equal(await poison.count(), 0, 'poison messages');
+});
+
+// A webhook alone and one that the app has queued: both must end in the poison queue as they were, after three attempts.
+async function becomePoison({ host, uplinks, poison, rejected }, device) {
+  const texts = [uplink(device, '{"größe":"<&>"}'), `{"Webhook":${uplink(device, '{"level": 2.0}')}}`].map(encoded);
+  for (const text of texts) await uplinks.put(text);
+  await host.printed(MOVED, texts.length);
+  assert.deepEqual((await poison.texts(texts.length)).sort(), texts.sort(), 'texts in the poison queue');
+  await uplinks.reaches(0);
+  assert.equal(host.count(FAILED), 3 * texts.length, 'attempts');
+  assert.equal(await rejected.count(), 0, 'rejected messages');
+}
+
+withHost('refused', "a refused device's messages end in the poison queue", IMPATIENT, THREE_TIMES, async (world) => {
+  await control(world.hub, 'PUT', 'dps/faults', { failTimes: 1_000_000, devices: ['refused'] });
+  await world.uplinks.put(encoded(uplink('welcome', '{}')));
+  await becomePoison(world, 'refused');
+  assert.deepEqual((await received(world.hub, 1)).map(({ deviceId }) => deviceId), ['welcome']);
+});
+
+withHost('unreachable', 'messages for a hub that is away end there, too', IMPATIENT, THREE_TIMES, async (world) => {
+  await control(world.hub, 'PUT', 'away', true);
+  await becomePoison(world, 'unreachable');
+});
+
+withHost('unusable', 'what is no webhook is rejected at once, what is no Base64 is poison', {}, {}, async (world) => {
+  const { host, uplinks, poison, rejected } = world;
+  const nameless = '{ "uplink_message":{"f_port":1,"decoded_payload":{"größe":1.0}} }';
+  const unusable = [
+    { text: 'hällo <&> "there"', reason: /is no webhook/, kept: '"Text":"hällo <&> \\"there\\""' },
+    { text: nameless, reason: /end_device_ids\.device_id/, kept: `"Webhook":${nameless}` },
+    { text: '{"Webhook":{"app_id":"a"}}', reason: /dev_id missing/, kept: '"Webhook":{"app_id":"a"}' },
+  ];
+  for (const { text } of unusable) await uplinks.put(encoded(text));
+  const foreign = '{"not":"Base64, but what a host with messageEncoding none stores"}';
+  await uplinks.put(foreign);
+
+  const texts = (await rejected.texts(unusable.length)).map(decoded);
+  for (const { text, reason, kept } of unusable) {
+    const found = texts.filter((text) => text.includes(kept));
+    assert.equal(found.length, 1, `${text}: rejected messages with ${kept}, of\n${texts.join('\n')}`);
+    const { Kind, Reason, RejectedAtUTC } = JSON.parse(found[0]);
+    assert.equal(Kind, 'malformed');
+    assert.match(Reason, reason);
+    assert.match(RejectedAtUTC, /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/);
+  }
+  assert.deepEqual(await poison.texts(1), [foreign]);
+  await uplinks.reaches(0);
+  await host.printed(SUCCEEDED, unusable.length);
+  const counts = [host.count(SUCCEEDED), host.count(FAILED)];
+  assert.deepEqual(counts, [unusable.length, 0], 'succeeded and failed invocations');
+});
+
+test('the storage client by itself: its ignored test', { timeout: CARGOS_PATIENCE }, async () => {
+  const name = 'queues::tests::a_queue_of_a_real_account';
+  const env = { ...process.env, QUEUES_ACCOUNT: azurite.connection };
+  const args = ['test', '--workspace', '--lib', '--', '--ignored', '--exact', name];
+  const cargo = new Process('cargo', 'cargo', args, { cwd: ROOT, env });
+  await cargo.ended;
+  assert.equal(cargo.child.exitCode, 0, cargo.lines.join('\n'));
+  assert.equal(cargo.count(/^test result: ok\. 1 passed/), 1, cargo.lines.join('\n'));
+});
