@@ -61,8 +61,8 @@ impl ThingsNetworkUplink {
             Ok(Webhook::Uplink(_)) => StatusCode::ACCEPTED,
             // Whatever it is, The Things Stack must not take it for a failure: it would disable the webhook.
             Ok(Webhook::Event(event)) => {
-                tracing::debug!(kind = event.kind, device = event.device, "an event");
-                let is_forwarded = self.forwards_events && event.ids().is_ok();
+                tracing::debug!(kind = event.kind(), "an event");
+                let is_forwarded = self.forwards_events && event.kind().is_some() && event.ids().is_ok();
                 self.tally.count(if is_forwarded { "events accepted" } else { "events ignored" });
                 if !is_forwarded {
                     return Answer { response: status(StatusCode::OK), queued: None };

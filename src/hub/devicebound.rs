@@ -9,7 +9,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Mutex, OnceLock, PoisonError},
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -27,7 +27,7 @@ use tokio::{
 };
 
 use super::{Device, Endpoint, SendError, client_config, rest, sas::RESERVED};
-use crate::http;
+use crate::{http, retry};
 
 /// Largest body of a message to a device, in bytes.
 pub const MAX_CLOUD_MESSAGE: usize = 64 * 1024;
@@ -37,8 +37,12 @@ const CONCURRENCY: usize = 32;
 const TOKEN_LIFETIME: Duration = Duration::from_secs(60 * 60);
 /// A wait that a hub asks for is kept up to this; what asks for more is not a hub that is throttling.
 const LONGEST_ASKED: Duration = Duration::from_secs(60 * 60);
-/// A hub that is throttling and does not say for how long is left alone for so long.
-const UNASKED_PAUSE: Duration = Duration::from_secs(10);
+/// A hub that does not say for how long it wants to be left alone, or does not answer, is left alone for so long, doubling
+/// each time: messages to devices are not worth holding up telemetry.
+const FIRST_PAUSE: Duration = Duration::from_secs(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5 * 60);
+/// A fetch may take this long.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 const PATH: &str = "messages/devicebound";
 /// Begins the name of a header that holds an application property.
 const PROPERTY: &str = "iothub-app-";
@@ -101,8 +105,14 @@ pub struct Devicebound {
     /// Made with the first request: reading the platform's certificates takes its time.
     client: OnceLock<rest::Client>,
     under_way: Semaphore,
-    /// Until when hubs want to be left alone.
-    pauses: Mutex<HashMap<Endpoint, Instant>>,
+    /// Hubs that are left alone.
+    pauses: Mutex<HashMap<Endpoint, Pause>>,
+}
+
+struct Pause {
+    error: SendError,
+    failures: u32,
+    until: Instant,
 }
 
 impl Devicebound {
@@ -115,21 +125,29 @@ impl Devicebound {
     /// The oldest message that waits for the device and is not locked.
     ///
     /// # Errors
-    /// There is no telling whether there is one. While a hub wants to be left alone this is [`SendError::Throttled`] at once,
-    /// for all of its devices.
+    /// There is no telling whether there is one. A hub that wants to be left alone, or does not answer, is not asked for a
+    /// while, for any of its devices: then this is the same error, at once.
     pub async fn receive(&self, device: &Device, deadline: Instant) -> Result<Option<CloudMessage>, DeviceboundError> {
-        if let Some(wait) = self.pause(&device.endpoint) {
-            return Err(SendError::Throttled { wait: Some(wait) }.into());
+        if let Some(error) = self.paused(&device.endpoint) {
+            return Err(error.into());
         }
         let receiving = async {
             let response = self.request(Method::GET, device, PATH, "", None).await?;
             match response.status() {
                 StatusCode::NO_CONTENT => Ok(None),
                 StatusCode::OK => read(response, device).await.map(Some),
-                _ => Err(self.explain(response, device).await.into()),
+                _ => Err(rest::explain(response, device, Utc::now()).await.into()),
             }
         };
-        self.within(deadline, receiving).await
+        let patience = Instant::now() + FETCH_TIMEOUT;
+        let received = self.within(deadline.min(patience), receiving).await;
+        match &received {
+            // The caller's time was over, not the hub's.
+            Err(DeviceboundError::Hub(SendError::TimedOut)) if deadline < patience => {}
+            Err(DeviceboundError::Hub(error)) => self.pause(&device.endpoint, error),
+            _ => drop(self.pauses().remove(&device.endpoint)),
+        }
+        received
     }
 
     /// Says what became of a message that was [received](Self::receive) for this device. Also of a hub that wants to be left
@@ -157,7 +175,7 @@ impl Devicebound {
                 StatusCode::PRECONDITION_FAILED | StatusCode::NOT_FOUND => {
                     Err(DeviceboundError::LockLost { device: device.id.clone() })
                 }
-                _ => Err(self.explain(response, device).await.into()),
+                _ => Err(rest::explain(response, device, Utc::now()).await.into()),
             }
         };
         self.within(deadline, settling).await
@@ -194,21 +212,39 @@ impl Devicebound {
         done.await.unwrap_or(Err(SendError::TimedOut.into()))
     }
 
-    async fn explain(&self, response: Response, device: &Device) -> SendError {
-        let error = rest::explain(response, device, Utc::now()).await;
-        if let SendError::Throttled { wait } = &error {
-            let until = Instant::now() + wait.unwrap_or(UNASKED_PAUSE).min(LONGEST_ASKED);
-            let mut pauses = self.pauses.lock().unwrap_or_else(PoisonError::into_inner);
-            pauses.entry(device.endpoint.clone()).and_modify(|known| *known = until.max(*known)).or_insert(until);
+    /// After an error that is not a single device's nobody asks the hub for a while.
+    fn pause(&self, hub: &Endpoint, error: &SendError) {
+        let asked = match error {
+            SendError::Throttled { wait } => wait.map(|wait| wait.min(LONGEST_ASKED)),
+            SendError::Unreachable(_) | SendError::Cut | SendError::TimedOut | SendError::Untrusted(_) => None,
+            _ => return,
+        };
+        let now = Instant::now();
+        let mut pauses = self.pauses();
+        let before = pauses.get(hub);
+        // What fails together counts once.
+        if before.is_some_and(|pause| now < pause.until) && asked.is_none() {
+            return;
         }
-        error
+        let failures = before.map_or(0, |pause| pause.failures).saturating_add(1);
+        let wait = asked.unwrap_or_else(|| retry::exponential(failures, FIRST_PAUSE, LONGEST_PAUSE));
+        pauses.insert(hub.clone(), Pause { error: error.clone(), failures, until: now + wait });
     }
 
-    /// How long a hub still wants to be left alone.
-    fn pause(&self, hub: &Endpoint) -> Option<Duration> {
-        let pauses = self.pauses.lock().unwrap_or_else(PoisonError::into_inner);
-        let left = pauses.get(hub)?.saturating_duration_since(Instant::now());
-        (!left.is_zero()).then_some(left)
+    /// Why a hub is left alone now.
+    fn paused(&self, hub: &Endpoint) -> Option<SendError> {
+        let pauses = self.pauses();
+        let pause = pauses.get(hub)?;
+        let left = pause.until.saturating_duration_since(Instant::now());
+        match &pause.error {
+            _ if left.is_zero() => None,
+            SendError::Throttled { .. } => Some(SendError::Throttled { wait: Some(left) }),
+            error => Some(error.clone()),
+        }
+    }
+
+    fn pauses(&self) -> MutexGuard<'_, HashMap<Endpoint, Pause>> {
+        self.pauses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn client(&self) -> Result<&rest::Client, SendError> {

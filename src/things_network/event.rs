@@ -16,13 +16,12 @@ use super::{
 /// An event of The Things Stack.
 #[derive(Debug)]
 pub struct Event<'a> {
-    /// The member that holds it, such as `join_accept`.
-    pub kind: String,
     pub application: Option<String>,
     pub device: Option<String>,
     pub dev_eui: Option<String>,
     pub received_at: Option<DateTime<Utc>>,
-    content: &'a RawValue,
+    /// Its kind, and all that it says.
+    content: Option<(String, &'a RawValue)>,
     body: &'a str,
 }
 
@@ -40,17 +39,13 @@ impl<'a> Event<'a> {
         let members: BTreeMap<String, &'a RawValue> =
             serde_json::from_str(body).map_err(|error| Invalid::malformed(&error))?;
         // Kinds that do not exist yet are events like any other, but not whatever JSON comes along.
-        if !members.contains_key("end_device_ids") && !members.keys().any(|name| is_known(name)) {
+        if !members.keys().any(|name| ENVELOPE.contains(&name.as_str()) || is_known(name)) {
             return Err(Invalid::Unknown);
         }
         let envelope: Envelope = serde_json::from_str(body).map_err(|error| Invalid::malformed(&error))?;
-        let event = members
-            .into_iter()
-            .find(|(name, content)| !ENVELOPE.contains(&name.as_str()) && content.get().starts_with('{'));
-        let (kind, content) = event.ok_or(Invalid::Unknown)?;
+        let content = members.into_iter().find(|(name, _)| !ENVELOPE.contains(&name.as_str()) && is_name(name));
         let mut ids = envelope.end_device_ids.unwrap_or_default();
         Ok(Self {
-            kind,
             application: ids.application(),
             device: ids.device_id,
             dev_eui: ids.dev_eui,
@@ -58,6 +53,12 @@ impl<'a> Event<'a> {
             content,
             body,
         })
+    }
+
+    /// The member that holds it, such as `join_accept`; `None` if the webhook's field mask has removed it.
+    #[must_use]
+    pub fn kind(&self) -> Option<&str> {
+        self.content.as_ref().map(|(kind, _)| kind.as_str())
     }
 
     /// Whose it is: application and device.
@@ -79,15 +80,20 @@ impl<'a> Event<'a> {
     #[must_use]
     pub fn telemetry(&self, received_at: DateTime<Utc>) -> Vec<u8> {
         let telemetry = json!({
-            "Type": self.kind,
+            "Type": self.kind(),
             "HardwareSerial": self.dev_eui,
             "DeviceID": self.device,
             "ApplicationID": self.application,
             "ReceivedAtUTC": rfc3339(self.received_at.unwrap_or(received_at)),
-            "Event": self.content,
+            "Event": self.content.as_ref().map(|(_, content)| content),
         });
         telemetry.to_string().into_bytes()
     }
+}
+
+/// Whether it can be the name of an event.
+fn is_name(name: &str) -> bool {
+    (1..=64).contains(&name.len()) && name.bytes().all(|letter| matches!(letter, b'a'..=b'z' | b'0'..=b'9' | b'_'))
 }
 
 /// <https://www.thethingsindustries.com/docs/integrations/webhooks/>
@@ -107,7 +113,7 @@ mod tests {
         let body = r#"{"end_device_ids":{"device_id":"d","application_ids":{"application_id":"a"},"dev_eui":"00"},
             "correlation_ids":["x"],"received_at":"2020-02-12T15:15:46.0147Z","join_accept":{"session_key_id":"AX=="}}"#;
         let event = Event::parse(body).unwrap();
-        assert_eq!(event.kind, "join_accept");
+        assert_eq!(event.kind(), Some("join_accept"));
         assert_eq!(event.ids().unwrap(), ("a".into(), "d".into()));
         let telemetry: Value = serde_json::from_slice(&event.telemetry(Utc::now())).unwrap();
         let expected = json!({
@@ -119,11 +125,23 @@ mod tests {
     }
 
     #[test]
-    fn kinds_of_tomorrow_and_masked_ids_are_events() {
-        assert_eq!(Event::parse(r#"{"end_device_ids":{},"teleported":{}}"#).unwrap().kind, "teleported");
+    fn kinds_of_tomorrow_are_events() {
+        assert_eq!(Event::parse(r#"{"end_device_ids":{},"teleported":{}}"#).unwrap().kind(), Some("teleported"));
+        assert_eq!(Event::parse(r#"{"received_at":"","teleported":7}"#).unwrap().kind(), Some("teleported"));
+        assert_eq!(Event::parse(r#"{"end_device_ids":{},"a\nb":{}}"#).unwrap().kind(), None);
+    }
+
+    /// The Things Stack sends what the mask leaves of an event: it must not be taken for a failure.
+    #[test]
+    fn events_that_the_field_mask_hides_are_events() {
         let masked = Event::parse(r#"{"downlink_queue_invalidated":{}}"#).unwrap();
         assert!(masked.ids().unwrap_err().to_string().contains("end_device_ids.device_id"));
-        for other in [r#"{"end_device_ids":{}}"#, r#"{"some":{}}"#, r#"{"join_accept":7}"#] {
+        for body in
+            [r#"{"end_device_ids":{}}"#, r#"{"received_at":"2020-02-12T15:15:46Z"}"#, r#"{"correlation_ids":[]}"#]
+        {
+            assert_eq!(Event::parse(body).unwrap().kind(), None, "{body}");
+        }
+        for other in [r#"{"some":{}}"#, "{}"] {
             assert_eq!(Event::parse(other).unwrap_err(), Invalid::Unknown, "{other}");
         }
     }

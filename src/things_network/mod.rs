@@ -5,6 +5,7 @@
 //! | `webhook` | a body: which format, an uplink or another event, and whose |
 //! | `v2`, `v3` | the two formats; V3 is that of The Things Stack, the one that exists today |
 //! | `uplink`, `event` | what both come to: telemetry and its message id |
+//! | `position` | positions under the names of IoT Central |
 //! | `queued` | a webhook on its way through the storage queue |
 //! | `template` | device ids from application, device and DevEUI |
 //! | `downlink` | from a cloud-to-device message to a downlink |
@@ -14,6 +15,7 @@
 
 pub mod downlink;
 pub mod event;
+mod position;
 pub mod queued;
 pub mod stack;
 pub mod template;

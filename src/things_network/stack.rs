@@ -6,16 +6,26 @@ use std::{sync::OnceLock, time::Duration};
 use chrono::Utc;
 use reqwest::{
     StatusCode, Url,
-    header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue},
+    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue},
 };
 use rustls::{ClientConfig, pki_types::CertificateDer};
 use secrecy::{ExposeSecret as _, SecretString};
+use serde::Deserialize;
 
 use crate::{http, hub};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A request may take this long.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// An error as The Things Stack tells it.
+#[derive(Deserialize)]
+struct Refusal {
+    /// <https://grpc.github.io/grpc/core/md_doc_statuscodes.html>
+    code: u32,
+}
+
+const INVALID_ARGUMENT: u32 = 3;
 
 /// Why a downlink was not accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -32,8 +42,9 @@ pub enum PushError {
     Unauthorized { status: u16, text: String },
     #[error("The Things Stack did not take the downlink ({status}): {text}")]
     Status { status: u16, text: String, wait: Option<Duration> },
+    /// Whether it was accepted is not known, unless it `is_unsent`.
     #[error("The Things Stack cannot be reached at {place}: {text}")]
-    Unreachable { place: String, text: String },
+    Unreachable { place: String, text: String, is_unsent: bool },
 }
 
 impl PushError {
@@ -43,13 +54,13 @@ impl PushError {
         matches!(self, Self::Rejected { .. })
     }
 
-    /// How long to wait before another attempt may help; `None` if it would not.
+    /// How long to wait before another attempt may help; `None` if it would not, or could have it accepted twice.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         const SOON: Duration = Duration::from_millis(500);
         match self {
             Self::Status { status: 429 | 500.., wait, .. } => Some(wait.unwrap_or(SOON)),
-            Self::Unreachable { .. } => Some(SOON),
+            Self::Unreachable { is_unsent: true, .. } => Some(SOON),
             _ => None,
         }
     }
@@ -92,9 +103,10 @@ impl Stack {
             .map_err(|_| PushError::Unusable("the webhook's downlink API key cannot stand in a header".into()))?;
         authorization.set_sensitive(true);
         let request = self.http()?.post(url).header(AUTHORIZATION, authorization);
-        let request = request.header(CONTENT_TYPE, "application/json").body(body);
+        let request = request.header(CONTENT_TYPE, "application/json").header(ACCEPT, "application/json").body(body);
         let response = request.send().await.map_err(|error| PushError::Unreachable {
             place,
+            is_unsent: error.is_connect(),
             text: if error.is_timeout() { "no answer in time".into() } else { http::cause(&error) },
         })?;
         let status = response.status();
@@ -102,12 +114,13 @@ impl Stack {
             return Ok(());
         }
         let wait = http::retry_after(response.headers(), Utc::now());
-        let (_, text) = http::error_text(&http::error_body(response).await);
+        let body = http::error_body(response).await;
+        let (_, text) = http::error_text(&body);
+        let is_invalid = serde_json::from_slice::<Refusal>(&body).is_ok_and(|refusal| refusal.code == INVALID_ARGUMENT);
         Err(match (status, status.as_u16()) {
             (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, status) => PushError::Unauthorized { status, text },
-            (StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNPROCESSABLE_ENTITY, status) => {
-                PushError::Rejected { status, text }
-            }
+            // With 400 also comes what passes, such as a device that is just joining (code 9).
+            (StatusCode::BAD_REQUEST, status) if is_invalid => PushError::Rejected { status, text },
             (_, status) => PushError::Status { status, text, wait },
         })
     }
@@ -177,6 +190,9 @@ mod tests {
         assert_eq!(status(404, None).retry_after(), None);
         let unauthorized = PushError::Unauthorized { status: 403, text: String::new() };
         assert!(unauthorized.retry_after().is_none() && !unauthorized.condemns_downlink());
+        let unreachable = |is_unsent| PushError::Unreachable { place: String::new(), text: String::new(), is_unsent };
+        assert!(unreachable(true).retry_after().is_some());
+        assert_eq!(unreachable(false).retry_after(), None, "it may have been accepted");
         assert!(PushError::Rejected { status: 400, text: String::new() }.condemns_downlink());
     }
 }

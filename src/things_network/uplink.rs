@@ -4,8 +4,10 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::ser::{SerializeMap, Serializer};
-use serde_json::{Number, Value, value::RawValue};
+use serde_json::{Number, value::RawValue};
 use sha2::{Digest as _, Sha256};
+
+use super::{position, v3};
 
 /// An uplink.
 #[derive(Debug)]
@@ -28,13 +30,24 @@ pub struct Uplink<'a> {
     pub received_at: Option<DateTime<Utc>>,
     /// Changes with each join.
     pub session: Option<String>,
-    pub radio: Radio,
+    pub(super) reception: Reception<'a>,
     /// All of it, as it came.
     pub(super) body: &'a str,
 }
 
+/// How it was received: read when it is needed, which is not at the door.
+#[derive(Debug)]
+pub(super) enum Reception<'a> {
+    /// Of V3: `rx_metadata` and `settings`.
+    Raw {
+        receptions: Option<&'a RawValue>,
+        settings: Option<&'a RawValue>,
+    },
+    Read(Radio),
+}
+
 /// How it was received, by the gateway that heard it best.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Radio {
     pub gateway: Option<String>,
     /// dBm.
@@ -86,6 +99,15 @@ impl Uplink<'_> {
         hex(&hash.finalize()[..16])
     }
 
+    /// How it was received. What cannot be read is left out.
+    #[must_use]
+    pub fn radio(&self) -> Radio {
+        match &self.reception {
+            Reception::Raw { receptions, settings } => v3::radio(*receptions, *settings),
+            Reception::Read(radio) => radio.clone(),
+        }
+    }
+
     /// The telemetry as JSON: the C# sample's members under their names, reception, and the decoded fields beside them.
     /// `received_at` stands in where the network did not say when it received the uplink.
     #[must_use]
@@ -106,7 +128,7 @@ impl Uplink<'_> {
         map.serialize_entry("Port", &self.port)?;
         map.serialize_entry("PayloadRaw", &self.payload)?;
         map.serialize_entry("ReceivedAtUTC", &rfc3339(self.received_at.unwrap_or(received_at)))?;
-        let Radio { gateway, rssi, snr, data_rate, frequency } = &self.radio;
+        let Radio { gateway, rssi, snr, data_rate, frequency } = &self.radio();
         for (name, number) in [("Rssi", rssi), ("Snr", snr)] {
             if let Some(number) = number {
                 map.serialize_entry(name, number)?;
@@ -130,7 +152,7 @@ impl Uplink<'_> {
     }
 }
 
-/// Values stay the text that the payload formatter wrote, but for positions.
+/// Values stay the text that the payload formatter wrote.
 fn write_fields<M: SerializeMap<Error = serde_json::Error>>(
     fields: BTreeMap<String, &RawValue>,
     map: &mut M,
@@ -138,45 +160,12 @@ fn write_fields<M: SerializeMap<Error = serde_json::Error>>(
     let (apart, fields): (BTreeMap<_, _>, BTreeMap<_, _>) =
         fields.into_iter().partition(|(name, _)| OWN.contains(&name.as_str()));
     for (name, raw) in fields {
-        let is_gps = begins_with_gps(&name);
-        if is_gps || raw.get().as_bytes().windows(3).any(|part| part.eq_ignore_ascii_case(b"gps")) {
-            // What is too large or too deep to be read stays as it is.
-            if let Ok(mut value) = serde_json::from_str::<Value>(raw.get()) {
-                repeat_position(&mut value, is_gps);
-                map.serialize_entry(&name, &value)?;
-                continue;
-            }
+        match position::repeated(&name, raw) {
+            Some(repeated) => map.serialize_entry(&name, &repeated)?,
+            None => map.serialize_entry(&name, raw)?,
         }
-        map.serialize_entry(&name, raw)?;
     }
     if apart.is_empty() { Ok(()) } else { map.serialize_entry(PAYLOAD_FIELDS, &apart) }
-}
-
-fn begins_with_gps(name: &str) -> bool {
-    name.get(..3).is_some_and(|start| start.eq_ignore_ascii_case("gps"))
-}
-
-/// Inside fields whose names begin with `GPS` (any case), latitude, longitude and altitude are said again as `lat`, `lon`
-/// and `alt`, the names that IoT Central knows.
-fn repeat_position(value: &mut Value, is_in_gps: bool) {
-    match value {
-        Value::Object(fields) => {
-            for (name, value) in fields.iter_mut() {
-                repeat_position(value, is_in_gps || begins_with_gps(name));
-            }
-            if !is_in_gps {
-                return;
-            }
-            for (long, short) in [("latitude", "lat"), ("longitude", "lon"), ("altitude", "alt")] {
-                let found = fields.iter().find(|(name, _)| name.eq_ignore_ascii_case(long)).map(|(_, value)| value);
-                if let Some(value) = found.filter(|value| !value.is_object() && !value.is_array()).cloned() {
-                    fields.entry(short).or_insert(value);
-                }
-            }
-        }
-        Value::Array(values) => values.iter_mut().for_each(|value| repeat_position(value, is_in_gps)),
-        _ => {}
-    }
 }
 
 /// A time of the network, which has nanoseconds.
@@ -198,7 +187,7 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::things_network::webhook::Webhook;
@@ -250,16 +239,6 @@ mod tests {
         let text = String::from_utf8(uplink(&body).telemetry(Utc::now())).unwrap();
         for part in ["\"level\":21.50", "\"big\":123456789012345678901234567890", "[1.0,{\"x\":2.10}]"] {
             assert!(text.contains(part), "{part} is missing in {text}");
-        }
-    }
-
-    #[test]
-    fn a_position_that_cannot_be_read_stays_as_it_is() {
-        let ids = r#""end_device_ids":{"device_id":"d","application_ids":{"application_id":"a"}}"#;
-        for gps in [r#"{"latitude":1e999}"#.to_owned(), format!("{}1{}", "[".repeat(200), "]".repeat(200))] {
-            let body = format!(r#"{{{ids},"uplink_message":{{"decoded_payload":{{"gps":{gps}}}}}}}"#);
-            let text = String::from_utf8(uplink(&body).telemetry(Utc::now())).unwrap();
-            assert!(text.contains(&format!("\"gps\":{gps}")), "{text}");
         }
     }
 

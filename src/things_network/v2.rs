@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::{Number, value::RawValue};
 
 use super::{
-    uplink::{Radio, Uplink, time},
+    uplink::{Radio, Reception, Uplink, time},
     webhook::Invalid,
 };
 
@@ -56,7 +56,7 @@ pub fn parse(text: &str) -> Result<Uplink<'_>, Invalid> {
         decoded: body.payload_fields,
         received_at: metadata.time.as_deref().and_then(time),
         session: None,
-        radio: radio(metadata),
+        reception: Reception::Read(radio(metadata)),
         body: text,
     })
 }

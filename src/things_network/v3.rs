@@ -5,7 +5,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Number, value::RawValue};
 
 use super::{
-    uplink::{Radio, Uplink, time},
+    uplink::{self, Radio, Uplink, time},
     webhook::Invalid,
 };
 
@@ -118,31 +118,39 @@ pub fn parse(body: &str) -> Result<Uplink<'_>, Invalid> {
         decoded: message.decoded_payload,
         received_at,
         session: message.session_key_id,
-        radio: radio(message.rx_metadata, message.settings),
+        reception: uplink::Reception::Raw { receptions: message.rx_metadata, settings: message.settings },
         body,
     })
 }
 
-fn radio(receptions: Option<&RawValue>, settings: Option<&RawValue>) -> Radio {
+/// How it was received, from `rx_metadata` and `settings`.
+pub fn radio(receptions: Option<&RawValue>, settings: Option<&RawValue>) -> Radio {
     let best = lenient::<Vec<Reception>>(receptions).unwrap_or_default().into_iter().max_by(|one, other| {
-        let quality = |reception: &Reception| {
-            let number = |value: &Option<Number>| value.as_ref().and_then(Number::as_f64).unwrap_or_default();
-            (number(&reception.snr), number(&reception.rssi))
-        };
-        let (one, other) = (quality(one), quality(other));
+        let (one, other) = (one.quality(), other.quality());
         one.0.total_cmp(&other.0).then(one.1.total_cmp(&other.1))
     });
-    let zero = || Number::from(0);
     let settings = lenient::<Settings>(settings);
     let rate = settings.as_ref().and_then(|settings| settings.data_rate.as_ref());
-    // Nobody measures it for FSK.
-    let has_snr = rate.is_none_or(|rate| rate.fsk.is_none());
+    // Zero is left out on the wire; and nobody measures it for FSK.
+    let zero = rate.is_none_or(|rate| rate.fsk.is_none()).then(|| Number::from(0));
     Radio {
-        rssi: best.as_ref().map(|best| best.rssi.clone().unwrap_or_else(zero)),
-        snr: best.as_ref().and_then(|best| best.snr.clone().or_else(|| has_snr.then(zero))),
+        snr: best.as_ref().and_then(|best| best.snr.clone().or(zero.filter(|_| best.rssi.is_some()))),
+        rssi: best.as_ref().and_then(|best| best.rssi.clone()),
         gateway: best.and_then(|best| best.gateway_ids).and_then(|ids| ids.gateway_id.or(ids.eui)),
         data_rate: rate.and_then(data_rate),
         frequency: settings.and_then(|settings| settings.frequency?.parse::<f64>().ok()).map(|hertz| hertz / 1e6),
+    }
+}
+
+impl Reception {
+    /// SNR, then RSSI. Some networks do not tell how well their gateways hear: nothing is worse than 0 dBm, which does not
+    /// occur, being left out.
+    fn quality(&self) -> (f64, f64) {
+        let number = |value: &Option<Number>| value.as_ref().and_then(Number::as_f64);
+        match number(&self.rssi) {
+            Some(rssi) => (number(&self.snr).unwrap_or_default(), rssi),
+            None => (f64::NEG_INFINITY, f64::NEG_INFINITY),
+        }
     }
 }
 
@@ -173,7 +181,7 @@ mod tests {
     fn radio_of(message: serde_json::Value) -> Radio {
         let ids = json!({"device_id": "d", "application_ids": {"application_id": "a"}});
         let body = json!({"end_device_ids": ids, "uplink_message": message}).to_string();
-        parse(&body).unwrap().radio
+        parse(&body).unwrap().radio()
     }
 
     #[test]
@@ -184,9 +192,15 @@ mod tests {
         ]}));
         assert_eq!(radio.gateway.as_deref(), Some("best"));
         assert_eq!((radio.rssi, radio.snr), (Some((-80).into()), Number::from_f64(9.8)));
-        let zeros_are_left_out = radio_of(json!({"rx_metadata": [{"gateway_ids": {"eui": "9C5C8E00001A05C4"}}]}));
-        assert_eq!(zeros_are_left_out.gateway.as_deref(), Some("9C5C8E00001A05C4"));
-        assert_eq!(zeros_are_left_out.rssi, Some(0.into()));
+        // An SNR of zero is left out on the wire.
+        let zero = radio_of(json!({"rx_metadata": [{"gateway_ids": {"eui": "9C5C8E00001A05C4"}, "rssi": -90}]}));
+        assert_eq!((zero.gateway.as_deref(), zero.snr), (Some("9C5C8E00001A05C4"), Some(0.into())));
+        // What is withheld or masked out is not zero.
+        let withheld = json!({"gateway_ids": {"gateway_id": "packetbroker"}});
+        let radio = radio_of(json!({"rx_metadata": [withheld, gateway("mine", -120, -19.5)]}));
+        assert_eq!((radio.gateway.as_deref(), radio.rssi), (Some("mine"), Some((-120).into())));
+        let alone = radio_of(json!({"rx_metadata": [withheld]}));
+        assert_eq!((alone.gateway.as_deref(), alone.rssi, alone.snr), (Some("packetbroker"), None, None));
         assert_eq!(radio_of(json!({})), Radio::default());
     }
 

@@ -25,6 +25,8 @@ pub enum Invalid {
     Malformed(String),
     #[error("{} missing: allow it in the webhook's field mask", .0.join(" and "))]
     NoIds(Vec<&'static str>),
+    #[error("{0} is no id of The Things Network: at most 36 of a-z, 0-9, and single - or _ between them")]
+    NoId(&'static str),
     #[error(
         "the body has neither uplink_message (The Things Stack) nor app_id (The Things Network V2), nor is it an event"
     )]
@@ -44,6 +46,8 @@ impl Invalid {
     ) -> Result<(String, String), Self> {
         let there = |id: Option<String>| id.filter(|id| !id.is_empty());
         match (there(application), there(device)) {
+            (Some(application), _) if !is_id(&application) => Err(Self::NoId(application_member)),
+            (_, Some(device)) if !is_id(&device) => Err(Self::NoId(device_member)),
             (Some(application), Some(device)) => Ok((application, device)),
             (application, device) => {
                 let members = [(application, application_member), (device, device_member)];
@@ -51,6 +55,19 @@ impl Invalid {
             }
         }
     }
+}
+
+/// The rule for ids of applications and devices, that of V2 (which has `_`) included.
+/// <https://www.thethingsindustries.com/docs/reference/id-eui-constraints/>
+fn is_id(id: &str) -> bool {
+    const LONGEST: usize = 36;
+    let is_inner = |letter: u8| matches!(letter, b'-' | b'_');
+    let bytes = id.as_bytes();
+    bytes.len() <= LONGEST
+        && bytes.iter().all(|letter| matches!(letter, b'a'..=b'z' | b'0'..=b'9') || is_inner(*letter))
+        && !bytes.first().is_some_and(|letter| is_inner(*letter))
+        && !bytes.last().is_some_and(|letter| is_inner(*letter))
+        && !bytes.windows(2).any(|pair| is_inner(pair[0]) && is_inner(pair[1]))
 }
 
 /// The members that tell the formats apart. `uplink_normalized` and others are events: they have the ids, but no
@@ -125,6 +142,19 @@ mod tests {
         assert!(error(empty).starts_with(&format!("{device} missing")));
         assert!(error(r#"{"app_id":"a","payload_raw":"AA=="}"#).starts_with("dev_id missing"));
         assert!(error(r#"{"payload_raw":"AA=="}"#).starts_with("app_id and dev_id missing"));
+    }
+
+    #[test]
+    fn ids_that_the_network_cannot_have_given_are_refused_and_not_repeated() {
+        for id in ["Dev", "a b", "-a", "a-", "a--b", "a\\nazfuncjsonlog:x", "ü", &"x".repeat(37)] {
+            let device = format!(r#"{{"app_id":"app","dev_id":"{id}"}}"#);
+            assert!(error(&device).starts_with("dev_id is no id"), "{id}: {}", error(&device));
+            let application = format!(r#"{{"app_id":"{id}","dev_id":"dev"}}"#);
+            assert!(error(&application).starts_with("app_id is no id"), "{id}");
+        }
+        for id in ["a", "eui-70b3d57ed005a001", "a_b", &"x".repeat(36)] {
+            assert!(Webhook::parse(&format!(r#"{{"app_id":"{id}","dev_id":"{id}"}}"#)).is_ok(), "{id}");
+        }
     }
 
     #[test]

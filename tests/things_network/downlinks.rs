@@ -21,6 +21,16 @@ async fn send(world: &World, host: &Host, counter: u32) {
     host.drained().await;
 }
 
+/// Uplinks until The Things Stack has been asked so often.
+async fn send_until_requested(world: &World, host: &Host, count: usize) {
+    for counter in 100.. {
+        send(world, host, counter).await;
+        if requests(world, 0).await.len() >= count {
+            return;
+        }
+    }
+}
+
 async fn command(world: &World, message: Value) {
     world.hub.post("c2d?device=valve", message).await;
 }
@@ -94,10 +104,10 @@ async fn a_downlink_that_is_not_accepted_comes_again_and_is_accepted_once() {
     let statuses = |requests: &[Value]| requests.iter().map(|one| one["status"].as_u64().unwrap()).collect::<Vec<_>>();
     assert_eq!(statuses(&requests(&world, 3).await), [500, 500, 500]);
     assert_eq!(states(&world, "enqueued:1").await, ["enqueued"]);
-    send(&world, &host, 3).await;
+    send_until_requested(&world, &host, 4).await;
     assert_eq!(statuses(&requests(&world, 4).await), [500, 500, 500, 200]);
     assert_eq!(states(&world, "completed:1").await, ["completed"]);
-    send(&world, &host, 4).await;
+    send(&world, &host, 1000).await;
     assert_eq!(requests(&world, 4).await.len(), 4);
     let queue = world.stack.get("queue?application=app-1&device=valve").await;
     assert_eq!(queue.as_array().unwrap().len(), 1, "{queue}");
@@ -139,7 +149,7 @@ async fn a_key_without_the_right_is_told_and_the_command_waits() {
     send(&world, &host, 2).await;
     host.logged("needs the right to write downlink").await;
     assert_eq!(states(&world, "enqueued:1").await, ["enqueued"]);
-    send(&world, &host, 3).await;
+    send_until_requested(&world, &host, 2).await;
     assert_eq!(states(&world, "completed:1").await, ["completed"]);
 }
 
@@ -159,6 +169,22 @@ async fn a_downlink_whose_message_could_not_be_completed_is_not_accepted_twice()
     send(&world, &host, 3).await;
     assert_eq!(states(&world, "completed:1").await, ["completed"]);
     assert_eq!(requests(&world, 1).await.len(), 1);
+}
+
+/// A backlog of uplinks must not use up the ten deliveries that a message has.
+#[tokio::test]
+async fn a_command_outlives_a_backlog_while_the_things_stack_is_away() {
+    let (world, host) = world().await;
+    world.stack.put("away", json!(true)).await;
+    command(&world, json!({"body": "x", "properties": {"Port": "1"}})).await;
+    for counter in 2..20 {
+        send(&world, &host, counter).await;
+    }
+    let all = world.hub.get("c2d?device=valve").await;
+    assert_eq!((&all[0]["state"], &all[0]["deliveryCount"]), (&json!("enqueued"), &json!(1)));
+    world.stack.put("away", json!(false)).await;
+    send_until_requested(&world, &host, 1).await;
+    assert_eq!(states(&world, "completed:1").await, ["completed"]);
 }
 
 /// Nobody is asked for downlinks where none can go: the webhook has no key.
@@ -184,10 +210,6 @@ async fn a_hub_that_throttles_the_questions_still_gets_the_uplinks() {
     }
     assert_eq!(world.received(4).await.len(), 4);
     host.logged("what waits for the device was not fetched").await;
-    let mut counter = 5;
-    while world.stack.get("downlinks").await.as_array().unwrap().is_empty() {
-        send(&world, &host, counter).await;
-        counter += 1;
-    }
+    send_until_requested(&world, &host, 1).await;
     assert_eq!(states(&world, "completed:1").await, ["completed"]);
 }

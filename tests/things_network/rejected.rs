@@ -80,7 +80,7 @@ async fn a_message_that_the_hub_refuses_for_good_is_rejected_and_the_next_goes()
     world.hub.put("faults", json!({"httpStatus": 413, "httpStatusTimes": 1})).await;
     assert_eq!(host.post(uplink("app", "dev", 1).to_string()).await.status, 202);
     let rejected = host.texts(REJECTED, 1).await.remove(0);
-    assert_eq!(rejected["Kind"], "refused by the hub");
+    assert_eq!(rejected["Kind"], "hub_message_rejected");
     assert!(rejected["Reason"].as_str().unwrap().contains("413"), "{rejected}");
     assert_eq!(host.post(uplink("app", "dev", 2).to_string()).await.status, 202);
     assert_eq!(world.received(1).await[0]["body"]["Counter"], 2);

@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep};
 use crate::{
     functions::tally::Tally,
     hub::{CloudMessage, Device, Devicebound, Settlement},
+    retry,
     things_network::{
         downlink::{Downlink, Operation},
         queued::DownlinkKeys,
@@ -32,28 +33,51 @@ const ATTEMPTS: u32 = 3;
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// The longest that a device's downlinks hold up its next uplink.
 const TIME: Duration = Duration::from_secs(20);
+/// A device whose downlink was not accepted is left alone for so long, doubling each time: the hub gives a message ten times
+/// only, and a backlog of uplinks must not use them up.
+const FIRST_REST: Duration = Duration::from_secs(5);
+const LONGEST_REST: Duration = Duration::from_secs(60 * 60);
 /// What is handled is settled although the time is over.
 const SETTLING: Duration = Duration::from_secs(10);
-/// Accepted downlinks whose messages could not be completed: they come again, and must not be accepted twice.
+/// Accepted downlinks whose messages could not be completed: they come again, and must not be accepted twice. Also devices
+/// that rest.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
 
 /// The way of all downlinks.
 pub struct Downlinks {
     devicebound: Devicebound,
     stack: Stack,
-    /// Device and sequence number.
-    accepted: Mutex<LruCache<(String, u64), ()>>,
+    accepted: Mutex<LruCache<MessageKey, ()>>,
+    /// Devices whose downlinks were not accepted.
+    resting: Mutex<LruCache<String, Rest>>,
+}
+
+/// Device, sequence number and id: a device that is deleted and made again has the same numbers again.
+type MessageKey = (String, u64, Option<String>);
+
+struct Rest {
+    failures: u32,
+    until: Instant,
 }
 
 impl Downlinks {
     #[must_use]
     pub fn new(devicebound: Devicebound, stack: Stack) -> Self {
-        Self { devicebound, stack, accepted: Mutex::new(LruCache::new(REMEMBERED)) }
+        Self {
+            devicebound,
+            stack,
+            accepted: Mutex::new(LruCache::new(REMEMBERED)),
+            resting: Mutex::new(LruCache::new(REMEMBERED)),
+        }
     }
 
     /// Passes on what waits for the device. What fails is logged, and waits for the next uplink.
     pub async fn pass_on(&self, device: &Device, keys: &DownlinkKeys, tally: &Tally) {
         let deadline = Instant::now() + TIME;
+        let name = format!("{}/{}", device.endpoint, device.id);
+        if self.is_resting(&name) {
+            return;
+        }
         for _ in 0..MOST {
             let message = match self.devicebound.receive(device, deadline).await {
                 Ok(Some(message)) => message,
@@ -83,8 +107,10 @@ impl Downlinks {
             }
             if settlement == Settlement::Abandon {
                 // The next would overtake it.
+                self.rest(name);
                 return;
             }
+            self.resting().pop(&name);
             if let Some(key) = key(device, &message) {
                 self.accepted().pop(&key);
             }
@@ -170,11 +196,26 @@ impl Downlinks {
         }
     }
 
-    fn accepted(&self) -> std::sync::MutexGuard<'_, LruCache<(String, u64), ()>> {
+    fn is_resting(&self, device: &str) -> bool {
+        self.resting().get(device).is_some_and(|rest| Instant::now() < rest.until)
+    }
+
+    fn rest(&self, device: String) {
+        let mut resting = self.resting();
+        let failures = resting.get(&device).map_or(0, |rest| rest.failures).saturating_add(1);
+        let until = Instant::now() + retry::exponential(failures, FIRST_REST, LONGEST_REST);
+        resting.put(device, Rest { failures, until });
+    }
+
+    fn resting(&self) -> std::sync::MutexGuard<'_, LruCache<String, Rest>> {
+        self.resting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn accepted(&self) -> std::sync::MutexGuard<'_, LruCache<MessageKey, ()>> {
         self.accepted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn key(device: &Device, message: &CloudMessage) -> Option<(String, u64)> {
-    Some((format!("{}/{}", device.endpoint, device.id), message.sequence_number?))
+fn key(device: &Device, message: &CloudMessage) -> Option<MessageKey> {
+    Some((format!("{}/{}", device.endpoint, device.id), message.sequence_number?, message.message_id.clone()))
 }

@@ -45,7 +45,7 @@ impl Forwardable {
                 let message = Message {
                     id: event.message_id(),
                     created,
-                    properties: properties(&event.kind, created, &application, &device),
+                    properties: properties(event.kind().unwrap_or_default(), created, &application, &device),
                     body: event.telemetry(received_at).into(),
                 };
                 Ok(Self { application, device, dev_eui: event.dev_eui, port: 0, is_uplink: false, message })

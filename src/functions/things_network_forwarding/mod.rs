@@ -32,9 +32,12 @@ use crate::{
     things_network::{queued::Queued, template::Template},
 };
 
-/// Messages that wait in the function while a service is away. All others go back to the queue at once: what waits here
-/// must not hold up the devices of a hub that is well.
+/// Messages that wait in the function while a service is away, and those that wait for their device's registration. All
+/// others go back to the queue at once: the host runs 64 messages at a time, and what waits must not hold up the others.
 const WAITING: usize = 8;
+const REGISTERING: usize = 16;
+/// How long a message waits for earlier ones of its device.
+const TURN_WAIT: Duration = Duration::from_secs(10);
 /// How often such a message tries again.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -48,6 +51,7 @@ pub struct ThingsNetworkForwarding {
     clock: Clock,
     turns: Turns,
     waiting: Semaphore,
+    registering: Semaphore,
     tally: Tally,
 }
 
@@ -81,6 +85,7 @@ impl ThingsNetworkForwarding {
             clock,
             turns: Turns::default(),
             waiting: Semaphore::new(WAITING),
+            registering: Semaphore::new(REGISTERING),
             tally: Tally::new("thingsNetworkForwarding"),
         }
     }
@@ -99,13 +104,13 @@ impl ThingsNetworkForwarding {
         };
         let (devices, owner) = match self.owner(&forwardable) {
             Ok(found) => found,
-            Err(reason) => return self.reject(&message.text, Some(&forwardable), "without a device", &reason),
+            Err(reason) => return self.reject(&message.text, Some(&forwardable), "no_device", &reason),
         };
         // Until the end: a device's downlinks are passed on by one at a time, too.
-        let Ok(_turn) = timeout_at(deadline, self.turns.take(&owner)).await else {
-            let text =
-                format!("earlier messages of the device took all of ForwardTimeoutSeconds={}", self.timeout.as_secs());
-            return self.fail(&forwardable, "deadline", text, message.dequeue_count);
+        let turn_until = deadline.min(Instant::now() + TURN_WAIT);
+        let Ok(_turn) = timeout_at(turn_until, self.turns.take(&owner)).await else {
+            let text = "earlier messages of the device are still on their way".to_owned();
+            return self.fail(&forwardable, "turn", text, message.dequeue_count);
         };
         match self.send(devices, &owner, &forwardable, deadline).await {
             Ok(()) => {
@@ -119,10 +124,10 @@ impl ThingsNetworkForwarding {
                 Outcome::Forwarded
             }
             Err(error) if error.condemns_message() => {
-                self.reject(&message.text, Some(&forwardable), "refused by the hub", &error.to_string())
+                self.reject(&message.text, Some(&forwardable), error.kind(), &error.to_string())
             }
             Err(error) if error.is_taken() => {
-                self.reject(&message.text, Some(&forwardable), "for another's device", &error.to_string())
+                self.reject(&message.text, Some(&forwardable), error.kind(), &error.to_string())
             }
             Err(error) => self.fail(&forwardable, error.kind(), error.to_string(), message.dequeue_count),
         }
@@ -142,7 +147,7 @@ impl ThingsNetworkForwarding {
         Ok((devices, Owner::things_network(application, device, name).at_port(port)))
     }
 
-    /// Sends until it is acknowledged, as long as what stands in the way may pass soon.
+    /// Sends until it is acknowledged, as long as what stands in the way may pass soon and there is room to wait for it.
     async fn send(
         &self,
         devices: &Devices,
@@ -151,30 +156,39 @@ impl ThingsNetworkForwarding {
         deadline: Instant,
     ) -> Result<(), DeliveryError> {
         let messages = std::slice::from_ref(&forwardable.message);
-        let mut waiting = None;
+        let (mut waiting, mut registering) = (None, None);
         loop {
-            let (_, outcome) = send_as_provisioned(devices, &self.sender, owner, messages, deadline, deadline).await;
-            match outcome {
-                Err(error) if error.may_pass_soon() && Instant::now() + PAUSE < deadline => {
-                    waiting = waiting.or_else(|| self.waiting.try_acquire().ok());
-                    if waiting.is_none() {
-                        return Err(error);
-                    }
-                    sleep(PAUSE).await;
+            let provision_until = if registering.is_some() { deadline } else { Instant::now() };
+            let sent = send_as_provisioned(devices, &self.sender, owner, messages, provision_until, deadline);
+            let error = match sent.await {
+                (_, Ok(())) => return Ok(()),
+                (_, Err(error)) => error,
+            };
+            if error.is_underway() && registering.is_none() {
+                registering = self.registering.try_acquire().ok();
+                if registering.is_some() {
+                    continue;
                 }
-                outcome => return outcome,
+            } else if error.may_pass_soon() && Instant::now() + PAUSE < deadline {
+                waiting = waiting.or_else(|| self.waiting.try_acquire().ok());
+                if waiting.is_some() {
+                    sleep(PAUSE).await;
+                    continue;
+                }
             }
+            return Err(error);
         }
     }
 
     fn reject(&self, text: &str, of: Option<&Forwardable>, kind: &'static str, reason: &str) -> Outcome {
-        self.tally.count("rejected");
-        let (application, device) = of.map(|of| (of.application.as_str(), of.device.as_str())).unwrap_or_default();
-        tracing::error!(
-            application,
-            device,
-            "a message is rejected ({kind}) and goes to the queue of rejected messages: {reason}"
-        );
+        if self.tally.count(kind) {
+            let (application, device) = of.map(|of| (of.application.as_str(), of.device.as_str())).unwrap_or_default();
+            tracing::error!(
+                application,
+                device,
+                "a message is rejected ({kind}) and goes to the queue of rejected messages: {reason}"
+            );
+        }
         Outcome::Rejected(rejected::text(text, kind, reason, self.clock.now()))
     }
 

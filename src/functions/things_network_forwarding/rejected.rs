@@ -10,41 +10,49 @@ use crate::{
 };
 
 /// The text of the message. The downlink API key is left out: nobody knows who reads that queue.
+///
+/// It always fits into a queue message, if `original` did: what is so large that the reason has no room goes without it. The
+/// log has it.
 pub fn text(original: &str, kind: &str, reason: &str, now: DateTime<Utc>) -> String {
-    let now = now.to_rfc3339_opts(SecondsFormat::Millis, true);
-    let mut rejected = json!({ "RejectedAtUTC": now, "Kind": kind, "Reason": one_line(reason, MAX_ERROR_TEXT) });
-    match Queued::parse(original) {
-        Ok(queued) if serde_json::from_str::<&RawValue>(&queued.webhook).is_ok() => {
-            if let Some(time) = queued.received_at {
-                rejected["ReceivedAtUTC"] = time.to_rfc3339_opts(SecondsFormat::Millis, true).into();
-            }
-            let text = with_raw(&rejected, &queued.webhook);
-            if text.len() <= MAX_TEXT {
-                return text;
-            }
-            // The log has the reason; what the queue takes of the uplink is kept.
-            with_raw(&json!({ "RejectedAtUTC": now }), &queued.webhook)
-        }
-        _ => {
-            rejected["Text"] = original.into();
-            rejected.to_string()
-        }
+    let stamp = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Millis, true);
+    let head = json!({ "RejectedAtUTC": stamp(now), "Kind": kind, "Reason": one_line(reason, MAX_ERROR_TEXT) });
+    let fits = |text: &String| text.len() <= MAX_TEXT;
+    let queued = Queued::parse(original).ok();
+    let Some(queued) = queued.filter(|queued| serde_json::from_str::<&RawValue>(&queued.webhook).is_ok()) else {
+        return Some(with(head, "Text", &json!(original).to_string()))
+            .filter(fits)
+            .unwrap_or_else(|| original.to_owned());
+    };
+    let received = queued.received_at.map_or(json!({}), |time| json!({ "ReceivedAtUTC": stamp(time) }));
+    let mut full = head;
+    if let (Value::Object(full), Value::Object(received)) = (&mut full, received.clone()) {
+        full.extend(received);
     }
+    [full, received]
+        .into_iter()
+        .map(|head| with(head, "Webhook", &queued.webhook))
+        .find(fits)
+        .unwrap_or_else(|| queued.webhook.into_owned())
 }
 
-/// The object with the webhook as one more member, byte for byte.
-fn with_raw(rejected: &Value, webhook: &str) -> String {
-    let text = rejected.to_string();
+/// The object with one more member, whose JSON stays as it is.
+fn with(head: Value, name: &str, value: &str) -> String {
+    let text = head.to_string();
     let open = text.strip_suffix('}').unwrap_or(&text);
-    format!(r#"{open},"Webhook":{webhook}}}"#)
+    let comma = if open.len() > 1 { "," } else { "" };
+    format!(r#"{open}{comma}"{name}":{value}}}"#)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn rejected_text(original: &str) -> String {
+        text(original, "malformed", "no\nids", "2026-01-31T12:00:00Z".parse().unwrap())
+    }
+
     fn rejected(original: &str) -> (String, Value) {
-        let text = text(original, "malformed", "no\nids", "2026-01-31T12:00:00Z".parse().unwrap());
+        let text = rejected_text(original);
         let value = serde_json::from_str(&text).unwrap();
         (text, value)
     }
@@ -65,15 +73,22 @@ mod tests {
     }
 
     #[test]
-    fn a_webhook_of_any_size_that_was_queued_fits() {
-        let fill = |length: usize| {
+    fn whatever_was_queued_fits() {
+        let wrapped = |length: usize| {
             format!(r#"{{"ReceivedAtUTC":"2026-01-31T11:00:00.000Z","Webhook":{{"x":"{}"}}}}"#, "y".repeat(length))
         };
-        let original = fill(MAX_TEXT - fill(0).len());
-        assert_eq!(original.len(), MAX_TEXT);
-        let (text, value) = rejected(&original);
-        assert!(text.len() <= MAX_TEXT, "{}", text.len());
-        assert_eq!(value["RejectedAtUTC"], "2026-01-31T12:00:00.000Z");
+        let bare = |length: usize| format!(r#"{{"x":"{}"}}"#, "y".repeat(length));
+        for fill in [&wrapped as &dyn Fn(usize) -> String, &bare, &|length| "\"".repeat(length)] {
+            for spare in [0, 10, 60, 100, 200, 400, 1000] {
+                let original = fill(MAX_TEXT - fill(0).len() - spare);
+                let (text, again) = (rejected_text(&original), Queued::parse(&original));
+                assert!(text.len() <= MAX_TEXT, "{spare}: {}", text.len());
+                if let Ok(before) = again {
+                    let after = Queued::parse(&text).unwrap();
+                    assert_eq!((after.received_at, after.webhook), (before.received_at, before.webhook), "{spare}");
+                }
+            }
+        }
     }
 
     #[test]
