@@ -32,7 +32,7 @@ pub enum Failure {
         "Cosmos DB has no {0} any more: it was deleted while the connector ran; it is made again with the next run"
     )]
     Deleted(String),
-    #[error("Cosmos DB is busy ({0}): it needs more throughput, or fewer sites at once (PollConcurrency)")]
+    #[error("Cosmos DB is busy ({0}): it needs more throughput, or (rapidM2M) fewer sites at once: PollConcurrency")]
     Throttled(String),
     #[error("Cosmos DB did not answer within {} s", OPERATION_TIMEOUT.as_secs())]
     Timeout,

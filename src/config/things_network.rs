@@ -34,9 +34,9 @@ pub struct Config {
     pub timeout: Duration,
 }
 
-/// Whether the settings ask for this half of the connector.
+/// Whether the settings ask for this half of the connector; an empty name of the queue is a mistake, not an absence.
 pub(super) fn is_wanted(settings: &Settings) -> bool {
-    settings.has(QUEUE)
+    settings.names_with(QUEUE).any(|name| name == QUEUE)
 }
 
 impl Config {

@@ -46,6 +46,8 @@ pub struct Known {
 pub struct Notes {
     /// `RegisteredAt` of the device that the hub refused: to be registered again.
     pub refused: Option<DateTime<Utc>>,
+    /// How often it was registered again because the hub refused it, without much time in between.
+    pub refusals: u32,
     /// Assigned, but not yet in the store. Registrations are billed: it is kept.
     pub unrecorded: Option<Assignment>,
 }

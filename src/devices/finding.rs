@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::{sync::Semaphore, time::Instant};
 
 use super::{
     DeviceError, Owner, REST, Shared, StoreError, StoredOwner,
@@ -26,6 +26,7 @@ pub struct Inner {
     pub source: Source,
     pub shared: Shared,
     pub clock: Clock,
+    pub registering: Semaphore,
     pub entries: Mutex<HashMap<Owner, Arc<Entry>>>,
 }
 
@@ -130,7 +131,7 @@ impl Inner {
         }
         entry.state.send_replace(State::Registering);
         // The semaphore is never closed.
-        let _permit = self.shared.registering.acquire().await;
+        let _permit = self.registering.acquire().await;
         let assignment = provisioner.provision(&entry.id).await.map_err(|failed| {
             let (owner, id) = (entry.owner.clone(), entry.id.clone());
             Ended { error: DeviceError::Dps { owner, id, error: failed.error }, rests: failed.is_of_device }

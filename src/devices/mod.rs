@@ -51,13 +51,17 @@ use self::{
     finding::Inner,
     source::Source,
 };
-use crate::{clock::Clock, config::enrolment::Enrolment, hub::Device};
+use crate::{clock::Clock, config::enrolment::Enrolment, hub::Device, retry};
 
-/// Registrations under way at once, of all enrolments. The service takes 1,000 a minute; one takes 3 to 7 s.
+/// Registrations under way at once, of an enrolment: one whose service is throttling must not hold up the others. A service
+/// takes 1,000 a minute; a registration takes 3 to 7 s.
 const CONCURRENCY: usize = 64;
 /// A device that could not be registered is left alone for so long, and so is one that the hub refuses and that we cannot
 /// register; one that we can is registered again so long after the last time at the earliest.
 const REST: Duration = Duration::from_secs(60);
+/// A device that the hub refuses again and again is registered after longer and longer rests, up to this: registrations are
+/// billed, and what did not help ten times will hardly help the next.
+const LONGEST_REST: Duration = Duration::from_secs(60 * 60);
 /// A lookup in the store is waited for at least so long. Its requests end sooner by themselves.
 const LOOKUP_WAIT: Duration = Duration::from_secs(30);
 /// The devices of all owners that come from one enrolment. Cheap to clone.
@@ -69,16 +73,11 @@ pub struct Devices(Arc<Inner>);
 struct Shared {
     store: Arc<Store>,
     pool: Arc<Pool>,
-    registering: Arc<Semaphore>,
 }
 
 impl Shared {
     fn new(store: impl Into<Arc<Store>>, trusted_ca: Vec<CertificateDer<'static>>) -> Self {
-        Self {
-            store: store.into(),
-            pool: Arc::new(Pool::new(trusted_ca)),
-            registering: Arc::new(Semaphore::new(CONCURRENCY)),
-        }
+        Self { store: store.into(), pool: Arc::new(Pool::new(trusted_ca)) }
     }
 }
 
@@ -102,7 +101,8 @@ impl Devices {
     }
 
     fn with(source: Source, shared: Shared, clock: Clock) -> Self {
-        Self(Arc::new(Inner { source, shared, clock, entries: Mutex::default() }))
+        let registering = Semaphore::new(CONCURRENCY);
+        Self(Arc::new(Inner { source, shared, clock, registering, entries: Mutex::default() }))
     }
 
     /// The owner's device: from memory, else from the store, else registered now. A registration is waited for until
@@ -134,8 +134,8 @@ impl Devices {
     /// The hub refused this device (401, 403, 404, or its CONNACK 5). Returns whether it is worth to call
     /// [`device`](Self::device) once more: what it says then is not what it said before.
     ///
-    /// A device that we can register is registered again with that call, at most once a minute, counted from `RegisteredAt`
-    /// in the store. For one that we cannot, the call ends with [`DeviceError::RefusedByHub`], which says what to do, and so
+    /// A device that we can register is registered again with that call, after a minute at the earliest, counted from
+    /// `RegisteredAt` in the store, and after twice as long each time that it did not help, up to an hour. For one that we cannot, the call ends with [`DeviceError::RefusedByHub`], which says what to do, and so
     /// does every other for a minute.
     pub async fn refused(&self, owner: &Owner, device: &Arc<Device>) -> bool {
         let entry = self.entry(owner);
@@ -153,10 +153,14 @@ impl Devices {
                 *state = State::Failed { error, retry_at: Instant::now() + REST };
                 return true;
             }
-            is_worth = !is_recent(known.registered_at, now);
-            if is_worth {
+            let refusals = refusals(entry.notes().refusals, now - known.registered_at);
+            is_worth = refusals.is_some();
+            if let Some(refusals) = refusals {
                 tracing::warn!(device = entry.id, %owner, "the hub refused the device: it is registered again");
-                entry.note(|notes| notes.refused = Some(known.registered_at));
+                entry.note(|notes| {
+                    notes.refused = Some(known.registered_at);
+                    notes.refusals = refusals;
+                });
                 *state = State::Unknown;
             }
             is_worth
@@ -164,7 +168,8 @@ impl Devices {
         is_worth
     }
 
-    /// Start of an invocation: passing failures of the service are forgotten. What it asked for (`Retry-After`) is not.
+    /// Passing failures of the service are forgotten, though it would be asked again by itself after a while: for the start of
+    /// an invocation. What it asked for (`Retry-After`) is not.
     pub fn try_again(&self) {
         self.0.source.try_again();
     }
@@ -178,7 +183,13 @@ impl Devices {
     }
 }
 
-/// Within a minute before or after: a clock that was wrong by more when the device was registered must not block it.
-fn is_recent(registered_at: DateTime<Utc>, now: DateTime<Utc>) -> bool {
-    TimeDelta::from_std(REST).is_ok_and(|rest| (now - registered_at).abs() < rest)
+/// Whether a device that was registered so long ago, and was refused so often before, is to be registered again now that
+/// the hub refuses it: if so, how often it was refused with this time. A clock that was wrong when it was registered must
+/// not block it: the future is as far as the past.
+fn refusals(before: u32, since_registered: TimeDelta) -> Option<u32> {
+    let since = since_registered.abs().to_std().unwrap_or(Duration::MAX);
+    // It has worked in between.
+    let before = if since > 2 * LONGEST_REST { 0 } else { before };
+    let refusals = before.saturating_add(1);
+    (since >= retry::exponential(refusals, REST, LONGEST_REST)).then_some(refusals)
 }

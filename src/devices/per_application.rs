@@ -25,9 +25,4 @@ impl PerApplication {
     pub fn of(&self, application: &str, port: u8) -> Option<(&Devices, Option<u8>)> {
         self.0.of(application, port)
     }
-
-    /// Start of an invocation: as [`Devices::try_again`], for all.
-    pub fn try_again(&self) {
-        self.0.iter().for_each(Devices::try_again);
-    }
 }

@@ -1,19 +1,26 @@
 //! A storage queue's message.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{borrow::Cow, collections::BTreeMap, fmt};
 
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 /// A queue's message as it arrives.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct QueueMessage {
+    /// May hold a secret: it is not to be printed.
     pub text: String,
     /// How often it was taken from the queue, this time included, as far as the host says.
     pub dequeue_count: Option<u32>,
     /// When it was put into the queue, as far as the host says.
     pub inserted_at: Option<DateTime<Utc>>,
+}
+
+impl fmt::Debug for QueueMessage {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("QueueMessage").field("dequeue_count", &self.dequeue_count).finish_non_exhaustive()
+    }
 }
 
 #[derive(Deserialize)]

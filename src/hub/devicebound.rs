@@ -228,7 +228,8 @@ impl Devicebound {
         }
         let failures = before.map_or(0, |pause| pause.failures).saturating_add(1);
         let wait = asked.unwrap_or_else(|| retry::exponential(failures, FIRST_PAUSE, LONGEST_PAUSE));
-        pauses.insert(hub.clone(), Pause { error: error.clone(), failures, until: now + wait });
+        let until = before.map_or(now, |pause| pause.until).max(now + wait);
+        pauses.insert(hub.clone(), Pause { error: error.clone(), failures, until });
     }
 
     /// Why a hub is left alone now.
@@ -347,20 +348,36 @@ mod tests {
     async fn a_pause_is_kept_for_its_hub_and_no_longer_than_an_hour() {
         let devicebound = Devicebound::new(Vec::new());
         let endpoint = |host: &str| Endpoint::parse(host).unwrap();
-        let throttled = |seconds: u64| {
-            let answer = axum::http::Response::builder().status(429).header("Retry-After", seconds);
-            Response::from(answer.body("").unwrap())
-        };
-        devicebound.explain(throttled(u64::MAX), &device("one.net")).await;
-        devicebound.explain(throttled(7), &device("two.net")).await;
-        devicebound.explain(throttled(1), &device("two.net")).await;
-        assert_eq!(devicebound.pause(&endpoint("one.net")), Some(LONGEST_ASKED));
-        assert_eq!(devicebound.pause(&endpoint("two.net")), Some(Duration::from_secs(7)));
-        assert_eq!(devicebound.pause(&endpoint("three.net")), None);
+        let throttled = |seconds: u64| SendError::Throttled { wait: Some(Duration::from_secs(seconds)) };
+        devicebound.pause(&endpoint("one.net"), &throttled(u64::MAX));
+        devicebound.pause(&endpoint("two.net"), &throttled(7));
+        devicebound.pause(&endpoint("two.net"), &throttled(1));
+        assert_eq!(devicebound.paused(&endpoint("one.net")), Some(SendError::Throttled { wait: Some(LONGEST_ASKED) }));
+        assert_eq!(devicebound.paused(&endpoint("two.net")), Some(throttled(7)));
+        assert_eq!(devicebound.paused(&endpoint("three.net")), None);
         let soon = Instant::now() + Duration::from_secs(1);
         let error = devicebound.receive(&device("two.net"), soon).await.unwrap_err();
         assert_eq!(error.kind(), "hub_throttled");
         tokio::time::advance(Duration::from_secs(7)).await;
-        assert_eq!(devicebound.pause(&endpoint("two.net")), None);
+        assert_eq!(devicebound.paused(&endpoint("two.net")), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_pauses_of_a_hub_that_is_away_grow_up_to_five_minutes() {
+        let devicebound = Devicebound::new(Vec::new());
+        let hub = Endpoint::parse("one.net").unwrap();
+        for seconds in [10, 20, 40, 80, 160, 300, 300] {
+            // What fails together counts once.
+            for _ in 0..100 {
+                devicebound.pause(&hub, &SendError::TimedOut);
+            }
+            tokio::time::advance(Duration::from_secs(seconds - 1)).await;
+            assert_eq!(devicebound.paused(&hub), Some(SendError::TimedOut), "{seconds}");
+            tokio::time::advance(Duration::from_secs(1)).await;
+            assert_eq!(devicebound.paused(&hub), None, "{seconds}");
+        }
+        // A single device's trouble is not the hub's.
+        devicebound.pause(&hub, &SendError::Refused { device: "d".into() });
+        assert_eq!(devicebound.paused(&hub), None);
     }
 }

@@ -168,6 +168,19 @@ impl Host {
         }
     }
 
+    /// Waits until there are just so many messages in a queue, and returns them.
+    pub async fn left(&self, name: &str, count: usize) -> Vec<Value> {
+        let give_up = Instant::now() + PATIENCE;
+        loop {
+            let messages = self.queue(name).await;
+            if messages.len() == count {
+                return messages;
+            }
+            assert!(Instant::now() < give_up, "{} in {name}, not {count}: {}", messages.len(), self.output.text());
+            sleep(LOOK_AGAIN).await;
+        }
+    }
+
     /// Puts a message into a queue, past the function.
     pub async fn put(&self, name: &str, text: impl Into<String>) {
         let url = format!("{}admin/queues/{name}", self.endpoint);

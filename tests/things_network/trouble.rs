@@ -73,9 +73,42 @@ async fn a_device_that_the_provisioning_service_refuses_stays_in_the_queue() {
         assert_eq!(host.post(uplink("app", "dev", counter).to_string()).await.status, 202);
     }
     world.received(8).await;
-    let waiting = host.queue(QUEUE).await;
-    assert_eq!(waiting.len(), 1, "{waiting:#?}");
+    let waiting = host.left(QUEUE, 1).await;
     assert!(waiting[0]["text"].as_str().unwrap().contains("locked"));
+}
+
+/// Many new devices whose registrations take long do not keep out those that are known.
+#[tokio::test]
+async fn known_devices_do_not_wait_for_new_ones() {
+    let world = World::start().await;
+    let host = Host::start(&world.settings).await;
+    assert_eq!(host.post(uplink("app", "known", 0).to_string()).await.status, 202);
+    world.received(1).await;
+    world.hub.put("dps/faults", json!({"delayMs": 60_000})).await;
+    for counter in 0..100 {
+        let new = uplink("app", &format!("new-{counter}"), counter);
+        assert_eq!(host.post(new.to_string()).await.status, 202);
+    }
+    for counter in 1..=10 {
+        assert_eq!(host.post(uplink("app", "known", counter).to_string()).await.status, 202);
+    }
+    // Far below the minute that a message may wait for its registration.
+    let path = "received?wait=11&timeout_ms=15000";
+    assert_eq!(world.hub.get(path).await.as_array().unwrap().len(), 11);
+}
+
+/// Telemetry goes over MQTT, and the hub's HTTPS swallows what it is asked for downlinks.
+#[tokio::test]
+async fn uplinks_do_not_wait_for_a_hub_that_says_nothing_of_downlinks() {
+    let world = World::start().await;
+    let host = Host::start(&world.settings).await;
+    world.hub.put("faults", json!({"httpDelayMs": 60_000})).await;
+    let run = json!({"target": host.target(), "count": 300, "rate": 0, "repeatShare": 0, "malformedShare": 0,
+                     "eventShare": 0, "v2Share": 0});
+    world.stack.post("send", run).await;
+    // One question takes its 5 s; without a pause 300 of them would take minutes.
+    let path = "received?wait=300&timeout_ms=40000";
+    assert_eq!(world.hub.get(path).await.as_array().unwrap().len(), 300);
 }
 
 #[tokio::test]

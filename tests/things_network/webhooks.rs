@@ -59,13 +59,14 @@ async fn malformed_webhooks_are_answered_with_what_is_wrong() {
     let mut large = uplink("app", "dev", 1);
     large["uplink_message"]["decoded_payload"]["text"] = "x".repeat(48 * 1024).into();
     let huge = "x".repeat(3 * 1024 * 1024);
-    let cases: [(Vec<u8>, u16, &str); 9] = [
+    let cases: [(Vec<u8>, u16, &str); 10] = [
         (b"".to_vec(), 400, "the body is empty"),
         (b"{\"uplink_message\":".to_vec(), 400, "no JSON object"),
         (b"[1]".to_vec(), 400, "no JSON object"),
         (b"\x08\x01protobuf".to_vec(), 400, "set the webhook's format to JSON"),
         (b"{\"uplink_message\":{}}".to_vec(), 400, "end_device_ids.device_id"),
         (b"{\"app_id\":\"a\"}".to_vec(), 400, "dev_id missing"),
+        (uplink("app", "a\nazfuncjsonlog:{}", 1).to_string().into_bytes(), 400, "end_device_ids.device_id is no id"),
         (b"{\"hello\":1}".to_vec(), 400, "neither uplink_message"),
         (large.to_string().into_bytes(), 413, "the queue takes"),
         (huge.into_bytes(), 413, "larger than 1048576 bytes"),
@@ -112,6 +113,8 @@ async fn events_are_accepted_and_kept_to_ourselves_unless_asked_for() {
         }
     }
     assert_eq!(kinds, 10);
+    // What the field mask leaves of an event.
+    assert_eq!(host.post(r#"{"end_device_ids":{},"received_at":"2020-02-12T15:15:46Z"}"#).await.status, 200);
     // Without ids there is nobody to forward it as.
     assert_eq!(host.post(r#"{"downlink_queue_invalidated":{}}"#).await.status, 200);
     host.post(uplink("app", "dev", 1).to_string()).await;

@@ -36,8 +36,10 @@ fn family<'a, T>(
     for (prefix, name) in prefixes.iter().flat_map(|prefix| settings.names_with(prefix).map(move |name| (prefix, name)))
     {
         let Some(suffix) = suffix(&name[prefix.len()..]) else {
-            let text =
-                format!("is no setting: write {prefix}Default, {prefix}-APPLICATION or {prefix}-APPLICATION-PORT");
+            let text = format!(
+                "is no setting: write {prefix}Default, or {prefix}-{{application}} or {prefix}-{{application}}-{{port}} with an \
+                 application's id, which has no capitals"
+            );
             problems.add(name.to_owned(), text);
             continue;
         };
@@ -59,8 +61,13 @@ fn family<'a, T>(
 fn suffix(text: &str) -> Option<String> {
     match text.replace("__", "-").as_str() {
         "" | "Default" => Some(String::new()),
-        text => text.strip_prefix('-').filter(|suffix| !suffix.is_empty()).map(str::to_owned),
+        text => text.strip_prefix('-').filter(|suffix| is_of_application(suffix)).map(str::to_owned),
     }
+}
+
+/// Whether it can be an application's id, with or without a port: ids have no capitals.
+fn is_of_application(suffix: &str) -> bool {
+    !suffix.is_empty() && suffix.chars().all(|letter| matches!(letter, 'a'..='z' | '0'..='9' | '-' | '_'))
 }
 
 /// The application, if a suffix ends in a port.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 const CHECK_GROUP: &str =
-    "check DPSEnrollmentGroupSymmetricKey and DPSIDScope, and that the enrolment group is enabled";
+    "check DPSEnrollmentGroupSymmetricKey… and DPSIDScope…, and that the enrolment group is enabled";
 
 /// Why a registration did not succeed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -15,7 +15,7 @@ pub enum DpsError {
         .minutes.abs(), if *.minutes > 0 { "fast" } else { "slow" }
     )]
     ClockWrong { minutes: i64 },
-    #[error("the Device Provisioning Service does not know the ID scope (404): check DPSIDScope{}", quote(.said))]
+    #[error("the Device Provisioning Service does not know the ID scope (404): check DPSIDScope…{}", quote(.said))]
     UnknownScope { said: String },
     /// This device alone.
     #[error("the Device Provisioning Service refused the registration ({how}): look at it in the enrolment group{}", quote(.said))]

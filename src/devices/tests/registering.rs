@@ -1,11 +1,12 @@
 //! From nothing to a device, and from a device that the hub refused to a new one.
 
+use chrono::TimeDelta;
 use futures::future::join_all;
 use secrecy::ExposeSecret as _;
 use serde_json::json;
 
 use super::{
-    super::{DeviceError, naming::registration_id},
+    super::{DeviceError, naming::registration_id, refusals},
     World, device,
     service::{Asked, assigned_to, assigning, reply, well},
     site, soon,
@@ -95,6 +96,18 @@ async fn a_device_that_the_hub_refuses_is_registered_again_at_most_once_a_minute
     assert!(!restarted.refused(&owner, &same).await);
     device(&restarted, &owner).await;
     assert_eq!(world.service.registrations(), 1);
+}
+
+#[test]
+fn a_device_that_is_refused_again_and_again_is_registered_less_and_less_often() {
+    let after = |seconds| TimeDelta::seconds(seconds);
+    for (before, minutes) in [(0, 1), (1, 2), (2, 4), (5, 32), (6, 60), (100, 60)] {
+        assert_eq!(refusals(before, after(60 * minutes - 1)), None, "{before}");
+        assert_eq!(refusals(before, after(60 * minutes)), Some(before + 1), "{before}");
+        assert_eq!(refusals(before, after(-60 * minutes)), Some(before + 1), "{before}: a clock was wrong");
+    }
+    assert_eq!(refusals(100, TimeDelta::days(1)), Some(1), "it has worked in between");
+    assert_eq!(refusals(u32::MAX, TimeDelta::MAX), Some(1));
 }
 
 #[tokio::test]
