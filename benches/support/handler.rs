@@ -10,7 +10,7 @@ use crate::support::{BINARY, Process, cpu, memory};
 
 pub struct Handler {
     pub address: SocketAddr,
-    process: Process,
+    pub process: Process,
 }
 
 impl Handler {

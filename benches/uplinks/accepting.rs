@@ -1,12 +1,16 @@
 //! Webhooks accepted: the handler on one core, the load on another if there is one. It talks to nobody else.
+//!
+//! On a machine that is shared, what others do shows in the slowest answers. So the same requests are also posted where
+//! there is no function, which reads them and answers 404, and the kernel tells how long the handler was ready to run and did
+//! not: its core was another's.
 
-use std::thread;
+use std::{fs, thread, time::Duration};
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use crate::{
     each,
-    envelopes::capture,
+    envelopes::{UPLINK, capture},
     handler::Handler,
     load::{Load, Report},
     median, runtime,
@@ -17,64 +21,110 @@ const WEBHOOKS: usize = 1_000;
 const RUNS: usize = 5;
 const RATE: u32 = 1_000;
 const SECONDS: u32 = 10;
+/// Of the requests to no function.
+const NOTHING_SECONDS: u32 = 5;
 /// Connections of the host.
 const CONNECTIONS: usize = 32;
 /// Requests as fast as they are answered, for each run.
 const FAST: u32 = 30_000;
 
-/// One run: first by the schedule, then as fast as possible.
+/// One run: to no function, by the schedule, and as fast as possible. CPU and waiting in microseconds for each webhook.
 struct Run {
+    nothing: Report,
     by_schedule: Report,
     cpu_by_schedule: f64,
+    waited: f64,
     fast: Report,
     cpu_fast: f64,
     memory: f64,
 }
 
+/// What is posted.
+struct Requests {
+    webhooks: Vec<Vec<u8>>,
+    to_nothing: Vec<Vec<u8>>,
+}
+
 pub fn measure() {
-    let requests = runtime().block_on(capture(WEBHOOKS));
-    let bytes: usize = requests.iter().map(Vec::len).sum();
+    let envelopes = runtime().block_on(capture(WEBHOOKS));
+    let requests = |path| envelopes.iter().map(|envelope| envelope.request(path)).collect::<Vec<_>>();
+    let requests = Requests { webhooks: requests(UPLINK), to_nothing: requests("/nothing") };
+    let bytes: usize = requests.webhooks.iter().map(Vec::len).sum();
     let cores = cores();
     let (ours, theirs) = (cores[0], cores[cores.len() - 1]);
     println!("\nwebhooks accepted, handler on core {theirs}, load on core {ours}, median of {RUNS} runs");
-    println!("  requests of {} bytes on average, {CONNECTIONS} connections", bytes / requests.len());
+    println!("  requests of {} bytes on average, {CONNECTIONS} connections", bytes / WEBHOOKS);
     let runs: Vec<_> = (0..RUNS).map(|_| run(&requests, ours, theirs)).collect();
     let of = |value: &dyn Fn(&Run) -> f64| median(runs.iter().map(value).collect());
-    let ms = |micros: u64| micros as f64 / 1e3;
-    println!("  at {RATE}/s for {SECONDS} s");
-    let at = |quantile| of(&|run| ms(run.by_schedule.answer.value_at_quantile(quantile)));
-    println!("    answered in, from the scheduled time: p50 {:.2} ms, p99 {:.2} ms", at(0.5), at(0.99));
-    println!("    slowest of a run                      {:.2} ms", of(&|run| ms(run.by_schedule.answer.max())));
-    let each_p99: Vec<_> =
-        runs.iter().map(|run| format!("{:.2}", ms(run.by_schedule.answer.value_at_quantile(0.99)))).collect();
-    println!("    p99 of each run                       {} ms", each_p99.join(", "));
+    let line = |name: &str, report: &dyn Fn(&Run) -> &Report| {
+        let at = |quantile| of(&|run| ms(report(run).answer.value_at_quantile(quantile)));
+        let p99 = runs.iter().map(|run| format!("{:.2}", ms(report(run).answer.value_at_quantile(0.99))));
+        let p99 = p99.collect::<Vec<_>>().join(" ");
+        let max = of(&|run| ms(report(run).answer.max()));
+        println!(
+            "    {name:<30} p50 {:.2} ms, p99 {:.2} ms, max {max:.1} ms; p99 of each run {p99}",
+            at(0.5),
+            at(0.99)
+        );
+    };
+    println!("  at {RATE}/s, from the scheduled time to the answer");
+    line(&format!("webhooks, {SECONDS} s"), &|run| &run.by_schedule);
+    line(&format!("to no function, {NOTHING_SECONDS} s"), &|run| &run.nothing);
     let late = |quantile| of(&|run| ms(run.by_schedule.late.value_at_quantile(quantile)));
-    println!("    of this, sent late by                 p50 {:.2} ms, p99 {:.2} ms", late(0.5), late(0.99));
-    println!("    CPU of the handler                    {:.0} µs a webhook", of(&|run| run.cpu_by_schedule));
+    println!("    of it, webhooks sent late by   p50 {:.2} ms, p99 {:.2} ms", late(0.5), late(0.99));
+    let (cpu, waited) = (of(&|run| run.cpu_by_schedule), of(&|run| run.waited));
+    println!("    the handler's                  {cpu:.0} µs CPU a webhook, waiting for its core {waited:.0} µs");
     println!("  as fast as possible, {FAST} webhooks");
-    let rate = of(&|run| f64::from(FAST) / run.fast.took.as_secs_f64());
-    println!("    accepted                              {rate:.0}/s");
-    println!("    CPU of the handler                    {:.0} µs a webhook", of(&|run| run.cpu_fast));
-    let at = |quantile| of(&|run| ms(run.fast.answer.value_at_quantile(quantile)));
-    println!("    answered in                           p50 {:.2} ms, p99 {:.2} ms", at(0.5), at(0.99));
-    println!("    RSS                                   {:.0} MiB", of(&|run| run.memory));
+    line("from sending to the answer", &|run| &run.fast);
+    let (rate, cpu) = (of(&|run| f64::from(FAST) / run.fast.took.as_secs_f64()), of(&|run| run.cpu_fast));
+    let memory = of(&|run| run.memory);
+    println!("    accepted                       {rate:.0}/s, {cpu:.0} µs CPU a webhook, RSS {memory:.0} MiB");
 }
 
-fn run(requests: &[Vec<u8>], ours: usize, theirs: usize) -> Run {
+fn ms(micros: u64) -> f64 {
+    micros as f64 / 1e3
+}
+
+fn run(requests: &Requests, ours: usize, theirs: usize) -> Run {
     let handler = on_core(theirs, || runtime().block_on(Handler::start(&settings(), &reqwest::Client::new())));
     on_core(ours, || {
-        let fast = Load { address: handler.address, requests, connections: CONNECTIONS, rate: None, count: FAST };
+        let fast = Load {
+            address: handler.address,
+            requests: &requests.webhooks,
+            answer: r#""statusCode":202"#,
+            connections: CONNECTIONS,
+            rate: None,
+            count: FAST,
+        };
         let by_schedule = Load { rate: Some(RATE), count: RATE * SECONDS, ..fast };
+        let nothing = Load {
+            requests: &requests.to_nothing,
+            answer: "there is no function",
+            count: RATE * NOTHING_SECONDS,
+            ..by_schedule
+        };
         let measured = |load: Load<'_>| {
-            let before = handler.cpu();
+            let before = (handler.cpu(), waited(&handler));
             let report = load.run();
-            (report, each(handler.cpu() - before, load.count))
+            let (cpu, waited) = (handler.cpu() - before.0, waited(&handler) - before.1);
+            (report, each(cpu, load.count), each(waited, load.count))
         };
         Load { count: RATE, ..fast }.run();
-        let (by_schedule, cpu_by_schedule) = measured(by_schedule);
-        let (fast, cpu_fast) = measured(fast);
-        Run { by_schedule, cpu_by_schedule, fast, cpu_fast, memory: handler.memory("VmRSS") }
+        let nothing = nothing.run();
+        let (by_schedule, cpu_by_schedule, waited) = measured(by_schedule);
+        let (fast, cpu_fast, _) = measured(fast);
+        Run { nothing, by_schedule, cpu_by_schedule, waited, fast, cpu_fast, memory: handler.memory("VmRSS") }
     })
+}
+
+/// How long its threads were ready to run and did not, so far.
+fn waited(handler: &Handler) -> Duration {
+    let threads = fs::read_dir(format!("/proc/{}/task", handler.process.0.id())).expect("Linux");
+    let of_thread = |thread: std::io::Result<fs::DirEntry>| -> u64 {
+        let schedule = fs::read_to_string(thread.expect("a thread").path().join("schedstat")).expect("Linux");
+        schedule.split_whitespace().nth(1).and_then(|nanoseconds| nanoseconds.parse().ok()).expect("a number")
+    };
+    Duration::from_nanos(threads.map(of_thread).sum())
 }
 
 /// Enough to start; nobody is connected to.

@@ -7,7 +7,7 @@ use reqwest::Response;
 use serde_json::{Value, json};
 
 use crate::{
-    each,
+    APP, each,
     handler::Handler,
     median, runtime,
     support::{Emulator, emulator},
@@ -104,7 +104,8 @@ impl World {
         let settings = settings(&cosmos.ready, &hub.ready, transport);
         let handler = Handler::start(&settings, &http).await;
         let endpoint = format!("http://{}/", handler.address);
-        let host = emulator(&["functions_host", "--attach", &endpoint, "--env", "UplinkQueueName=uplinks"]);
+        let host =
+            emulator(&["functions_host", "--app", APP, "--attach", &endpoint, "--env", "UplinkQueueName=uplinks"]);
         Self { stack, host, handler, hub, cosmos, http }
     }
 

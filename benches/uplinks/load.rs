@@ -14,8 +14,6 @@ use hdrhistogram::Histogram;
 const LONGEST: u64 = 60_000_000;
 /// Significant digits of an answer time.
 const DIGITS: u8 = 3;
-/// What an answer must contain.
-const ACCEPTED: &[u8] = br#""statusCode":202"#;
 /// An answer that does not come fails.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -25,6 +23,8 @@ pub struct Load<'a> {
     pub address: SocketAddr,
     /// In turn.
     pub requests: &'a [Vec<u8>],
+    /// What every answer must contain.
+    pub answer: &'a str,
     pub connections: usize,
     /// Requests a second; `None`: as fast as they are answered.
     pub rate: Option<u32>,
@@ -88,8 +88,8 @@ impl Load<'_> {
             answers.saturating_record(micros(due.elapsed()));
             lates.saturating_record(micros(sent - due));
             assert!(
-                answer.windows(ACCEPTED.len()).any(|part| part == ACCEPTED),
-                "not accepted: {}",
+                answer.windows(self.answer.len()).any(|part| part == self.answer.as_bytes()),
+                "another answer: {}",
                 String::from_utf8_lossy(&answer)
             );
         }

@@ -1,4 +1,4 @@
-//! What uplinks cost: `cargo bench --bench uplinks`. About six minutes.
+//! What uplinks cost: `cargo bench --bench uplinks`, about six minutes; with `-- accepting` or `-- forwarding` only that part.
 //!
 //! The handler and all emulators run in processes of their own. CPU time is the handler's: the kernel's count for the
 //! process, all threads together.
@@ -19,10 +19,19 @@ mod load;
 #[path = "../support/mod.rs"]
 mod support;
 
+/// The function app.
+const APP: &str = env!("CARGO_MANIFEST_DIR");
+
 fn main() {
+    let asked_for: Vec<_> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let is_wanted = |part: &str| asked_for.is_empty() || asked_for.iter().any(|asked| asked == part);
     println!("load average before: {}", load_average());
-    accepting::measure();
-    forwarding::measure();
+    if is_wanted("accepting") {
+        accepting::measure();
+    }
+    if is_wanted("forwarding") {
+        forwarding::measure();
+    }
     println!("load average after: {}", load_average());
 }
 
