@@ -65,13 +65,19 @@ async fn measure_one(transport: &str, downlinks: bool) {
     let world = World::start(transport, downlinks).await;
     // Every device is registered, and has its connection if it is to have one.
     world.run(DEVICES, None).await;
-    let connects = world.counts().await["connects"].clone();
+    let before = world.counts().await;
     let (mut by_schedule, mut fast) = (Vec::new(), Vec::new());
     for _ in 0..RUNS {
         by_schedule.push(world.run(RATE * SECONDS, Some(RATE)).await);
         fast.push(world.run(FAST, None).await);
     }
-    assert_eq!(world.counts().await["connects"], connects, "devices stay connected");
+    let after = world.counts().await;
+    assert_eq!(after["connects"], before["connects"], "devices stay connected");
+    let requests =
+        after["httpsRequests"].as_u64().zip(before["httpsRequests"].as_u64()).map(|(after, before)| after - before);
+    let expected = u64::from(transport == "https") + u64::from(downlinks);
+    let uplinks = u64::try_from(RUNS).expect("a small number") * u64::from(RATE * SECONDS + FAST);
+    assert_eq!(requests, Some(expected * uplinks), "HTTPS for telemetry, and to ask for downlinks");
     for run in by_schedule.iter().chain(&fast) {
         assert!(run.lookups < NO_LOOKUP, "devices are looked up: {} µs an uplink", run.lookups);
     }
