@@ -138,9 +138,10 @@ impl World {
         let control = text(&self.stack, "control");
         let cleared = self.http.delete(format!("{control}sent")).send().await.expect("an answer");
         assert!(cleared.status().is_success(), "{}", cleared.status());
+        // V2 has no headers for downlinks.
         let run = json!({
             "target": format!("{}api/uplink", text(&self.host, "endpoint")), "count": count, "rate": rate.unwrap_or(0),
-            "repeatShare": 0, "malformedShare": 0, "eventShare": 0
+            "v2Share": 0, "repeatShare": 0, "malformedShare": 0, "eventShare": 0
         });
         let request = self.http.post(format!("{control}send")).header("content-type", "application/json");
         let begun = request.body(run.to_string()).send().await.expect("an answer");
