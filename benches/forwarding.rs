@@ -5,98 +5,32 @@
 //! sent over TLS, acknowledged, marked), in the first tick and in the next one a minute later, which is what every tick
 //! after it costs. CPU time is the kernel's count for the process, all threads together.
 
-use std::{
-    fs,
-    net::TcpListener,
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
-};
+#[path = "support/handler.rs"]
+mod handler;
+mod support;
+
+use std::time::{Duration, Instant};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_iothub-connector");
+use handler::Handler;
+use support::emulator;
+
 const STARTS: usize = 21;
 const SIZES: [usize; 3] = [10, 1_000, 10_000];
 
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _already_gone = self.0.kill();
-        let _status = self.0.wait();
-    }
-}
-
-struct Emulator {
-    ready: Value,
-    _process: Process,
-}
-
-fn emulator(arguments: &[&str]) -> Emulator {
-    use std::io::{BufRead as _, BufReader};
-    let mut process = Command::new(BINARY)
-        .arg("emulator")
-        .args(arguments)
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("the emulator starts");
-    let mut line = String::new();
-    BufReader::new(process.stdout.take().expect("piped")).read_line(&mut line).expect("a ready line");
-    Emulator { ready: serde_json::from_str(&line).expect("JSON"), _process: Process(process) }
-}
-
-struct Handler {
-    url: String,
-    process: Process,
-    first_answer: Duration,
-}
-
-/// Starts the handler and asks until it answers.
-async fn handler(settings: &[(&str, String)], http: &reqwest::Client) -> Handler {
-    let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
-    let mut command = Command::new(BINARY);
-    command.arg("serve").env_clear().stdout(Stdio::null());
-    command.envs(settings.iter().map(|(name, value)| (*name, value)));
-    command.env("FUNCTIONS_CUSTOMHANDLER_PORT", free.port().to_string());
-    let started = Instant::now();
-    let process = Process(command.spawn().expect("the handler starts"));
-    let url = format!("http://{free}/");
-    while http.get(&url).send().await.is_err() {
-        assert!(started.elapsed() < Duration::from_secs(30), "the handler does not answer");
-    }
-    Handler { url, process, first_answer: started.elapsed() }
-}
-
-impl Handler {
-    /// A line of `/proc/PID/status`, in MiB.
-    fn memory(&self, field: &str) -> f64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.process.0.id())).expect("Linux");
-        let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("the field");
-        let kib: f64 = line.trim_matches([':', '\t', ' ', 'k', 'B']).parse().expect("a number");
-        kib / 1024.0
-    }
-
-    /// User and system time so far. The kernel counts in 10 ms.
-    fn cpu(&self) -> Duration {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.process.0.id())).expect("Linux");
-        let fields: Vec<_> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();
-        let ticks: u64 = [fields[11], fields[12]].iter().map(|ticks| ticks.parse::<u64>().expect("a number")).sum();
-        Duration::from_millis(ticks * 10)
-    }
-
-    async fn invoke(&self, http: &reqwest::Client) {
-        let envelope = json!({"Data":{"myTimer":{"Schedule":{"AdjustForDST":true},"ScheduleStatus":null,"IsPastDue":false}},"Metadata":{}});
-        let response = http
-            .post(format!("{}rapidM2MForwarding", self.url))
-            .header("content-type", "application/json")
-            .body(envelope.to_string())
-            .send()
-            .await
-            .expect("an answer");
-        let status = response.status();
-        assert!(status.is_success(), "{status}: {}", response.text().await.unwrap_or_default());
-    }
+async fn invoke(handler: &Handler, http: &reqwest::Client) {
+    let envelope = json!({"Data":{"myTimer":{"Schedule":{"AdjustForDST":true},"ScheduleStatus":null,"IsPastDue":false}},"Metadata":{}});
+    let response = http
+        .post(format!("http://{}/rapidM2MForwarding", handler.address))
+        .header("content-type", "application/json")
+        .body(envelope.to_string())
+        .send()
+        .await
+        .expect("an answer");
+    let status = response.status();
+    assert!(status.is_success(), "{status}: {}", response.text().await.unwrap_or_default());
 }
 
 fn settings(backend: &Value, cosmos: &Value, hub: &Value) -> Vec<(&'static str, String)> {
@@ -143,7 +77,9 @@ async fn main() {
         if index == 0 {
             let mut starts = Vec::new();
             for _ in 0..STARTS {
-                starts.push(handler(&settings, &http).await.first_answer);
+                let started = Instant::now();
+                let _handler = Handler::start(&settings, &http).await;
+                starts.push(started.elapsed());
             }
             starts.sort();
             println!(
@@ -151,12 +87,12 @@ async fn main() {
                 starts[STARTS / 2].as_secs_f64() * 1e3
             );
         }
-        let handler = handler(&settings, &http).await;
+        let handler = Handler::start(&settings, &http).await;
         if index == 0 {
             println!("idle, RSS              {:>8.1} MiB", handler.memory("VmRSS"));
         }
         let (before, started) = (handler.cpu(), Instant::now());
-        handler.invoke(&http).await;
+        invoke(&handler, &http).await;
         let (cpu, wall) = (handler.cpu() - before, started.elapsed());
         let polls = f64::from(u32::try_from(size).expect("a small number"));
         println!(
@@ -168,7 +104,7 @@ async fn main() {
         );
         tokio::time::sleep(Duration::from_secs(60).saturating_sub(started.elapsed())).await;
         let before = handler.cpu();
-        handler.invoke(&http).await;
+        invoke(&handler, &http).await;
         let cpu = handler.cpu() - before;
         println!("        next tick      {:>8.0} µs CPU per site-poll", cpu.as_secs_f64() * 1e6 / polls);
     }

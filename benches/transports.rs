@@ -5,11 +5,11 @@
 //! a second, the sender's CPU time for each (the kernel's count for the process, all threads together, connecting not
 //! counted), and its resident memory at the end.
 
+mod support;
+
 use std::{
-    fs,
-    io::{BufRead as _, BufReader},
     num::NonZeroUsize,
-    process::{Child, Command, Stdio},
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -19,6 +19,8 @@ use futures::StreamExt as _;
 use iothub_connector::hub::{Credential, Device, Endpoint, Message, Options, Sender, Transport, device::decode_key};
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use serde_json::Value;
+
+use support::{cpu, emulator, memory};
 
 const TRANSPORTS: [Transport; 3] = [Transport::Mqtt, Transport::MqttWs, Transport::Https];
 const BODY: usize = 700;
@@ -40,15 +42,6 @@ const CASES: [Case; 5] = [
     Case { name: "1,000 devices, 100 at once", devices: 1_000, at_once: 100, in_call: 1, messages: 20_000 },
 ];
 
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _already_gone = self.0.kill();
-        let _status = self.0.wait();
-    }
-}
-
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     if let Some(at) = arguments.iter().position(|argument| argument == "--measure") {
@@ -59,20 +52,13 @@ fn main() {
         runtime.block_on(measure(transport, case, &serde_json::from_str(ready).expect("JSON")));
         return;
     }
-    let mut process = Command::new(env!("CARGO_BIN_EXE_iothub-connector"))
-        .args(["emulator", "iot_hub", "--keep-messages", "1000"])
-        .env("RUST_LOG", "error")
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("the emulator starts");
-    let mut ready = String::new();
-    BufReader::new(process.stdout.take().expect("piped")).read_line(&mut ready).expect("a ready line");
-    let _hub = Process(process);
+    let hub = emulator(&["iot_hub", "--keep-messages", "1000"]);
+    let ready = hub.ready.to_string();
     println!("{:<30} {:<8} {:>12} {:>14} {:>9}", "", "", "messages/s", "CPU/message", "RSS");
     for (number, case) in CASES.iter().enumerate() {
         for (index, transport) in TRANSPORTS.into_iter().enumerate() {
             let status = Command::new(&arguments[0])
-                .args(["--measure", &index.to_string(), &number.to_string(), ready.trim()])
+                .args(["--measure", &index.to_string(), &number.to_string(), &ready])
                 .status()
                 .expect("the measurement starts");
             assert!(status.success(), "{} over {transport:?}", case.name);
@@ -94,10 +80,10 @@ async fn measure(transport: Transport, case: &Case, ready: &Value) {
     // Every connection is open before the clock starts.
     let connecting = futures::stream::iter(&devices).map(&send);
     connecting.buffer_unordered(case.at_once).collect::<Vec<_>>().await;
-    let (before, started) = (cpu(), Instant::now());
+    let (before, started) = (cpu(std::process::id()), Instant::now());
     let calls = devices.iter().cycle().take(case.messages / case.in_call);
     futures::stream::iter(calls).map(&send).buffer_unordered(case.at_once).collect::<Vec<_>>().await;
-    let (took, used) = (started.elapsed(), cpu() - before);
+    let (took, used) = (started.elapsed(), cpu(std::process::id()) - before);
     let count = f64::from(u32::try_from(case.messages).expect("a small number"));
     let name: &str = transport.into();
     println!(
@@ -105,7 +91,7 @@ async fn measure(transport: Transport, case: &Case, ready: &Value) {
         case.name,
         count / took.as_secs_f64(),
         used.as_secs_f64() * 1e6 / count,
-        resident()
+        memory(std::process::id(), "VmRSS")
     );
 }
 
@@ -118,20 +104,4 @@ fn device(number: usize, endpoint: &str, key: &str) -> Device {
 fn message(number: usize) -> Message {
     let properties = vec![("Customer_Id", "Demo Water Utility".into()), ("Site_Id", "Well 7".into())];
     Message { id: format!("{number:032}"), created: Utc::now(), properties, body: Bytes::from(vec![b'x'; BODY]) }
-}
-
-/// User and system time so far. The kernel counts in 10 ms.
-fn cpu() -> Duration {
-    let stat = fs::read_to_string("/proc/self/stat").expect("Linux");
-    let fields: Vec<_> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();
-    let ticks: u64 = [fields[11], fields[12]].iter().map(|ticks| ticks.parse::<u64>().expect("a number")).sum();
-    Duration::from_millis(ticks * 10)
-}
-
-/// Resident memory in MiB.
-fn resident() -> f64 {
-    let status = fs::read_to_string("/proc/self/status").expect("Linux");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("the field");
-    let kib: f64 = line.trim_matches([':', '\t', ' ', 'k', 'B']).parse().expect("a number");
-    kib / 1024.0
 }

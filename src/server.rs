@@ -12,6 +12,7 @@ use axum::{
 };
 use bytes::BytesMut;
 use futures::StreamExt as _;
+use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tracing::Instrument as _;
@@ -29,8 +30,6 @@ const MAX_DISCARDED: usize = 128 * 1024 * 1024;
 
 /// The bindings' names in thingsNetworkUplink/function.json and thingsNetworkForwarding/function.json.
 const REQUEST: &str = "req";
-const RESPONSE: &str = "res";
-const UPLINKS: &str = "uplinks";
 const UPLINK: &str = "uplink";
 const REJECTED: &str = "rejected";
 
@@ -129,11 +128,20 @@ async fn rapidm2m_forwarding(State(app): State<Arc<App>>, headers: HeaderMap, bo
     }
 }
 
+/// Outputs of thingsNetworkUplink, by their bindings' names.
+#[derive(Serialize)]
+struct UplinkOutputs<'a> {
+    res: &'a Value,
+    /// An array of strings is what the host leaves alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uplinks: Option<[String; 1]>,
+}
+
 async fn things_network_uplink(State(app): State<Arc<App>>, body: Body) -> Response {
     let Some(function) = &app.things_network_uplink else {
         let text = "The Things Network is off: set UplinkQueueName in the function app's settings";
         let response = host::http::problem(reqwest::StatusCode::SERVICE_UNAVAILABLE, text);
-        return host::succeeded(&json!({ RESPONSE: response }), &[]);
+        return host::succeeded(&UplinkOutputs { res: &response, uplinks: None }, &[]);
     };
     let answer = match read(body).await {
         Ok(body) => match HttpRequest::read(&body, REQUEST) {
@@ -144,11 +152,7 @@ async fn things_network_uplink(State(app): State<Arc<App>>, body: Body) -> Respo
         Err(unread) => return unread.response(),
     };
     let things_network_uplink::Answer { response, queued } = answer;
-    match queued {
-        // An array of strings is what the host leaves alone.
-        Some(text) => host::succeeded(&json!({ RESPONSE: response, UPLINKS: [text] }), &[]),
-        None => host::succeeded(&json!({ RESPONSE: response }), &[]),
-    }
+    host::succeeded(&UplinkOutputs { res: &response, uplinks: queued.map(|text| [text]) }, &[])
 }
 
 async fn things_network_forwarding(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Response {

@@ -1,10 +1,13 @@
 //! A call over HTTP, and the answer to whoever made it.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{borrow::Cow, collections::BTreeMap, fmt};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use reqwest::StatusCode;
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{IgnoredAny, SeqAccess, Visitor},
+};
 use serde_json::{Value, json, value::RawValue};
 
 /// A request as the host passes it on.
@@ -26,16 +29,38 @@ struct Envelope<'a> {
 #[serde(rename_all = "PascalCase")]
 struct Request<'a> {
     #[serde(default)]
-    headers: BTreeMap<String, Values>,
+    headers: BTreeMap<String, First>,
     #[serde(borrow)]
     body: Option<&'a RawValue>,
 }
 
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Values {
-    One(String),
-    Some(Vec<String>),
+/// A header's value, or the first of several. An untagged enum would copy everything first.
+struct First(Option<String>);
+
+impl<'de> Deserialize<'de> for First {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(FirstVisitor)
+    }
+}
+
+struct FirstVisitor;
+
+impl<'de> Visitor<'de> for FirstVisitor {
+    type Value = First;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a header's value, or an array of them")
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<First, E> {
+        Ok(First(Some(value.to_owned())))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut values: A) -> Result<First, A::Error> {
+        let first = values.next_element()?;
+        while let Some(IgnoredAny) = values.next_element()? {}
+        Ok(First(first))
+    }
 }
 
 impl HttpRequest {
@@ -47,15 +72,11 @@ impl HttpRequest {
         let envelope: Envelope<'_> = serde_json::from_slice(body).map_err(|error| error.to_string())?;
         let raw = envelope.data.get(binding).ok_or_else(|| format!("there is no {binding} in Data"))?;
         let request: Request<'_> = serde_json::from_str(raw.get()).map_err(|error| format!("{binding}: {error}"))?;
-        let first = |values| match values {
-            Values::One(value) => Some(value),
-            Values::Some(values) => values.into_iter().next(),
+        let lower_case = |(mut name, First(value)): (String, First)| {
+            name.make_ascii_lowercase();
+            Some((name, value?))
         };
-        let headers: BTreeMap<_, _> = request
-            .headers
-            .into_iter()
-            .filter_map(|(name, values)| Some((name.to_ascii_lowercase(), first(values)?)))
-            .collect();
+        let headers: BTreeMap<_, _> = request.headers.into_iter().filter_map(lower_case).collect();
         let body = request.body.map_or(Cow::Borrowed(""), |raw| {
             serde_json::from_str::<String>(raw.get()).map_or(Cow::Borrowed(raw.get()), Cow::Owned)
         });

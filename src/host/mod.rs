@@ -16,6 +16,7 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
+use serde::Serialize;
 use serde_json::{Value, json};
 
 /// The host's id of the call; empty if there is none.
@@ -24,10 +25,19 @@ pub fn invocation_id(headers: &HeaderMap) -> &str {
     headers.get("x-azure-functions-invocationid").and_then(|id| id.to_str().ok()).unwrap_or_default()
 }
 
+/// What the host wants back.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Succeeded<'a, Outputs> {
+    outputs: &'a Outputs,
+    logs: &'a [String],
+    return_value: Option<()>,
+}
+
 /// The call succeeded. `outputs` go to the bindings of these names; `logs` come out with the call's context.
 #[must_use]
-pub fn succeeded(outputs: &Value, logs: &[String]) -> Response {
-    Json(json!({ "Outputs": outputs, "Logs": logs, "ReturnValue": null })).into_response()
+pub fn succeeded(outputs: &impl Serialize, logs: &[String]) -> Response {
+    Json(Succeeded { outputs, logs, return_value: None }).into_response()
 }
 
 /// The call failed: the host takes any status but 2xx so, and throws outputs and logs away. `details` is for people who

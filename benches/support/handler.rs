@@ -1,0 +1,41 @@
+//! The handler, as the host starts it.
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use crate::support::{BINARY, Process, cpu, memory};
+
+pub struct Handler {
+    pub address: SocketAddr,
+    pub process: Process,
+}
+
+impl Handler {
+    /// Starts it and asks until it answers. It runs on the cores that the calling thread runs on.
+    pub async fn start(settings: &[(&str, String)], http: &reqwest::Client) -> Self {
+        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
+        let mut command = Command::new(BINARY);
+        command.arg("serve").env_clear().stdout(Stdio::null());
+        command.envs(settings.iter().map(|(name, value)| (*name, value)));
+        command.env("FUNCTIONS_CUSTOMHANDLER_PORT", free.port().to_string());
+        let started = Instant::now();
+        let process = Process(command.spawn().expect("the handler starts"));
+        while http.get(format!("http://{free}/")).send().await.is_err() {
+            assert!(started.elapsed() < Duration::from_secs(30), "the handler does not answer");
+        }
+        Self { address: free, process }
+    }
+
+    /// A line of `/proc/PID/status`, in MiB.
+    pub fn memory(&self, field: &str) -> f64 {
+        memory(self.process.0.id(), field)
+    }
+
+    /// User and system time so far. The kernel counts in 10 ms.
+    pub fn cpu(&self) -> Duration {
+        cpu(self.process.0.id())
+    }
+}
