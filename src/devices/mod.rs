@@ -32,7 +32,7 @@ use std::{
     time::Duration,
 };
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::TimeDelta;
 use rustls::pki_types::CertificateDer;
 use tokio::{
     sync::Semaphore,

@@ -10,8 +10,8 @@ use serde::{
 };
 use serde_json::{Value, json, value::RawValue};
 
-/// A request as the host passes it on.
-#[derive(Clone, Debug)]
+/// A request as the host passes it on. Headers and body may hold secrets: they are not printed.
+#[derive(Clone)]
 pub struct HttpRequest {
     /// By lower-case names.
     headers: BTreeMap<String, String>,
@@ -60,6 +60,12 @@ impl<'de> Visitor<'de> for FirstVisitor {
         let first = values.next_element()?;
         while let Some(IgnoredAny) = values.next_element()? {}
         Ok(First(first))
+    }
+}
+
+impl fmt::Debug for HttpRequest {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("HttpRequest").field("length", &self.body.len()).finish_non_exhaustive()
     }
 }
 

@@ -230,8 +230,20 @@ impl Host {
         }
     }
 
+    /// As if the machine were switched off: host and handler end without a word.
     pub async fn stop(mut self) {
         self.child.kill().await.unwrap();
+    }
+}
+
+impl Drop for Host {
+    /// A host that is killed leaves its handler behind, which nobody else would end.
+    fn drop(&mut self) {
+        // An error says that it has ended already.
+        let _ = self.child.start_kill();
+        if let Some(pid) = self.handlers().last() {
+            let _ = Command::new("kill").args(["-9", &pid.to_string()]).status();
+        }
     }
 }
 
