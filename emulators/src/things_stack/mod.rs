@@ -15,7 +15,8 @@
 //! or `attempts` times. Some are wrong on purpose: those repeat an earlier body byte by byte or are malformed. Every
 //! well-formed uplink has a *marker*, a number that no other uplink of this process has: as the member `marker` of the
 //! decoded payload, and as the payload's first eight bytes (highest first). An uplink whose decoded payload is absent or an
-//! array has it in the payload only, one whose payload is empty in the decoded payload only.
+//! array has it in the payload only, one whose payload is empty in the decoded payload only; a plain one has it in the
+//! payload only.
 //!
 //! **Downlinks.** `POST {endpoint}as/applications/{application}/webhooks/{webhook}/devices/{device}/down/push` (or
 //! `replace`) is checked as the original does and answered with 200 and no body, or with The Things Stack's error. As long

@@ -79,6 +79,9 @@ impl Downlinks {
             return;
         }
         for _ in 0..MOST {
+            if Instant::now() >= deadline {
+                return;
+            }
             let message = match self.devicebound.receive(device, deadline).await {
                 Ok(Some(message)) => message,
                 Ok(None) => return,

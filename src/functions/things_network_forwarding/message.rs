@@ -41,11 +41,12 @@ impl Forwardable {
             }
             Webhook::Event(event) => {
                 let (application, device) = event.ids()?;
+                let kind = event.kind().ok_or(Invalid::Unknown)?;
                 let created = event.received_at.unwrap_or(received_at);
                 let message = Message {
                     id: event.message_id(),
                     created,
-                    properties: properties(event.kind().unwrap_or_default(), created, &application, &device),
+                    properties: properties(kind, created, &application, &device),
                     body: event.telemetry(received_at).into(),
                 };
                 Ok(Self { application, device, dev_eui: event.dev_eui, port: 0, is_uplink: false, message })

@@ -154,7 +154,10 @@ impl Generator {
         let device = &self.devices[number];
         let rng = &mut self.rng;
         let mut decoded = readings::readings(device, now, rng);
-        decoded.insert("marker".to_owned(), marker.into());
+        // What people look at has nothing in it that no sensor would measure.
+        if !plain {
+            decoded.insert("marker".to_owned(), marker.into());
+        }
         let mut payload = marker.to_be_bytes().to_vec();
         payload.extend(rng.u64(..).to_le_bytes());
         let f_cnt = self.counters[number];

@@ -188,7 +188,8 @@ fn plain_uplinks_are_all_alike() {
     let sending = Sending { plain: true, v2_share: 0.0, ..uplinks() };
     for body in bodies(3, &sending) {
         let uplink = &body["uplink_message"];
-        assert!(uplink["decoded_payload"]["marker"].is_u64() && uplink["f_port"].is_u64(), "{body}");
+        assert!(uplink["decoded_payload"]["marker"].is_null() && uplink["f_port"].is_u64(), "{body}");
+        assert!(uplink["decoded_payload"].as_object().is_some_and(|fields| !fields.is_empty()), "{body}");
         assert!(uplink["settings"]["data_rate"]["lora"].is_object() && body.get("simulated").is_none(), "{body}");
     }
 }
