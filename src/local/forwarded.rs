@@ -2,24 +2,9 @@
 
 use chrono::{DateTime, Utc};
 use emulators::iot_hub::Received;
+use iothub_connector::things_network::uplink::MEMBERS;
 use serde_json::{Map, Value};
 
-/// Members of an uplink's telemetry that are no decoded fields.
-const NOT_DECODED: [&str; 13] = [
-    "HardwareSerial",
-    "Retry",
-    "Counter",
-    "DeviceID",
-    "ApplicationID",
-    "Port",
-    "PayloadRaw",
-    "ReceivedAtUTC",
-    "Rssi",
-    "Snr",
-    "Gateway",
-    "DataRate",
-    "Frequency",
-];
 /// A time stamp up to its seconds.
 const TO_SECONDS: usize = "2026-01-31T00:00:00".len();
 
@@ -120,7 +105,7 @@ impl Uplink {
         let (port, counter) = (body["Port"].as_u64().unwrap_or_default(), body["Counter"].as_u64().unwrap_or_default());
         let payload = body["PayloadRaw"].as_str().unwrap_or_default().to_owned();
         let mut values = object(body);
-        values.retain(|name, _| !NOT_DECODED.contains(&name.as_str()));
+        values.retain(|name, _| !MEMBERS.contains(&name.as_str()));
         Self { owner, port, counter, received_at, payload, values }
     }
 }

@@ -60,10 +60,8 @@ pub struct Radio {
     pub frequency: Option<f64>,
 }
 
-/// Holds what has no place at the top of the telemetry: decoded fields that are called like one of its own members, or a
-/// decoded payload that is no object.
-const PAYLOAD_FIELDS: &str = "PayloadFields";
-const OWN: [&str; 14] = [
+/// The telemetry's own members; decoded fields stand beside them.
+pub const MEMBERS: [&str; 13] = [
     "HardwareSerial",
     "Retry",
     "Counter",
@@ -77,8 +75,14 @@ const OWN: [&str; 14] = [
     "Gateway",
     "DataRate",
     "Frequency",
-    PAYLOAD_FIELDS,
 ];
+/// Holds what has no place beside them: decoded fields that are called like one of them (or like this), or a decoded payload
+/// that is no object.
+const PAYLOAD_FIELDS: &str = "PayloadFields";
+
+fn is_own(name: &str) -> bool {
+    name == PAYLOAD_FIELDS || MEMBERS.contains(&name)
+}
 
 impl Uplink<'_> {
     /// The same for a webhook that is sent again, another one for every other uplink: a hash of application, device,
@@ -157,8 +161,7 @@ fn write_fields<M: SerializeMap<Error = serde_json::Error>>(
     fields: BTreeMap<String, &RawValue>,
     map: &mut M,
 ) -> serde_json::Result<()> {
-    let (apart, fields): (BTreeMap<_, _>, BTreeMap<_, _>) =
-        fields.into_iter().partition(|(name, _)| OWN.contains(&name.as_str()));
+    let (apart, fields): (BTreeMap<_, _>, BTreeMap<_, _>) = fields.into_iter().partition(|(name, _)| is_own(name));
     for (name, raw) in fields {
         match position::repeated(&name, raw) {
             Some(repeated) => map.serialize_entry(&name, &repeated)?,
@@ -303,7 +306,7 @@ mod tests {
     proptest! {
         #[test]
         fn decoded_fields_arrive_as_they_are(name in "[a-zA-Z_0-9 äé\"\\\\]{0,12}", number in any::<i64>(), text in any::<String>()) {
-            prop_assume!(!OWN.contains(&name.as_str()));
+            prop_assume!(!is_own(&name));
             let value = json!({"n": number, "t": text, "l": [number, null, true]});
             let telemetry = telemetry(&json!({"decoded_payload": {name.clone(): value}}));
             prop_assert_eq!(&telemetry[&name], &value);
