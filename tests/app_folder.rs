@@ -138,23 +138,6 @@ fn function_folders_hold_nothing_but_function_json() {
 }
 
 #[test]
-fn bindings_are_called_as_in_the_code() {
-    let code = text("src/server.rs");
-    let is_named = |constant: &str, function: &str, kind: &str, direction: &str| {
-        let found = bindings(function).into_iter().find(|binding| binding["type"] == kind);
-        let binding = found.unwrap_or_else(|| panic!("{function} has no {kind}"));
-        assert_eq!(binding["direction"], direction, "{kind} of {function}");
-        let line = format!("const {constant}: &str = {};", binding["name"]);
-        assert!(code.contains(&line), "{line} is not in src/server.rs");
-    };
-    is_named("REQUEST", "thingsNetworkUplink", "httpTrigger", "in");
-    is_named("RESPONSE", "thingsNetworkUplink", "http", "out");
-    is_named("UPLINKS", "thingsNetworkUplink", "queue", "out");
-    is_named("UPLINK", "thingsNetworkForwarding", "queueTrigger", "in");
-    is_named("REJECTED", "thingsNetworkForwarding", "queue", "out");
-}
-
-#[test]
 fn webhooks_come_in_where_the_documents_say_and_go_through_one_queue() {
     let [uplink, forwarding] = ["thingsNetworkUplink", "thingsNetworkForwarding"].map(bindings);
     let of_type = |bindings: &[Value], kind: &str| {

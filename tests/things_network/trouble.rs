@@ -37,6 +37,22 @@ async fn a_hub_that_is_away_is_waited_for() {
     arrived(&world, &host, 0..=20).await;
 }
 
+/// Those that wait in the function are there as soon as the hub is, not when the queue gives them again.
+#[tokio::test]
+async fn a_few_messages_wait_in_the_function() {
+    let world = World::start().await;
+    let host = Host::start_with(&world.settings, json!({"visibilityTimeout": "00:10:00"}), &[]).await;
+    host.post(uplink("app", "dev", 0).to_string()).await;
+    world.received(1).await;
+    world.hub.away(true).await;
+    world.hub.post("cut", Value::Null).await;
+    assert_eq!(host.post(uplink("app", "dev", 1).to_string()).await.status, 202);
+    // The handler has tried.
+    host.logged("kind=\\\"hub_unreachable\\\"").await;
+    world.hub.away(false).await;
+    arrived(&world, &host, 0..=1).await;
+}
+
 #[tokio::test]
 async fn a_provisioning_service_that_is_away_is_waited_for() {
     let mut world = World::start().await;
@@ -103,12 +119,12 @@ async fn uplinks_do_not_wait_for_a_hub_that_says_nothing_of_downlinks() {
     let world = World::start().await;
     let host = Host::start(&world.settings).await;
     world.hub.put("faults", json!({"httpDelayMs": 60_000})).await;
-    let run = json!({"target": host.target(), "count": 300, "rate": 0, "repeatShare": 0, "malformedShare": 0,
+    let run = json!({"target": host.target(), "count": 1000, "rate": 0, "repeatShare": 0, "malformedShare": 0,
                      "eventShare": 0, "v2Share": 0});
     world.stack.post("send", run).await;
-    // One question takes its 5 s; without a pause 300 of them would take minutes.
-    let path = "received?wait=300&timeout_ms=40000";
-    assert_eq!(world.hub.get(path).await.as_array().unwrap().len(), 300);
+    // One question takes its 5 s; without a pause 1,000 of them, 64 at a time, would take more than a minute.
+    let path = "received?wait=1000&timeout_ms=40000";
+    assert_eq!(world.hub.get(path).await.as_array().unwrap().len(), 1000);
 }
 
 #[tokio::test]
