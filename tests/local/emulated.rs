@@ -132,7 +132,7 @@ fn a_rejected_message_is_told_and_fails_the_session() {
     assert_eq!(live.record("uplink")["device"], "water-meter-00000");
     assert_eq!(live.post(&url, &foreign), 202);
     let rejected = live.record("rejected");
-    assert_eq!(rejected["kind"], "for another's device");
+    assert_eq!(rejected["kind"], "device_taken");
     assert!(rejected["reason"].as_str().unwrap().contains("DeviceIdTemplate"), "{rejected}");
     let (status, rest) = live.interrupt();
     assert_eq!((status.code(), &last_record(&rest)["rejected"]), (Some(1), &json!(1)), "{rest}");
@@ -142,7 +142,7 @@ fn a_rejected_message_is_told_and_fails_the_session() {
     let url = line.split_once(" at ").unwrap().1;
     live.line("  app-1/water-meter-00000 ");
     assert_eq!(live.post(url, &foreign), 202);
-    live.line("error: a message is rejected (for another's device)");
+    live.line("error: a message is rejected (device_taken)");
     let (_, rest) = live.interrupt();
     assert!(rest.contains("(1 rejected, see above"), "{rest}");
 }
