@@ -223,9 +223,14 @@ impl Host {
 
     /// Waits for a line that contains this.
     pub async fn logged(&self, part: &str) {
+        self.logged_times(part, 1).await;
+    }
+
+    /// Waits until this was logged so often.
+    pub async fn logged_times(&self, part: &str, count: usize) {
         let give_up = Instant::now() + PATIENCE;
-        while !self.log().contains(part) {
-            assert!(Instant::now() < give_up, "{part:?} is not logged: {}", self.log());
+        while self.log().matches(part).count() < count {
+            assert!(Instant::now() < give_up, "{part:?} is not logged {count} times: {}", self.log());
             sleep(LOOK_AGAIN).await;
         }
     }
