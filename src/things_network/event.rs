@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use serde::Deserialize;
-use serde_json::{json, value::RawValue};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
 use super::{
@@ -32,6 +32,23 @@ const ENVELOPE: [&str; 5] = ["end_device_ids", "correlation_ids", "received_at",
 struct Envelope {
     end_device_ids: Option<EndDeviceIds>,
     received_at: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Telemetry<'a> {
+    #[serde(rename = "Type")]
+    kind: Option<&'a str>,
+    #[serde(rename = "HardwareSerial")]
+    hardware_serial: Option<&'a str>,
+    #[serde(rename = "DeviceID")]
+    device: Option<&'a str>,
+    #[serde(rename = "ApplicationID")]
+    application: Option<&'a str>,
+    #[serde(rename = "ReceivedAtUTC")]
+    received_at: String,
+    /// Not read: numbers keep their digits.
+    #[serde(rename = "Event")]
+    event: Option<&'a RawValue>,
 }
 
 impl<'a> Event<'a> {
@@ -79,15 +96,15 @@ impl<'a> Event<'a> {
     /// The telemetry as JSON: whose it is, what it is, and all that the event says.
     #[must_use]
     pub fn telemetry(&self, received_at: DateTime<Utc>) -> Vec<u8> {
-        let telemetry = json!({
-            "Type": self.kind(),
-            "HardwareSerial": self.dev_eui,
-            "DeviceID": self.device,
-            "ApplicationID": self.application,
-            "ReceivedAtUTC": rfc3339(self.received_at.unwrap_or(received_at)),
-            "Event": self.content.as_ref().map(|(_, content)| content),
-        });
-        telemetry.to_string().into_bytes()
+        let telemetry = Telemetry {
+            kind: self.kind(),
+            hardware_serial: self.dev_eui.as_deref(),
+            device: self.device.as_deref(),
+            application: self.application.as_deref(),
+            received_at: rfc3339(self.received_at.unwrap_or(received_at)),
+            event: self.content.as_ref().map(|(_, content)| *content),
+        };
+        serde_json::to_vec(&telemetry).expect("a Vec takes all, and what was JSON stays JSON")
     }
 }
 
@@ -104,7 +121,7 @@ fn is_known(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -129,6 +146,16 @@ mod tests {
         assert_eq!(Event::parse(r#"{"end_device_ids":{},"teleported":{}}"#).unwrap().kind(), Some("teleported"));
         assert_eq!(Event::parse(r#"{"received_at":"","teleported":7}"#).unwrap().kind(), Some("teleported"));
         assert_eq!(Event::parse(r#"{"end_device_ids":{},"a\nb":{}}"#).unwrap().kind(), None);
+    }
+
+    /// Whatever it says is passed on as it is: a number that no type holds, nesting that no parser takes.
+    #[test]
+    fn an_events_content_stays_the_text_that_it_was() {
+        for content in [r#"{"a":1e999,"b":21.50}"#.to_owned(), format!("{}1{}", "[".repeat(200), "]".repeat(200))] {
+            let body = format!(r#"{{"end_device_ids":{{}},"service_data":{content}}}"#);
+            let text = String::from_utf8(Event::parse(&body).unwrap().telemetry(Utc::now())).unwrap();
+            assert!(text.ends_with(&format!("\"Event\":{content}}}")), "{text}");
+        }
     }
 
     /// The Things Stack sends what the mask leaves of an event: it must not be taken for a failure.

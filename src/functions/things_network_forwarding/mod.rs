@@ -36,10 +36,10 @@ use crate::{
 /// others go back to the queue at once: the host runs 64 messages at a time, and what waits must not hold up the others.
 const WAITING: usize = 8;
 const REGISTERING: usize = 16;
+/// Between two attempts of a message that waits for a service.
+const PAUSE: Duration = Duration::from_secs(1);
 /// How long a message waits for earlier ones of its device.
 const TURN_WAIT: Duration = Duration::from_secs(10);
-/// How often such a message tries again.
-const PAUSE: Duration = Duration::from_secs(1);
 
 /// The function.
 pub struct ThingsNetworkForwarding {
