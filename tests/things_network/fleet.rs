@@ -28,7 +28,7 @@ fn marker(telemetry: &Value) -> u64 {
     u64::from_be_bytes(*payload.first_chunk().unwrap_or_else(|| panic!("no marker in {telemetry}")))
 }
 
-/// Waits until so many webhooks have been tried.
+/// Waits until so many webhooks have been tried. The stand-in can only be awaited for the end of its run.
 async fn until(world: &World, attempts: u64) {
     while world.stack.get("sent").await["attempts"].as_u64().unwrap() < attempts {
         sleep(Duration::from_millis(20)).await;
