@@ -12,7 +12,9 @@
 //! | `sending` | what goes to the hub, and the marks for what it acknowledged |
 //! | [`record`], [`split`] | documents and messages, as pure functions |
 //! | [`source`] | where rows come from |
+//! | [`outside`] | the backend, the ledger, the hub and the clock, as a turn needs them |
 
+pub mod outside;
 pub mod record;
 mod recording;
 mod sending;
@@ -25,23 +27,18 @@ use std::{collections::HashSet, time::Duration};
 use tokio::time::Instant;
 
 use crate::{
-    clock::Clock,
     config::rapidm2m::{Selection, StartFrom},
-    delivery::Delivery,
-    ledger::{Committed, Ledger, SiteKey},
+    ledger::{Committed, SiteKey},
     rapidm2m::{FetchError, window::Search},
 };
 
+use outside::{Outside, Services};
 use record::Asked;
-use source::Source;
 use turn::Turn;
 
 /// Everything that polling a site takes.
-pub struct Forwarder {
-    pub source: Source,
-    pub ledger: Ledger,
-    pub delivery: Delivery,
-    pub clock: Clock,
+pub struct Forwarder<O = Services> {
+    pub outside: O,
     pub channels: Selection,
     pub histdata: u8,
     pub start_from: StartFrom,
@@ -129,7 +126,7 @@ impl Failure {
     }
 }
 
-impl Forwarder {
+impl<O: Outside> Forwarder<O> {
     /// One turn for one site.
     pub async fn poll_site(&self, key: &SiteKey, memory: &mut SiteMemory, limits: Limits) -> Report {
         self.turn(key, memory, limits, true).await
@@ -145,7 +142,7 @@ impl Forwarder {
         // Taken out: if this future is dropped half-way, the cursor is read again.
         let committed = match memory.committed.take() {
             Some(committed) => committed,
-            None => match self.ledger.cursor(key).await {
+            None => match self.outside.cursor(key).await {
                 Ok(committed) => committed,
                 Err(error) => {
                     report.failures.push(Failure::new(error.kind(), error));
@@ -169,11 +166,11 @@ impl Forwarder {
     pub async fn record_listing(&self, key: &SiteKey, listed: Result<(), &FetchError>, took: Duration) {
         let now = Instant::now();
         let limits = Limits { ask_until: now, resend_until: now, send_until: now, provision_until: now };
-        let Ok(committed) = self.ledger.cursor(key).await else { return };
+        let Ok(committed) = self.outside.cursor(key).await else { return };
         let (mut memory, report) = (SiteMemory::default(), Report::default());
         let mut turn = Turn { forwarder: self, key, memory: &mut memory, committed, report, limits, can_send: false };
         let request = crate::ledger::Request { path: "sites".into(), ..Default::default() };
-        let mut asked = Asked { key: key.clone(), at: self.clock.now(), request, status: Some(200), bytes: 0, took };
+        let mut asked = Asked { key: key.clone(), at: self.outside.now(), request, status: Some(200), bytes: 0, took };
         let _recorded = match listed {
             Ok(()) if turn.committed.cursor.last_error.is_none() => Ok(()),
             Ok(()) => turn.record_nothing(&asked).await,

@@ -4,6 +4,7 @@ use tokio::time::Instant;
 
 use super::{
     Failure,
+    outside::Outside,
     record::{self, Asked, MAX_UNFORWARDED, Rest},
     split::{Heading, Splitter},
     turn::{Stop, Turn},
@@ -13,7 +14,7 @@ use crate::{
     rapidm2m::{FetchError, Rows, wire::Flaws},
 };
 
-impl Turn<'_> {
+impl<O: Outside> Turn<'_, O> {
     /// Records rows and sends them, transaction by transaction. Returns whether all were recorded.
     pub(super) async fn record_and_send(
         &mut self,
@@ -25,7 +26,7 @@ impl Turn<'_> {
         let heading = Heading { key: self.key, begin, end: asked.at, channels };
         let mut parts = Splitter::new(&heading, rows, record::max_body(self.key)).enumerate().peekable();
         let mut carried: Option<Poll> = None;
-        let history = self.forwarder.ledger.history_seconds();
+        let history = self.forwarder.outside.history_seconds();
         while carried.is_some() || parts.peek().is_some() {
             let room = MAX_UNFORWARDED.saturating_sub(self.committed.cursor.unforwarded.len()).min(MAX_BATCH_POLLS);
             if room == 0 || Instant::now() >= self.limits.send_until {
@@ -75,7 +76,7 @@ impl Turn<'_> {
         }
         let mut polls = Vec::new();
         if self.forwarder.record_empty_polls {
-            polls.push(record::empty_poll(asked, cursor, self.forwarder.ledger.history_seconds()));
+            polls.push(record::empty_poll(asked, cursor, self.forwarder.outside.history_seconds()));
         }
         let cursor = record::advanced(cursor, &[], asked.scanned_until());
         self.commit(&polls, &[], cursor).await.map_err(|error| self.stop(&error))
@@ -109,10 +110,10 @@ impl Turn<'_> {
         flaws: Option<&Flaws>,
     ) -> Result<(), Stop> {
         self.report.failures.push(Failure::new(&fault.kind, &fault.text));
-        let history = self.forwarder.ledger.history_seconds();
+        let history = self.forwarder.outside.history_seconds();
         let mut poll = record::failed_poll(asked, fault.clone(), &self.committed.cursor, history);
         poll.result.bad_rows = flaws.and_then(record::bad_rows);
-        let cursor = record::set_back(&self.committed.cursor, fault, rest, self.forwarder.clock.now());
+        let cursor = record::set_back(&self.committed.cursor, fault, rest, self.forwarder.outside.now());
         self.commit(&[poll], &[], cursor).await.map_err(|error| self.stop(&error))
     }
 
@@ -123,7 +124,7 @@ impl Turn<'_> {
         cursor: Cursor,
     ) -> Result<(), LedgerError> {
         let etag = self.committed.etag.as_deref();
-        let etag = self.forwarder.ledger.commit(self.key, created, replaced, &cursor, etag).await?;
+        let etag = self.forwarder.outside.commit(self.key, created, replaced, &cursor, etag).await?;
         self.committed = Committed { cursor, etag: Some(etag) };
         Ok(())
     }

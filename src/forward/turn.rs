@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::{
     Failure, Forwarder, Limits, Report, SiteMemory,
+    outside::Outside,
     record::{Asked, MAX_UNFORWARDED},
 };
 use crate::{
@@ -31,8 +32,8 @@ const NARROWINGS: usize = 60;
 pub(super) struct Stop;
 
 /// One site's turn.
-pub(super) struct Turn<'a> {
-    pub(super) forwarder: &'a Forwarder,
+pub(super) struct Turn<'a, O> {
+    pub(super) forwarder: &'a Forwarder<O>,
     pub(super) key: &'a SiteKey,
     pub(super) memory: &'a mut SiteMemory,
     pub(super) committed: Committed,
@@ -42,7 +43,7 @@ pub(super) struct Turn<'a> {
     pub(super) can_send: bool,
 }
 
-impl Turn<'_> {
+impl<O: Outside> Turn<'_, O> {
     pub(super) async fn run(&mut self) -> Result<(), Stop> {
         self.send_what_waits(self.limits.resend_until).await?;
         if self.is_left_alone() {
@@ -67,7 +68,7 @@ impl Turn<'_> {
     /// Whether the site is to be left alone for now; says so in the report.
     fn is_left_alone(&mut self) -> bool {
         let cursor = &self.committed.cursor;
-        let Some(until) = cursor.not_before.filter(|until| self.forwarder.clock.now() < *until) else { return false };
+        let Some(until) = cursor.not_before.filter(|until| self.forwarder.outside.now() < *until) else { return false };
         let error = cursor.last_error.clone().unwrap_or_else(|| Fault { kind: "rest".into(), text: String::new() });
         // Whoever mended the settings restarts the app: do not make them wait for an hour.
         if !self.memory.tried && matches!(error.kind.as_str(), "unauthorized" | "forbidden" | "not_found") {
@@ -87,10 +88,10 @@ impl Turn<'_> {
         if let Some((_, channels)) = self.memory.channels.as_ref().filter(|(at, _)| at.elapsed() < BLUEPRINT_LIFETIME) {
             return Ok(Some(channels.clone()));
         }
-        let (at, started) = (forwarder.clock.now(), Instant::now());
+        let (at, started) = (forwarder.outside.now(), Instant::now());
         self.report.requests += 1;
         let limit = self.request_limit();
-        let found = forwarder.source.channels(&self.key.customer, &self.key.site, forwarder.histdata, limit).await;
+        let found = forwarder.outside.channels(self.key, forwarder.histdata, limit).await;
         match found {
             Ok(channels) => {
                 self.memory.channels = Some((Instant::now(), channels.clone()));
@@ -121,7 +122,7 @@ impl Turn<'_> {
         let forwarder = self.forwarder;
         let mut force = false;
         for _ in 0..NARROWINGS {
-            let at = forwarder.clock.now();
+            let at = forwarder.outside.now();
             let now = Stamp::from_time(at);
             let plan = plan(&self.committed.cursor, forwarder.start_from, &self.memory.search, now);
             let query = RowsQuery {
@@ -134,7 +135,7 @@ impl Turn<'_> {
             let narrowable = plan.window.filter(|window| window.can_narrow && !force);
             let limit = if narrowable.is_some() { SOFT_BODY_LIMIT } else { MAX_BODY };
             let started = Instant::now();
-            let answer = forwarder.source.rows(&query, limit, self.request_limit()).await;
+            let answer = forwarder.outside.rows(&query, limit, self.request_limit()).await;
             self.report.requests += 1;
             let mut asked = Asked {
                 key: self.key.clone(),
@@ -188,7 +189,7 @@ impl Turn<'_> {
             }
         };
         rows.sort();
-        hold_back_the_future(&mut rows, self.forwarder.clock.now());
+        hold_back_the_future(&mut rows, self.forwarder.outside.now());
         rows.rows.retain(|row| plan.newer_than.is_none_or(|newest| row.stamp > newest));
         self.report.bad_rows += rows.flaws.count;
 
