@@ -80,6 +80,7 @@ impl Shared {
             channels: rapidm2m.channels,
             histdata: rapidm2m.histdata,
             start_from: rapidm2m.start_from,
+            overlap: rapidm2m.overlap,
             record_empty_polls: rapidm2m.record_empty_polls,
         };
         RapidM2mForwarding::new(forwarder, rapidm2m.customer, rapidm2m.sites, rapidm2m.concurrency, rapidm2m.timeout)

@@ -7,6 +7,7 @@
 //!
 //! | Module | |
 //! |---|---|
+//! | `plan` | which window is asked for, and which of its rows are new |
 //! | `turn` | what is asked for next, and what becomes of the answer |
 //! | `recording` | what is written to the ledger |
 //! | `sending` | what goes to the hub, and the marks for what it acknowledged |
@@ -15,6 +16,7 @@
 //! | [`outside`] | the backend, the ledger, the hub and the clock, as a turn needs them |
 
 pub mod outside;
+mod plan;
 pub mod record;
 mod recording;
 mod sending;
@@ -29,7 +31,7 @@ use tokio::time::Instant;
 use crate::{
     config::rapidm2m::{Selection, StartFrom},
     ledger::{Committed, SiteKey},
-    rapidm2m::{FetchError, window::Search},
+    rapidm2m::{FetchError, Stamp, window::Search},
 };
 
 use outside::{Outside, Services};
@@ -42,6 +44,8 @@ pub struct Forwarder<O = Services> {
     pub channels: Selection,
     pub histdata: u8,
     pub start_from: StartFrom,
+    /// How far behind the newest recorded row a row may still arrive.
+    pub overlap: Option<Duration>,
     pub record_empty_polls: bool,
 }
 
@@ -53,6 +57,10 @@ pub struct SiteMemory {
     /// Polls whose messages the hub has acknowledged, but which could not be marked.
     acknowledged: HashSet<String>,
     search: Search,
+    /// How far the reading of the overlap has come, where one answer does not hold it.
+    swept: Option<Stamp>,
+    /// Whether it was said that the overlap is shorter than asked for.
+    said_overlap_is_short: bool,
     channels: Option<(Instant, Vec<String>)>,
     /// Whether this process has tried the site at all.
     tried: bool,
@@ -150,6 +158,8 @@ impl<O: Outside> Forwarder<O> {
                 }
             },
         };
+        let mut committed = committed;
+        record::keep_recorded(&mut committed.cursor, self.overlap);
         memory.acknowledged.retain(|id| committed.cursor.unforwarded.contains(id));
         let mut turn = Turn { forwarder: self, key, memory, committed, report, limits, can_send: true };
         let ended = if asks { turn.run().await } else { turn.send_what_waits(limits.send_until).await };

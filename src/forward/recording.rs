@@ -1,17 +1,22 @@
 //! What is written to the ledger: rows, empty polls, failures. The cursor moves in the same transaction.
 
+use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
 use super::{
     Failure,
     outside::Outside,
+    plan::Plan,
     record::{self, Asked, MAX_UNFORWARDED, Rest},
     split::{Heading, Splitter},
     turn::{Stop, Turn},
 };
 use crate::{
     ledger::{Committed, Cursor, Fault, LedgerError, MAX_BATCH_POLLS, Outcome, Poll},
-    rapidm2m::{FetchError, Rows, wire::Flaws},
+    rapidm2m::{
+        FetchError, Rows, Stamp,
+        wire::{Flaws, Row},
+    },
 };
 
 impl<O: Outside> Turn<'_, O> {
@@ -21,11 +26,12 @@ impl<O: Outside> Turn<'_, O> {
         asked: &Asked,
         channels: &[String],
         rows: &Rows<'_>,
+        plan: &Plan,
     ) -> Result<bool, Stop> {
-        let begin = self.committed.cursor.last_value_from;
+        let begin = self.committed.cursor.last_value_from.map(|newest| newest.min(plan.from.time()));
         let heading = Heading { key: self.key, begin, end: asked.at, channels };
         let mut parts = Splitter::new(&heading, rows, record::max_body(self.key)).enumerate().peekable();
-        let mut carried: Option<Poll> = None;
+        let (mut carried, mut rows_recorded): (Option<Poll>, usize) = (None, 0);
         let history = self.forwarder.outside.history_seconds();
         while carried.is_some() || parts.peek().is_some() {
             let room = MAX_UNFORWARDED.saturating_sub(self.committed.cursor.unforwarded.len()).min(MAX_BATCH_POLLS);
@@ -51,9 +57,13 @@ impl<O: Outside> Turn<'_, O> {
                     break;
                 }
             }
-            let cursor = record::advanced(&self.committed.cursor, &polls, asked.scanned_until());
+            let mut cursor = record::advanced(&self.committed.cursor, &polls, asked.scanned_until());
+            let in_batch = polls.iter().map(|poll| poll.result.rows).sum::<usize>();
+            let new = &rows.rows[rows_recorded..rows_recorded + in_batch];
+            self.remember_recorded(&mut cursor, plan, new, polls.last().and_then(|poll| poll.last_value_from));
             self.commit(&polls, &[], cursor).await.map_err(|error| self.stop(&error))?;
-            self.report.rows_recorded += polls.iter().map(|poll| poll.result.rows).sum::<usize>();
+            rows_recorded += in_batch;
+            self.report.rows_recorded += in_batch;
             for poll in polls.iter().filter(|poll| poll.outcome == Outcome::Rejected) {
                 self.report.messages_rejected += 1;
                 let why = poll.error.as_ref().map_or("", |fault| fault.text.as_str());
@@ -65,6 +75,28 @@ impl<O: Outside> Turn<'_, O> {
             }
         }
         Ok(true)
+    }
+
+    /// With an overlap: `new` rows go into the cursor's list of what is recorded, but for those of a last stamp of which rows
+    /// are still to come.
+    fn remember_recorded(&mut self, cursor: &mut Cursor, plan: &Plan, new: &[Row], up_to: Option<DateTime<Utc>>) {
+        let (Some(overlap), Some(oldest), Some(newest)) =
+            (self.forwarder.overlap, new.first(), cursor.last_value_from.map(Stamp::from_time))
+        else {
+            return;
+        };
+        let recorded = cursor.recorded.get_or_insert_with(|| plan.first_recorded(oldest.stamp));
+        let forget = newest.shifted(-i64::try_from(overlap.as_millis()).unwrap_or(i64::MAX));
+        let stamps = new.iter().map(|row| row.stamp).filter(|stamp| Some(stamp.time()) <= up_to);
+        if !recorded.extend(stamps, forget) && !std::mem::replace(&mut self.memory.said_overlap_is_short, true) {
+            tracing::warn!(
+                site = %self.key.site,
+                "the site measures at such odd times that late rows can be told from known ones only since {}, not for all of \
+                 OverlapSeconds={}",
+                recorded.since().rfc3339(),
+                overlap.as_secs()
+            );
+        }
     }
 
     /// A poll without new rows.
@@ -93,6 +125,7 @@ impl<O: Outside> Turn<'_, O> {
         if asked.request.from.is_none() && self.committed.cursor.last_value_from.is_none() {
             // The youngest row is of no use, and might be the youngest for years: begin with what comes after now.
             self.committed.cursor.last_value_from = Some(asked.at);
+            record::keep_recorded(&mut self.committed.cursor, self.forwarder.overlap);
         }
         self.write_failure(asked, fault, Rest::None, Some(flaws)).await
     }

@@ -8,15 +8,16 @@ use tokio::time::Instant;
 use super::{
     Failure, Forwarder, Limits, Report, SiteMemory,
     outside::Outside,
-    record::{Asked, MAX_UNFORWARDED},
+    plan::Plan,
+    record::{self, Asked, MAX_UNFORWARDED},
 };
 use crate::{
-    config::rapidm2m::{Selection, StartFrom},
-    ledger::{Committed, Cursor, Fault, SiteKey},
+    config::rapidm2m::Selection,
+    ledger::{Committed, Fault, SiteKey},
     rapidm2m::{
         FetchError, Rows, Stamp,
-        client::{Answer, MAX_BODY, Range, RowsQuery},
-        window::{SOFT_BODY_LIMIT, Search, Window},
+        client::{Answer, MAX_BODY, RowsQuery},
+        window::SOFT_BODY_LIMIT,
     },
 };
 
@@ -68,7 +69,7 @@ impl<O: Outside> Turn<'_, O> {
     /// Whether the site is to be left alone for now; says so in the report.
     fn is_left_alone(&mut self) -> bool {
         let cursor = &self.committed.cursor;
-        let Some(until) = cursor.not_before.filter(|until| self.forwarder.outside.now() < *until) else { return false };
+        let Some(until) = record::rests_until(cursor, self.forwarder.outside.now()) else { return false };
         let error = cursor.last_error.clone().unwrap_or_else(|| Fault { kind: "rest".into(), text: String::new() });
         // Whoever mended the settings restarts the app: do not make them wait for an hour.
         if !self.memory.tried && matches!(error.kind.as_str(), "unauthorized" | "forbidden" | "not_found") {
@@ -124,7 +125,7 @@ impl<O: Outside> Turn<'_, O> {
         for _ in 0..NARROWINGS {
             let at = forwarder.outside.now();
             let now = Stamp::from_time(at);
-            let plan = plan(&self.committed.cursor, forwarder.start_from, &self.memory.search, now);
+            let plan = Plan::new(&self.committed.cursor, forwarder.start_from, self.memory, now);
             let query = RowsQuery {
                 customer: &self.key.customer,
                 site: &self.key.site,
@@ -190,56 +191,41 @@ impl<O: Outside> Turn<'_, O> {
         };
         rows.sort();
         hold_back_the_future(&mut rows, self.forwarder.outside.now());
-        rows.rows.retain(|row| plan.newer_than.is_none_or(|newest| row.stamp > newest));
+        // Without an overlap these are the new rows; with one, those that are known are among them.
+        let beyond = rows.rows.iter().filter(|row| plan.is_beyond(row.stamp)).count();
+        let newest = rows.rows.last().map(|row| row.stamp).filter(|_| beyond > 0);
+        rows.rows.retain(|row| plan.is_new(&self.committed.cursor, row.stamp));
         self.report.bad_rows += rows.flaws.count;
 
-        let more = plan.window.is_some_and(|window| window.until.is_some());
         if !rows.rows.is_empty() {
-            let all = self.record_and_send(asked, channels, &rows).await?;
-            if let (Some(window), Some(newest), true) = (plan.window, rows.rows.last(), all) {
-                self.memory.search.had_rows(plan.from, newest.stamp, window, rows.rows.len());
+            if !self.record_and_send(asked, channels, &rows, plan).await? {
+                return Ok(false);
             }
-            return Ok(more && all);
-        }
-        if let Some(window) = plan.window {
-            self.memory.search.was_empty(window);
-        }
-        if rows.flaws.count > 0 {
+        } else if rows.flaws.count > 0 {
             self.record_bad_rows(asked, &rows.flaws).await?;
-            return Ok(more);
+        } else {
+            self.record_nothing(asked).await?;
         }
-        self.record_nothing(asked).await?;
-        Ok(more)
+        Ok(self.note_window(plan, newest, beyond))
     }
-}
 
-/// What to ask for next.
-struct Plan {
-    range: Range,
-    from: Stamp,
-    window: Option<Window>,
-    /// Rows up to this are known.
-    newer_than: Option<Stamp>,
-}
-
-fn plan(cursor: &Cursor, start_from: StartFrom, search: &Search, now: Stamp) -> Plan {
-    let from_window = |from: Stamp, newer_than: Option<Stamp>| {
-        let window = search.next(from, now);
-        Plan { range: Range::Window { from, until: window.until }, from, window: Some(window), newer_than }
-    };
-    if let Some(newest) = cursor.last_value_from.map(Stamp::from_time) {
-        return from_window(newest, Some(newest));
-    }
-    match start_from {
-        // Asked before and there was nothing: whatever comes now is new, however many rows and however late.
-        StartFrom::Youngest if cursor.scanned_until.is_some() => from_window(Stamp::BEGINNING, None),
-        StartFrom::Youngest => Plan { range: Range::Youngest, from: Stamp::BEGINNING, window: None, newer_than: None },
-        StartFrom::All => from_window(Stamp::BEGINNING, None),
-        StartFrom::At(time) => {
-            // The bound itself may or may not be part of the window: ask for a little more, keep what was meant.
-            let before = Stamp::from_time(time).shifted(-1);
-            from_window(before, Some(before))
+    /// Remembers what the answer says about the next window. Returns whether there is more to ask for now.
+    fn note_window(&mut self, plan: &Plan, newest: Option<Stamp>, beyond: usize) -> bool {
+        let Some(window) = plan.window else { return false };
+        let is_open = window.until.is_none();
+        match newest {
+            Some(newest) => {
+                self.memory.search.had_rows(plan.from, newest, window, beyond);
+                self.memory.swept = Some(newest).filter(|_| !is_open && self.forwarder.overlap.is_some());
+            }
+            None => {
+                self.memory.search.was_empty(window);
+                if is_open {
+                    self.memory.swept = None;
+                }
+            }
         }
+        !is_open
     }
 }
 
