@@ -31,7 +31,7 @@ use tokio::time::Instant;
 use crate::{
     config::rapidm2m::{Selection, StartFrom},
     ledger::{Committed, SiteKey},
-    rapidm2m::{FetchError, Stamp, window::Search},
+    rapidm2m::{FetchError, Stamp, window::Search, wire::Flaws},
 };
 
 use outside::{Outside, Services};
@@ -62,6 +62,9 @@ pub struct SiteMemory {
     /// Whether it was said that the overlap is shorter than asked for.
     said_overlap_is_short: bool,
     channels: Option<(Instant, Vec<String>)>,
+    /// The furthest row of the future that was said to be one. A logger whose clock is wrong is a failure once for each such
+    /// row, not in every run until their time has come.
+    future: Option<Stamp>,
     /// Whether this process has tried the site at all.
     tried: bool,
 }
@@ -183,7 +186,7 @@ impl<O: Outside> Forwarder<O> {
         let mut asked = Asked { key: key.clone(), at: self.outside.now(), request, status: Some(200), bytes: 0, took };
         let _recorded = match listed {
             Ok(()) if turn.committed.cursor.last_error.is_none() => Ok(()),
-            Ok(()) => turn.record_nothing(&asked).await,
+            Ok(()) => turn.record_nothing(&asked, &Flaws::default()).await,
             Err(error) => {
                 asked.status = error.status();
                 turn.record_failure(&asked, error).await

@@ -99,8 +99,8 @@ impl<O: Outside> Turn<'_, O> {
         }
     }
 
-    /// A poll without new rows.
-    pub(super) async fn record_nothing(&mut self, asked: &Asked) -> Result<(), Stop> {
+    /// A poll without new rows; `flaws` are rows of the future that were said before.
+    pub(super) async fn record_nothing(&mut self, asked: &Asked, flaws: &Flaws) -> Result<(), Stop> {
         let cursor = &self.committed.cursor;
         let news = cursor.scanned_until.is_none() || cursor.last_error.is_some();
         if !self.forwarder.record_empty_polls && !news {
@@ -108,7 +108,9 @@ impl<O: Outside> Turn<'_, O> {
         }
         let mut polls = Vec::new();
         if self.forwarder.record_empty_polls {
-            polls.push(record::empty_poll(asked, cursor, self.forwarder.outside.history_seconds()));
+            let mut poll = record::empty_poll(asked, cursor, self.forwarder.outside.history_seconds());
+            poll.result.bad_rows = record::bad_rows(flaws);
+            polls.push(poll);
         }
         let cursor = record::advanced(cursor, &[], asked.scanned_until());
         self.commit(&polls, &[], cursor).await.map_err(|error| self.stop(&error))

@@ -190,7 +190,8 @@ impl<O: Outside> Turn<'_, O> {
             }
         };
         rows.sort();
-        hold_back_the_future(&mut rows, self.forwarder.outside.now());
+        let unreadable = rows.flaws.count;
+        let future = hold_back_the_future(&mut rows, self.forwarder.outside.now());
         // Without an overlap these are the new rows; with one, those that are known are among them.
         let beyond = rows.rows.iter().filter(|row| plan.is_beyond(row.stamp)).count();
         let newest = rows.rows.last().map(|row| row.stamp).filter(|_| beyond > 0);
@@ -201,10 +202,11 @@ impl<O: Outside> Turn<'_, O> {
             if !self.record_and_send(asked, channels, &rows, plan).await? {
                 return Ok(false);
             }
-        } else if rows.flaws.count > 0 {
+        } else if unreadable > 0 || self.memory.future < future {
             self.record_bad_rows(asked, &rows.flaws).await?;
+            self.memory.future = future.max(self.memory.future);
         } else {
-            self.record_nothing(asked).await?;
+            self.record_nothing(asked, &rows.flaws).await?;
         }
         Ok(self.note_window(plan, newest, beyond))
     }
@@ -229,11 +231,13 @@ impl<O: Outside> Turn<'_, O> {
     }
 }
 
-/// Leaves rows that are ahead of the clock where they are: they are asked for again until their time has come.
-fn hold_back_the_future(rows: &mut Rows<'_>, now: DateTime<Utc>) {
+/// Leaves rows that are ahead of the clock where they are: they are asked for again until their time has come. Returns the
+/// stamp of the last one.
+fn hold_back_the_future(rows: &mut Rows<'_>, now: DateTime<Utc>) -> Option<Stamp> {
     let latest = Stamp::from_time(now + CLOCK_TOLERANCE);
-    let future = rows.rows.partition_point(|row| row.stamp <= latest);
-    for row in rows.rows.split_off(future) {
+    let future = rows.rows.split_off(rows.rows.partition_point(|row| row.stamp <= latest));
+    for row in &future {
         rows.flaws.add("a stamp in the future, kept for later", &row.stamp.rfc3339());
     }
+    future.last().map(|row| row.stamp)
 }
