@@ -124,7 +124,8 @@ fn check_messages(body: &[u8], channels: usize, max_body: usize) {
         assert_eq!(message.rows.len(), part.rows.len());
         for (row, told) in rows.rows[part.rows.clone()].iter().zip(&message.rows) {
             assert_eq!(told.stamp, row.stamp.rfc3339());
-            let values = names.iter().zip(rows.values(row)).filter_map(|(name, value)| Some((name.as_str(), (*value)?)));
+            let values =
+                names.iter().zip(rows.values(row)).filter_map(|(name, value)| Some((name.as_str(), (*value)?)));
             assert!(values.eq(told.values.iter().map(|(name, value)| (name.as_str(), value.get()))));
         }
     }

@@ -26,7 +26,11 @@ pub fn sas(data: &[u8]) {
     let policy = Some(policy).filter(|policy| !policy.is_empty());
     let token = sas::mint(resource, key.as_bytes(), expires, policy);
     let token = token.expose_secret();
-    assert!(token.strip_prefix("SharedAccessSignature sr=").is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_graphic())));
+    assert!(
+        token
+            .strip_prefix("SharedAccessSignature sr=")
+            .is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_graphic()))
+    );
     assert_eq!(sas::resource(token).as_deref(), Some(resource));
     assert_eq!(sas::expiry(token), Some(expires));
     let field = |name: &str| token.split(['&', ' ']).find_map(|field| field.strip_prefix(name));
@@ -52,9 +56,11 @@ pub fn property_bag(data: &[u8]) {
     let decode = |text: &str| percent_decode_str(text).decode_utf8().expect("what was text").into_owned();
     let read: Vec<_> = bag.split('&').map(|pair| pair.split_once('=').expect("a pair")).collect();
     let read: Vec<_> = read.into_iter().map(|(name, value)| (decode(name), decode(value))).collect();
-    let system = [("$.mid", id), ("$.ctime", "2026-01-31T12:00:00.125Z"), ("$.ct", "application/json"), ("$.ce", "utf-8")];
+    let system =
+        [("$.mid", id), ("$.ctime", "2026-01-31T12:00:00.125Z"), ("$.ct", "application/json"), ("$.ce", "utf-8")];
     let application = message.properties.iter().map(|(name, value)| (*name, value.as_str()));
-    let expected: Vec<_> = system.into_iter().chain(application).map(|(name, value)| (name.into(), value.into())).collect();
+    let expected: Vec<_> =
+        system.into_iter().chain(application).map(|(name, value)| (name.into(), value.into())).collect();
     assert_eq!(read, expected);
     let values = read.iter().map(|(_, value)| value.len()).sum::<usize>();
     let names = message.properties.iter().map(|(name, _)| name.len()).sum::<usize>();

@@ -102,15 +102,16 @@ pub fn queued(data: &[u8]) {
     assert!(text.trim_ascii_start().starts_with('{'), "a webhook is an object");
     let again = queued.text().expect("what was parsed is JSON");
     let again = Queued::parse(&again).expect("our own text");
-    assert_eq!(again.webhook, queued.webhook.trim_ascii());
+    assert_eq!(again.webhook, json_trimmed(&queued.webhook));
     assert_eq!(again.received_at, queued.received_at.map(|time| time.trunc_subsecs(3)));
     let keys = |queued: &Queued<'_>| {
-        let keys = |keys: &DownlinkKeys| (keys.api_key.expose_secret().to_owned(), keys.push.clone(), keys.replace.clone());
+        let keys =
+            |keys: &DownlinkKeys| (keys.api_key.expose_secret().to_owned(), keys.push.clone(), keys.replace.clone());
         queued.downlink.as_ref().map(keys)
     };
     assert_eq!(keys(&again), keys(&queued));
     let put_back = Queued::parse(&rejected).expect("what is rejected can be put back");
-    assert_eq!(put_back.webhook, queued.webhook.trim_ascii());
+    assert_eq!(put_back.webhook, json_trimmed(&queued.webhook));
     assert!(put_back.downlink.is_none(), "keys are not kept");
     if let Some((key, ..)) = keys(&queued) {
         // Keys that the webhook or our own words hold too would be found anyway.
@@ -118,6 +119,10 @@ pub fn queued(data: &[u8]) {
         let printed = format!("{:?}", queued.downlink);
         assert!(!is_telling || !printed.contains(&key), "keys do not print");
     }
+}
+
+fn json_trimmed(text: &str) -> &str {
+    text.trim_matches([' ', '\t', '\n', '\r'])
 }
 
 /// Lines: template, application, device, DevEUI. Whatever they are, the name is one that DPS and the hub take.

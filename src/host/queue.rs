@@ -6,6 +6,8 @@ use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::clock;
+
 /// A queue's message as it arrives.
 #[derive(Clone, PartialEq, Eq)]
 pub struct QueueMessage {
@@ -46,7 +48,7 @@ impl QueueMessage {
         Ok(Self {
             text: text(raw.get()),
             dequeue_count: metadata("DequeueCount").and_then(|text| text.parse().ok()),
-            inserted_at: metadata("InsertionTime").and_then(|text| text.parse().ok()),
+            inserted_at: metadata("InsertionTime").and_then(|text| clock::read_rfc3339(&text)),
         })
     }
 }

@@ -70,7 +70,8 @@ impl CloudMessage {
     pub fn of_headers(headers: &HeaderMap) -> Self {
         let text = |value: &reqwest::header::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
         let get = |name: &str| headers.get(name).map(text);
-        let properties = headers.iter().filter_map(|(name, value)| Some((name.as_str().strip_prefix(PROPERTY)?, value)));
+        let properties =
+            headers.iter().filter_map(|(name, value)| Some((name.as_str().strip_prefix(PROPERTY)?, value)));
         Self {
             message_id: get("iothub-messageid"),
             sequence_number: get("iothub-sequencenumber").and_then(|number| number.parse().ok()),
@@ -317,7 +318,10 @@ mod tests {
         assert_eq!(message.properties, properties.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
         assert_eq!((message.message_id.as_deref(), message.delivery_count), (Some("m 1"), 3));
         assert_eq!((message.content_type.as_deref(), message.lock.as_str()), (Some("application/json"), "0b9e7a8c"));
-        assert_eq!(CloudMessage::of_headers(&HeaderMap::new()), CloudMessage { delivery_count: 1, ..CloudMessage::default() });
+        assert_eq!(
+            CloudMessage::of_headers(&HeaderMap::new()),
+            CloudMessage { delivery_count: 1, ..CloudMessage::default() }
+        );
     }
 
     fn device(host: &str) -> Device {

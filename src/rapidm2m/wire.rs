@@ -370,7 +370,11 @@ mod tests {
     fn a_prefix_yields_its_complete_rows() {
         let rows = Rows::read_prefix(br#"[["2017012",1],["2017013",2],["20170"#, 1);
         assert_eq!(all(&rows).len(), 2);
-        assert_eq!(Rows::read_prefix(b"\xef\xbb\xbf[[\"2017012\",1],[\"20", 1).rows.len(), 1, "behind a byte order mark");
+        assert_eq!(
+            Rows::read_prefix(b"\xef\xbb\xbf[[\"2017012\",1],[\"20", 1).rows.len(),
+            1,
+            "behind a byte order mark"
+        );
         assert!(Rows::read_prefix(b"<html>", 1).rows.is_empty());
     }
 

@@ -7,7 +7,10 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::http::{MAX_ERROR_TEXT, one_line};
+use crate::{
+    clock,
+    http::{MAX_ERROR_TEXT, one_line},
+};
 
 /// The longest text that fits into a queue message: 64 KiB when it is in Base64, as the Functions host encodes it.
 /// <https://learn.microsoft.com/azure/storage/queues/scalability-targets>
@@ -78,16 +81,19 @@ impl<'a> Queued<'a> {
     /// # Errors
     /// It is no JSON object.
     pub fn parse(text: &'a str) -> Result<Self, String> {
-        let wire = serde_json::from_str::<Wire<'a>>(text).map_err(|error| {
-            format!("the queue message is no webhook: {}", one_line(&error.to_string(), MAX_ERROR_TEXT))
-        })?;
+        let no_webhook = |why: &str| format!("the queue message is no webhook: {}", one_line(why, MAX_ERROR_TEXT));
+        let wire = serde_json::from_str::<Wire<'a>>(text).map_err(|error| no_webhook(&error.to_string()))?;
+        // An array would pass for a struct.
+        if !text.trim_ascii_start().starts_with('{') {
+            return Err(no_webhook("it is another kind of JSON"));
+        }
         let Some(webhook) = wire.webhook else {
             return Ok(Self { received_at: None, downlink: None, webhook: text.into() });
         };
         let keys =
             |keys: WireKeys| DownlinkKeys { api_key: keys.api_key.into(), push: keys.push, replace: keys.replace };
         Ok(Self {
-            received_at: wire.received_at.and_then(|text| text.parse().ok()),
+            received_at: wire.received_at.and_then(|text| clock::read_rfc3339(&text)),
             downlink: wire.downlink.map(keys),
             webhook: webhook.get().into(),
         })
@@ -119,7 +125,7 @@ mod tests {
     fn what_the_sample_has_queued_is_read() {
         let read = Queued::parse(r#"{"app_id":"a","dev_id":"d"}"#).unwrap();
         assert_eq!((read.received_at, &*read.webhook), (None, r#"{"app_id":"a","dev_id":"d"}"#));
-        for text in ["hello", "7", "", "\"{}\""] {
+        for text in ["hello", "7", "", "\"{}\"", r#"[null,null,{"a":1}]"#] {
             assert!(Queued::parse(text).unwrap_err().contains("no webhook"), "{text}");
         }
     }
