@@ -272,13 +272,15 @@ fn ready_token(
     }
     if !matches!(path, "" | "devices") && path.strip_prefix("devices/") != Some(device) {
         let other = plain(path).map_or("something else".to_owned(), |path| format!("{path:?}"));
-        problems.add(name, format!("is a token for {other}, not for device {device:?}: make one for this device"));
+        let device = plain(device).map_or("the device".to_owned(), |device| format!("device {device:?}"));
+        problems.add(name, format!("is a token for {other}, not for {device}: make one for this device"));
         return None;
     }
     Some(Credential::Token(token.clone()))
 }
 
-/// A part of a token's resource, if it can be repeated: where a separator is lost, the signature is in it.
+/// A part of a token's resource, or a device id, if it can be repeated: where a separator is lost, the signature is in it,
+/// and `SharedAccessKey=…` could be an id.
 fn plain(part: &str) -> Option<&str> {
     let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "-._:/".contains(letter);
     part.chars().all(is_plain).then_some(part)
@@ -361,7 +363,7 @@ mod tests {
     fn faults_are_named_without_secrets() {
         let token = |value| [("IoTHubURL", "h.net"), ("IoTHubDeviceId", "d"), ("IoTHubSharedAccessSignature", value)];
         let pasted = "HostName=h.net;DeviceId=d;SharedAccessKey=hunter2=";
-        let cases: [(&[(&str, &str)], &str); 19] = [
+        let cases: [(&[(&str, &str)], &str); 20] = [
             (&[("IoTHubConnection", "HostName=h.net;SharedAccessKey=c2VjcmV0")], "no DeviceId"),
             (
                 &[("IoTHubConnection", "HostName=h.net;DeviceId=d;SharedAccessKeyName=owner;SharedAccessKey=x")],
@@ -388,6 +390,14 @@ mod tests {
                     ("IoTHubSharedAccessSignature", "SharedAccessSignature sr=h.net%2Fdevices%2Fe&sig=x&se=1"),
                 ],
                 "IoTHubDeviceId is no device id",
+            ),
+            (
+                &[
+                    ("IoTHubURL", "h.net"),
+                    ("IoTHubDeviceId", "SharedAccessKey=hunter2="),
+                    ("IoTHubSharedAccessSignature", "SharedAccessSignature sr=h.net%2Fdevices%2Fe&sig=x&se=1"),
+                ],
+                "\"devices/e\", not for the device",
             ),
             (&[("IoTHubTransport", "carrier-pigeon")], "write mqtt, mqtt-ws or https"),
             (&[("IoTHubTransport", "https"), ("IoTHubURL", "h.net:8883"), DEVICE, KEY], "IoTHubURL names a port"),
