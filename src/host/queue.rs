@@ -68,6 +68,9 @@ fn text(raw: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
     use super::*;
 
     /// Captured from the host, shortened.
@@ -100,6 +103,16 @@ mod tests {
         for (body, problem) in [("{}", "Data"), (r#"{"Data":{"other":""}}"#, "no uplink in Data"), ("", "EOF")] {
             let error = QueueMessage::read(body.as_bytes(), "uplink").unwrap_err();
             assert!(error.contains(problem), "{body}: {error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_text_is_the_one_that_was_queued(text: String, count: u32) {
+            let data = Value::from(Value::from(text.as_str()).to_string());
+            let body = serde_json::json!({"Data": {"uplink": data}, "Metadata": {"DequeueCount": count.to_string()}});
+            let message = read(&body.to_string());
+            prop_assert_eq!((message.text, message.dequeue_count), (text, Some(count)));
         }
     }
 }

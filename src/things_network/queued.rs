@@ -102,6 +102,8 @@ impl<'a> Queued<'a> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const WEBHOOK: &str = "{ \"a\":1.0,\n \"b\":\"ü\\u0000\" }";
@@ -127,6 +129,27 @@ mod tests {
         assert_eq!((read.received_at, &*read.webhook), (None, r#"{"app_id":"a","dev_id":"d"}"#));
         for text in ["hello", "7", "", "\"{}\"", r#"[null,null,{"a":1}]"#] {
             assert!(Queued::parse(text).unwrap_err().contains("no webhook"), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_webhook_with_any_keys_is_read_back(
+            member: String,
+            number: i64,
+            key: String,
+            push: Option<String>,
+            replace: Option<String>,
+            millis in prop::option::of(0_i64..253_402_300_800_000),
+        ) {
+            let webhook = serde_json::json!({ member: [number, null, {"Webhook": 1}] }).to_string();
+            let received_at = millis.and_then(DateTime::from_timestamp_millis);
+            let downlink = DownlinkKeys { api_key: key.clone().into(), push: push.clone(), replace: replace.clone() };
+            let text = Queued { received_at, downlink: Some(downlink), webhook: (&*webhook).into() }.text().unwrap();
+            let read = Queued::parse(&text).unwrap();
+            prop_assert_eq!((read.received_at, &*read.webhook), (received_at, &*webhook));
+            let keys = read.downlink.unwrap();
+            prop_assert_eq!((keys.api_key.expose_secret(), keys.push, keys.replace), (&*key, push, replace));
         }
     }
 }
