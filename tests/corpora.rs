@@ -8,7 +8,6 @@ use std::{
 };
 
 #[path = "../fuzz/src/lib.rs"]
-#[allow(dead_code, unreachable_pub)]
 mod laws;
 
 fn folder(name: &str) -> PathBuf {
