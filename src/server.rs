@@ -113,7 +113,7 @@ async fn rapidm2m_forwarding(State(app): State<Arc<App>>, headers: HeaderMap, bo
     };
     let invocation = match Invocation::read(&headers, &body) {
         Ok(invocation) => invocation,
-        Err(error) => return no_envelope("a timer's call", &error.to_string()),
+        Err(error) => return no_envelope("a timer's call", &error),
     };
     // The timer runs in every app; a half that nobody asked for is no failure.
     let Some(function) = &app.rapidm2m_forwarding else {
