@@ -9,6 +9,7 @@ use reqwest::{
     header::{DATE, HeaderMap, HeaderName, RETRY_AFTER},
 };
 use serde_json::Value;
+use url::{Host, Url};
 
 use crate::retry;
 
@@ -96,6 +97,16 @@ fn said(body: &[u8]) -> Option<(Option<u64>, String)> {
     let text = members.get("message").or(members.get("Message")).and_then(Value::as_str).unwrap_or_default();
     let code = members.get("errorCode").and_then(|code| code.as_u64().or_else(|| code.as_str()?.parse().ok()));
     Some((code, text.to_owned()))
+}
+
+/// Whether a request to this URL stays on this machine.
+pub fn is_on_this_machine(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name.eq_ignore_ascii_case("localhost"),
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
 }
 
 /// White space collapsed, at most `most` characters.

@@ -225,6 +225,13 @@ impl Client {
         )
     }
 
+    /// Whether the backend could be asked for something of this name: `.` and `..` have a meaning of their own in a path, also
+    /// when they are percent-encoded. <https://url.spec.whatwg.org/#double-dot-path-segment>
+    #[must_use]
+    pub fn is_segment(name: &str) -> bool {
+        !matches!(name, "" | "." | "..")
+    }
+
     /// A window of rows, or the youngest row, unread. A body over `max_body` bytes is not read further.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::value::RawValue;
 
-use super::Stamp;
+use super::{Client, Stamp};
 
 /// How many flawed rows are described one by one; the others are counted.
 const DESCRIBED_FLAWS: usize = 5;
@@ -270,7 +270,7 @@ pub struct Site {
 /// same name. Sites that cannot be called at all are left out.
 #[must_use]
 pub fn site_ids(sites: Vec<Site>) -> Vec<String> {
-    let filled = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    let filled = |text: &Option<String>| text.clone().filter(|text| Client::is_segment(text));
     let called: Vec<_> = sites.iter().map(|site| filled(&site.name).or_else(|| filled(&site.site_id))).collect();
     let mut uses: HashMap<&str, usize> = HashMap::new();
     for name in called.iter().flatten() {
@@ -384,6 +384,8 @@ mod tests {
             br#"[{"_uid":"A1","name":"Well","site_id":"w"},{"_uid":"A2","name":"Well"},{"_uid":"A3","name":"Tank"},
             {"_uid":"A4","name":""},{"name":null,"site_id":"s5","device":{}},{}]"#;
         assert_eq!(site_ids(json(text, "").unwrap()), ["A1", "A2", "Tank", "A4", "s5"]);
+        let text = r#"[{"_uid":"A1","name":".."},{"_uid":"..","name":"."},{"_uid":"A3","name":"...","site_id":".."}]"#;
+        assert_eq!(site_ids(json(text.as_bytes(), "").unwrap()), ["A1", "..."], "what would change a path is no name");
     }
 
     #[test]

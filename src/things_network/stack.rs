@@ -150,15 +150,9 @@ impl Stack {
 /// What is wrong, continuing a sentence that begins with the URL's name.
 pub fn downlink_url(url: &str) -> Result<Url, String> {
     let url = Url::parse(url).map_err(|error| format!("is no URL: {error}"))?;
-    let is_loopback = match url.host() {
-        Some(url::Host::Domain(name)) => name.eq_ignore_ascii_case("localhost"),
-        Some(url::Host::Ipv4(address)) => address.is_loopback(),
-        Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    };
     match url.scheme() {
         "https" => Ok(url),
-        "http" if is_loopback => Ok(url),
+        "http" if http::is_on_this_machine(&url) => Ok(url),
         "http" => {
             Err(format!("leads to {}, without TLS: the API key is not sent there", url.origin().ascii_serialization()))
         }
