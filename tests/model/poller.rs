@@ -30,6 +30,8 @@ use iothub_connector::{
 };
 use tokio::time::Instant;
 
+use crate::text::Known;
+
 /// 2026-01-01T00:00:00Z: when the model begins. All rows are older.
 pub const BEGINNING: i64 = 1_767_225_600;
 /// Milliseconds between the clocks of two turns, so that the same rows recorded twice are not the same bytes.
@@ -41,7 +43,7 @@ pub enum Question {
     Cursor,
     Record(String),
     Rows { from: Option<Stamp> },
-    Commit(Arc<Write>),
+    Commit(Arc<Known<Write>>),
     Send(Vec<Message>),
 }
 
@@ -88,7 +90,7 @@ pub fn site() -> SiteKey {
 }
 
 /// Runs a turn from its start, with these answers.
-pub fn run(memory: &SiteMemory, start: Start, answers: &[Arc<Answer>]) -> Stands {
+pub fn run(memory: &SiteMemory, start: Start, answers: &[Arc<Known<Answer>>]) -> Stands {
     fastrand::seed(u64::from(start.number));
     let answers = Mutex::new(answers.iter().cloned().collect());
     let forwarder = Forwarder {
@@ -119,7 +121,7 @@ pub fn run(memory: &SiteMemory, start: Start, answers: &[Arc<Answer>]) -> Stands
 /// The world as a turn sees it: the answers that are there, then silence.
 struct Seat {
     start: Start,
-    answers: Mutex<VecDeque<Arc<Answer>>>,
+    answers: Mutex<VecDeque<Arc<Known<Answer>>>>,
     question: Mutex<Option<Question>>,
     /// How often the clock was read.
     readings: AtomicU32,
@@ -190,7 +192,7 @@ impl Outside for Seat {
             cursor: cursor.clone(),
             etag: etag.map(ToOwned::to_owned),
         };
-        match self.ask(|| Question::Commit(Arc::new(write()))).await {
+        match self.ask(|| Question::Commit(Arc::new(write().into()))).await {
             Answer::Commit(answer) => answer,
             _ => unreachable!("the answer is one to the question"),
         }

@@ -8,6 +8,7 @@ use crate::{
     outcomes::{Outcome, outcomes},
     poller::{self, Answer, Question, Stands, Start},
     rules::{Rule, Violation},
+    text::Known,
     world::{Facts, World},
 };
 
@@ -23,7 +24,7 @@ pub struct State {
 /// A process that polls.
 #[derive(Clone, Default)]
 pub struct Poller {
-    pub memory: Arc<SiteMemory>,
+    pub memory: Arc<Known<SiteMemory>>,
     /// Ids of messages that the hub has acknowledged to this process.
     pub acknowledged: BTreeSet<String>,
     pub turn: Option<Turn>,
@@ -34,9 +35,9 @@ pub struct Poller {
 pub struct Turn {
     pub start: Start,
     /// The answers that it had.
-    pub heard: Vec<Arc<Answer>>,
+    pub heard: Vec<Arc<Known<Answer>>>,
     pub question: Arc<Question>,
-    pub if_dropped: Arc<SiteMemory>,
+    pub if_dropped: Arc<Known<SiteMemory>>,
     pub facts: Facts,
 }
 
@@ -133,7 +134,7 @@ impl State {
                     return Ok(());
                 };
                 let answer = world.answer(&question, outcome, &mut facts, &mut poller.acknowledged)?;
-                heard.push(Arc::new(answer));
+                heard.push(Arc::new(answer.into()));
                 poller.goes_on(world, start, heard, facts)?;
             }
             Step::Crashes(poller) => {
@@ -158,17 +159,17 @@ impl Poller {
         &mut self,
         world: &World,
         start: Start,
-        heard: Vec<Arc<Answer>>,
+        heard: Vec<Arc<Known<Answer>>>,
         mut facts: Facts,
     ) -> Result<(), Violation> {
         match poller::run(&self.memory, start, &heard) {
             Stands::Asking { question, if_dropped } => {
                 let question = Arc::new(world.hear(question, &mut facts, &self.acknowledged)?);
-                self.turn = Some(Turn { start, heard, question, if_dropped: Arc::new(if_dropped), facts });
+                self.turn = Some(Turn { start, heard, question, if_dropped: Arc::new(if_dropped.into()), facts });
             }
             Stands::AtEnd(report, memory) => {
                 check_report(&report, &facts)?;
-                self.memory = Arc::new(memory);
+                self.memory = Arc::new(memory.into());
             }
         }
         Ok(())

@@ -11,6 +11,7 @@ use crate::{
     poller::{Write, site},
     rules::{Rule, Violation},
     scope::Sabotage,
+    text::{Known, etag},
 };
 
 /// A record with a message.
@@ -23,29 +24,32 @@ pub struct Record {
 
 #[derive(Clone, Default)]
 pub struct Store {
-    cursor: Option<Arc<Cursor>>,
-    /// Counts what the cursor's ETag is made of.
+    /// With its ETag.
+    pub cursor: Option<Arc<Known<Committed>>>,
+    /// How often it was written.
     version: u32,
     /// What a read that lags behind sees.
-    pub previous: Option<Arc<Committed>>,
+    pub previous: Option<Arc<Known<Committed>>>,
     /// In the order in which they were created.
     pub records: Vec<Record>,
     /// Given up by its sender; it may still be applied.
-    pub on_its_way: Option<Arc<Write>>,
+    pub on_its_way: Option<Arc<Known<Write>>>,
 }
 
 impl Store {
     pub fn etag(&self) -> Option<String> {
-        self.cursor.as_ref().map(|_| format!("etag:{};", self.version))
+        self.cursor.as_ref().and_then(|committed| committed.etag.clone())
     }
 
     pub fn committed(&self) -> Committed {
-        let cursor = self.cursor.as_ref().map_or_else(|| Cursor::new(&site()), |cursor| Cursor::clone(cursor));
-        Committed { cursor, etag: self.etag() }
+        match &self.cursor {
+            Some(committed) => Committed::clone(committed),
+            None => Committed { cursor: Cursor::new(&site()), etag: None },
+        }
     }
 
     pub fn waiting(&self) -> usize {
-        self.cursor.as_ref().map_or(0, |cursor| cursor.unforwarded.len())
+        self.cursor.as_ref().map_or(0, |committed| committed.cursor.unforwarded.len())
     }
 
     pub fn record(&self, id: &str) -> Option<&Record> {
@@ -71,7 +75,8 @@ impl Store {
         Rule::LoserWritesNothing
             .check(self.takes(write), || "a transaction was applied whose poller had read an older cursor".into())?;
         let previous = self.committed();
-        self.previous = Some(Arc::new(previous.clone()));
+        let before = previous.cursor.last_value_from;
+        self.previous = Some(Arc::new(previous.into()));
         if sabotage != Some(Sabotage::CursorWithoutRecords) {
             for poll in &write.created {
                 self.create(poll)?;
@@ -80,12 +85,14 @@ impl Store {
         for poll in &write.replaced {
             self.replace(poll)?;
         }
-        self.cursor = Some(Arc::new(write.cursor.clone()));
         self.version += 1;
+        let new = etag(self.version);
+        let committed = Committed { cursor: write.cursor.clone(), etag: Some(new.clone()) };
+        self.cursor = Some(Arc::new(committed.into()));
         // Whatever was sent under the old ETag can only be refused now.
         self.on_its_way = None;
-        self.check(previous.cursor.last_value_from)?;
-        Ok(format!("etag:{};", self.version))
+        self.check(before)?;
+        Ok(new)
     }
 
     fn create(&mut self, poll: &Poll) -> Result<(), Violation> {
@@ -129,7 +136,7 @@ impl Store {
 
     /// What the cursor must say of the records.
     fn check(&self, before: Option<DateTime<Utc>>) -> Result<(), Violation> {
-        let Some(cursor) = &self.cursor else { return Ok(()) };
+        let Some(cursor) = self.cursor.as_ref().map(|committed| &committed.cursor) else { return Ok(()) };
         let recorded = self.records.last().map(|record| stamp(record.rows.end - 1).time());
         Rule::RecordedBeforeSent.check(cursor.last_value_from == recorded, || {
             format!(

@@ -6,7 +6,7 @@ use iothub_connector::{
     cosmos::Failure,
     delivery::DeliveryError,
     hub::{Message, SendError},
-    ledger::{LedgerError, Outcome as Result_, Poll},
+    ledger::{Committed, LedgerError, Outcome as Result_, Poll},
 };
 
 use crate::{
@@ -17,6 +17,7 @@ use crate::{
     rules::{Rule, Violation},
     scope::{Budget, Sabotage, Scope},
     store::Store,
+    text::Known,
 };
 
 #[derive(Clone)]
@@ -110,7 +111,10 @@ impl World {
         Ok(match question {
             Question::Cursor => Answer::Cursor(match outcome {
                 Outcome::Fails => Err(away()),
-                Outcome::Lags => Ok(self.store.previous.as_deref().cloned().unwrap_or(self.store.committed())),
+                Outcome::Lags => Ok(match &self.store.previous {
+                    Some(previous) => Committed::clone(previous),
+                    None => self.store.committed(),
+                }),
                 _ => {
                     let mut committed = self.store.committed();
                     if self.breaks(Sabotage::HidesWaiting) {
@@ -148,7 +152,7 @@ impl World {
 
     fn commit(
         &mut self,
-        write: &Arc<Write>,
+        write: &Arc<Known<Write>>,
         outcome: Outcome,
         facts: &mut Facts,
     ) -> Result<Result<String, LedgerError>, Violation> {
@@ -175,7 +179,7 @@ impl World {
         }
         if self.breaks(Sabotage::CommitsLater) {
             self.store.on_its_way = Some(write.clone());
-            return Ok(Ok("etag:promised;".into()));
+            return Ok(Ok("@promised;".into()));
         }
         Ok(Ok(self.store.apply(write, self.scope.sabotage)?))
     }
