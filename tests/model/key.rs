@@ -1,6 +1,9 @@
 //! What makes two states the same: everything that a poller or a rule can tell apart, and nothing else.
 
-use std::fmt::Write as _;
+use std::{
+    fmt::Write as _,
+    hash::{DefaultHasher, Hasher as _},
+};
 
 use iothub_connector::{
     forward::SiteMemory,
@@ -39,8 +42,12 @@ pub fn of_world(world: &World) -> Key {
 }
 
 fn fingerprint<'a>(words: impl Iterator<Item = &'a u64>) -> Key {
-    let bytes: Vec<_> = words.flat_map(|word| word.to_le_bytes()).collect();
-    hash(&bytes)
+    let mut hashers = [DefaultHasher::new(), DefaultHasher::new()];
+    hashers[1].write_u8(1);
+    for word in words {
+        hashers.iter_mut().for_each(|hasher| hasher.write_u64(*word));
+    }
+    hashers.map(|hasher| hasher.finish())
 }
 
 /// A state as numbers: names are numbered as they are met.

@@ -52,6 +52,10 @@ pub fn outcomes(world: &World, question: &Question) -> Vec<Outcome> {
         return all;
     }
     match question {
+        Question::Send(_) if world.scope.hub_is_away => {
+            all = vec![Outcome::Sends { acknowledged: 0, rest: Rest::Lost }];
+        }
+        _ if world.scope.hub_is_away => {}
         Question::Cursor => {
             all.push(Outcome::Fails);
             if world.store.previous.is_some() {

@@ -48,6 +48,7 @@ pub enum Question {
 }
 
 /// A transaction.
+#[derive(Clone)]
 pub struct Write {
     pub created: Vec<Poll>,
     pub replaced: Vec<Poll>,

@@ -11,6 +11,8 @@ pub struct Scope {
     pub budget: Budget,
     /// What the backend may answer instead of rows.
     pub troubles: &'static [Trouble],
+    /// The faults are that the hub takes nothing, from the beginning, and nothing else goes wrong.
+    pub hub_is_away: bool,
     pub sabotage: Option<Sabotage>,
 }
 
@@ -73,6 +75,6 @@ pub enum Sabotage {
     HidesConflicts,
     /// An error of the backend is told as an answer without rows.
     HidesErrors,
-    /// The cursor is read without the last id that waits.
+    /// The cursor is read without the last id that waits (which is put back when it is written).
     HidesWaiting,
 }

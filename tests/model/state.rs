@@ -5,9 +5,10 @@ use std::{collections::BTreeSet, sync::Arc};
 use iothub_connector::forward::{Report, SiteMemory};
 
 use crate::{
-    outcomes::{Outcome, outcomes},
+    outcomes::{Outcome, Rest, outcomes},
     poller::{self, Answer, Question, Stands, Start},
     rules::{Rule, Violation},
+    scope::Scope,
     text::Known,
     world::{Facts, World},
 };
@@ -65,6 +66,25 @@ impl State {
     pub fn new(world: World) -> Self {
         let pollers = vec![Poller::default(); world.scope.pollers];
         Self { world, pollers }
+    }
+
+    /// With the scope's backlog: recorded by a poller that is gone, while the hub was away.
+    pub fn with_backlog(scope: Scope) -> Result<Self, Violation> {
+        let quiet = Scope { pollers: 1, sabotage: None, ..scope };
+        let mut state = Self::new(World::new(quiet));
+        for _ in 0..scope.backlog {
+            state.world.produced += 1;
+            state.take(Step::Begins { poller: 0, is_late: false })?;
+            while let Some(turn) = &state.pollers[0].turn {
+                let outcome = match &*turn.question {
+                    Question::Send(_) => Outcome::Sends { acknowledged: 0, rest: Rest::Lost },
+                    _ => Outcome::Done,
+                };
+                state.take(Step::Answered(0, outcome))?;
+            }
+        }
+        let world = World { scope, left: scope.budget, ..state.world };
+        Ok(Self::new(world))
     }
 
     pub fn steps(&self) -> Vec<Step> {

@@ -144,10 +144,13 @@ impl Store {
                 cursor.last_value_from
             )
         })?;
-        let pending = self.records.iter().filter(|record| record.poll.outcome == Outcome::Pending);
-        let is_queue = pending.map(|record| &record.poll.id).eq(&cursor.unforwarded);
-        Rule::QueueIsThePending
-            .check(is_queue, || format!("the cursor's queue is {:?}, not the pending records", cursor.unforwarded))?;
+        let places = 0..self.records.len();
+        let pending: Vec<_> = places.filter(|place| self.records[*place].poll.outcome == Outcome::Pending).collect();
+        let place = |id: &String| self.records.iter().position(|record| record.poll.id == *id);
+        let queue: Vec<_> = cursor.unforwarded.iter().map(place).collect();
+        Rule::QueueIsThePending.check(queue.iter().copied().eq(pending.iter().copied().map(Some)), || {
+            format!("of the records the cursor's queue holds {queue:?}, pending are {pending:?}")
+        })?;
         Rule::LimitHeeded.check(cursor.unforwarded.len() <= 100, || "more than 100 messages wait".into())
     }
 }

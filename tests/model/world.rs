@@ -6,7 +6,7 @@ use iothub_connector::{
     cosmos::Failure,
     delivery::DeliveryError,
     hub::{Message, SendError},
-    ledger::{Committed, LedgerError, Outcome as Result_, Poll},
+    ledger::{Committed, Fault, LedgerError, Outcome as RecordOutcome, Poll},
 };
 
 use crate::{
@@ -90,10 +90,27 @@ impl World {
                 Rule::LimitHeeded
                     .check(!is_full, || format!("the backend is asked while {} messages wait", self.store.waiting()))?;
             }
-            Question::Commit(write) => check_intent(write, facts, acknowledged)?,
+            Question::Commit(write) => {
+                check_created(write, facts)?;
+                self.check_marks(write, acknowledged)?;
+            }
             Question::Cursor | Question::Record(_) => {}
         }
         Ok(question)
+    }
+
+    /// What a poller marks must be what the hub told it.
+    fn check_marks(&self, write: &Write, acknowledged: &BTreeSet<String>) -> Result<(), Violation> {
+        for poll in &write.replaced {
+            let id = poll.message_id.as_deref().unwrap_or_default();
+            let (rule, is_true) = match poll.outcome {
+                RecordOutcome::Forwarded => (Rule::ForwardedMeansAcknowledged, acknowledged.contains(id)),
+                RecordOutcome::Rejected => (Rule::InOrder, self.hub.refused.contains(id)),
+                _ => (Rule::QueueIsThePending, false),
+            };
+            rule.check(is_true, || format!("a record is marked {:?}, the hub never said so", poll.outcome))?;
+        }
+        Ok(())
     }
 
     /// Does to the world what `outcome` says, and returns what the poller hears of it.
@@ -144,7 +161,8 @@ impl World {
             Question::Commit(write) => Answer::Commit(self.commit(write, outcome, facts)?),
             Question::Send(messages) => {
                 let (count, sent) = self.send(messages, outcome)?;
-                acknowledged.extend(messages[..count].iter().map(|message| message.id.clone()));
+                let ids = messages[..count].iter().map(|message| message.id.clone());
+                acknowledged.extend(ids.filter(|id| self.hub.arrived.contains(id)));
                 Answer::Sent(count, sent)
             }
         })
@@ -156,6 +174,13 @@ impl World {
         outcome: Outcome,
         facts: &mut Facts,
     ) -> Result<Result<String, LedgerError>, Violation> {
+        let mut write = write.clone();
+        if self.breaks(Sabotage::HidesWaiting) {
+            let mut whole = Write::clone(&write);
+            whole.cursor.unforwarded.extend(self.store.committed().cursor.unforwarded.pop());
+            write = Arc::new(whole.into());
+        }
+        let write = &write;
         match outcome {
             Outcome::Fails => return Ok(Err(in_doubt())),
             Outcome::LandsLater => {
@@ -226,32 +251,26 @@ impl World {
     }
 }
 
-/// What a poller wants to write must be true as far as it can know.
-fn check_intent(write: &Write, facts: &mut Facts, acknowledged: &BTreeSet<String>) -> Result<(), Violation> {
+/// What a poller records must be true, as far as it can know.
+fn check_created(write: &Write, facts: &mut Facts) -> Result<(), Violation> {
     for poll in &write.created {
         let newest = write.cursor.last_value_from;
         let is_true = match (poll.outcome, facts.backend) {
-            (Result_::Empty, Some(Ok(rows))) => {
+            (RecordOutcome::Empty, Some(Ok(rows))) => {
                 rows == 0 || newest.is_some_and(|newest| newest >= backend::stamp(rows - 1).time())
             }
-            (Result_::Pending, Some(Ok(_))) => true,
-            (Result_::Failed, Some(Err(kind))) => {
+            (RecordOutcome::Pending, Some(Ok(_))) => true,
+            (RecordOutcome::Failed, Some(Err(kind))) => {
                 facts.owes_record = None;
-                poll.error.as_ref().is_some_and(|fault| fault.kind == kind)
-                    && write.cursor.last_error.as_ref().is_some_and(|fault| fault.kind == kind)
+                let is_told = |fault: &Option<Fault>| fault.as_ref().is_some_and(|fault| fault.kind == kind);
+                is_told(&poll.error) && is_told(&write.cursor.last_error)
             }
-            // The note of a lost record.
-            (Result_::Rejected, _) => true,
+            // The note in place of a record that could not be read.
+            (RecordOutcome::Rejected, _) => true,
             _ => false,
         };
         Rule::FailureIsNotEmpty.check(is_true, || {
             format!("{:?} is recorded ({:?}), the backend answered {:?}", poll.outcome, poll.error, facts.backend)
-        })?;
-    }
-    for poll in &write.replaced {
-        let is_known = poll.message_id.as_ref().is_some_and(|id| acknowledged.contains(id));
-        Rule::ForwardedMeansAcknowledged.check(poll.outcome != Result_::Forwarded || is_known, || {
-            format!("poller marks {:?} as forwarded, the hub has not acknowledged it", poll.message_id)
         })?;
     }
     Ok(())
