@@ -2,7 +2,7 @@
 
 use std::{
     fmt::Write as _,
-    hash::{DefaultHasher, Hasher as _},
+    hash::{DefaultHasher, Hash as _, Hasher as _},
 };
 
 use iothub_connector::{
@@ -13,7 +13,7 @@ use iothub_connector::{
 use crate::{
     poller::{Answer, Write},
     state::{Poller, State},
-    text::{Describe, Name, Text, hash},
+    text::{Describe, Name, Text},
     world::World,
 };
 
@@ -134,7 +134,9 @@ impl<'a> Words<'a> {
         let Some(turn) = &poller.turn else { return };
         self.number(turn.start.is_late.into());
         self.words.extend(u64::try_from(turn.start.seconds));
-        self.words.extend(hash(format!("{:?}", turn.facts).as_bytes()));
+        let mut facts = DefaultHasher::new();
+        turn.facts.hash(&mut facts);
+        self.words.push(facts.finish());
         turn.heard.iter().for_each(|answer| self.text(answer.text()));
     }
 }

@@ -90,6 +90,11 @@ impl State {
     pub fn steps(&self) -> Vec<Step> {
         let World { left, batches, store, hub, .. } = &self.world;
         let mut steps = Vec::new();
+        // A turn that begins has touched nothing yet: when it does makes no difference but for its clock. So it is at once.
+        let idle = self.pollers.iter().position(|poller| poller.turn.is_none());
+        if let (Some(poller), 0, 0) = (idle, left.late_turns, left.pauses) {
+            return vec![Step::Begins { poller, is_late: false }];
+        }
         let mut when = |is_possible: bool, step| steps.extend(is_possible.then_some(step));
         for (number, poller) in self.pollers.iter().enumerate() {
             match &poller.turn {

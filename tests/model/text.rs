@@ -60,7 +60,7 @@ impl<T: Describe> Known<T> {
 }
 
 /// A hash of 128 bits.
-pub fn hash(bytes: &[u8]) -> [u64; 2] {
+fn hash(bytes: &[u8]) -> [u64; 2] {
     [0, 1].map(|salt| {
         let mut hasher = DefaultHasher::new();
         hasher.write_u8(salt);

@@ -36,7 +36,7 @@ pub struct World {
 }
 
 /// What the model knows of a poller in its turn, for the rules.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default, Hash)]
 pub struct Facts {
     /// Something was made to go wrong in this turn.
     pub had_fault: bool,
