@@ -1,10 +1,10 @@
 //! The model's backend: rows with the numbers 0, 1, 2, …, one a second.
 
-use std::{fmt::Write as _, time::Duration};
+use std::{fmt::Write as _, ops, time::Duration};
 
 use bytes::Bytes;
 use chrono::DateTime;
-use iothub_connector::rapidm2m::{FetchError, Stamp};
+use iothub_connector::rapidm2m::{FetchError, Stamp, client::Range};
 use serde_json::Value;
 
 use crate::scope::Trouble;
@@ -17,17 +17,31 @@ pub fn stamp(row: usize) -> Stamp {
     Stamp::from_time(DateTime::from_timestamp(seconds, 0).expect("a time of this century"))
 }
 
-/// The rows from `from` on, of those that are there.
-pub fn rows(produced: usize, from: Option<Stamp>) -> Bytes {
+/// Which of the rows that are there a question asks for. Both bounds belong to it.
+pub fn within(range: Range, produced: usize) -> ops::Range<usize> {
+    match range {
+        Range::Youngest => produced.saturating_sub(1)..produced,
+        Range::Window { from, until } => {
+            let first = (0..produced).take_while(|row| stamp(*row) < from).count();
+            let end = (0..produced).take_while(|row| until.is_none_or(|until| stamp(*row) <= until)).count();
+            first..end.max(first)
+        }
+    }
+}
+
+/// These rows; if they are more than `most`, as many before the answer is given up.
+pub fn answer(rows: ops::Range<usize>, most: usize) -> Result<Bytes, FetchError> {
+    let fits = rows.len() <= most;
     let mut body = "[".to_owned();
-    let first =
-        from.map_or(produced.saturating_sub(1), |from| (0..produced).take_while(|row| stamp(*row) < from).count());
-    for row in first..produced {
-        let comma = if row > first { "," } else { "" };
+    for row in rows.clone().take(most) {
+        let comma = if row > rows.start { "," } else { "" };
         write!(body, r#"{comma}["{}",{row}]"#, stamp(row)).expect("a String takes all");
     }
-    body.push(']');
-    body.into()
+    if fits {
+        body.push(']');
+        return Ok(body.into());
+    }
+    Err(FetchError::TooLarge { limit: body.len(), prefix: body.into() })
 }
 
 /// The number of a row in a message: by its stamp, if its value is the right one too.

@@ -24,7 +24,7 @@ use iothub_connector::{
     hub::Message,
     ledger::{Committed, Cursor, LedgerError, Poll, SiteKey},
     rapidm2m::{
-        FetchError, Stamp,
+        FetchError,
         client::{Answer as Rows, Range, RowsQuery},
     },
 };
@@ -42,7 +42,7 @@ const FAR_AWAY: Duration = Duration::from_secs(24 * 60 * 60);
 pub enum Question {
     Cursor,
     Record(String),
-    Rows { from: Option<Stamp> },
+    Rows(Range),
     Commit(Arc<Known<Write>>),
     Send(Vec<Message>),
 }
@@ -70,6 +70,8 @@ pub enum Answer {
 pub struct Start {
     /// Different for each turn of all pollers: makes clocks and ids different.
     pub number: u32,
+    /// All clocks show the same: windows that are narrowed depend on it, so there would be no end of different ones.
+    pub clock_stands: bool,
     /// Seconds since [`BEGINNING`].
     pub seconds: i64,
     /// The time for asking the backend is over already.
@@ -141,17 +143,14 @@ impl Seat {
 
 impl Outside for Seat {
     fn now(&self) -> DateTime<Utc> {
-        let millis = (self.start.number * TURN + self.readings.fetch_add(1, Ordering::Relaxed)) % 1_000;
+        let reading = self.readings.fetch_add(1, Ordering::Relaxed);
+        let millis = if self.start.clock_stands { 0 } else { (self.start.number * TURN + reading) % 1_000 };
         let time = DateTime::from_timestamp(BEGINNING + self.start.seconds, 0).expect("a time of this century");
         time + TimeDelta::milliseconds(millis.into())
     }
 
     async fn rows(&self, query: &RowsQuery<'_>, _max_body: usize, _limit: Duration) -> Result<Rows, FetchError> {
-        let from = match query.range {
-            Range::Youngest => None,
-            Range::Window { from, .. } => Some(from),
-        };
-        match self.ask(|| Question::Rows { from }).await {
+        match self.ask(|| Question::Rows(query.range)).await {
             Answer::Rows(answer) => answer.map(|body| Rows { status: 200, body }),
             _ => unreachable!("the answer is one to the question"),
         }

@@ -23,6 +23,8 @@ pub enum Rule {
     QueueIsThePending,
     /// Wherever everything stops: one undisturbed turn of a new poller forwards all rows and leaves nothing waiting.
     OneTurnSettles,
+    /// Whatever the world answers.
+    NoPanic,
 }
 
 /// A rule that does not hold, and where.

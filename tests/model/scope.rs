@@ -9,6 +9,8 @@ pub struct Scope {
     /// Rows appear in the backend in batches of these sizes, each at any moment.
     pub batches: &'static [usize],
     pub budget: Budget,
+    /// An answer with more rows than this is too large: the poller asks for less, several times in a turn.
+    pub most_rows: usize,
     /// What the backend may answer instead of rows.
     pub troubles: &'static [Trouble],
     /// The faults are that the hub takes nothing, from the beginning, and nothing else goes wrong.

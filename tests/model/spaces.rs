@@ -14,6 +14,7 @@ pub const CALM: Scope = Scope {
     pollers: 1,
     backlog: 0,
     batches: &[],
+    most_rows: usize::MAX,
     budget: Budget::NONE,
     troubles: &[],
     hub_is_away: false,
@@ -61,6 +62,14 @@ fn one_poller_with_all_that_a_backend_can_answer() {
     let troubles = &[Trouble::Status, Trouble::Html, Trouble::BadRows, Trouble::Throttled, Trouble::Unauthorized];
     let budget = Budget { faults: 2, crashes: 1, late_turns: 1, pauses: 1 };
     assert_holds("one poller", Scope { batches: &[2], budget, troubles, ..CALM });
+}
+
+/// The answer to the first question is too large: the turn goes on window by window, with a message for each. (Two pollers
+/// would search for their windows in too many ways.)
+#[test]
+fn one_poller_far_behind() {
+    let budget = Budget { faults: 2, crashes: 1, ..Budget::NONE };
+    assert_holds("far behind", Scope { batches: &[3], most_rows: 2, budget, troubles: &[Trouble::Status], ..CALM });
 }
 
 #[test]

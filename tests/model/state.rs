@@ -1,6 +1,10 @@
 //! One state of everything, and the steps that lead on from it.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use iothub_connector::forward::{Report, SiteMemory};
 
@@ -150,7 +154,8 @@ impl State {
             Step::Begins { poller, is_late } => {
                 world.left.late_turns -= u8::from(is_late);
                 world.turns += 1;
-                let start = Start { number: world.turns, seconds: world.seconds, is_late };
+                let clock_stands = world.scope.most_rows < usize::MAX;
+                let start = Start { number: world.turns, clock_stands, seconds: world.seconds, is_late };
                 self.pollers[poller].goes_on(world, start, Vec::new(), Facts::default())?;
             }
             Step::Answered(poller, outcome) => {
@@ -187,7 +192,10 @@ impl Poller {
         heard: Vec<Arc<Known<Answer>>>,
         mut facts: Facts,
     ) -> Result<(), Violation> {
-        match poller::run(&self.memory, start, &heard) {
+        // A panic is told with the way to it, as every violation.
+        let stands = catch_unwind(AssertUnwindSafe(|| poller::run(&self.memory, start, &heard)));
+        let stands = stands.map_err(|_| Violation { rule: Rule::NoPanic, what: "its message is above".into() })?;
+        match stands {
             Stands::Asking { question, if_dropped } => {
                 let question = Arc::new(world.hear(question, &mut facts, &self.acknowledged)?);
                 self.turn = Some(Turn { start, heard, question, if_dropped: Arc::new(if_dropped.into()), facts });

@@ -6,6 +6,7 @@ use iothub_connector::{
 };
 
 use crate::{
+    backend,
     outcomes::{Outcome, Rest},
     poller::{Question, Write},
     state::{State, Step},
@@ -67,8 +68,8 @@ fn question(question: &Question, state: &State) -> String {
             let record = state.world.store.record(id);
             format!("reads the record of rows {:?}", record.map(|record| record.rows.clone()).unwrap_or_default())
         }
-        Question::Rows { from } => {
-            format!("asks for rows from {}", from.map_or("the newest".into(), |from| from.rfc3339()))
+        Question::Rows(range) => {
+            format!("asks for rows, there are {:?}", backend::within(*range, state.world.produced))
         }
         Question::Commit(write) => commit(write, state),
         Question::Send(messages) => {

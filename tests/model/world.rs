@@ -84,7 +84,7 @@ impl World {
                 }
                 check_sent(messages, &self.store)?;
             }
-            Question::Rows { .. } => {
+            Question::Rows(_) => {
                 // Of several pollers each knows but its own cursor.
                 let is_full = self.scope.pollers == 1 && self.store.waiting() >= 100;
                 Rule::LimitHeeded
@@ -145,7 +145,7 @@ impl World {
                 Outcome::Lags => Ok(None),
                 _ => Ok(self.store.record(id).map(|record| Poll::clone(&record.poll))),
             }),
-            Question::Rows { from } => match outcome {
+            Question::Rows(range) => match outcome {
                 Outcome::Trouble(trouble) => {
                     facts.backend = Some(Err(trouble.kind()));
                     facts.errors.push(trouble.kind());
@@ -154,8 +154,9 @@ impl World {
                     Answer::Rows(if self.breaks(Sabotage::HidesErrors) { hidden } else { backend::answer_in(trouble) })
                 }
                 _ => {
-                    facts.backend = Some(Ok(self.produced));
-                    Answer::Rows(Ok(backend::rows(self.produced, *from)))
+                    let rows = backend::within(*range, self.produced);
+                    facts.backend = Some(Ok(rows.end));
+                    Answer::Rows(backend::answer(rows, self.scope.most_rows))
                 }
             },
             Question::Commit(write) => Answer::Commit(self.commit(write, outcome, facts)?),
