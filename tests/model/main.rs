@@ -10,6 +10,7 @@
 //! | `rules` | what must hold |
 //! | `poller` | the product's code, run up to its next question |
 //! | `world`, `backend`, `store`, `hub` | what answers; the rules are checked where their subject changes |
+//! | `facts` | what a poller may write, by what it was told |
 //! | `outcomes` | how a question can end |
 //! | `state` | one state of everything, and the steps from it |
 //! | `explorer`, `settling` | all steps from all states; whether a new poller can finish what is left |
@@ -22,6 +23,7 @@
 mod backend;
 mod broken_worlds;
 mod explorer;
+mod facts;
 mod hub;
 mod key;
 mod outcomes;

@@ -73,10 +73,10 @@ pub fn outcomes(world: &World, question: &Question) -> Vec<Outcome> {
             let hub = &world.hub;
             let refused = messages.iter().position(|message| hub.refused.contains(&message.id));
             let most = refused.unwrap_or(messages.len());
-            for acknowledged in 0..most {
+            for (acknowledged, message) in messages.iter().enumerate().take(most) {
                 let rests = [Rest::Lost, Rest::OneArrives, Rest::ArrivesLater];
                 all.extend(rests.map(|rest| Outcome::Sends { acknowledged, rest }));
-                if !hub.arrived.contains(&messages[acknowledged].id) {
+                if !hub.arrived.contains(&message.id) {
                     all.push(Outcome::Refuses(acknowledged));
                 }
             }

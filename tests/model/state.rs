@@ -9,12 +9,13 @@ use std::{
 use iothub_connector::forward::{Report, SiteMemory};
 
 use crate::{
+    facts::Facts,
     outcomes::{Outcome, Rest, outcomes},
     poller::{self, Answer, Question, Stands, Start},
     rules::{Rule, Violation},
     scope::Scope,
     text::Known,
-    world::{Facts, World},
+    world::World,
 };
 
 /// How long a pause is, in seconds: longer than what the backend asks for in the model, and than a first rest.

@@ -6,11 +6,12 @@ use iothub_connector::{
     cosmos::Failure,
     delivery::DeliveryError,
     hub::{Message, SendError},
-    ledger::{Committed, Fault, LedgerError, Outcome as RecordOutcome, Poll},
+    ledger::{Committed, LedgerError, Poll},
 };
 
 use crate::{
     backend,
+    facts::{Facts, check_marks},
     hub::{Hub, check_sent},
     outcomes::{Outcome, Rest},
     poller::{Answer, Question, Write},
@@ -33,21 +34,6 @@ pub struct World {
     pub turns: u32,
     /// Since the model began.
     pub seconds: i64,
-}
-
-/// What the model knows of a poller in its turn, for the rules.
-#[derive(Clone, Default, Hash)]
-pub struct Facts {
-    /// Something was made to go wrong in this turn.
-    pub had_fault: bool,
-    /// It was told that another poller was faster, and it was true.
-    pub lost_race: bool,
-    /// What the backend really answered last: how many rows there were, or the kind of the error.
-    pub backend: Option<Result<usize, &'static str>>,
-    /// Kinds of errors of the backend in this turn.
-    pub errors: Vec<&'static str>,
-    /// An error that is not recorded yet.
-    pub owes_record: Option<&'static str>,
 }
 
 impl World {
@@ -91,26 +77,12 @@ impl World {
                     .check(!is_full, || format!("the backend is asked while {} messages wait", self.store.waiting()))?;
             }
             Question::Commit(write) => {
-                check_created(write, facts)?;
-                self.check_marks(write, acknowledged)?;
+                facts.check_created(write)?;
+                check_marks(write, acknowledged, &self.hub)?;
             }
             Question::Cursor | Question::Record(_) => {}
         }
         Ok(question)
-    }
-
-    /// What a poller marks must be what the hub told it.
-    fn check_marks(&self, write: &Write, acknowledged: &BTreeSet<String>) -> Result<(), Violation> {
-        for poll in &write.replaced {
-            let id = poll.message_id.as_deref().unwrap_or_default();
-            let (rule, is_true) = match poll.outcome {
-                RecordOutcome::Forwarded => (Rule::ForwardedMeansAcknowledged, acknowledged.contains(id)),
-                RecordOutcome::Rejected => (Rule::InOrder, self.hub.refused.contains(id)),
-                _ => (Rule::QueueIsThePending, false),
-            };
-            rule.check(is_true, || format!("a record is marked {:?}, the hub never said so", poll.outcome))?;
-        }
-        Ok(())
     }
 
     /// Does to the world what `outcome` says, and returns what the poller hears of it.
@@ -250,31 +222,6 @@ impl World {
             }
         })
     }
-}
-
-/// What a poller records must be true, as far as it can know.
-fn check_created(write: &Write, facts: &mut Facts) -> Result<(), Violation> {
-    for poll in &write.created {
-        let newest = write.cursor.last_value_from;
-        let is_true = match (poll.outcome, facts.backend) {
-            (RecordOutcome::Empty, Some(Ok(rows))) => {
-                rows == 0 || newest.is_some_and(|newest| newest >= backend::stamp(rows - 1).time())
-            }
-            (RecordOutcome::Pending, Some(Ok(_))) => true,
-            (RecordOutcome::Failed, Some(Err(kind))) => {
-                facts.owes_record = None;
-                let is_told = |fault: &Option<Fault>| fault.as_ref().is_some_and(|fault| fault.kind == kind);
-                is_told(&poll.error) && is_told(&write.cursor.last_error)
-            }
-            // The note in place of a record that could not be read.
-            (RecordOutcome::Rejected, _) => true,
-            _ => false,
-        };
-        Rule::FailureIsNotEmpty.check(is_true, || {
-            format!("{:?} is recorded ({:?}), the backend answered {:?}", poll.outcome, poll.error, facts.backend)
-        })?;
-    }
-    Ok(())
 }
 
 fn away() -> LedgerError {
