@@ -8,7 +8,7 @@
 //!   "effect":{"answer":{"status":429,"headers":{"retry-after":"5"},"body":"{\"err\":\"slow down\"}"}}}]
 //! ```
 //!
-//! All but `effect` is optional: `path` is a part of path and query, `header` a header that must be there, `skip` lets so
+//! All but `effect` is optional: `path` is a part of path and query (the end, with a `$` behind it), `header` a header that must be there, `skip` lets so
 //! many requests pass first, `times` is how many are hit then.
 //!
 //! | Effect | |
@@ -132,7 +132,10 @@ impl Rule {
         let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
         self.times != Some(0)
             && self.method.as_ref().is_none_or(|method| method == request.method().as_str())
-            && self.path.as_ref().is_none_or(|path| target.contains(path))
+            && self.path.as_ref().is_none_or(|path| match path.strip_suffix('$') {
+                Some(end) => target.ends_with(end),
+                None => target.contains(path),
+            })
             && self.header.as_ref().is_none_or(|header| request.headers().contains_key(header))
     }
 }
@@ -260,13 +263,17 @@ mod tests {
         let trouble = Trouble::default();
         *trouble.rules() = rules(json!([
             {"method": "GET", "path": "/b?", "effect": "garbage"},
+            {"path": "/end$", "effect": "hang"},
             {"method": "POST", "path": "/a", "header": "x-batch", "skip": 1, "times": 2, "effect": "hang"},
         ]))
         .unwrap();
         let hits = |target| trouble.take(&request("POST", target)).is_some();
-        assert_eq!([hits("/x/a/1"), hits("/b?c"), hits("/a"), hits("/a?b"), hits("/a")], [false, false, true, true, false]);
+        assert_eq!(
+            [hits("/x/a/1"), hits("/b?c/end?"), hits("/b/end"), hits("/a"), hits("/a?b"), hits("/a")],
+            [false, false, true, true, true, false]
+        );
         assert!(matches!(trouble.take(&request("GET", "/b?c")), Some(Effect::Garbage)));
-        assert_eq!(trouble.rules().iter().map(|rule| rule.met).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(trouble.rules().iter().map(|rule| rule.met).collect::<Vec<_>>(), [1, 1, 2]);
     }
 
     #[test]
