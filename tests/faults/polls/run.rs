@@ -10,7 +10,7 @@ use super::world::{Polled, SITE, world};
 use crate::{
     cell::{Cell, Line, Recovers},
     fault::Fault,
-    support::{Emulator, World},
+    support::{Answer, Emulator, World},
     table,
 };
 
@@ -122,7 +122,7 @@ async fn one(of: Table, cell: Cell) -> Line {
         assert!(polled.world.output().contains(&text), "{text:?} is not in the log");
     }
     let sent = polled.world.hub.get("counts").await["messages"].as_u64();
-    recover(&mut polled, &cell, run.answer.status).await;
+    recover(&mut polled, &cell, &run.answer).await;
     if cell.recovers == Recovers::SameRun {
         assert!(sent > Some(0), "nothing arrived in the same run");
     }
@@ -172,7 +172,8 @@ async fn begin(of: &Table) -> Polled {
     polled
 }
 
-async fn recover(polled: &mut Polled, cell: &Cell, status: u16) {
+async fn recover(polled: &mut Polled, cell: &Cell, answer: &Answer) {
+    let status = answer.status;
     match cell.recovers {
         Recovers::SameRun => {
             assert_eq!(status, 200);
@@ -189,7 +190,8 @@ async fn recover(polled: &mut Polled, cell: &Cell, status: u16) {
             polled.invoke_until_ok(PATIENCE).await;
         }
         Recovers::BackOff => {
-            let cursor = polled.world.cursor(SITE).await;
+            let failed = answer.failed().remove(0).0;
+            let cursor = polled.world.cursor(&failed).await;
             let until = cursor["NotBefore"].as_str().expect("it rests").parse::<DateTime<Utc>>().unwrap();
             let seconds = (until - Utc::now()).num_seconds();
             assert!((30..=60).contains(&seconds), "the first rest is a minute: {seconds}");
