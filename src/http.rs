@@ -111,7 +111,8 @@ const BEFORE_CREDENTIALS: [&str; 8] =
     ["basic ", "bearer ", "basic%20", "bearer%20", "sig=", "sig%3d", "sharedaccesskey=", "sharedaccesskey%3d"];
 const REDACTED: &str = "[REDACTED]";
 
-fn without_credentials(text: &str) -> String {
+/// The text with nothing in the places of credentials.
+pub fn without_credentials(text: &str) -> String {
     let lower = text.to_ascii_lowercase();
     let mut kept = String::with_capacity(text.len());
     let mut at = 0;
@@ -132,7 +133,7 @@ fn next_credential(lower: &str, from: usize) -> Option<usize> {
 }
 
 fn ends_credential(letter: char) -> bool {
-    letter.is_whitespace() || "\"'<>&,;)}".contains(letter)
+    letter.is_whitespace() || "\"'<>&,;)}\\".contains(letter)
 }
 
 /// "Basic authentication" is no secret; Base64 of any length has capitals or digits.

@@ -71,7 +71,14 @@ pub fn normal(text: &str) -> String {
         let bare = if bare.parse::<chrono::DateTime<chrono::Utc>>().is_ok() { "TIME".to_owned() } else { ports(bare) };
         words.push(format!("{head}{bare}{tail}"));
     }
-    words.join(" ")
+    seconds(&words.join(" "))
+}
+
+/// `to wait 29 s` is `to wait N s`: what is left of a time that was asked for.
+fn seconds(text: &str) -> String {
+    let Some((before, behind)) = text.split_once("to wait ") else { return text.to_owned() };
+    let behind = behind.trim_start_matches(|letter: char| letter.is_ascii_digit());
+    if behind.starts_with(" s") { format!("{before}to wait N{behind}") } else { text.to_owned() }
 }
 
 /// `127.0.0.1:4711` is `HOST`.

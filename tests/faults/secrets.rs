@@ -17,7 +17,7 @@ pub struct Secrets(Vec<(String, String)>);
 impl Secrets {
     /// The credentials in use, and those that are made from them for `devices`.
     pub fn of(world: &World, devices: &[&str]) -> Self {
-        let mut secrets = Self::default();
+        let mut secrets = Self::of_settings(&world.settings);
         secrets.add("the backend's password", world.backend.ready("password"));
         for (name, key) in
             [("the account's key", world.cosmos.ready("key")), ("the policy's key", world.hub.ready("policyKey"))]
@@ -28,11 +28,16 @@ impl Secrets {
         let group = world.hub.ready("groupKey");
         secrets.add("the group's key", group);
         for device in devices {
-            secrets.add("a derived key", &derived(group, device));
+            secrets.add_derived(group, device);
         }
-        secrets.add_settings(&world.settings);
+        secrets
+    }
+
+    /// Those of the settings, and whatever looks like a credential.
+    pub fn of_settings(settings: &BTreeMap<String, String>) -> Self {
+        let mut secrets = Self::default();
+        secrets.add_settings(settings);
         // Every token has one; a signature is made anew for each.
-        secrets.add("a token", "SharedAccessSignature sr");
         secrets.add("a signature", "&sig=");
         secrets.add("a header", "Basic ZG");
         secrets
@@ -55,6 +60,10 @@ impl Secrets {
         }
     }
 
+    pub fn add_derived(&mut self, group_key: &str, device: &str) {
+        self.add("a derived key", &derived(group_key, device));
+    }
+
     fn add_settings(&mut self, settings: &BTreeMap<String, String>) {
         for (name, value) in settings {
             if name.contains("Key")
@@ -69,6 +78,8 @@ impl Secrets {
 
     /// That none of them stands in a text.
     pub fn assert_absent(&self, place: &str, text: &str) {
+        // What is left of a signature.
+        let text = &text.replace("sig=[REDACTED]", "").replace("sig%3D[REDACTED]", "");
         for (name, secret) in &self.0 {
             if let Some(at) = text.find(secret.as_str()) {
                 let line = text[..at].lines().next_back().unwrap_or_default();

@@ -7,7 +7,7 @@ use futures::{FutureExt as _, StreamExt as _, stream};
 use super::{cell::Line, page};
 
 /// Worlds at a time, for each table. Most of them wait for something that does not come.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 17;
 
 /// Runs all cells, names those that fail, and holds the page to what was seen.
 pub async fn run<Cell, Running>(

@@ -27,7 +27,7 @@ const REGISTER: [Cell; 17] = [
     cell(Status(408), "pending", "dps_status", "status 408", NextRun),
     cell(Status(412), "pending", "dps_refused", "look at it in the enrolment group", Soon),
     cell(Status(429), "pending", "dps_throttled", "asks to slow down", Soon),
-    cell(StatusAfter(429, 4), "pending", "dps_throttled", "asks to slow down", WhenAsked),
+    cell(StatusAfter(429, 30), "pending", "dps_throttled", "asks to slow down", WhenAsked),
     cell(Status(500), "pending", "dps_status", "status 500", NextRun),
     cell(Status(503), "pending", "dps_status", "status 503", NextRun),
     cell(CutBody, "pending", "dps_unreachable", "the Device Provisioning Service", NextRun),
@@ -54,7 +54,7 @@ const POLL: [Cell; 17] = [
     cell(Status(408), "pending", "dps_status", "status 408", NextRun),
     cell(Status(412), "pending", "dps_refused", "look at it in the enrolment group", Soon),
     cell(Status(429), "pending", "dps_throttled", "asks to slow down", Soon),
-    cell(StatusAfter(429, 4), "pending", "dps_throttled", "asks to slow down", WhenAsked),
+    cell(StatusAfter(429, 30), "pending", "dps_throttled", "asks to slow down", WhenAsked),
     cell(Status(500), "pending", "dps_status", "status 500", NextRun),
     cell(Status(503), "pending", "dps_status", "status 503", NextRun),
     cell(CutBody, "pending", "dps_unreachable", "the Device Provisioning Service", NextRun),
@@ -72,16 +72,16 @@ async fn poll() {
 
 const DEVICES: Table = Table { service: Service::Cosmos, ..DPS };
 
-fn devices() -> [Cell; 17] {
+fn devices(refused: &'static str, not_found: &'static str, garbage: &'static str) -> [Cell; 17] {
     #[rustfmt::skip]
     let cells = [
-        cell(Refused, "-", "ledger_unreachable", "Cosmos DB cannot be reached at", NextRun),
+        cell(Refused, refused, "ledger_unreachable", "Cosmos DB cannot be reached at", NextRun),
         cell(Silent, "pending", "ledger_timeout", "Cosmos DB did not answer within 10 s", NextRun),
         cell(TooSlow, "pending", "ledger_timeout", "Cosmos DB did not answer within 10 s", NextRun),
         cell(Slow, "forwarded", "-", "", SameRun),
         cell(Status(401), "pending", "ledger_unauthorized", "check M2MDocumentsDBPrimaryKey", NextRun),
         cell(Status(403), "pending", "ledger_unauthorized", "check M2MDocumentsDBPrimaryKey", NextRun),
-        cell(Status(404), "pending", "ledger_missing", "", NextRun),
+        cell(Status(404), "pending", not_found, "", NextRun),
         cell(Status(408), "pending", "ledger_timeout", "Cosmos DB", NextRun),
         cell(Status(412), "pending", "ledger_error", "Cosmos DB", NextRun),
         cell(Status(429), "pending", "ledger_throttled", "more throughput", NextRun),
@@ -89,7 +89,7 @@ fn devices() -> [Cell; 17] {
         cell(Status(500), "pending", "ledger_error", "Cosmos DB", NextRun),
         cell(Status(503), "pending", "ledger_error", "Cosmos DB", NextRun),
         cell(CutBody, "pending", "ledger_unreachable", "Cosmos DB", NextRun),
-        cell(Garbage, "pending", "device_foreign_document", "not one of ours", NextRun),
+        cell(Garbage, "pending", garbage, "", NextRun),
         cell(ContentType, "forwarded", "-", "", SameRun),
         cell(Echo, "pending", "ledger_error", "Cosmos DB", NextRun),
     ];
@@ -98,7 +98,7 @@ fn devices() -> [Cell; 17] {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn devices_read() {
-    let cells = devices();
+    let cells = devices("-", "ledger_error", "device_foreign_document");
     assert_complete(&cells);
     let rule = || json!({"method": "GET", "path": "/colls/devices/docs/"});
     run(Table { name: "devices_read", rule, begins: Begins::Restarted, ..DEVICES }, &cells).await;
@@ -106,7 +106,7 @@ async fn devices_read() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn devices_write() {
-    let cells = devices();
+    let cells = devices("pending", "ledger_missing", "ledger_error");
     assert_complete(&cells);
     let rule = || json!({"method": "POST", "path": "/colls/devices/docs"});
     run(Table { name: "devices_write", rule, closes: Closes::OnceRegistered, ..DEVICES }, &cells).await;

@@ -7,3 +7,6 @@ mod ledger;
 mod mqtt;
 mod run;
 mod world;
+
+pub use run::{assert_answers_complete, assert_complete};
+pub use world::platform;

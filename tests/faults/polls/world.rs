@@ -178,6 +178,14 @@ impl Polled {
     }
 }
 
+/// What the last summary says beside the numbers.
+fn notes(log: &str) -> String {
+    let summary = log.lines().rfind(|line| line.starts_with("info: rapidM2MForwarding: ")).unwrap_or_default();
+    let behind = summary.split_once(" failed, ").map_or("", |(_, behind)| behind);
+    let notes = behind.split(", ").take_while(|note| !note.starts_with("in "));
+    notes.map(|note| format!(", {note}")).collect()
+}
+
 impl Run {
     pub fn outcomes(&self) -> String {
         let outcomes: Vec<_> = self.recorded.iter().map(|record| record["Outcome"].as_str().unwrap()).collect();
@@ -212,9 +220,9 @@ impl Run {
     }
 
     /// As users read it.
-    pub fn seen_text(&self) -> String {
+    pub fn seen_text(&self, world: &World) -> String {
         if self.answer.status == 200 {
-            return "200".into();
+            return format!("200{}", notes(&world.output()));
         }
         let failed = self.answer.body["Failed"].as_array().unwrap().iter();
         let text =

@@ -1,1 +1,6 @@
-//!
+//! LoRaWAN devices under faults. The handler is called as the host calls it, and a message that it does not take is given
+//! again, as the queue does it.
+
+mod commands;
+mod forwarding;
+mod world;
