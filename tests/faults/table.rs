@@ -2,20 +2,22 @@
 
 use std::panic::AssertUnwindSafe;
 
-use futures::{FutureExt as _, StreamExt as _, stream};
+use futures::{FutureExt as _, future::join_all};
+use tokio::sync::Semaphore;
 
 use super::{cell::Line, page};
 
-/// Worlds at a time, for each table. Most of them wait for something that does not come.
-const AT_ONCE: usize = 17;
+/// Worlds at a time, of all tables. Most of them wait for something that does not come.
+static WORLDS: Semaphore = Semaphore::const_new(40);
 
-/// Runs all cells, names those that fail, and holds the page to what was seen.
+/// Runs all cells, and holds the page to what was seen. Returns what was wrong, each with its cell.
 pub async fn run<Cell, Running>(
     name: &'static str,
     cells: Vec<Cell>,
     fault: impl Fn(&Cell) -> String,
     of: impl Fn(Cell) -> Running,
-) where
+) -> Vec<String>
+where
     Running: Future<Output = Line>,
 {
     let only = std::env::var("FAULTS_ONLY").ok();
@@ -23,9 +25,13 @@ pub async fn run<Cell, Running>(
     let running = cells.map(|cell| {
         let fault = fault(&cell);
         let running = AssertUnwindSafe(of(cell)).catch_unwind();
-        async move { (fault, running.await) }
+        async move {
+            // Never closed.
+            let _permit = WORLDS.acquire().await;
+            (fault, running.await)
+        }
     });
-    let outcomes: Vec<_> = stream::iter(running.collect::<Vec<_>>()).buffered(AT_ONCE).collect().await;
+    let outcomes = join_all(running.collect::<Vec<_>>()).await;
     let (mut lines, mut failed) = (Vec::new(), Vec::new());
     for (fault, outcome) in outcomes {
         match outcome {
@@ -33,10 +39,16 @@ pub async fn run<Cell, Running>(
             Err(panic) => failed.push(format!("{name}, {fault}: {}", message(panic.as_ref()))),
         }
     }
-    assert!(failed.is_empty(), "{} cells failed:\n\n{}", failed.len(), failed.join("\n\n"));
-    if only.is_none() {
-        page::check(name, &lines);
+    if only.is_none() && failed.is_empty() {
+        failed.extend(page::check(name, &lines).err());
     }
+    failed
+}
+
+/// Fails with everything that was wrong in any of the tables.
+pub fn report(tables: impl IntoIterator<Item = Vec<String>>) {
+    let failed: Vec<_> = tables.into_iter().flatten().collect();
+    assert!(failed.is_empty(), "{} cells failed:\n\n{}", failed.len(), failed.join("\n\n"));
 }
 
 fn message(panic: &(dyn std::any::Any + Send)) -> &str {

@@ -10,6 +10,7 @@ use crate::{
         cell,
     },
     fault::Fault::{ContentType, CutBody, Echo, Garbage, Refused, Silent, Slow, Status, StatusAfter, TooSlow},
+    table,
 };
 
 #[rustfmt::skip]
@@ -34,10 +35,9 @@ const ROWS: [Cell; 17] = [
     cell(Echo, "failed", "http_status", "status 500", NextRun),
 ];
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rows() {
+async fn rows() -> Vec<String> {
     assert_complete(&ROWS);
-    run(Table { name: "rows", rule: || json!({"path": "/histdata0"}), ..USUAL }, &ROWS).await;
+    run(Table { name: "rows", rule: || json!({"path": "/histdata0"}), ..USUAL }, &ROWS).await
 }
 
 #[rustfmt::skip]
@@ -61,12 +61,11 @@ const BLUEPRINT: [Cell; 17] = [
     cell(Echo, "failed", "http_status", "status 500", NextRun),
 ];
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn blueprint() {
+async fn blueprint() -> Vec<String> {
     assert_complete(&BLUEPRINT);
     let settings = &[("Channelnames", "*")];
     let rule = || json!({"path": "/blueprint"});
-    run(Table { name: "blueprint", rule, begins: Begins::Restarted, settings, ..USUAL }, &BLUEPRINT).await;
+    run(Table { name: "blueprint", rule, begins: Begins::Restarted, settings, ..USUAL }, &BLUEPRINT).await
 }
 
 /// The site that is known from before is polled all the same, unless the backend as a whole is away.
@@ -91,9 +90,13 @@ const SITES: [Cell; 17] = [
     cell(Echo, "failed, forwarded", "http_status", "status 500", NextRun),
 ];
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sites() {
+async fn sites() -> Vec<String> {
     assert_complete(&SITES);
     let settings = &[("Site_ID", "*")];
-    run(Table { name: "sites", rule: || json!({"path": "/sites$"}), settings, ..USUAL }, &SITES).await;
+    run(Table { name: "sites", rule: || json!({"path": "/sites$"}), settings, timeout: 16, ..USUAL }, &SITES).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn backend() {
+    table::report(<[_; 3]>::from(tokio::join!(rows(), blueprint(), sites())));
 }

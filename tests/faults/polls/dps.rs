@@ -10,6 +10,7 @@ use crate::{
         cell,
     },
     fault::Fault::{ContentType, CutBody, Echo, Garbage, Refused, Silent, Slow, Status, StatusAfter, TooSlow},
+    table,
 };
 
 const DPS: Table = Table { service: Service::Dps, begins: Begins::First, timeout: 20, is_provisioned: true, ..USUAL };
@@ -36,10 +37,9 @@ const REGISTER: [Cell; 17] = [
     cell(Echo, "pending", "dps_status", "status 500", NextRun),
 ];
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn register() {
+async fn register() -> Vec<String> {
     assert_complete(&REGISTER);
-    run(Table { name: "dps_register", rule: || json!({"path": "/register?"}), ..DPS }, &REGISTER).await;
+    run(Table { name: "dps_register", rule: || json!({"path": "/register?"}), ..DPS }, &REGISTER).await
 }
 
 #[rustfmt::skip]
@@ -63,11 +63,10 @@ const POLL: [Cell; 17] = [
     cell(Echo, "pending", "dps_status", "status 500", NextRun),
 ];
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn poll() {
+async fn poll() -> Vec<String> {
     assert_complete(&POLL);
     let rule = || json!({"path": "/operations/"});
-    run(Table { name: "dps_poll", rule, closes: Closes::OnceRegistered, ..DPS }, &POLL).await;
+    run(Table { name: "dps_poll", rule, closes: Closes::OnceRegistered, ..DPS }, &POLL).await
 }
 
 const DEVICES: Table = Table { service: Service::Cosmos, ..DPS };
@@ -96,18 +95,21 @@ fn devices(refused: &'static str, not_found: &'static str, garbage: &'static str
     cells
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn devices_read() {
+async fn devices_read() -> Vec<String> {
     let cells = devices("-", "ledger_error", "device_foreign_document");
     assert_complete(&cells);
     let rule = || json!({"method": "GET", "path": "/colls/devices/docs/"});
-    run(Table { name: "devices_read", rule, begins: Begins::Restarted, ..DEVICES }, &cells).await;
+    run(Table { name: "devices_read", rule, begins: Begins::Restarted, ..DEVICES }, &cells).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn devices_write() {
+async fn devices_write() -> Vec<String> {
     let cells = devices("pending", "ledger_missing", "ledger_error");
     assert_complete(&cells);
     let rule = || json!({"method": "POST", "path": "/colls/devices/docs"});
-    run(Table { name: "devices_write", rule, closes: Closes::OnceRegistered, ..DEVICES }, &cells).await;
+    run(Table { name: "devices_write", rule, closes: Closes::OnceRegistered, ..DEVICES }, &cells).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn provisioning() {
+    table::report(<[_; 4]>::from(tokio::join!(register(), poll(), devices_read(), devices_write())));
 }

@@ -10,6 +10,7 @@ use crate::{
         cell,
     },
     fault::Fault::{ContentType, CutBody, Echo, Garbage, Refused, Silent, Slow, Status, StatusAfter, TooSlow},
+    table,
 };
 
 #[rustfmt::skip]
@@ -33,10 +34,14 @@ const HTTPS: [Cell; 17] = [
     cell(Echo, "pending", "hub_unreachable", "it answered 500", NextRun),
 ];
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn https() {
+async fn https() -> Vec<String> {
     assert_complete(&HTTPS);
     let settings = &[("IoTHubTransport", "https")];
     let rule = || json!({"path": "/messages/events"});
-    run(Table { name: "hub_https", service: Service::Hub, rule, timeout: 20, settings, ..USUAL }, &HTTPS).await;
+    run(Table { name: "hub_https", service: Service::Hub, rule, timeout: 20, settings, ..USUAL }, &HTTPS).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hub_over_https() {
+    table::report([https().await]);
 }

@@ -10,6 +10,7 @@ use crate::{
         cell,
     },
     fault::Fault::{ContentType, CutBody, Echo, Garbage, Refused, Silent, Slow, Status, StatusAfter, TooSlow},
+    table,
 };
 
 /// Longer than the 10 s that an operation may take.
@@ -43,21 +44,19 @@ fn reads(not_found: &'static str) -> [Cell; 17] {
     cells
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn cursor() {
+async fn cursor() -> Vec<String> {
     let cells = reads("-");
     assert_complete(&cells);
     let rule = || json!({"method": "GET", "path": "/docs/cursor"});
-    run(Table { name: "cursor", rule, begins: Begins::Restarted, ..COSMOS }, &cells).await;
+    run(Table { name: "cursor", rule, begins: Begins::Restarted, ..COSMOS }, &cells).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn waiting() {
+async fn waiting() -> Vec<String> {
     let cells = reads("record_lost");
     assert_complete(&cells);
     // Ids of polls begin with the milliseconds since 1970.
     let rule = || json!({"method": "GET", "path": "/docs/1"});
-    run(Table { name: "waiting", rule, begins: Begins::Waiting, ..COSMOS }, &cells).await;
+    run(Table { name: "waiting", rule, begins: Begins::Waiting, ..COSMOS }, &cells).await
 }
 
 fn writes(recorded: &'static str, done: &'static str) -> [Cell; 17] {
@@ -84,15 +83,13 @@ fn writes(recorded: &'static str, done: &'static str) -> [Cell; 17] {
     cells
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn record() {
+async fn record() -> Vec<String> {
     let cells = writes("-", "pending");
     assert_complete(&cells);
-    run(Table { name: "record", rule: batch, ..COSMOS }, &cells).await;
+    run(Table { name: "record", rule: batch, ..COSMOS }, &cells).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn mark() {
+async fn mark() -> Vec<String> {
     let cells = writes("pending", "forwarded");
     assert_complete(&cells);
     let rule = || {
@@ -100,5 +97,10 @@ async fn mark() {
         rule["skip"] = 1.into();
         rule
     };
-    run(Table { name: "mark", rule, closes: Closes::OnceReceived, ..COSMOS }, &cells).await;
+    run(Table { name: "mark", rule, closes: Closes::OnceReceived, ..COSMOS }, &cells).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ledger() {
+    table::report(<[_; 4]>::from(tokio::join!(cursor(), waiting(), record(), mark())));
 }

@@ -89,14 +89,12 @@ const CELLS: [Cell; 16] = [
         "the hub has acknowledged nothing for 15 s", NextRun, 0),
 ];
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn mqtt() {
-    table::run("mqtt", CELLS.to_vec(), |cell| cell.fault.into(), |cell| one("mqtt", cell)).await;
+async fn mqtt() -> Vec<String> {
+    table::run("mqtt", CELLS.to_vec(), |cell| cell.fault.into(), |cell| one("mqtt", cell)).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn mqtt_ws() {
-    table::run("mqtt_ws", CELLS.to_vec(), |cell| cell.fault.into(), |cell| one("mqtt-ws", cell)).await;
+async fn mqtt_ws() -> Vec<String> {
+    table::run("mqtt_ws", CELLS.to_vec(), |cell| cell.fault.into(), |cell| one("mqtt-ws", cell)).await
 }
 
 async fn one(transport: &'static str, cell: Cell) -> Line {
@@ -211,4 +209,9 @@ impl Rival {
     fn stop(self) {
         self.0.abort();
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hub_over_mqtt() {
+    table::report(<[_; 2]>::from(tokio::join!(mqtt(), mqtt_ws())));
 }

@@ -66,8 +66,8 @@ pub struct Table {
 /// How long a recovery that is waited for may take.
 const PATIENCE: Duration = Duration::from_secs(75);
 
-pub async fn run(of: Table, cells: &[Cell]) {
-    table::run(of.name, cells.to_vec(), |cell| cell.fault.name(), |cell| one(of, cell)).await;
+pub async fn run(of: Table, cells: &[Cell]) -> Vec<String> {
+    table::run(of.name, cells.to_vec(), |cell| cell.fault.name(), |cell| one(of, cell)).await
 }
 
 async fn one(of: Table, cell: Cell) -> Line {

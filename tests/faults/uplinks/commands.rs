@@ -32,8 +32,8 @@ struct Table {
     warning: &'static str,
 }
 
-async fn run(of: Table, cells: &[Cell]) {
-    table::run(of.name, cells.to_vec(), |cell| cell.fault.name(), |cell| one(of, cell)).await;
+async fn run(of: Table, cells: &[Cell]) -> Vec<String> {
+    table::run(of.name, cells.to_vec(), |cell| cell.fault.name(), |cell| one(of, cell)).await
 }
 
 /// `recorded` of these cells: what has become of the command in that run, as the hub tells it.
@@ -85,7 +85,7 @@ async fn one(of: Table, cell: Cell) -> Line {
 }
 
 async fn away(of: &Table, world: &World, away: bool) {
-    (of.service)(world).put("away", away.into()).await;
+    (of.service)(world).put("away", away.into()).await
 }
 
 async fn state(world: &World) -> String {
@@ -114,8 +114,7 @@ fn cells(first: Cell, statuses: [Cell; 9], others: &[Cell]) -> Vec<Cell> {
     [first].into_iter().chain(statuses).chain(others.iter().copied()).collect()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn c2d() {
+async fn c2d() -> Vec<String> {
     let waits = |fault, says| cell(fault, "enqueued", "", says, Soon);
     let cells = cells(
         waits(Status(503), "it answered 503"),
@@ -143,11 +142,10 @@ async fn c2d() {
     assert_answers_complete(&cells);
     let rule = || json!({"method": "GET", "path": "/messages/devicebound"});
     let warning = "what waits for the device was not fetched";
-    run(Table { name: "c2d", service: |world| &world.hub, rule, warning }, &cells).await;
+    run(Table { name: "c2d", service: |world| &world.hub, rule, warning }, &cells).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn downlink() {
+async fn downlink() -> Vec<String> {
     let waits = |fault, says| cell(fault, "enqueued", "", says, Soon);
     let cells = cells(
         waits(Refused, "The Things Stack cannot be reached"),
@@ -176,5 +174,10 @@ async fn downlink() {
     assert_complete(&cells);
     let rule = || json!({"method": "POST", "path": "/down/push"});
     let warning = "a downlink waits for the device's next uplink";
-    run(Table { name: "downlink", service: |world| &world.stack, rule, warning }, &cells).await;
+    run(Table { name: "downlink", service: |world| &world.stack, rule, warning }, &cells).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commands() {
+    table::report(<[_; 2]>::from(tokio::join!(c2d(), downlink())));
 }

@@ -26,9 +26,9 @@ struct Table {
     restarts: bool,
 }
 
-async fn run(of: Table, cells: &[Cell]) {
+async fn run(of: Table, cells: &[Cell]) -> Vec<String> {
     assert_complete(cells);
-    table::run(of.name, cells.to_vec(), |cell| cell.fault.name(), |cell| one(of, cell)).await;
+    table::run(of.name, cells.to_vec(), |cell| cell.fault.name(), |cell| one(of, cell)).await
 }
 
 async fn one(of: Table, cell: Cell) -> Line {
@@ -137,14 +137,10 @@ const HUB: [Cell; 17] = [
     waits(Echo, "hub_unreachable", "it answered 500", Soon),
 ];
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn hub() {
+async fn hub() -> Vec<String> {
     let rule = || json!({"path": "/messages/events"});
-    run(
-        Table { name: "uplink_hub", service: |world| (&world.hub, "away"), rule, is_warm: true, restarts: false },
-        &HUB,
-    )
-    .await;
+    run(Table { name: "uplink_hub", service: |world| (&world.hub, "away"), rule, is_warm: true, restarts: false }, &HUB)
+        .await
 }
 
 #[rustfmt::skip]
@@ -168,14 +164,13 @@ const DPS: [Cell; 17] = [
     waits(Echo, "dps_status", "status 500", Soon),
 ];
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn dps() {
+async fn dps() -> Vec<String> {
     let rule = || json!({"path": "/registrations/"});
     run(
         Table { name: "uplink_dps", service: |world| (&world.hub, "dps/away"), rule, is_warm: false, restarts: false },
         &DPS,
     )
-    .await;
+    .await
 }
 
 #[rustfmt::skip]
@@ -199,12 +194,16 @@ const DEVICES: [Cell; 17] = [
     waits(Echo, "ledger_error", "Cosmos DB", Soon),
 ];
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn devices() {
+async fn devices() -> Vec<String> {
     let rule = || json!({"method": "GET", "path": "/colls/devices/docs/"});
     run(
         Table { name: "uplink_devices", service: |world| (&world.cosmos, "away"), rule, is_warm: true, restarts: true },
         &DEVICES,
     )
-    .await;
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn uplinks() {
+    table::report(<[_; 3]>::from(tokio::join!(hub(), dps(), devices())));
 }
