@@ -119,7 +119,7 @@ async fn one(transport: &'static str, cell: Cell) -> Line {
                     Trouble::Switch(switch) => world.hub.put("faults", switch()).await,
                     Trouble::Untrusted => {}
                     Trouble::TokenEnds => {
-                        world.hub.put("faults", json!({"pubackDelayMs": 700})).await;
+                        world.hub.put("faults", json!({"pubackDelayMs": 3_000})).await;
                         let ending = async {
                             world.hub.get("received?wait=1").await;
                             world.hub.heal().await;

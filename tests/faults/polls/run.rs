@@ -142,7 +142,7 @@ async fn begin(of: &Table) -> Polled {
     }
     if of.closes == Closes::OnceReceived {
         // Time to close the port between the message and its mark.
-        world.hub.put("faults", json!({"pubackDelayMs": 700})).await;
+        world.hub.put("faults", json!({"pubackDelayMs": 4_000})).await;
     }
     if of.closes == Closes::OnceRegistered {
         world.hub.put("dps/settings", json!({"retryAfterSeconds": 1})).await;

@@ -17,7 +17,7 @@ const DATABASE: &str = "M2MBackendForwarderData";
 /// What libraries say at `trace` is looked through, too.
 const EVERYTHING: &str = "trace,mio=info";
 /// Between two runs that wait for something to pass.
-const PAUSE: Duration = Duration::from_millis(250);
+const PAUSE: Duration = Duration::from_secs(1);
 /// Rows that are added at once.
 const ROWS: i64 = 3;
 

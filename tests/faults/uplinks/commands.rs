@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Between two uplinks.
-const PAUSE: Duration = Duration::from_millis(500);
+const PAUSE: Duration = Duration::from_secs(1);
 /// The hub rests for 10 s, a device for 5 s; a command that is locked comes again after a minute.
 const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -39,7 +39,7 @@ async fn run(of: Table, cells: &[Cell]) -> Vec<String> {
 /// `recorded` of these cells: what has become of the command in that run, as the hub tells it.
 async fn one(of: Table, cell: Cell) -> Line {
     let mut world = World::start().await;
-    world.settings.insert("IoTHubTransport".into(), "mqtt".into());
+    world.set("IoTHubTransport", "mqtt");
     world.restart().await;
     let first = world.uplink();
     world.give_until_taken(first).await;
@@ -166,7 +166,7 @@ async fn downlink() -> Vec<String> {
             cell(Slow, "completed", "", "", SameRun),
             // The status is all that counts.
             cell(CutBody, "completed", "", "", SameRun),
-            waits(Garbage, ""),
+            waits(Garbage, "what answered is not The Things Stack"),
             cell(ContentType, "completed", "", "", SameRun),
             waits(Echo, "did not take the downlink (500)"),
         ],

@@ -24,6 +24,8 @@ struct Table {
     /// Whether an uplink has been forwarded before; then the handler is started anew if `restarts`.
     is_warm: bool,
     restarts: bool,
+    /// `ForwardTimeoutSeconds`.
+    timeout: &'static str,
 }
 
 async fn run(of: Table, cells: &[Cell]) -> Vec<String> {
@@ -33,6 +35,7 @@ async fn run(of: Table, cells: &[Cell]) -> Vec<String> {
 
 async fn one(of: Table, cell: Cell) -> Line {
     let mut world = World::start().await;
+    world.set("ForwardTimeoutSeconds", of.timeout);
     world.restart().await;
     if of.is_warm {
         let first = world.uplink();
@@ -128,7 +131,7 @@ const HUB: [Cell; 17] = [
     waits(Status(408), "hub_unreachable", "it answered 408", Soon),
     waits(Status(412), "hub_unreachable", "it answered 412", Soon),
     waits(Status(429), "hub_throttled", "the hub is throttling", Soon),
-    waits(StatusAfter(429, 12), "hub_throttled", "asks to wait for 12 s", WhenAsked),
+    waits(StatusAfter(429, 20), "hub_throttled", "asks to wait for 20 s", WhenAsked),
     waits(Status(500), "hub_unreachable", "it answered 500", Soon),
     waits(Status(503), "hub_unreachable", "it answered 503", Soon),
     waits(CutBody, "hub_unreachable", "it answered 200", Soon),
@@ -139,8 +142,18 @@ const HUB: [Cell; 17] = [
 
 async fn hub() -> Vec<String> {
     let rule = || json!({"path": "/messages/events"});
-    run(Table { name: "uplink_hub", service: |world| (&world.hub, "away"), rule, is_warm: true, restarts: false }, &HUB)
-        .await
+    run(
+        Table {
+            name: "uplink_hub",
+            service: |world| (&world.hub, "away"),
+            rule,
+            is_warm: true,
+            restarts: false,
+            timeout: "6",
+        },
+        &HUB,
+    )
+    .await
 }
 
 #[rustfmt::skip]
@@ -155,7 +168,7 @@ const DPS: [Cell; 17] = [
     waits(Status(408), "dps_status", "status 408", Soon),
     waits(Status(412), "dps_refused", "look at it in the enrolment group", Soon),
     waits(Status(429), "dps_throttled", "asks to slow down", Soon),
-    waits(StatusAfter(429, 15), "dps_throttled", "asks to slow down", WhenAsked),
+    waits(StatusAfter(429, 30), "dps_throttled", "asks to slow down", WhenAsked),
     waits(Status(500), "dps_status", "status 500", Soon),
     waits(Status(503), "dps_status", "status 503", Soon),
     waits(CutBody, "dps_unreachable", "the Device Provisioning Service", Soon),
@@ -167,7 +180,14 @@ const DPS: [Cell; 17] = [
 async fn dps() -> Vec<String> {
     let rule = || json!({"path": "/registrations/"});
     run(
-        Table { name: "uplink_dps", service: |world| (&world.hub, "dps/away"), rule, is_warm: false, restarts: false },
+        Table {
+            name: "uplink_dps",
+            service: |world| (&world.hub, "dps/away"),
+            rule,
+            is_warm: false,
+            restarts: false,
+            timeout: "12",
+        },
         &DPS,
     )
     .await
@@ -197,7 +217,14 @@ const DEVICES: [Cell; 17] = [
 async fn devices() -> Vec<String> {
     let rule = || json!({"method": "GET", "path": "/colls/devices/docs/"});
     run(
-        Table { name: "uplink_devices", service: |world| (&world.cosmos, "away"), rule, is_warm: true, restarts: true },
+        Table {
+            name: "uplink_devices",
+            service: |world| (&world.cosmos, "away"),
+            rule,
+            is_warm: true,
+            restarts: true,
+            timeout: "6",
+        },
         &DEVICES,
     )
     .await

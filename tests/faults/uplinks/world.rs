@@ -16,7 +16,7 @@ use crate::{
 pub const DEVICE: &str = "dev-1";
 const APPLICATION: &str = "app-1";
 /// Between two attempts of what waits for something to pass.
-const PAUSE: Duration = Duration::from_millis(250);
+const PAUSE: Duration = Duration::from_secs(1);
 /// How long a recovery may take.
 const PATIENCE: Duration = Duration::from_secs(75);
 
@@ -60,6 +60,10 @@ impl World {
         let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         let (output, answers) = (Output::default(), Vec::new());
         Self { cosmos, hub, stack, settings, output, handler: None, answers, posted: 0 }
+    }
+
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.settings.insert(name.to_owned(), value.to_owned());
     }
 
     pub async fn restart(&mut self) {
