@@ -69,7 +69,12 @@ pub fn cause(error: &reqwest::Error) -> String {
     while let Some(source) = innermost.source() {
         innermost = source;
     }
-    innermost.to_string()
+    let text = innermost.to_string();
+    // rustls adds where to read about it, which helps nobody who runs the connector.
+    match text.split_once(": https://docs.rs/") {
+        Some((text, _)) => text.to_owned(),
+        None => text,
+    }
 }
 
 /// Whether a [`cause`] is a certificate that is not trusted. rustls has no type for it that would come through.

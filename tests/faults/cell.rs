@@ -64,14 +64,32 @@ impl Recovers {
 /// What is known to differ from run to run, left out: ports, times, ids.
 pub fn normal(text: &str) -> String {
     let mut words = Vec::new();
+    // Headers come in any order, and ids are made up.
+    let (text, page) = text.split_once(PAGE).map_or((text, ""), |(text, _)| (text, PAGE));
     for word in text.split(' ') {
         let (bare, tail) = word.split_at(word.trim_end_matches([',', ';', ':', ')']).len());
         let open = bare.len() - bare.trim_start_matches('(').len();
         let (head, bare) = bare.split_at(open);
-        let bare = if bare.parse::<chrono::DateTime<chrono::Utc>>().is_ok() { "TIME".to_owned() } else { ports(bare) };
+        let bare = if bare.parse::<chrono::DateTime<chrono::Utc>>().is_ok() {
+            "TIME".to_owned()
+        } else if is_id(bare) {
+            "ID".to_owned()
+        } else {
+            ports(bare)
+        };
         words.push(format!("{head}{bare}{tail}"));
     }
-    seconds(&words.join(" "))
+    let end = if page.is_empty() { "" } else { " …" };
+    seconds(&words.join(" ")) + page + end
+}
+
+/// How the page begins that shows the request.
+const PAGE: &str = "something went wrong with";
+
+/// The id of a record: `1795355527933-0000-290fa077`.
+fn is_id(word: &str) -> bool {
+    let lengths: Vec<_> = word.split('-').map(str::len).collect();
+    lengths == [13, 4, 8] && word.chars().all(|letter| letter.is_ascii_hexdigit() || letter == '-')
 }
 
 /// `to wait 29 s` is `to wait N s`: what is left of a time that was asked for.

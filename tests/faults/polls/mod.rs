@@ -9,4 +9,4 @@ mod run;
 mod world;
 
 pub use run::{assert_answers_complete, assert_complete};
-pub use world::platform;
+pub use world::{Polled, platform, world};

@@ -18,6 +18,9 @@ const DATABASE: &str = "M2MBackendForwarderData";
 const EVERYTHING: &str = "trace,mio=info";
 /// Between two runs that wait for something to pass.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How long a line may be on its way, and how often to look for it.
+const LOGGED: Duration = Duration::from_secs(10);
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// Rows that are added at once.
 const ROWS: i64 = 3;
 
@@ -121,8 +124,10 @@ impl Polled {
         heal: impl AsyncFnOnce(&World),
     ) -> Run {
         let before: Vec<_> = self.records().await.iter().map(|record| record["id"].clone()).collect();
+        let runs = self.runs_told();
         let answer = running(self).await;
         heal(&self.world).await;
+        until(|| self.runs_told() > runs, "the run's summary").await;
         let mut recorded = self.records().await;
         recorded.retain(|record| !before.contains(&record["id"]));
         Run { answer, recorded }
@@ -166,6 +171,16 @@ impl Polled {
         }
     }
 
+    /// Waits until this was logged: the lines come through a pipe.
+    pub async fn logged(&self, text: &str) {
+        until(|| self.world.output().contains(text), text).await;
+    }
+
+    /// Summaries in the log.
+    fn runs_told(&self) -> usize {
+        self.world.output().matches(": rapidM2MForwarding: ").count()
+    }
+
     pub fn told(&self, answer: &Answer) -> String {
         let ours: Vec<_> = self
             .world
@@ -175,6 +190,14 @@ impl Polled {
             .map(str::to_owned)
             .collect();
         format!("{} {}\n{}", answer.status, answer.body, ours[ours.len().saturating_sub(15)..].join("\n"))
+    }
+}
+
+async fn until(is_logged: impl Fn() -> bool, what: &str) {
+    let give_up = Instant::now() + LOGGED;
+    while !is_logged() {
+        assert!(Instant::now() < give_up, "{what:?} is not in the log");
+        tokio::time::sleep(LOOK_AGAIN).await;
     }
 }
 

@@ -4,3 +4,5 @@
 mod commands;
 mod forwarding;
 mod world;
+
+pub use world::{DEVICE, World};

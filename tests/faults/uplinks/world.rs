@@ -29,6 +29,8 @@ pub struct World {
     handler: Option<Handler>,
     answers: Vec<Value>,
     posted: u32,
+    /// Where downlinks go, if not to the stand-in.
+    pub push: Option<String>,
 }
 
 impl World {
@@ -59,7 +61,7 @@ impl World {
         ];
         let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         let (output, answers) = (Output::default(), Vec::new());
-        Self { cosmos, hub, stack, settings, output, handler: None, answers, posted: 0 }
+        Self { cosmos, hub, stack, settings, output, handler: None, answers, posted: 0, push: None }
     }
 
     pub fn set(&mut self, name: &str, value: &str) {
@@ -102,10 +104,10 @@ impl World {
     }
 
     fn envelope(&self, counter: u32) -> String {
-        let push = format!(
+        let push = self.push.clone().unwrap_or(format!(
             "{}as/applications/{APPLICATION}/webhooks/iot-hub/devices/{DEVICE}/down/push",
             self.stack.ready("endpoint")
-        );
+        ));
         let text = json!({
             "ReceivedAtUTC": "2026-01-31T12:00:00.500Z",
             "Downlink": {"ApiKey": self.stack.ready("apikey"), "Push": push},
@@ -145,6 +147,10 @@ impl World {
         let devices =
             Ledger::find(endpoint, key, "M2MBackendForwarderData", "devices").await.expect("container devices");
         secrets.assert_absent_in("a document", &devices.all().await);
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.handler.as_ref().expect("a handler").pid()
     }
 
     pub fn log(&self) -> String {
