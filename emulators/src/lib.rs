@@ -19,3 +19,4 @@ pub mod iot_hub;
 mod queues;
 pub mod rapidm2m;
 pub mod things_stack;
+mod trouble;

@@ -11,6 +11,7 @@ use std::{
 use serde_json::value::RawValue;
 
 use super::{Client, Stamp};
+use crate::http::one_line;
 
 /// How many flawed rows are described one by one; the others are counted.
 const DESCRIBED_FLAWS: usize = 5;
@@ -46,7 +47,7 @@ impl Flaws {
     pub fn add(&mut self, reason: &'static str, text: &str) {
         self.count += 1;
         if self.first.len() < DESCRIBED_FLAWS {
-            self.first.push((reason, text.chars().take(FLAW_TEXT).collect()));
+            self.first.push((reason, one_line(text, FLAW_TEXT)));
         }
     }
 }
@@ -249,8 +250,9 @@ fn json_seed<'a, S: serde::de::DeserializeSeed<'a>>(
     let value = seed.deserialize(&mut deserializer).and_then(|value| deserializer.end().map(|()| value));
     value.map_err(|error| {
         if error.is_data() {
-            let start = String::from_utf8_lossy(&trimmed[..trimmed.len().min(FLAW_TEXT)]).into_owned();
-            WireError::WrongShape { expected, start }
+            // Redacted before it is cut: half a credential is one too much. A shape needs no more than this to be told.
+            let start = String::from_utf8_lossy(&trimmed[..trimmed.len().min(16 * FLAW_TEXT)]);
+            WireError::WrongShape { expected, start: one_line(&start, FLAW_TEXT) }
         } else {
             WireError::NotJson(error.to_string())
         }

@@ -18,6 +18,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A request may take this long.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How much of a good answer is read, in bytes: it says nothing.
+const MAX_ANSWER: usize = 4 * 1024;
+
 /// An error as The Things Stack tells it.
 #[derive(Deserialize)]
 struct Refusal {
@@ -111,7 +114,15 @@ impl Stack {
         })?;
         let status = response.status();
         if status.is_success() {
-            return Ok(());
+            return match http::body(response, MAX_ANSWER).await {
+                Ok(body) if !is_answer(&body.bytes) => {
+                    let (_, said) = http::error_text(&body.bytes);
+                    let text = format!("what answered is not The Things Stack, but perhaps a proxy: {said}");
+                    Err(PushError::Status { status: status.as_u16(), text, wait: None })
+                }
+                // What broke off behind the status may be anything, but the status was said.
+                _ => Ok(()),
+            };
         }
         let wait = http::retry_after(response.headers(), Utc::now());
         let body = http::error_body(response).await;
@@ -142,6 +153,12 @@ impl Stack {
             .map_err(|error| unusable(error.to_string()))?;
         Ok(self.http.get_or_init(|| http))
     }
+}
+
+/// The Things Stack answers with an empty object; emptiness is as good.
+fn is_answer(body: &[u8]) -> bool {
+    let body = body.trim_ascii();
+    body.is_empty() || serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(body).is_ok()
 }
 
 /// The URL of a webhook's headers, to which the API key goes: over TLS, or it stays on this machine.
@@ -176,6 +193,15 @@ mod tests {
             ("push", false),
         ] {
             assert_eq!(downlink_url(url).is_ok(), is_taken, "{url}");
+        }
+    }
+
+    #[test]
+    fn a_login_page_is_no_answer() {
+        for (body, expected) in
+            [("", true), ("{}\n", true), ("{\"a\":1}", true), ("<html>", false), ("[]", false), ("\0", false)]
+        {
+            assert_eq!(is_answer(body.as_bytes()), expected, "{body}");
         }
     }
 

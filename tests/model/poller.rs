@@ -101,6 +101,7 @@ pub fn run(memory: &SiteMemory, start: Start, answers: &[Arc<Known<Answer>>]) ->
         channels: Selection::Named(vec!["ch0".into()]),
         histdata: 0,
         start_from: StartFrom::All,
+        overlap: None,
         record_empty_polls: true,
     };
     let (key, mut memory) = (site(), memory.clone());

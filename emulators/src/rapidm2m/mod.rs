@@ -19,6 +19,7 @@
 //! | `PUT /away` `true`, `false` | the API's port refuses connections, or accepts them again |
 //! | `POST /cut` | cuts the API's connections |
 //! | `GET`, `PUT`, `DELETE /faults` | `{"rules":[{"site":"…","resource":"histdata","times":2,"status":503,"retryAfter":"120"}],"order":"descending"}` |
+//! | `GET`, `PUT`, `DELETE /trouble` | wrong answers of any kind, see `trouble.rs` |
 //! | `POST /rows` | `{"site":"…","container":0,"rows":[["20170126133",51000,"NAN"]]}`, one value per channel; other rows are served as they are |
 //! | `DELETE /rows?site=…` | `&container=N` for one container only |
 //! | `POST /sites` | `{"name":"…","channels":["ch0"],"generate":false}` |
@@ -57,7 +58,10 @@ use self::{
     sites::{Channel, Site, Sites},
     table::Grid,
 };
-use crate::door::{self, Door, DoorListener};
+use crate::{
+    door::{self, Door, DoorListener},
+    trouble::Trouble,
+};
 
 pub use self::{journal::Counts, options::Options};
 
@@ -134,12 +138,13 @@ pub async fn start(options: Options) -> anyhow::Result<Emulator> {
         journal: Journal::new(),
     });
     let shared = backend.clone();
+    let trouble = Trouble::default();
     let mut tasks = JoinSet::new();
-    tasks.spawn(serve(api_listener, api::router(backend.clone())));
+    tasks.spawn(serve(api_listener, trouble.around(api::router(backend.clone()))));
     tasks.spawn(async move {
         // The door stays open as long as this task runs.
         let _control_door = control_door;
-        serve(control_listener, control::router(shared)).await;
+        serve(control_listener, control::router(shared).merge(trouble.control())).await;
     });
     Ok(Emulator { ready, backend, tasks })
 }
