@@ -18,7 +18,7 @@
 //! | `story` | the way to a violation, in words |
 //!
 //! `-- --nocapture` prints how many states each space has. A larger one (1.3 million states, 1 GB of memory, some minutes):
-//! `MODEL_FAULTS=2 MODEL_CRASHES=1 cargo test --release --test model two_pollers_with_a_fault -- --nocapture`.
+//! `MODEL_FAULTS=2 MODEL_CRASHES=1 cargo test --release --test model within_bounds -- --nocapture`.
 
 mod backend;
 mod broken_worlds;
