@@ -17,8 +17,8 @@
 //! | `key`, `text` | which states are the same |
 //! | `story` | the way to a violation, in words |
 //!
-//! More than the bounds of every day, in an optimised build (minutes, and some GB of memory):
-//! `MODEL_FAULTS=2 MODEL_CRASHES=2 cargo test --release --test model two_pollers -- --nocapture`.
+//! `-- --nocapture` prints how many states each space has. A larger one (1.3 million states, 1 GB of memory, some minutes):
+//! `MODEL_FAULTS=2 MODEL_CRASHES=1 cargo test --release --test model within_bounds -- --nocapture`.
 
 mod backend;
 mod broken_worlds;

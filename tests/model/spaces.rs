@@ -43,12 +43,23 @@ fn bound(name: &str, usual: u8) -> u8 {
     text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number from 0 to 255"))
 }
 
+/// As large as the environment says: see `main.rs`.
+#[test]
+fn two_pollers_within_bounds() {
+    let faults = bound("MODEL_FAULTS", 1);
+    let crashes = bound("MODEL_CRASHES", 0);
+    assert_holds("two pollers", Scope { budget: Budget { faults, crashes, ..Budget::NONE }, ..TWO_POLLERS });
+}
+
+#[test]
+fn two_pollers_with_a_crash() {
+    let budget = Budget { crashes: 1, ..Budget::NONE };
+    assert_holds("two pollers, a crash", Scope { budget, ..TWO_POLLERS });
+}
+
 #[test]
 fn two_pollers_with_a_fault_and_a_crash() {
-    let usual = TWO_POLLERS.budget;
-    let faults = bound("MODEL_FAULTS", usual.faults);
-    let crashes = bound("MODEL_CRASHES", usual.crashes);
-    assert_holds("two pollers", Scope { budget: Budget { faults, crashes, ..usual }, ..TWO_POLLERS });
+    assert_holds("two pollers, a fault and a crash", Scope { batches: &[2], ..TWO_POLLERS });
 }
 
 #[test]
