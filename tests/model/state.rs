@@ -220,6 +220,10 @@ fn check_report(report: &Report, facts: &Facts) -> Result<(), Violation> {
             format!("the race was lost: {}, the report says {}", facts.lost_race, report.lost_race)
         })?;
     }
+    // Here nobody deletes records; one that a read did not find yet is not lost.
+    Rule::LoserWritesNothing.check(told.iter().all(|failure| failure.kind != "record_lost"), || {
+        format!("a record that is there is told to be lost: {told:?}")
+    })?;
     for kind in &facts.errors {
         Rule::FailureIsNotEmpty.check(told.iter().any(|failure| failure.kind == *kind), || {
             format!("the backend's error {kind} is not in the report: {told:?}")

@@ -20,7 +20,7 @@ fn batch() -> Value {
     json!({"method": "POST", "header": "x-ms-cosmos-is-batch-request"})
 }
 
-fn reads(not_found: &'static str) -> [Cell; 17] {
+fn reads() -> [Cell; 17] {
     #[rustfmt::skip]
     let cells = [
         cell(Refused, "-", "ledger_unreachable", "Cosmos DB cannot be reached at", NextRun),
@@ -29,7 +29,7 @@ fn reads(not_found: &'static str) -> [Cell; 17] {
         cell(Slow, "forwarded", "-", "", SameRun),
         cell(Status(401), "-", "ledger_unauthorized", "check M2MDocumentsDBPrimaryKey", NextRun),
         cell(Status(403), "-", "ledger_unauthorized", "check M2MDocumentsDBPrimaryKey", NextRun),
-        cell(Status(404), "-", not_found, "", NextRun),
+        cell(Status(404), "-", "-", "", NextRun),
         cell(Status(408), "-", "ledger_timeout", "Cosmos DB", NextRun),
         cell(Status(412), "-", "ledger_error", "Cosmos DB", NextRun),
         cell(Status(429), "-", "ledger_throttled", "more throughput", NextRun),
@@ -45,14 +45,14 @@ fn reads(not_found: &'static str) -> [Cell; 17] {
 }
 
 async fn cursor() -> Vec<String> {
-    let cells = reads("-");
+    let cells = reads();
     assert_complete(&cells);
     let rule = || json!({"method": "GET", "path": "/docs/cursor"});
     run(Table { name: "cursor", rule, begins: Begins::Restarted, ..COSMOS }, &cells).await
 }
 
 async fn waiting() -> Vec<String> {
-    let cells = reads("record_lost");
+    let cells = reads();
     assert_complete(&cells);
     // Ids of polls begin with the milliseconds since 1970.
     let rule = || json!({"method": "GET", "path": "/docs/1"});
