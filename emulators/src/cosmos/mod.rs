@@ -7,6 +7,7 @@
 mod auth;
 mod faults;
 mod plain;
+mod work;
 
 use std::{future::IntoFuture as _, sync::Arc};
 
@@ -14,7 +15,7 @@ use anyhow::Context as _;
 use axum::{
     Json, Router,
     body::Body,
-    extract::{Request, State},
+    extract::{ConnectInfo, Request, State},
     http::{HeaderValue, StatusCode},
     response::{IntoResponse, Response},
     routing::{get, post, put},
@@ -28,10 +29,14 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde::Serialize;
 use tokio::task::JoinSet;
 
-use crate::door::{self, Door};
+use crate::{
+    door::{self, Door, Written},
+    steps::Steps,
+};
 
 pub use faults::Faults;
 use plain::PlainItems;
+use work::Work;
 
 /// Larger than the 2 MB that the service takes, so that the engine's own answer is seen.
 const BODY_LIMIT: usize = 8 * 1024 * 1024;
@@ -51,11 +56,14 @@ pub struct Options {
     /// Keep items under hierarchical keys in a plain map: point reads and batches only, and quick with very many documents. For benchmarks
     #[arg(long)]
     pub plain_items: bool,
+    /// Who is told of its steps
+    #[arg(skip)]
+    pub steps: Steps,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { host: "127.0.0.1".into(), port: 0, key: None, plain_items: false }
+        Self { host: "127.0.0.1".into(), port: 0, key: None, plain_items: false, steps: Steps::default() }
     }
 }
 
@@ -91,6 +99,7 @@ struct Account {
     key: Vec<u8>,
     faults: faults::Switch,
     door: Door,
+    steps: Steps,
 }
 
 /// Starts the emulator; returns when it listens.
@@ -112,17 +121,20 @@ pub async fn start(options: Options) -> anyhow::Result<Emulator> {
         key: BASE64_STANDARD.decode(&key).context("--key is not Base64")?,
         faults: faults::Switch::default(),
         door,
+        steps: options.steps,
     });
     let ready = Ready { emulator: "cosmos", endpoint, key, control: format!("http://{}/", control_door.address()) };
 
-    let service = Router::new().fallback(execute).with_state(account.clone());
+    let service = Router::new().fallback(serve).with_state(account.clone());
     let control = Router::new()
         .route("/away", put(away))
         .route("/cut", post(cut))
         .route("/faults", get(show_faults).put(set_faults).delete(clear_faults))
         .with_state(account);
     let mut tasks = JoinSet::new();
-    tasks.spawn(async move { drop(axum::serve(listener, service).into_future().await) });
+    tasks.spawn(async move {
+        drop(axum::serve(listener, service.into_make_service_with_connect_info::<Written>()).into_future().await)
+    });
     tasks.spawn(async move { drop(axum::serve(control_listener, control).into_future().await) });
     Ok(Emulator { ready, _tasks: tasks })
 }
@@ -155,7 +167,34 @@ async fn clear_faults(State(account): State<Arc<Account>>) -> StatusCode {
     StatusCode::NO_CONTENT
 }
 
-async fn execute(State(account): State<Arc<Account>>, request: Request) -> Response {
+/// Carries out a request, and tells of its steps.
+async fn serve(
+    State(account): State<Arc<Account>>,
+    ConnectInfo(written): ConnectInfo<Written>,
+    request: Request,
+) -> Response {
+    if !account.steps.is_watched() {
+        return execute(&account, request).await;
+    }
+    let (parts, body) = request.into_parts();
+    let Ok(body) = axum::body::to_bytes(body, BODY_LIMIT).await else {
+        return StatusCode::PAYLOAD_TOO_LARGE.into_response();
+    };
+    let work = Work::of(&parts, &body);
+    let request = Request::from_parts(parts, Body::from(body));
+    let Some(work) = work else { return execute(&account, request).await };
+    account.steps.reached(work.came());
+    let response = execute(&account, request).await;
+    if let Some(step) = work.applied() {
+        account.steps.reached(step);
+    }
+    match work.answered() {
+        Some(step) => account.steps.when_written(step, &written, response),
+        None => response,
+    }
+}
+
+async fn execute(account: &Account, request: Request) -> Response {
     if !auth::is_signed_with(&account.key, &request) {
         return problem(
             StatusCode::UNAUTHORIZED,
@@ -177,7 +216,7 @@ async fn execute(State(account): State<Arc<Account>>, request: Request) -> Respo
     }
     let response = match &account.plain_items {
         Some(items) if PlainItems::concern(&request) => items.execute(request).await,
-        _ => forward(&account, request).await,
+        _ => forward(account, request).await,
     };
     let response = match response {
         Ok(response) => response,

@@ -57,7 +57,10 @@ use self::{
     sites::{Channel, Site, Sites},
     table::Grid,
 };
-use crate::door::{self, Door, DoorListener};
+use crate::{
+    door::{self, Door, DoorListener, Written},
+    steps::Steps,
+};
 
 pub use self::{journal::Counts, options::Options};
 
@@ -92,6 +95,7 @@ struct Backend {
     sites: RwLock<Sites>,
     faults: Mutex<Faults>,
     journal: Arc<Journal>,
+    steps: Steps,
 }
 
 /// Starts the backend; it is listening when this returns.
@@ -132,6 +136,7 @@ pub async fn start(options: Options) -> anyhow::Result<Emulator> {
         sites: RwLock::new(sites),
         faults: Mutex::default(),
         journal: Journal::new(),
+        steps: options.steps,
     });
     let shared = backend.clone();
     let mut tasks = JoinSet::new();
@@ -145,7 +150,7 @@ pub async fn start(options: Options) -> anyhow::Result<Emulator> {
 }
 
 async fn serve(listener: DoorListener, router: axum::Router) {
-    if let Err(error) = axum::serve(listener, router).await {
+    if let Err(error) = axum::serve(listener, router.into_make_service_with_connect_info::<Written>()).await {
         tracing::error!(%error, "the server ended");
     }
 }
