@@ -2,8 +2,9 @@
 //!
 //! A crash test kills its client "after the transaction was applied, before it was answered": no timer hits that. It gives
 //! each stand-in a [`Steps`] in its options; the stand-in calls it there and then, and goes on only when it has returned.
-//! So what the stand-in does next is what it does for a client that is dead. A step is reached for each request or message
-//! anew. By default nobody watches, and nothing happens.
+//! So what the stand-in does next is what it does for a client that is dead. The answer to the call may be [`Then::Lose`]:
+//! then a write or a message that has just come is lost, as if it had never left the client. A step is reached for each
+//! request or message anew. By default nobody watches, and nothing happens.
 
 use std::{
     fmt,
@@ -105,7 +106,15 @@ impl fmt::Display for Step {
     }
 }
 
-type Watch = dyn Fn(Step) + Send + Sync;
+/// How a stand-in goes on after a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    GoOn,
+    /// What has come is lost, and so is what comes after it on the same connection. Heeded at the steps "… came".
+    Lose,
+}
+
+type Watch = dyn Fn(Step) -> Then + Send + Sync;
 
 /// Who is told of steps. Cheap to clone; several stand-ins may share one.
 #[derive(Clone, Default)]
@@ -120,7 +129,7 @@ impl fmt::Debug for Steps {
 impl Steps {
     /// `watch` is called at each step, on the thread that has reached it. What it does must be done when it returns.
     #[must_use]
-    pub fn new(watch: impl Fn(Step) + Send + Sync + 'static) -> Self {
+    pub fn new(watch: impl Fn(Step) -> Then + Send + Sync + 'static) -> Self {
         Self(Some(Arc::new(watch)))
     }
 
@@ -129,9 +138,12 @@ impl Steps {
     }
 
     pub(crate) fn reached(&self, step: Step) {
-        if let Some(watch) = &self.0 {
-            watch(step);
-        }
+        let _ = self.loses(step);
+    }
+
+    /// The step is reached: whether what has come is lost.
+    pub(crate) fn loses(&self, step: Step) -> bool {
+        self.0.as_ref().is_some_and(|watch| watch(step) == Then::Lose)
     }
 
     /// The same response; `step` is reached when all of it was written to its connection.
@@ -215,6 +227,7 @@ mod tests {
                 let end = reader.lock().unwrap().read_to_end(&mut text);
                 assert_eq!(end.unwrap_err().kind(), std::io::ErrorKind::WouldBlock, "the connection is still open");
                 sender.send((step, text)).unwrap();
+                Then::GoOn
             });
             let body = Arc::new(std::sync::Mutex::new(Some(body)));
             let answer = move |ConnectInfo(written): ConnectInfo<Written>| {

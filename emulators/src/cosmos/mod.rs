@@ -183,7 +183,9 @@ async fn serve(
     let work = Work::of(&parts, &body);
     let request = Request::from_parts(parts, Body::from(body));
     let Some(work) = work else { return execute(&account, request).await };
-    account.steps.reached(work.came());
+    if account.steps.loses(work.came()) {
+        return std::future::pending().await;
+    }
     let response = execute(&account, request).await;
     if let Some(step) = work.applied() {
         account.steps.reached(step);

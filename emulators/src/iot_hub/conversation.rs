@@ -141,7 +141,9 @@ impl<'a> Conversation<'a> {
             }
             OnPublish::Accept { delay, cut, cut_after } => {
                 self.cut_at = self.cut_at.or(cut_after.map(|cut_after| now + cut_after));
-                self.hub.steps.reached(Step::MessageCame);
+                if self.hub.steps.loses(Step::MessageCame) {
+                    return Err(Stop::Fault("a message was lost"));
+                }
                 self.hub.record(device_id, [draft]);
                 self.hub.steps.reached(Step::MessageTaken);
                 self.messages += 1;

@@ -59,7 +59,9 @@ async fn register(caller: Caller, body: Body) -> Response {
         return bad_request(&reason).into_response();
     };
     let steps = &caller.hub.steps;
-    steps.reached(steps::Step::RegisterCame);
+    if steps.loses(steps::Step::RegisterCame) {
+        return std::future::pending().await;
+    }
     let response = caller.ask(Step::Register { body: &body }).await;
     steps.when_written(steps::Step::RegisterAnswered, &caller.connection.written, response)
 }
