@@ -13,6 +13,9 @@ use tempfile::TempDir;
 pub type Function = (&'static str, &'static str);
 
 pub const POLLING: Function = ("rapidM2MForwarding", include_str!("../../rapidM2MForwarding/function.json"));
+pub const UPLINK: Function = ("thingsNetworkUplink", include_str!("../../thingsNetworkUplink/function.json"));
+pub const FORWARDING: Function =
+    ("thingsNetworkForwarding", include_str!("../../thingsNetworkForwarding/function.json"));
 
 const HOST: &str = include_str!("../../host.json");
 /// A message whose handler was killed comes again after this time; the app as it is deployed waits for a minute.

@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 const DATABASE: &str = "M2MBackendForwarderData";
 const POLLS: &str = "pollingAttempts";
+const DEVICES: &str = "devices";
 
 /// A document of a site; which members it has depends on its kind.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -35,6 +36,23 @@ pub struct Document {
 pub struct Fault {
     pub kind: String,
     pub text: String,
+}
+
+/// What stands in the container of devices.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct DeviceDocument {
+    #[serde(rename = "id")]
+    pub id: String,
+    pub assigned_hub: String,
+    pub device_id: String,
+}
+
+/// Every document of a device.
+pub async fn devices(cosmos: &Ready) -> anyhow::Result<Vec<DeviceDocument>> {
+    let container = container(cosmos, DEVICES).await?;
+    let found = container.query_items::<DeviceDocument>("SELECT * FROM c", FeedScope::full_container(), None).await?;
+    Ok(found.try_collect().await?)
 }
 
 /// The container of polls and cursors.

@@ -1,6 +1,7 @@
 //! What must hold when everything is over. Pure: data in, findings out.
 
 pub mod sites;
+pub mod uplinks;
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -63,32 +63,62 @@ fn rows(verdict: &mut Verdict, site: &str, produced: &[Row], messages: &[(&Messa
     let mut arrived_in: Vec<Option<&str>> = vec![None; produced.len()];
     let mut newest = None;
     for (message, rows) in messages {
+        let id = message.id.as_str();
+        let (mut unknown, mut changed, mut late) = (Span::default(), Span::default(), Span::default());
+        let mut again: BTreeMap<&str, Span> = BTreeMap::new();
         for row in rows {
-            let (id, stamp) = (message.id.as_str(), row.timestamp);
-            let Some(&position) = index.get(&stamp) else {
-                verdict.find(format!("{site}: message {id} has a row of {stamp}, which nobody produced"));
+            let Some(&position) = index.get(&row.timestamp) else {
+                unknown.add(row.timestamp);
                 continue;
             };
             if row.channels != produced[position].channels {
-                let was = &produced[position].channels;
-                verdict.find(format!("{site}: the row of {stamp} was {was}, and is {} in {id}", row.channels));
+                changed.add(row.timestamp);
             }
             if let Some(before) = arrived_in[position].replace(id) {
-                verdict.find(format!("{site}: the row of {stamp} is in message {before} and again in {id}"));
+                again.entry(before).or_default().add(row.timestamp);
                 continue;
             }
             if newest.is_some_and(|newest| newest > position) {
-                verdict.out_of_order += 1;
-                verdict.find(format!("{site}: the row of {stamp} came after newer ones, in message {id}"));
+                late.add(row.timestamp);
             }
             newest = newest.max(Some(position));
         }
+        verdict.out_of_order += late.count;
+        unknown.tell(verdict, |span| format!("{site}: message {id} has {span} that nobody produced"));
+        changed.tell(verdict, |span| format!("{site}: message {id} has {span} with other values than were produced"));
+        late.tell(verdict, |span| format!("{site}: message {id} has {span} that came after newer ones"));
+        for (before, span) in again {
+            span.tell(verdict, |span| format!("{site}: message {id} has {span} that are in message {before} too"));
+        }
     }
-    let lost: Vec<&Row> = produced.iter().zip(&arrived_in).filter(|(_, id)| id.is_none()).map(|(row, _)| row).collect();
-    if let (Some(first), Some(last)) = (lost.first(), lost.last()) {
-        verdict.lost += lost.len();
-        let count = lost.len();
-        verdict.find(format!("{site}: {count} rows never arrived, the first of {}, the last of {}", first.at, last.at));
+    let mut lost = Span::default();
+    for (row, _) in produced.iter().zip(&arrived_in).filter(|(_, id)| id.is_none()) {
+        lost.add(row.at);
+    }
+    verdict.lost += lost.count;
+    lost.tell(verdict, |span| format!("{site}: {span} never arrived"));
+}
+
+/// Rows that share a fault.
+#[derive(Default)]
+struct Span {
+    count: usize,
+    first: Option<DateTime<Utc>>,
+    last: Option<DateTime<Utc>>,
+}
+
+impl Span {
+    fn add(&mut self, at: DateTime<Utc>) {
+        self.count += 1;
+        self.first = self.first.or(Some(at));
+        self.last = Some(at);
+    }
+
+    fn tell(&self, verdict: &mut Verdict, finding: impl FnOnce(String) -> String) {
+        if let (Some(first), Some(last)) = (self.first, self.last) {
+            let text = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Millis, true);
+            verdict.find(finding(format!("{} rows ({} to {})", self.count, text(first), text(last))));
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 mod plan;
 mod report;
 mod sites;
+mod uplinks;
 mod victim;
 
 use std::{path::PathBuf, time::Instant};
@@ -51,6 +52,9 @@ pub struct Options {
     /// The handler's RUST_LOG; what it logs is printed after a run that found something
     #[arg(long, value_name = "LEVEL", default_value = "warn")]
     log: String,
+    /// A further setting of the connector; repeatable
+    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = setting)]
+    settings: Vec<(String, String)>,
     /// One JSON object per line: each run, and the total
     #[arg(long)]
     json: bool,
@@ -60,13 +64,26 @@ pub struct Options {
 enum Path {
     /// Sites of the rapidM2M backend, polled by the timer
     Rapidm2m,
+    /// Uplinks of The Things Stack, by webhook and queue, each device with an identity of its own
+    Uplinks,
+}
+
+impl Path {
+    /// What is counted.
+    fn unit(self) -> &'static str {
+        match self {
+            Self::Rapidm2m => "rows",
+            Self::Uplinks => "uplinks",
+        }
+    }
 }
 
 /// What every run needs.
 struct Setup {
     handler: PathBuf,
     kills: usize,
-    log: String,
+    /// Settings of the connector beside those that lead it to the stand-ins.
+    settings: Vec<(String, String)>,
 }
 
 /// What came of a run.
@@ -84,15 +101,24 @@ struct Run {
 /// # Errors
 /// A run could not be carried out.
 pub async fn run(options: &Options) -> anyhow::Result<bool> {
-    let setup =
-        Setup { handler: app::handler(options.handler.as_deref())?, kills: options.kills, log: options.log.clone() };
-    let mut reporter = Reporter::new(options.json, options.runs);
+    let mut settings = vec![("RUST_LOG".to_owned(), options.log.clone())];
+    settings.extend(options.settings.iter().cloned());
+    let setup = Setup { handler: app::handler(options.handler.as_deref())?, kills: options.kills, settings };
+    let mut reporter = Reporter::new(options.json, options.runs, options.path.unit());
     for seed in (0..options.runs).map(|number| options.seed.wrapping_add(number)) {
         let started = Instant::now();
         let (kills, verdict, log) = match options.path {
             Path::Rapidm2m => sites::run(&setup, seed).await?,
+            Path::Uplinks => uplinks::run(&setup, seed).await?,
         };
         reporter.add(Run { seed, kills, verdict, log, seconds: started.elapsed().as_secs_f64() })?;
     }
     reporter.finish()
+}
+
+fn setting(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("must be NAME=VALUE".to_owned()),
+    }
 }

@@ -9,10 +9,11 @@ use super::{Run, victim::Kills};
 
 /// Findings of a run that are printed in full.
 const SHOWN: usize = 20;
-const HEADING: &str = " seed  kills    rows  messages  repeats  lost  out of order   time";
 
 pub struct Reporter {
     json: bool,
+    /// What is counted: rows, uplinks.
+    unit: &'static str,
     bar: ProgressBar,
     runs: usize,
     kills: Kills,
@@ -32,16 +33,23 @@ struct Totals {
 
 impl Reporter {
     /// The bar goes to standard error, and only if that is a terminal.
-    pub fn new(json: bool, runs: u64) -> Self {
+    pub fn new(json: bool, runs: u64, unit: &'static str) -> Self {
         let bar = ProgressBar::new(runs);
         let style = ProgressStyle::with_template("{bar:40} run {pos} of {len}, {msg}, {eta} left");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         bar.set_message("0 kills");
         bar.enable_steady_tick(Duration::from_millis(200));
-        let reporter =
-            Self { json, bar, runs: 0, kills: Kills::default(), totals: Totals::default(), seeds_at_fault: Vec::new() };
+        let reporter = Self {
+            json,
+            unit,
+            bar,
+            runs: 0,
+            kills: Kills::default(),
+            totals: Totals::default(),
+            seeds_at_fault: Vec::new(),
+        };
         if !json {
-            reporter.print(HEADING);
+            reporter.print(&format!(" seed  kills {unit:>7}  messages  repeats  lost  out of order   time"));
         }
         reporter
     }
@@ -60,7 +68,7 @@ impl Reporter {
         if self.json {
             self.print(
                 &json!({
-                    "seed": seed, "kills": kills.total(), "rows": verdict.sent, "messages": verdict.messages,
+                    "seed": seed, "kills": kills.total(), self.unit: verdict.sent, "messages": verdict.messages,
                     "repeats": verdict.repeats, "lost": verdict.lost, "outOfOrder": verdict.out_of_order,
                     "findings": verdict.findings, "seconds": seconds,
                 })
@@ -110,13 +118,14 @@ impl Reporter {
         self.bar.finish_and_clear();
         let Totals { sent, messages, repeats, lost, out_of_order, seconds } = self.totals;
         let (runs, kills, is_clean) = (self.runs, self.kills.total(), self.seeds_at_fault.is_empty());
+        let unit = self.unit;
         if self.json {
             let by_name = |counts: &BTreeMap<_, usize>| -> Value {
                 counts.iter().map(|(step, count)| (ToString::to_string(step), json!(count))).collect()
             };
             self.print(
                 &json!({
-                    "total": true, "runs": runs, "kills": kills, "rows": sent, "messages": messages, "repeats": repeats,
+                    "total": true, "runs": runs, "kills": kills, self.unit: sent, "messages": messages, "repeats": repeats,
                     "lost": lost, "outOfOrder": out_of_order, "seedsAtFault": self.seeds_at_fault, "seconds": seconds,
                     "killsAt": by_name(&self.kills.at), "killsMissed": by_name(&self.kills.missed),
                     "killsAtRandomMoments": self.kills.at_moments,
@@ -134,8 +143,8 @@ impl Reporter {
             self.print(&format!("{:20} {count:5}", format!("(not {step})")));
         }
         self.print(&format!(
-            "\n{runs} runs, {kills} kills, {sent} rows, {messages} messages: {repeats} came again under the same id, \
-             {lost} rows lost, {out_of_order} out of order, in {seconds:.0} s"
+            "\n{runs} runs, {kills} kills, {sent} {unit}, {messages} messages: {repeats} came again under the same id, \
+             {lost} {unit} lost, {out_of_order} out of order, in {seconds:.0} s"
         ));
         if is_clean {
             self.print("Nothing was found.");

@@ -88,7 +88,7 @@ impl World {
         })
     }
 
-    fn settings(&self, log: &str, records_empty_polls: bool) -> Vec<(String, String)> {
+    fn settings(&self, records_empty_polls: bool) -> Vec<(String, String)> {
         let (backend, cosmos, hub) = (self.backend.ready(), self.cosmos.ready(), self.hub.ready());
         let credentials = BASE64_STANDARD.encode(format!("{}:{}", backend.user, backend.password));
         let settings = [
@@ -105,7 +105,6 @@ impl World {
             ("IoTHubDeviceId", "gateway-1"),
             ("IoTHubDeviceKey", &hub.key),
             ("IoTHubTrustedCa", &hub.ca.to_string_lossy()),
-            ("RUST_LOG", log),
         ];
         settings.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec()
     }
@@ -115,7 +114,8 @@ impl World {
 pub async fn run(setup: &Setup, seed: u64) -> anyhow::Result<(Kills, Verdict, Vec<String>)> {
     let killer = Killer::default();
     let world = World::start(&killer).await?;
-    let settings = world.settings(&setup.log, seed.is_multiple_of(2));
+    let mut settings = world.settings(seed.is_multiple_of(2));
+    settings.extend(setup.settings.iter().cloned());
     let victim = Victim::start(killer, &setup.handler, &[app::POLLING], settings).await?;
     let mut producer = Producer::new(seed, &SITES);
     let is_over = Cell::new(false);
