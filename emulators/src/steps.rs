@@ -92,11 +92,11 @@ steps! {
     AssignmentAnswered = "assignment answered",
     /// IoT Hub, MQTT: a device may come in, its CONNECT is not answered.
     Connect = "connect",
-    /// IoT Hub, MQTT: a message has come.
+    /// IoT Hub: a message, or over HTTPS a batch of them, has come.
     MessageCame = "message came",
-    /// IoT Hub, MQTT: it is the hub's, and not acknowledged.
+    /// IoT Hub: it is the hub's, and not acknowledged.
     MessageTaken = "message taken",
-    /// IoT Hub, MQTT: its PUBACK is on its way.
+    /// IoT Hub: its PUBACK, or the answer with 204, is on its way.
     MessageAnswered = "message answered",
 }
 

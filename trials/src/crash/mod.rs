@@ -9,8 +9,13 @@ mod victim;
 use std::{path::PathBuf, time::Instant};
 
 use clap::{Args, ValueEnum};
+use emulators::steps::Step;
 
-use self::{report::Reporter, victim::Kills};
+use self::{
+    plan::{Kill, Spot},
+    report::Reporter,
+    victim::Kills,
+};
 use crate::{app, audit::Verdict};
 
 const EXAMPLES: &str = "\
@@ -29,6 +34,7 @@ Examples:
   cargo run --release -p trials -- crash --seed 1 --runs 100
   cargo run --release -p trials -- crash --seed 17 --runs 1 --log debug   the run of seed 17 once more, with the
                                                                           handler's log if it finds something
+  cargo run --release -p trials -- crash --path uplinks --set IoTHubTransport=https
   cargo run -p trials -- crash --runs 3 --kills 5 --json                  short, a debug build, for a script";
 
 #[derive(Args)]
@@ -84,6 +90,15 @@ struct Setup {
     kills: usize,
     /// Settings of the connector beside those that lead it to the stand-ins.
     settings: Vec<(String, String)>,
+}
+
+impl Setup {
+    /// The kills of a run: at any of these steps that are reached with these settings.
+    fn plan(&self, seed: u64, spots: &[Spot]) -> Vec<Kill> {
+        let is_https = self.settings.iter().any(|(name, value)| name == "IoTHubTransport" && value == "https");
+        let spots: Vec<Spot> = spots.iter().filter(|spot| !(is_https && spot.step == Step::Connect)).copied().collect();
+        plan::plan(seed, self.kills, &spots)
+    }
 }
 
 /// What came of a run.

@@ -14,7 +14,7 @@ use tokio::time::{interval, sleep};
 
 use super::{
     Setup,
-    plan::{Spot, plan},
+    plan::Spot,
     victim::{Kills, Victim},
 };
 use crate::{
@@ -116,10 +116,10 @@ pub async fn run(setup: &Setup, seed: u64) -> anyhow::Result<(Kills, Verdict, Ve
     let world = World::start(&killer).await?;
     let mut settings = world.settings(seed.is_multiple_of(2));
     settings.extend(setup.settings.iter().cloned());
-    let victim = Victim::start(killer, &setup.handler, &[app::POLLING], settings).await?;
+    let victim = Victim::start(killer, &setup.handler, &[app::POLLING], settings, setup.kills).await?;
     let mut producer = Producer::new(seed, &SITES);
     let is_over = Cell::new(false);
-    let plan = plan(seed, setup.kills, &SPOTS);
+    let plan = setup.plan(seed, &SPOTS);
     let (kills, produced, ()) = tokio::join!(
         async {
             let kills = victim.suffer(&plan).await;

@@ -11,7 +11,7 @@ use tokio::time::interval;
 
 use super::{
     Setup,
-    plan::{Spot, plan},
+    plan::Spot,
     victim::{Kills, Victim},
 };
 use crate::{
@@ -27,7 +27,7 @@ use crate::{
 const QUEUE: &str = "uplinks";
 const ROUTE: &str = "api/uplink";
 /// Time between two uplinks.
-const UPLINK: Duration = Duration::from_millis(6);
+const UPLINK: Duration = Duration::from_millis(15);
 /// Webhooks that are on their way at a time.
 const CONCURRENCY: usize = 16;
 /// How often The Things Stack tries, and how long it waits in between, in seconds. Some webhooks are given up.
@@ -57,7 +57,7 @@ const SPOTS: [Spot; 16] = [
     Spot::new(Step::RegisterAnswered, 4),
     Spot::new(Step::AssignmentAsked, 4),
     Spot::new(Step::AssignmentAnswered, 4),
-    Spot::new(Step::Connect, 6),
+    Spot::new(Step::Connect, 4),
     Spot::new(Step::MessageCame, 10),
     Spot::new(Step::MessageTaken, 10),
     Spot::new(Step::MessageAnswered, 10),
@@ -105,11 +105,11 @@ pub async fn run(setup: &Setup, seed: u64) -> anyhow::Result<(Kills, Verdict, Ve
     let world = World::start(&killer, seed).await?;
     let mut settings = world.settings();
     settings.extend(setup.settings.iter().cloned());
-    let victim = Victim::start(killer, &setup.handler, &[app::UPLINK, app::FORWARDING], settings).await?;
+    let victim = Victim::start(killer, &setup.handler, &[app::UPLINK, app::FORWARDING], settings, setup.kills).await?;
     let target = format!("{}{ROUTE}", victim.host.ready().endpoint);
     let fleet = Fleet { stack: &world.stack, target };
     let is_over = Cell::new(false);
-    let plan = plan(seed, setup.kills, &SPOTS);
+    let plan = setup.plan(seed, &SPOTS);
     let (kills, sent) = tokio::join!(
         async {
             let kills = victim.suffer(&plan).await;

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use emulators::{
     functions_host::{self, Emulator, Event},
     steps::Step,
@@ -29,6 +29,8 @@ use crate::{
 const LONGEST_WAIT: Duration = Duration::from_secs(4);
 /// How long the host may take to start the next handler.
 const LONGEST_START: Duration = Duration::from_secs(20);
+/// How often the handler may end by itself before the host gives up; each time is a finding.
+const SPARE_RESTARTS: usize = 2;
 /// Lines of the handler that are kept.
 const KEPT: usize = 300;
 const SIGKILL: i32 = 9;
@@ -59,7 +61,7 @@ impl Kills {
 pub struct Victim {
     pub host: Emulator,
     killer: Killer,
-    lives: watch::Receiver<u32>,
+    lives: watch::Receiver<usize>,
     told: Arc<Mutex<Told>>,
     /// The app's folder, which is removed at the end.
     _app: tempfile::TempDir,
@@ -80,6 +82,7 @@ impl Victim {
         handler: &Path,
         functions: &[Function],
         settings: Vec<(String, String)>,
+        kills: usize,
     ) -> anyhow::Result<Self> {
         let app = app::folder(functions)?;
         let options = functions_host::Options {
@@ -87,7 +90,7 @@ impl Victim {
             handler: Some(handler.to_owned()),
             env: settings,
             schedule: Some(app::NEVER.to_owned()),
-            restarts: usize::MAX,
+            restarts: kills + SPARE_RESTARTS,
             steps: killer.steps(),
             ..functions_host::Options::default()
         };
@@ -106,8 +109,7 @@ impl Victim {
     pub async fn suffer(&self, plan: &[Kill]) -> anyhow::Result<Kills> {
         let (mut kills, mut lives) = (Kills::default(), self.lives.clone());
         for (kill, life) in plan.iter().zip(1..) {
-            let started = timeout(LONGEST_START, lives.wait_for(|lives| *lives >= life)).await;
-            started.context("the host did not start the handler again")?.context("the host has ended")?;
+            self.lives(&mut lives, life).await?;
             match *kill {
                 Kill::After(time) => {
                     sleep(time).await;
@@ -128,9 +130,21 @@ impl Victim {
                 }
             }
         }
-        let started = timeout(LONGEST_START, lives.wait_for(|lives| *lives as usize > plan.len())).await;
-        started.context("the host did not start the handler again")?.context("the host has ended")?;
+        self.lives(&mut lives, plan.len() + 1).await?;
         Ok(kills)
+    }
+
+    /// Waits until the handler was started so often.
+    async fn lives(&self, lives: &mut watch::Receiver<usize>, life: usize) -> anyhow::Result<()> {
+        let started = timeout(LONGEST_START, lives.wait_for(|lives| *lives >= life)).await;
+        if !matches!(started, Ok(Ok(_))) {
+            bail!(
+                "the host did not start the handler again: {}\n{}",
+                self.findings().join(", "),
+                self.log().join("\n")
+            );
+        }
+        Ok(())
     }
 
     /// What must not have happened, each a sentence.
@@ -147,7 +161,7 @@ impl Victim {
 async fn watch_events(
     mut events: broadcast::Receiver<Event>,
     killer: Killer,
-    lives: watch::Sender<u32>,
+    lives: watch::Sender<usize>,
     told: Arc<Mutex<Told>>,
 ) {
     loop {
