@@ -7,7 +7,7 @@ use crate::{
     config::{Config, hub::Identity, rapidm2m, rapidm2m::SourceConfig, things_network},
     delivery::{Delivery, Identities},
     devices::{self, Devices, PerApplication},
-    forward::{Forwarder, source::Source},
+    forward::{Forwarder, outside::Services, source::Source},
     functions::{
         rapidm2m_forwarding::RapidM2mForwarding,
         things_network_forwarding::{Downlinks, ThingsNetworkForwarding},
@@ -74,14 +74,13 @@ impl Shared {
                 Identities::Provisioned(Devices::new(dps, self.store.clone(), self.trusted_ca.clone()))
             }
         };
+        let delivery = Delivery { identities, sender: self.sender.clone() };
         let forwarder = Forwarder {
-            source,
-            ledger,
-            delivery: Delivery { identities, sender: self.sender.clone() },
-            clock: self.clock,
+            outside: Services { source, ledger, delivery, clock: self.clock },
             channels: rapidm2m.channels,
             histdata: rapidm2m.histdata,
             start_from: rapidm2m.start_from,
+            overlap: rapidm2m.overlap,
             record_empty_polls: rapidm2m.record_empty_polls,
         };
         RapidM2mForwarding::new(forwarder, rapidm2m.customer, rapidm2m.sites, rapidm2m.concurrency, rapidm2m.timeout)

@@ -1,7 +1,7 @@
 //! Log lines as the Functions host reads them: what is fine goes to standard output, the rest to standard error, where the
 //! host looks for the words "warn" and "error". One line a record; the host adds the time but no invocation id.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::{
@@ -55,13 +55,56 @@ where
             Level::DEBUG => "debug",
             Level::TRACE => "trace",
         };
-        write!(out, "{level}: ")?;
-        context.format_fields(out.by_ref(), event)?;
+        let mut text = String::with_capacity(256);
+        context.format_fields(Writer::new(&mut text), event)?;
         for span in context.event_scope().into_iter().flatten() {
             if let Some(fields) = span.extensions().get::<FormattedFields<N>>().filter(|fields| !fields.is_empty()) {
-                write!(out, " {fields}")?;
+                write!(text, " {fields}")?;
             }
         }
+        write!(out, "{level}: ")?;
+        // Names and texts come from outside: none of them may begin a line of its own.
+        for part in text.split_inclusive(char::is_control) {
+            let plain = part.trim_end_matches(char::is_control);
+            write!(out, "{plain}{}", part[plain.len()..].escape_default())?;
+        }
         writeln!(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io,
+        sync::{Arc, Mutex},
+    };
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn whatever_is_in_it_a_record_is_one_line() {
+        let written = Written::default();
+        let of = written.clone();
+        let subscriber = tracing_subscriber::fmt().event_format(Line).with_writer(move || of.clone()).finish();
+        tracing::subscriber::with_default(subscriber, || {
+            let _span = tracing::info_span!("invocation", invocation = %"i\n1").entered();
+            tracing::warn!(site = %"Süd\nazfuncjsonlog:x\u{85}", "not sent\r\n: {}", "a\tb");
+        });
+        let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+        let expected = r"warn: not sent\r\n: a\tb site=Süd\nazfuncjsonlog:x\u{85} invocation=i\n1";
+        assert_eq!(text, format!("{expected}\n"));
     }
 }

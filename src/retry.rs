@@ -31,6 +31,8 @@ pub fn retry_after(header: &str, now: DateTime<Utc>) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -51,5 +53,17 @@ mod tests {
         assert_eq!(retry_after("Sat, 31 Jan 2026 11:00:00 GMT", now), Some(Duration::ZERO));
         assert_eq!(retry_after("soon", now), None);
         assert_eq!(retry_after("-1", now), None);
+    }
+
+    proptest! {
+        #[test]
+        fn seconds_and_dates_are_what_they_say(seconds in 0_u32.., text: String) {
+            let now = DateTime::from_timestamp(1_769_860_800, 0).unwrap();
+            let wait = Duration::from_secs(seconds.into());
+            prop_assert_eq!(retry_after(&seconds.to_string(), now), Some(wait));
+            let date = (now + wait).format("%a, %d %b %Y %H:%M:%S GMT").to_string();
+            prop_assert_eq!(retry_after(&date, now), Some(wait));
+            let _ = retry_after(&text, now);
+        }
     }
 }

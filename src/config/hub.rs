@@ -261,18 +261,29 @@ fn ready_token(
         problems.add(name, "is a token that does not say when it ends (se=): make a new one");
         return None;
     }
-    let (hub, device) = (hub?, device?);
+    // A device id that is none may be a connection string: it is not repeated.
+    let (hub, device) = (hub?, device.filter(|device| check_id(device).is_ok())?);
     let (host, path) = resource.split_once('/').unwrap_or((&resource, ""));
     let host = host.split_once(':').map_or(host, |(host, _)| host);
     if !host.eq_ignore_ascii_case(&hub.host) {
-        problems.add(name, format!("is a token for hub {host:?}, not for {:?}: make one for this hub", hub.host));
+        let other = plain(host).map_or("another hub".to_owned(), |host| format!("hub {host:?}"));
+        problems.add(name, format!("is a token for {other}, not for {:?}: make one for this hub", hub.host));
         return None;
     }
     if !matches!(path, "" | "devices") && path.strip_prefix("devices/") != Some(device) {
-        problems.add(name, format!("is a token for {path:?}, not for device {device:?}: make one for this device"));
+        let other = plain(path).map_or("something else".to_owned(), |path| format!("{path:?}"));
+        let device = plain(device).map_or("the device".to_owned(), |device| format!("device {device:?}"));
+        problems.add(name, format!("is a token for {other}, not for {device}: make one for this device"));
         return None;
     }
     Some(Credential::Token(token.clone()))
+}
+
+/// A part of a token's resource, or a device id, if it can be repeated: where a separator is lost, the signature is in it,
+/// and `SharedAccessKey=…` could be an id.
+fn plain(part: &str) -> Option<&str> {
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "-._:/".contains(letter);
+    part.chars().all(is_plain).then_some(part)
 }
 
 fn trusted_ca(settings: &Settings, problems: &mut Problems) -> Option<Vec<CertificateDer<'static>>> {
@@ -351,7 +362,8 @@ mod tests {
     #[test]
     fn faults_are_named_without_secrets() {
         let token = |value| [("IoTHubURL", "h.net"), ("IoTHubDeviceId", "d"), ("IoTHubSharedAccessSignature", value)];
-        let cases: [(&[(&str, &str)], &str); 16] = [
+        let pasted = "HostName=h.net;DeviceId=d;SharedAccessKey=hunter2=";
+        let cases: [(&[(&str, &str)], &str); 20] = [
             (&[("IoTHubConnection", "HostName=h.net;SharedAccessKey=c2VjcmV0")], "no DeviceId"),
             (
                 &[("IoTHubConnection", "HostName=h.net;DeviceId=d;SharedAccessKeyName=owner;SharedAccessKey=x")],
@@ -369,6 +381,24 @@ mod tests {
             (&token("SharedAccessSignature sr=h.net%2Fdevices%2Fd&sig=hunter2"), "does not say when it ends"),
             (&token("SharedAccessSignature sr=h.net%2Fdevices%2Fe&sig=hunter2&se=1"), "not for device \"d\""),
             (&token("SharedAccessSignature sr=other.net%2Fdevices%2Fd&sig=hunter2&se=1"), "for hub \"other.net\""),
+            (&token("SharedAccessSignature sr=x.net;sig=hunter2&se=1"), "for another hub, not for \"h.net\""),
+            (&token("SharedAccessSignature sr=h.net%2Fdevices%2Fd,sig=hunter2=&se=1"), "for something else, not for"),
+            (
+                &[
+                    ("IoTHubURL", "h.net"),
+                    ("IoTHubDeviceId", pasted),
+                    ("IoTHubSharedAccessSignature", "SharedAccessSignature sr=h.net%2Fdevices%2Fe&sig=x&se=1"),
+                ],
+                "IoTHubDeviceId is no device id",
+            ),
+            (
+                &[
+                    ("IoTHubURL", "h.net"),
+                    ("IoTHubDeviceId", "SharedAccessKey=hunter2="),
+                    ("IoTHubSharedAccessSignature", "SharedAccessSignature sr=h.net%2Fdevices%2Fe&sig=x&se=1"),
+                ],
+                "\"devices/e\", not for the device",
+            ),
             (&[("IoTHubTransport", "carrier-pigeon")], "write mqtt, mqtt-ws or https"),
             (&[("IoTHubTransport", "https"), ("IoTHubURL", "h.net:8883"), DEVICE, KEY], "IoTHubURL names a port"),
             (&[("IoTHubURL", "h.net:443"), DEVICE, KEY], "not that of IoTHubTransport=mqtt:"),

@@ -9,6 +9,9 @@ use url::Url;
 
 use super::{Problems, Settings};
 
+/// 31 days, in seconds.
+const LONGEST_OVERLAP: u64 = 31 * 24 * 60 * 60;
+
 #[derive(Debug)]
 pub struct Config {
     pub source: SourceConfig,
@@ -26,6 +29,8 @@ pub struct Config {
     pub concurrency: usize,
     /// `PollTimeoutSeconds`: after this an invocation starts nothing more and ends (50 s).
     pub timeout: Duration,
+    /// `OverlapSeconds`: how far behind the newest recorded row a row may still arrive and be forwarded, up to 31 days (0).
+    pub overlap: Option<Duration>,
     /// `RecordEmptyPolls`: whether a poll without new rows leaves a record (true).
     pub record_empty_polls: bool,
 }
@@ -90,9 +95,7 @@ impl Config {
         let histdata = settings.number("Histdata", 0, 0..=9, problems);
         let concurrency = settings.number("PollConcurrency", 16, 1..=1000, problems);
         let timeout = settings.number("PollTimeoutSeconds", 50, 1..=3600, problems);
-        if settings.number("OverlapSeconds", 0, 0..=u64::MAX, problems) > 0 {
-            problems.add("OverlapSeconds", "is not in this version: remove it, or set it to 0");
-        }
+        let overlap = settings.number("OverlapSeconds", 0, 0..=LONGEST_OVERLAP, problems);
         let record_empty_polls = settings.flag("RecordEmptyPolls", true, problems);
         Some(Self {
             source: source?,
@@ -103,6 +106,7 @@ impl Config {
             start_from: start_from?,
             concurrency: usize::try_from(concurrency).ok()?,
             timeout: Duration::from_secs(timeout),
+            overlap: (overlap > 0).then(|| Duration::from_secs(overlap)),
             record_empty_polls,
         })
     }
@@ -218,7 +222,7 @@ mod tests {
             ("Histdata", "10"),
             ("PollConcurrency", "0"),
             ("EmulationMode", "yes"),
-            ("OverlapSeconds", "60"),
+            ("OverlapSeconds", "2678401"),
         ]);
         for name in [
             "M2MBackendURL",

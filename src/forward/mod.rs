@@ -7,12 +7,16 @@
 //!
 //! | Module | |
 //! |---|---|
+//! | `plan` | which window is asked for, and which of its rows are new |
 //! | `turn` | what is asked for next, and what becomes of the answer |
 //! | `recording` | what is written to the ledger |
 //! | `sending` | what goes to the hub, and the marks for what it acknowledged |
 //! | [`record`], [`split`] | documents and messages, as pure functions |
 //! | [`source`] | where rows come from |
+//! | [`outside`] | the backend, the ledger, the hub and the clock, as a turn needs them |
 
+pub mod outside;
+mod plan;
 pub mod record;
 mod recording;
 mod sending;
@@ -25,26 +29,23 @@ use std::{collections::HashSet, time::Duration};
 use tokio::time::Instant;
 
 use crate::{
-    clock::Clock,
     config::rapidm2m::{Selection, StartFrom},
-    delivery::Delivery,
-    ledger::{Committed, Ledger, SiteKey},
-    rapidm2m::{FetchError, window::Search},
+    ledger::{Committed, SiteKey},
+    rapidm2m::{FetchError, Stamp, window::Search, wire::Flaws},
 };
 
+use outside::{Outside, Services};
 use record::Asked;
-use source::Source;
 use turn::Turn;
 
 /// Everything that polling a site takes.
-pub struct Forwarder {
-    pub source: Source,
-    pub ledger: Ledger,
-    pub delivery: Delivery,
-    pub clock: Clock,
+pub struct Forwarder<O = Services> {
+    pub outside: O,
     pub channels: Selection,
     pub histdata: u8,
     pub start_from: StartFrom,
+    /// How far behind the newest recorded row a row may still arrive.
+    pub overlap: Option<Duration>,
     pub record_empty_polls: bool,
 }
 
@@ -56,7 +57,14 @@ pub struct SiteMemory {
     /// Polls whose messages the hub has acknowledged, but which could not be marked.
     acknowledged: HashSet<String>,
     search: Search,
+    /// How far the reading of the overlap has come, where one answer does not hold it.
+    swept: Option<Stamp>,
+    /// Whether it was said that the overlap is shorter than asked for.
+    said_overlap_is_short: bool,
     channels: Option<(Instant, Vec<String>)>,
+    /// The furthest row of the future that was said to be one. A logger whose clock is wrong is a failure once for each such
+    /// row, not in every run until their time has come.
+    future: Option<Stamp>,
     /// Whether this process has tried the site at all.
     tried: bool,
 }
@@ -129,7 +137,7 @@ impl Failure {
     }
 }
 
-impl Forwarder {
+impl<O: Outside> Forwarder<O> {
     /// One turn for one site.
     pub async fn poll_site(&self, key: &SiteKey, memory: &mut SiteMemory, limits: Limits) -> Report {
         self.turn(key, memory, limits, true).await
@@ -145,7 +153,7 @@ impl Forwarder {
         // Taken out: if this future is dropped half-way, the cursor is read again.
         let committed = match memory.committed.take() {
             Some(committed) => committed,
-            None => match self.ledger.cursor(key).await {
+            None => match self.outside.cursor(key).await {
                 Ok(committed) => committed,
                 Err(error) => {
                     report.failures.push(Failure::new(error.kind(), error));
@@ -153,6 +161,8 @@ impl Forwarder {
                 }
             },
         };
+        let mut committed = committed;
+        record::keep_recorded(&mut committed.cursor, self.overlap);
         memory.acknowledged.retain(|id| committed.cursor.unforwarded.contains(id));
         let mut turn = Turn { forwarder: self, key, memory, committed, report, limits, can_send: true };
         let ended = if asks { turn.run().await } else { turn.send_what_waits(limits.send_until).await };
@@ -169,14 +179,14 @@ impl Forwarder {
     pub async fn record_listing(&self, key: &SiteKey, listed: Result<(), &FetchError>, took: Duration) {
         let now = Instant::now();
         let limits = Limits { ask_until: now, resend_until: now, send_until: now, provision_until: now };
-        let Ok(committed) = self.ledger.cursor(key).await else { return };
+        let Ok(committed) = self.outside.cursor(key).await else { return };
         let (mut memory, report) = (SiteMemory::default(), Report::default());
         let mut turn = Turn { forwarder: self, key, memory: &mut memory, committed, report, limits, can_send: false };
         let request = crate::ledger::Request { path: "sites".into(), ..Default::default() };
-        let mut asked = Asked { key: key.clone(), at: self.clock.now(), request, status: Some(200), bytes: 0, took };
+        let mut asked = Asked { key: key.clone(), at: self.outside.now(), request, status: Some(200), bytes: 0, took };
         let _recorded = match listed {
             Ok(()) if turn.committed.cursor.last_error.is_none() => Ok(()),
-            Ok(()) => turn.record_nothing(&asked).await,
+            Ok(()) => turn.record_nothing(&asked, &Flaws::default()).await,
             Err(error) => {
                 asked.status = error.status();
                 turn.record_failure(&asked, error).await

@@ -7,8 +7,10 @@ use chrono::{DateTime, TimeDelta, Utc};
 use crate::{
     devices::Owner,
     hub::{Message, message},
-    ledger::{BadRows, Cursor, Fault, MAX_BATCH_BYTES, Outcome, Poll, PollKind, PollResult, Request, SiteKey},
-    rapidm2m::{FetchError, client::RowsQuery, wire::Flaws},
+    ledger::{
+        BadRows, Cursor, Fault, MAX_BATCH_BYTES, Outcome, Poll, PollKind, PollResult, Recorded, Request, SiteKey,
+    },
+    rapidm2m::{FetchError, Stamp, client::RowsQuery, wire::Flaws},
     retry,
 };
 
@@ -125,7 +127,8 @@ pub fn failed_poll(asked: &Asked, fault: Fault, cursor: &Cursor, history: Option
 #[must_use]
 pub fn advanced(cursor: &Cursor, recorded: &[Poll], scanned_until: DateTime<Utc>) -> Cursor {
     let mut cursor = cursor.clone();
-    cursor.last_value_from = recorded.last().and_then(|poll| poll.last_value_from).or(cursor.last_value_from);
+    // Rows that came late do not move it back.
+    cursor.last_value_from = recorded.last().and_then(|poll| poll.last_value_from).max(cursor.last_value_from);
     cursor.scanned_until = Some(scanned_until);
     let waiting = recorded.iter().filter(|poll| poll.outcome == Outcome::Pending);
     cursor.unforwarded.extend(waiting.map(|poll| poll.id.clone()));
@@ -148,6 +151,27 @@ pub fn set_back(cursor: &Cursor, fault: Fault, rest: Rest, now: DateTime<Utc>) -
     cursor.not_before = rest.and_then(|rest| now.checked_add_signed(TimeDelta::from_std(rest).ok()?));
     cursor.last_error = Some(fault);
     cursor
+}
+
+/// Makes the cursor keep a list of what is recorded, or not, as `OverlapSeconds` says. If it had none so far, all that can
+/// still be late is newer than its newest row.
+pub fn keep_recorded(cursor: &mut Cursor, overlap: Option<Duration>) {
+    if overlap.is_none() {
+        cursor.recorded = None;
+    } else if let (None, Some(newest)) = (&cursor.recorded, cursor.last_value_from) {
+        let newest = Stamp::from_time(newest);
+        let mut recorded = Recorded::starting(newest);
+        recorded.extend([newest].into_iter(), newest);
+        cursor.recorded = Some(recorded);
+    }
+}
+
+/// Until when the site is to be left alone. A time further ahead than any rest was set by a clock that has since been put
+/// right: it does not count.
+#[must_use]
+pub fn rests_until(cursor: &Cursor, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    let longest = TimeDelta::from_std(LONGEST_REST).unwrap_or(TimeDelta::MAX);
+    cursor.not_before.filter(|until| now < *until && *until - now <= longest)
 }
 
 /// How long a site is left alone after a failure.
@@ -252,7 +276,6 @@ pub fn fits(bytes: &mut usize, poll: &Poll) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rapidm2m::Stamp;
 
     fn asked() -> Asked {
         Asked {
@@ -315,6 +338,24 @@ mod tests {
         assert_eq!(moved.consecutive_failures, 0);
         let empty = empty_poll(&asked(), &moved, None);
         assert_eq!(advanced(&moved, &[empty], asked().at).last_value_from, moved.last_value_from);
+    }
+
+    #[test]
+    fn a_clock_that_is_put_back_does_not_prolong_a_rest() {
+        let mut cursor = Cursor::new(&asked().key);
+        cursor.not_before = Some(asked().at + TimeDelta::minutes(60));
+        let rests = |now| rests_until(&cursor, now).is_some();
+        assert!(rests(asked().at) && rests(asked().at + TimeDelta::minutes(59)));
+        assert!(!rests(asked().at + TimeDelta::minutes(60)) && !rests(asked().at - TimeDelta::days(1)));
+    }
+
+    #[test]
+    fn rows_that_come_late_do_not_move_the_cursor_back() {
+        let mut cursor = Cursor::new(&asked().key);
+        cursor.last_value_from = Some(asked().at);
+        let late = message_poll(&asked(), 0, part("{}".into()), None);
+        assert!(late.last_value_from < cursor.last_value_from);
+        assert_eq!(advanced(&cursor, &[late], asked().at).last_value_from, Some(asked().at));
     }
 
     #[test]

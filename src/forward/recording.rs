@@ -1,31 +1,38 @@
 //! What is written to the ledger: rows, empty polls, failures. The cursor moves in the same transaction.
 
+use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
 use super::{
     Failure,
+    outside::Outside,
+    plan::Plan,
     record::{self, Asked, MAX_UNFORWARDED, Rest},
     split::{Heading, Splitter},
     turn::{Stop, Turn},
 };
 use crate::{
     ledger::{Committed, Cursor, Fault, LedgerError, MAX_BATCH_POLLS, Outcome, Poll},
-    rapidm2m::{FetchError, Rows, wire::Flaws},
+    rapidm2m::{
+        FetchError, Rows, Stamp,
+        wire::{Flaws, Row},
+    },
 };
 
-impl Turn<'_> {
+impl<O: Outside> Turn<'_, O> {
     /// Records rows and sends them, transaction by transaction. Returns whether all were recorded.
     pub(super) async fn record_and_send(
         &mut self,
         asked: &Asked,
         channels: &[String],
         rows: &Rows<'_>,
+        plan: &Plan,
     ) -> Result<bool, Stop> {
-        let begin = self.committed.cursor.last_value_from;
+        let begin = self.committed.cursor.last_value_from.map(|newest| newest.min(plan.from.time()));
         let heading = Heading { key: self.key, begin, end: asked.at, channels };
         let mut parts = Splitter::new(&heading, rows, record::max_body(self.key)).enumerate().peekable();
-        let mut carried: Option<Poll> = None;
-        let history = self.forwarder.ledger.history_seconds();
+        let (mut carried, mut rows_recorded): (Option<Poll>, usize) = (None, 0);
+        let history = self.forwarder.outside.history_seconds();
         while carried.is_some() || parts.peek().is_some() {
             let room = MAX_UNFORWARDED.saturating_sub(self.committed.cursor.unforwarded.len()).min(MAX_BATCH_POLLS);
             if room == 0 || Instant::now() >= self.limits.send_until {
@@ -50,9 +57,13 @@ impl Turn<'_> {
                     break;
                 }
             }
-            let cursor = record::advanced(&self.committed.cursor, &polls, asked.scanned_until());
+            let mut cursor = record::advanced(&self.committed.cursor, &polls, asked.scanned_until());
+            let in_batch = polls.iter().map(|poll| poll.result.rows).sum::<usize>();
+            let new = &rows.rows[rows_recorded..rows_recorded + in_batch];
+            self.remember_recorded(&mut cursor, plan, new, polls.last().and_then(|poll| poll.last_value_from));
             self.commit(&polls, &[], cursor).await.map_err(|error| self.stop(&error))?;
-            self.report.rows_recorded += polls.iter().map(|poll| poll.result.rows).sum::<usize>();
+            rows_recorded += in_batch;
+            self.report.rows_recorded += in_batch;
             for poll in polls.iter().filter(|poll| poll.outcome == Outcome::Rejected) {
                 self.report.messages_rejected += 1;
                 let why = poll.error.as_ref().map_or("", |fault| fault.text.as_str());
@@ -66,8 +77,30 @@ impl Turn<'_> {
         Ok(true)
     }
 
-    /// A poll without new rows.
-    pub(super) async fn record_nothing(&mut self, asked: &Asked) -> Result<(), Stop> {
+    /// With an overlap: `new` rows go into the cursor's list of what is recorded, but for those of a last stamp of which rows
+    /// are still to come.
+    fn remember_recorded(&mut self, cursor: &mut Cursor, plan: &Plan, new: &[Row], up_to: Option<DateTime<Utc>>) {
+        let (Some(overlap), Some(oldest), Some(newest)) =
+            (self.forwarder.overlap, new.first(), cursor.last_value_from.map(Stamp::from_time))
+        else {
+            return;
+        };
+        let recorded = cursor.recorded.get_or_insert_with(|| plan.first_recorded(oldest.stamp));
+        let forget = newest.shifted(-i64::try_from(overlap.as_millis()).unwrap_or(i64::MAX));
+        let stamps = new.iter().map(|row| row.stamp).filter(|stamp| Some(stamp.time()) <= up_to);
+        if !recorded.extend(stamps, forget) && !std::mem::replace(&mut self.memory.said_overlap_is_short, true) {
+            tracing::warn!(
+                site = %self.key.site,
+                "the site measures at such odd times that late rows can be told from known ones only since {}, not for all of \
+                 OverlapSeconds={}",
+                recorded.since().rfc3339(),
+                overlap.as_secs()
+            );
+        }
+    }
+
+    /// A poll without new rows; `flaws` are rows of the future that were said before.
+    pub(super) async fn record_nothing(&mut self, asked: &Asked, flaws: &Flaws) -> Result<(), Stop> {
         let cursor = &self.committed.cursor;
         let news = cursor.scanned_until.is_none() || cursor.last_error.is_some();
         if !self.forwarder.record_empty_polls && !news {
@@ -75,7 +108,9 @@ impl Turn<'_> {
         }
         let mut polls = Vec::new();
         if self.forwarder.record_empty_polls {
-            polls.push(record::empty_poll(asked, cursor, self.forwarder.ledger.history_seconds()));
+            let mut poll = record::empty_poll(asked, cursor, self.forwarder.outside.history_seconds());
+            poll.result.bad_rows = record::bad_rows(flaws);
+            polls.push(poll);
         }
         let cursor = record::advanced(cursor, &[], asked.scanned_until());
         self.commit(&polls, &[], cursor).await.map_err(|error| self.stop(&error))
@@ -92,6 +127,7 @@ impl Turn<'_> {
         if asked.request.from.is_none() && self.committed.cursor.last_value_from.is_none() {
             // The youngest row is of no use, and might be the youngest for years: begin with what comes after now.
             self.committed.cursor.last_value_from = Some(asked.at);
+            record::keep_recorded(&mut self.committed.cursor, self.forwarder.overlap);
         }
         self.write_failure(asked, fault, Rest::None, Some(flaws)).await
     }
@@ -109,10 +145,10 @@ impl Turn<'_> {
         flaws: Option<&Flaws>,
     ) -> Result<(), Stop> {
         self.report.failures.push(Failure::new(&fault.kind, &fault.text));
-        let history = self.forwarder.ledger.history_seconds();
+        let history = self.forwarder.outside.history_seconds();
         let mut poll = record::failed_poll(asked, fault.clone(), &self.committed.cursor, history);
         poll.result.bad_rows = flaws.and_then(record::bad_rows);
-        let cursor = record::set_back(&self.committed.cursor, fault, rest, self.forwarder.clock.now());
+        let cursor = record::set_back(&self.committed.cursor, fault, rest, self.forwarder.outside.now());
         self.commit(&[poll], &[], cursor).await.map_err(|error| self.stop(&error))
     }
 
@@ -123,7 +159,7 @@ impl Turn<'_> {
         cursor: Cursor,
     ) -> Result<(), LedgerError> {
         let etag = self.committed.etag.as_deref();
-        let etag = self.forwarder.ledger.commit(self.key, created, replaced, &cursor, etag).await?;
+        let etag = self.forwarder.outside.commit(self.key, created, replaced, &cursor, etag).await?;
         self.committed = Committed { cursor, etag: Some(etag) };
         Ok(())
     }

@@ -3,7 +3,9 @@
 use tokio::time::Instant;
 
 use super::{
-    Failure, record,
+    Failure,
+    outside::Outside,
+    record,
     turn::{Stop, Turn},
 };
 use crate::{
@@ -17,7 +19,7 @@ const RESEND_CHUNK: usize = 8;
 /// How often a mark is tried again when another poller writes in between.
 const MARK_ATTEMPTS: usize = 5;
 
-impl Turn<'_> {
+impl<O: Outside> Turn<'_, O> {
     /// Works off the backlog, oldest first, until it is empty or the hub fails.
     pub(super) async fn send_what_waits(&mut self, until: Instant) -> Result<(), Stop> {
         while self.can_send && !self.committed.cursor.unforwarded.is_empty() {
@@ -25,7 +27,7 @@ impl Turn<'_> {
             let mut polls = Vec::with_capacity(ids.len());
             let (mut size, mut lost) = (0, None);
             for id in ids {
-                match self.forwarder.ledger.poll(self.key, &id).await {
+                match self.forwarder.outside.poll(self.key, &id).await {
                     Ok(Some(poll)) if record::fits(&mut size, &poll) => polls.push(poll),
                     Ok(Some(_)) => break,
                     Ok(None) => {
@@ -50,7 +52,7 @@ impl Turn<'_> {
         let text = format!("the record {id} of a message that waited is gone from the ledger: its rows cannot be sent");
         let fault = Fault { kind: "record_lost".into(), text };
         self.report.failures.push(Failure::new(&fault.kind, &fault.text));
-        let note = record::lost_poll(self.key, id, fault, self.forwarder.clock.now());
+        let note = record::lost_poll(self.key, id, fault, self.forwarder.outside.now());
         let mut cursor = self.committed.cursor.clone();
         cursor.unforwarded.retain(|waiting| waiting != id);
         self.commit(&[note], &[], cursor).await.map_err(|error| self.stop(&error))
@@ -67,11 +69,11 @@ impl Turn<'_> {
         let readable = messages.len();
         let owner = record::owner(self.key);
         let provision_until = self.limits.provision_until;
-        let (sent, outcome) = self.forwarder.delivery.send_in_order(&owner, &messages, provision_until, until).await;
+        let (sent, outcome) = self.forwarder.outside.send_in_order(&owner, &messages, provision_until, until).await;
         drop(messages);
-        let now = self.forwarder.clock.now();
-        let history = self.forwarder.ledger.history_seconds();
-        let confirmed = self.forwarder.delivery.sender.confirms();
+        let now = self.forwarder.outside.now();
+        let history = self.forwarder.outside.history_seconds();
+        let confirmed = self.forwarder.outside.confirms();
         let mut finished = known + sent;
         for poll in &mut polls[..finished] {
             record::set_forwarded(poll, now, confirmed, history);
@@ -137,7 +139,7 @@ impl Turn<'_> {
                 // Another poller has written to the site since: what it left of our queue is still ours to mark.
                 Err(LedgerError::Conflict) => {
                     lost_race = true;
-                    match self.forwarder.ledger.cursor(self.key).await {
+                    match self.forwarder.outside.cursor(self.key).await {
                         Ok(committed) => self.committed = committed,
                         Err(error) => return self.ledger_failed(&error),
                     }

@@ -7,15 +7,17 @@ use tokio::time::Instant;
 
 use super::{
     Failure, Forwarder, Limits, Report, SiteMemory,
-    record::{Asked, MAX_UNFORWARDED},
+    outside::Outside,
+    plan::Plan,
+    record::{self, Asked, MAX_UNFORWARDED},
 };
 use crate::{
-    config::rapidm2m::{Selection, StartFrom},
-    ledger::{Committed, Cursor, Fault, SiteKey},
+    config::rapidm2m::Selection,
+    ledger::{Committed, Fault, SiteKey},
     rapidm2m::{
         FetchError, Rows, Stamp,
-        client::{Answer, MAX_BODY, Range, RowsQuery},
-        window::{SOFT_BODY_LIMIT, Search, Window},
+        client::{Answer, MAX_BODY, RowsQuery},
+        window::SOFT_BODY_LIMIT,
     },
 };
 
@@ -31,8 +33,8 @@ const NARROWINGS: usize = 60;
 pub(super) struct Stop;
 
 /// One site's turn.
-pub(super) struct Turn<'a> {
-    pub(super) forwarder: &'a Forwarder,
+pub(super) struct Turn<'a, O> {
+    pub(super) forwarder: &'a Forwarder<O>,
     pub(super) key: &'a SiteKey,
     pub(super) memory: &'a mut SiteMemory,
     pub(super) committed: Committed,
@@ -42,7 +44,7 @@ pub(super) struct Turn<'a> {
     pub(super) can_send: bool,
 }
 
-impl Turn<'_> {
+impl<O: Outside> Turn<'_, O> {
     pub(super) async fn run(&mut self) -> Result<(), Stop> {
         self.send_what_waits(self.limits.resend_until).await?;
         if self.is_left_alone() {
@@ -67,7 +69,7 @@ impl Turn<'_> {
     /// Whether the site is to be left alone for now; says so in the report.
     fn is_left_alone(&mut self) -> bool {
         let cursor = &self.committed.cursor;
-        let Some(until) = cursor.not_before.filter(|until| self.forwarder.clock.now() < *until) else { return false };
+        let Some(until) = record::rests_until(cursor, self.forwarder.outside.now()) else { return false };
         let error = cursor.last_error.clone().unwrap_or_else(|| Fault { kind: "rest".into(), text: String::new() });
         // Whoever mended the settings restarts the app: do not make them wait for an hour.
         if !self.memory.tried && matches!(error.kind.as_str(), "unauthorized" | "forbidden" | "not_found") {
@@ -87,10 +89,10 @@ impl Turn<'_> {
         if let Some((_, channels)) = self.memory.channels.as_ref().filter(|(at, _)| at.elapsed() < BLUEPRINT_LIFETIME) {
             return Ok(Some(channels.clone()));
         }
-        let (at, started) = (forwarder.clock.now(), Instant::now());
+        let (at, started) = (forwarder.outside.now(), Instant::now());
         self.report.requests += 1;
         let limit = self.request_limit();
-        let found = forwarder.source.channels(&self.key.customer, &self.key.site, forwarder.histdata, limit).await;
+        let found = forwarder.outside.channels(self.key, forwarder.histdata, limit).await;
         match found {
             Ok(channels) => {
                 self.memory.channels = Some((Instant::now(), channels.clone()));
@@ -121,9 +123,9 @@ impl Turn<'_> {
         let forwarder = self.forwarder;
         let mut force = false;
         for _ in 0..NARROWINGS {
-            let at = forwarder.clock.now();
+            let at = forwarder.outside.now();
             let now = Stamp::from_time(at);
-            let plan = plan(&self.committed.cursor, forwarder.start_from, &self.memory.search, now);
+            let plan = Plan::new(&self.committed.cursor, forwarder.start_from, self.memory, now);
             let query = RowsQuery {
                 customer: &self.key.customer,
                 site: &self.key.site,
@@ -134,7 +136,7 @@ impl Turn<'_> {
             let narrowable = plan.window.filter(|window| window.can_narrow && !force);
             let limit = if narrowable.is_some() { SOFT_BODY_LIMIT } else { MAX_BODY };
             let started = Instant::now();
-            let answer = forwarder.source.rows(&query, limit, self.request_limit()).await;
+            let answer = forwarder.outside.rows(&query, limit, self.request_limit()).await;
             self.report.requests += 1;
             let mut asked = Asked {
                 key: self.key.clone(),
@@ -188,65 +190,54 @@ impl Turn<'_> {
             }
         };
         rows.sort();
-        hold_back_the_future(&mut rows, self.forwarder.clock.now());
-        rows.rows.retain(|row| plan.newer_than.is_none_or(|newest| row.stamp > newest));
+        let unreadable = rows.flaws.count;
+        let future = hold_back_the_future(&mut rows, self.forwarder.outside.now());
+        // Without an overlap these are the new rows; with one, those that are known are among them.
+        let beyond = rows.rows.iter().filter(|row| plan.is_beyond(row.stamp)).count();
+        let newest = rows.rows.last().map(|row| row.stamp).filter(|_| beyond > 0);
+        rows.rows.retain(|row| plan.is_new(&self.committed.cursor, row.stamp));
         self.report.bad_rows += rows.flaws.count;
 
-        let more = plan.window.is_some_and(|window| window.until.is_some());
         if !rows.rows.is_empty() {
-            let all = self.record_and_send(asked, channels, &rows).await?;
-            if let (Some(window), Some(newest), true) = (plan.window, rows.rows.last(), all) {
-                self.memory.search.had_rows(plan.from, newest.stamp, window, rows.rows.len());
+            if !self.record_and_send(asked, channels, &rows, plan).await? {
+                return Ok(false);
             }
-            return Ok(more && all);
-        }
-        if let Some(window) = plan.window {
-            self.memory.search.was_empty(window);
-        }
-        if rows.flaws.count > 0 {
+        } else if unreadable > 0 || self.memory.future < future {
             self.record_bad_rows(asked, &rows.flaws).await?;
-            return Ok(more);
+            self.memory.future = future.max(self.memory.future);
+        } else {
+            self.record_nothing(asked, &rows.flaws).await?;
         }
-        self.record_nothing(asked).await?;
-        Ok(more)
+        Ok(self.note_window(plan, newest, beyond))
     }
-}
 
-/// What to ask for next.
-struct Plan {
-    range: Range,
-    from: Stamp,
-    window: Option<Window>,
-    /// Rows up to this are known.
-    newer_than: Option<Stamp>,
-}
-
-fn plan(cursor: &Cursor, start_from: StartFrom, search: &Search, now: Stamp) -> Plan {
-    let from_window = |from: Stamp, newer_than: Option<Stamp>| {
-        let window = search.next(from, now);
-        Plan { range: Range::Window { from, until: window.until }, from, window: Some(window), newer_than }
-    };
-    if let Some(newest) = cursor.last_value_from.map(Stamp::from_time) {
-        return from_window(newest, Some(newest));
-    }
-    match start_from {
-        // Asked before and there was nothing: whatever comes now is new, however many rows and however late.
-        StartFrom::Youngest if cursor.scanned_until.is_some() => from_window(Stamp::BEGINNING, None),
-        StartFrom::Youngest => Plan { range: Range::Youngest, from: Stamp::BEGINNING, window: None, newer_than: None },
-        StartFrom::All => from_window(Stamp::BEGINNING, None),
-        StartFrom::At(time) => {
-            // The bound itself may or may not be part of the window: ask for a little more, keep what was meant.
-            let before = Stamp::from_time(time).shifted(-1);
-            from_window(before, Some(before))
+    /// Remembers what the answer says about the next window. Returns whether there is more to ask for now.
+    fn note_window(&mut self, plan: &Plan, newest: Option<Stamp>, beyond: usize) -> bool {
+        let Some(window) = plan.window else { return false };
+        let is_open = window.until.is_none();
+        match newest {
+            Some(newest) => {
+                self.memory.search.had_rows(plan.from, newest, window, beyond);
+                self.memory.swept = Some(newest).filter(|_| !is_open && self.forwarder.overlap.is_some());
+            }
+            None => {
+                self.memory.search.was_empty(window);
+                if is_open {
+                    self.memory.swept = None;
+                }
+            }
         }
+        !is_open
     }
 }
 
-/// Leaves rows that are ahead of the clock where they are: they are asked for again until their time has come.
-fn hold_back_the_future(rows: &mut Rows<'_>, now: DateTime<Utc>) {
+/// Leaves rows that are ahead of the clock where they are: they are asked for again until their time has come. Returns the
+/// stamp of the last one.
+fn hold_back_the_future(rows: &mut Rows<'_>, now: DateTime<Utc>) -> Option<Stamp> {
     let latest = Stamp::from_time(now + CLOCK_TOLERANCE);
-    let future = rows.rows.partition_point(|row| row.stamp <= latest);
-    for row in rows.rows.split_off(future) {
+    let future = rows.rows.split_off(rows.rows.partition_point(|row| row.stamp <= latest));
+    for row in &future {
         rows.flaws.add("a stamp in the future, kept for later", &row.stamp.rfc3339());
     }
+    future.last().map(|row| row.stamp)
 }

@@ -106,7 +106,7 @@ impl RapidM2mForwarding {
             send_until: started + self.timeout.mul_f64(SENDING),
         };
         let deadline = started + self.timeout;
-        self.forwarder.delivery.try_again();
+        self.forwarder.outside.delivery.try_again();
 
         let mut summary = Summary::default();
         let sites = self.sites(&mut summary).await;
@@ -190,7 +190,7 @@ impl RapidM2mForwarding {
         let started = Instant::now();
         let limit = self.timeout.mul_f64(LISTING);
         let key = self.key(ALL_SITES);
-        match self.forwarder.source.sites(&self.customer, limit).await {
+        match self.forwarder.outside.source.sites(&self.customer, limit).await {
             Ok(sites) => {
                 self.forget_all_but(&sites);
                 if !std::mem::replace(&mut self.memory().sites_listed, true) {

@@ -128,6 +128,8 @@ pub fn problem(status: StatusCode, detail: &str) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     /// Captured from the host, shortened.
@@ -171,6 +173,15 @@ mod tests {
         {
             let error = HttpRequest::read(body.as_bytes(), "req").unwrap_err();
             assert!(error.contains(problem), "{body}: {error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn body_and_headers_are_what_was_sent(body: String, value: String) {
+            let envelope = json!({"Data": {"req": {"Headers": {"X-Value": [value], "Accept": ["*/*"]}, "Body": body}}});
+            let request = read(&envelope.to_string());
+            prop_assert_eq!((request.header("x-value"), &request.body), (Some(&*value), &body));
         }
     }
 }

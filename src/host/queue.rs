@@ -6,6 +6,8 @@ use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::clock;
+
 /// A queue's message as it arrives.
 #[derive(Clone, PartialEq, Eq)]
 pub struct QueueMessage {
@@ -46,7 +48,7 @@ impl QueueMessage {
         Ok(Self {
             text: text(raw.get()),
             dequeue_count: metadata("DequeueCount").and_then(|text| text.parse().ok()),
-            inserted_at: metadata("InsertionTime").and_then(|text| text.parse().ok()),
+            inserted_at: metadata("InsertionTime").and_then(|text| clock::read_rfc3339(&text)),
         })
     }
 }
@@ -66,6 +68,9 @@ fn text(raw: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
     use super::*;
 
     /// Captured from the host, shortened.
@@ -98,6 +103,16 @@ mod tests {
         for (body, problem) in [("{}", "Data"), (r#"{"Data":{"other":""}}"#, "no uplink in Data"), ("", "EOF")] {
             let error = QueueMessage::read(body.as_bytes(), "uplink").unwrap_err();
             assert!(error.contains(problem), "{body}: {error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_text_is_the_one_that_was_queued(text: String, count: u32) {
+            let data = Value::from(Value::from(text.as_str()).to_string());
+            let body = serde_json::json!({"Data": {"uplink": data}, "Metadata": {"DequeueCount": count.to_string()}});
+            let message = read(&body.to_string());
+            prop_assert_eq!((message.text, message.dequeue_count), (text, Some(count)));
         }
     }
 }

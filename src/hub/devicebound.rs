@@ -64,6 +64,26 @@ pub struct CloudMessage {
     lock: String,
 }
 
+impl CloudMessage {
+    /// Everything but the body, from the headers of the hub's answer.
+    #[must_use]
+    pub fn of_headers(headers: &HeaderMap) -> Self {
+        let text = |value: &reqwest::header::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        let get = |name: &str| headers.get(name).map(text);
+        let properties =
+            headers.iter().filter_map(|(name, value)| Some((name.as_str().strip_prefix(PROPERTY)?, value)));
+        Self {
+            message_id: get("iothub-messageid"),
+            sequence_number: get("iothub-sequencenumber").and_then(|number| number.parse().ok()),
+            delivery_count: get("iothub-deliverycount").and_then(|count| count.parse().ok()).unwrap_or(1),
+            content_type: get("iothub-contenttype"),
+            properties: properties.map(|(name, value)| (name.to_owned(), text(value))).collect(),
+            body: Bytes::new(),
+            lock: get(ETAG.as_str()).map(|etag| etag.trim_matches('"').to_owned()).unwrap_or_default(),
+        }
+    }
+}
+
 /// What becomes of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Settlement {
@@ -261,7 +281,7 @@ impl Devicebound {
 
 async fn read(response: Response, device: &Device) -> Result<CloudMessage, DeviceboundError> {
     let unusable = |why: String| DeviceboundError::Unusable { device: device.id.clone(), why };
-    let message = of_headers(response.headers());
+    let message = CloudMessage::of_headers(response.headers());
     if message.lock.is_empty() {
         return Err(unusable("it has no lock (ETag): is there a proxy in between?".into()));
     }
@@ -270,22 +290,6 @@ async fn read(response: Response, device: &Device) -> Result<CloudMessage, Devic
         return Err(unusable(format!("it has more than {MAX_CLOUD_MESSAGE} bytes")));
     }
     Ok(CloudMessage { body: body.bytes, ..message })
-}
-
-/// Everything but the body.
-fn of_headers(headers: &HeaderMap) -> CloudMessage {
-    let text = |value: &reqwest::header::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-    let get = |name: &str| headers.get(name).map(text);
-    let properties = headers.iter().filter_map(|(name, value)| Some((name.as_str().strip_prefix(PROPERTY)?, value)));
-    CloudMessage {
-        message_id: get("iothub-messageid"),
-        sequence_number: get("iothub-sequencenumber").and_then(|number| number.parse().ok()),
-        delivery_count: get("iothub-deliverycount").and_then(|count| count.parse().ok()).unwrap_or(1),
-        content_type: get("iothub-contenttype"),
-        properties: properties.map(|(name, value)| (name.to_owned(), text(value))).collect(),
-        body: Bytes::new(),
-        lock: get(ETAG.as_str()).map(|etag| etag.trim_matches('"').to_owned()).unwrap_or_default(),
-    }
 }
 
 #[cfg(test)]
@@ -309,12 +313,15 @@ mod tests {
         let headers = headers.map(|(name, value)| {
             (HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_bytes(value.as_bytes()).unwrap())
         });
-        let message = of_headers(&headers.into_iter().collect());
+        let message = CloudMessage::of_headers(&headers.into_iter().collect());
         let properties = [("note", "100% %C3%BC ü"), ("port", "15")];
         assert_eq!(message.properties, properties.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
         assert_eq!((message.message_id.as_deref(), message.delivery_count), (Some("m 1"), 3));
         assert_eq!((message.content_type.as_deref(), message.lock.as_str()), (Some("application/json"), "0b9e7a8c"));
-        assert_eq!(of_headers(&HeaderMap::new()), CloudMessage { delivery_count: 1, ..CloudMessage::default() });
+        assert_eq!(
+            CloudMessage::of_headers(&HeaderMap::new()),
+            CloudMessage { delivery_count: 1, ..CloudMessage::default() }
+        );
     }
 
     fn device(host: &str) -> Device {

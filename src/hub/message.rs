@@ -73,6 +73,8 @@ pub fn envelope_size(id: &str, properties: &[(&'static str, String)]) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -89,5 +91,27 @@ mod tests {
              &%24.ct=application%2Fjson&%24.ce=utf-8&Site_Id=%C3%A9%2B%20%26"
         );
         assert_eq!(message.size(), 2 + 5 + 24 + 16 + 5 + 7 + 5);
+    }
+
+    proptest! {
+        #[test]
+        fn the_bag_holds_what_was_put_in(id: String, site: String, millis in 0_i64..253_402_300_800_000) {
+            let created = DateTime::from_timestamp_millis(millis).unwrap();
+            let message = Message { id, created, properties: vec![("Site_Id", site)], body: Bytes::new() };
+            let topic = message.topic("d");
+            let bag = topic.strip_prefix("devices/d/messages/events/").unwrap();
+            prop_assert!(bag.bytes().all(|byte| byte.is_ascii_graphic() && !b"/+#".contains(&byte)), "{}", bag);
+            let decoded = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8().unwrap().into_owned();
+            let read: Vec<_> =
+                bag.split('&').map(|pair| pair.split_once('=').unwrap()).map(|(name, value)| (decoded(name), decoded(value))).collect();
+            let expected = [
+                ("$.mid", message.id.clone()),
+                ("$.ctime", message.created_text()),
+                ("$.ct", CONTENT_TYPE.into()),
+                ("$.ce", CONTENT_ENCODING.into()),
+                ("Site_Id", message.properties[0].1.clone()),
+            ];
+            prop_assert_eq!(read, expected.map(|(name, value)| (name.to_owned(), value)));
+        }
     }
 }

@@ -67,6 +67,7 @@ fn field<'a>(token: &'a str, name: &str) -> Option<&'a str> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use secrecy::ExposeSecret as _;
 
     use super::*;
@@ -126,6 +127,23 @@ mod tests {
     fn a_text_without_expiry_has_none() {
         for text in ["", "SharedAccessSignature sr=a&sig=b", "SharedAccessSignature sr=a&se=soon", "se=1"] {
             assert_eq!(expiry(text), None, "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_a_token_is_for_and_when_it_ends_is_read_back(
+            resource: String,
+            key: Vec<u8>,
+            seconds in 0_i64..253_402_300_800,
+            policy: Option<String>,
+        ) {
+            let expires = DateTime::from_timestamp(seconds, 0).unwrap();
+            let token = mint(&resource, &key, expires, policy.as_deref());
+            let token = token.expose_secret();
+            prop_assert!(token["SharedAccessSignature ".len()..].bytes().all(|byte| byte.is_ascii_graphic()), "{}", token);
+            prop_assert_eq!(super::resource(token), Some(resource));
+            prop_assert_eq!(expiry(token), Some(expires));
         }
     }
 }

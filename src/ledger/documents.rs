@@ -3,6 +3,8 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use super::Recorded;
+
 /// Id of the cursor document in its partition.
 pub const CURSOR_ID: &str = "cursor";
 
@@ -139,6 +141,9 @@ pub struct Cursor {
     /// Stamp of the newest recorded row.
     #[serde(default)]
     pub last_value_from: Option<DateTime<Utc>>,
+    /// Which rows of the last `OverlapSeconds` are recorded; absent without an overlap.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recorded: Option<Recorded>,
     /// Up to here the backend has been asked successfully. For people; the next window begins at `LastValueFrom` all the
     /// same, since rows may still arrive late.
     #[serde(default)]

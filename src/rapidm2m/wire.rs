@@ -88,7 +88,7 @@ impl<'a> Rows<'a> {
     #[must_use]
     pub fn read_prefix(prefix: &'a [u8], channels: usize) -> Self {
         let mut rows = Self::default();
-        let mut deserializer = serde_json::Deserializer::from_slice(prefix);
+        let mut deserializer = serde_json::Deserializer::from_slice(without_bom(prefix));
         // The error that ends it is the cut; what was read before is in `rows`.
         let _cut = serde::de::Deserializer::deserialize_seq(&mut deserializer, Prefix { rows: &mut rows, channels });
         rows
@@ -227,12 +227,17 @@ pub fn json<'a, T: serde::Deserialize<'a>>(body: &'a [u8], expected: &'static st
     json_seed(body, expected, std::marker::PhantomData)
 }
 
+/// Some servers put a byte order mark before their JSON.
+fn without_bom(body: &[u8]) -> &[u8] {
+    body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body)
+}
+
 fn json_seed<'a, S: serde::de::DeserializeSeed<'a>>(
     body: &'a [u8],
     expected: &'static str,
     seed: S,
 ) -> Result<S::Value, WireError> {
-    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    let body = without_bom(body);
     let trimmed = body.trim_ascii();
     if trimmed.is_empty() {
         return Err(WireError::Empty);
@@ -365,6 +370,11 @@ mod tests {
     fn a_prefix_yields_its_complete_rows() {
         let rows = Rows::read_prefix(br#"[["2017012",1],["2017013",2],["20170"#, 1);
         assert_eq!(all(&rows).len(), 2);
+        assert_eq!(
+            Rows::read_prefix(b"\xef\xbb\xbf[[\"2017012\",1],[\"20", 1).rows.len(),
+            1,
+            "behind a byte order mark"
+        );
         assert!(Rows::read_prefix(b"<html>", 1).rows.is_empty());
     }
 

@@ -8,10 +8,11 @@ use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    uplink::{hex, rfc3339, time},
+    uplink::{hex, rfc3339},
     v3::EndDeviceIds,
     webhook::Invalid,
 };
+use crate::clock;
 
 /// An event of The Things Stack.
 #[derive(Debug)]
@@ -66,7 +67,7 @@ impl<'a> Event<'a> {
             application: ids.application(),
             device: ids.device_id,
             dev_eui: ids.dev_eui,
-            received_at: envelope.received_at.as_deref().and_then(time),
+            received_at: envelope.received_at.as_deref().and_then(clock::read_rfc3339),
             content,
             body,
         })

@@ -7,7 +7,10 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::http::{MAX_ERROR_TEXT, one_line};
+use crate::{
+    clock,
+    http::{MAX_ERROR_TEXT, one_line},
+};
 
 /// The longest text that fits into a queue message: 64 KiB when it is in Base64, as the Functions host encodes it.
 /// <https://learn.microsoft.com/azure/storage/queues/scalability-targets>
@@ -78,16 +81,19 @@ impl<'a> Queued<'a> {
     /// # Errors
     /// It is no JSON object.
     pub fn parse(text: &'a str) -> Result<Self, String> {
-        let wire = serde_json::from_str::<Wire<'a>>(text).map_err(|error| {
-            format!("the queue message is no webhook: {}", one_line(&error.to_string(), MAX_ERROR_TEXT))
-        })?;
+        let no_webhook = |why: &str| format!("the queue message is no webhook: {}", one_line(why, MAX_ERROR_TEXT));
+        let wire = serde_json::from_str::<Wire<'a>>(text).map_err(|error| no_webhook(&error.to_string()))?;
+        // An array would pass for a struct.
+        if !text.trim_ascii_start().starts_with('{') {
+            return Err(no_webhook("it is another kind of JSON"));
+        }
         let Some(webhook) = wire.webhook else {
             return Ok(Self { received_at: None, downlink: None, webhook: text.into() });
         };
         let keys =
             |keys: WireKeys| DownlinkKeys { api_key: keys.api_key.into(), push: keys.push, replace: keys.replace };
         Ok(Self {
-            received_at: wire.received_at.and_then(|text| text.parse().ok()),
+            received_at: wire.received_at.and_then(|text| clock::read_rfc3339(&text)),
             downlink: wire.downlink.map(keys),
             webhook: webhook.get().into(),
         })
@@ -96,6 +102,8 @@ impl<'a> Queued<'a> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const WEBHOOK: &str = "{ \"a\":1.0,\n \"b\":\"ü\\u0000\" }";
@@ -119,8 +127,29 @@ mod tests {
     fn what_the_sample_has_queued_is_read() {
         let read = Queued::parse(r#"{"app_id":"a","dev_id":"d"}"#).unwrap();
         assert_eq!((read.received_at, &*read.webhook), (None, r#"{"app_id":"a","dev_id":"d"}"#));
-        for text in ["hello", "7", "", "\"{}\""] {
+        for text in ["hello", "7", "", "\"{}\"", r#"[null,null,{"a":1}]"#] {
             assert!(Queued::parse(text).unwrap_err().contains("no webhook"), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_webhook_with_any_keys_is_read_back(
+            member: String,
+            number: i64,
+            key: String,
+            push: Option<String>,
+            replace: Option<String>,
+            millis in prop::option::of(0_i64..253_402_300_800_000),
+        ) {
+            let webhook = serde_json::json!({ member: [number, null, {"Webhook": 1}] }).to_string();
+            let received_at = millis.and_then(DateTime::from_timestamp_millis);
+            let downlink = DownlinkKeys { api_key: key.clone().into(), push: push.clone(), replace: replace.clone() };
+            let text = Queued { received_at, downlink: Some(downlink), webhook: (&*webhook).into() }.text().unwrap();
+            let read = Queued::parse(&text).unwrap();
+            prop_assert_eq!((read.received_at, &*read.webhook), (received_at, &*webhook));
+            let keys = read.downlink.unwrap();
+            prop_assert_eq!((keys.api_key.expose_secret(), keys.push, keys.replace), (&*key, push, replace));
         }
     }
 }

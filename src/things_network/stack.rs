@@ -97,7 +97,7 @@ impl Stack {
     /// # Errors
     /// Why it is not (known to be) accepted.
     pub async fn post(&self, url: &str, api_key: &SecretString, body: String) -> Result<(), PushError> {
-        let url = check(url).map_err(|why| PushError::Unusable(format!("the webhook's downlink URL {why}")))?;
+        let url = downlink_url(url).map_err(|why| PushError::Unusable(format!("the webhook's downlink URL {why}")))?;
         let place = url.origin().ascii_serialization();
         let mut authorization = HeaderValue::try_from(format!("Bearer {}", api_key.expose_secret()))
             .map_err(|_| PushError::Unusable("the webhook's downlink API key cannot stand in a header".into()))?;
@@ -144,8 +144,11 @@ impl Stack {
     }
 }
 
-/// The key goes over TLS, or stays on this machine.
-fn check(url: &str) -> Result<Url, String> {
+/// The URL of a webhook's headers, to which the API key goes: over TLS, or it stays on this machine.
+///
+/// # Errors
+/// What is wrong, continuing a sentence that begins with the URL's name.
+pub fn downlink_url(url: &str) -> Result<Url, String> {
     let url = Url::parse(url).map_err(|error| format!("is no URL: {error}"))?;
     let is_loopback = match url.host() {
         Some(url::Host::Domain(name)) => name.eq_ignore_ascii_case("localhost"),
@@ -178,7 +181,7 @@ mod tests {
             ("ftp://127.0.0.1/push", false),
             ("push", false),
         ] {
-            assert_eq!(check(url).is_ok(), is_taken, "{url}");
+            assert_eq!(downlink_url(url).is_ok(), is_taken, "{url}");
         }
     }
 

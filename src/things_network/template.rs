@@ -100,6 +100,8 @@ impl fmt::Display for Template {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -126,6 +128,20 @@ mod tests {
         ] {
             let error = Template::parse(template).unwrap_err();
             assert!(error.contains(problem), "{template}: {error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_template_is_written_as_it_was_read_and_says_where_everything_goes(
+            literals in prop::collection::vec("[^{}]{0,8}", 4), application: String, device: String, dev_eui in "[0-9a-f]{16}",
+        ) {
+            let [a, b, c, d] = &literals[..] else { unreachable!() };
+            let text = format!("{a}{{application_id}}{b}{{device_id}}{c}{{dev_eui}}{d}");
+            let template = Template::parse(&text).unwrap();
+            prop_assert_eq!(template.to_string(), text);
+            let expected = format!("{a}{application}{b}{device}{c}{dev_eui}{d}");
+            prop_assert_eq!(template.expand(&application, &device, Some(&dev_eui.to_uppercase())), Ok(expected));
         }
     }
 }

@@ -5,9 +5,10 @@ use serde::Deserialize;
 use serde_json::{Number, value::RawValue};
 
 use super::{
-    uplink::{Radio, Reception, Uplink, time},
+    uplink::{Radio, Reception, Uplink},
     webhook::Invalid,
 };
+use crate::clock;
 
 #[derive(Deserialize)]
 struct Body<'a> {
@@ -54,7 +55,7 @@ pub fn parse(text: &str) -> Result<Uplink<'_>, Invalid> {
         is_retry: body.is_retry.unwrap_or_default(),
         payload: body.payload_raw.unwrap_or_default(),
         decoded: body.payload_fields,
-        received_at: metadata.time.as_deref().and_then(time),
+        received_at: metadata.time.as_deref().and_then(clock::read_rfc3339),
         session: None,
         reception: Reception::Read(radio(metadata)),
         body: text,

@@ -5,9 +5,10 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Number, value::RawValue};
 
 use super::{
-    uplink::{self, Radio, Uplink, time},
+    uplink::{self, Radio, Uplink},
     webhook::Invalid,
 };
+use crate::clock;
 
 /// The names under which an uplink has its ids.
 const IDS: [&str; 2] = ["end_device_ids.application_ids.application_id", "end_device_ids.device_id"];
@@ -106,7 +107,8 @@ pub fn parse(body: &str) -> Result<Uplink<'_>, Invalid> {
     let (application, device) = Invalid::ids(ids.application(), ids.device_id, IDS)?;
     let message = envelope.uplink_message.unwrap_or_default();
     // The network server's reception; the envelope's is when the application server passed it on.
-    let received_at = [message.received_at, envelope.received_at].into_iter().flatten().find_map(|text| time(&text));
+    let received_at =
+        [message.received_at, envelope.received_at].into_iter().flatten().find_map(|text| clock::read_rfc3339(&text));
     Ok(Uplink {
         application,
         device,

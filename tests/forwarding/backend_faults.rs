@@ -166,6 +166,31 @@ async fn rows_from_the_future_wait_and_hold_nothing_up() {
 }
 
 #[tokio::test]
+async fn a_row_of_the_future_is_a_failure_once_and_on_record_as_long_as_it_waits() {
+    let site = "Well 7";
+    let world = World::with_sites(&[site]).await;
+    let handler = world.handler().await;
+    world.add(site, 0..3).await;
+    world.add_raw(site, json!([["21990101", 1, 2]])).await;
+    handler.invoke_ok().await;
+    assert_eq!(handler.invoke_failing().await, [(site.to_owned(), "bad_rows".to_owned())]);
+    handler.invoke_ok().await;
+    world.add(site, 3..6).await;
+    handler.invoke_ok().await;
+    handler.invoke_ok().await;
+    // Another one is news.
+    world.add_raw(site, json!([["21990102", 1, 2]])).await;
+    assert_eq!(handler.invoke_failing().await, [(site.to_owned(), "bad_rows".to_owned())]);
+    handler.invoke_ok().await;
+    world.assert_rows(site, &rows(0..6)).await;
+    let polls = world.polls(site).await;
+    assert_eq!(world.outcomes(site).await, ["forwarded", "failed", "empty", "forwarded", "empty", "failed", "empty"]);
+    let bad_rows: Vec<_> = polls.iter().map(|poll| poll["Result"]["BadRows"]["Count"].as_u64()).collect();
+    assert_eq!(bad_rows, [1, 1, 1, 1, 1, 2, 2].map(Some), "every record names them");
+    assert_eq!(world.output().matches("cannot be used").count(), 2, "{}", world.output());
+}
+
+#[tokio::test]
 async fn order_repeats_and_bounds_are_the_backends_choice() {
     let site = "Well 7";
     for variant in [

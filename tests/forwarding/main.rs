@@ -12,6 +12,7 @@ mod backlog;
 mod delivery;
 mod fault_switches;
 mod hub_faults;
+mod late;
 mod ledger_faults;
 mod outages;
 mod pollers;

@@ -48,6 +48,7 @@ pub fn parse(text: &str) -> Result<HubPolicy, String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use secrecy::ExposeSecret as _;
 
     use super::*;
@@ -79,6 +80,18 @@ mod tests {
         ] {
             let error = parse(text).unwrap_err();
             assert!(error.contains(why) && !error.contains("hunter2"), "{text}: {error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_connection_string_holds_what_it_was_made_of(
+            host in "[a-z]{1,8}(\\.[a-z]{1,8}){1,3}", name in "[A-Za-z0-9_-]{1,20}", key in prop::collection::vec(any::<u8>(), 1..80),
+        ) {
+            use base64::{Engine as _, prelude::BASE64_STANDARD};
+            let text = format!("HostName={host};SharedAccessKeyName={name};SharedAccessKey={}", BASE64_STANDARD.encode(&key));
+            let HubPolicy { hub, policy } = parse(&text).unwrap();
+            prop_assert_eq!((hub.host, &policy.name, policy.key.expose_secret()), (host, &name, &key));
         }
     }
 }

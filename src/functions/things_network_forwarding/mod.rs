@@ -9,8 +9,8 @@
 //! | `downlinks` | from the hub's cloud-to-device messages to The Things Stack |
 
 mod downlinks;
-mod message;
-mod rejected;
+pub mod message;
+pub mod rejected;
 mod turns;
 
 use std::{sync::Arc, time::Duration};

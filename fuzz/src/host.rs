@@ -1,0 +1,64 @@
+//! What the Functions host posts.
+
+use axum::http::HeaderMap;
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use iothub_connector::host::{http::HttpRequest, queue::QueueMessage, timer::Invocation};
+use serde_json::json;
+
+use super::bounds::check_error;
+
+/// Envelopes of all kinds: the bytes as they are, and as what stands in an envelope.
+pub fn envelopes(data: &[u8]) {
+    match Invocation::read(&HeaderMap::new(), data) {
+        Ok(invocation) => assert!(invocation.id.is_empty()),
+        Err(error) => check_error(&error.to_string()),
+    }
+    match HttpRequest::read(data, "req") {
+        Ok(request) => {
+            let printed = format!("HttpRequest {{ length: {}, .. }}", request.body.len());
+            assert_eq!(format!("{request:?}"), printed, "bodies and headers do not print");
+        }
+        Err(error) => check_error(&error),
+    }
+    match QueueMessage::read(data, "uplink") {
+        Ok(message) => {
+            let printed = format!("QueueMessage {{ dequeue_count: {:?}, .. }}", message.dequeue_count);
+            assert_eq!(format!("{message:?}"), printed, "texts do not print");
+        }
+        Err(error) => check_error(&error),
+    }
+    http_body(data);
+    if let Ok(text) = std::str::from_utf8(data) {
+        http_text(text);
+        queue_text(text);
+    }
+}
+
+/// A text comes out as it went in, also in a header.
+fn http_text(text: &str) {
+    let envelope = json!({"Data": {"req": {"Headers": {"X-Text": [text, "2"], "Accept": "*/*"}, "Body": text}}});
+    let request = HttpRequest::read(envelope.to_string().as_bytes(), "req").expect("the host's envelope");
+    assert_eq!(request.body, text);
+    assert_eq!(request.header("x-text"), Some(text));
+}
+
+/// Bytes that the host takes for binary are text where they are.
+fn http_body(body: &[u8]) {
+    let headers = json!({"Content-Type": ["Application/Octet-Stream"]});
+    let envelope = json!({"Data": {"req": {"Headers": headers, "Body": BASE64_STANDARD.encode(body)}}});
+    let request = HttpRequest::read(envelope.to_string().as_bytes(), "req").expect("the host's envelope");
+    assert_eq!(request.body, String::from_utf8_lossy(body));
+}
+
+/// A queue's text comes out as it went in, in the string that holds a string as well as in a single one.
+fn queue_text(text: &str) {
+    let read = |data: &serde_json::Value| {
+        let envelope = json!({"Data": {"uplink": data}, "Metadata": {"DequeueCount": "7", "InsertionTime": text}});
+        QueueMessage::read(envelope.to_string().as_bytes(), "uplink").expect("the host's envelope")
+    };
+    let message = read(&json!(json!(text).to_string()));
+    assert_eq!((message.text.as_str(), message.dequeue_count), (text, Some(7)));
+    if serde_json::from_str::<String>(text).is_err() {
+        assert_eq!(read(&json!(text)).text, text);
+    }
+}

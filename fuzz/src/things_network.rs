@@ -1,0 +1,166 @@
+//! What The Things Network sends, on its way to a message.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use chrono::{DateTime, SubsecRound as _, TimeDelta};
+use iothub_connector::{
+    devices::naming::{check_registration_id, registration_id},
+    functions::things_network_forwarding::{message::Forwardable, rejected},
+    hub::{device::check_id, message::MAX_PORTABLE_SIZE},
+    things_network::{
+        queued::{DownlinkKeys, MAX_TEXT, Queued},
+        stack,
+        template::Template,
+        uplink::MEMBERS,
+        webhook::Webhook,
+    },
+};
+use secrecy::ExposeSecret as _;
+use serde_json::value::RawValue;
+
+use super::bounds::{check_error, is_json, now};
+
+/// A body of V2 or V3, an uplink or an event, up to the message.
+pub fn webhook(data: &[u8]) {
+    let Ok(body) = std::str::from_utf8(data) else { return };
+    let webhook = match Webhook::parse(body) {
+        Ok(webhook) => webhook,
+        Err(invalid) => {
+            check_error(&invalid.to_string());
+            assert!(Forwardable::read(body, now()).is_err());
+            return;
+        }
+    };
+    let queued = Queued { received_at: Some(now()), downlink: None, webhook: body.into() };
+    let queued = queued.text().expect("what was parsed is JSON");
+    let forwardable = match Forwardable::read(body, now()) {
+        Ok(forwardable) => forwardable,
+        Err(invalid) => {
+            assert!(matches!(webhook, Webhook::Event(_)), "what was accepted at the door is forwarded");
+            return check_error(&invalid.to_string());
+        }
+    };
+    for id in [&forwardable.application, &forwardable.device] {
+        let is_valid = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit() || "-_".contains(letter);
+        assert!((1..=36).contains(&id.len()) && id.chars().all(is_valid), "{id:?}");
+    }
+    check_message(&webhook, &forwardable, body);
+    // Sent again, taken from the queue, at another time, with white space: the same message id.
+    let unwrapped = Queued::parse(&queued).expect("our own text");
+    let again = Forwardable::read(&unwrapped.webhook, now() + TimeDelta::days(1)).expect("the same webhook");
+    assert_eq!(again.message.id, forwardable.message.id);
+    let spaced = Forwardable::read(&format!("\n {body} "), now()).expect("the same webhook");
+    assert_eq!((&spaced.message.id, &spaced.message.body), (&forwardable.message.id, &forwardable.message.body));
+}
+
+fn check_message(webhook: &Webhook<'_>, forwardable: &Forwardable, body: &str) {
+    let message = &forwardable.message;
+    assert!(message.id.len() == 32 && message.id.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    let text = std::str::from_utf8(&message.body).expect("JSON is text");
+    let members: BTreeMap<String, &RawValue> = serde_json::from_str(text).expect("telemetry is a JSON object");
+    assert!(message.size() <= 2 * body.len() + 1024, "positions are repeated once");
+    assert!(body.len() > MAX_TEXT || message.size() <= MAX_PORTABLE_SIZE);
+    for (name, value) in &message.properties {
+        assert!(value.len() <= 64 && value.bytes().all(|byte| byte.is_ascii_graphic()), "{name}: {value:?}");
+    }
+    let received_at: String = serde_json::from_str(members["ReceivedAtUTC"].get()).expect("text");
+    for time in [received_at.as_str(), &message.created.to_rfc3339()] {
+        assert!(time.as_bytes()[4] == b'-' && !time.contains(":60"), "{time} is a time that every consumer reads");
+        assert!(DateTime::parse_from_rfc3339(time).is_ok(), "{time}");
+    }
+    let topic = message.topic(&"d".repeat(128));
+    assert!(topic.len() < 4096, "what MQTT allows is more, what a proxy does may not be");
+    let Webhook::Uplink(uplink) = webhook else { return };
+    let Some(decoded) = uplink.decoded else { return };
+    match serde_json::from_str::<BTreeMap<String, &RawValue>>(decoded.get()) {
+        Ok(fields) => {
+            for (name, value) in fields {
+                let is_own = name == "PayloadFields" || MEMBERS.contains(&name.as_str());
+                // Where positions are repeated, there is more than was decoded.
+                let may_change = decoded.get().to_ascii_lowercase().contains("\"gps") || decoded.get().contains('\\');
+                assert!(is_own || may_change || members[&name].get() == value.get(), "{name}");
+                assert!(members.contains_key(&name) || is_own);
+            }
+        }
+        Err(_) => assert_eq!(members["PayloadFields"].get(), decoded.get()),
+    }
+}
+
+/// A queue's text: read, written and read again it is the same; rejected, it still fits and can be put back.
+pub fn queued(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let rejected = rejected::text(text, "malformed", text, now());
+    assert!(text.len() > MAX_TEXT || rejected.len() <= MAX_TEXT);
+    let queued = match Queued::parse(text) {
+        Ok(queued) => queued,
+        Err(error) => {
+            check_error(&error);
+            assert!(is_json(&rejected));
+            return;
+        }
+    };
+    assert!(text.trim_ascii_start().starts_with('{'), "a webhook is an object");
+    let again = queued.text().expect("what was parsed is JSON");
+    let again = Queued::parse(&again).expect("our own text");
+    assert_eq!(again.webhook, json_trimmed(&queued.webhook));
+    assert_eq!(again.received_at, queued.received_at.map(|time| time.trunc_subsecs(3)));
+    let keys = |queued: &Queued<'_>| {
+        let keys =
+            |keys: &DownlinkKeys| (keys.api_key.expose_secret().to_owned(), keys.push.clone(), keys.replace.clone());
+        queued.downlink.as_ref().map(keys)
+    };
+    assert_eq!(keys(&again), keys(&queued));
+    let put_back = Queued::parse(&rejected).expect("what is rejected can be put back");
+    assert_eq!(put_back.webhook, json_trimmed(&queued.webhook));
+    assert!(put_back.downlink.is_none(), "keys are not kept");
+    if let Some((key, ..)) = keys(&queued) {
+        // Keys that the webhook or our own words hold too would be found anyway.
+        let is_telling = key.len() >= 12 && !queued.webhook.contains(&key) && text.matches(&key).count() == 1;
+        let printed = format!("{:?}", queued.downlink);
+        assert!(!is_telling || !printed.contains(&key), "keys do not print");
+    }
+}
+
+fn json_trimmed(text: &str) -> &str {
+    text.trim_matches([' ', '\t', '\n', '\r'])
+}
+
+/// Lines: template, application, device, DevEUI. Whatever they are, the name is one that DPS and the hub take.
+pub fn device_ids(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let mut lines = text.splitn(4, '\n');
+    let [template, application, device, dev_eui] = [(); 4].map(|()| lines.next().unwrap_or_default());
+    let name = match Template::parse(template) {
+        Ok(parsed) => {
+            assert_eq!(parsed.to_string(), template);
+            let is_of_device = template.contains("{device_id}") || template.contains("{dev_eui}");
+            assert!(is_of_device, "each device has an id of its own");
+            match parsed.expand(application, device, Some(dev_eui)) {
+                Ok(name) => name,
+                Err(_) => return assert!(dev_eui.is_empty() && template.contains("{dev_eui}")),
+            }
+        }
+        Err(error) => {
+            assert!(!error.is_empty());
+            template.to_owned()
+        }
+    };
+    let id = registration_id(&name);
+    assert_eq!((check_registration_id(&id), check_id(&id)), (Ok(()), Ok(())), "{id:?} of {name:?}");
+    assert_eq!(id, id.to_ascii_lowercase(), "DPS knows no upper case");
+    assert_eq!(registration_id(&id), id, "an id is its own id");
+}
+
+/// Where a webhook's headers say that downlinks go: over TLS, or to this machine.
+pub fn downlink_url(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    match stack::downlink_url(text) {
+        Ok(url) => {
+            let host = url.host_str().unwrap_or_default();
+            let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
+            let is_here = host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback());
+            assert!(!host.is_empty() && (url.scheme() == "https" || (url.scheme() == "http" && is_here)), "{url}");
+        }
+        Err(error) => assert!(!error.is_empty()),
+    }
+}

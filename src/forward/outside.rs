@@ -1,0 +1,131 @@
+//! What a turn needs of the world. There are two of them: the real one, and the one in which the protocol is tried in all
+//! its interleavings (`tests/model`).
+
+use std::{future::Future, time::Duration};
+
+use chrono::{DateTime, Utc};
+use tokio::time::Instant;
+
+use super::source::Source;
+use crate::{
+    clock::Clock,
+    delivery::{Delivery, DeliveryError},
+    devices::Owner,
+    hub::Message,
+    ledger::{Committed, Cursor, Ledger, LedgerError, Poll, SiteKey},
+    rapidm2m::{
+        FetchError,
+        client::{Answer, RowsQuery},
+    },
+};
+
+/// The backend, the ledger, the hub and the clock. What the operations promise is what crash safety rests on.
+pub trait Outside: Sync {
+    fn now(&self) -> DateTime<Utc>;
+
+    /// See [`Source::rows`].
+    fn rows(
+        &self,
+        query: &RowsQuery<'_>,
+        max_body: usize,
+        limit: Duration,
+    ) -> impl Future<Output = Result<Answer, FetchError>> + Send;
+
+    /// See [`Source::channels`].
+    fn channels(
+        &self,
+        key: &SiteKey,
+        histdata: u8,
+        limit: Duration,
+    ) -> impl Future<Output = Result<Vec<String>, FetchError>> + Send;
+
+    /// See [`Ledger::history_seconds`].
+    fn history_seconds(&self) -> Option<u32>;
+
+    /// See [`Ledger::cursor`].
+    fn cursor(&self, key: &SiteKey) -> impl Future<Output = Result<Committed, LedgerError>> + Send;
+
+    /// See [`Ledger::poll`].
+    fn poll(&self, key: &SiteKey, id: &str) -> impl Future<Output = Result<Option<Poll>, LedgerError>> + Send;
+
+    /// All or nothing, and only if the cursor is still the one that was read: see [`Ledger::commit`].
+    fn commit(
+        &self,
+        key: &SiteKey,
+        created: &[Poll],
+        replaced: &[Poll],
+        cursor: &Cursor,
+        etag: Option<&str>,
+    ) -> impl Future<Output = Result<String, LedgerError>> + Send;
+
+    /// In order; returns how many, counted from the first, are acknowledged: see [`Delivery::send_in_order`].
+    fn send_in_order(
+        &self,
+        owner: &Owner,
+        messages: &[Message],
+        provision_until: Instant,
+        deadline: Instant,
+    ) -> impl Future<Output = (usize, Result<(), DeliveryError>)> + Send;
+
+    /// Whether "acknowledged" can be known: see [`crate::hub::Sender::confirms`].
+    fn confirms(&self) -> bool;
+}
+
+/// The real one.
+pub struct Services {
+    pub source: Source,
+    pub ledger: Ledger,
+    pub delivery: Delivery,
+    pub clock: Clock,
+}
+
+impl Outside for Services {
+    fn now(&self) -> DateTime<Utc> {
+        self.clock.now()
+    }
+
+    async fn rows(&self, query: &RowsQuery<'_>, max_body: usize, limit: Duration) -> Result<Answer, FetchError> {
+        self.source.rows(query, max_body, limit).await
+    }
+
+    async fn channels(&self, key: &SiteKey, histdata: u8, limit: Duration) -> Result<Vec<String>, FetchError> {
+        self.source.channels(&key.customer, &key.site, histdata, limit).await
+    }
+
+    fn history_seconds(&self) -> Option<u32> {
+        self.ledger.history_seconds()
+    }
+
+    async fn cursor(&self, key: &SiteKey) -> Result<Committed, LedgerError> {
+        self.ledger.cursor(key).await
+    }
+
+    async fn poll(&self, key: &SiteKey, id: &str) -> Result<Option<Poll>, LedgerError> {
+        self.ledger.poll(key, id).await
+    }
+
+    async fn commit(
+        &self,
+        key: &SiteKey,
+        created: &[Poll],
+        replaced: &[Poll],
+        cursor: &Cursor,
+        etag: Option<&str>,
+    ) -> Result<String, LedgerError> {
+        self.ledger.commit(key, created, replaced, cursor, etag).await
+    }
+
+    async fn send_in_order(
+        &self,
+        owner: &Owner,
+        messages: &[Message],
+        provision_until: Instant,
+        deadline: Instant,
+    ) -> (usize, Result<(), DeliveryError>) {
+        self.delivery.send_in_order(owner, messages, provision_until, deadline).await
+    }
+
+    fn confirms(&self) -> bool {
+        self.delivery.sender.confirms()
+    }
+}
