@@ -6,7 +6,11 @@ mod sites;
 mod uplinks;
 mod victim;
 
-use std::{path::PathBuf, time::Instant};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
 
 use clap::{Args, ValueEnum};
 use emulators::steps::Step;
@@ -119,16 +123,29 @@ pub async fn run(options: &Options) -> anyhow::Result<bool> {
     let mut settings = vec![("RUST_LOG".to_owned(), options.log.clone())];
     settings.extend(options.settings.iter().cloned());
     let setup = Setup { handler: app::handler(options.handler.as_deref())?, kills: options.kills, settings };
+    let panics = panics();
     let mut reporter = Reporter::new(options.json, options.runs, options.path.unit());
     for seed in (0..options.runs).map(|number| options.seed.wrapping_add(number)) {
         let started = Instant::now();
-        let (kills, verdict, log) = match options.path {
+        let (kills, mut verdict, log) = match options.path {
             Path::Rapidm2m => sites::run(&setup, seed).await?,
             Path::Uplinks => uplinks::run(&setup, seed).await?,
         };
+        verdict.findings.append(&mut panics.lock().unwrap_or_else(PoisonError::into_inner));
         reporter.add(Run { seed, kills, verdict, log, seconds: started.elapsed().as_secs_f64() })?;
     }
     reporter.finish()
+}
+
+/// Panics of this process from now on: those of the stand-ins, in whose tasks nobody would notice them.
+fn panics() -> Arc<Mutex<Vec<String>>> {
+    let panics: Arc<Mutex<Vec<String>>> = Arc::default();
+    let (seen, print) = (Arc::clone(&panics), std::panic::take_hook());
+    std::panic::set_hook(Box::new(move |panic| {
+        seen.lock().unwrap_or_else(PoisonError::into_inner).push(format!("a stand-in: {panic}"));
+        print(panic);
+    }));
+    panics
 }
 
 fn setting(text: &str) -> Result<(String, String), String> {

@@ -177,7 +177,12 @@ async fn watch_events(
                     lock(&told).findings.push(format!("the handler ended by itself, {status}"));
                 }
             }
-            Ok(Event::Line { text, .. }) => note(&told, text),
+            Ok(Event::Line { text, .. }) => {
+                if text.contains("panicked at") {
+                    lock(&told).findings.push(format!("the handler: {text}"));
+                }
+                note(&told, text);
+            }
             Ok(Event::Stopped { reason }) => lock(&told).findings.push(format!("the host gave up: {reason}")),
             Ok(_) => {}
             Err(broadcast::error::RecvError::Lagged(missed)) => {
