@@ -6,6 +6,7 @@
 //! | [`crash`] | the handler is killed at named steps and at random moments |
 //! | [`audit`] | what must hold at the end. Pure |
 //! | [`rows`] | the data that is sent through. Pure |
+//! | [`world`] | the stand-ins around rapidM2M sites, and the end of a trial: settle, audit |
 //! | [`killer`] | SIGKILL at just that moment |
 //! | [`app`], [`ledger`] | the function app's folder; the documents, read back |
 
@@ -15,6 +16,7 @@ mod crash;
 mod killer;
 mod ledger;
 mod rows;
+mod world;
 
 use std::process::ExitCode;
 

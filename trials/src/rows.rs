@@ -49,8 +49,8 @@ pub struct Producer {
 
 impl Producer {
     #[must_use]
-    pub fn new(seed: u64, sites: &[&str]) -> Self {
-        let sites: Vec<String> = sites.iter().map(|site| (*site).to_owned()).collect();
+    pub fn new(seed: u64, sites: &[String]) -> Self {
+        let sites = sites.to_vec();
         let produced = sites.iter().map(|site| (site.clone(), Vec::new())).collect();
         Self { random: Rng::with_seed(seed), sites, bursts: 0, last_number: 0, produced }
     }
@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn a_seed_makes_the_same_rows_again_and_every_row_is_another() {
         let make = |seed| {
-            let mut producer = Producer::new(seed, &["a", "b"]);
+            let mut producer = Producer::new(seed, &["a", "b"].map(str::to_owned));
             for _ in 0..200 {
                 producer.next();
             }

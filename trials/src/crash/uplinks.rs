@@ -84,7 +84,7 @@ impl World {
         })
     }
 
-    fn settings(&self) -> Vec<(String, String)> {
+    fn settings(&self) -> BTreeMap<String, String> {
         let (cosmos, hub) = (self.cosmos.ready(), self.hub.ready());
         let settings = [
             ("UplinkQueueName", QUEUE),
@@ -95,7 +95,7 @@ impl World {
             ("DPSEnrollmentGroupSymmetricKeyDefault", &hub.group_key),
             ("IoTHubTrustedCa", &hub.ca.to_string_lossy()),
         ];
-        settings.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec()
+        settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
     }
 }
 

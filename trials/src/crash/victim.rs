@@ -81,14 +81,14 @@ impl Victim {
         killer: Killer,
         handler: &Path,
         functions: &[Function],
-        settings: Vec<(String, String)>,
+        settings: BTreeMap<String, String>,
         kills: usize,
     ) -> anyhow::Result<Self> {
         let app = app::folder(functions)?;
         let options = functions_host::Options {
             app: app.path().to_owned(),
             handler: Some(handler.to_owned()),
-            env: settings,
+            env: settings.into_iter().collect(),
             schedule: Some(app::NEVER.to_owned()),
             restarts: kills + SPARE_RESTARTS,
             steps: killer.steps(),
