@@ -19,7 +19,7 @@ use crate::{
 
 const SITES: [&str; 5] = ["Energy meter 1", "Well 7 / Level", "Reservoir Süd", "Pumping station", "Tank"];
 /// Time between two uploads.
-const UPLOAD: Duration = Duration::from_millis(10);
+const UPLOAD: Duration = Duration::from_millis(4);
 
 /// How often each step is reached soon after a start, with rows at all sites.
 const SPOTS: [Spot; 16] = [
@@ -30,7 +30,7 @@ const SPOTS: [Spot; 16] = [
     // Once for each site: then it is in memory.
     Spot::new(Step::CursorRead, 5),
     // Only what the life before has left is read.
-    Spot::new(Step::PollRead, 1).after(Step::RecordAnswered),
+    Spot::new(Step::PollRead, 1).after(Step::MessageCame),
     Spot::new(Step::RecordCame, 10),
     Spot::new(Step::RecordApplied, 10),
     Spot::new(Step::RecordAnswered, 10),
