@@ -5,13 +5,14 @@
 //! (both carry `SO_REUSEADDR`; Linux allows that while at most one of them listens).
 
 use std::{
-    io,
+    io, mem,
     net::SocketAddr,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
 };
 
+use axum::{extract::connect_info::Connected, serve::IncomingStream};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpSocket, TcpStream},
@@ -51,7 +52,14 @@ pub struct DoorListener {
 pub struct Visitor {
     stream: TcpStream,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
+    written: Written,
 }
+
+/// Tells when what was written to a connection is with the kernel. As `ConnectInfo`, a request's own connection.
+#[derive(Clone, Default)]
+pub struct Written(Arc<Mutex<Vec<Then>>>);
+
+type Then = Box<dyn FnOnce() + Send>;
 
 /// Opens a door on `host:port`; port 0 takes any free one.
 ///
@@ -159,7 +167,7 @@ impl DoorListener {
                         Ok((stream, peer)) => {
                             let _ = stream.set_nodelay(true);
                             let cut = Box::pin(state.visit.cancelled_owned());
-                            return (Visitor { stream, cut }, peer);
+                            return (Visitor { stream, cut, written: Written::default() }, peer);
                         }
                         // Out of file descriptors, most likely: somebody has to close some first.
                         Err(_) => tokio::time::sleep(std::time::Duration::from_millis(50)).await,
@@ -185,7 +193,33 @@ impl axum::serve::Listener for DoorListener {
     }
 }
 
+impl Connected<IncomingStream<'_, DoorListener>> for Written {
+    fn connect_info(stream: IncomingStream<'_, DoorListener>) -> Self {
+        stream.io().written()
+    }
+}
+
+impl Written {
+    /// Calls `then` after the connection's next flush; never if there is none.
+    pub fn when_flushed(&self, then: impl FnOnce() + Send + 'static) {
+        self.waiting().push(Box::new(then));
+    }
+
+    fn flushed(&self) {
+        let waiting = mem::take(&mut *self.waiting());
+        waiting.into_iter().for_each(|then| then());
+    }
+
+    fn waiting(&self) -> std::sync::MutexGuard<'_, Vec<Then>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Visitor {
+    pub fn written(&self) -> Written {
+        self.written.clone()
+    }
+
     fn check(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         match self.cut.as_mut().poll(context) {
             Poll::Ready(()) => Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the emulator went away")),
@@ -212,7 +246,11 @@ impl AsyncWrite for Visitor {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        if matches!(flushed, Poll::Ready(Ok(()))) {
+            self.written.flushed();
+        }
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -10,6 +10,7 @@
 //!
 //! The crate shares no types with the connector: a misspelt field name must not pass because both sides misspell it.
 //! Every emulator can be started in-process (`start(options)`) and on its own (`cargo run -p emulators -- NAME`, see [`cli`]).
+//! Started in-process, they can tell of their [`steps`]: before an answer, after it, and so on.
 
 pub mod cli;
 pub mod cosmos;
@@ -18,5 +19,6 @@ pub mod functions_host;
 pub mod iot_hub;
 mod queues;
 pub mod rapidm2m;
+pub mod steps;
 pub mod things_stack;
 mod trouble;

@@ -7,6 +7,7 @@
 mod auth;
 mod faults;
 mod plain;
+mod work;
 
 use std::{future::IntoFuture as _, sync::Arc};
 
@@ -14,7 +15,7 @@ use anyhow::Context as _;
 use axum::{
     Json, Router,
     body::Body,
-    extract::{Request, State},
+    extract::{ConnectInfo, Request, State},
     http::{HeaderValue, StatusCode},
     response::{IntoResponse, Response},
     routing::{get, post, put},
@@ -29,12 +30,14 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 
 use crate::{
-    door::{self, Door},
+    door::{self, Door, Written},
+    steps::Steps,
     trouble::Trouble,
 };
 
 pub use faults::Faults;
 use plain::PlainItems;
+use work::Work;
 
 /// Larger than the 2 MB that the service takes, so that the engine's own answer is seen.
 const BODY_LIMIT: usize = 8 * 1024 * 1024;
@@ -54,11 +57,14 @@ pub struct Options {
     /// Keep items under hierarchical keys in a plain map: point reads and batches only, and quick with very many documents. For benchmarks
     #[arg(long)]
     pub plain_items: bool,
+    /// Who is told of its steps
+    #[arg(skip)]
+    pub steps: Steps,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { host: "127.0.0.1".into(), port: 0, key: None, plain_items: false }
+        Self { host: "127.0.0.1".into(), port: 0, key: None, plain_items: false, steps: Steps::default() }
     }
 }
 
@@ -94,6 +100,7 @@ struct Account {
     key: Vec<u8>,
     faults: faults::Switch,
     door: Door,
+    steps: Steps,
 }
 
 /// Starts the emulator; returns when it listens.
@@ -115,11 +122,12 @@ pub async fn start(options: Options) -> anyhow::Result<Emulator> {
         key: BASE64_STANDARD.decode(&key).context("--key is not Base64")?,
         faults: faults::Switch::default(),
         door,
+        steps: options.steps,
     });
     let ready = Ready { emulator: "cosmos", endpoint, key, control: format!("http://{}/", control_door.address()) };
 
     let trouble = Trouble::default();
-    let service = trouble.around(Router::new().fallback(execute).with_state(account.clone()));
+    let service = trouble.around(Router::new().fallback(serve).with_state(account.clone()));
     let control = Router::new()
         .route("/away", put(away))
         .route("/cut", post(cut))
@@ -127,7 +135,9 @@ pub async fn start(options: Options) -> anyhow::Result<Emulator> {
         .with_state(account)
         .merge(trouble.control());
     let mut tasks = JoinSet::new();
-    tasks.spawn(async move { drop(axum::serve(listener, service).into_future().await) });
+    tasks.spawn(async move {
+        drop(axum::serve(listener, service.into_make_service_with_connect_info::<Written>()).into_future().await)
+    });
     tasks.spawn(async move { drop(axum::serve(control_listener, control).into_future().await) });
     Ok(Emulator { ready, _tasks: tasks })
 }
@@ -160,7 +170,36 @@ async fn clear_faults(State(account): State<Arc<Account>>) -> StatusCode {
     StatusCode::NO_CONTENT
 }
 
-async fn execute(State(account): State<Arc<Account>>, request: Request) -> Response {
+/// Carries out a request, and tells of its steps.
+async fn serve(
+    State(account): State<Arc<Account>>,
+    ConnectInfo(written): ConnectInfo<Written>,
+    request: Request,
+) -> Response {
+    if !account.steps.is_watched() {
+        return execute(&account, request).await;
+    }
+    let (parts, body) = request.into_parts();
+    let Ok(body) = axum::body::to_bytes(body, BODY_LIMIT).await else {
+        return StatusCode::PAYLOAD_TOO_LARGE.into_response();
+    };
+    let work = Work::of(&parts, &body);
+    let request = Request::from_parts(parts, Body::from(body));
+    let Some(work) = work else { return execute(&account, request).await };
+    if account.steps.loses(work.came()) {
+        return std::future::pending().await;
+    }
+    let response = execute(&account, request).await;
+    if let Some(step) = work.applied() {
+        account.steps.reached(step);
+    }
+    match work.answered() {
+        Some(step) => account.steps.when_written(step, &written, response),
+        None => response,
+    }
+}
+
+async fn execute(account: &Account, request: Request) -> Response {
     if !auth::is_signed_with(&account.key, &request) {
         return problem(
             StatusCode::UNAUTHORIZED,
@@ -182,7 +221,7 @@ async fn execute(State(account): State<Arc<Account>>, request: Request) -> Respo
     }
     let response = match &account.plain_items {
         Some(items) if PlainItems::concern(&request) => items.execute(request).await,
-        _ => forward(&account, request).await,
+        _ => forward(account, request).await,
     };
     let response = match response {
         Ok(response) => response,

@@ -15,7 +15,10 @@ use super::{
     handler::Handler,
     outputs::{self, Output},
 };
-use crate::queues::guid;
+use crate::{
+    queues::guid,
+    steps::{Step, Steps},
+};
 
 /// What the host calls itself.
 const HOST_VERSION: &str = "4.1037.0.0";
@@ -29,12 +32,15 @@ pub struct Invoker {
     /// `functionTimeout`; `None`: unlimited.
     pub timeout: Option<Duration>,
     pub events: Sender,
+    pub steps: Steps,
 }
 
 /// A function as it is called.
 pub struct Callee {
     pub name: String,
     pub outputs: Vec<Output>,
+    /// Its steps: about to be called, and answered.
+    pub steps: [Step; 2],
 }
 
 /// A handler's answer that was handed on as it is.
@@ -69,7 +75,9 @@ impl Failure {
 impl Invoker {
     /// Posts an envelope to a function. When it has succeeded, its messages are in their queues.
     pub async fn call(&self, function: &Callee, envelope: String) -> (InvocationFinished, Option<Answer>) {
+        let [called, answered] = function.steps;
         self.invocation(&function.name, |client, endpoint, id| async move {
+            self.steps.reached(called);
             let response = client
                 .post(with_path(endpoint, &function.name, None))
                 .header(header::CONTENT_TYPE, "application/json; charset=utf-8")
@@ -85,6 +93,7 @@ impl Invoker {
             let content_type = content_type.and_then(|value| value.to_str().ok()).map(str::to_owned);
             let failure = |response, error| Failure { status: Some(status), response, error };
             let body = read(response).await.map_err(|problem| failure(Arc::default(), Some(problem)))?;
+            self.steps.reached(answered);
             let (response, answer) = answer::read(status, content_type.as_deref(), &body);
             let answer = answer.map_err(|refused| match refused {
                 Refused::Because(error) => failure(response.clone(), Some(error)),

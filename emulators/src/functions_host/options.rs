@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use reqwest::Url;
 
+use crate::steps::Steps;
+
 /// What the real host does.
 const RESTARTS: usize = 2;
 
@@ -41,6 +43,9 @@ pub struct Options {
     /// at the third exit; Azure then starts another host, which finds the same queues
     #[arg(long, value_name = "N", default_value_t = RESTARTS)]
     pub restarts: usize,
+    /// Who is told of its steps
+    #[arg(skip)]
+    pub steps: Steps,
 }
 
 impl Default for Options {
@@ -56,6 +61,7 @@ impl Default for Options {
             schedule: None,
             run_at_start: false,
             restarts: RESTARTS,
+            steps: Steps::default(),
         }
     }
 }

@@ -24,7 +24,7 @@ use super::{
     settings,
     timer::Timer,
 };
-use crate::door;
+use crate::{door, steps::Step};
 
 /// Reads the app, starts the handler and returns when it has answered; then timers run and HTTP functions are served.
 ///
@@ -43,7 +43,8 @@ pub async fn start(options: Options) -> anyhow::Result<Emulator> {
         Some(endpoint) => attach(endpoint, events.clone(), stop.clone()),
         None => launch(&app, &options, &settings, events.clone(), stop.clone())?,
     };
-    let invoker = Arc::new(Invoker { handler: handler.clone(), timeout: app.timeout, events: events.clone() });
+    let (timeout, steps) = (app.timeout, options.steps.clone());
+    let invoker = Arc::new(Invoker { handler: handler.clone(), timeout, events: events.clone(), steps });
     let ready = Ready {
         emulator: "functions_host",
         endpoint: format!("http://{}/", door.address()),
@@ -53,7 +54,12 @@ pub async fn start(options: Options) -> anyhow::Result<Emulator> {
     };
     let (mut timers, mut http, mut listeners) = (Vec::new(), Vec::new(), Vec::new());
     for function in app.functions {
-        let callee = Callee { name: function.name, outputs: queues.outputs(function.queue_outputs) };
+        let steps = match &function.trigger {
+            Trigger::Timer(_) => [Step::TimerCalled, Step::TimerAnswered],
+            Trigger::Http(_) => [Step::WebhookCalled, Step::WebhookAnswered],
+            Trigger::Queue(_) => [Step::UplinkCalled, Step::UplinkAnswered],
+        };
+        let callee = Callee { name: function.name, outputs: queues.outputs(function.queue_outputs), steps };
         match function.trigger {
             Trigger::Timer(trigger) => timers.push(Arc::new(Timer::new(callee, trigger, invoker.clone()))),
             Trigger::Http(trigger) => {

@@ -22,6 +22,7 @@ use super::{
     packets::{self, Malformed, Packet, PacketReader},
     received::Transport,
 };
+use crate::steps::Step;
 
 /// Time a client has for its CONNECT.
 const GREETING: Duration = Duration::from_secs(30);
@@ -162,6 +163,7 @@ async fn attend<S: AsyncRead + AsyncWrite + Unpin>(
     let (presence, kicked) = hub.enter(login, connect.clean_session());
     let connack = packets::connack(presence.session_present, ConnectReturnCode::Accepted);
     let cut = hub.faults().cuts_after_connect(&presence.device_id);
+    hub.steps.reached(Step::Connect);
     if let Err(error) = write(&mut reader.stream, &connack).await {
         return End::Failed(error);
     }
@@ -200,6 +202,9 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
         let stop = stop.or_else(|| talk.advance(now).err());
         write(&mut reader.stream, &talk.out).await?;
         talk.out.clear();
+        for _ in 0..std::mem::take(&mut talk.acknowledged) {
+            talk.hub.steps.reached(Step::MessageAnswered);
+        }
         if let Some(stop) = stop {
             return Ok(End::Stopped(stop));
         }

@@ -22,6 +22,7 @@ use super::{
     received::{Draft, Transport},
     telemetry, twin,
 };
+use crate::steps::Step;
 
 /// Topics every device may subscribe to, apart from its own `devices/{device id}/messages/devicebound/#`.
 const SHARED_FILTERS: [&str; 3] = [twin::FILTER, "$iothub/methods/POST/#", "$iothub/twin/PATCH/properties/desired/#"];
@@ -41,11 +42,13 @@ pub enum Stop {
 }
 
 pub struct Conversation<'a> {
-    hub: &'a Hub,
+    pub hub: &'a Hub,
     presence: &'a Presence,
     transport: Transport,
     /// Answers to be written.
     pub out: Vec<u8>,
+    /// Acknowledgements of messages among them.
+    pub acknowledged: usize,
     /// Acknowledgements held back, with the time at which they are due, earliest first.
     late: VecDeque<(Instant, u16)>,
     /// Messages recorded on this connection.
@@ -62,6 +65,7 @@ impl<'a> Conversation<'a> {
             presence,
             transport,
             out: Vec::new(),
+            acknowledged: 0,
             late: VecDeque::new(),
             messages: 0,
             cut_at: None,
@@ -105,7 +109,7 @@ impl<'a> Conversation<'a> {
             && due <= now
         {
             self.late.pop_front();
-            self.out.extend(packets::puback(packet_id));
+            self.puback(packet_id);
         }
         if self.cut_at.is_some_and(|cut_at| cut_at <= now) {
             return Err(Stop::Fault("cut some time after a message"));
@@ -137,7 +141,11 @@ impl<'a> Conversation<'a> {
             }
             OnPublish::Accept { delay, cut, cut_after } => {
                 self.cut_at = self.cut_at.or(cut_after.map(|cut_after| now + cut_after));
+                if self.hub.steps.loses(Step::MessageCame) {
+                    return Err(Stop::Fault("a message was lost"));
+                }
                 self.hub.record(device_id, [draft]);
+                self.hub.steps.reached(Step::MessageTaken);
                 self.messages += 1;
                 if let Some(packet_id) = packet_id {
                     self.acknowledge(packet_id, now, delay)?;
@@ -200,7 +208,7 @@ impl<'a> Conversation<'a> {
     /// Acknowledgements keep the order of their messages, also when the delay is made shorter meanwhile.
     fn acknowledge(&mut self, packet_id: u16, now: Instant, delay: Duration) -> Result<(), Stop> {
         if delay.is_zero() && self.late.is_empty() {
-            self.out.extend(packets::puback(packet_id));
+            self.puback(packet_id);
             return Ok(());
         }
         if self.late.len() >= usize::from(u16::MAX) {
@@ -209,6 +217,11 @@ impl<'a> Conversation<'a> {
         let last = self.late.back().map_or(now, |(due, _)| *due);
         self.late.push_back((last.max(now + delay), packet_id));
         Ok(())
+    }
+
+    fn puback(&mut self, packet_id: u16) {
+        self.out.extend(packets::puback(packet_id));
+        self.acknowledged += 1;
     }
 
     fn subscribe(&mut self, subscribe: &Subscribe) -> Result<(), String> {

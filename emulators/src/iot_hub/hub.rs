@@ -19,6 +19,7 @@ use super::{
     registry::Registry,
     twin::Twins,
 };
+use crate::steps::Steps;
 
 /// Topics a device may subscribe to at a time.
 pub const MAX_SUBSCRIPTIONS: usize = 5;
@@ -45,6 +46,7 @@ pub struct Hub {
     pub counts: watch::Sender<Counts>,
     pub c2d: C2d,
     pub twins: Twins,
+    pub steps: Steps,
     faults: Mutex<Faults>,
     devices: Mutex<Devices>,
 }
@@ -92,9 +94,15 @@ impl Hub {
             counts: watch::Sender::default(),
             c2d: C2d::default(),
             twins: Twins::default(),
+            steps: Steps::default(),
             faults: Mutex::default(),
             devices: Mutex::default(),
         }
+    }
+
+    /// The same hub, whose steps somebody is told of.
+    pub fn with_steps(self, steps: Steps) -> Self {
+        Self { steps, ..self }
     }
 
     /// A hub that knows no device.

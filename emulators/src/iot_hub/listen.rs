@@ -52,6 +52,7 @@ impl Entrance {
     }
 
     async fn welcome(self, visitor: Visitor, peer: SocketAddr) {
+        let written = visitor.written();
         let stream = match timeout(HANDSHAKE, self.acceptor.accept(visitor)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
@@ -61,7 +62,7 @@ impl Entrance {
         };
         let mut stream = BufReader::with_capacity(FIRST_READ, stream);
         match first_byte(&mut stream).await {
-            Ok(Some(byte)) if byte.is_ascii_alphabetic() => http::serve(self.router, stream, peer).await,
+            Ok(Some(byte)) if byte.is_ascii_alphabetic() => http::serve(self.router, stream, peer, written).await,
             Ok(Some(_)) => connection::serve(&self.hub, stream, peer, Transport::Mqtt).await,
             Ok(None) => tracing::info!(%peer, "closed without a word"),
             Err(error) => tracing::info!(%peer, %error, "ended before its first byte"),

@@ -171,7 +171,8 @@ pub async fn start(options: Options) -> anyhow::Result<Emulator> {
 
     let policy = Policy { name: options.policy, key: policy_key };
     let registry = Registry::new(key, group_key, options.strict).with_policy(policy);
-    let hub = Arc::new(Hub::new(registry, provisioning, hosts, Log::new(options.keep_messages, options.keep_bytes)));
+    let hub = Hub::new(registry, provisioning, hosts, Log::new(options.keep_messages, options.keep_bytes));
+    let hub = Arc::new(hub.with_steps(options.steps));
     let trouble = Trouble::default();
     let mut tasks = JoinSet::new();
     let entrance = Entrance {
@@ -206,6 +207,12 @@ impl Emulator {
     #[must_use]
     pub fn subscribe(&self) -> broadcast::Receiver<Arc<Received>> {
         self.hub.log.subscribe()
+    }
+
+    /// Every message that is kept, in order of arrival.
+    #[must_use]
+    pub fn received(&self) -> Vec<Arc<Received>> {
+        self.hub.log.select(None, None)
     }
 
     /// The counts since the start.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::DpsOptions;
+use crate::steps::Steps;
 
 /// How the hub is to run.
 #[derive(Clone, Debug, clap::Args)]
@@ -51,6 +52,9 @@ pub struct Options {
     pub strict: bool,
     #[command(flatten)]
     pub dps_options: DpsOptions,
+    /// Who is told of its steps
+    #[arg(skip)]
+    pub steps: Steps,
 }
 
 impl Options {
@@ -82,6 +86,7 @@ impl Default for Options {
             hub_name: None,
             strict: false,
             dps_options: DpsOptions::default(),
+            steps: Steps::default(),
         }
     }
 }

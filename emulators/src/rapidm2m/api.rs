@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{
     Router,
     body::Body,
-    extract::{Request, State},
+    extract::{ConnectInfo, Request, State},
     http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, header},
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -21,6 +21,7 @@ use super::{
     sites::{self, Site},
     table::Table,
 };
+use crate::{door::Written, steps::Step};
 
 /// Longest accepted path and query, in bytes: the journal keeps them.
 const LONGEST_TARGET: usize = 16 * 1024;
@@ -30,7 +31,11 @@ pub fn router(backend: Arc<Backend>) -> Router {
     Router::new().fallback(handle).with_state(backend)
 }
 
-async fn handle(State(backend): State<Arc<Backend>>, request: Request) -> Response<Body> {
+async fn handle(
+    State(backend): State<Arc<Backend>>,
+    ConnectInfo(written): ConnectInfo<Written>,
+    request: Request,
+) -> Response<Body> {
     let received_at = Utc::now();
     let (method, uri) = (request.method(), request.uri());
     if uri.path_and_query().is_some_and(|target| target.as_str().len() > LONGEST_TARGET) {
@@ -38,6 +43,11 @@ async fn handle(State(backend): State<Arc<Backend>>, request: Request) -> Respon
     }
     let target = segments(uri.path()).and_then(|segments| Target::parse(&segments));
     let site = target.as_ref().and_then(|target| backend.site(target));
+    let is_for_rows =
+        target.as_ref().is_some_and(|target| matches!(target.resource, Resource::Histdata | Resource::Youngest));
+    if is_for_rows {
+        backend.steps.reached(Step::RowsAsked);
+    }
     let (answer, effect, content_type) = {
         let mut faults = backend.faults();
         let mut names = Vec::new();
@@ -55,7 +65,8 @@ async fn handle(State(backend): State<Arc<Backend>>, request: Request) -> Respon
     let (status, rows) = outcome(&answer, effect.as_ref());
     let (path, json) = (uri.path().to_owned(), json_parameter(uri));
     let entry = Entry { method: method.to_string(), path, json, status, rows, received_at };
-    respond(answer, effect, content_type, backend.journal.record(entry)).await
+    let response = respond(answer, effect, content_type, backend.journal.record(entry)).await;
+    if is_for_rows { backend.steps.when_written(Step::RowsAnswered, &written, response) } else { response }
 }
 
 fn authorized(headers: &HeaderMap, user: &str, password: &str) -> bool {

@@ -59,7 +59,8 @@ use self::{
     table::Grid,
 };
 use crate::{
-    door::{self, Door, DoorListener},
+    door::{self, Door, DoorListener, Written},
+    steps::Steps,
     trouble::Trouble,
 };
 
@@ -96,6 +97,7 @@ struct Backend {
     sites: RwLock<Sites>,
     faults: Mutex<Faults>,
     journal: Arc<Journal>,
+    steps: Steps,
 }
 
 /// Starts the backend; it is listening when this returns.
@@ -136,6 +138,7 @@ pub async fn start(options: Options) -> anyhow::Result<Emulator> {
         sites: RwLock::new(sites),
         faults: Mutex::default(),
         journal: Journal::new(),
+        steps: options.steps,
     });
     let shared = backend.clone();
     let trouble = Trouble::default();
@@ -150,7 +153,7 @@ pub async fn start(options: Options) -> anyhow::Result<Emulator> {
 }
 
 async fn serve(listener: DoorListener, router: axum::Router) {
-    if let Err(error) = axum::serve(listener, router).await {
+    if let Err(error) = axum::serve(listener, router.into_make_service_with_connect_info::<Written>()).await {
         tracing::error!(%error, "the server ended");
     }
 }

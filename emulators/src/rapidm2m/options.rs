@@ -2,6 +2,8 @@
 
 use anyhow::ensure;
 
+use crate::steps::Steps;
+
 const DEFAULT_SITES: [&str; 3] = ["Energy meter 1", "Well 7 / Level", "Reservoir Süd"];
 /// Most sites and most channels of a site: what a laptop holds in memory.
 const MOST_SITES: usize = 1_000_000;
@@ -48,6 +50,9 @@ pub struct Options {
     /// No rows but those added through the control endpoint
     #[arg(long)]
     pub no_generate: bool,
+    /// Who is told of its steps
+    #[arg(skip)]
+    pub steps: Steps,
 }
 
 impl Default for Options {
@@ -65,6 +70,7 @@ impl Default for Options {
             channels: 5,
             plain: false,
             no_generate: false,
+            steps: Steps::default(),
         }
     }
 }

@@ -26,7 +26,7 @@ use super::{
     answer::{Answer, Reply},
     reply,
 };
-use crate::iot_hub::http::Connection;
+use crate::{iot_hub::http::Connection, steps};
 
 /// Time a client has for its body.
 const BODY: Duration = Duration::from_secs(30);
@@ -58,11 +58,19 @@ async fn register(caller: Caller, body: Body) -> Response {
         let reason = format!("the body is cut short, has more than {MAX_BODY} bytes or did not come within {BODY:?}");
         return bad_request(&reason).into_response();
     };
-    caller.ask(Step::Register { body: &body }).await
+    let steps = &caller.hub.steps;
+    if steps.loses(steps::Step::RegisterCame) {
+        return std::future::pending().await;
+    }
+    let response = caller.ask(Step::Register { body: &body }).await;
+    steps.when_written(steps::Step::RegisterAnswered, &caller.connection.written, response)
 }
 
 async fn poll(caller: Caller) -> Response {
-    caller.ask(Step::Poll { operation_id: caller.named("operation") }).await
+    let steps = &caller.hub.steps;
+    steps.reached(steps::Step::AssignmentAsked);
+    let response = caller.ask(Step::Poll { operation_id: caller.named("operation") }).await;
+    steps.when_written(steps::Step::AssignmentAnswered, &caller.connection.written, response)
 }
 
 async fn look(caller: Caller) -> Response {

@@ -7,15 +7,19 @@ use axum::{
     body::Body,
     extract::State,
     http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse as _, Response},
 };
 use tokio::time::sleep;
 
 use super::{Connection, batch, body, device::Device, error::Failure, properties};
-use crate::iot_hub::{
-    faults::OnSend,
-    hub::Hub,
-    received::{Draft, Transport},
-    telemetry::{self, MAX_MESSAGE},
+use crate::{
+    iot_hub::{
+        faults::OnSend,
+        hub::Hub,
+        received::{Draft, Transport},
+        telemetry::{self, MAX_MESSAGE},
+    },
+    steps::Step,
 };
 
 /// How long a request is left without an answer before its connection ends.
@@ -27,7 +31,7 @@ pub async fn send(
     State(hub): State<Arc<Hub>>,
     headers: HeaderMap,
     body: Body,
-) -> Result<StatusCode, Failure> {
+) -> Result<Response, Failure> {
     let body = body::read(body).await?;
     let messages =
         if is_batch(&headers) { batch::parse(&body)? } else { vec![(properties::of_headers(&headers)?, body)] };
@@ -48,7 +52,11 @@ pub async fn send(
     let fate = hub.faults().on_send(&device.id);
     match fate {
         OnSend::Accept { delay } => {
+            if hub.steps.loses(Step::MessageCame) {
+                connection.hang_up().await;
+            }
             hub.record(&device.id, drafts);
+            hub.steps.reached(Step::MessageTaken);
             // Even a sleep of no length lasts until the timer's next millisecond.
             if !delay.is_zero() {
                 sleep(delay).await;
@@ -65,7 +73,8 @@ pub async fn send(
             connection.hang_up().await;
         }
     }
-    Ok(StatusCode::NO_CONTENT)
+    let response = StatusCode::NO_CONTENT.into_response();
+    Ok(hub.steps.when_written(Step::MessageAnswered, &connection.written, response))
 }
 
 fn is_batch(headers: &HeaderMap) -> bool {

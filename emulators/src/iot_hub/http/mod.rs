@@ -40,6 +40,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::error::Failure;
 use super::hub::Hub;
+use crate::door::Written;
 
 /// Time a client has for the head of a request; also how long a connection may idle between two.
 const HEAD: Duration = Duration::from_secs(120);
@@ -54,6 +55,7 @@ const MAX_HEAD: usize = 128 * 1024;
 #[derive(Clone)]
 pub struct Connection {
     pub peer: SocketAddr,
+    pub written: Written,
     cut: CancellationToken,
 }
 
@@ -82,8 +84,13 @@ pub fn router(hub: &Arc<Hub>) -> Router {
 }
 
 /// Serves a connection until it ends.
-pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(router: Router, stream: S, peer: SocketAddr) {
-    let connection = Connection { peer, cut: CancellationToken::new() };
+pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    router: Router,
+    stream: S,
+    peer: SocketAddr,
+    written: Written,
+) {
+    let connection = Connection { peer, written, cut: CancellationToken::new() };
     let cut = connection.cut.clone();
     let router = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: Request<Incoming>| {

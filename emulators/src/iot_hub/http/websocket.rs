@@ -13,7 +13,7 @@ use axum::{
     routing::get,
 };
 use bytes::Bytes;
-use futures::{SinkExt, StreamExt};
+use futures::{Sink, SinkExt, StreamExt};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::Semaphore,
@@ -69,6 +69,70 @@ fn byte_stream(socket: WebSocket) -> impl AsyncRead + AsyncWrite + Unpin + Send 
             Err(error) => Some(Err(io::Error::other(error))),
         })
     });
-    let write = sink.sink_map_err(io::Error::other).with(|bytes: Bytes| ready(io::Result::Ok(Message::Binary(bytes))));
-    tokio::io::join(StreamReader::new(read), SinkWriter::new(CopyToBytes::new(write)))
+    tokio::io::join(StreamReader::new(read), writer(sink))
+}
+
+/// Bytes into binary messages.
+fn writer(sink: impl Sink<Message, Error = axum::Error> + Unpin + Send) -> impl AsyncWrite + Unpin + Send {
+    // Not `sink_map_err`: it panics at the second error, and a client that is gone fails both the last answer and the end.
+    let messages = sink.with(|bytes: Bytes| ready(Ok::<_, Failed>(Message::Binary(bytes))));
+    SinkWriter::new(CopyToBytes::new(messages))
+}
+
+struct Failed(axum::Error);
+
+impl From<axum::Error> for Failed {
+    fn from(error: axum::Error) -> Self {
+        Self(error)
+    }
+}
+
+impl From<Failed> for io::Error {
+    fn from(Failed(error): Failed) -> Self {
+        Self::other(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        pin::Pin,
+        task::{Context, Poll},
+    };
+
+    use tokio::io::AsyncWriteExt as _;
+
+    use super::*;
+
+    /// The sink of a client that is gone.
+    struct Gone;
+
+    impl Sink<Message> for Gone {
+        type Error = axum::Error;
+
+        fn poll_ready(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), axum::Error>> {
+            Poll::Ready(Err(axum::Error::new("gone")))
+        }
+
+        fn start_send(self: Pin<&mut Self>, _: Message) -> Result<(), axum::Error> {
+            Err(axum::Error::new("gone"))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), axum::Error>> {
+            Poll::Ready(Err(axum::Error::new("gone")))
+        }
+
+        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), axum::Error>> {
+            Poll::Ready(Err(axum::Error::new("gone")))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_is_gone_may_be_written_to_and_left() {
+        let mut stream = writer(Gone);
+        for _ in 0..2 {
+            assert_eq!(stream.write_all(b"answer").await.unwrap_err().to_string(), "gone");
+            assert_eq!(stream.shutdown().await.unwrap_err().to_string(), "gone");
+        }
+    }
 }

@@ -1,0 +1,132 @@
+//! What a request is to the application that makes it, for the names of [steps](crate::steps).
+
+use axum::http::{Method, request::Parts};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::steps::Step;
+
+/// Id of a site's document that is no poll.
+const CURSOR: &str = "cursor";
+
+/// A request for documents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    ReadCursor,
+    ReadPoll,
+    ReadDevice,
+    /// A transaction that creates polls, or moves the cursor alone.
+    Record,
+    /// A transaction that replaces polls.
+    Mark,
+    WriteDevice,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Operation {
+    operation_type: String,
+    id: Option<String>,
+}
+
+impl Work {
+    /// `None` for queries, and for what concerns databases and containers.
+    pub fn of(parts: &Parts, body: &[u8]) -> Option<Self> {
+        let header = |name| parts.headers.get(name).and_then(|value| value.to_str().ok());
+        // dbs/NAME/colls/NAME/docs[/ID]
+        let mut path = parts.uri.path().trim_matches('/').split('/').skip(4);
+        let (docs, id) = (path.next()?, path.next());
+        if docs != "docs" || header("x-ms-documentdb-isquery").is_some() || header("x-ms-documentdb-query").is_some() {
+            return None;
+        }
+        if header("x-ms-cosmos-is-batch-request").is_some() {
+            let operations: Vec<Operation> = serde_json::from_slice(body).ok()?;
+            let replaces_poll = |operation: &Operation| {
+                operation.operation_type == "Replace" && operation.id.as_deref().is_some_and(|id| id != CURSOR)
+            };
+            return Some(if operations.iter().any(replaces_poll) { Self::Mark } else { Self::Record });
+        }
+        let key = header("x-ms-documentdb-partitionkey").and_then(|key| serde_json::from_str::<Vec<Value>>(key).ok());
+        let is_hierarchical = key.is_some_and(|key| key.len() > 1);
+        match (&parts.method, id) {
+            (&Method::GET, Some(CURSOR)) if is_hierarchical => Some(Self::ReadCursor),
+            (&Method::GET, Some(_)) if is_hierarchical => Some(Self::ReadPoll),
+            (&Method::GET, Some(_)) => Some(Self::ReadDevice),
+            (&Method::POST | &Method::PUT, _) if !is_hierarchical => Some(Self::WriteDevice),
+            _ => None,
+        }
+    }
+
+    pub fn came(self) -> Step {
+        match self {
+            Self::ReadCursor => Step::CursorRead,
+            Self::ReadPoll => Step::PollRead,
+            Self::ReadDevice => Step::DeviceRead,
+            Self::Record => Step::RecordCame,
+            Self::Mark => Step::MarkCame,
+            Self::WriteDevice => Step::DeviceCame,
+        }
+    }
+
+    /// Only of what writes.
+    pub fn applied(self) -> Option<Step> {
+        match self {
+            Self::ReadCursor | Self::ReadPoll | Self::ReadDevice => None,
+            Self::Record => Some(Step::RecordApplied),
+            Self::Mark => Some(Step::MarkApplied),
+            Self::WriteDevice => Some(Step::DeviceApplied),
+        }
+    }
+
+    /// Only of what writes.
+    pub fn answered(self) -> Option<Step> {
+        match self {
+            Self::ReadCursor | Self::ReadPoll | Self::ReadDevice => None,
+            Self::Record => Some(Step::RecordAnswered),
+            Self::Mark => Some(Step::MarkAnswered),
+            Self::WriteDevice => Some(Step::DeviceAnswered),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::Request;
+
+    use super::*;
+
+    fn work(method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Option<Work> {
+        let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        Work::of(&request.body(()).unwrap().into_parts().0, body.as_bytes())
+    }
+
+    #[test]
+    fn requests_are_told_apart() {
+        let site = [("x-ms-documentdb-partitionkey", r#"["customer","site"]"#)];
+        let device = [("x-ms-documentdb-partitionkey", r#"["id"]"#)];
+        let batch = [("x-ms-cosmos-is-batch-request", "True")];
+        for (method, path, headers, expected) in [
+            ("GET", "/dbs/d/colls/c/docs/cursor", &site, Some(Work::ReadCursor)),
+            ("GET", "/dbs/d/colls/c/docs/20260101", &site, Some(Work::ReadPoll)),
+            ("GET", "/dbs/d/colls/c/docs/cursor", &device, Some(Work::ReadDevice)),
+            ("POST", "/dbs/d/colls/c/docs", &device, Some(Work::WriteDevice)),
+            ("PUT", "/dbs/d/colls/c/docs/id", &device, Some(Work::WriteDevice)),
+            ("POST", "/dbs/d/colls/c/docs", &[("x-ms-documentdb-isquery", "True")], None),
+            ("GET", "/dbs/d/colls/c", &site, None),
+            ("GET", "/", &site, None),
+        ] {
+            assert_eq!(work(method, path, headers, ""), expected, "{method} {path}");
+        }
+        for (operations, expected) in [
+            (r#"[{"operationType":"Create"},{"operationType":"Replace","id":"cursor"}]"#, Work::Record),
+            (r#"[{"operationType":"Create"}]"#, Work::Record),
+            (r#"[{"operationType":"Replace","id":"cursor"}]"#, Work::Record),
+            (r#"[{"operationType":"Replace","id":"2026"},{"operationType":"Replace","id":"cursor"}]"#, Work::Mark),
+        ] {
+            assert_eq!(work("POST", "/dbs/d/colls/c/docs", &batch, operations), Some(expected), "{operations}");
+        }
+    }
+}

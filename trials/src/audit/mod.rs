@@ -1,0 +1,86 @@
+//! What must hold when everything is over. Pure: data in, findings out.
+
+pub mod sites;
+pub mod uplinks;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use emulators::iot_hub::Received;
+
+/// A message as the hub took it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    pub device: String,
+    /// Empty without one.
+    pub id: String,
+    /// Application and system properties.
+    pub properties: BTreeMap<String, String>,
+    pub body: String,
+}
+
+impl Message {
+    #[must_use]
+    pub fn of(received: &Arc<Received>) -> Self {
+        let properties = received.properties.iter().chain(&received.system_properties);
+        Self {
+            device: received.device_id.clone(),
+            id: received.message_id().unwrap_or_default().to_owned(),
+            properties: properties.map(|(name, value)| (name.clone(), value.clone())).collect(),
+            body: String::from_utf8_lossy(&received.body).into_owned(),
+        }
+    }
+}
+
+/// What an audit found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// Rows, or uplinks, that had to arrive.
+    pub sent: usize,
+    /// Distinct messages at the hub.
+    pub messages: usize,
+    /// Messages that came again under the same id.
+    pub repeats: usize,
+    pub lost: usize,
+    pub out_of_order: usize,
+    /// Everything that does not hold, losses and disorder included; each a sentence.
+    pub findings: Vec<String>,
+}
+
+impl Verdict {
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.findings.is_empty()
+    }
+
+    fn find(&mut self, finding: String) {
+        self.findings.push(finding);
+    }
+
+    /// The first message of each id, in order of arrival; the others must be repeats of it to the letter.
+    fn distinct<'a>(&mut self, messages: &'a [Message]) -> Vec<&'a Message> {
+        let mut first: HashMap<&str, &Message> = HashMap::new();
+        let mut distinct = Vec::new();
+        for message in messages {
+            if message.id.is_empty() {
+                self.find(format!("a message of device {} has no id", message.device));
+            }
+            match first.get(message.id.as_str()) {
+                None => {
+                    first.insert(&message.id, message);
+                    distinct.push(message);
+                }
+                Some(before) => {
+                    self.repeats += 1;
+                    if *before != message {
+                        self.find(format!("message {} came again with other contents", message.id));
+                    }
+                }
+            }
+        }
+        self.messages = distinct.len();
+        distinct
+    }
+}

@@ -1,0 +1,81 @@
+//! One run of the way from the rapidM2M backend to the hub.
+
+use std::{cell::Cell, time::Duration};
+
+use emulators::steps::Step;
+
+use super::{
+    Setup,
+    plan::Spot,
+    victim::{Kills, Victim},
+};
+use crate::{
+    app,
+    audit::Verdict,
+    killer::Killer,
+    rows::Producer,
+    world::{World, poll},
+};
+
+const SITES: [&str; 5] = ["Energy meter 1", "Well 7 / Level", "Reservoir Süd", "Pumping station", "Tank"];
+/// Time between two uploads.
+const UPLOAD: Duration = Duration::from_millis(4);
+
+/// How often each step is reached soon after a start, with rows at all sites.
+const SPOTS: [Spot; 16] = [
+    Spot::new(Step::TimerCalled, 4),
+    Spot::new(Step::TimerAnswered, 4),
+    Spot::new(Step::RowsAsked, 12),
+    Spot::new(Step::RowsAnswered, 12),
+    // Once for each site: then it is in memory.
+    Spot::new(Step::CursorRead, 5),
+    // Only what the life before has left is read.
+    Spot::new(Step::PollRead, 1).after(Step::MessageCame),
+    Spot::new(Step::RecordCame, 10),
+    Spot::new(Step::RecordApplied, 10),
+    Spot::new(Step::RecordAnswered, 10),
+    // All sites share one device, whose connection stays.
+    Spot::new(Step::Connect, 1),
+    Spot::new(Step::MessageCame, 10),
+    Spot::new(Step::MessageTaken, 10),
+    Spot::new(Step::MessageAnswered, 10),
+    Spot::new(Step::MarkCame, 8),
+    Spot::new(Step::MarkApplied, 8),
+    Spot::new(Step::MarkAnswered, 8),
+];
+
+/// Runs it, and says how the handler was killed, what was found, and what it has logged.
+pub async fn run(setup: &Setup, seed: u64) -> anyhow::Result<(Kills, Verdict, Vec<String>)> {
+    let (killer, sites) = (Killer::default(), SITES.map(str::to_owned));
+    let world = World::start(&sites, killer.steps()).await?;
+    let mut settings = world.settings();
+    settings.insert("RecordEmptyPolls".to_owned(), seed.is_multiple_of(2).to_string());
+    settings.extend(setup.settings.iter().cloned());
+    let victim = Victim::start(killer, &setup.handler, &[app::POLLING], settings, setup.kills).await?;
+    let mut producer = Producer::new(seed, &sites);
+    let is_over = Cell::new(false);
+    let plan = setup.plan(seed, &SPOTS);
+    let (kills, produced, polled) = tokio::join!(
+        async {
+            let kills = victim.suffer(&plan).await;
+            is_over.set(true);
+            kills
+        },
+        world.produce(&mut producer, UPLOAD, &is_over),
+        async {
+            while !is_over.get() {
+                poll(&victim.host).await?;
+            }
+            anyhow::Ok(())
+        },
+    );
+    let kills = kills?;
+    produced.and(polled)?;
+    let mut findings = victim.findings();
+    findings.extend(world.settle(&victim.host, &producer).await?);
+    let mut verdict = world.audit(&producer).await?;
+    verdict.findings.extend(findings);
+    let log = victim.log();
+    victim.host.stop().await;
+    Ok((kills, verdict, log))
+}
