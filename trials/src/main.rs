@@ -4,9 +4,12 @@
 //! | Module | |
 //! |---|---|
 //! | [`crash`] | the handler is killed at named steps and at random moments |
+//! | [`races`] | many handlers at the same sites |
+//! | [`soak`] | many sites and a fault every few seconds, for a long time |
 //! | [`audit`] | what must hold at the end. Pure |
 //! | [`rows`] | the data that is sent through. Pure |
 //! | [`world`] | the stand-ins around rapidM2M sites, and the end of a trial: settle, audit |
+//! | [`victim`] | the handler under the Functions host |
 //! | [`killer`] | SIGKILL at just that moment |
 //! | [`app`], [`ledger`] | the function app's folder; the documents, read back |
 
@@ -15,7 +18,10 @@ mod audit;
 mod crash;
 mod killer;
 mod ledger;
+mod races;
 mod rows;
+mod soak;
+mod victim;
 mod world;
 
 use std::process::ExitCode;
@@ -34,13 +40,24 @@ struct Cli {
 enum Trial {
     /// Kill the handler again and again while rows flow, then account for every row
     Crash(crash::Options),
+    /// Let many handlers poll the same sites at the same time, then account for every row
+    Races(races::Options),
+    /// Run one handler for a long time, with a fault every few seconds, and watch its memory
+    Soak(soak::Options),
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
-    let Trial::Crash(options) = Cli::parse().trial;
+    let trial = Cli::parse().trial;
+    let passed = async {
+        match &trial {
+            Trial::Crash(options) => crash::run(options).await,
+            Trial::Races(options) => races::run(options).await,
+            Trial::Soak(options) => soak::run(options).await,
+        }
+    };
     tokio::select! {
-        passed = crash::run(&options) => Ok(if passed? { ExitCode::SUCCESS } else { ExitCode::FAILURE }),
+        passed = passed => Ok(if passed? { ExitCode::SUCCESS } else { ExitCode::FAILURE }),
         // Whatever runs is dropped, and the handler killed with it.
         interrupted = tokio::signal::ctrl_c() => {
             interrupted?;

@@ -27,6 +27,7 @@ use azure_core::http::{
 use azure_data_cosmos_driver::in_memory_emulator::{InMemoryEmulatorHttpClient, VirtualAccountConfig, VirtualRegion};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde::Serialize;
+use serde_json::Value;
 use tokio::task::JoinSet;
 
 use crate::{
@@ -83,6 +84,7 @@ pub struct Ready {
 /// A running emulator; dropping it stops it.
 pub struct Emulator {
     ready: Ready,
+    account: Arc<Account>,
     _tasks: JoinSet<()>,
 }
 
@@ -90,6 +92,18 @@ impl Emulator {
     #[must_use]
     pub fn ready(&self) -> &Ready {
         &self.ready
+    }
+
+    /// With `plain_items`: all items under hierarchical keys; else none.
+    #[must_use]
+    pub fn plain_items(&self) -> Vec<Value> {
+        self.account.plain_items.as_ref().map_or_else(Vec::new, PlainItems::all)
+    }
+
+    /// With `plain_items`: batches that were refused for an ETag or an id that was there already.
+    #[must_use]
+    pub fn conflicts(&self) -> u64 {
+        self.account.plain_items.as_ref().map_or(0, PlainItems::conflicts)
     }
 }
 
@@ -132,14 +146,14 @@ pub async fn start(options: Options) -> anyhow::Result<Emulator> {
         .route("/away", put(away))
         .route("/cut", post(cut))
         .route("/faults", get(show_faults).put(set_faults).delete(clear_faults))
-        .with_state(account)
+        .with_state(account.clone())
         .merge(trouble.control());
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
         drop(axum::serve(listener, service.into_make_service_with_connect_info::<Written>()).into_future().await)
     });
     tasks.spawn(async move { drop(axum::serve(control_listener, control).into_future().await) });
-    Ok(Emulator { ready, _tasks: tasks })
+    Ok(Emulator { ready, account, _tasks: tasks })
 }
 
 async fn away(State(account): State<Arc<Account>>, Json(away): Json<bool>) -> StatusCode {

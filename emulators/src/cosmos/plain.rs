@@ -4,7 +4,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use anyhow::Context as _;
@@ -23,7 +26,10 @@ use super::{BODY_LIMIT, problem};
 type Items = HashMap<(String, String), (u64, Value)>;
 
 #[derive(Default)]
-pub struct PlainItems(Mutex<(u64, Items)>);
+pub struct PlainItems {
+    state: Mutex<(u64, Items)>,
+    conflicts: AtomicU64,
+}
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -42,6 +48,16 @@ impl PlainItems {
         components > 1 && request.uri().path().split('/').nth(5) == Some("docs")
     }
 
+    /// Every item.
+    pub fn all(&self) -> Vec<Value> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.1.values().map(|(_, item)| item.clone()).collect()
+    }
+
+    pub fn conflicts(&self) -> u64 {
+        self.conflicts.load(Ordering::Relaxed)
+    }
+
     /// Answers a request for `…/docs` or `…/docs/ID`.
     ///
     /// # Errors
@@ -52,7 +68,7 @@ impl PlainItems {
         let partition = header("x-ms-documentdb-partitionkey").context("no partition key")?.to_owned();
         if parts.method == Method::GET {
             let id = parts.uri.path().rsplit('/').next().unwrap_or_default().to_owned();
-            let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             return Ok(match state.1.get(&(partition, id)) {
                 Some((etag, body)) => ([("etag", format!("\"{etag}\""))], Json(body)).into_response(),
                 None => problem(StatusCode::NOT_FOUND, "NotFound", "no such item"),
@@ -65,7 +81,7 @@ impl PlainItems {
     }
 
     fn batch(&self, partition: &str, operations: Vec<Operation>) -> Response {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let (last_etag, items) = &mut *state;
         let keys: Vec<_> = operations
             .iter()
@@ -77,6 +93,7 @@ impl PlainItems {
         let refusal =
             operations.iter().zip(&keys).position(|(operation, key)| refused(operation, items.get(key)).is_some());
         if let Some(at) = refusal {
+            self.conflicts.fetch_add(1, Ordering::Relaxed);
             let status =
                 |index| if index == at { refused(&operations[at], items.get(&keys[at])).unwrap_or(400) } else { 424 };
             let results: Vec<_> = (0..operations.len()).map(|index| json!({ "statusCode": status(index) })).collect();

@@ -4,7 +4,6 @@ mod plan;
 mod report;
 mod sites;
 mod uplinks;
-mod victim;
 
 use std::{
     path::PathBuf,
@@ -12,15 +11,13 @@ use std::{
     time::Instant,
 };
 
+pub use self::plan::Kill;
+
 use clap::{Args, ValueEnum};
 use emulators::steps::Step;
 
-use self::{
-    plan::{Kill, Spot},
-    report::Reporter,
-    victim::Kills,
-};
-use crate::{app, audit::Verdict};
+use self::{plan::Spot, report::Reporter};
+use crate::{app, audit::Verdict, victim::Kills};
 
 const EXAMPLES: &str = "\
 Each run starts the stand-ins and the handler afresh, and draws from its seed what happens: the kills (at which step of \
@@ -138,7 +135,7 @@ pub async fn run(options: &Options) -> anyhow::Result<bool> {
 }
 
 /// Panics of this process from now on: those of the stand-ins, in whose tasks nobody would notice them.
-fn panics() -> Arc<Mutex<Vec<String>>> {
+pub fn panics() -> Arc<Mutex<Vec<String>>> {
     let panics: Arc<Mutex<Vec<String>>> = Arc::default();
     let (seen, print) = (Arc::clone(&panics), std::panic::take_hook());
     std::panic::set_hook(Box::new(move |panic| {
@@ -148,7 +145,7 @@ fn panics() -> Arc<Mutex<Vec<String>>> {
     panics
 }
 
-fn setting(text: &str) -> Result<(String, String), String> {
+pub fn setting(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err("must be NAME=VALUE".to_owned()),

@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, io::Write as _, time::Duration};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
-use super::{Run, victim::Kills};
+use super::Run;
+use crate::victim::Kills;
 
 /// Findings of a run that are printed in full.
 const SHOWN: usize = 20;

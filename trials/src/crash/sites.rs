@@ -4,20 +4,19 @@ use std::{cell::Cell, time::Duration};
 
 use emulators::steps::Step;
 
-use super::{
-    Setup,
-    plan::Spot,
-    victim::{Kills, Victim},
-};
+use super::{Setup, plan::Spot};
 use crate::{
     app,
     audit::Verdict,
     killer::Killer,
     rows::Producer,
+    victim::{Kills, Victim},
     world::{World, poll},
 };
 
 const SITES: [&str; 5] = ["Energy meter 1", "Well 7 / Level", "Reservoir Süd", "Pumping station", "Tank"];
+/// How long the timer runs at the end until everything has arrived.
+const SETTLING: Duration = Duration::from_secs(60);
 /// Time between two uploads.
 const UPLOAD: Duration = Duration::from_millis(4);
 
@@ -47,7 +46,7 @@ const SPOTS: [Spot; 16] = [
 /// Runs it, and says how the handler was killed, what was found, and what it has logged.
 pub async fn run(setup: &Setup, seed: u64) -> anyhow::Result<(Kills, Verdict, Vec<String>)> {
     let (killer, sites) = (Killer::default(), SITES.map(str::to_owned));
-    let world = World::start(&sites, killer.steps()).await?;
+    let world = World::start(&sites, killer.steps(), false).await?;
     let mut settings = world.settings();
     settings.insert("RecordEmptyPolls".to_owned(), seed.is_multiple_of(2).to_string());
     settings.extend(setup.settings.iter().cloned());
@@ -72,8 +71,8 @@ pub async fn run(setup: &Setup, seed: u64) -> anyhow::Result<(Kills, Verdict, Ve
     let kills = kills?;
     produced.and(polled)?;
     let mut findings = victim.findings();
-    findings.extend(world.settle(&victim.host, &producer).await?);
-    let mut verdict = world.audit(&producer).await?;
+    findings.extend(world.settle(&victim.host, &producer, SETTLING).await?);
+    let mut verdict = world.audit(&producer, false).await?;
     verdict.findings.extend(findings);
     let log = victim.log();
     victim.host.stop().await;

@@ -9,11 +9,7 @@ use futures::{StreamExt as _, stream};
 use serde::Deserialize;
 use tokio::time::interval;
 
-use super::{
-    Setup,
-    plan::Spot,
-    victim::{Kills, Victim},
-};
+use super::{Setup, plan::Spot};
 use crate::{
     app,
     audit::{
@@ -22,6 +18,7 @@ use crate::{
     },
     killer::Killer,
     ledger,
+    victim::{Kills, Victim},
 };
 
 const QUEUE: &str = "uplinks";

@@ -19,9 +19,9 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::plan::Kill;
 use crate::{
     app::{self, Function},
+    crash::Kill,
     killer::Killer,
 };
 
@@ -71,6 +71,7 @@ pub struct Victim {
 /// What the host has told.
 #[derive(Default)]
 struct Told {
+    pid: Option<u32>,
     log: VecDeque<String>,
     /// What must not happen.
     findings: Vec<String>,
@@ -147,6 +148,11 @@ impl Victim {
         Ok(())
     }
 
+    /// The handler's process, while there is one.
+    pub fn pid(&self) -> Option<u32> {
+        lock(&self.told).pid
+    }
+
     /// What must not have happened, each a sentence.
     pub fn findings(&self) -> Vec<String> {
         lock(&self.told).findings.clone()
@@ -168,11 +174,13 @@ async fn watch_events(
         match events.recv().await {
             Ok(Event::HandlerStarted { pid }) => {
                 note(&told, format!("-- handler {pid}"));
+                lock(&told).pid = Some(pid);
                 killer.aim(Some(pid));
                 lives.send_modify(|lives| *lives += 1);
             }
             Ok(Event::HandlerExited { status }) => {
                 killer.aim(None);
+                lock(&told).pid = None;
                 if status.signal() != Some(SIGKILL) {
                     lock(&told).findings.push(format!("the handler ended by itself, {status}"));
                 }

@@ -1,0 +1,164 @@
+//! Many handlers poll the same sites at the same time, and each of them begins a run before the last one is over: as when an
+//! app is scaled out, its timer's lease is lost, or a poll is slower than the schedule.
+
+use std::{
+    cell::Cell,
+    path::PathBuf,
+    sync::PoisonError,
+    time::{Duration, Instant},
+};
+
+use clap::Args;
+use emulators::steps::Steps;
+use fastrand::Rng;
+use futures::{StreamExt as _, stream};
+use serde_json::json;
+use tokio::time::sleep;
+
+use crate::{
+    app,
+    audit::Verdict,
+    crash,
+    killer::Killer,
+    rows::Producer,
+    victim::Victim,
+    world::{World, poll},
+};
+
+/// Between the beginnings of two runs of a handler, in milliseconds: a run takes as long, or longer.
+const TICK: std::ops::Range<u64> = 0..400;
+/// Runs of one handler at the same time.
+const AT_ONCE: usize = 2;
+/// Time between two uploads.
+const UPLOAD: Duration = Duration::from_millis(4);
+const SETTLING: Duration = Duration::from_secs(120);
+/// Of findings, how many are printed.
+const SHOWN: usize = 20;
+
+const EXAMPLES: &str = "\
+Examples:
+  cargo build --release --workspace
+  cargo run --release -p trials -- races                 8 handlers, 200 sites, 50 runs each
+  cargo run --release -p trials -- races --one-device    as one device: each connection ends another's";
+
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Options {
+    /// Of the rows, and of the moments at which runs begin
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    handlers: usize,
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    sites: usize,
+    /// Runs of each handler
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    ticks: usize,
+    /// All handlers are the same device, whose connection they take from each other; runs may fail then
+    #[arg(long)]
+    one_device: bool,
+    /// The connector's binary [default: iothub-connector beside this program]
+    #[arg(long, value_name = "FILE")]
+    handler: Option<PathBuf>,
+    /// A further setting of the connector; repeatable
+    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = crash::setting)]
+    settings: Vec<(String, String)>,
+    /// One JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs it. `false`: something was found, and printed.
+///
+/// # Errors
+/// It could not be carried out.
+pub async fn run(options: &Options) -> anyhow::Result<bool> {
+    let started = Instant::now();
+    let handler = app::handler(options.handler.as_deref())?;
+    let panics = crash::panics();
+    let sites: Vec<String> = (1..=options.sites).map(|number| format!("Site {number}")).collect();
+    let world = World::start(&sites, Steps::default(), true).await?;
+    let mut pollers = Vec::new();
+    for number in 1..=options.handlers {
+        let mut settings = world.settings();
+        settings.insert("RUST_LOG".to_owned(), "warn".to_owned());
+        if !options.one_device {
+            settings.insert("IoTHubDeviceId".to_owned(), format!("gateway-{number}"));
+        }
+        settings.extend(options.settings.iter().cloned());
+        pollers.push(Victim::start(Killer::default(), &handler, &[app::POLLING], settings, 0).await?);
+    }
+    let mut producer = Producer::new(options.seed, &sites);
+    let is_over = Cell::new(false);
+    let (produced, failed) = tokio::join!(world.produce(&mut producer, UPLOAD, &is_over), async {
+        let runs = pollers.iter().zip(0..).map(|(poller, number)| ticks(poller, options, number));
+        let failed = futures::future::join_all(runs).await;
+        is_over.set(true);
+        failed
+    });
+    produced?;
+    let failed: Vec<String> = failed.into_iter().collect::<anyhow::Result<Vec<_>>>()?.concat();
+
+    let conflicts = world.cosmos.conflicts();
+    let mut findings: Vec<String> = pollers.iter().flat_map(Victim::findings).collect();
+    if !options.one_device {
+        findings.extend(failed.iter().cloned());
+    }
+    findings.extend(world.settle(&pollers[0].host, &producer, SETTLING).await?);
+    let mut verdict = world.audit(&producer, false).await?;
+    verdict.findings.extend(findings);
+    verdict.findings.append(&mut panics.lock().unwrap_or_else(PoisonError::into_inner));
+    tell(options, &verdict, conflicts, failed.len(), started.elapsed());
+    for poller in pollers {
+        poller.host.stop().await;
+    }
+    Ok(verdict.is_clean())
+}
+
+/// All runs of one handler; why those failed that did.
+async fn ticks(poller: &Victim, options: &Options, number: u64) -> anyhow::Result<Vec<String>> {
+    let mut random = Rng::with_seed(options.seed.wrapping_mul(1_000).wrapping_add(number));
+    let pauses: Vec<_> = (0..options.ticks).map(|_| Duration::from_millis(random.u64(TICK))).collect();
+    #[expect(clippy::async_yields_async, reason = "the pauses follow each other, the runs need not")]
+    let runs = stream::iter(pauses).then(|pause| async move {
+        sleep(pause).await;
+        poll(&poller.host)
+    });
+    let finished: Vec<_> = runs.buffer_unordered(AT_ONCE).collect().await;
+    let mut failed = Vec::new();
+    for run in finished {
+        let run = run?;
+        if run.status != Some(200) {
+            let why = run.error.unwrap_or_default();
+            failed.push(format!("a run of handler {} failed: {why} {}", number + 1, run.response));
+        }
+    }
+    Ok(failed)
+}
+
+fn tell(options: &Options, verdict: &Verdict, conflicts: u64, failed: usize, took: Duration) {
+    let runs = options.handlers * options.ticks;
+    if options.json {
+        let told = json!({
+            "handlers": options.handlers, "sites": options.sites, "runs": runs, "failedRuns": failed, "conflicts": conflicts,
+            "rows": verdict.sent, "messages": verdict.messages, "repeats": verdict.repeats, "lost": verdict.lost,
+            "outOfOrder": verdict.out_of_order, "findings": verdict.findings, "seconds": took.as_secs_f64(),
+        });
+        println!("{told}");
+        return;
+    }
+    println!(
+        "{} handlers, {} sites, {runs} runs ({failed} failed) in {:.0} s",
+        options.handlers,
+        options.sites,
+        took.as_secs_f64()
+    );
+    println!(
+        "{conflicts} lost races, {} rows in {} messages, {} repeats",
+        verdict.sent, verdict.messages, verdict.repeats
+    );
+    println!("{} lost, {} out of order, {} findings", verdict.lost, verdict.out_of_order, verdict.findings.len());
+    for finding in verdict.findings.iter().take(SHOWN) {
+        println!("  {finding}");
+    }
+}
