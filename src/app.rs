@@ -13,6 +13,7 @@ use crate::{
         things_network_forwarding::{Downlinks, ThingsNetworkForwarding},
         things_network_uplink::ThingsNetworkUplink,
     },
+    http,
     hub::{self, Devicebound, Sender},
     ledger::Ledger,
     rapidm2m::Client,
@@ -64,6 +65,11 @@ impl Shared {
     ) -> RapidM2mForwarding {
         let source = match rapidm2m.source {
             SourceConfig::Backend { url, credentials } => {
+                if url.scheme() == "http" && !http::is_on_this_machine(&url) {
+                    tracing::warn!(
+                        "M2MBackendURL is http://: everybody on the way can read the password; use https://"
+                    );
+                }
                 Source::Backend(Client::new(url, &credentials, rapidm2m.concurrency))
             }
             SourceConfig::Emulation => Source::Emulation(self.clock),

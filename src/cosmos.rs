@@ -7,17 +7,26 @@ use std::{
 
 use azure_core::{credentials::Secret, http::StatusCode};
 use azure_data_cosmos::{
-    AccountEndpoint, AccountReference, CosmosClient, CosmosRuntime, RoutingStrategy, clients::ContainerClient,
-    error::CosmosError, models::ContainerProperties, options::Region,
+    AccountEndpoint, AccountReference, CosmosClient, CosmosRuntime, RoutingStrategy,
+    clients::ContainerClient,
+    error::CosmosError,
+    models::ContainerProperties,
+    options::{
+        ConnectionPoolOptions, OperationOptionsBuilder, Region, ServerCertificateValidation,
+        ThrottlingRetryOptionsBuilder,
+    },
 };
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::OnceCell;
 use url::Url;
 
-use crate::config::ledger::Config;
+use crate::{config::ledger::Config, http};
 
 /// The longest that one operation may take, the SDK's own retries included.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Of that, how long the SDK may wait because the service is busy: whoever waits longer is to be told so, not of a time-out.
+const THROTTLED_FOR: Duration = Duration::from_secs(5);
 
 /// Why Cosmos DB could not be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -152,8 +161,16 @@ impl Account {
             true => Failure::Other(format!("there is no account at {}: check M2MDocumentsDBUri", self.endpoint)),
             false => self.explain(&error, ""),
         };
-        let runtime = CosmosRuntime::builder().build().await.map_err(explain)?;
-        CosmosClient::builder().with_runtime(runtime).build(account, routing).await.map_err(explain)
+        // Else an environment variable of the SDK's could turn it off for endpoints on this machine.
+        let connections = ConnectionPoolOptions::builder()
+            .with_server_certificate_validation(ServerCertificateValidation::Required)
+            .build()
+            .map_err(explain)?;
+        let throttling = ThrottlingRetryOptionsBuilder::new().with_max_retry_wait_time(THROTTLED_FOR).build();
+        let operations = OperationOptionsBuilder::new().with_throttling_retry_options(throttling).build();
+        let runtime = CosmosRuntime::builder().with_connection_pool(connections).build().await.map_err(explain)?;
+        let builder = CosmosClient::builder().with_runtime(runtime).with_default_operation_options(operations);
+        builder.build(account, routing).await.map_err(explain)
     }
 
     fn name(&self, container: &str) -> String {
@@ -210,5 +227,5 @@ pub(crate) fn is(error: &CosmosError, status: StatusCode) -> bool {
 /// The SDK's errors can carry pages of diagnostics: their first line says what it is.
 pub(crate) fn one_line(error: &CosmosError) -> String {
     const MOST: usize = 300;
-    error.to_string().lines().next().unwrap_or_default().chars().take(MOST).collect()
+    http::one_line(error.to_string().lines().next().unwrap_or_default(), MOST)
 }

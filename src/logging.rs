@@ -1,7 +1,10 @@
 //! Log lines as the Functions host reads them: what is fine goes to standard output, the rest to standard error, where the
 //! host looks for the words "warn" and "error". One line a record; the host adds the time but no invocation id.
 
-use std::fmt::{self, Write as _};
+use std::{
+    fmt::{self, Write as _},
+    io::{self, Write},
+};
 
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::{
@@ -13,6 +16,26 @@ use tracing_subscriber::{
     },
     registry::LookupSpan,
 };
+
+use crate::http::without_credentials;
+
+/// Writes lines without the credentials that may stand in them: what libraries log at `debug` and `trace`, and what services
+/// answer, is not ours to choose.
+struct Redacting<W>(W);
+
+impl<W: Write> Write for Redacting<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        match std::str::from_utf8(line) {
+            Ok(text) => self.0.write_all(without_credentials(text).as_bytes())?,
+            Err(_) => self.0.write_all(line)?,
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
 
 /// What is logged without `RUST_LOG`: our own information, of the libraries only what is wrong.
 const DEFAULT_FILTER: &str = "error,iothub_connector=info,emulators=warn";
@@ -29,7 +52,8 @@ pub fn init() -> Result<(), String> {
         _ => DEFAULT_FILTER.to_owned(),
     };
     let filter = EnvFilter::try_new(&filter).map_err(|error| format!("RUST_LOG is {filter:?}: {error}"))?;
-    let writer = std::io::stdout.with_min_level(Level::INFO).and(std::io::stderr.with_max_level(Level::WARN));
+    let (stdout, stderr) = (|| Redacting(io::stdout()), || Redacting(io::stderr()));
+    let writer = stdout.with_min_level(Level::INFO).and(stderr.with_max_level(Level::WARN));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(false);
     match std::env::var("LOG_FORMAT").as_deref() {
         Err(_) | Ok("text") => builder.event_format(Line).init(),
@@ -74,10 +98,7 @@ where
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        io,
-        sync::{Arc, Mutex},
-    };
+    use std::sync::{Arc, Mutex};
 
     use super::*;
 
@@ -106,5 +127,13 @@ mod tests {
         let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
         let expected = r"warn: not sent\r\n: a\tb site=Süd\nazfuncjsonlog:x\u{85} invocation=i\n1";
         assert_eq!(text, format!("{expected}\n"));
+    }
+
+    #[test]
+    fn a_line_is_written_without_credentials() {
+        let mut written = Vec::new();
+        let line = "trace: {\"said\":\"\\\"Basic ZGVtbzpzZWNyZXQ=\\\"\"}\n";
+        assert_eq!(Redacting(&mut written).write(line.as_bytes()).unwrap(), line.len());
+        assert_eq!(String::from_utf8(written).unwrap(), line.replace("ZGVtbzpzZWNyZXQ=", "[REDACTED]"));
     }
 }

@@ -113,7 +113,7 @@ async fn rapidm2m_forwarding(State(app): State<Arc<App>>, headers: HeaderMap, bo
     };
     let invocation = match Invocation::read(&headers, &body) {
         Ok(invocation) => invocation,
-        Err(error) => return no_envelope("a timer's call", &error.to_string()),
+        Err(error) => return no_envelope("a timer's call", &error),
     };
     // The timer runs in every app; a half that nobody asked for is no failure.
     let Some(function) = &app.rapidm2m_forwarding else {
@@ -139,6 +139,8 @@ struct UplinkOutputs<'a> {
 
 async fn things_network_uplink(State(app): State<Arc<App>>, body: Body) -> Response {
     let Some(function) = &app.things_network_uplink else {
+        // A connection that is closed on unread bytes takes the answer with it.
+        let _ = read(body).await;
         let text = "The Things Network is off: set UplinkQueueName in the function app's settings";
         let response = host::http::problem(reqwest::StatusCode::SERVICE_UNAVAILABLE, text);
         return host::succeeded(&UplinkOutputs { res: &response, uplinks: None }, &[]);
@@ -157,6 +159,7 @@ async fn things_network_uplink(State(app): State<Arc<App>>, body: Body) -> Respo
 
 async fn things_network_forwarding(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Response {
     let Some(function) = &app.things_network_forwarding else {
+        let _ = read(body).await;
         let text = "The Things Network is off, the message stays in the queue: set UplinkQueueName";
         return host::failed(StatusCode::INTERNAL_SERVER_ERROR, text, &json!([]));
     };

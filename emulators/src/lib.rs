@@ -21,3 +21,4 @@ mod queues;
 pub mod rapidm2m;
 pub mod steps;
 pub mod things_stack;
+mod trouble;

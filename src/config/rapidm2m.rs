@@ -8,6 +8,7 @@ use secrecy::SecretString;
 use url::Url;
 
 use super::{Problems, Settings};
+use crate::rapidm2m::Client;
 
 /// 31 days, in seconds.
 const LONGEST_OVERLAP: u64 = 31 * 24 * 60 * 60;
@@ -77,7 +78,15 @@ impl Config {
             backend(settings, problems)
         };
         let customer = settings.required("Customer_ID", "name or id of the customer in the backend", problems);
+        if let Some(name) = customer.filter(|name| !Client::is_segment(name)) {
+            problems.add("Customer_ID", format!("is {name:?}, which cannot stand in a URL: use the customer's _uid"));
+        }
         let sites = selection(settings, "Site_ID", "comma-separated sites, or * for all of the customer", problems);
+        if let Some(Selection::Named(names)) = &sites
+            && let Some(name) = names.iter().find(|name| !Client::is_segment(name))
+        {
+            problems.add("Site_ID", format!("names {name:?}, which cannot stand in a URL: use the site's _uid"));
+        }
         let channels = selection(
             settings,
             "Channelnames",
@@ -239,6 +248,16 @@ mod tests {
             assert!(text.contains(name), "{name} is missing in {text}");
         }
         assert!(!text.contains("SECRET"), "{text}");
+    }
+
+    #[test]
+    fn names_that_would_change_the_path_are_refused() {
+        for name in [".", ".."] {
+            for setting in ["Customer_ID", "Site_ID"] {
+                let (_, text) = read(&GOOD.map(|(key, value)| (key, if key == setting { name } else { value })));
+                assert!(text.contains(setting) && text.contains("_uid"), "{text}");
+            }
+        }
     }
 
     #[test]

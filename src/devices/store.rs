@@ -97,6 +97,10 @@ impl Store {
                 }
             };
             match result {
+                // The document is what keeps two owners from being one device: a proxy's "200" must not pass for it.
+                Ok(response) if response.headers().etag().is_none() => {
+                    Err(Failure::Other(format!("writing document {id} was answered without an ETag")).into())
+                }
                 Ok(_) => Ok(Written::Yes),
                 // Not found: deleted since it was read.
                 Err(error) if is(&error, StatusCode::Conflict) || is(&error, StatusCode::PreconditionFailed) => {

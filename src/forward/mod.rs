@@ -50,7 +50,7 @@ pub struct Forwarder<O = Services> {
 }
 
 /// What is remembered of a site between polls. Forgetting it costs time, never data.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct SiteMemory {
     /// The cursor as this process last wrote or read it. `None` while it is in use, and after every doubt.
     committed: Option<Committed>,

@@ -143,11 +143,7 @@ pub fn advanced(cursor: &Cursor, recorded: &[Poll], scanned_until: DateTime<Utc>
 pub fn set_back(cursor: &Cursor, fault: Fault, rest: Rest, now: DateTime<Utc>) -> Cursor {
     let mut cursor = cursor.clone();
     cursor.consecutive_failures = cursor.consecutive_failures.saturating_add(1);
-    let rest = match rest {
-        Rest::None => None,
-        Rest::Growing => Some(retry::exponential(cursor.consecutive_failures, FIRST_REST, LONGEST_REST)),
-        Rest::For(asked_for) => Some(asked_for.min(LONGEST_REST)),
-    };
+    let rest = rest.wait(cursor.consecutive_failures);
     cursor.not_before = rest.and_then(|rest| now.checked_add_signed(TimeDelta::from_std(rest).ok()?));
     cursor.last_error = Some(fault);
     cursor
@@ -192,6 +188,16 @@ impl Rest {
             Some(wait) => Self::For(wait),
             None if error.is_permanent() => Self::Growing,
             None => Self::None,
+        }
+    }
+
+    /// How long that is after so many failures in a row.
+    #[must_use]
+    pub fn wait(self, failures: u32) -> Option<Duration> {
+        match self {
+            Self::None => None,
+            Self::Growing => Some(retry::exponential(failures, FIRST_REST, LONGEST_REST)),
+            Self::For(asked_for) => Some(asked_for.min(LONGEST_REST)),
         }
     }
 }

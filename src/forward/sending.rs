@@ -51,11 +51,13 @@ impl<O: Outside> Turn<'_, O> {
     async fn forget(&mut self, id: &str) -> Result<(), Stop> {
         let text = format!("the record {id} of a message that waited is gone from the ledger: its rows cannot be sent");
         let fault = Fault { kind: "record_lost".into(), text };
-        self.report.failures.push(Failure::new(&fault.kind, &fault.text));
+        let failure = Failure::new(&fault.kind, &fault.text);
         let note = record::lost_poll(self.key, id, fault, self.forwarder.outside.now());
         let mut cursor = self.committed.cursor.clone();
         cursor.unforwarded.retain(|waiting| waiting != id);
-        self.commit(&[note], &[], cursor).await.map_err(|error| self.stop(&error))
+        self.commit(&[note], &[], cursor).await.map_err(|error| self.stop(&error))?;
+        self.report.failures.push(failure);
+        Ok(())
     }
 
     /// Sends records, in order, and marks those that are acknowledged. After the hub's first failure nothing more is sent.

@@ -13,8 +13,9 @@ use tokio::time::Instant;
 
 use crate::{
     config::rapidm2m::Selection,
-    forward::{Failure, Forwarder, Limits, Report, SiteMemory},
+    forward::{Failure, Forwarder, Limits, Report, SiteMemory, record::Rest},
     ledger::SiteKey,
+    rapidm2m::{FetchError, Stamp},
 };
 
 /// Of the invocation's time: when listing the sites, sending what waits, asking, and sending what is new must have ended.
@@ -50,7 +51,17 @@ struct Memory {
     invocations: u64,
     /// Whether the sites were listed the last time; an earlier failure is on record until they are.
     sites_listed: bool,
+    /// Why and for how long the list of sites is not asked for. A restart forgets it, and asks at once.
+    listing_rests: Option<Resting>,
     sites: HashMap<String, SiteEntry>,
+}
+
+struct Resting {
+    /// Failures in a row.
+    failures: u32,
+    /// `None`: it is asked for with the next invocation.
+    until: Option<Instant>,
+    failure: Failure,
 }
 
 #[derive(Default)]
@@ -187,12 +198,17 @@ impl RapidM2mForwarding {
         if let Selection::Named(sites) = &self.sites {
             return sites.clone();
         }
+        if let Some(failure) = self.listing_is_left_alone() {
+            summary.failures.push((ALL_SITES.into(), failure));
+            return self.known_sites();
+        }
         let started = Instant::now();
         let limit = self.timeout.mul_f64(LISTING);
         let key = self.key(ALL_SITES);
         match self.forwarder.outside.source.sites(&self.customer, limit).await {
             Ok(sites) => {
                 self.forget_all_but(&sites);
+                self.memory().listing_rests = None;
                 if !std::mem::replace(&mut self.memory().sites_listed, true) {
                     self.forwarder.record_listing(&key, Ok(()), started.elapsed()).await;
                 }
@@ -201,12 +217,30 @@ impl RapidM2mForwarding {
             Err(error) => {
                 let failure =
                     Failure { kind: error.kind().into(), text: format!("listing the sites: {error}"), is_known: false };
-                summary.failures.push((ALL_SITES.into(), failure));
+                summary.failures.push((ALL_SITES.into(), failure.clone()));
+                self.let_listing_rest(&error, failure);
                 self.memory().sites_listed = false;
                 self.forwarder.record_listing(&key, Err(&error), started.elapsed()).await;
                 self.known_sites()
             }
         }
+    }
+
+    /// As a site: what somebody has to mend, and what the backend asks for itself, is waited for.
+    fn let_listing_rest(&self, error: &FetchError, failure: Failure) {
+        let mut memory = self.memory();
+        let failures = memory.listing_rests.as_ref().map_or(0, |rests| rests.failures).saturating_add(1);
+        let until = Rest::after(error).wait(failures).map(|rest| Instant::now() + rest);
+        memory.listing_rests = Some(Resting { failures, until, failure });
+    }
+
+    fn listing_is_left_alone(&self) -> Option<Failure> {
+        let memory = self.memory();
+        let Resting { until, failure, .. } = memory.listing_rests.as_ref()?;
+        let left = until.filter(|until| Instant::now() < *until)? - Instant::now();
+        let until = self.forwarder.outside.clock.now() + left;
+        let text = format!("left alone until {}, after {}", Stamp::from_time(until).rfc3339(), failure.text);
+        Some(Failure { kind: failure.kind.clone(), text, is_known: true })
     }
 
     fn memory(&self) -> std::sync::MutexGuard<'_, Memory> {

@@ -10,6 +10,8 @@ use serde::{
 };
 use serde_json::{Value, json, value::RawValue};
 
+use crate::http::{MAX_ERROR_TEXT, one_line};
+
 /// A request as the host passes it on. Headers and body may hold secrets: they are not printed.
 #[derive(Clone)]
 pub struct HttpRequest {
@@ -75,9 +77,11 @@ impl HttpRequest {
     /// # Errors
     /// What is missing.
     pub fn read(body: &[u8], binding: &str) -> Result<Self, String> {
-        let envelope: Envelope<'_> = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+        let envelope: Envelope<'_> =
+            serde_json::from_slice(body).map_err(|error| one_line(&error.to_string(), MAX_ERROR_TEXT))?;
         let raw = envelope.data.get(binding).ok_or_else(|| format!("there is no {binding} in Data"))?;
-        let request: Request<'_> = serde_json::from_str(raw.get()).map_err(|error| format!("{binding}: {error}"))?;
+        let request: Request<'_> = serde_json::from_str(raw.get())
+            .map_err(|error| one_line(&format!("{binding}: {error}"), MAX_ERROR_TEXT))?;
         let lower_case = |(mut name, First(value)): (String, First)| {
             name.make_ascii_lowercase();
             Some((name, value?))

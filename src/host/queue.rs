@@ -6,7 +6,10 @@ use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::clock;
+use crate::{
+    clock,
+    http::{MAX_ERROR_TEXT, one_line},
+};
 
 /// A queue's message as it arrives.
 #[derive(Clone, PartialEq, Eq)]
@@ -41,7 +44,8 @@ impl QueueMessage {
     /// # Errors
     /// What is missing.
     pub fn read(body: &[u8], binding: &str) -> Result<Self, String> {
-        let envelope: Envelope<'_> = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+        let envelope: Envelope<'_> =
+            serde_json::from_slice(body).map_err(|error| one_line(&error.to_string(), MAX_ERROR_TEXT))?;
         let raw = envelope.data.get(binding).ok_or_else(|| format!("there is no {binding} in Data"))?;
         let metadata = envelope.metadata.unwrap_or_default();
         let metadata = |name: &str| metadata.get(name).map(|raw| text(raw.get()));
@@ -104,6 +108,9 @@ mod tests {
             let error = QueueMessage::read(body.as_bytes(), "uplink").unwrap_err();
             assert!(error.contains(problem), "{body}: {error}");
         }
+        let error =
+            QueueMessage::read(format!(r#"{{"Data":"{}"}}"#, "x".repeat(60_000)).as_bytes(), "uplink").unwrap_err();
+        assert!(error.len() <= MAX_ERROR_TEXT, "{} bytes", error.len());
     }
 
     proptest! {

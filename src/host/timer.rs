@@ -4,6 +4,7 @@ use axum::http::HeaderMap;
 use serde_json::{Map, Value};
 
 use super::invocation_id;
+use crate::http::{MAX_ERROR_TEXT, one_line};
 
 /// A call of one of the functions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,10 +21,12 @@ impl Invocation {
     ///
     /// # Errors
     /// The body is not a JSON object.
-    pub fn read(headers: &HeaderMap, body: &[u8]) -> Result<Self, serde_json::Error> {
+    pub fn read(headers: &HeaderMap, body: &[u8]) -> Result<Self, String> {
+        let wrong = |error: serde_json::Error| one_line(&error.to_string(), MAX_ERROR_TEXT);
         let mut envelope: Map<String, Value> =
-            if body.trim_ascii().is_empty() { Map::new() } else { serde_json::from_slice(body)? };
-        let data: Map<String, Value> = envelope.remove("Data").map_or(Ok(Map::new()), serde_json::from_value)?;
+            if body.trim_ascii().is_empty() { Map::new() } else { serde_json::from_slice(body).map_err(wrong)? };
+        let data: Map<String, Value> =
+            envelope.remove("Data").map_or(Ok(Map::new()), serde_json::from_value).map_err(wrong)?;
         // The name of the binding is the user's choice: the timer is the entry that says whether it is past due.
         let is_past_due =
             data.into_values().filter_map(object).any(|timer| timer.get("IsPastDue") == Some(&Value::Bool(true)));
@@ -47,7 +50,7 @@ mod tests {
     /// Captured from the host.
     const TIMER: &str = r#"{"Data":{"myTimer":{"Schedule":{"AdjustForDST":true},"ScheduleStatus":{"Last":"2024-10-01T10:50:00.0039671+00:00","Next":"2024-10-01T10:55:00+00:00","LastUpdated":"2024-10-01T10:50:00.0039671+00:00"},"IsPastDue":false}},"Metadata":{"sys":{"MethodName":"rapidM2MForwarding","UtcNow":"2024-10-01T10:55:00.004275Z","RandGuid":"35e6e68c-0000-4000-8000-000000000000"}}}"#;
 
-    fn read(body: &str) -> Result<Invocation, serde_json::Error> {
+    fn read(body: &str) -> Result<Invocation, String> {
         let headers =
             HeaderMap::from_iter([("x-azure-functions-invocationid".parse().unwrap(), "abc".parse().unwrap())]);
         Invocation::read(&headers, body.as_bytes())

@@ -151,8 +151,8 @@ pub struct NotBase64;
 /// The rule. The value is not repeated: people paste connection strings where ids belong.
 pub fn check_id(id: &str) -> Result<(), &'static str> {
     let valid = |letter: char| letter.is_ascii_alphanumeric() || "-.%_*?!(),:=@$'".contains(letter);
-    if id.is_empty() || id.len() > MAX_ID || !id.chars().all(valid) {
-        return Err("is no device id: at most 128 of A-Z a-z 0-9 - . % _ * ? ! ( ) , : = @ $ '");
+    if matches!(id, "" | "." | "..") || id.len() > MAX_ID || !id.chars().all(valid) {
+        return Err("is no device id: at most 128 of A-Z a-z 0-9 - . % _ * ? ! ( ) , : = @ $ ', not . or .. alone");
     }
     Ok(())
 }

@@ -121,6 +121,13 @@ pub async fn explain(response: Response, device: &Device, now: DateTime<Utc>) ->
         {
             SendError::Rejected { status: status.as_u16(), text }
         }
+        _ if status.is_success() => {
+            let place = &device.endpoint;
+            SendError::Unreachable(format!(
+                "{place}: what answered {} is no hub, but perhaps a proxy in between: {text}",
+                status.as_u16()
+            ))
+        }
         _ => SendError::Unreachable(format!("{}: it answered {}: {text}", device.endpoint, status.as_u16())),
     }
 }

@@ -18,6 +18,9 @@ use crate::{http, hub::sas::RESERVED};
 
 /// Largest answer that is read: `GET` of a window of rows.
 pub const MAX_BODY: usize = 64 * 1024 * 1024;
+/// Largest list of sites, and largest blueprint: they are read whole into memory, several times their size.
+const MAX_LIST: usize = 32 * 1024 * 1024;
+const MAX_BLUEPRINT: usize = 2 * 1024 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Silence in the middle of an answer. The vendor's own driver gives up after the same time.
 const READ_TIMEOUT: Duration = Duration::from_secs(15);
@@ -180,7 +183,7 @@ impl Client {
         struct Me {
             customers: Vec<String>,
         }
-        let answer = self.get(self.url(&["me"]), MAX_BODY, limit).await?;
+        let answer = self.get(self.url(&["me"]), MAX_BLUEPRINT, limit).await?;
         Ok(wire::json::<Me>(&answer.body, "the user's data")?.customers)
     }
 
@@ -189,7 +192,7 @@ impl Client {
     /// # Errors
     /// See [`FetchError`].
     pub async fn sites(&self, customer: &str, limit: Duration) -> Result<Vec<String>, FetchError> {
-        let answer = self.get(self.url(&["customers", customer, "sites"]), MAX_BODY, limit).await?;
+        let answer = self.get(self.url(&["customers", customer, "sites"]), MAX_LIST, limit).await?;
         let sites: Vec<wire::Site> = wire::json(&answer.body, "an array of sites")?;
         let sites = wire::site_ids(sites);
         if sites.is_empty() { Err(FetchError::NoSites) } else { Ok(sites) }
@@ -207,7 +210,7 @@ impl Client {
         limit: Duration,
     ) -> Result<Vec<String>, FetchError> {
         let url = self.url(&["customers", customer, "sites", site, "blueprint"]);
-        let answer = self.get(url, MAX_BODY, limit).await?;
+        let answer = self.get(url, MAX_BLUEPRINT, limit).await?;
         let blueprint: serde_json::Map<String, serde_json::Value> = wire::json(&answer.body, "a blueprint")?;
         let channels = wire::channels(&blueprint, histdata);
         if channels.is_empty() { Err(FetchError::NoChannels(histdata)) } else { Ok(channels) }
@@ -223,6 +226,13 @@ impl Client {
             utf8_percent_encode(query.site, RESERVED),
             query.histdata
         )
+    }
+
+    /// Whether the backend could be asked for something of this name: `.` and `..` have a meaning of their own in a path, also
+    /// when they are percent-encoded. <https://url.spec.whatwg.org/#double-dot-path-segment>
+    #[must_use]
+    pub fn is_segment(name: &str) -> bool {
+        !matches!(name, "" | "." | "..")
     }
 
     /// A window of rows, or the youngest row, unread. A body over `max_body` bytes is not read further.

@@ -10,7 +10,8 @@ use std::{
 
 use serde_json::value::RawValue;
 
-use super::Stamp;
+use super::{Client, Stamp};
+use crate::http::one_line;
 
 /// How many flawed rows are described one by one; the others are counted.
 const DESCRIBED_FLAWS: usize = 5;
@@ -46,7 +47,7 @@ impl Flaws {
     pub fn add(&mut self, reason: &'static str, text: &str) {
         self.count += 1;
         if self.first.len() < DESCRIBED_FLAWS {
-            self.first.push((reason, text.chars().take(FLAW_TEXT).collect()));
+            self.first.push((reason, one_line(text, FLAW_TEXT)));
         }
     }
 }
@@ -249,8 +250,9 @@ fn json_seed<'a, S: serde::de::DeserializeSeed<'a>>(
     let value = seed.deserialize(&mut deserializer).and_then(|value| deserializer.end().map(|()| value));
     value.map_err(|error| {
         if error.is_data() {
-            let start = String::from_utf8_lossy(&trimmed[..trimmed.len().min(FLAW_TEXT)]).into_owned();
-            WireError::WrongShape { expected, start }
+            // Redacted before it is cut: half a credential is one too much. A shape needs no more than this to be told.
+            let start = String::from_utf8_lossy(&trimmed[..trimmed.len().min(16 * FLAW_TEXT)]);
+            WireError::WrongShape { expected, start: one_line(&start, FLAW_TEXT) }
         } else {
             WireError::NotJson(error.to_string())
         }
@@ -270,7 +272,7 @@ pub struct Site {
 /// same name. Sites that cannot be called at all are left out.
 #[must_use]
 pub fn site_ids(sites: Vec<Site>) -> Vec<String> {
-    let filled = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    let filled = |text: &Option<String>| text.clone().filter(|text| Client::is_segment(text));
     let called: Vec<_> = sites.iter().map(|site| filled(&site.name).or_else(|| filled(&site.site_id))).collect();
     let mut uses: HashMap<&str, usize> = HashMap::new();
     for name in called.iter().flatten() {
@@ -384,6 +386,8 @@ mod tests {
             br#"[{"_uid":"A1","name":"Well","site_id":"w"},{"_uid":"A2","name":"Well"},{"_uid":"A3","name":"Tank"},
             {"_uid":"A4","name":""},{"name":null,"site_id":"s5","device":{}},{}]"#;
         assert_eq!(site_ids(json(text, "").unwrap()), ["A1", "A2", "Tank", "A4", "s5"]);
+        let text = r#"[{"_uid":"A1","name":".."},{"_uid":"..","name":"."},{"_uid":"A3","name":"...","site_id":".."}]"#;
+        assert_eq!(site_ids(json(text.as_bytes(), "").unwrap()), ["A1", "..."], "what would change a path is no name");
     }
 
     #[test]

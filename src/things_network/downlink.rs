@@ -16,6 +16,8 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::http::one_line;
+
 /// fPorts of applications. <https://lora-alliance.org/resource_hub/lorawan-104-specification-package/>
 const PORTS: std::ops::RangeInclusive<u8> = 1..=223;
 /// The longest payload of any data rate in any region, in bytes.
@@ -76,18 +78,17 @@ impl Downlink {
             None => false,
             Some(text) if text.eq_ignore_ascii_case("true") => true,
             Some(text) if text.eq_ignore_ascii_case("false") => false,
-            Some(text) => return Err(format!("property Confirmed is {text:?}: write true or false")),
+            Some(text) => return Err(format!("property Confirmed is {:?}: write true or false", shown(text))),
         };
         let priority = property("priority").unwrap_or("NORMAL");
-        let priority = PRIORITIES
-            .into_iter()
-            .find(|known| known.eq_ignore_ascii_case(priority))
-            .ok_or_else(|| format!("property Priority is {priority:?}: write one of {}", PRIORITIES.join(", ")))?;
+        let priority = PRIORITIES.into_iter().find(|known| known.eq_ignore_ascii_case(priority)).ok_or_else(|| {
+            format!("property Priority is {:?}: write one of {}", shown(priority), PRIORITIES.join(", "))
+        })?;
         let operation = match property("queue") {
             None => Operation::Push,
             Some(text) if text.eq_ignore_ascii_case("push") => Operation::Push,
             Some(text) if text.eq_ignore_ascii_case("replace") => Operation::Replace,
-            Some(text) => return Err(format!("property Queue is {text:?}: write push or replace")),
+            Some(text) => return Err(format!("property Queue is {:?}: write push or replace", shown(text))),
         };
         let correlation_ids = message_id
             .filter(|id| id.is_ascii())
@@ -100,9 +101,16 @@ impl Downlink {
     }
 }
 
+/// A property's value, as far as an error shows it.
+fn shown(value: &str) -> String {
+    one_line(value, 40)
+}
+
 fn port(text: &str) -> Result<u8, String> {
     let port = text.parse().ok().filter(|port| PORTS.contains(port));
-    port.ok_or_else(|| format!("property Port is {text:?}: write a number from {} to {}", PORTS.start(), PORTS.end()))
+    port.ok_or_else(|| {
+        format!("property Port is {:?}: write a number from {} to {}", shown(text), PORTS.start(), PORTS.end())
+    })
 }
 
 fn payload(kind: Option<&str>, body: &[u8]) -> Result<Payload, String> {
@@ -127,7 +135,9 @@ fn payload(kind: Option<&str>, body: &[u8]) -> Result<Payload, String> {
             let decoded = text().ok().and_then(|text| BASE64_STANDARD.decode(text).ok());
             decoded.ok_or("the body is no Base64, as property Payload says")?
         }
-        Some(other) => return Err(format!("property Payload is {other:?}: write raw, hex, base64 or json")),
+        Some(other) => {
+            return Err(format!("property Payload is {:?}: write raw, hex, base64 or json", shown(other)));
+        }
     };
     if bytes.len() > MAX_PAYLOAD {
         return Err(format!("the payload has {} bytes, LoRaWAN takes {MAX_PAYLOAD} at the most", bytes.len()));
@@ -209,6 +219,14 @@ mod tests {
         ] {
             let error = downlink(properties, body).unwrap_err();
             assert!(error.contains(problem), "{problem:?} is missing in {error}");
+        }
+    }
+
+    #[test]
+    fn a_property_that_is_not_what_it_should_be_is_shown_up_to_a_point() {
+        for name in ["port", "payload", "confirmed", "priority", "queue"] {
+            let error = downlink(&[("port", "1"), (name, &"x".repeat(60_000))], b"x").unwrap_err();
+            assert!(error.contains("is \"xxx") && error.len() < 200, "{name}: {} bytes", error.len());
         }
     }
 

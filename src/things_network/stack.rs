@@ -18,6 +18,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A request may take this long.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How much of a good answer is read, in bytes: it says nothing.
+const MAX_ANSWER: usize = 4 * 1024;
+
 /// An error as The Things Stack tells it.
 #[derive(Deserialize)]
 struct Refusal {
@@ -111,7 +114,15 @@ impl Stack {
         })?;
         let status = response.status();
         if status.is_success() {
-            return Ok(());
+            return match http::body(response, MAX_ANSWER).await {
+                Ok(body) if !is_answer(&body.bytes) => {
+                    let (_, said) = http::error_text(&body.bytes);
+                    let text = format!("what answered is not The Things Stack, but perhaps a proxy: {said}");
+                    Err(PushError::Status { status: status.as_u16(), text, wait: None })
+                }
+                // What broke off behind the status may be anything, but the status was said.
+                _ => Ok(()),
+            };
         }
         let wait = http::retry_after(response.headers(), Utc::now());
         let body = http::error_body(response).await;
@@ -144,21 +155,21 @@ impl Stack {
     }
 }
 
+/// The Things Stack answers with an empty object; emptiness is as good.
+fn is_answer(body: &[u8]) -> bool {
+    let body = body.trim_ascii();
+    body.is_empty() || serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(body).is_ok()
+}
+
 /// The URL of a webhook's headers, to which the API key goes: over TLS, or it stays on this machine.
 ///
 /// # Errors
 /// What is wrong, continuing a sentence that begins with the URL's name.
 pub fn downlink_url(url: &str) -> Result<Url, String> {
     let url = Url::parse(url).map_err(|error| format!("is no URL: {error}"))?;
-    let is_loopback = match url.host() {
-        Some(url::Host::Domain(name)) => name.eq_ignore_ascii_case("localhost"),
-        Some(url::Host::Ipv4(address)) => address.is_loopback(),
-        Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    };
     match url.scheme() {
         "https" => Ok(url),
-        "http" if is_loopback => Ok(url),
+        "http" if http::is_on_this_machine(&url) => Ok(url),
         "http" => {
             Err(format!("leads to {}, without TLS: the API key is not sent there", url.origin().ascii_serialization()))
         }
@@ -182,6 +193,15 @@ mod tests {
             ("push", false),
         ] {
             assert_eq!(downlink_url(url).is_ok(), is_taken, "{url}");
+        }
+    }
+
+    #[test]
+    fn a_login_page_is_no_answer() {
+        for (body, expected) in
+            [("", true), ("{}\n", true), ("{\"a\":1}", true), ("<html>", false), ("[]", false), ("\0", false)]
+        {
+            assert_eq!(is_answer(body.as_bytes()), expected, "{body}");
         }
     }
 

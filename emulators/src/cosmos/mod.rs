@@ -32,6 +32,7 @@ use tokio::task::JoinSet;
 use crate::{
     door::{self, Door, Written},
     steps::Steps,
+    trouble::Trouble,
 };
 
 pub use faults::Faults;
@@ -75,7 +76,7 @@ pub struct Ready {
     pub endpoint: String,
     /// The account's key, Base64.
     pub key: String,
-    /// Fault switches: `PUT away`, `POST cut`, `GET|PUT|DELETE faults`.
+    /// Fault switches: `PUT away`, `POST cut`, `GET|PUT|DELETE faults`, and `/trouble` (see `trouble.rs`).
     pub control: String,
 }
 
@@ -125,12 +126,14 @@ pub async fn start(options: Options) -> anyhow::Result<Emulator> {
     });
     let ready = Ready { emulator: "cosmos", endpoint, key, control: format!("http://{}/", control_door.address()) };
 
-    let service = Router::new().fallback(serve).with_state(account.clone());
+    let trouble = Trouble::default();
+    let service = trouble.around(Router::new().fallback(serve).with_state(account.clone()));
     let control = Router::new()
         .route("/away", put(away))
         .route("/cut", post(cut))
         .route("/faults", get(show_faults).put(set_faults).delete(clear_faults))
-        .with_state(account);
+        .with_state(account)
+        .merge(trouble.control());
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
         drop(axum::serve(listener, service.into_make_service_with_connect_info::<Written>()).into_future().await)

@@ -90,6 +90,9 @@ async fn serve_device<S: AsyncRead + AsyncWrite + Unpin>(
     peer: SocketAddr,
     transport: Transport,
 ) -> Result<(), End> {
+    if hub.faults().ignores_connect(connect.client_id()) {
+        return Err(await_end(reader).await);
+    }
     let login = decide(hub, connect)?;
     let device = login.device_id.clone();
     tracing::info!(%peer, device, "connected");
@@ -99,6 +102,17 @@ async fn serve_device<S: AsyncRead + AsyncWrite + Unpin>(
         _ => tracing::info!(%peer, device, "disconnected: {end}"),
     }
     Ok(())
+}
+
+/// Says nothing until the client goes.
+async fn await_end<S: AsyncRead + Unpin>(reader: &mut PacketReader<S>) -> End {
+    loop {
+        match reader.fill().await {
+            Ok(0) => return End::Closed,
+            Ok(_) => {}
+            Err(error) => return End::Failed(error),
+        }
+    }
 }
 
 /// Decides on a CONNECT to the hub.

@@ -3,6 +3,7 @@
 //! | Switch | MQTT, also over WebSocket | HTTPS |
 //! |---|---|---|
 //! | `refuse`, `refuseTimes` | CONNECT is answered with return code 5 | 401, 401003 |
+//! | `ignoreConnects` | CONNECT is not answered | – |
 //! | `serverUnavailable` | CONNECT is answered with return code 3 | 503 |
 //! | `cutAfterConnectTimes` | accepted, then cut at once | 403, 403002 |
 //! | `ignorePublishes` | messages and twin requests are neither recorded nor answered | a message is neither recorded nor answered |
@@ -34,6 +35,8 @@ pub struct Faults {
     pub refuse: bool,
     /// As `refuse`, for so many CONNECTs or requests.
     pub refuse_times: u64,
+    /// No CONNECT is answered.
+    pub ignore_connects: bool,
     /// Every CONNECT is answered with return code 3, every request with 503.
     pub server_unavailable: bool,
     /// So many messages at QoS 1 end their connection instead of being acknowledged.
@@ -81,6 +84,7 @@ impl Default for Faults {
         Self {
             refuse: false,
             refuse_times: 0,
+            ignore_connects: false,
             server_unavailable: false,
             drop_before_puback_times: 0,
             http_drop_before_answer_times: 0,
@@ -181,6 +185,11 @@ impl Faults {
             return Some(Refusal::ServerUnavailable);
         }
         (self.refuse || count_down(&mut self.refuse_times)).then_some(Refusal::NotAuthorized)
+    }
+
+    /// Whether this CONNECT gets no answer.
+    pub fn ignores_connect(&self, device_id: &str) -> bool {
+        self.concern(device_id) && self.ignore_connects
     }
 
     /// Whether this connection, accepted, is cut at once.

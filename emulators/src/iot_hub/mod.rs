@@ -28,6 +28,7 @@
 //! | `GET`, `PUT /dps/settings` with `{"assignedHub":"host[:port]","retryAfterSeconds":3}`, both optional | what devices are told |
 //! | `GET`, `PUT`, `DELETE /dps/faults` | [`DpsFaults`] |
 //! | `GET`, `PUT`, `DELETE /faults` | [`Faults`]; `acceptAnyToken` holds for the Device Provisioning Service too |
+//! | `GET`, `PUT`, `DELETE /trouble` | wrong answers over HTTPS of any kind, also of the DPS, see `trouble.rs` |
 //! | `PUT /away` with `true` or `false` | refuses connections to the hub's MQTT and HTTPS ports, or accepts them again |
 //! | `POST /cut` | cuts every connection to them |
 //! | `PUT /dps/away`, `POST /dps/cut` | the same for the DPS port |
@@ -78,7 +79,10 @@ pub use self::{
     options::Options,
     received::{Received, Transport},
 };
-use crate::door::{self, Door};
+use crate::{
+    door::{self, Door},
+    trouble::Trouble,
+};
 
 /// Bytes of a random device key.
 const KEY_LENGTH: usize = 32;
@@ -169,11 +173,12 @@ pub async fn start(options: Options) -> anyhow::Result<Emulator> {
     let registry = Registry::new(key, group_key, options.strict).with_policy(policy);
     let hub = Hub::new(registry, provisioning, hosts, Log::new(options.keep_messages, options.keep_bytes));
     let hub = Arc::new(hub.with_steps(options.steps));
+    let trouble = Trouble::default();
     let mut tasks = JoinSet::new();
     let entrance = Entrance {
         acceptor: TlsAcceptor::from(tls),
         hub: Arc::clone(&hub),
-        router: http::router(&hub).merge(dps::http::router(Arc::clone(&hub))),
+        router: trouble.around(http::router(&hub).merge(dps::http::router(Arc::clone(&hub)))),
     };
     for listener in [mqtt_listener, https_listener] {
         tasks.spawn(entrance.clone().accept(listener, |counts| counts.connections += 1));
@@ -181,6 +186,7 @@ pub async fn start(options: Options) -> anyhow::Result<Emulator> {
     tasks.spawn(entrance.accept(dps_listener, |counts| counts.dps_connections += 1));
     let doors = vec![mqtt.clone(), https.clone(), dps.clone(), control_door];
     let router = control::router(Control { hub: Arc::clone(&hub), doors: [mqtt, https], dps_door: dps });
+    let router = router.merge(trouble.control());
     tasks.spawn(async move {
         if let Err(error) = axum::serve(control_listener, router).await {
             tracing::error!(%error, "the control endpoint failed");

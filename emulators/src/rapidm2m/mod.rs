@@ -19,6 +19,7 @@
 //! | `PUT /away` `true`, `false` | the API's port refuses connections, or accepts them again |
 //! | `POST /cut` | cuts the API's connections |
 //! | `GET`, `PUT`, `DELETE /faults` | `{"rules":[{"site":"…","resource":"histdata","times":2,"status":503,"retryAfter":"120"}],"order":"descending"}` |
+//! | `GET`, `PUT`, `DELETE /trouble` | wrong answers of any kind, see `trouble.rs` |
 //! | `POST /rows` | `{"site":"…","container":0,"rows":[["20170126133",51000,"NAN"]]}`, one value per channel; other rows are served as they are |
 //! | `DELETE /rows?site=…` | `&container=N` for one container only |
 //! | `POST /sites` | `{"name":"…","channels":["ch0"],"generate":false}` |
@@ -60,6 +61,7 @@ use self::{
 use crate::{
     door::{self, Door, DoorListener, Written},
     steps::Steps,
+    trouble::Trouble,
 };
 
 pub use self::{journal::Counts, options::Options};
@@ -139,12 +141,13 @@ pub async fn start(options: Options) -> anyhow::Result<Emulator> {
         steps: options.steps,
     });
     let shared = backend.clone();
+    let trouble = Trouble::default();
     let mut tasks = JoinSet::new();
-    tasks.spawn(serve(api_listener, api::router(backend.clone())));
+    tasks.spawn(serve(api_listener, trouble.around(api::router(backend.clone()))));
     tasks.spawn(async move {
         // The door stays open as long as this task runs.
         let _control_door = control_door;
-        serve(control_listener, control::router(shared)).await;
+        serve(control_listener, control::router(shared).merge(trouble.control())).await;
     });
     Ok(Emulator { ready, backend, tasks })
 }

@@ -38,6 +38,7 @@
 //! | `DELETE /downlinks` | forgets them, and the queues |
 //! | `GET /queue?application=…&device=…` | the downlinks that wait for a device |
 //! | `GET`, `POST`, `DELETE /faults` | what happens to the next requests for downlinks; each POST adds one: `{"times":2,"status":429,"retryAfter":"1"}` (not accepted), `{"delayMs":500}`, `{"cut":true}` (accepted, but the answer comes late or never) |
+//! | `GET`, `PUT`, `DELETE /trouble` | wrong answers of any kind, see `trouble.rs` |
 //! | `PUT /away` `true`, `false` | the port for downlinks refuses connections, or accepts them again |
 
 mod api;
@@ -72,7 +73,10 @@ pub use self::{
     send::{Answer, Delivered},
     sending::Sending,
 };
-use crate::door::{self, Door};
+use crate::{
+    door::{self, Door},
+    trouble::Trouble,
+};
 
 /// The line that says where the stand-in is and how to get in.
 #[derive(Clone, Debug, Serialize)]
@@ -121,8 +125,9 @@ pub async fn start(options: Options) -> anyhow::Result<Emulator> {
     };
     let stack = Arc::new(Stack::new(&options, &ready, door.clone())?);
     let mut tasks = JoinSet::new();
-    tasks.spawn(serve::serve(api_listener, api::router(stack.clone())));
-    tasks.spawn(serve::serve(control_listener, control::router(stack.clone())));
+    let trouble = Trouble::default();
+    tasks.spawn(serve::serve(api_listener, trouble.around(api::router(stack.clone()))));
+    tasks.spawn(serve::serve(control_listener, control::router(stack.clone()).merge(trouble.control())));
     if options.sending.target.is_some() {
         stack.start_run(options.sending)?;
     }

@@ -40,6 +40,10 @@ pub fn parse(text: &str) -> Result<HubPolicy, String> {
     };
     let host = needed("HostName", host)?;
     let name = needed("SharedAccessKeyName", name)?;
+    // It is printed: what lost its separator is in it.
+    if name.contains(['=', '&']) {
+        return Err(format!("names a SharedAccessKeyName with = or & in it: is a ; missing? It looks like {SHAPE}"));
+    }
     let key = needed("SharedAccessKey", key)?;
     let hub = Endpoint::parse_full(&host).map_err(|why| format!("names a HostName that {why}"))?;
     let key = decode_key(&key).map_err(|_| "holds a SharedAccessKey that is not Base64: copy it again".to_owned())?;
@@ -75,6 +79,10 @@ mod tests {
             ("HostName=h.net;SharedAccessKey=hunter2=", "names no SharedAccessKeyName"),
             ("HostName=h.net;SharedAccessKeyName=device;SharedAccessKey=", "names no SharedAccessKey"),
             ("HostName=h.net;SharedAccessKeyName=device;SharedAccessKey=hunter2!", "is not Base64"),
+            (
+                "HostName=h.net;SharedAccessKeyName=device&sig=hunter2;SharedAccessKey=a2V5",
+                "names a SharedAccessKeyName with = or & in it",
+            ),
             ("HostName=myhub;SharedAccessKeyName=device;SharedAccessKey=a2V5", "myhub.azure-devices.net"),
             ("HostName=h.net/x;SharedAccessKeyName=device;SharedAccessKey=a2V5", "is not a host name"),
         ] {

@@ -107,7 +107,11 @@ impl Client {
         *retry_after = http::retry_after(headers, now);
         if status.is_success() {
             // What is cut off is no answer of the service, and reads as garbage.
-            let body = http::body(response, MAX_BODY).await.map_err(|error| explain(error, &place))?;
+            let body = http::body(response, MAX_BODY).await.map_err(|error| {
+                // When to ask for the result: no wish to be left alone.
+                *retry_after = None;
+                explain(error, &place)
+            })?;
             return wire::progress(&body.bytes, operation);
         }
         let body = http::error_body(response).await;

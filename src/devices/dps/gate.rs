@@ -66,9 +66,15 @@ impl Gate {
         }
     }
 
-    /// How long the service asked to be left alone, if that is not over.
+    /// Whether the service's last word was to slow down: how long it asked to be left alone, if that is not over.
     pub fn throttled(&self) -> Option<DpsError> {
-        self.state().wait.filter(|wait| wait.until > Instant::now()).map(|wait| wait.error())
+        let state = self.state();
+        state.wait.filter(|wait| state.slowdowns > 0 || wait.until > Instant::now()).map(|wait| wait.error())
+    }
+
+    /// The service has answered, if not yet with a device.
+    pub fn heard(&self) {
+        self.state().slowdowns = 0;
     }
 
     pub fn succeeded(&self) {
@@ -175,6 +181,8 @@ mod tests {
             assert!((MINUTE..=MINUTE + SPREAD).contains(&waited), "{waited:?}");
         }
         assert_ne!(one, two);
+        assert!(gate.throttled().is_some(), "its last word, until it is heard again");
+        gate.heard();
         assert_eq!(gate.throttled(), None);
     }
 

@@ -110,6 +110,7 @@ impl Provisioner {
                 Ok(Progress::Assigning { operation: id }) => {
                     operation = Some(id);
                     failures = 0;
+                    self.gate.heard();
                     sleep(polls.wait(retry_after, Instant::now())).await;
                 }
                 Err(DpsError::Throttled { .. }) => self.gate.slow_down(pause),

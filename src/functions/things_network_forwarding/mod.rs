@@ -28,7 +28,7 @@ use crate::{
     delivery::{DeliveryError, send_as_provisioned},
     devices::{Devices, Owner, PerApplication},
     host::queue::QueueMessage,
-    hub::Sender,
+    hub::{SendError, Sender},
     things_network::{queued::Queued, template::Template},
 };
 
@@ -157,6 +157,8 @@ impl ThingsNetworkForwarding {
     ) -> Result<(), DeliveryError> {
         let messages = std::slice::from_ref(&forwardable.message);
         let (mut waiting, mut registering) = (None, None);
+        // Why it did not go the last time: says more than that the time was over in the next attempt.
+        let mut why = None;
         loop {
             let provision_until = if registering.is_some() { deadline } else { Instant::now() };
             let sent = send_as_provisioned(devices, &self.sender, owner, messages, provision_until, deadline);
@@ -172,11 +174,13 @@ impl ThingsNetworkForwarding {
             } else if error.may_pass_soon() && Instant::now() + PAUSE < deadline {
                 waiting = waiting.or_else(|| self.waiting.try_acquire().ok());
                 if waiting.is_some() {
+                    why = Some(error);
                     sleep(PAUSE).await;
                     continue;
                 }
             }
-            return Err(error);
+            let is_over = error.is_underway() || matches!(error, DeliveryError::Send(SendError::TimedOut));
+            return Err(why.filter(|_| is_over).unwrap_or(error));
         }
     }
 

@@ -18,6 +18,8 @@ pub const TIMER: &str = include_str!("../../fixtures/host/timer.json");
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The host's own interval.
 const PROBE: Duration = Duration::from_millis(25);
+/// Bytes that are posted at once.
+const PIECE: usize = 64;
 /// A port that was free a moment ago may be taken by another test.
 const PORTS_TRIED: usize = 5;
 
@@ -107,8 +109,10 @@ impl Handler {
     }
 
     /// As the host posts: chunked.
-    pub async fn post(&self, path: &str, body: &'static str) -> Answer {
-        let chunks = body.as_bytes().chunks(64).map(|chunk| Ok::<_, std::io::Error>(Bytes::from_static(chunk)));
+    pub async fn post(&self, path: &str, body: impl Into<Bytes>) -> Answer {
+        let body = body.into();
+        let piece = |at: usize| body.slice(at..body.len().min(at + PIECE));
+        let chunks = (0..body.len()).step_by(PIECE).map(|at| Ok::<_, std::io::Error>(piece(at)));
         let request = self
             .client
             .post(self.url(path))
@@ -121,6 +125,11 @@ impl Handler {
 
     pub async fn get(&self, path: &str) -> Answer {
         answer(self.client.get(self.url(path))).await
+    }
+
+    #[allow(dead_code, reason = "for tests/faults")]
+    pub fn pid(&self) -> u32 {
+        self.child.id().expect("it runs")
     }
 
     /// SIGKILL, as the host does; returns when the process is gone.

@@ -12,13 +12,18 @@ pub struct Ledger(ContainerClient);
 
 impl Ledger {
     pub async fn open(endpoint: &str, key: &str, database: &str, container: &str) -> Self {
+        Self::find(endpoint, key, database, container).await.expect("the container")
+    }
+
+    /// `None` if there is no such container.
+    pub async fn find(endpoint: &str, key: &str, database: &str, container: &str) -> Option<Self> {
         let account = AccountReference::with_authentication_key(endpoint.parse().unwrap(), Secret::new(key.to_owned()));
         let routing = RoutingStrategy::PreferredRegions(Vec::new());
         // The SDK's own runtime is shared by the whole process, but ends with the test that started it.
         let runtime = CosmosRuntime::builder().build().await.unwrap();
         let client = CosmosClient::builder().with_runtime(runtime).build(account, routing).await.unwrap();
         let database = client.database_client(database.to_owned());
-        Self(database.container_client(container.to_owned(), None).await.unwrap())
+        database.container_client(container.to_owned(), None).await.ok().map(Self)
     }
 
     /// Every document of a site, by id: the polls in the order of time, the cursor last.
@@ -28,6 +33,13 @@ impl Ledger {
         let mut documents: Vec<Value> = found.unwrap().try_collect().await.unwrap();
         documents.sort_by_key(|document| document["id"].as_str().unwrap().to_owned());
         documents
+    }
+
+    /// Every document of the container.
+    #[allow(dead_code, reason = "for tests/faults")]
+    pub async fn all(&self) -> Vec<Value> {
+        let found = self.0.query_items::<Value>("SELECT * FROM c", FeedScope::full_container(), None).await;
+        found.unwrap().try_collect().await.unwrap()
     }
 
     /// Moves `RegisteredAt` of a document in container `devices` into the past.

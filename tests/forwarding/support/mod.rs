@@ -7,9 +7,13 @@ mod process;
 mod sas;
 mod world;
 
+#[allow(unused_imports, reason = "for tests/faults")]
+pub use handler::Answer;
 pub use handler::{Handler, TIMER, start_and_wait_for_exit};
+#[allow(unused_imports, reason = "for tests/faults")]
+pub use ledger::Ledger;
 pub use messages::{Delivered, Row, delivered, row, rows, stamp};
-#[cfg(feature = "azure-iot-sdk")]
-pub use process::Emulator;
+#[allow(unused_imports, reason = "tests/faults starts its own")]
+pub use process::{Emulator, Output};
 pub use sas::token;
 pub use world::{CUSTOMER, Settings, World};

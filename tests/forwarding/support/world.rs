@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
-use tokio::join;
+use tokio::{join, sync::OnceCell};
 
 use super::{
     Delivered, Handler, Row, delivered,
@@ -27,7 +27,8 @@ pub struct World {
     pub hub: Emulator,
     pub settings: Settings,
     /// What every handler of this world has printed.
-    output: Output,
+    pub output: Output,
+    ledger: OnceCell<Ledger>,
     sites: Vec<String>,
 }
 
@@ -49,6 +50,11 @@ impl World {
             Emulator::start("cosmos", cosmos),
             Emulator::start("iot_hub", &[])
         );
+        Self::of(backend, cosmos, hub, sites)
+    }
+
+    /// Of stand-ins that run already.
+    pub fn of(backend: Emulator, cosmos: Emulator, hub: Emulator, sites: &[&str]) -> Self {
         let credentials = format!("{}:{}", backend.ready("user"), backend.ready("password"));
         let sites: Vec<_> = sites.iter().map(|site| (*site).to_owned()).collect();
         let settings = [
@@ -68,7 +74,7 @@ impl World {
             ("RUST_LOG", "debug"),
         ];
         let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-        Self { backend, cosmos, hub, settings, output: Output::default(), sites }
+        Self { backend, cosmos, hub, settings, output: Output::default(), ledger: OnceCell::new(), sites }
     }
 
     pub fn set(&mut self, name: &str, value: &str) {
@@ -139,9 +145,25 @@ impl World {
         assert_eq!(rows, expected, "{site}\n{}", self.output());
     }
 
+    async fn ledger(&self) -> &Ledger {
+        let (endpoint, key) = (self.cosmos.ready("endpoint"), self.cosmos.ready("key"));
+        self.ledger.get_or_init(|| Ledger::open(endpoint, key, DATABASE, CONTAINER)).await
+    }
+
+    /// Every document of the ledger; none if there is no container yet.
+    #[allow(dead_code, reason = "for tests/faults")]
+    pub async fn all_documents(&self) -> Vec<Value> {
+        let (endpoint, key) = (self.cosmos.ready("endpoint"), self.cosmos.ready("key"));
+        if self.ledger.get().is_none() {
+            let Some(ledger) = Ledger::find(endpoint, key, DATABASE, CONTAINER).await else { return Vec::new() };
+            // Somebody else may have been faster: theirs is as good.
+            let _ = self.ledger.set(ledger);
+        }
+        self.ledger().await.all().await
+    }
+
     pub async fn documents(&self, site: &str) -> Vec<Value> {
-        let ledger = Ledger::open(self.cosmos.ready("endpoint"), self.cosmos.ready("key"), DATABASE, CONTAINER).await;
-        ledger.documents(CUSTOMER, site).await
+        self.ledger().await.documents(CUSTOMER, site).await
     }
 
     /// The records of a site's polls, oldest first.

@@ -1,0 +1,25 @@
+//! Every dependency with every fault: what is recorded, what the user sees, when it recovers, and that nothing is lost. The
+//! handler is a process of its own, over real sockets; each cell of a table has a world of its own.
+//!
+//! | Module | |
+//! |---|---|
+//! | `fault`, `cell` | what can go wrong with a service that speaks HTTP; a cell: the fault and what must come of it |
+//! | `polls` | rapidM2M sites: backend, ledger, hub, DPS, devices; over MQTT too |
+//! | `uplinks` | LoRaWAN devices: hub, DPS, devices; messages to devices, and downlinks |
+//! | `table` | runs the cells of a table, several at a time |
+//! | `page` | `docs/faults.md`, made of what was seen |
+//! | `secrets` | that none of them stands in anything that was written |
+//! | `trust`, `limits` | certificates, and bodies without end |
+
+mod cell;
+mod fault;
+mod limits;
+mod page;
+mod polls;
+mod secrets;
+#[path = "../forwarding/support/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "tests/forwarding uses the rest")]
+mod support;
+mod table;
+mod trust;
+mod uplinks;

@@ -1,0 +1,73 @@
+//! A world that breaks a promise: the model must notice, and name the rule that rests on it. What the model cannot find when
+//! it is there on purpose, it would not find when it is there by mistake.
+
+use crate::{
+    explorer::explore,
+    rules::Rule,
+    scope::{Budget, Sabotage, Scope, Trouble},
+    spaces::CALM,
+    state::State,
+};
+
+const ONE_ROW: Scope = Scope { batches: &[1], ..CALM };
+
+fn with_faults(faults: u8) -> Budget {
+    Budget { faults, ..Budget::NONE }
+}
+
+fn assert_breaks(rule: Rule, sabotage: Sabotage, scope: Scope) {
+    let start =
+        State::with_backlog(Scope { sabotage: Some(sabotage), ..scope }).expect("a backlog comes about by the rules");
+    let found = explore(&start);
+    println!("{sabotage:?}: {found}");
+    let broken = found.violation.as_ref().map(|(violation, _)| violation.rule);
+    assert_eq!(broken, Some(rule), "{sabotage:?}: {found}");
+}
+
+#[test]
+fn rule_1_a_commit_that_is_answered_before_it_is_applied() {
+    assert_breaks(Rule::RecordedBeforeSent, Sabotage::CommitsLater, ONE_ROW);
+}
+
+#[test]
+fn rule_1_a_cursor_that_moves_without_its_records() {
+    assert_breaks(Rule::RecordedBeforeSent, Sabotage::CursorWithoutRecords, ONE_ROW);
+}
+
+#[test]
+fn rule_2_acknowledgements_that_are_made_up() {
+    assert_breaks(Rule::ForwardedMeansAcknowledged, Sabotage::AcknowledgesNothing, ONE_ROW);
+}
+
+#[test]
+fn rule_3_a_body_that_changes() {
+    assert_breaks(Rule::SameBytes, Sabotage::ChangesBodies, ONE_ROW);
+}
+
+#[test]
+fn rule_4_messages_that_overtake() {
+    let scope = Scope { backlog: 1, budget: with_faults(1), ..ONE_ROW };
+    assert_breaks(Rule::InOrder, Sabotage::SwapsMessages, scope);
+}
+
+#[test]
+fn rule_5_a_cursor_that_is_written_without_if_match() {
+    assert_breaks(Rule::LoserWritesNothing, Sabotage::IgnoresIfMatch, Scope { pollers: 2, ..ONE_ROW });
+}
+
+#[test]
+fn rule_5_a_lost_race_that_is_told_as_a_failure() {
+    assert_breaks(Rule::LoserWritesNothing, Sabotage::HidesConflicts, Scope { pollers: 2, ..ONE_ROW });
+}
+
+#[test]
+fn rule_6_an_error_that_is_told_as_no_rows() {
+    let scope = Scope { budget: with_faults(1), troubles: &[Trouble::Status], ..ONE_ROW };
+    assert_breaks(Rule::FailureIsNotEmpty, Sabotage::HidesErrors, scope);
+}
+
+#[test]
+fn rule_7_a_queue_that_looks_shorter_than_it_is() {
+    let scope = Scope { backlog: 100, budget: with_faults(1), hub_is_away: true, ..CALM };
+    assert_breaks(Rule::LimitHeeded, Sabotage::HidesWaiting, scope);
+}

@@ -1,0 +1,68 @@
+//! What the model knows of a poller in its turn, and what a poller may write, knowing that.
+
+use std::collections::BTreeSet;
+
+use iothub_connector::ledger::{Fault, Outcome};
+
+use crate::{
+    backend,
+    hub::Hub,
+    poller::Write,
+    rules::{Rule, Violation},
+};
+
+/// What the model knows of a poller in its turn, for the rules.
+#[derive(Clone, Default, Hash)]
+pub struct Facts {
+    /// Something was made to go wrong in this turn.
+    pub had_fault: bool,
+    /// It was told that another poller was faster, and it was true.
+    pub lost_race: bool,
+    /// What the backend really answered last: how many rows there were, or the kind of the error.
+    pub backend: Option<Result<usize, &'static str>>,
+    /// Kinds of errors of the backend in this turn.
+    pub errors: Vec<&'static str>,
+    /// An error that is not recorded yet.
+    pub owes_record: Option<&'static str>,
+}
+
+impl Facts {
+    /// What a poller records must be true, as far as it can know.
+    pub fn check_created(&mut self, write: &Write) -> Result<(), Violation> {
+        for poll in &write.created {
+            let newest = write.cursor.last_value_from;
+            let is_true = match (poll.outcome, self.backend) {
+                (Outcome::Empty, Some(Ok(rows))) => {
+                    rows == 0 || newest.is_some_and(|newest| newest >= backend::stamp(rows - 1).time())
+                }
+                (Outcome::Pending, Some(Ok(_))) => true,
+                (Outcome::Failed, Some(Err(kind))) => {
+                    self.owes_record = None;
+                    let is_told = |fault: &Option<Fault>| fault.as_ref().is_some_and(|fault| fault.kind == kind);
+                    is_told(&poll.error) && is_told(&write.cursor.last_error)
+                }
+                // The note in place of a record that could not be read.
+                (Outcome::Rejected, _) => true,
+                _ => false,
+            };
+            Rule::FailureIsNotEmpty.check(is_true, || {
+                format!("{:?} is recorded ({:?}), the backend answered {:?}", poll.outcome, poll.error, self.backend)
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// What a poller marks must be what the hub told it.
+pub fn check_marks(write: &Write, acknowledged: &BTreeSet<String>, hub: &Hub) -> Result<(), Violation> {
+    for poll in &write.replaced {
+        let id = poll.message_id.as_deref().unwrap_or_default();
+        let (rule, is_true) = match poll.outcome {
+            Outcome::Forwarded => (Rule::ForwardedMeansAcknowledged, acknowledged.contains(id)),
+            Outcome::Rejected => (Rule::InOrder, hub.refused.contains(id)),
+            _ => (Rule::QueueIsThePending, false),
+        };
+        rule.check(is_true, || format!("a record is marked {:?}, the hub never said so", poll.outcome))?;
+    }
+    Ok(())
+}

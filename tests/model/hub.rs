@@ -1,0 +1,64 @@
+//! The model's hub: which messages it has, refuses for good, and will still get.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use iothub_connector::{forward::record, hub::Message};
+
+use crate::{
+    rules::{Rule, Violation},
+    store::Store,
+};
+
+#[derive(Clone, Default)]
+pub struct Hub {
+    /// Ids of the messages that have arrived.
+    pub arrived: BTreeSet<String>,
+    /// Ids of the messages that it refuses, whenever they come.
+    pub refused: BTreeSet<String>,
+    /// Ids of messages that somebody gave up waiting for, in their order: they may still arrive.
+    pub on_their_way: VecDeque<String>,
+}
+
+impl Hub {
+    /// A message arrives, for the first time or again.
+    pub fn take(&mut self, id: &str, store: &Store) -> Result<(), Violation> {
+        if self.refused.contains(id) || !self.arrived.insert(id.to_owned()) {
+            return Ok(());
+        }
+        let Some((place, record)) = store.by_message(id) else {
+            return Err(Violation {
+                rule: Rule::RecordedBeforeSent,
+                what: "a message arrived that is not recorded".into(),
+            });
+        };
+        let overtaken =
+            store.records[..place].iter().find(|earlier| !self.is_settled(earlier.poll.message_id.as_deref()));
+        Rule::InOrder.check(overtaken.is_none(), || {
+            let overtaken = overtaken.map(|earlier| earlier.rows.clone());
+            format!("the message of rows {:?} arrived before that of {overtaken:?}", record.rows)
+        })
+    }
+
+    fn is_settled(&self, id: Option<&str>) -> bool {
+        id.is_some_and(|id| self.arrived.contains(id) || self.refused.contains(id))
+    }
+}
+
+/// What is handed to the hub must be what the ledger holds.
+pub fn check_sent(messages: &[Message], store: &Store) -> Result<(), Violation> {
+    for message in messages {
+        let Some((_, found)) = store.by_message(&message.id) else {
+            let what = format!("a message is sent that is not recorded: {}", String::from_utf8_lossy(&message.body));
+            return Err(Violation { rule: Rule::RecordedBeforeSent, what });
+        };
+        let is_same = record::message(&found.poll).is_some_and(|recorded| {
+            (recorded.created, &recorded.properties, &recorded.body)
+                == (message.created, &message.properties, &message.body)
+        });
+        Rule::SameBytes.check(is_same, || {
+            let sent = String::from_utf8_lossy(&message.body);
+            format!("what is sent is not what is recorded for rows {:?}: {sent}", found.rows)
+        })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,184 @@
+//! What makes two states the same: everything that a poller or a rule can tell apart, and nothing else.
+
+use std::{
+    fmt::Write as _,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+};
+
+use iothub_connector::{
+    forward::SiteMemory,
+    ledger::{Committed, LedgerError, Outcome, Poll},
+};
+
+use crate::{
+    poller::{Answer, Write},
+    state::{Poller, State},
+    text::{Describe, Name, Text},
+    world::World,
+};
+
+/// A fingerprint of 128 bits.
+pub type Key = [u64; 2];
+
+/// The pollers are alike: which is which makes no difference.
+pub fn of(state: &State) -> Key {
+    let mut world = Words::default();
+    world.world(&state.world);
+    let words_of = |poller| {
+        let mut words = Words { words: Vec::new(), ids: world.ids.clone(), etag: world.etag.clone() };
+        words.poller(poller, state);
+        words.words
+    };
+    let mut pollers: Vec<_> = state.pollers.iter().map(words_of).collect();
+    pollers.sort_unstable();
+    fingerprint(world.words.iter().chain(pollers.iter().flatten()))
+}
+
+/// Of the world alone, whoever polls.
+pub fn of_world(world: &World) -> Key {
+    let mut words = Words::default();
+    words.world(world);
+    fingerprint(words.words.iter())
+}
+
+fn fingerprint<'a>(words: impl Iterator<Item = &'a u64>) -> Key {
+    let mut hashers = [DefaultHasher::new(), DefaultHasher::new()];
+    hashers[1].write_u8(1);
+    for word in words {
+        hashers.iter_mut().for_each(|hasher| hasher.write_u64(*word));
+    }
+    hashers.map(|hasher| hasher.finish())
+}
+
+/// A state as numbers: names are numbered as they are met.
+#[derive(Default)]
+struct Words<'a> {
+    words: Vec<u64>,
+    ids: Vec<&'a str>,
+    etag: Option<String>,
+}
+
+impl<'a> Words<'a> {
+    fn number(&mut self, number: usize) {
+        self.words.push(number as u64);
+    }
+
+    fn id(&mut self, id: &'a str) -> usize {
+        self.ids.iter().position(|known| *known == id).unwrap_or_else(|| {
+            self.ids.push(id);
+            self.ids.len() - 1
+        })
+    }
+
+    fn text(&mut self, text: &'a Text) {
+        self.words.extend(text.hash);
+        for name in &text.names {
+            match name {
+                Name::Id(id) => {
+                    let number = self.id(id);
+                    self.number(number);
+                }
+                // One that is not current never will be.
+                Name::Etag(etag) => self.number(usize::from(self.etag.as_ref() == Some(etag))),
+            }
+        }
+        let mut set: Vec<_> = text.set.iter().map(|id| self.id(id)).collect();
+        set.sort_unstable();
+        self.number(set.len());
+        set.into_iter().for_each(|id| self.number(id));
+    }
+
+    fn world(&mut self, world: &'a World) {
+        let World { left, batches, produced, store, hub, seconds, .. } = world;
+        self.etag = store.etag();
+        let budget = [left.faults, left.crashes, left.late_turns, left.pauses];
+        self.words.extend(budget.map(u64::from));
+        self.words.extend(u64::try_from(*seconds));
+        self.number(batches.len());
+        self.number(*produced);
+        if let Some(cursor) = &store.cursor {
+            self.text(cursor.text());
+        }
+        for record in &store.records {
+            let id = self.id(&record.poll.id);
+            self.number(id);
+            self.number(record.poll.outcome as usize);
+            self.number(record.rows.end);
+            let message = record.poll.message_id.as_deref().unwrap_or_default();
+            let knows = [hub.arrived.contains(message), hub.refused.contains(message)];
+            knows.into_iter().for_each(|knows| self.number(knows.into()));
+        }
+        self.number(usize::MAX);
+        if let Some(write) = &store.on_its_way {
+            self.text(write.text());
+        }
+        // Reads that lag behind are faults.
+        if let (Some(previous), true) = (&store.previous, left.faults > 0) {
+            self.text(previous.text());
+        }
+        for message in &hub.on_their_way {
+            self.number(store.by_message(message).map_or(usize::MAX, |(place, _)| place));
+        }
+    }
+
+    fn poller(&mut self, poller: &'a Poller, state: &State) {
+        self.number(usize::MAX - 1);
+        self.text(poller.memory.text());
+        // Of finished messages it does not matter any more who got the acknowledgement.
+        for (place, record) in state.world.store.records.iter().enumerate() {
+            let is_known = record.poll.message_id.as_ref().is_some_and(|id| poller.acknowledged.contains(id));
+            if is_known && record.poll.outcome == Outcome::Pending {
+                self.number(place);
+            }
+        }
+        let Some(turn) = &poller.turn else { return };
+        self.number(turn.start.is_late.into());
+        self.words.extend(u64::try_from(turn.start.seconds));
+        let mut facts = DefaultHasher::new();
+        turn.facts.hash(&mut facts);
+        self.words.push(facts.finish());
+        turn.heard.iter().for_each(|answer| self.text(answer.text()));
+    }
+}
+
+impl Describe for SiteMemory {
+    fn describe(&self) -> String {
+        format!("{self:?}")
+    }
+}
+
+impl Describe for Committed {
+    fn describe(&self) -> String {
+        format!("{self:?}")
+    }
+}
+
+impl Describe for Write {
+    fn describe(&self) -> String {
+        let mut text = format!("{:?}{:?}", self.cursor, self.etag);
+        self.created.iter().chain(&self.replaced).for_each(|poll| text.push_str(&record(poll)));
+        text
+    }
+}
+
+impl Describe for Answer {
+    fn describe(&self) -> String {
+        match self {
+            Self::Cursor(Ok(cursor)) => cursor.describe(),
+            Self::Record(Ok(Some(poll))) => record(poll),
+            Self::Record(Ok(None)) => "no record".into(),
+            Self::Commit(Ok(etag)) => etag.clone(),
+            Self::Commit(Err(LedgerError::Conflict)) => "conflict".into(),
+            Self::Cursor(Err(_)) | Self::Record(Err(_)) | Self::Commit(Err(_)) => "error".into(),
+            Self::Rows(answer) => format!("{answer:?}"),
+            Self::Sent(count, outcome) => format!("{count}{outcome:?}"),
+        }
+    }
+}
+
+/// Without what took how long.
+fn record(poll: &Poll) -> String {
+    let mut text = String::new();
+    write!(text, "{}{:?}{:?}", poll.id, poll.outcome, poll.message_id).expect("a String takes all");
+    text
+}

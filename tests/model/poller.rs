@@ -1,0 +1,218 @@
+//! A poller: the product's own code, run up to its next question. What it does is a function of what it remembers and of the
+//! answers that it was given in this turn, so a poller in the middle of its turn is kept as those, and run again when it
+//! gets the next one.
+
+use std::{
+    collections::VecDeque,
+    future::{Future, pending},
+    pin::pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
+    task::{Context, Poll as Progress, Waker},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use chrono::{DateTime, TimeDelta, Utc};
+use iothub_connector::{
+    config::rapidm2m::{Selection, StartFrom},
+    delivery::DeliveryError,
+    devices::Owner,
+    forward::{Forwarder, Limits, Report, SiteMemory, outside::Outside},
+    hub::Message,
+    ledger::{Committed, Cursor, LedgerError, Poll, SiteKey},
+    rapidm2m::{
+        FetchError,
+        client::{Answer as Rows, Range, RowsQuery},
+    },
+};
+use tokio::time::Instant;
+
+use crate::text::Known;
+
+/// 2026-01-01T00:00:00Z: when the model begins. All rows are older.
+pub const BEGINNING: i64 = 1_767_225_600;
+/// Milliseconds between the clocks of two turns, so that the same rows recorded twice are not the same bytes.
+const TURN: u32 = 10;
+const FAR_AWAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What a poller wants of the world.
+pub enum Question {
+    Cursor,
+    Record(String),
+    Rows(Range),
+    Commit(Arc<Known<Write>>),
+    Send(Vec<Message>),
+}
+
+/// A transaction.
+#[derive(Clone)]
+pub struct Write {
+    pub created: Vec<Poll>,
+    pub replaced: Vec<Poll>,
+    pub cursor: Cursor,
+    pub etag: Option<String>,
+}
+
+#[derive(Clone)]
+pub enum Answer {
+    Cursor(Result<Committed, LedgerError>),
+    Record(Result<Option<Poll>, LedgerError>),
+    Rows(Result<Bytes, FetchError>),
+    Commit(Result<String, LedgerError>),
+    Sent(usize, Result<(), DeliveryError>),
+}
+
+/// How a turn begins.
+#[derive(Clone, Copy)]
+pub struct Start {
+    /// Different for each turn of all pollers: makes clocks and ids different.
+    pub number: u32,
+    /// All clocks show the same: windows that are narrowed depend on it, so there would be no end of different ones.
+    pub clock_stands: bool,
+    /// Seconds since [`BEGINNING`].
+    pub seconds: i64,
+    /// The time for asking the backend is over already.
+    pub is_late: bool,
+}
+
+/// Where a poller has come to.
+pub enum Stands {
+    Asking {
+        question: Question,
+        /// What it would remember if the turn was dropped here, as at the end of an invocation's time.
+        if_dropped: SiteMemory,
+    },
+    AtEnd(Report, SiteMemory),
+}
+
+pub fn site() -> SiteKey {
+    SiteKey { customer: "c".into(), site: "s".into() }
+}
+
+/// Runs a turn from its start, with these answers.
+pub fn run(memory: &SiteMemory, start: Start, answers: &[Arc<Known<Answer>>]) -> Stands {
+    fastrand::seed(u64::from(start.number));
+    let answers = Mutex::new(answers.iter().cloned().collect());
+    let forwarder = Forwarder {
+        outside: Seat { start, answers, question: Mutex::default(), readings: AtomicU32::new(0) },
+        channels: Selection::Named(vec!["ch0".into()]),
+        histdata: 0,
+        start_from: StartFrom::All,
+        overlap: None,
+        record_empty_polls: true,
+    };
+    let (key, mut memory) = (site(), memory.clone());
+    let now = Instant::now();
+    let far = now + FAR_AWAY;
+    let ask_until = if start.is_late { now } else { far };
+    let limits = Limits { ask_until, resend_until: far, send_until: far, provision_until: far };
+    let progress = {
+        let turn = pin!(forwarder.poll_site(&key, &mut memory, limits));
+        turn.poll(&mut Context::from_waker(Waker::noop()))
+    };
+    match progress {
+        Progress::Ready(report) => Stands::AtEnd(report, memory),
+        Progress::Pending => {
+            let question = forwarder.outside.question.into_inner().expect("nothing panics while it is set");
+            Stands::Asking { question: question.expect("a turn waits for nothing but the world"), if_dropped: memory }
+        }
+    }
+}
+
+/// The world as a turn sees it: the answers that are there, then silence.
+struct Seat {
+    start: Start,
+    answers: Mutex<VecDeque<Arc<Known<Answer>>>>,
+    question: Mutex<Option<Question>>,
+    /// How often the clock was read.
+    readings: AtomicU32,
+}
+
+impl Seat {
+    async fn ask(&self, question: impl FnOnce() -> Question) -> Answer {
+        let answer = self.answers.lock().expect("nothing panics while it is taken").pop_front();
+        if let Some(answer) = answer {
+            return Answer::clone(&answer);
+        }
+        *self.question.lock().expect("nothing panics while it is set") = Some(question());
+        pending().await
+    }
+}
+
+impl Outside for Seat {
+    fn now(&self) -> DateTime<Utc> {
+        let reading = self.readings.fetch_add(1, Ordering::Relaxed);
+        let millis = if self.start.clock_stands { 0 } else { (self.start.number * TURN + reading) % 1_000 };
+        let time = DateTime::from_timestamp(BEGINNING + self.start.seconds, 0).expect("a time of this century");
+        time + TimeDelta::milliseconds(millis.into())
+    }
+
+    async fn rows(&self, query: &RowsQuery<'_>, _max_body: usize, _limit: Duration) -> Result<Rows, FetchError> {
+        match self.ask(|| Question::Rows(query.range)).await {
+            Answer::Rows(answer) => answer.map(|body| Rows { status: 200, body }),
+            _ => unreachable!("the answer is one to the question"),
+        }
+    }
+
+    async fn channels(&self, _key: &SiteKey, _histdata: u8, _limit: Duration) -> Result<Vec<String>, FetchError> {
+        unreachable!("the channels are named")
+    }
+
+    fn history_seconds(&self) -> Option<u32> {
+        None
+    }
+
+    async fn cursor(&self, _key: &SiteKey) -> Result<Committed, LedgerError> {
+        match self.ask(|| Question::Cursor).await {
+            Answer::Cursor(answer) => answer,
+            _ => unreachable!("the answer is one to the question"),
+        }
+    }
+
+    async fn poll(&self, _key: &SiteKey, id: &str) -> Result<Option<Poll>, LedgerError> {
+        match self.ask(|| Question::Record(id.to_owned())).await {
+            Answer::Record(answer) => answer,
+            _ => unreachable!("the answer is one to the question"),
+        }
+    }
+
+    async fn commit(
+        &self,
+        _key: &SiteKey,
+        created: &[Poll],
+        replaced: &[Poll],
+        cursor: &Cursor,
+        etag: Option<&str>,
+    ) -> Result<String, LedgerError> {
+        let write = || Write {
+            created: created.to_vec(),
+            replaced: replaced.to_vec(),
+            cursor: cursor.clone(),
+            etag: etag.map(ToOwned::to_owned),
+        };
+        match self.ask(|| Question::Commit(Arc::new(write().into()))).await {
+            Answer::Commit(answer) => answer,
+            _ => unreachable!("the answer is one to the question"),
+        }
+    }
+
+    async fn send_in_order(
+        &self,
+        _owner: &Owner,
+        messages: &[Message],
+        _provision_until: Instant,
+        _deadline: Instant,
+    ) -> (usize, Result<(), DeliveryError>) {
+        match self.ask(|| Question::Send(messages.to_vec())).await {
+            Answer::Sent(acknowledged, outcome) => (acknowledged, outcome),
+            _ => unreachable!("the answer is one to the question"),
+        }
+    }
+
+    fn confirms(&self) -> bool {
+        true
+    }
+}

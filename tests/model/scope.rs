@@ -1,0 +1,82 @@
+//! How large a space is tried, and what of the world is broken on purpose.
+
+/// The bounds of a space. What is not bounded here may happen any number of times: turns, empty polls, lost races.
+#[derive(Clone, Copy, Debug)]
+pub struct Scope {
+    pub pollers: usize,
+    /// Messages that are recorded and wait when it begins, of one row each.
+    pub backlog: usize,
+    /// Rows appear in the backend in batches of these sizes, each at any moment.
+    pub batches: &'static [usize],
+    pub budget: Budget,
+    /// An answer with more rows than this is too large: the poller asks for less, several times in a turn.
+    pub most_rows: usize,
+    /// What the backend may answer instead of rows.
+    pub troubles: &'static [Trouble],
+    /// The faults are that the hub takes nothing, from the beginning, and nothing else goes wrong.
+    pub hub_is_away: bool,
+    pub sabotage: Option<Sabotage>,
+}
+
+/// What may still go wrong.
+#[derive(Clone, Copy, Debug)]
+pub struct Budget {
+    /// Errors of the backend and the ledger, stale reads, commits in doubt, failed and refused messages.
+    pub faults: u8,
+    /// Ends of a process, or of a turn, anywhere.
+    pub crashes: u8,
+    /// Turns that begin when the time for asking is over.
+    pub late_turns: u8,
+    /// Pauses that outlast what the backend asks for.
+    pub pauses: u8,
+}
+
+impl Budget {
+    pub const NONE: Self = Self { faults: 0, crashes: 0, late_turns: 0, pauses: 0 };
+}
+
+/// What the backend answers instead of rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    Status,
+    Html,
+    BadRows,
+    Throttled,
+    Unauthorized,
+}
+
+impl Trouble {
+    /// What the record and the report must call it.
+    pub fn kind(self) -> &'static str {
+        match self {
+            Self::Status => "http_status",
+            Self::Html => "html",
+            Self::BadRows => "bad_rows",
+            Self::Throttled => "rate_limited",
+            Self::Unauthorized => "unauthorized",
+        }
+    }
+}
+
+/// A world that breaks a promise on which a rule rests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sabotage {
+    /// A commit is answered before it is applied.
+    CommitsLater,
+    /// The cursor is written, the records are not.
+    CursorWithoutRecords,
+    /// Messages are acknowledged and thrown away.
+    AcknowledgesNothing,
+    /// A message has other bytes each time it is sent.
+    ChangesBodies,
+    /// Messages that are sent together arrive in reverse.
+    SwapsMessages,
+    /// The cursor's ETag is not looked at.
+    IgnoresIfMatch,
+    /// A conflict is told as some other error.
+    HidesConflicts,
+    /// An error of the backend is told as an answer without rows.
+    HidesErrors,
+    /// The cursor is read without the last id that waits (which is put back when it is written).
+    HidesWaiting,
+}

@@ -1,0 +1,115 @@
+//! What is tried, each space to its end. Run with `--nocapture` to see how many states that were.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::{
+    explorer::explore,
+    key::{self, Key},
+    scope::{Budget, Scope, Trouble},
+    state::State,
+};
+
+/// Nothing goes wrong, nothing happens.
+pub const CALM: Scope = Scope {
+    pollers: 1,
+    backlog: 0,
+    batches: &[],
+    most_rows: usize::MAX,
+    budget: Budget::NONE,
+    troubles: &[],
+    hub_is_away: false,
+    sabotage: None,
+};
+
+/// One batch has two rows, so that a message with several is among those that are cut, repeated and raced for.
+const TWO_POLLERS: Scope = Scope {
+    pollers: 2,
+    batches: &[1, 2],
+    budget: Budget { faults: 1, crashes: 1, ..Budget::NONE },
+    troubles: &[Trouble::Status],
+    ..CALM
+};
+
+fn assert_holds(name: &str, scope: Scope) {
+    let start = State::with_backlog(scope).expect("a backlog comes about by the rules");
+    let found = explore(&start);
+    println!("{name}: {found}");
+    assert!(found.violation.is_none(), "{name}: {found}");
+}
+
+/// A bound from the environment, for more than the usual.
+fn bound(name: &str, usual: u8) -> u8 {
+    let Ok(text) = std::env::var(name) else { return usual };
+    text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number from 0 to 255"))
+}
+
+/// As large as the environment says: see `main.rs`.
+#[test]
+fn two_pollers_within_bounds() {
+    let faults = bound("MODEL_FAULTS", 1);
+    let crashes = bound("MODEL_CRASHES", 0);
+    assert_holds("two pollers", Scope { budget: Budget { faults, crashes, ..Budget::NONE }, ..TWO_POLLERS });
+}
+
+#[test]
+fn two_pollers_with_a_crash() {
+    let budget = Budget { crashes: 1, ..Budget::NONE };
+    assert_holds("two pollers, a crash", Scope { budget, ..TWO_POLLERS });
+}
+
+#[test]
+fn two_pollers_with_a_fault_and_a_crash() {
+    assert_holds("two pollers, a fault and a crash", Scope { batches: &[2], ..TWO_POLLERS });
+}
+
+#[test]
+fn two_pollers_with_two_faults() {
+    let budget = Budget { faults: 2, ..Budget::NONE };
+    assert_holds("two pollers, two faults", Scope { batches: &[1], budget, ..TWO_POLLERS });
+}
+
+#[test]
+fn one_poller_with_all_that_a_backend_can_answer() {
+    let troubles = &[Trouble::Status, Trouble::Html, Trouble::BadRows, Trouble::Throttled, Trouble::Unauthorized];
+    let budget = Budget { faults: 2, crashes: 1, late_turns: 1, pauses: 1 };
+    assert_holds("one poller", Scope { batches: &[2], budget, troubles, ..CALM });
+}
+
+/// The answer to the first question is too large: the turn goes on window by window, with a message for each. (Two pollers
+/// would search for their windows in too many ways.)
+#[test]
+fn one_poller_far_behind() {
+    let budget = Budget { faults: 2, crashes: 1, ..Budget::NONE };
+    assert_holds("far behind", Scope { batches: &[3], most_rows: 2, budget, troubles: &[Trouble::Status], ..CALM });
+}
+
+#[test]
+fn messages_that_wait_up_to_the_limit() {
+    let budget = Budget { faults: 2, ..Budget::NONE };
+    assert_holds("the limit", Scope { backlog: 99, batches: &[1, 1], budget, hub_is_away: true, ..CALM });
+}
+
+/// Were two different states taken for the same one, what follows from the second would never be tried.
+#[test]
+fn states_that_count_as_one_go_on_alike() {
+    let scope = Scope { batches: &[1], budget: Budget { faults: 1, ..Budget::NONE }, ..TWO_POLLERS };
+    let mut known: HashMap<Key, Vec<Key>> = HashMap::new();
+    let mut waiting = VecDeque::from([State::with_backlog(scope).expect("nothing has happened")]);
+    let mut met_again = 0;
+    while let Some(state) = waiting.pop_front() {
+        let after: Vec<_> = state.steps().into_iter().map(|step| state.after(step).expect("all rules hold")).collect();
+        let mut keys: Vec<_> = after.iter().map(key::of).collect();
+        keys.sort_unstable();
+        match known.get(&key::of(&state)) {
+            Some(first) => {
+                assert_eq!(*first, keys, "two states with one key lead to different ones");
+                met_again += 1;
+            }
+            None => {
+                known.insert(key::of(&state), keys);
+                waiting.extend(after);
+            }
+        }
+    }
+    assert!(met_again > known.len(), "{met_again} of {} states were met again", known.len());
+}

@@ -1,0 +1,235 @@
+//! One state of everything, and the steps that lead on from it.
+
+use std::{
+    collections::BTreeSet,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
+
+use iothub_connector::forward::{Report, SiteMemory};
+
+use crate::{
+    facts::Facts,
+    outcomes::{Outcome, Rest, outcomes},
+    poller::{self, Answer, Question, Stands, Start},
+    rules::{Rule, Violation},
+    scope::Scope,
+    text::Known,
+    world::World,
+};
+
+/// How long a pause is, in seconds: longer than what the backend asks for in the model, and than a first rest.
+const PAUSE: i64 = 120;
+
+#[derive(Clone)]
+pub struct State {
+    pub world: World,
+    pub pollers: Vec<Poller>,
+}
+
+/// A process that polls.
+#[derive(Clone, Default)]
+pub struct Poller {
+    pub memory: Arc<Known<SiteMemory>>,
+    /// Ids of messages that the hub has acknowledged to this process.
+    pub acknowledged: BTreeSet<String>,
+    pub turn: Option<Turn>,
+}
+
+/// A turn that waits for an answer.
+#[derive(Clone)]
+pub struct Turn {
+    pub start: Start,
+    /// The answers that it had.
+    pub heard: Vec<Arc<Known<Answer>>>,
+    pub question: Arc<Question>,
+    pub if_dropped: Arc<Known<SiteMemory>>,
+    pub facts: Facts,
+}
+
+/// What can happen next.
+#[derive(Clone, Copy, Debug)]
+pub enum Step {
+    RowsAppear,
+    WriteLands,
+    MessageArrives,
+    Pause,
+    /// A poller begins a turn.
+    Begins {
+        poller: usize,
+        is_late: bool,
+    },
+    /// What a poller asked for ends so.
+    Answered(usize, Outcome),
+    /// A poller's process ends; another one with empty memory takes its place.
+    Crashes(usize),
+    /// A poller's turn is dropped, the process lives on.
+    IsCutOff(usize),
+}
+
+impl State {
+    pub fn new(world: World) -> Self {
+        let pollers = vec![Poller::default(); world.scope.pollers];
+        Self { world, pollers }
+    }
+
+    /// With the scope's backlog: recorded by a poller that is gone, while the hub was away.
+    pub fn with_backlog(scope: Scope) -> Result<Self, Violation> {
+        let quiet = Scope { pollers: 1, sabotage: None, ..scope };
+        let mut state = Self::new(World::new(quiet));
+        for _ in 0..scope.backlog {
+            state.world.produced += 1;
+            state.take(Step::Begins { poller: 0, is_late: false })?;
+            while let Some(turn) = &state.pollers[0].turn {
+                let outcome = match &*turn.question {
+                    Question::Send(_) => Outcome::Sends { acknowledged: 0, rest: Rest::Lost },
+                    _ => Outcome::Done,
+                };
+                state.take(Step::Answered(0, outcome))?;
+            }
+        }
+        let world = World { scope, left: scope.budget, ..state.world };
+        Ok(Self::new(world))
+    }
+
+    pub fn steps(&self) -> Vec<Step> {
+        let World { left, batches, store, hub, .. } = &self.world;
+        let mut steps = Vec::new();
+        // A turn that begins has touched nothing yet: when it does makes no difference but for its clock. So it is at once.
+        let idle = self.pollers.iter().position(|poller| poller.turn.is_none());
+        if let (Some(poller), 0, 0) = (idle, left.late_turns, left.pauses) {
+            return vec![Step::Begins { poller, is_late: false }];
+        }
+        let mut when = |is_possible: bool, step| steps.extend(is_possible.then_some(step));
+        for (number, poller) in self.pollers.iter().enumerate() {
+            match &poller.turn {
+                None => {
+                    when(true, Step::Begins { poller: number, is_late: false });
+                    when(left.late_turns > 0, Step::Begins { poller: number, is_late: true });
+                }
+                Some(turn) => {
+                    for outcome in outcomes(&self.world, &turn.question) {
+                        when(true, Step::Answered(number, outcome));
+                    }
+                    when(left.crashes > 0, Step::IsCutOff(number));
+                }
+            }
+            when(left.crashes > 0, Step::Crashes(number));
+        }
+        when(!batches.is_empty(), Step::RowsAppear);
+        when(store.on_its_way.is_some(), Step::WriteLands);
+        when(!hub.on_their_way.is_empty(), Step::MessageArrives);
+        when(left.pauses > 0, Step::Pause);
+        steps
+    }
+
+    pub fn after(&self, step: Step) -> Result<Self, Violation> {
+        let mut next = self.clone();
+        next.take(step)?;
+        Ok(next)
+    }
+
+    fn take(&mut self, step: Step) -> Result<(), Violation> {
+        let world = &mut self.world;
+        match step {
+            Step::RowsAppear => {
+                if let Some((batch, rest)) = world.batches.split_first() {
+                    world.produced += batch;
+                    world.batches = rest;
+                }
+            }
+            Step::WriteLands => {
+                if let Some(write) = world.store.on_its_way.take() {
+                    world.store.apply(&write, world.scope.sabotage)?;
+                }
+            }
+            Step::MessageArrives => {
+                if let Some(id) = world.hub.on_their_way.pop_front() {
+                    world.hub.take(&id, &world.store)?;
+                }
+            }
+            Step::Pause => {
+                world.left.pauses -= 1;
+                world.seconds += PAUSE;
+            }
+            Step::Begins { poller, is_late } => {
+                world.left.late_turns -= u8::from(is_late);
+                world.turns += 1;
+                let clock_stands = world.scope.most_rows < usize::MAX;
+                let start = Start { number: world.turns, clock_stands, seconds: world.seconds, is_late };
+                self.pollers[poller].goes_on(world, start, Vec::new(), Facts::default())?;
+            }
+            Step::Answered(poller, outcome) => {
+                let poller = &mut self.pollers[poller];
+                let Some(Turn { start, mut heard, question, mut facts, .. }) = poller.turn.take() else {
+                    return Ok(());
+                };
+                let answer = world.answer(&question, outcome, &mut facts, &mut poller.acknowledged)?;
+                heard.push(Arc::new(answer.into()));
+                poller.goes_on(world, start, heard, facts)?;
+            }
+            Step::Crashes(poller) => {
+                world.left.crashes -= 1;
+                self.pollers[poller] = Poller::default();
+            }
+            Step::IsCutOff(poller) => {
+                world.left.crashes -= 1;
+                let poller = &mut self.pollers[poller];
+                if let Some(turn) = poller.turn.take() {
+                    poller.memory = turn.if_dropped;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Poller {
+    /// Runs up to the next question, or to the end of the turn.
+    fn goes_on(
+        &mut self,
+        world: &World,
+        start: Start,
+        heard: Vec<Arc<Known<Answer>>>,
+        mut facts: Facts,
+    ) -> Result<(), Violation> {
+        // A panic is told with the way to it, as every violation.
+        let stands = catch_unwind(AssertUnwindSafe(|| poller::run(&self.memory, start, &heard)));
+        let stands = stands.map_err(|_| Violation { rule: Rule::NoPanic, what: "its message is above".into() })?;
+        match stands {
+            Stands::Asking { question, if_dropped } => {
+                let question = Arc::new(world.hear(question, &mut facts, &self.acknowledged)?);
+                self.turn = Some(Turn { start, heard, question, if_dropped: Arc::new(if_dropped.into()), facts });
+            }
+            Stands::AtEnd(report, memory) => {
+                check_report(&report, &facts)?;
+                self.memory = Arc::new(memory.into());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A report must tell what happened, and nothing else.
+fn check_report(report: &Report, facts: &Facts) -> Result<(), Violation> {
+    let told: Vec<_> = report.failures.iter().filter(|failure| !failure.is_known).collect();
+    if !facts.had_fault {
+        let rule = if facts.lost_race { Rule::LoserWritesNothing } else { Rule::OneTurnSettles };
+        rule.check(told.is_empty(), || format!("a turn in which nothing went wrong reports {told:?}"))?;
+        Rule::LoserWritesNothing.check(report.lost_race == facts.lost_race, || {
+            format!("the race was lost: {}, the report says {}", facts.lost_race, report.lost_race)
+        })?;
+    }
+    // Here nobody deletes records; one that a read did not find yet is not lost.
+    Rule::LoserWritesNothing.check(told.iter().all(|failure| failure.kind != "record_lost"), || {
+        format!("a record that is there is told to be lost: {told:?}")
+    })?;
+    for kind in &facts.errors {
+        Rule::FailureIsNotEmpty.check(told.iter().any(|failure| failure.kind == *kind), || {
+            format!("the backend's error {kind} is not in the report: {told:?}")
+        })?;
+    }
+    Rule::FailureIsNotEmpty.check(facts.owes_record.is_none(), || {
+        format!("no record of the backend's error {:?} was written or tried", facts.owes_record)
+    })
+}

@@ -1,0 +1,166 @@
+//! The model's ledger: the cursor, the records that have a message, and a transaction that is still on its way.
+
+use std::{ops::Range, sync::Arc};
+
+use chrono::{DateTime, Utc};
+use iothub_connector::ledger::{Committed, Cursor, Outcome, Poll};
+use serde_json::Value;
+
+use crate::{
+    backend::{row_number, stamp},
+    poller::{Write, site},
+    rules::{Rule, Violation},
+    scope::Sabotage,
+    text::{Known, etag},
+};
+
+/// A record with a message.
+#[derive(Clone)]
+pub struct Record {
+    pub poll: Arc<Poll>,
+    /// Which of the backend's rows are in it.
+    pub rows: Range<usize>,
+}
+
+#[derive(Clone, Default)]
+pub struct Store {
+    /// With its ETag.
+    pub cursor: Option<Arc<Known<Committed>>>,
+    /// How often it was written.
+    version: u32,
+    /// What a read that lags behind sees.
+    pub previous: Option<Arc<Known<Committed>>>,
+    /// In the order in which they were created.
+    pub records: Vec<Record>,
+    /// Given up by its sender; it may still be applied.
+    pub on_its_way: Option<Arc<Known<Write>>>,
+}
+
+impl Store {
+    pub fn etag(&self) -> Option<String> {
+        self.cursor.as_ref().and_then(|committed| committed.etag.clone())
+    }
+
+    pub fn committed(&self) -> Committed {
+        match &self.cursor {
+            Some(committed) => Committed::clone(committed),
+            None => Committed { cursor: Cursor::new(&site()), etag: None },
+        }
+    }
+
+    pub fn waiting(&self) -> usize {
+        self.cursor.as_ref().map_or(0, |committed| committed.cursor.unforwarded.len())
+    }
+
+    pub fn record(&self, id: &str) -> Option<&Record> {
+        self.records.iter().find(|record| record.poll.id == id)
+    }
+
+    pub fn by_message(&self, id: &str) -> Option<(usize, &Record)> {
+        self.records.iter().enumerate().find(|(_, record)| record.poll.message_id.as_deref() == Some(id))
+    }
+
+    /// Whether the transaction would be applied.
+    pub fn takes(&self, write: &Write) -> bool {
+        write.etag == self.etag() && self.has_places_for(write)
+    }
+
+    fn has_places_for(&self, write: &Write) -> bool {
+        write.created.iter().all(|poll| self.record(&poll.id).is_none())
+            && write.replaced.iter().all(|poll| self.record(&poll.id).is_some())
+    }
+
+    /// Applies what [`takes`](Self::takes) said yes to (or sabotage did); returns the cursor's new ETag.
+    pub fn apply(&mut self, write: &Write, sabotage: Option<Sabotage>) -> Result<String, Violation> {
+        Rule::LoserWritesNothing
+            .check(self.takes(write), || "a transaction was applied whose poller had read an older cursor".into())?;
+        let previous = self.committed();
+        let before = previous.cursor.last_value_from;
+        self.previous = Some(Arc::new(previous.into()));
+        if sabotage != Some(Sabotage::CursorWithoutRecords) {
+            for poll in &write.created {
+                self.create(poll)?;
+            }
+        }
+        for poll in &write.replaced {
+            self.replace(poll)?;
+        }
+        self.version += 1;
+        let new = etag(self.version);
+        let committed = Committed { cursor: write.cursor.clone(), etag: Some(new.clone()) };
+        self.cursor = Some(Arc::new(committed.into()));
+        // Whatever was sent under the old ETag can only be refused now.
+        self.on_its_way = None;
+        self.check(before)?;
+        Ok(new)
+    }
+
+    fn create(&mut self, poll: &Poll) -> Result<(), Violation> {
+        match (poll.outcome, &poll.message) {
+            (Outcome::Empty | Outcome::Failed, None) => return Ok(()),
+            (Outcome::Pending, Some(_)) => {}
+            (outcome, _) => {
+                let what =
+                    format!("a record was created as {outcome:?}, though no message was refused and no record lost");
+                return Err(Violation { rule: Rule::InOrder, what });
+            }
+        }
+        let recorded = self.records.last().map_or(0, |record| record.rows.end);
+        let rows = rows_of(poll).unwrap_or_default();
+        Rule::RecordedBeforeSent.check(rows.start == recorded && !rows.is_empty(), || {
+            format!("rows up to {recorded} were recorded, a new record holds {rows:?} of: {:?}", poll.message)
+        })?;
+        let same = poll.message_id.as_deref().and_then(|id| self.by_message(id));
+        Rule::SameBytes.check(same.is_none(), || "two records have the same message id".into())?;
+        self.records.push(Record { poll: Arc::new(poll.clone()), rows });
+        Ok(())
+    }
+
+    fn replace(&mut self, poll: &Poll) -> Result<(), Violation> {
+        let Some(record) = self.records.iter_mut().find(|record| record.poll.id == poll.id) else {
+            return Err(Violation {
+                rule: Rule::QueueIsThePending,
+                what: "a record was replaced that is not there".into(),
+            });
+        };
+        let (before, rows) = (&record.poll, &record.rows);
+        Rule::QueueIsThePending.check(before.outcome == Outcome::Pending, || {
+            format!("the record of rows {rows:?} was {:?} and became {:?}", before.outcome, poll.outcome)
+        })?;
+        let is_same = (&before.message, &before.message_id, before.polling_timestamp)
+            == (&poll.message, &poll.message_id, poll.polling_timestamp);
+        Rule::SameBytes.check(is_same, || format!("the message of rows {rows:?} was changed in its record"))?;
+        record.poll = Arc::new(poll.clone());
+        Ok(())
+    }
+
+    /// What the cursor must say of the records.
+    fn check(&self, before: Option<DateTime<Utc>>) -> Result<(), Violation> {
+        let Some(cursor) = self.cursor.as_ref().map(|committed| &committed.cursor) else { return Ok(()) };
+        let recorded = self.records.last().map(|record| stamp(record.rows.end - 1).time());
+        Rule::RecordedBeforeSent.check(cursor.last_value_from == recorded, || {
+            format!(
+                "the cursor moved from {before:?} to {:?}, the newest recorded row is of {recorded:?}",
+                cursor.last_value_from
+            )
+        })?;
+        let places = 0..self.records.len();
+        let pending: Vec<_> = places.filter(|place| self.records[*place].poll.outcome == Outcome::Pending).collect();
+        let place = |id: &String| self.records.iter().position(|record| record.poll.id == *id);
+        let queue: Vec<_> = cursor.unforwarded.iter().map(place).collect();
+        Rule::QueueIsThePending.check(queue.iter().copied().eq(pending.iter().copied().map(Some)), || {
+            format!("of the records the cursor's queue holds {queue:?}, pending are {pending:?}")
+        })?;
+        Rule::LimitHeeded.check(cursor.unforwarded.len() <= 100, || "more than 100 messages wait".into())
+    }
+}
+
+/// The rows in a record's message, if they follow each other and are the backend's.
+fn rows_of(poll: &Poll) -> Option<Range<usize>> {
+    let body: Value = serde_json::from_str(poll.message.as_deref()?).ok()?;
+    let rows = body["Timeseries"].as_array()?;
+    let numbers: Option<Vec<_>> = rows.iter().map(row_number).collect();
+    let numbers = numbers?;
+    let range = *numbers.first()?..numbers.last()? + 1;
+    numbers.iter().copied().eq(range.clone()).then_some(range)
+}

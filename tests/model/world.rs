@@ -1,0 +1,233 @@
+//! The world around the pollers, and what it makes of a question once it is decided how that ends.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use iothub_connector::{
+    cosmos::Failure,
+    delivery::DeliveryError,
+    hub::{Message, SendError},
+    ledger::{Committed, LedgerError, Poll},
+};
+
+use crate::{
+    backend,
+    facts::{Facts, check_marks},
+    hub::{Hub, check_sent},
+    outcomes::{Outcome, Rest},
+    poller::{Answer, Question, Write},
+    rules::{Rule, Violation},
+    scope::{Budget, Sabotage, Scope},
+    store::Store,
+    text::Known,
+};
+
+#[derive(Clone)]
+pub struct World {
+    pub scope: Scope,
+    pub left: Budget,
+    /// Batches of rows that have not appeared yet.
+    pub batches: &'static [usize],
+    /// Rows in the backend.
+    pub produced: usize,
+    pub store: Store,
+    pub hub: Hub,
+    pub turns: u32,
+    /// Since the model began.
+    pub seconds: i64,
+}
+
+impl World {
+    pub fn new(scope: Scope) -> Self {
+        Self {
+            scope,
+            left: scope.budget,
+            batches: scope.batches,
+            produced: 0,
+            store: Store::default(),
+            hub: Hub::default(),
+            turns: 0,
+            seconds: 0,
+        }
+    }
+
+    fn breaks(&self, sabotage: Sabotage) -> bool {
+        self.scope.sabotage == Some(sabotage)
+    }
+
+    /// What a poller wants, as it reaches the world; checks what may be wanted.
+    pub fn hear(
+        &self,
+        mut question: Question,
+        facts: &mut Facts,
+        acknowledged: &BTreeSet<String>,
+    ) -> Result<Question, Violation> {
+        match &mut question {
+            Question::Send(messages) => {
+                if self.breaks(Sabotage::ChangesBodies) {
+                    for message in &mut *messages {
+                        message.body = [&message.body[..], &vec![b' '; self.turns as usize]].concat().into();
+                    }
+                }
+                check_sent(messages, &self.store)?;
+            }
+            Question::Rows(_) => {
+                // Of several pollers each knows but its own cursor.
+                let is_full = self.scope.pollers == 1 && self.store.waiting() >= 100;
+                Rule::LimitHeeded
+                    .check(!is_full, || format!("the backend is asked while {} messages wait", self.store.waiting()))?;
+            }
+            Question::Commit(write) => {
+                facts.check_created(write)?;
+                check_marks(write, acknowledged, &self.hub)?;
+            }
+            Question::Cursor | Question::Record(_) => {}
+        }
+        Ok(question)
+    }
+
+    /// Does to the world what `outcome` says, and returns what the poller hears of it.
+    pub fn answer(
+        &mut self,
+        question: &Question,
+        outcome: Outcome,
+        facts: &mut Facts,
+        acknowledged: &mut BTreeSet<String>,
+    ) -> Result<Answer, Violation> {
+        if outcome.is_fault() {
+            self.left.faults = self.left.faults.saturating_sub(1);
+            facts.had_fault = true;
+        }
+        Ok(match question {
+            Question::Cursor => Answer::Cursor(match outcome {
+                Outcome::Fails => Err(away()),
+                Outcome::Lags => Ok(match &self.store.previous {
+                    Some(previous) => Committed::clone(previous),
+                    None => self.store.committed(),
+                }),
+                _ => {
+                    let mut committed = self.store.committed();
+                    if self.breaks(Sabotage::HidesWaiting) {
+                        committed.cursor.unforwarded.pop();
+                    }
+                    Ok(committed)
+                }
+            }),
+            Question::Record(id) => Answer::Record(match outcome {
+                Outcome::Fails => Err(away()),
+                Outcome::Lags => Ok(None),
+                _ => Ok(self.store.record(id).map(|record| Poll::clone(&record.poll))),
+            }),
+            Question::Rows(range) => match outcome {
+                Outcome::Trouble(trouble) => {
+                    facts.backend = Some(Err(trouble.kind()));
+                    facts.errors.push(trouble.kind());
+                    facts.owes_record = Some(trouble.kind());
+                    let hidden = Ok(b"[]"[..].into());
+                    Answer::Rows(if self.breaks(Sabotage::HidesErrors) { hidden } else { backend::answer_in(trouble) })
+                }
+                _ => {
+                    let rows = backend::within(*range, self.produced);
+                    facts.backend = Some(Ok(rows.end));
+                    Answer::Rows(backend::answer(rows, self.scope.most_rows))
+                }
+            },
+            Question::Commit(write) => Answer::Commit(self.commit(write, outcome, facts)?),
+            Question::Send(messages) => {
+                let (count, sent) = self.send(messages, outcome)?;
+                let ids = messages[..count].iter().map(|message| message.id.clone());
+                acknowledged.extend(ids.filter(|id| self.hub.arrived.contains(id)));
+                Answer::Sent(count, sent)
+            }
+        })
+    }
+
+    fn commit(
+        &mut self,
+        write: &Arc<Known<Write>>,
+        outcome: Outcome,
+        facts: &mut Facts,
+    ) -> Result<Result<String, LedgerError>, Violation> {
+        let mut write = write.clone();
+        if self.breaks(Sabotage::HidesWaiting) {
+            let mut whole = Write::clone(&write);
+            whole.cursor.unforwarded.extend(self.store.committed().cursor.unforwarded.pop());
+            write = Arc::new(whole.into());
+        }
+        let write = &write;
+        match outcome {
+            Outcome::Fails => return Ok(Err(in_doubt())),
+            Outcome::LandsLater => {
+                self.store.on_its_way = Some(write.clone());
+                return Ok(Err(in_doubt()));
+            }
+            Outcome::AnswerLost => {
+                self.store.apply(write, self.scope.sabotage)?;
+                return Ok(Err(in_doubt()));
+            }
+            Outcome::ToldAsConflict => {
+                self.store.apply(write, self.scope.sabotage)?;
+                return Ok(Err(LedgerError::Conflict));
+            }
+            _ => {}
+        }
+        if !self.store.takes(write) && !self.breaks(Sabotage::IgnoresIfMatch) {
+            facts.lost_race = true;
+            let hides = self.breaks(Sabotage::HidesConflicts);
+            return Ok(Err(if hides { in_doubt() } else { LedgerError::Conflict }));
+        }
+        if self.breaks(Sabotage::CommitsLater) {
+            self.store.on_its_way = Some(write.clone());
+            return Ok(Ok("@promised;".into()));
+        }
+        Ok(Ok(self.store.apply(write, self.scope.sabotage)?))
+    }
+
+    /// How many messages are acknowledged, and why not all.
+    fn send(
+        &mut self,
+        messages: &[Message],
+        outcome: Outcome,
+    ) -> Result<(usize, Result<(), DeliveryError>), Violation> {
+        let refused = messages.iter().position(|message| self.hub.refused.contains(&message.id));
+        let (count, ended) = match outcome {
+            Outcome::Sends { acknowledged, rest } => (acknowledged, Some(rest)),
+            Outcome::Refuses(place) => {
+                self.hub.refused.insert(messages[place].id.clone());
+                (place, None)
+            }
+            _ => (refused.unwrap_or(messages.len()), None),
+        };
+        let mut taken: Vec<_> = messages[..count].iter().map(|message| message.id.as_str()).collect();
+        if self.breaks(Sabotage::SwapsMessages) {
+            taken.reverse();
+        }
+        if self.breaks(Sabotage::AcknowledgesNothing) {
+            taken.clear();
+        }
+        for id in taken {
+            self.hub.take(id, &self.store)?;
+        }
+        let cut: Result<(), DeliveryError> = Err(SendError::Cut.into());
+        Ok(match ended {
+            None if count == messages.len() => (count, Ok(())),
+            None => (count, Err(SendError::Rejected { status: 400, text: String::new() }.into())),
+            Some(Rest::Lost) => (count, cut),
+            Some(Rest::OneArrives) => {
+                self.hub.take(&messages[count].id, &self.store)?;
+                (count, cut)
+            }
+            Some(Rest::ArrivesLater) => {
+                self.hub.on_their_way = messages[count..].iter().map(|message| message.id.clone()).collect();
+                (count, Err(SendError::TimedOut.into()))
+            }
+        })
+    }
+}
+
+fn away() -> LedgerError {
+    Failure::Unreachable("the model's ledger".into()).into()
+}
+
+fn in_doubt() -> LedgerError {
+    Failure::Timeout.into()
+}
