@@ -31,12 +31,15 @@ on the machine: a run that found something may have to be repeated a few times.
 The exit code is 0 if nothing was found, 1 otherwise.
 
 Examples:
-  cargo build --release --workspace
-  cargo run --release -p trials -- crash --seed 1 --runs 100
-  cargo run --release -p trials -- crash --seed 17 --runs 1 --log debug   the run of seed 17 once more, with the
-                                                                          handler's log if it finds something
-  cargo run --release -p trials -- crash --path uplinks --set IoTHubTransport=https
-  cargo run -p trials -- crash --runs 3 --kills 5 --json                  short, a debug build, for a script";
+  A thousand kills:
+    cargo build --release --workspace
+    cargo run --release -p trials -- crash --seed 1 --runs 100
+  The run of seed 17 once more, with the handler's log if it finds something:
+    cargo run --release -p trials -- crash --seed 17 --runs 1 --log debug
+  The other way of data, over another transport:
+    cargo run --release -p trials -- crash --path uplinks --set IoTHubTransport=https
+  A short one with a debug build, for a script:
+    cargo run -p trials -- crash --runs 3 --kills 5 --json";
 
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
