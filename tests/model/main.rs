@@ -10,6 +10,7 @@
 //! | `rules` | what must hold |
 //! | `poller` | the product's code, run up to its next question |
 //! | `world`, `backend`, `store`, `hub` | what answers; the rules are checked where their subject changes |
+//! | `late` | what must hold of late rows |
 //! | `facts` | what a poller may write, by what it was told |
 //! | `outcomes` | how a question can end |
 //! | `state` | one state of everything, and the steps from it |
@@ -26,6 +27,7 @@ mod explorer;
 mod facts;
 mod hub;
 mod key;
+mod late;
 mod outcomes;
 mod poller;
 mod rules;
