@@ -88,5 +88,5 @@ fn late_rows_a_cursor_that_is_read_without_its_list() {
 
 #[test]
 fn late_rows_a_list_that_has_lost_its_stamps() {
-    assert_breaks(Rule::OnceWithinReach, Sabotage::EmptiesList, LATE_ROW);
+    assert_breaks(Rule::ListIsTheRecorded, Sabotage::EmptiesList, LATE_ROW);
 }

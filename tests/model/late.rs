@@ -11,6 +11,12 @@ use crate::{
     store::Store,
 };
 
+/// Which rows of a batch come within reach: no further behind the newest of the rows that are there than the overlap.
+pub fn within_reach(batch: &[usize], rows: &BTreeSet<usize>, overlap: Option<u8>) -> impl Iterator<Item = usize> {
+    let newest = rows.last().copied().unwrap_or_default();
+    batch.iter().copied().filter(move |row| overlap.is_some_and(|overlap| row + usize::from(overlap) >= newest))
+}
+
 /// The rows of a new record: each for the first time, none older than the list reached when they were recorded.
 pub fn check_new(rows: &[usize], store: &Store) -> Result<(), Violation> {
     let before = store.committed().cursor;

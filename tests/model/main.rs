@@ -20,6 +20,7 @@
 //!
 //! `-- --nocapture` prints how many states each space has. A larger one (1.3 million states, 1 GB of memory, some minutes):
 //! `MODEL_FAULTS=2 MODEL_CRASHES=1 cargo test --release --test model within_bounds -- --nocapture`.
+//! With late rows: `MODEL_FAULTS=1 MODEL_CRASHES=1 cargo test --release --test model late_rows_from -- --nocapture`.
 
 mod backend;
 mod broken_worlds;

@@ -1,10 +1,12 @@
 //! How large a space is tried, and what of the world is broken on purpose.
 
+use iothub_connector::ledger::{Cursor, Recorded};
+
 /// The bounds of a space. What is not bounded here may happen any number of times: turns, empty polls, lost races.
 #[derive(Clone, Copy, Debug)]
 pub struct Scope {
     pub pollers: usize,
-    /// Messages that are recorded and wait when it begins, of one row each.
+    /// Messages that are recorded and wait when it begins, of one row each: the first ones that are in no batch.
     pub backlog: usize,
     /// Rows appear in the backend in these batches, each at any moment; with an overlap also in any order, which makes rows
     /// late. Without one a row's number is its place.
@@ -88,4 +90,18 @@ pub enum Sabotage {
     HidesList,
     /// The cursor is read with a list that knows of nothing recorded.
     EmptiesList,
+}
+
+impl Sabotage {
+    /// What a reader is told instead of the cursor.
+    pub fn falsify(self, cursor: &mut Cursor) {
+        match self {
+            Self::HidesWaiting => drop(cursor.unforwarded.pop()),
+            Self::HidesList => cursor.recorded = None,
+            Self::EmptiesList => {
+                cursor.recorded = cursor.recorded.take().map(|list| Recorded::starting(list.since()));
+            }
+            _ => {}
+        }
+    }
 }

@@ -78,7 +78,8 @@ impl State {
     pub fn with_backlog(scope: Scope) -> Result<Self, Violation> {
         let quiet = Scope { pollers: 1, sabotage: None, ..scope };
         let mut state = Self::new(World::new(quiet));
-        for row in 0..scope.backlog {
+        let is_in_backlog = |row: &usize| scope.batches.iter().all(|batch| !batch.contains(row));
+        for row in (0..).filter(is_in_backlog).take(scope.backlog) {
             state.world.rows.insert(row);
             state.take(Step::Begins { poller: 0, is_late: false })?;
             while let Some(turn) = &state.pollers[0].turn {

@@ -6,7 +6,7 @@ use iothub_connector::{
     cosmos::Failure,
     delivery::DeliveryError,
     hub::{Message, SendError},
-    ledger::{Committed, Cursor, LedgerError, Poll, Recorded},
+    ledger::{Committed, LedgerError, Poll},
 };
 
 use crate::{
@@ -74,7 +74,7 @@ impl World {
                 }
                 check_sent(messages, &self.store)?;
             }
-            Question::Rows(_) => {
+            Question::Rows { .. } => {
                 // Of several pollers each knows but its own cursor.
                 let is_full = self.scope.pollers == 1 && self.store.waiting() >= 100;
                 Rule::LimitHeeded
@@ -110,7 +110,9 @@ impl World {
                 }),
                 _ => {
                     let mut committed = self.store.committed();
-                    self.falsify(&mut committed.cursor);
+                    if let Some(sabotage) = self.scope.sabotage {
+                        sabotage.falsify(&mut committed.cursor);
+                    }
                     Ok(committed)
                 }
             }),
@@ -119,7 +121,7 @@ impl World {
                 Outcome::Lags => Ok(None),
                 _ => Ok(self.store.record(id).map(|record| Poll::clone(&record.poll))),
             }),
-            Question::Rows(range) => match outcome {
+            Question::Rows { range, takes_all } => match outcome {
                 Outcome::Trouble(trouble) => {
                     facts.backend = Some(Err(trouble.kind()));
                     facts.errors.push(trouble.kind());
@@ -129,7 +131,10 @@ impl World {
                 }
                 _ => {
                     let rows = backend::within(*range, &self.rows);
-                    let answer = backend::answer(&rows, self.scope.most_rows);
+                    // Late rows may come where a search for windows has found nothing: that is read at once.
+                    let takes_all = *takes_all && self.scope.overlap.is_some();
+                    let most = if takes_all { usize::MAX } else { self.scope.most_rows };
+                    let answer = backend::answer(&rows, most);
                     // Before a window lie rows that are known, but for late ones that the next sweep finds.
                     let is_part = self.scope.overlap.is_some() && self.scope.most_rows < usize::MAX;
                     let known = if is_part { rows } else { backend::up_to_end(*range, &self.rows) };
@@ -150,10 +155,7 @@ impl World {
     /// A batch of rows appears.
     pub fn produce(&mut self, batch: usize) {
         let batch = self.batches.remove(batch);
-        if let Some(overlap) = self.scope.overlap {
-            let newest = self.rows.last().copied().unwrap_or_default();
-            self.owed.extend(batch.iter().filter(|row| **row + usize::from(overlap) >= newest));
-        }
+        self.owed.extend(late::within_reach(batch, &self.rows, self.scope.overlap));
         self.rows.extend(batch);
     }
 
@@ -162,18 +164,6 @@ impl World {
         let etag = self.store.apply(write, &self.scope)?;
         late::settle_debts(&mut self.owed, &self.store)?;
         Ok(etag)
-    }
-
-    /// What a reader is told instead of the cursor.
-    fn falsify(&self, cursor: &mut Cursor) {
-        match self.scope.sabotage {
-            Some(Sabotage::HidesWaiting) => drop(cursor.unforwarded.pop()),
-            Some(Sabotage::HidesList) => cursor.recorded = None,
-            Some(Sabotage::EmptiesList) => {
-                cursor.recorded = cursor.recorded.take().map(|list| Recorded::starting(list.since()));
-            }
-            _ => {}
-        }
     }
 
     fn commit(
