@@ -63,7 +63,7 @@ pub fn outcomes(world: &World, question: &Question) -> Vec<Outcome> {
             }
         }
         Question::Record(_) => all.extend([Outcome::Fails, Outcome::Lags]),
-        Question::Rows { .. } => all.extend(world.scope.troubles.iter().copied().map(Outcome::Trouble)),
+        Question::Rows(_) => all.extend(world.scope.troubles.iter().copied().map(Outcome::Trouble)),
         Question::Commit(write) if world.store.takes(write) => {
             all.extend([Outcome::Fails, Outcome::AnswerLost, Outcome::LandsLater, Outcome::ToldAsConflict]);
         }

@@ -26,7 +26,6 @@ use iothub_connector::{
     rapidm2m::{
         FetchError,
         client::{Answer as Rows, Range, RowsQuery},
-        window::SOFT_BODY_LIMIT,
     },
 };
 use tokio::time::Instant;
@@ -43,11 +42,7 @@ const FAR_AWAY: Duration = Duration::from_secs(24 * 60 * 60);
 pub enum Question {
     Cursor,
     Record(String),
-    Rows {
-        range: Range,
-        /// The last try: rather a large answer than none.
-        takes_all: bool,
-    },
+    Rows(Range),
     Commit(Arc<Known<Write>>),
     Send(Vec<Message>),
 }
@@ -157,9 +152,8 @@ impl Outside for Seat {
         time + TimeDelta::milliseconds(millis.into())
     }
 
-    async fn rows(&self, query: &RowsQuery<'_>, max_body: usize, _limit: Duration) -> Result<Rows, FetchError> {
-        let takes_all = max_body > SOFT_BODY_LIMIT;
-        match self.ask(|| Question::Rows { range: query.range, takes_all }).await {
+    async fn rows(&self, query: &RowsQuery<'_>, _max_body: usize, _limit: Duration) -> Result<Rows, FetchError> {
+        match self.ask(|| Question::Rows(query.range)).await {
             Answer::Rows(answer) => answer.map(|body| Rows { status: 200, body }),
             _ => unreachable!("the answer is one to the question"),
         }

@@ -65,7 +65,7 @@ fn question(question: &Question, state: &State) -> String {
             let record = state.world.store.record(id);
             format!("reads the record of rows {:?}", record.map_or(&[][..], |record| &*record.rows))
         }
-        Question::Rows { range, .. } => {
+        Question::Rows(range) => {
             format!("asks for rows, there are {:?}", backend::within(*range, &state.world.rows))
         }
         Question::Commit(write) => commit(write, state),

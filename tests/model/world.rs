@@ -74,7 +74,7 @@ impl World {
                 }
                 check_sent(messages, &self.store)?;
             }
-            Question::Rows { .. } => {
+            Question::Rows(_) => {
                 // Of several pollers each knows but its own cursor.
                 let is_full = self.scope.pollers == 1 && self.store.waiting() >= 100;
                 Rule::LimitHeeded
@@ -121,7 +121,7 @@ impl World {
                 Outcome::Lags => Ok(None),
                 _ => Ok(self.store.record(id).map(|record| Poll::clone(&record.poll))),
             }),
-            Question::Rows { range, takes_all } => match outcome {
+            Question::Rows(range) => match outcome {
                 Outcome::Trouble(trouble) => {
                     facts.backend = Some(Err(trouble.kind()));
                     facts.errors.push(trouble.kind());
@@ -131,10 +131,7 @@ impl World {
                 }
                 _ => {
                     let rows = backend::within(*range, &self.rows);
-                    // Late rows may come where a search for windows has found nothing: that is read at once.
-                    let takes_all = *takes_all && self.scope.overlap.is_some();
-                    let most = if takes_all { usize::MAX } else { self.scope.most_rows };
-                    let answer = backend::answer(&rows, most);
+                    let answer = backend::answer(&rows, self.scope.most_rows);
                     // Before a window lie rows that are known, but for late ones that the next sweep finds.
                     let is_part = self.scope.overlap.is_some() && self.scope.most_rows < usize::MAX;
                     let known = if is_part { rows } else { backend::up_to_end(*range, &self.rows) };
