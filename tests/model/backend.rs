@@ -1,6 +1,6 @@
-//! The model's backend: rows with the numbers 0, 1, 2, …, one a second.
+//! The model's backend: rows with the numbers 0, 1, 2, …, one a second, in whatever order they come.
 
-use std::{fmt::Write as _, ops, time::Duration};
+use std::{collections::BTreeSet, fmt::Write as _, time::Duration};
 
 use bytes::Bytes;
 use chrono::DateTime;
@@ -18,24 +18,33 @@ pub fn stamp(row: usize) -> Stamp {
 }
 
 /// Which of the rows that are there a question asks for. Both bounds belong to it.
-pub fn within(range: Range, produced: usize) -> ops::Range<usize> {
+pub fn within(range: Range, rows: &BTreeSet<usize>) -> Vec<usize> {
     match range {
-        Range::Youngest => produced.saturating_sub(1)..produced,
-        Range::Window { from, until } => {
-            let first = (0..produced).take_while(|row| stamp(*row) < from).count();
-            let end = (0..produced).take_while(|row| until.is_none_or(|until| stamp(*row) <= until)).count();
-            first..end.max(first)
+        Range::Youngest => rows.last().copied().into_iter().collect(),
+        Range::Window { from, .. } => {
+            let mut rows = up_to_end(range, rows);
+            rows.retain(|row| stamp(*row) >= from);
+            rows
         }
     }
 }
 
+/// The rows that are there up to the end of what a question asks for.
+pub fn up_to_end(range: Range, rows: &BTreeSet<usize>) -> Vec<usize> {
+    let until = match range {
+        Range::Youngest => None,
+        Range::Window { until, .. } => until,
+    };
+    rows.iter().copied().take_while(|row| until.is_none_or(|until| stamp(*row) <= until)).collect()
+}
+
 /// These rows; if they are more than `most`, as many before the answer is given up.
-pub fn answer(rows: ops::Range<usize>, most: usize) -> Result<Bytes, FetchError> {
+pub fn answer(rows: &[usize], most: usize) -> Result<Bytes, FetchError> {
     let fits = rows.len() <= most;
     let mut body = "[".to_owned();
-    for row in rows.clone().take(most) {
-        let comma = if row > rows.start { "," } else { "" };
-        write!(body, r#"{comma}["{}",{row}]"#, stamp(row)).expect("a String takes all");
+    for row in rows.iter().take(most) {
+        let comma = if body.len() > 1 { "," } else { "" };
+        write!(body, r#"{comma}["{}",{row}]"#, stamp(*row)).expect("a String takes all");
     }
     if fits {
         body.push(']');

@@ -9,7 +9,7 @@ use crate::{
     state::State,
 };
 
-const ONE_ROW: Scope = Scope { batches: &[1], ..CALM };
+const ONE_ROW: Scope = Scope { batches: &[&[0]], ..CALM };
 
 fn with_faults(faults: u8) -> Budget {
     Budget { faults, ..Budget::NONE }
@@ -46,7 +46,7 @@ fn rule_3_a_body_that_changes() {
 
 #[test]
 fn rule_4_messages_that_overtake() {
-    let scope = Scope { backlog: 1, budget: with_faults(1), ..ONE_ROW };
+    let scope = Scope { backlog: 1, batches: &[&[1]], budget: with_faults(1), ..CALM };
     assert_breaks(Rule::InOrder, Sabotage::SwapsMessages, scope);
 }
 
@@ -70,4 +70,23 @@ fn rule_6_an_error_that_is_told_as_no_rows() {
 fn rule_7_a_queue_that_looks_shorter_than_it_is() {
     let scope = Scope { backlog: 100, budget: with_faults(1), hub_is_away: true, ..CALM };
     assert_breaks(Rule::LimitHeeded, Sabotage::HidesWaiting, scope);
+}
+
+/// The second row is late.
+const LATE_ROW: Scope =
+    Scope { batches: &[&[1], &[0]], overlap: Some(9), budget: Budget { crashes: 1, ..Budget::NONE }, ..CALM };
+
+#[test]
+fn late_rows_a_cursor_that_is_written_without_its_list() {
+    assert_breaks(Rule::ListIsTheRecorded, Sabotage::DropsList, LATE_ROW);
+}
+
+#[test]
+fn late_rows_a_cursor_that_is_read_without_its_list() {
+    assert_breaks(Rule::OnceWithinReach, Sabotage::HidesList, LATE_ROW);
+}
+
+#[test]
+fn late_rows_a_list_that_has_lost_its_stamps() {
+    assert_breaks(Rule::ListIsTheRecorded, Sabotage::EmptiesList, LATE_ROW);
 }

@@ -117,7 +117,7 @@ impl Space {
             let reached = node.state.after(step).and_then(|state| {
                 let is_new = self.visited.lock().expect("no thread panicked").insert(key::of(&state));
                 if is_new {
-                    self.settled.check(&state.world)?;
+                    self.settled.check(&state)?;
                 }
                 Ok(is_new.then_some(state))
             });

@@ -18,8 +18,9 @@ pub struct Facts {
     pub had_fault: bool,
     /// It was told that another poller was faster, and it was true.
     pub lost_race: bool,
-    /// What the backend really answered last: how many rows there were, or the kind of the error.
-    pub backend: Option<Result<usize, &'static str>>,
+    /// What the backend really answered last: the rows that are known to whoever says that nothing was new, or the kind of
+    /// the error.
+    pub backend: Option<Result<Vec<usize>, &'static str>>,
     /// Kinds of errors of the backend in this turn.
     pub errors: Vec<&'static str>,
     /// An error that is not recorded yet.
@@ -31,14 +32,16 @@ impl Facts {
     pub fn check_created(&mut self, write: &Write) -> Result<(), Violation> {
         for poll in &write.created {
             let newest = write.cursor.last_value_from;
-            let is_true = match (poll.outcome, self.backend) {
-                (Outcome::Empty, Some(Ok(rows))) => {
-                    rows == 0 || newest.is_some_and(|newest| newest >= backend::stamp(rows - 1).time())
-                }
+            let is_known = |row: &usize| match &write.cursor.recorded {
+                Some(list) => !list.lacks(backend::stamp(*row)),
+                None => newest.is_some_and(|newest| newest >= backend::stamp(*row).time()),
+            };
+            let is_true = match (poll.outcome, &self.backend) {
+                (Outcome::Empty, Some(Ok(rows))) => rows.iter().all(is_known),
                 (Outcome::Pending, Some(Ok(_))) => true,
                 (Outcome::Failed, Some(Err(kind))) => {
                     self.owes_record = None;
-                    let is_told = |fault: &Option<Fault>| fault.as_ref().is_some_and(|fault| fault.kind == kind);
+                    let is_told = |fault: &Option<Fault>| fault.as_ref().is_some_and(|fault| fault.kind == *kind);
                     is_told(&poll.error) && is_told(&write.cursor.last_error)
                 }
                 // The note in place of a record that could not be read.

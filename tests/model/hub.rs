@@ -34,7 +34,7 @@ impl Hub {
         let overtaken =
             store.records[..place].iter().find(|earlier| !self.is_settled(earlier.poll.message_id.as_deref()));
         Rule::InOrder.check(overtaken.is_none(), || {
-            let overtaken = overtaken.map(|earlier| earlier.rows.clone());
+            let overtaken = overtaken.map(|earlier| &earlier.rows);
             format!("the message of rows {:?} arrived before that of {overtaken:?}", record.rows)
         })
     }

@@ -63,6 +63,12 @@ impl<'a> Words<'a> {
         self.words.push(number as u64);
     }
 
+    fn numbers<'b>(&mut self, numbers: impl IntoIterator<Item = &'b usize, IntoIter: ExactSizeIterator>) {
+        let numbers = numbers.into_iter();
+        self.number(numbers.len());
+        numbers.for_each(|number| self.number(*number));
+    }
+
     fn id(&mut self, id: &'a str) -> usize {
         self.ids.iter().position(|known| *known == id).unwrap_or_else(|| {
             self.ids.push(id);
@@ -89,13 +95,15 @@ impl<'a> Words<'a> {
     }
 
     fn world(&mut self, world: &'a World) {
-        let World { left, batches, produced, store, hub, seconds, .. } = world;
+        let World { left, batches, rows, owed, store, hub, seconds, .. } = world;
         self.etag = store.etag();
         let budget = [left.faults, left.crashes, left.late_turns, left.pauses];
         self.words.extend(budget.map(u64::from));
         self.words.extend(u64::try_from(*seconds));
         self.number(batches.len());
-        self.number(*produced);
+        // Which ones are still to come follows from which ones are there.
+        self.numbers(rows);
+        self.numbers(owed);
         if let Some(cursor) = &store.cursor {
             self.text(cursor.text());
         }
@@ -103,7 +111,7 @@ impl<'a> Words<'a> {
             let id = self.id(&record.poll.id);
             self.number(id);
             self.number(record.poll.outcome as usize);
-            self.number(record.rows.end);
+            self.numbers(&*record.rows);
             let message = record.poll.message_id.as_deref().unwrap_or_default();
             let knows = [hub.arrived.contains(message), hub.refused.contains(message)];
             knows.into_iter().for_each(|knows| self.number(knows.into()));

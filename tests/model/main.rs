@@ -10,6 +10,7 @@
 //! | `rules` | what must hold |
 //! | `poller` | the product's code, run up to its next question |
 //! | `world`, `backend`, `store`, `hub` | what answers; the rules are checked where their subject changes |
+//! | `late` | what must hold of late rows |
 //! | `facts` | what a poller may write, by what it was told |
 //! | `outcomes` | how a question can end |
 //! | `state` | one state of everything, and the steps from it |
@@ -19,6 +20,7 @@
 //!
 //! `-- --nocapture` prints how many states each space has. A larger one (1.3 million states, 1 GB of memory, some minutes):
 //! `MODEL_FAULTS=2 MODEL_CRASHES=1 cargo test --release --test model within_bounds -- --nocapture`.
+//! With late rows: `MODEL_FAULTS=1 MODEL_CRASHES=1 cargo test --release --test model late_rows_from -- --nocapture`.
 
 mod backend;
 mod broken_worlds;
@@ -26,6 +28,7 @@ mod explorer;
 mod facts;
 mod hub;
 mod key;
+mod late;
 mod outcomes;
 mod poller;
 mod rules;

@@ -76,6 +76,8 @@ pub struct Start {
     pub seconds: i64,
     /// The time for asking the backend is over already.
     pub is_late: bool,
+    /// In seconds.
+    pub overlap: Option<u8>,
 }
 
 /// Where a poller has come to.
@@ -101,7 +103,7 @@ pub fn run(memory: &SiteMemory, start: Start, answers: &[Arc<Known<Answer>>]) ->
         channels: Selection::Named(vec!["ch0".into()]),
         histdata: 0,
         start_from: StartFrom::All,
-        overlap: None,
+        overlap: start.overlap.map(|seconds| Duration::from_secs(seconds.into())),
         record_empty_polls: true,
     };
     let (key, mut memory) = (site(), memory.clone());

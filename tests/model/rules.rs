@@ -21,6 +21,10 @@ pub enum Rule {
     LimitHeeded,
     /// `Unforwarded` holds the ids of the pending records, in their order.
     QueueIsThePending,
+    /// With an overlap: a row that came within reach is in exactly one record, one that is older than the list in none.
+    OnceWithinReach,
+    /// With an overlap: the cursor's list says of each stamp since `Since` whether it is recorded.
+    ListIsTheRecorded,
     /// Wherever everything stops: one undisturbed turn of a new poller forwards all rows and leaves nothing waiting.
     OneTurnSettles,
     /// Whatever the world answers.

@@ -1,13 +1,18 @@
 //! How large a space is tried, and what of the world is broken on purpose.
 
+use iothub_connector::ledger::{Cursor, Recorded};
+
 /// The bounds of a space. What is not bounded here may happen any number of times: turns, empty polls, lost races.
 #[derive(Clone, Copy, Debug)]
 pub struct Scope {
     pub pollers: usize,
-    /// Messages that are recorded and wait when it begins, of one row each.
+    /// Messages that are recorded and wait when it begins, of one row each: the first ones that are in no batch.
     pub backlog: usize,
-    /// Rows appear in the backend in batches of these sizes, each at any moment.
-    pub batches: &'static [usize],
+    /// Rows appear in the backend in these batches, each at any moment; with an overlap also in any order, which makes rows
+    /// late. Without one a row's number is its place.
+    pub batches: &'static [&'static [usize]],
+    /// How far late rows are looked for, in seconds: as many rows.
+    pub overlap: Option<u8>,
     pub budget: Budget,
     /// An answer with more rows than this is too large: the poller asks for less, several times in a turn.
     pub most_rows: usize,
@@ -79,4 +84,24 @@ pub enum Sabotage {
     HidesErrors,
     /// The cursor is read without the last id that waits (which is put back when it is written).
     HidesWaiting,
+    /// The cursor is written without its list of recorded rows.
+    DropsList,
+    /// The cursor is read without its list of recorded rows.
+    HidesList,
+    /// The cursor is read with a list that knows of nothing recorded.
+    EmptiesList,
+}
+
+impl Sabotage {
+    /// What a reader is told instead of the cursor.
+    pub fn falsify(self, cursor: &mut Cursor) {
+        match self {
+            Self::HidesWaiting => drop(cursor.unforwarded.pop()),
+            Self::HidesList => cursor.recorded = None,
+            Self::EmptiesList => {
+                cursor.recorded = cursor.recorded.take().map(|list| Recorded::starting(list.since()));
+            }
+            _ => {}
+        }
+    }
 }

@@ -14,6 +14,7 @@ pub const CALM: Scope = Scope {
     pollers: 1,
     backlog: 0,
     batches: &[],
+    overlap: None,
     most_rows: usize::MAX,
     budget: Budget::NONE,
     troubles: &[],
@@ -24,7 +25,7 @@ pub const CALM: Scope = Scope {
 /// One batch has two rows, so that a message with several is among those that are cut, repeated and raced for.
 const TWO_POLLERS: Scope = Scope {
     pollers: 2,
-    batches: &[1, 2],
+    batches: &[&[0], &[1, 2]],
     budget: Budget { faults: 1, crashes: 1, ..Budget::NONE },
     troubles: &[Trouble::Status],
     ..CALM
@@ -59,20 +60,20 @@ fn two_pollers_with_a_crash() {
 
 #[test]
 fn two_pollers_with_a_fault_and_a_crash() {
-    assert_holds("two pollers, a fault and a crash", Scope { batches: &[2], ..TWO_POLLERS });
+    assert_holds("two pollers, a fault and a crash", Scope { batches: &[&[0, 1]], ..TWO_POLLERS });
 }
 
 #[test]
 fn two_pollers_with_two_faults() {
     let budget = Budget { faults: 2, ..Budget::NONE };
-    assert_holds("two pollers, two faults", Scope { batches: &[1], budget, ..TWO_POLLERS });
+    assert_holds("two pollers, two faults", Scope { batches: &[&[0]], budget, ..TWO_POLLERS });
 }
 
 #[test]
 fn one_poller_with_all_that_a_backend_can_answer() {
     let troubles = &[Trouble::Status, Trouble::Html, Trouble::BadRows, Trouble::Throttled, Trouble::Unauthorized];
     let budget = Budget { faults: 2, crashes: 1, late_turns: 1, pauses: 1 };
-    assert_holds("one poller", Scope { batches: &[2], budget, troubles, ..CALM });
+    assert_holds("one poller", Scope { batches: &[&[0, 1]], budget, troubles, ..CALM });
 }
 
 /// The answer to the first question is too large: the turn goes on window by window, with a message for each. (Two pollers
@@ -80,19 +81,67 @@ fn one_poller_with_all_that_a_backend_can_answer() {
 #[test]
 fn one_poller_far_behind() {
     let budget = Budget { faults: 2, crashes: 1, ..Budget::NONE };
-    assert_holds("far behind", Scope { batches: &[3], most_rows: 2, budget, troubles: &[Trouble::Status], ..CALM });
+    assert_holds(
+        "far behind",
+        Scope { batches: &[&[0, 1, 2]], most_rows: 2, budget, troubles: &[Trouble::Status], ..CALM },
+    );
 }
 
 #[test]
 fn messages_that_wait_up_to_the_limit() {
     let budget = Budget { faults: 2, ..Budget::NONE };
-    assert_holds("the limit", Scope { backlog: 99, batches: &[1, 1], budget, hub_is_away: true, ..CALM });
+    assert_holds("the limit", Scope { backlog: 99, batches: &[&[99], &[100]], budget, hub_is_away: true, ..CALM });
+}
+
+/// All rows are within reach, in whatever order they come.
+const LATE: Scope = Scope { overlap: Some(100), batches: &[&[1], &[0, 2]], ..TWO_POLLERS };
+
+/// As large as the environment says: see `main.rs`.
+#[test]
+fn late_rows_from_the_first() {
+    let faults = bound("MODEL_FAULTS", 0);
+    let crashes = bound("MODEL_CRASHES", 1);
+    assert_holds("late rows from the first", Scope { budget: Budget { faults, crashes, ..Budget::NONE }, ..LATE });
+}
+
+/// Of which one row is recorded when it begins.
+#[test]
+fn late_rows_with_a_fault_and_a_crash() {
+    let scope = Scope { backlog: 1, batches: &[&[0, 2]], ..LATE };
+    assert_holds("late rows, a fault and a crash", scope);
+}
+
+/// The list never fits into one answer: late rows appear before and behind where the reading of it has come. All stay within
+/// reach: were the overlap short, rows that appear behind the reading could be left behind when newer ones appear before it.
+#[test]
+fn late_rows_in_windows() {
+    let budget = Budget { crashes: 1, ..Budget::NONE };
+    let scope = Scope { pollers: 1, backlog: 3, batches: &[&[0], &[2]], most_rows: 2, budget, ..LATE };
+    assert_holds("late rows in windows", scope);
+}
+
+#[test]
+fn late_rows_in_windows_from_the_first() {
+    let budget = Budget { crashes: 1, ..Budget::NONE };
+    let scope = Scope { pollers: 1, batches: &[&[1, 3], &[0, 2]], most_rows: 2, budget, ..LATE };
+    assert_holds("late rows in windows from the first", scope);
+}
+
+/// The list begins behind rows that are recorded, and behind rows that come too late.
+#[test]
+fn late_rows_and_a_short_overlap() {
+    let scope = Scope { overlap: Some(2), batches: &[&[1], &[3], &[2, 5]], budget: Budget::NONE, ..LATE };
+    assert_holds("late rows, a short overlap", scope);
 }
 
 /// Were two different states taken for the same one, what follows from the second would never be tried.
 #[test]
 fn states_that_count_as_one_go_on_alike() {
-    let scope = Scope { batches: &[1], budget: Budget { faults: 1, ..Budget::NONE }, ..TWO_POLLERS };
+    assert_alike(Scope { batches: &[&[0]], budget: Budget { faults: 1, ..Budget::NONE }, ..TWO_POLLERS });
+    assert_alike(Scope { batches: &[&[1], &[0]], overlap: Some(0), budget: Budget::NONE, ..TWO_POLLERS });
+}
+
+fn assert_alike(scope: Scope) {
     let mut known: HashMap<Key, Vec<Key>> = HashMap::new();
     let mut waiting = VecDeque::from([State::with_backlog(scope).expect("nothing has happened")]);
     let mut met_again = 0;

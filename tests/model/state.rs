@@ -50,7 +50,8 @@ pub struct Turn {
 /// What can happen next.
 #[derive(Clone, Copy, Debug)]
 pub enum Step {
-    RowsAppear,
+    /// One of the batches that are still to come.
+    RowsAppear(usize),
     WriteLands,
     MessageArrives,
     Pause,
@@ -77,8 +78,9 @@ impl State {
     pub fn with_backlog(scope: Scope) -> Result<Self, Violation> {
         let quiet = Scope { pollers: 1, sabotage: None, ..scope };
         let mut state = Self::new(World::new(quiet));
-        for _ in 0..scope.backlog {
-            state.world.produced += 1;
+        let is_in_backlog = |row: &usize| scope.batches.iter().all(|batch| !batch.contains(row));
+        for row in (0..).filter(is_in_backlog).take(scope.backlog) {
+            state.world.rows.insert(row);
             state.take(Step::Begins { poller: 0, is_late: false })?;
             while let Some(turn) = &state.pollers[0].turn {
                 let outcome = match &*turn.question {
@@ -93,7 +95,7 @@ impl State {
     }
 
     pub fn steps(&self) -> Vec<Step> {
-        let World { left, batches, store, hub, .. } = &self.world;
+        let World { scope, left, batches, store, hub, .. } = &self.world;
         let mut steps = Vec::new();
         // A turn that begins has touched nothing yet: when it does makes no difference but for its clock. So it is at once.
         let idle = self.pollers.iter().position(|poller| poller.turn.is_none());
@@ -116,7 +118,8 @@ impl State {
             }
             when(left.crashes > 0, Step::Crashes(number));
         }
-        when(!batches.is_empty(), Step::RowsAppear);
+        let any = if scope.overlap.is_some() { batches.len() } else { batches.len().min(1) };
+        (0..any).for_each(|batch| when(true, Step::RowsAppear(batch)));
         when(store.on_its_way.is_some(), Step::WriteLands);
         when(!hub.on_their_way.is_empty(), Step::MessageArrives);
         when(left.pauses > 0, Step::Pause);
@@ -132,15 +135,10 @@ impl State {
     fn take(&mut self, step: Step) -> Result<(), Violation> {
         let world = &mut self.world;
         match step {
-            Step::RowsAppear => {
-                if let Some((batch, rest)) = world.batches.split_first() {
-                    world.produced += batch;
-                    world.batches = rest;
-                }
-            }
+            Step::RowsAppear(batch) => world.produce(batch),
             Step::WriteLands => {
                 if let Some(write) = world.store.on_its_way.take() {
-                    world.store.apply(&write, world.scope.sabotage)?;
+                    world.apply(&write)?;
                 }
             }
             Step::MessageArrives => {
@@ -156,7 +154,8 @@ impl State {
                 world.left.late_turns -= u8::from(is_late);
                 world.turns += 1;
                 let clock_stands = world.scope.most_rows < usize::MAX;
-                let start = Start { number: world.turns, clock_stands, seconds: world.seconds, is_late };
+                let (number, seconds, overlap) = (world.turns, world.seconds, world.scope.overlap);
+                let start = Start { number, clock_stands, seconds, is_late, overlap };
                 self.pollers[poller].goes_on(world, start, Vec::new(), Facts::default())?;
             }
             Step::Answered(poller, outcome) => {

@@ -1,6 +1,6 @@
 //! The model's ledger: the cursor, the records that have a message, and a transaction that is still on its way.
 
-use std::{ops::Range, sync::Arc};
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use iothub_connector::ledger::{Committed, Cursor, Outcome, Poll};
@@ -8,9 +8,10 @@ use serde_json::Value;
 
 use crate::{
     backend::{row_number, stamp},
+    late,
     poller::{Write, site},
     rules::{Rule, Violation},
-    scope::Sabotage,
+    scope::{Sabotage, Scope},
     text::{Known, etag},
 };
 
@@ -19,7 +20,7 @@ use crate::{
 pub struct Record {
     pub poll: Arc<Poll>,
     /// Which of the backend's rows are in it.
-    pub rows: Range<usize>,
+    pub rows: Arc<[usize]>,
 }
 
 #[derive(Clone, Default)]
@@ -70,16 +71,25 @@ impl Store {
             && write.replaced.iter().all(|poll| self.record(&poll.id).is_some())
     }
 
+    /// The recorded rows, in the order in which they were recorded.
+    pub fn rows(&self) -> impl Iterator<Item = usize> {
+        self.records.iter().flat_map(|record| record.rows.iter().copied())
+    }
+
+    pub fn newest(&self) -> Option<usize> {
+        self.rows().max()
+    }
+
     /// Applies what [`takes`](Self::takes) said yes to (or sabotage did); returns the cursor's new ETag.
-    pub fn apply(&mut self, write: &Write, sabotage: Option<Sabotage>) -> Result<String, Violation> {
+    pub fn apply(&mut self, write: &Write, scope: &Scope) -> Result<String, Violation> {
         Rule::LoserWritesNothing
             .check(self.takes(write), || "a transaction was applied whose poller had read an older cursor".into())?;
         let previous = self.committed();
         let before = previous.cursor.last_value_from;
         self.previous = Some(Arc::new(previous.into()));
-        if sabotage != Some(Sabotage::CursorWithoutRecords) {
+        if scope.sabotage != Some(Sabotage::CursorWithoutRecords) {
             for poll in &write.created {
-                self.create(poll)?;
+                self.create(poll, scope)?;
             }
         }
         for poll in &write.replaced {
@@ -87,15 +97,18 @@ impl Store {
         }
         self.version += 1;
         let new = etag(self.version);
-        let committed = Committed { cursor: write.cursor.clone(), etag: Some(new.clone()) };
+        let mut committed = Committed { cursor: write.cursor.clone(), etag: Some(new.clone()) };
+        if scope.sabotage == Some(Sabotage::DropsList) {
+            committed.cursor.recorded = None;
+        }
         self.cursor = Some(Arc::new(committed.into()));
         // Whatever was sent under the old ETag can only be refused now.
         self.on_its_way = None;
-        self.check(before)?;
+        self.check(before, scope)?;
         Ok(new)
     }
 
-    fn create(&mut self, poll: &Poll) -> Result<(), Violation> {
+    fn create(&mut self, poll: &Poll, scope: &Scope) -> Result<(), Violation> {
         match (poll.outcome, &poll.message) {
             (Outcome::Empty | Outcome::Failed, None) => return Ok(()),
             (Outcome::Pending, Some(_)) => {}
@@ -105,14 +118,20 @@ impl Store {
                 return Err(Violation { rule: Rule::InOrder, what });
             }
         }
-        let recorded = self.records.last().map_or(0, |record| record.rows.end);
         let rows = rows_of(poll).unwrap_or_default();
-        Rule::RecordedBeforeSent.check(rows.start == recorded && !rows.is_empty(), || {
-            format!("rows up to {recorded} were recorded, a new record holds {rows:?} of: {:?}", poll.message)
-        })?;
+        Rule::RecordedBeforeSent.check(!rows.is_empty(), || format!("a record without rows: {:?}", poll.message))?;
+        if scope.overlap.is_some() {
+            late::check_new(&rows, self)?;
+        } else {
+            // Without an overlap a row's number is its place.
+            let count = self.rows().count();
+            Rule::RecordedBeforeSent.check(rows.iter().copied().eq(count..count + rows.len()), || {
+                format!("the first {count} rows were recorded, a new record holds {rows:?} of: {:?}", poll.message)
+            })?;
+        }
         let same = poll.message_id.as_deref().and_then(|id| self.by_message(id));
         Rule::SameBytes.check(same.is_none(), || "two records have the same message id".into())?;
-        self.records.push(Record { poll: Arc::new(poll.clone()), rows });
+        self.records.push(Record { poll: Arc::new(poll.clone()), rows: rows.into() });
         Ok(())
     }
 
@@ -135,15 +154,16 @@ impl Store {
     }
 
     /// What the cursor must say of the records.
-    fn check(&self, before: Option<DateTime<Utc>>) -> Result<(), Violation> {
+    fn check(&self, before: Option<DateTime<Utc>>, scope: &Scope) -> Result<(), Violation> {
         let Some(cursor) = self.cursor.as_ref().map(|committed| &committed.cursor) else { return Ok(()) };
-        let recorded = self.records.last().map(|record| stamp(record.rows.end - 1).time());
+        let recorded = self.newest().map(|row| stamp(row).time());
         Rule::RecordedBeforeSent.check(cursor.last_value_from == recorded, || {
             format!(
                 "the cursor moved from {before:?} to {:?}, the newest recorded row is of {recorded:?}",
                 cursor.last_value_from
             )
         })?;
+        late::check_list(cursor, self, scope)?;
         let places = 0..self.records.len();
         let pending: Vec<_> = places.filter(|place| self.records[*place].poll.outcome == Outcome::Pending).collect();
         let place = |id: &String| self.records.iter().position(|record| record.poll.id == *id);
@@ -155,12 +175,9 @@ impl Store {
     }
 }
 
-/// The rows in a record's message, if they follow each other and are the backend's.
-fn rows_of(poll: &Poll) -> Option<Range<usize>> {
+/// The rows in a record's message, if they are the backend's and in order.
+fn rows_of(poll: &Poll) -> Option<Vec<usize>> {
     let body: Value = serde_json::from_str(poll.message.as_deref()?).ok()?;
-    let rows = body["Timeseries"].as_array()?;
-    let numbers: Option<Vec<_>> = rows.iter().map(row_number).collect();
-    let numbers = numbers?;
-    let range = *numbers.first()?..numbers.last()? + 1;
-    numbers.iter().copied().eq(range.clone()).then_some(range)
+    let rows: Option<Vec<_>> = body["Timeseries"].as_array()?.iter().map(row_number).collect();
+    rows.filter(|rows| rows.is_sorted_by(|one, next| one < next))
 }

@@ -27,13 +27,10 @@ pub fn tell(start: &State, steps: &[Step]) -> Vec<String> {
 }
 
 fn line(state: &State, step: Step) -> String {
-    let World { produced, batches, hub, .. } = &state.world;
+    let World { batches, hub, .. } = &state.world;
     let name = |poller| ["A", "B", "C"][poller];
     match step {
-        Step::RowsAppear => {
-            let batch = batches.first().copied().unwrap_or_default();
-            format!("rows {:?} appear in the backend", *produced..produced + batch)
-        }
+        Step::RowsAppear(batch) => format!("rows {:?} appear in the backend", batches[batch]),
         Step::WriteLands => "the transaction that was given up is applied".into(),
         Step::MessageArrives => {
             let id = hub.on_their_way.front().map(String::as_str).unwrap_or_default();
@@ -66,10 +63,10 @@ fn question(question: &Question, state: &State) -> String {
         Question::Cursor => "reads the cursor".into(),
         Question::Record(id) => {
             let record = state.world.store.record(id);
-            format!("reads the record of rows {:?}", record.map(|record| record.rows.clone()).unwrap_or_default())
+            format!("reads the record of rows {:?}", record.map_or(&[][..], |record| &*record.rows))
         }
         Question::Rows(range) => {
-            format!("asks for rows, there are {:?}", backend::within(*range, state.world.produced))
+            format!("asks for rows, there are {:?}", backend::within(*range, &state.world.rows))
         }
         Question::Commit(write) => commit(write, state),
         Question::Send(messages) => {

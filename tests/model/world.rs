@@ -13,6 +13,7 @@ use crate::{
     backend,
     facts::{Facts, check_marks},
     hub::{Hub, check_sent},
+    late,
     outcomes::{Outcome, Rest},
     poller::{Answer, Question, Write},
     rules::{Rule, Violation},
@@ -26,9 +27,11 @@ pub struct World {
     pub scope: Scope,
     pub left: Budget,
     /// Batches of rows that have not appeared yet.
-    pub batches: &'static [usize],
+    pub batches: Vec<&'static [usize]>,
     /// Rows in the backend.
-    pub produced: usize,
+    pub rows: BTreeSet<usize>,
+    /// With an overlap: rows that came within reach and are not recorded.
+    pub owed: BTreeSet<usize>,
     pub store: Store,
     pub hub: Hub,
     pub turns: u32,
@@ -41,8 +44,9 @@ impl World {
         Self {
             scope,
             left: scope.budget,
-            batches: scope.batches,
-            produced: 0,
+            batches: scope.batches.to_vec(),
+            rows: BTreeSet::new(),
+            owed: BTreeSet::new(),
             store: Store::default(),
             hub: Hub::default(),
             turns: 0,
@@ -106,8 +110,8 @@ impl World {
                 }),
                 _ => {
                     let mut committed = self.store.committed();
-                    if self.breaks(Sabotage::HidesWaiting) {
-                        committed.cursor.unforwarded.pop();
+                    if let Some(sabotage) = self.scope.sabotage {
+                        sabotage.falsify(&mut committed.cursor);
                     }
                     Ok(committed)
                 }
@@ -126,9 +130,13 @@ impl World {
                     Answer::Rows(if self.breaks(Sabotage::HidesErrors) { hidden } else { backend::answer_in(trouble) })
                 }
                 _ => {
-                    let rows = backend::within(*range, self.produced);
-                    facts.backend = Some(Ok(rows.end));
-                    Answer::Rows(backend::answer(rows, self.scope.most_rows))
+                    let rows = backend::within(*range, &self.rows);
+                    let answer = backend::answer(&rows, self.scope.most_rows);
+                    // Before a window lie rows that are known, but for late ones that the next sweep finds.
+                    let is_part = self.scope.overlap.is_some() && self.scope.most_rows < usize::MAX;
+                    let known = if is_part { rows } else { backend::up_to_end(*range, &self.rows) };
+                    facts.backend = Some(Ok(known));
+                    Answer::Rows(answer)
                 }
             },
             Question::Commit(write) => Answer::Commit(self.commit(write, outcome, facts)?),
@@ -139,6 +147,20 @@ impl World {
                 Answer::Sent(count, sent)
             }
         })
+    }
+
+    /// A batch of rows appears.
+    pub fn produce(&mut self, batch: usize) {
+        let batch = self.batches.remove(batch);
+        self.owed.extend(late::within_reach(batch, &self.rows, self.scope.overlap));
+        self.rows.extend(batch);
+    }
+
+    /// Applies a transaction; returns the cursor's new ETag.
+    pub fn apply(&mut self, write: &Write) -> Result<String, Violation> {
+        let etag = self.store.apply(write, &self.scope)?;
+        late::settle_debts(&mut self.owed, &self.store)?;
+        Ok(etag)
     }
 
     fn commit(
@@ -161,11 +183,11 @@ impl World {
                 return Ok(Err(in_doubt()));
             }
             Outcome::AnswerLost => {
-                self.store.apply(write, self.scope.sabotage)?;
+                self.apply(write)?;
                 return Ok(Err(in_doubt()));
             }
             Outcome::ToldAsConflict => {
-                self.store.apply(write, self.scope.sabotage)?;
+                self.apply(write)?;
                 return Ok(Err(LedgerError::Conflict));
             }
             _ => {}
@@ -179,7 +201,7 @@ impl World {
             self.store.on_its_way = Some(write.clone());
             return Ok(Ok("@promised;".into()));
         }
-        Ok(Ok(self.store.apply(write, self.scope.sabotage)?))
+        Ok(Ok(self.apply(write)?))
     }
 
     /// How many messages are acknowledged, and why not all.

@@ -1,0 +1,62 @@
+//! With an overlap: what the cursor's list must say, and which rows must not be lost. `Since` is where the list begins.
+
+use std::collections::BTreeSet;
+
+use iothub_connector::ledger::Cursor;
+
+use crate::{
+    backend::stamp,
+    rules::{Rule, Violation},
+    scope::Scope,
+    store::Store,
+};
+
+/// Which rows of a batch come within reach: no further behind the newest of the rows that are there than the overlap.
+pub fn within_reach(batch: &[usize], rows: &BTreeSet<usize>, overlap: Option<u8>) -> impl Iterator<Item = usize> {
+    let newest = rows.last().copied().unwrap_or_default();
+    batch.iter().copied().filter(move |row| overlap.is_some_and(|overlap| row + usize::from(overlap) >= newest))
+}
+
+/// The rows of a new record: each for the first time, none older than the list reached when they were recorded.
+pub fn check_new(rows: &[usize], store: &Store) -> Result<(), Violation> {
+    let before = store.committed().cursor;
+    for row in rows {
+        let rule = Rule::OnceWithinReach;
+        rule.check(store.rows().all(|known| known != *row), || format!("row {row} is recorded again, with {rows:?}"))?;
+        let is_in_reach = before.recorded.as_ref().is_none_or(|list| stamp(*row) >= list.since());
+        rule.check(is_in_reach, || format!("row {row} is recorded with {rows:?}, which is older than the list"))?;
+    }
+    Ok(())
+}
+
+/// Of each stamp since `Since` the list must say whether it is recorded; without an overlap, or without rows, there is none.
+pub fn check_list(cursor: &Cursor, store: &Store, scope: &Scope) -> Result<(), Violation> {
+    let rule = Rule::ListIsTheRecorded;
+    let newest = store.newest().filter(|_| scope.overlap.is_some());
+    let (Some(newest), Some(list)) = (newest, &cursor.recorded) else {
+        return rule.check(newest.is_none() && cursor.recorded.is_none(), || {
+            format!("the newest recorded row is {newest:?}, the cursor's list is {:?}", cursor.recorded)
+        });
+    };
+    // Also of rows that never come.
+    for row in 0..=newest + 1 {
+        let is_recorded = store.rows().any(|known| known == row);
+        let is_missing = stamp(row) >= list.since() && !is_recorded;
+        rule.check(list.lacks(stamp(row)) == is_missing, || {
+            format!("row {row} is recorded: {is_recorded}, the list says the opposite: {list:?}")
+        })?;
+    }
+    Ok(())
+}
+
+/// Takes what is recorded from what is `owed`. What is older than the list will never be recorded.
+pub fn settle_debts(owed: &mut BTreeSet<usize>, store: &Store) -> Result<(), Violation> {
+    for row in store.rows() {
+        owed.remove(&row);
+    }
+    let since = store.committed().cursor.recorded.map(|list| list.since());
+    let lost = owed.first().filter(|row| since.is_some_and(|since| stamp(**row) < since));
+    Rule::OnceWithinReach.check(lost.is_none(), || {
+        format!("row {lost:?} came within reach, is not recorded, and the list begins at {since:?}: it never will be")
+    })
+}
