@@ -17,7 +17,7 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
-use crate::http::without_credentials;
+use crate::redact::without_credentials;
 
 /// Writes lines without the credentials that may stand in them: what libraries log at `debug` and `trace`, and what services
 /// answer, is not ours to choose.

@@ -60,11 +60,19 @@ impl<O: Outside> Turn<'_, O> {
         Ok(())
     }
 
-    /// Sends records, in order, and marks those that are acknowledged. After the hub's first failure nothing more is sent.
+    /// Sends records, in order, and marks those that are acknowledged. After the hub's first failure nothing more is sent;
+    /// after a message that it refuses for good, the next ones are, before anything newer.
     pub(super) async fn send_and_mark(&mut self, mut polls: Vec<Poll>, until: Instant) -> Result<(), Stop> {
-        if polls.is_empty() {
-            return Ok(());
+        while self.can_send && !polls.is_empty() {
+            let finished = self.send_some(&mut polls, until).await?;
+            polls.drain(..finished);
         }
+        Ok(())
+    }
+
+    /// Sends until something is refused. Returns how many, counted from the first, are finished and marked; if it is not all
+    /// of them, the rest can be sent as long as `can_send`.
+    async fn send_some(&mut self, polls: &mut [Poll], until: Instant) -> Result<usize, Stop> {
         // What was acknowledged in an earlier turn stands at the front, by the order in which messages leave.
         let known = polls.iter().take_while(|poll| self.memory.acknowledged.contains(&poll.id)).count();
         let messages: Vec<_> = polls[known..].iter().map_while(record::message).collect();
@@ -110,8 +118,8 @@ impl<O: Outside> Turn<'_, O> {
                 self.report.failures.push(Failure::new(error.kind(), error.text()));
             }
         }
-        polls.truncate(finished);
-        self.mark(&polls).await
+        self.mark(&polls[..finished]).await?;
+        Ok(finished)
     }
 
     fn reject(&mut self, poll: &mut Poll, fault: Fault, history: Option<u32>) {

@@ -78,10 +78,14 @@ impl Search {
         }
         // If the rows come in order, half of what was read is a window that fits. If they do not, the hint is just a guess.
         let hint = prefix.get(prefix.len() / 2).copied().filter(|_| self.hint.is_none());
+        // Rows have come where there were none.
+        if self.empty_until.is_some_and(|empty| prefix.iter().any(|row| *row > from && *row <= empty)) {
+            self.empty_until = None;
+        }
         self.too_far = Some(end);
         self.hint = hint;
         self.span = None;
-        window.can_narrow
+        end.since(self.empty_until.map_or(from, |empty| empty.max(from))) > SHORTEST
     }
 
     /// The window held no row newer than the cursor.

@@ -127,3 +127,32 @@ async fn sites_may_have_any_name() {
     }
     world.assert_settled().await;
 }
+
+/// A poll with so many messages that they take more than one transaction: what stands behind the refused one goes before what
+/// is recorded next.
+#[tokio::test]
+async fn a_message_that_is_refused_does_not_let_newer_ones_overtake() {
+    let mut world = World::with_sites(&["Well 7"]).await;
+    world.set("IoTHubTransport", "https");
+    world.set(
+        "IoTHubURL",
+        world.hub.ready("https").trim_start_matches("https://").trim_end_matches('/').to_owned().as_str(),
+    );
+    world.set("PollTimeoutSeconds", "60");
+    let text = "x".repeat(60_000);
+    let wide: Vec<_> = (0..40).map(|minute| json!([stamp(minute), minute, text])).collect();
+    world.add_raw("Well 7", wide.into()).await;
+    let refusal = json!({ "method": "POST", "path": "/messages/events", "skip": 1, "times": 1,
+        "effect": { "answer": { "status": 400, "body": r#"{"Message":"ErrorCode:ArgumentInvalid;no"}"# } } });
+    world.hub.put("trouble", json!([refusal])).await;
+    world.handler().await.invoke_ok().await;
+    let polls = world.polls("Well 7").await;
+    let rejected: Vec<_> = polls.iter().filter(|poll| poll["Outcome"] == "rejected").collect();
+    assert_eq!(rejected.len(), 1, "{}", world.output());
+    let left_out = usize::try_from(rejected[0]["Result"]["Rows"].as_u64().unwrap()).unwrap();
+    let delivered = world.delivered().await;
+    let minutes: Vec<_> = delivered.rows["Well 7"].iter().map(|row| row["Channels"]["ch0"].as_i64().unwrap()).collect();
+    assert!(minutes.is_sorted(), "{minutes:?}");
+    assert_eq!(minutes.len(), 40 - left_out);
+    assert_eq!(world.cursor("Well 7").await["Unforwarded"], json!([]));
+}
