@@ -65,6 +65,8 @@ pub struct SiteMemory {
     /// The furthest row of the future that was said to be one. A logger whose clock is wrong is a failure once for each such
     /// row, not in every run until their time has come.
     future: Option<Stamp>,
+    /// The rows that could not be used when that was last a failure.
+    flaws: Option<Flaws>,
     /// Whether this process has tried the site at all.
     tried: bool,
 }

@@ -18,6 +18,7 @@ use crate::{
         FetchError, Rows, Stamp,
         client::{Answer, MAX_BODY, RowsQuery},
         window::SOFT_BODY_LIMIT,
+        wire::Flaws,
     },
 };
 
@@ -202,13 +203,21 @@ impl<O: Outside> Turn<'_, O> {
             if !self.record_and_send(asked, channels, &rows, plan).await? {
                 return Ok(false);
             }
-        } else if unreadable > 0 || self.memory.future < future {
+        } else if self.is_news(unreadable, future, &rows.flaws) {
             self.record_bad_rows(asked, &rows.flaws).await?;
             self.memory.future = future.max(self.memory.future);
+            self.memory.flaws = Some(rows.flaws);
         } else {
             self.record_nothing(asked, &rows.flaws).await?;
         }
         Ok(self.note_window(plan, newest, beyond))
+    }
+
+    /// Whether rows that cannot be used are a failure: those of the future once; unreadable ones as long as they are there, for
+    /// they may be all that a logger sends. An overlap brings old ones back each time: then once is enough, too.
+    fn is_news(&self, unreadable: usize, future: Option<Stamp>, flaws: &Flaws) -> bool {
+        let is_known = self.forwarder.overlap.is_some() && self.memory.flaws.as_ref() == Some(flaws);
+        self.memory.future < future || (unreadable > 0 && !is_known)
     }
 
     /// Remembers what the answer says about the next window. Returns whether there is more to ask for now.

@@ -224,6 +224,37 @@ mod tests {
     }
 
     #[test]
+    fn rows_that_come_where_there_were_none_can_be_narrowed_to() {
+        let (from, mut search) = (now().shifted(-DAY), Search::default());
+        // A window of an hour holds nothing, then the logger uploads that hour: more than an answer takes.
+        search.was_empty(Window { until: Some(from.shifted(DAY / 24)), can_narrow: true });
+        let rows: Vec<_> = (1..1_000).map(|index| from.shifted(index * 3_000)).collect();
+        let backend = Backend { rows: rows.clone(), most_rows: 100, descending: false };
+        let (mut cursor, mut found) = (from, Vec::new());
+        for _ in 0..200 {
+            let window = search.next(cursor, now());
+            match backend.get(cursor, window.until) {
+                Err(prefix) => assert!(search.narrow(cursor, window, now(), &prefix), "{search:?} {window:?}"),
+                Ok(rows) => {
+                    let new: Vec<_> = rows.into_iter().filter(|row| *row > cursor).collect();
+                    match new.last() {
+                        None => search.was_empty(window),
+                        Some(newest) => {
+                            search.had_rows(cursor, *newest, window, new.len());
+                            cursor = *newest;
+                        }
+                    }
+                    found.extend(new);
+                    if window.until.is_none() {
+                        break;
+                    }
+                }
+            }
+        }
+        assert_eq!(found, rows);
+    }
+
+    #[test]
     fn one_wrong_answer_does_not_hold_the_search_up() {
         let (from, mut search) = (now().shifted(-DAY), Search::default());
         let window = search.next(from, now());

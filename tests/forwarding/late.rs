@@ -160,6 +160,24 @@ async fn an_overlap_that_no_answer_can_hold_is_read_in_windows() {
 }
 
 #[tokio::test]
+async fn an_unreadable_row_in_the_overlap_is_a_failure_once() {
+    let world = world().await;
+    let handler = world.handler().await;
+    world.add(SITE, 0..5).await;
+    // One value instead of two.
+    world.add_raw(SITE, json!([["2024030100023", 1]])).await;
+    handler.invoke_ok().await;
+    assert_eq!(handler.invoke_failing().await, [(SITE.to_owned(), "bad_rows".to_owned())]);
+    handler.invoke_ok().await;
+    world.add(SITE, 5..7).await;
+    handler.invoke_ok().await;
+    handler.invoke_ok().await;
+    world.assert_rows(SITE, &rows(0..7)).await;
+    let bad_rows = |poll: &Value| poll["Result"]["BadRows"]["Count"].as_u64();
+    assert!(world.polls(SITE).await.iter().all(|poll| bad_rows(poll) == Some(1)), "every record names it");
+}
+
+#[tokio::test]
 async fn a_backend_that_goes_back_in_time_repeats_nothing() {
     for overlap in ["0", "3600"] {
         let world = world_with(overlap).await;

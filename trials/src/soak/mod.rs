@@ -39,12 +39,14 @@ const SETTLING: Duration = Duration::from_secs(6 * 60);
 /// What memory and descriptors may be above their first third, beside a tenth of it.
 const SLACK_MIB: f64 = 2.0;
 const SLACK_DESCRIPTORS: f64 = 4.0;
+/// Minutes from which on growth is judged: before, caches fill.
+const JUDGED: u64 = 10;
 /// Of findings, how many are printed.
 const SHOWN: usize = 20;
 
 const EXAMPLES: &str = "\
 At the end every row is accounted for, and the last third of the time compared with the first: resident memory and file
-descriptors must be the same but for a tenth. The exit code is 0 if nothing was found, 1 otherwise.
+descriptors must be the same but for a tenth (if it took 10 minutes or more: before, caches fill). The exit code is 0 if nothing was found, 1 otherwise.
 
 Examples:
   cargo build --release --workspace
@@ -125,7 +127,7 @@ pub async fn run(options: &Options) -> anyhow::Result<bool> {
     #[expect(clippy::cast_precision_loss, reason = "a few thousand at most")]
     let descriptors = Trend::of(log.usage.iter().map(|usage| usage.descriptors as f64));
     for (what, trend, slack) in [("memory (MiB)", memory, SLACK_MIB), ("descriptors", descriptors, SLACK_DESCRIPTORS)] {
-        if !trend.is_flat(slack) {
+        if options.minutes >= JUDGED && !trend.is_flat(slack) {
             verdict.findings.push(format!("{what} grew from {:.1} to {:.1}", trend.first, trend.last));
         }
     }
