@@ -2,7 +2,9 @@
 
 use chrono::DateTime;
 
-use super::support::World;
+use serde_json::{Value, json};
+
+use super::support::{World, stamp};
 
 const SITE: &str = "Well 7";
 /// More than one window, one transaction and one short invocation hold.
@@ -49,4 +51,30 @@ async fn a_long_backlog_arrives_once_in_order_over_several_invocations() {
     assert!(invocations > 1, "one invocation sufficed: the deadline was not met");
     world.assert_settled().await;
     println!("{} rows in {} messages, {invocations} invocations", rows.len(), delivered.ids[SITE].len());
+}
+
+/// Answers of many messages each: the limit holds in the middle of one, too.
+#[tokio::test]
+async fn at_most_a_hundred_messages_wait_and_the_rest_stays_in_the_backend() {
+    let mut world = World::with_sites(&[SITE]).await;
+    world.set("PollTimeoutSeconds", "60");
+    world.set("RUST_LOG", "info");
+    let text = "x".repeat(150_000);
+    for start in (0..120).step_by(20) {
+        let rows: Vec<Value> = (start..start + 20).map(|minute| json!([stamp(minute), minute, text])).collect();
+        world.add_raw(SITE, rows.into()).await;
+    }
+    world.hub.away(true).await;
+    let handler = world.handler().await;
+    for _ in 0..3 {
+        handler.invoke_failing().await;
+    }
+    assert_eq!(world.cursor(SITE).await["Unforwarded"].as_array().unwrap().len(), 100);
+    world.hub.away(false).await;
+    handler.invoke_until_ok(5).await;
+    handler.invoke_ok().await;
+    let delivered = world.delivered().await;
+    let minutes: Vec<_> = delivered.rows[SITE].iter().map(|row| row["Channels"]["ch0"].as_i64().unwrap()).collect();
+    assert_eq!(minutes, (0..120).collect::<Vec<_>>());
+    world.assert_settled().await;
 }
