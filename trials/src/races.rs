@@ -39,7 +39,7 @@ const EXAMPLES: &str = "\
 Examples:
   cargo build --release --workspace
   cargo run --release -p trials -- races                 8 handlers, 200 sites, 50 runs each
-  cargo run --release -p trials -- races --one-device    as one device: each connection ends another's";
+  cargo run --release -p trials -- races --one-device    as one device: each cuts the others";
 
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
@@ -47,8 +47,10 @@ pub struct Options {
     /// Of the rows, and of the moments at which runs begin
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
+    /// Handlers, each with its own Functions host
     #[arg(long, value_name = "N", default_value_t = 8)]
     handlers: usize,
+    /// Sites, which every handler polls
     #[arg(long, value_name = "N", default_value_t = 200)]
     sites: usize,
     /// Runs of each handler

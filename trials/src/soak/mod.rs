@@ -59,8 +59,10 @@ pub struct Options {
     /// Of the rows, and of the faults
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
+    /// Sites; before each run of the timer, half of them have new rows
     #[arg(long, value_name = "N", default_value_t = 2_000)]
     sites: usize,
+    /// How long
     #[arg(long, value_name = "N", default_value_t = 30)]
     minutes: u64,
     /// Seconds between two runs of the timer
