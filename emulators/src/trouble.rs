@@ -43,6 +43,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
+/// Bytes of a request that are read before it is answered.
+const LARGEST_REQUEST: usize = 64 * 1024 * 1024;
 /// Largest answer that can be cut, in bytes.
 const LARGEST_CUT: usize = 64 * 1024 * 1024;
 /// What an endless body sends at once, in bytes, about.
@@ -165,7 +167,11 @@ async fn clear(State(trouble): State<Trouble>) -> StatusCode {
 async fn meet(State(trouble): State<Trouble>, request: Request, next: Next) -> Response<Body> {
     let Some(effect) = trouble.take(&request) else { return next.run(request).await };
     match effect {
-        Effect::Answer(answer) => answer.response(),
+        Effect::Answer(answer) => {
+            // Who answers with half of the request unread ends the connection, and the client may never see the answer.
+            drop(axum::body::to_bytes(request.into_body(), LARGEST_REQUEST).await);
+            answer.response()
+        }
         Effect::Hang => std::future::pending().await,
         Effect::Garbage => json_body(GARBAGE.into()),
         Effect::Echo => echo(&request),
