@@ -203,7 +203,7 @@ impl<O: Outside> Turn<'_, O> {
             if !self.record_and_send(asked, channels, &rows, plan).await? {
                 return Ok(false);
             }
-        } else if self.is_news(unreadable, future, &rows.flaws) {
+        } else if self.is_news(plan, unreadable, future, &rows.flaws) {
             self.record_bad_rows(asked, &rows.flaws).await?;
             self.memory.future = future.max(self.memory.future);
             self.memory.flaws = Some(rows.flaws);
@@ -214,8 +214,12 @@ impl<O: Outside> Turn<'_, O> {
     }
 
     /// Whether rows that cannot be used are a failure: those of the future once; unreadable ones as long as they are there, for
-    /// they may be all that a logger sends. An overlap brings old ones back each time: then once is enough, too.
-    fn is_news(&self, unreadable: usize, future: Option<Stamp>, flaws: &Flaws) -> bool {
+    /// they may be all that a logger sends. An overlap brings old ones back each time: then once is enough, too. A youngest row
+    /// that cannot be used is always one: with it the cursor gets its beginning.
+    fn is_news(&self, plan: &Plan, unreadable: usize, future: Option<Stamp>, flaws: &Flaws) -> bool {
+        if plan.window.is_none() && flaws.count > 0 {
+            return true;
+        }
         let is_known = self.forwarder.overlap.is_some() && self.memory.flaws.as_ref() == Some(flaws);
         self.memory.future < future || (unreadable > 0 && !is_known)
     }

@@ -135,6 +135,24 @@ async fn a_waiting_record_that_somebody_deletes_is_said_and_the_rest_goes() {
 }
 
 #[tokio::test]
+async fn a_cursor_that_is_deleted_begins_anew_with_the_youngest_also_if_that_is_of_the_future() {
+    let mut world = World::with_sites(&[SITE]).await;
+    world.set("StartFrom", "youngest");
+    world.add(SITE, 0..3).await;
+    world.add_raw(SITE, json!([["21990101", 1, 2]])).await;
+    let handler = world.handler().await;
+    assert_eq!(handler.invoke_failing().await, failed("bad_rows"));
+    let partition = PartitionKey::from((CUSTOMER.to_owned(), SITE.to_owned()));
+    container(&world).await.delete_item(partition, "cursor", None).await.unwrap();
+    // The memory of the deleted one ends with a conflict.
+    for _ in 0..4 {
+        handler.invoke().await;
+    }
+    world.assert_rows(SITE, &[]).await;
+    assert!(world.cursor(SITE).await["LastValueFrom"].is_string());
+}
+
+#[tokio::test]
 async fn a_container_that_is_deleted_meanwhile_is_made_again_with_the_next_run() {
     let world = World::with_sites(&[SITE]).await;
     let handler = world.handler().await;
