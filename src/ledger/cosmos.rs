@@ -156,6 +156,11 @@ impl Ledger {
         }
     }
 
+    /// The container, if it is there.
+    pub(super) async fn find(&self) -> Result<Option<ContainerClient>, LedgerError> {
+        within(async { Ok(self.account.find(&self.config.container).await?) }).await
+    }
+
     async fn container(&self) -> Result<ContainerClient, LedgerError> {
         self.container.get(|| async { Ok(self.account.open(self.properties()).await?.0) }).await
     }
@@ -176,7 +181,7 @@ impl Ledger {
         .with_default_ttl(TimeToLive::NoDefault)
     }
 
-    fn explain(&self, error: &CosmosError) -> LedgerError {
+    pub(super) fn explain(&self, error: &CosmosError) -> LedgerError {
         self.account.explain(error, &self.config.container).into()
     }
 }
@@ -205,7 +210,7 @@ fn batch(
     }
 }
 
-fn partition(key: &SiteKey) -> PartitionKey {
+pub(super) fn partition(key: &SiteKey) -> PartitionKey {
     PartitionKey::from((key.customer.clone(), key.site.clone()))
 }
 
