@@ -5,7 +5,10 @@ use std::{
     time::Duration,
 };
 
-use azure_core::{credentials::Secret, http::StatusCode};
+use azure_core::{
+    credentials::Secret,
+    http::{ClientOptions, StatusCode},
+};
 use azure_data_cosmos::{
     AccountEndpoint, AccountReference, CosmosClient, CosmosRuntime, RoutingStrategy,
     clients::ContainerClient,
@@ -20,7 +23,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::OnceCell;
 use url::Url;
 
-use crate::{config::ledger::Config, http};
+use crate::{config::ledger::Config, http, identity::SignIn};
 
 /// The longest that one operation may take, the SDK's own retries included.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(10);
@@ -70,6 +73,7 @@ impl Failure {
 pub struct Account {
     endpoint: Url,
     key: Option<SecretString>,
+    sign_in: SignIn,
     database: String,
     client: OnceCell<CosmosClient>,
 }
@@ -80,6 +84,7 @@ impl Account {
         Self {
             endpoint: config.endpoint.clone(),
             key: config.key.clone(),
+            sign_in: config.sign_in,
             database: config.database.clone(),
             client: OnceCell::new(),
         }
@@ -146,7 +151,9 @@ impl Account {
                 AccountReference::with_authentication_key(endpoint, Secret::new(key.expose_secret().to_owned()))
             }
             None => {
-                let credential = azure_identity::ManagedIdentityCredential::new(None)
+                let credential = self
+                    .sign_in
+                    .credential(ClientOptions::default())
                     .map_err(|error| Failure::Other(format!("no managed identity: {error}")))?;
                 AccountReference::with_credential(endpoint, credential)
             }

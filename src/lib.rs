@@ -14,7 +14,7 @@
 //! | [`devices`] | who sends: the devices that stand for sites and for LoRaWAN devices |
 //! | [`hub`] | devices, tokens, messages and the transports to IoT Hub |
 //! | [`cosmos`] | the account behind ledger and devices |
-//! | [`config`], [`app`], [`logging`], [`clock`], [`retry`], `http`, `redact` | what all of them need |
+//! | [`config`], [`app`], [`logging`], [`clock`], [`retry`], [`identity`], `http`, `redact` | what all of them need |
 //!
 //! `ARCHITECTURE.md` tells how they work together and what must hold.
 
@@ -29,6 +29,7 @@ pub mod functions;
 pub mod host;
 mod http;
 pub mod hub;
+pub mod identity;
 pub mod ledger;
 pub mod logging;
 pub mod rapidm2m;

@@ -8,7 +8,14 @@ use std::{process::ExitCode, sync::Arc};
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-use iothub_connector::{app::App, config::Config, logging, server};
+use iothub_connector::{
+    app::App,
+    config::{
+        Config, Problems, Settings,
+        key_vault::{self, Completed},
+    },
+    logging, server,
+};
 
 /// Forwards rows of rapidM2M sites and uplinks of The Things Network to Azure IoT Hub
 #[derive(Parser)]
@@ -48,6 +55,7 @@ fn main() -> ExitCode {
         eprintln!("error: {problem}");
         return ExitCode::from(MISCONFIGURED);
     }
+    let is_serving = matches!(cli.command, Command::Serve);
     let result = match cli.command {
         Command::Serve => serve(),
         Command::Sas(options) => cli::sas::run(&options),
@@ -59,9 +67,19 @@ fn main() -> ExitCode {
             runtime().and_then(|runtime| runtime.block_on(emulators::cli::run(*name))).map(|()| ExitCode::SUCCESS)
         }
     };
-    result.unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
-        ExitCode::FAILURE
+    result.unwrap_or_else(|error| match error.downcast_ref::<Problems>() {
+        Some(problems) if is_serving => {
+            eprintln!("{problems}");
+            ExitCode::from(MISCONFIGURED)
+        }
+        Some(problems) => {
+            eprintln!("error: {}", problems.list());
+            ExitCode::from(MISCONFIGURED)
+        }
+        None => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     })
 }
 
@@ -77,13 +95,7 @@ fn wants_log(command: &Command) -> bool {
 }
 
 fn serve() -> anyhow::Result<ExitCode> {
-    let config = match Config::from_env() {
-        Ok(config) => config,
-        Err(problems) => {
-            eprintln!("{problems}");
-            return Ok(ExitCode::from(MISCONFIGURED));
-        }
-    };
+    let config = Config::from_settings(&settings()?)?;
     let port = match handler_port() {
         Ok(port) => port,
         Err(problem) => {
@@ -99,6 +111,17 @@ fn serve() -> anyhow::Result<ExitCode> {
         server::run(listener, app, interrupted()).await.context("the server failed")
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The function app's settings.
+fn settings() -> anyhow::Result<Settings> {
+    let settings = Settings::from_env();
+    if !key_vault::is_wanted(&settings) {
+        return Ok(settings);
+    }
+    let Completed { settings, from_vault } = runtime()?.block_on(key_vault::complete(settings))?;
+    tracing::info!(settings = ?from_vault, "looked for absent settings in the Key Vault");
+    Ok(settings)
 }
 
 /// The port that the host wants us on; its older name is still given by older hosts.

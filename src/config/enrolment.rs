@@ -28,6 +28,7 @@ use std::{collections::HashMap, sync::Arc};
 use secrecy::ExposeSecret as _;
 
 use self::families::Families;
+pub(super) use self::families::{CONNECTION_STRING, suffix};
 use super::{Problems, Settings, dps};
 use crate::hub::{Endpoint, Policy};
 
