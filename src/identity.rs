@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use azure_core::{credentials::TokenCredential, http::ClientOptions};
-use azure_identity::{DeveloperToolsCredential, ManagedIdentityCredential, ManagedIdentityCredentialOptions};
+use azure_identity::{AzureCliCredential, ManagedIdentityCredential, ManagedIdentityCredentialOptions};
 
 /// Set by Azure wherever an app has a managed identity.
 /// <https://learn.microsoft.com/azure/app-service/overview-managed-identity#rest-endpoint-reference>
@@ -15,7 +15,7 @@ pub enum SignIn {
     /// The app, by its system-assigned managed identity; nobody else.
     #[default]
     App,
-    /// Whoever runs a command: within Azure the app, elsewhere the person who ran `az login` or `azd auth login`.
+    /// Whoever runs a command: within Azure the app, elsewhere the person who ran `az login`.
     Person,
 }
 
@@ -26,7 +26,7 @@ impl SignIn {
     /// This machine's kind of managed identity is not supported.
     pub fn credential(self, options: ClientOptions) -> azure_core::Result<Arc<dyn TokenCredential>> {
         if self.is_person() {
-            return Ok(DeveloperToolsCredential::new(None)?);
+            return Ok(AzureCliCredential::new(None)?);
         }
         let options = ManagedIdentityCredentialOptions { client_options: options, ..Default::default() };
         Ok(ManagedIdentityCredential::new(Some(options))?)

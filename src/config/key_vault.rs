@@ -231,8 +231,8 @@ impl Failure {
 /// Why there is no token. What the identity's endpoint says is not repeated: it knows the app's secret.
 fn of_credential(error: &Error, sign_in: SignIn) -> String {
     if sign_in.is_person() {
-        const MOST: usize = 200;
-        return http::one_line(&error.to_string(), MOST);
+        const MOST: usize = 300;
+        return http::one_line(&cause(error), MOST);
     }
     let mut source = error.source();
     while let Some(error) = source {
@@ -260,7 +260,9 @@ fn inner_code(error: &Error) -> String {
     }
     let ErrorKind::HttpResponse { raw_response: Some(response), .. } = error.kind() else { return String::new() };
     let code = serde_json::from_slice::<Body>(response.body().as_ref()).map(|body| body.error.innererror.code);
-    let code = code.ok().filter(|code| code.len() <= 40 && code.chars().all(|letter| letter.is_ascii_alphanumeric()));
+    let code = code
+        .ok()
+        .filter(|code| (1..=40).contains(&code.len()) && code.chars().all(|letter| letter.is_ascii_alphanumeric()));
     code.map(|code| format!(", {code}")).unwrap_or_default()
 }
 
