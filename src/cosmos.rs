@@ -1,5 +1,7 @@
 //! The Cosmos DB account: one client for all containers, and one way to open or make them.
 
+mod inspection;
+
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -24,6 +26,9 @@ use tokio::sync::OnceCell;
 use url::Url;
 
 use crate::{config::ledger::Config, http, identity::SignIn};
+
+pub use inspection::{Facts, Found, Ttl};
+pub(crate) use inspection::{NEVER, Trial};
 
 /// The longest that one operation may take, the SDK's own retries included.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(10);

@@ -31,6 +31,8 @@ enum Command {
     Serve,
     /// Prints a token (SAS) for a device or a registration
     Sas(cli::sas::Options),
+    /// Checks the settings, and whether everything that they name can be reached and used
+    Check(cli::check::Options),
     /// Lists the devices that are provisioned, and whom they stand for
     Devices(cli::devices::Options),
     /// Runs the whole function app on this machine, with stand-ins for every service that is not configured
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Serve => serve(),
         Command::Sas(options) => cli::sas::run(&options),
+        Command::Check(options) => runtime().and_then(|runtime| runtime.block_on(cli::check::run(options))),
         Command::Devices(options) => runtime().and_then(|runtime| runtime.block_on(cli::devices::run(options))),
         #[cfg(feature = "local")]
         Command::Local(options) => runtime().and_then(|runtime| runtime.block_on(local::run(options))),
@@ -83,11 +86,11 @@ fn main() -> ExitCode {
     })
 }
 
-/// `local` tells itself what happens in the emulators; their log is for whoever asks for it. What `sas` and `devices` print
-/// is read by scripts.
+/// `local` tells itself what happens in the emulators; their log is for whoever asks for it. What the other commands
+/// print is read by scripts.
 fn wants_log(command: &Command) -> bool {
     match command {
-        Command::Sas(_) | Command::Devices(_) => false,
+        Command::Sas(_) | Command::Check(_) | Command::Devices(_) => false,
         #[cfg(feature = "local")]
         Command::Local(_) => std::env::var_os("RUST_LOG").is_some(),
         _ => true,

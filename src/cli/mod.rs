@@ -1,5 +1,6 @@
 //! The commands for people, one file each, and what they share.
 
+pub mod check;
 pub mod devices;
 pub mod sas;
 pub mod settings;

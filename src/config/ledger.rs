@@ -6,7 +6,7 @@ use url::Url;
 use super::{Problems, Settings};
 use crate::identity::SignIn;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Config {
     /// `M2MDocumentsDBUri`: the Cosmos DB account's endpoint.
     pub endpoint: Url,

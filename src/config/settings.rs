@@ -179,6 +179,11 @@ impl Problems {
         self.0.is_empty()
     }
 
+    /// Each of them: a setting, and what is wrong with it, continuing a sentence that begins with its name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(setting, text)| (setting.as_ref(), text.as_str()))
+    }
+
     /// All of them in one line.
     #[must_use]
     pub fn list(&self) -> String {

@@ -39,7 +39,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-pub use dps::DpsError;
+pub use dps::{DpsError, probe};
 pub use error::DeviceError;
 pub use owner::{Owner, StoredOwner};
 pub use per_application::PerApplication;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use azure_core::http::StatusCode;
 use azure_data_cosmos::{
-    FeedScope,
+    FeedScope, PartitionKey, TransactionalBatch,
     clients::ContainerClient,
     models::{ContainerProperties, PartitionKeyDefinition},
     options::{ItemWriteOptions, Precondition},
@@ -13,11 +13,11 @@ use futures::TryStreamExt as _;
 use serde_json::Value;
 
 use super::documents::Document;
-use crate::cosmos::{Account, Container, Failure, is, one_line, within};
+use crate::cosmos::{Account, Container, Failure, Found, NEVER, Trial, is, one_line, within};
 
 /// Beside the container of polls. Partition key `/id`.
 pub const CONTAINER: &str = "devices";
-const PARTITION_KEY: &str = "/id";
+pub const PARTITION_KEY: &str = "/id";
 
 /// The container. Connects with the first operation.
 pub struct Store {
@@ -138,6 +138,18 @@ impl Store {
         listing.documents.sort_by(|one, other| one.id.cmp(&other.id));
         listing.foreign.sort();
         Ok(Some(listing))
+    }
+
+    /// What is there, and whether it can be used. Makes nothing.
+    ///
+    /// # Errors
+    /// The account cannot be used.
+    pub async fn inspect(&self) -> Result<Found, Failure> {
+        let partition = PartitionKey::from(NEVER);
+        let document = serde_json::json!({ "id": NEVER });
+        // A document's partition is its id: in one transaction there cannot be another.
+        let batch = TransactionalBatch::new(partition.clone()).replace_item(NEVER, &document, None);
+        self.account.inspect(CONTAINER, Trial { partition_key: &[PARTITION_KEY], partition, batch }).await
     }
 
     async fn container(&self) -> Result<ContainerClient, Failure> {

@@ -125,6 +125,13 @@ impl Connection {
         self.ended.borrow().clone()
     }
 
+    /// Why the connection is over, if it is so within `patience`.
+    pub async fn end_within(&self, patience: Duration) -> Option<SendError> {
+        let mut ended = self.ended.clone();
+        let ended = tokio::time::timeout(patience, ended.wait_for(Option::is_some)).await;
+        ended.ok().and_then(Result::ok).and_then(|error| error.clone())
+    }
+
     /// When it was begun.
     pub fn opened(&self) -> Instant {
         self.opened

@@ -8,7 +8,7 @@ pub mod documents;
 mod queries;
 mod recorded;
 
-pub use cosmos::{Committed, Ledger, LedgerError, MAX_BATCH_BYTES, MAX_BATCH_POLLS};
+pub use cosmos::{Committed, Ledger, LedgerError, MAX_BATCH_BYTES, MAX_BATCH_POLLS, MESSAGE_PATH, PARTITION_KEY};
 pub use documents::{BadRows, Cursor, Fault, Outcome, Poll, PollKind, PollResult, Request, SiteKey};
 pub use queries::PollQuery;
 pub use recorded::Recorded;
