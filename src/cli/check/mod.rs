@@ -156,6 +156,9 @@ async fn services(config: &Config, sites: &[String]) -> Vec<Row> {
     let device = async {
         match identity.and_then(Identity::one) {
             Some(device) => hub::device(device, config.hub.transport, &config.hub.trusted_ca).await,
+            None if identity.is_some() => {
+                Checked::of(Row::skipped("hub", "a site's device is told its hub when it is registered"))
+            }
             None => Checked::default(),
         }
     };

@@ -131,7 +131,7 @@ impl Client {
         match status.as_u16() {
             200 if is_registration => Ok(Lookup { is_known: true, clock_skew, said: String::new() }),
             404 if is_registration => Ok(Lookup { is_known: false, clock_skew, said: wire::said(&body) }),
-            200..300 => Err(DpsError::Garbage("no registration".into())),
+            status @ (200..300 | 404) => Err(DpsError::Garbage(format!("no registration, status {status}"))),
             status => {
                 Err(wire::refusal(Refusal { status, body: &body, skew: clock_skew, is_poll: false, retry_after }))
             }
