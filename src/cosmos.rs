@@ -7,10 +7,7 @@ use std::{
     time::Duration,
 };
 
-use azure_core::{
-    credentials::Secret,
-    http::{ClientOptions, StatusCode},
-};
+use azure_core::{credentials::Secret, http::StatusCode};
 use azure_data_cosmos::{
     AccountEndpoint, AccountReference, CosmosClient, CosmosRuntime, RoutingStrategy,
     clients::ContainerClient,
@@ -25,7 +22,11 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::OnceCell;
 use url::Url;
 
-use crate::{config::ledger::Config, http, identity::SignIn};
+use crate::{
+    config::ledger::Config,
+    http,
+    identity::{self, SignIn},
+};
 
 pub use inspection::{Facts, Found, Ttl};
 pub(crate) use inspection::{NEVER, Trial};
@@ -43,6 +44,8 @@ pub enum Failure {
         "Cosmos DB refused the request ({status}): check M2MDocumentsDBPrimaryKey, or the managed identity's role: {text}"
     )]
     Unauthorized { status: u16, text: String },
+    #[error("nobody can sign in at Cosmos DB: {0}, or set M2MDocumentsDBPrimaryKey")]
+    NobodySignedIn(&'static str),
     #[error("Cosmos DB has no {0}: it is only created with M2MDocumentsDBPrimaryKey, else it must exist")]
     Missing(String),
     #[error(
@@ -64,7 +67,7 @@ impl Failure {
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
-            Self::Unauthorized { .. } => "ledger_unauthorized",
+            Self::Unauthorized { .. } | Self::NobodySignedIn(_) => "ledger_unauthorized",
             Self::Missing(_) | Self::Deleted(_) => "ledger_missing",
             Self::Throttled(_) => "ledger_throttled",
             Self::Timeout => "ledger_timeout",
@@ -158,7 +161,7 @@ impl Account {
             None => {
                 let credential = self
                     .sign_in
-                    .credential(ClientOptions::default())
+                    .credential(identity::client_options())
                     .map_err(|error| Failure::Other(format!("no managed identity: {error}")))?;
                 AccountReference::with_credential(endpoint, credential)
             }
@@ -192,6 +195,8 @@ impl Account {
     pub(crate) fn explain(&self, error: &CosmosError, container: &str) -> Failure {
         let text = one_line(error);
         match u16::from(error.status().status_code()) {
+            // The SDK's own: there was no token to ask with.
+            401 if self.key.is_none() && !error.is_from_wire() => Failure::NobodySignedIn(self.sign_in.advice()),
             status @ (401 | 403) => Failure::Unauthorized { status, text },
             404 if self.key.is_some() => Failure::Deleted(self.name(container)),
             404 => Failure::Missing(self.name(container)),

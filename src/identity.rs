@@ -2,12 +2,21 @@
 
 use std::sync::Arc;
 
-use azure_core::{credentials::TokenCredential, http::ClientOptions};
+use azure_core::{
+    credentials::TokenCredential,
+    http::{ClientOptions, ExponentialRetryOptions, RetryOptions},
+    time::Duration,
+};
 use azure_identity::{AzureCliCredential, ManagedIdentityCredential, ManagedIdentityCredentialOptions};
 
 /// Set by Azure wherever an app has a managed identity.
 /// <https://learn.microsoft.com/azure/app-service/overview-managed-identity#rest-endpoint-reference>
 const OF_AN_APP: &str = "IDENTITY_ENDPOINT";
+
+/// What fails in passing is tried so often again, the first time after [`FIRST_WAIT`], then after twice as long each time: some
+/// seconds in all, which is below the time of one operation in Cosmos DB.
+const RETRIES: u32 = 4;
+const FIRST_WAIT: Duration = Duration::milliseconds(200);
 
 /// Who signs in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,7 +29,7 @@ pub enum SignIn {
 }
 
 impl SignIn {
-    /// What tokens come from. Nothing is asked for yet.
+    /// What tokens come from. Nothing is asked for yet. `options` are those of [`client_options`], or of a client of one's own.
     ///
     /// # Errors
     /// This machine's kind of managed identity is not supported.
@@ -32,11 +41,11 @@ impl SignIn {
         Ok(ManagedIdentityCredential::new(Some(options))?)
     }
 
-    /// What can be wrong with it, and what to do: the end of a sentence.
+    /// What to do if there is no token.
     #[must_use]
     pub fn advice(self) -> &'static str {
         if self.is_person() {
-            "on this machine the user of the Azure CLI signs in: run `az login`"
+            "run `az login` (on this machine its user signs in)"
         } else {
             "switch on the app's system-assigned managed identity"
         }
@@ -45,4 +54,11 @@ impl SignIn {
     pub(crate) fn is_person(self) -> bool {
         self == Self::Person && std::env::var_os(OF_AN_APP).is_none()
     }
+}
+
+/// How the SDK is to ask: not for longer than anybody waits.
+#[must_use]
+pub fn client_options() -> ClientOptions {
+    let retry = ExponentialRetryOptions { initial_delay: FIRST_WAIT, max_retries: RETRIES, ..Default::default() };
+    ClientOptions { retry: RetryOptions::exponential(retry), ..ClientOptions::default() }
 }

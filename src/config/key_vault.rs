@@ -3,23 +3,25 @@
 //! The vault is asked for the names of its secrets first: which applications have settings of their own (suffixes) cannot be
 //! guessed. Only secrets that hold a setting are read, and only if the setting is not there.
 
-use std::{collections::BTreeSet, error::Error as _, sync::Arc, time::Duration};
+mod failure;
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use azure_core::{
     Error,
     error::ErrorKind,
-    http::{
-        AsyncRawResponse, ClientOptions, ExponentialRetryOptions, HttpClient, Request, RetryOptions, StatusCode,
-        Transport,
-    },
+    http::{AsyncRawResponse, ClientOptions, HttpClient, Request, StatusCode, Transport},
 };
 use azure_security_keyvault_secrets::{ResourceExt as _, SecretClient, SecretClientOptions};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use serde::Deserialize;
 use url::Url;
 
+use self::failure::Failure;
 use super::{Problems, Settings, names};
-use crate::{http, identity::SignIn};
+use crate::{
+    http,
+    identity::{self, SignIn},
+};
 
 /// The setting.
 pub const KEY_VAULT: &str = "KeyVaultURI";
@@ -29,9 +31,6 @@ const TIME: Duration = Duration::from_secs(20);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Silence in the middle of an answer.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
-/// What fails in passing is tried so often again, the first time after [`FIRST_WAIT`], then after twice as long each time.
-const RETRIES: u32 = 4;
-const FIRST_WAIT: azure_core::time::Duration = azure_core::time::Duration::milliseconds(200);
 /// Largest answer that is read, in bytes. A secret has at most 25 KB, a page of names 25 of them.
 const MAX_BODY: usize = 1024 * 1024;
 /// Names of secrets that are looked at.
@@ -100,15 +99,6 @@ fn vault_url(text: &str) -> Result<Url, String> {
     Ok(url)
 }
 
-/// Why the vault gave nothing.
-enum Failure {
-    /// No client, or no token.
-    Client(Error),
-    TooMany,
-    /// An answer, or none; to what.
-    Request(Error, &'static str),
-}
-
 async fn look_up(url: &Url, settings: &Settings, problems: &mut Problems) -> Result<Vec<(String, String)>, Failure> {
     let vault = client(url, settings.sign_in).map_err(Failure::Client)?;
     let present: BTreeSet<String> = settings.names().map(names::identity).collect();
@@ -118,7 +108,7 @@ async fn look_up(url: &Url, settings: &Settings, problems: &mut Problems) -> Res
     while let Some(secret) = secrets.try_next().await.map_err(|error| Failure::Request(error, "list"))? {
         seen += 1;
         if seen > MAX_NAMES {
-            return Err(Failure::TooMany);
+            return Err(Failure::TooMany(MAX_NAMES));
         }
         let Ok(id) = secret.resource_id() else { continue };
         let Some(name) = names::of_secret(&id.name).filter(|name| !present.contains(&names::identity(name))) else {
@@ -151,12 +141,8 @@ fn client(url: &Url, sign_in: SignIn) -> azure_core::Result<SecretClient> {
         .redirect(reqwest::redirect::Policy::none())
         .build()
         .map_err(|error| Error::new(ErrorKind::Other, error))?;
-    let retry = ExponentialRetryOptions { initial_delay: FIRST_WAIT, max_retries: RETRIES, ..Default::default() };
-    let client_options = ClientOptions {
-        retry: RetryOptions::exponential(retry),
-        transport: Some(Transport::new(Arc::new(Bounded(http)))),
-        ..ClientOptions::default()
-    };
+    let transport = Transport::new(Arc::new(Bounded(http)));
+    let client_options = ClientOptions { transport: Some(transport), ..identity::client_options() };
     let credential = sign_in.credential(client_options.clone())?;
     let options = SecretClientOptions {
         client_options,
@@ -184,95 +170,6 @@ impl HttpClient for Bounded {
         }
         Ok(AsyncRawResponse::from_bytes(status, headers, bytes))
     }
-}
-
-impl Failure {
-    /// What is wrong and what to do, continuing a sentence that begins with the setting's name.
-    fn explain(&self, url: &Url, sign_in: SignIn) -> String {
-        let (error, doing) = match self {
-            Self::TooMany => {
-                return format!(
-                    "names a vault with more than {MAX_NAMES} secrets: give the settings a vault of their own"
-                );
-            }
-            Self::Client(error) => (error, "list"),
-            Self::Request(error, doing) => (error, *doing),
-        };
-        let host = url.host_str().unwrap_or_default();
-        match (error.kind(), error.http_status().map(u16::from)) {
-            (ErrorKind::Credential, _) => format!(
-                "needs somebody to sign in at {host}, and there is no token ({}): {}, or remove {KEY_VAULT}",
-                of_credential(error, sign_in),
-                sign_in.advice()
-            ),
-            (_, Some(status @ (401 | 403))) => format!(
-                "names a vault that does not let {} {doing} its secrets ({status}{}): give it the role Key Vault Secrets \
-                 User on {host} (or Get and List in its access policies), and look at the vault's firewall",
-                if sign_in.is_person() { "you" } else { "the app's identity" },
-                inner_code(error)
-            ),
-            (_, Some(status)) => {
-                format!(
-                    "names a vault that answered {status} ({host}): check the name; if it is right, try again later"
-                )
-            }
-            (ErrorKind::Connection | ErrorKind::Io, None) => {
-                format!(
-                    "names a vault that cannot be reached ({host}: {}): check the name and the network",
-                    cause(error)
-                )
-            }
-            // What is in the way may be a text with a secret in it.
-            _ => format!("names something that does not answer as a Key Vault does ({host}): check the name"),
-        }
-    }
-}
-
-/// Why there is no token. What the identity's endpoint says is not repeated: it knows the app's secret.
-fn of_credential(error: &Error, sign_in: SignIn) -> String {
-    if sign_in.is_person() {
-        const MOST: usize = 300;
-        return http::one_line(&cause(error), MOST);
-    }
-    let mut source = error.source();
-    while let Some(error) = source {
-        if let Some(status) = error.downcast_ref::<Error>().and_then(Error::http_status) {
-            return format!("the managed identity's endpoint answered {}", u16::from(status));
-        }
-        source = error.source();
-    }
-    format!("the managed identity's endpoint: {}", cause(error))
-}
-
-/// What the vault says more closely, such as `ForbiddenByRbac`, `ForbiddenByFirewall`, `SecretDisabled`.
-fn inner_code(error: &Error) -> String {
-    #[derive(Deserialize)]
-    struct Body {
-        error: Outer,
-    }
-    #[derive(Deserialize)]
-    struct Outer {
-        innererror: Inner,
-    }
-    #[derive(Deserialize)]
-    struct Inner {
-        code: String,
-    }
-    let ErrorKind::HttpResponse { raw_response: Some(response), .. } = error.kind() else { return String::new() };
-    let code = serde_json::from_slice::<Body>(response.body().as_ref()).map(|body| body.error.innererror.code);
-    let code = code
-        .ok()
-        .filter(|code| (1..=40).contains(&code.len()) && code.chars().all(|letter| letter.is_ascii_alphanumeric()));
-    code.map(|code| format!(", {code}")).unwrap_or_default()
-}
-
-/// What happened in the end: the SDK hides it behind its sources.
-fn cause(error: &Error) -> String {
-    let mut innermost: &dyn std::error::Error = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    http::one_line(&innermost.to_string(), http::MAX_ERROR_TEXT)
 }
 
 #[cfg(test)]

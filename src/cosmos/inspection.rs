@@ -108,11 +108,10 @@ impl Account {
             }
         })
         .await?;
-        let statuses = response.iter().flat_map(|response| response.results()).map(|result| result.status_code());
-        let statuses: Vec<u16> = statuses.map(|status| u16::try_from(status).unwrap_or_default()).collect();
-        match statuses.iter().find(|status| matches!(status, 401 | 403 | 429)) {
+        let mut statuses = response.iter().flat_map(|response| response.results()).map(|result| result.status_code());
+        match statuses.find(|status| matches!(status, 401 | 403 | 429)) {
             Some(429) => Err(Failure::Throttled("429".into())),
-            Some(status) => Err(Failure::Unauthorized { status: *status, text: "writing is not allowed".into() }),
+            Some(status) => Err(Failure::Unauthorized { status, text: "writing is not allowed".into() }),
             None => Ok(()),
         }
     }

@@ -184,7 +184,8 @@ async fn on_a_laptop_commands_sign_in_with_the_azure_cli_and_the_handler_does_no
     let ran = run(&["sas", EXPIRES], &own).await;
     assert_eq!((ran.code, ran.err.lines().count()), (2, 1), "{ran:?}");
     assert!(
-        ran.err.contains("Please run 'az login'") && ran.err.ends_with("run `az login`, or remove KeyVaultURI\n"),
+        ran.err.contains("Please run 'az login'")
+            && ran.err.ends_with("run `az login` (on this machine its user signs in), or remove KeyVaultURI\n"),
         "{ran:?}"
     );
 }

@@ -1,9 +1,9 @@
 //! What to do about a fault. Pure. It agrees with README, "When something fails".
 
 /// Words with which advice begins, behind a colon.
-const VERBS: [&str; 22] = [
+const VERBS: [&str; 23] = [
     "check", "set", "look", "replace", "write", "remove", "copy", "give", "use", "name", "delete", "mend", "send",
-    "make", "install", "switch", "enable", "need", "create", "build", "rename", "has",
+    "make", "install", "switch", "enable", "need", "create", "build", "rename", "run", "has",
 ];
 
 /// A fault and the advice that is in its text, if there is any: `it is wrong: check it; it says: no` is

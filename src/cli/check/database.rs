@@ -104,3 +104,49 @@ fn of_container(
     }
     rows
 }
+
+#[cfg(test)]
+mod tests {
+    use iothub_connector::cosmos::Facts;
+
+    use super::*;
+    use crate::cli::check::report::Verdict;
+
+    fn rows(found: &Found, is_made: bool, keeps_history: Option<bool>) -> Vec<(Verdict, String)> {
+        let rows = of_container("container x".into(), "db", found, is_made, &PARTITION_KEY, keeps_history);
+        rows.into_iter().map(|row| (row.result, row.text)).collect()
+    }
+
+    #[test]
+    fn what_is_not_there_is_made_with_a_key_only() {
+        for (found, what) in [(Found::NoDatabase, "there is no database db"), (Found::NoContainer, "it is not there")] {
+            let [(Verdict::Failed, text)] = &rows(&found, false, Some(false))[..] else { panic!("{found:?}") };
+            assert!(text.starts_with(what), "{text}");
+            let [(Verdict::Ok, text)] = &rows(&found, true, Some(false))[..] else { panic!("{found:?}") };
+            assert!(text.contains("the first run makes it in db"), "{text}");
+        }
+    }
+
+    #[test]
+    fn records_that_are_kept_for_ever_need_no_time_to_live() {
+        let found = |time_to_live| {
+            Found::Container(Facts {
+                partition_key: PARTITION_KEY.map(str::to_owned).to_vec(),
+                time_to_live,
+                excluded_paths: vec![MESSAGE_PATH.to_owned()],
+                access: Some(Ok(())),
+            })
+        };
+        for (ttl, keeps_history, verdicts) in [
+            (Ttl::NoDefault, Some(false), &[Verdict::Ok][..]),
+            (Ttl::Off, Some(false), &[Verdict::Ok, Verdict::Warning]),
+            (Ttl::Off, Some(true), &[Verdict::Ok]),
+            (Ttl::Off, None, &[Verdict::Ok]),
+            (Ttl::Default(60), Some(true), &[Verdict::Ok, Verdict::Failed]),
+        ] {
+            let found: Vec<_> =
+                rows(&found(ttl), false, keeps_history).into_iter().map(|(verdict, _)| verdict).collect();
+            assert_eq!(found, verdicts, "{ttl:?} {keeps_history:?}");
+        }
+    }
+}
