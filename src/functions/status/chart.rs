@@ -29,9 +29,9 @@ pub fn bars(per_hour: &[u32; HOURS], what: &str) -> Markup {
     let last = per_hour[HOURS - 1];
     let words = format!("{sum} {what} in 24 hours, {last} in this one, at most {most} in one");
     html! {
-        svg.bars viewBox=(format!("0 0 {} {BARS_HEIGHT}", HOURS * BAR)) role="img" aria-label=(words) {
+        svg.bars preserveAspectRatio="none" viewBox=(format!("0 0 {} {BARS_HEIGHT}", HOURS * BAR)) role="img" aria-label=(words) {
             title { (words) }
-            path d=(path);
+            path d=(path) {}
         }
     }
 }
@@ -43,14 +43,14 @@ pub fn strip(polls: &str) -> Markup {
     let words = kinds.map(|(letter, word, ..)| format!("{} {word}", polls.matches(letter).count())).join(", ");
     let words = format!("last {count} polls: {words}");
     html! {
-        svg.strip viewBox=(format!("0 0 {} 10", HOURS * BAR)) role="img" aria-label=(words) {
+        svg.strip preserveAspectRatio="none" viewBox=(format!("0 0 {} 10", HOURS * BAR)) role="img" aria-label=(words) {
             title { (words) }
             @for (letter, _, class, top, height) in kinds {
                 @let path = polls.chars().take(HOURS).enumerate().filter(|(_, other)| *other == letter)
                     .map(|(place, _)| format!("M{} {top}h3v{height}h-3z", (HOURS - count + place) * BAR))
                     .collect::<String>();
                 @if !path.is_empty() {
-                    path class=(class) d=(path);
+                    path class=(class) d=(path) {}
                 }
             }
         }
@@ -79,7 +79,7 @@ pub fn line(channel: &Channel, most: usize) -> Markup {
     let line = points.iter().map(place).collect::<Vec<_>>().join(" ");
     let (from, until) = (minute(*first_at), minute(*last_at));
     let words = format!(
-        "{}: {} values from {from} to {until}, lowest {}, highest {}",
+        "{:.60}: {} values from {from} to {until}, lowest {}, highest {}",
         channel.name,
         points.len(),
         number(low),
@@ -89,9 +89,9 @@ pub fn line(channel: &Channel, most: usize) -> Markup {
         svg.line viewBox=(format!("0 0 {WIDTH} {HEIGHT}")) role="img" aria-label=(words) {
             title { (words) }
             @if points.len() == 1 {
-                circle cx=(format!("{:.1}", WIDTH / 2.0)) cy=(format!("{:.1}", y(*first))) r="3";
+                circle cx=(format!("{:.1}", WIDTH / 2.0)) cy=(format!("{:.1}", y(*first))) r="3" {}
             } @else {
-                polyline points=(line);
+                polyline points=(line) {}
             }
         }
         p.axis { span { (number(low)) " to " (number(high)) } span { (from) " – " (until) " UTC" } }

@@ -126,7 +126,7 @@ impl Query {
     /// The query of the same list from another place.
     #[must_use]
     pub fn url(&self, from: usize) -> String {
-        let mut parts = url::form_urlencoded::Serializer::new(String::from("?"));
+        let mut parts = url::form_urlencoded::Serializer::for_suffix(String::from("?"), 1);
         if self.sort != Sort::default() {
             parts.append_pair("sort", self.sort.name());
         }
@@ -151,7 +151,7 @@ impl Wanted {
     #[must_use]
     pub fn url(system: &str, group: &str, name: &str) -> String {
         let [what, of] = if system == Owner::RAPIDM2M { ["site", "customer"] } else { ["device", "application"] };
-        let mut parts = url::form_urlencoded::Serializer::new(String::from("?"));
+        let mut parts = url::form_urlencoded::Serializer::for_suffix(String::from("?"), 1);
         parts.append_pair(what, name).append_pair(of, group);
         parts.finish()
     }
