@@ -200,6 +200,21 @@ test('one site that fails, with its reason, comes first', { timeout: PATIENCE },
   assert.match(await away.innerText('main'), /cannot be reached|did not answer/);
 });
 
+test('what waits for the hub, and why', { timeout: PATIENCE }, async () => {
+  const app = await startApp();
+  await control(app.hub, 'PUT', 'away', true);
+  // The first run finds out, the second one writes it down.
+  for (let run = 0; run < 2; run += 1) assert.equal((await app.poll()).succeeded, false);
+  await visit(app.endpoint, 'hub-away');
+  const { Items } = await json(`${app.endpoint}?format=json`);
+  assert(Items.every((item) => item.State === 'failing' && item.Waiting > 0), JSON.stringify(Items));
+  assert(Items.some((item) => item.Errors.some(({ Kind }) => Kind === 'hub_unreachable')), JSON.stringify(Items));
+
+  await control(app.hub, 'PUT', 'away', false);
+  assert.equal((await app.poll()).succeeded, true);
+  await shown(`${app.endpoint}?format=json`, ({ States }) => States.ok === 3);
+});
+
 test('the function key goes from page to page and stands in none', { timeout: PATIENCE }, async () => {
   const app = await startApp();
   await app.poll();
