@@ -1,6 +1,6 @@
 //! Container `devices` in Cosmos DB: which device stands for whom, so that nothing is registered twice.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use azure_core::http::StatusCode;
 use azure_data_cosmos::{
@@ -17,7 +17,10 @@ use super::{
     activity::{self, Activity},
     documents::Document,
 };
-use crate::cosmos::{Account, Container, Failure, is, one_line, within};
+use crate::{
+    cosmos::{Account, Container, Failure, is, one_line, within},
+    retry::full_jitter,
+};
 
 /// Beside the container of polls. Partition key `/id`.
 pub const CONTAINER: &str = "devices";
@@ -29,8 +32,10 @@ pub struct Store {
     container: Container,
 }
 
-/// How often an activity is written again when somebody else writes in between.
-const ATTEMPTS: usize = 4;
+/// How often an activity is written again when somebody else writes in between, and how long to wait in between.
+const ATTEMPTS: u32 = 8;
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// A document as it stands in the store.
 #[derive(Debug)]
@@ -136,7 +141,7 @@ impl Store {
     /// # Errors
     /// The store cannot be used, or others keep writing.
     pub async fn add_activity(&self, new: activity::Document, since: &Activity) -> Result<(), StoreError> {
-        for _ in 0..ATTEMPTS {
+        for attempt in 1..=ATTEMPTS {
             let (mut document, etag) = match self.get::<activity::Document>(&new.id).await? {
                 Some(stored) => (stored.document, stored.etag),
                 None => (new.clone(), None),
@@ -145,6 +150,7 @@ impl Store {
             if self.put(&document.id, &document, etag.as_deref()).await? == Written::Yes {
                 return Ok(());
             }
+            tokio::time::sleep(full_jitter(attempt, FIRST_PAUSE, LONGEST_PAUSE)).await;
         }
         Err(Failure::Other(format!("document {} is written by others all the time", new.id)).into())
     }
