@@ -10,6 +10,7 @@ const FIXED: &[&str] = &[
     "Customer_ID",
     "DPSGlobaDeviceEndpoint",
     "DPSGlobalDeviceEndpoint",
+    "DeviceActivitySeconds",
     "DeviceIdTemplate",
     "EmulationMode",
     "ForwardTimeoutSeconds",

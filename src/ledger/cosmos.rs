@@ -189,11 +189,12 @@ impl Ledger {
             PartitionKeyDefinition::new(PARTITION_KEY.map(Into::into).to_vec()),
         )
         .with_indexing_policy(
-            // The same goes for what a cursor knows of recorded rows.
+            // The same goes for what a cursor knows of recorded rows and of the site's last day.
             IndexingPolicy::default()
                 .with_included_path("/*")
                 .with_excluded_path(MESSAGE_PATH)
-                .with_excluded_path("/Recorded/*"),
+                .with_excluded_path("/Recorded/*")
+                .with_excluded_path("/Activity/*"),
         )
         .with_default_ttl(TimeToLive::NoDefault)
     }
