@@ -15,6 +15,7 @@ mod settings;
 pub mod things_network;
 
 pub use key_vault::KEY_VAULT;
+pub use names::misspelt;
 pub use settings::{Problems, Settings};
 
 /// Everything the connector needs to run. At least one of its halves is there.

@@ -1,7 +1,7 @@
 //! The names of all settings that can be kept in a Key Vault: those that this module reads, but for `KeyVaultURI` itself.
 //! Pure.
 
-use super::{dps, enrolment};
+use super::{Settings, dps, enrolment};
 
 /// Settings with one name each.
 const FIXED: &[&str] = &[
@@ -61,6 +61,14 @@ pub fn of_secret(secret: &str) -> Option<String> {
     })
 }
 
+/// Settings whose names are right but for upper and lower case, which counts in an environment: as they are, and as they must be.
+pub fn misspelt(settings: &Settings) -> impl Iterator<Item = (&str, String)> {
+    settings.names().filter_map(|name| {
+        let right = of_secret(&name.replace('_', "-"))?;
+        (right != name && right.eq_ignore_ascii_case(name) && !settings.has(&right)).then_some((name, right))
+    })
+}
+
 /// The same for all the names that a setting has.
 pub fn identity(setting: &str) -> String {
     if dps::ENDPOINT.contains(&setting) {
@@ -80,7 +88,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::config::{Config, KEY_VAULT, Settings};
+    use crate::config::{Config, KEY_VAULT};
 
     /// Every way to read the settings: together they ask for each name.
     #[test]
@@ -131,6 +139,25 @@ mod tests {
         ] {
             assert_eq!(of_secret(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn case_counts() {
+        let settings: Settings = [
+            ("Site_Id", "x"),
+            ("customer_id", "x"),
+            ("Customer_ID", "x"),
+            ("dpsidscopedefault", "x"),
+            ("DPSIDScope__pumps", "x"),
+            ("Path", "x"),
+        ]
+        .into_iter()
+        .collect();
+        let misspelt: Vec<_> = misspelt(&settings).collect();
+        assert_eq!(
+            misspelt,
+            [("Site_Id", "Site_ID".to_owned()), ("dpsidscopedefault", "DPSIDScopeDefault".to_owned())]
+        );
     }
 
     #[test]

@@ -63,6 +63,14 @@ async fn offline_nobody_is_asked() {
 }
 
 #[tokio::test]
+async fn a_name_with_other_capitals_is_a_warning() {
+    let mut world = world().await;
+    world.set("overlapseconds", "60");
+    let report = Report::of(&world, &["--offline"]).await;
+    assert_eq!(report.row("overlapseconds", "warning")["toDo"], "call it OverlapSeconds");
+}
+
+#[tokio::test]
 async fn what_a_vault_has_counts_unless_it_is_not_asked() {
     let world = world().await;
     let key = world.settings["IoTHubDeviceKey"].clone();

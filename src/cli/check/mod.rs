@@ -17,7 +17,7 @@ use std::{
 use anyhow::Context as _;
 use chrono::TimeDelta;
 use iothub_connector::config::{
-    Config, KEY_VAULT, Problems, Settings,
+    self, Config, KEY_VAULT, Problems, Settings,
     hub::Identity,
     key_vault::{self, Completed},
 };
@@ -111,6 +111,9 @@ async fn check(own: Settings, options: &Options) -> (Vec<Row>, bool) {
             }
         }
     };
+    rows.extend(config::misspelt(&settings).map(|(name, right)| {
+        Row::warning(name, "nobody reads it: upper and lower case count", &format!("call it {right}"))
+    }));
     let config = match Config::from_settings(&settings) {
         Ok(config) => config,
         Err(problems) => {
