@@ -32,13 +32,15 @@ Examples:
   iothub-connector check --site \"Well 7\"      # of the sites, only this one
   iothub-connector check --json | jq -r 'select(.result == \"failed\").what'
 
-Nothing is written or registered anywhere. The hub is asked over the transport of the settings, as the device that sends:
-an app that is connected as that device at the time is disconnected, and connects again with its next message.
-Whether records could be written is tried with a transaction that Cosmos DB has to refuse. The Device Provisioning Service
-is asked for a device that does not exist. The storage account of the queues is used by the Functions host alone, and is
-not asked.
+Nothing is written or registered anywhere. The hub is asked over the transport of
+the settings, as the device that sends: an app that is connected as that device at
+the time is disconnected, and connects again with its next message. Whether records
+could be written is tried with a transaction that Cosmos DB has to refuse. The Device
+Provisioning Service is asked for a device that does not exist. The storage account
+of the queues is used by the Functions host alone, and is not asked.
 
-The exit code is 0 if nothing failed (warnings do not count), 1 if something failed, 2 if the settings are wrong.";
+The exit code is 0 if nothing failed (warnings do not count), 1 if something failed,
+2 if the settings are wrong.";
 
 /// What the connector needs of the storage account.
 const STORAGE: &str = "AzureStorageConnectionString";

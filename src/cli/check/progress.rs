@@ -5,6 +5,9 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
+/// How often it changes at the most, about.
+const STEPS: usize = 200;
+
 pub struct Progress {
     is_shown: bool,
     all: usize,
@@ -18,7 +21,9 @@ impl Progress {
 
     pub fn step(&self) {
         let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
-        self.show(&format!("\r{done} of {} sites", self.all));
+        if done.is_multiple_of((self.all / STEPS).max(1)) {
+            self.show(&format!("\r{done} of {} sites", self.all));
+        }
     }
 
     fn show(&self, text: &str) {
