@@ -16,6 +16,7 @@ use crate::{
     http,
     hub::{self, Devicebound, Sender},
     ledger::Ledger,
+    meter::Meters,
     rapidm2m::Client,
     things_network::stack::Stack,
 };
@@ -74,15 +75,17 @@ impl Shared {
             }
             SourceConfig::Emulation => Source::Emulation(self.clock),
         };
+        let meters = Arc::<Meters>::default();
         let identities = match identity {
             Identity::One(device) => Identities::One(device),
             Identity::Provisioned(dps) => {
-                Identities::Provisioned(Devices::new(dps, self.store.clone(), self.trusted_ca.clone()))
+                let (store, trusted_ca) = (self.store.clone(), self.trusted_ca.clone());
+                Identities::Provisioned(Devices::new(dps, store, trusted_ca, meters.clone()))
             }
         };
-        let delivery = Delivery { identities, sender: self.sender.clone() };
+        let delivery = Delivery { identities, sender: self.sender.clone(), meters: meters.clone() };
         let forwarder = Forwarder {
-            outside: Services { source, ledger, delivery, clock: self.clock },
+            outside: Services { source, ledger, delivery, clock: self.clock, meters },
             channels: rapidm2m.channels,
             histdata: rapidm2m.histdata,
             start_from: rapidm2m.start_from,
@@ -94,8 +97,10 @@ impl Shared {
 
     fn things_network_forwarding(&self, config: things_network::Config) -> ThingsNetworkForwarding {
         let things_network::Config { enrolments, device_ids, timeout, .. } = config;
-        let devices = PerApplication::new(enrolments, self.store.clone(), self.trusted_ca.clone());
+        let meters = Arc::<Meters>::default();
+        let (store, trusted_ca) = (self.store.clone(), self.trusted_ca.clone());
+        let devices = PerApplication::new(enrolments, store, trusted_ca, meters.clone());
         let downlinks = Downlinks::new(Devicebound::new(self.trusted_ca.clone()), Stack::new(self.trusted_ca.clone()));
-        ThingsNetworkForwarding::new(device_ids, timeout, devices, self.sender.clone(), downlinks, self.clock)
+        ThingsNetworkForwarding::new(device_ids, timeout, devices, self.sender.clone(), downlinks, self.clock, meters)
     }
 }

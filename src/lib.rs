@@ -14,7 +14,7 @@
 //! | [`devices`] | who sends: the devices that stand for sites and for LoRaWAN devices |
 //! | [`hub`] | devices, tokens, messages and the transports to IoT Hub |
 //! | [`cosmos`] | the account behind ledger and devices |
-//! | [`config`], [`app`], [`logging`], [`clock`], [`retry`], `http`, `redact` | what all of them need |
+//! | [`config`], [`app`], [`logging`], [`meter`], [`clock`], [`retry`], `http`, `redact` | what all of them need |
 //!
 //! `ARCHITECTURE.md` tells how they work together and what must hold.
 
@@ -31,6 +31,7 @@ mod http;
 pub mod hub;
 pub mod ledger;
 pub mod logging;
+pub mod meter;
 pub mod rapidm2m;
 mod redact;
 pub mod retry;

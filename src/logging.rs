@@ -6,10 +6,14 @@ mod format;
 
 use std::io::{self, Write};
 
-use tracing::Level;
-use tracing_subscriber::{EnvFilter, fmt::writer::MakeWriterExt as _};
+use tracing::{Level, Subscriber};
+use tracing_subscriber::{
+    EnvFilter,
+    fmt::{MakeWriter, writer::MakeWriterExt as _},
+    util::SubscriberInitExt as _,
+};
 
-use self::format::Format;
+pub use self::format::Format;
 use crate::redact::without_credentials;
 
 /// Writes lines without the credentials that may stand in them: what libraries log at `debug` and `trace`, and what services
@@ -51,14 +55,7 @@ pub fn init() -> Result<(), String> {
         Ok(other) => return Err(format!("LOG_FORMAT is {other:?}: write text or json")),
     };
     let (stdout, stderr) = (|| Redacting(io::stdout()), || Redacting(io::stderr()));
-    let writer = stdout.with_min_level(Level::INFO).and(stderr.with_max_level(Level::WARN));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(writer)
-        .with_ansi(false)
-        .fmt_fields(format)
-        .event_format(format)
-        .init();
+    subscriber(format, filter, stdout.with_min_level(Level::INFO).and(stderr.with_max_level(Level::WARN))).init();
     // The standard library's own words are several lines, none of which the host takes for an error.
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
@@ -67,6 +64,15 @@ pub fn init() -> Result<(), String> {
         tracing::error!(panic.place = place, "a bug in the connector, please report it: {why}");
     }));
     Ok(())
+}
+
+/// Writes the lines that pass `filter`.
+pub fn subscriber<W>(format: Format, filter: EnvFilter, writer: W) -> impl Subscriber + Send + Sync
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(false);
+    builder.fmt_fields(format).event_format(format).finish()
 }
 
 #[cfg(test)]

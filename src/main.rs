@@ -96,6 +96,13 @@ fn serve() -> anyhow::Result<ExitCode> {
             .await
             .with_context(|| format!("cannot listen on 127.0.0.1:{port} (FUNCTIONS_CUSTOMHANDLER_PORT)"))?;
         let app = Arc::new(App::new(config));
+        let on_or_off = |is_on| if is_on { "on" } else { "off" };
+        tracing::info!(
+            handler.version = env!("CARGO_PKG_VERSION"),
+            "the handler has started: rapidM2M is {}, The Things Network is {}",
+            on_or_off(app.rapidm2m_forwarding.is_some()),
+            on_or_off(app.things_network_forwarding.is_some())
+        );
         server::run(listener, app, interrupted()).await.context("the server failed")
     })?;
     Ok(ExitCode::SUCCESS)

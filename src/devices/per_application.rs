@@ -5,17 +5,23 @@ use std::sync::Arc;
 use rustls::pki_types::CertificateDer;
 
 use super::{Devices, Shared, Store};
-use crate::config::enrolment::Enrolments;
+use crate::{config::enrolment::Enrolments, meter::Meters};
 
 /// For each enrolment its devices, all of them in one store. What enrolments have in common they share: the connections to
 /// services, and how many registrations are under way at once.
 pub struct PerApplication(Enrolments<Devices>);
 
 impl PerApplication {
-    /// Does not connect. `trusted_ca` are certificates that are trusted in addition to the platform's.
+    /// Does not connect. `trusted_ca` are certificates that are trusted in addition to the platform's. What is asked for is
+    /// counted as by [`Devices::new`].
     #[must_use]
-    pub fn new(enrolments: Enrolments, store: impl Into<Arc<Store>>, trusted_ca: Vec<CertificateDer<'static>>) -> Self {
-        let shared = Shared::new(store, trusted_ca);
+    pub fn new(
+        enrolments: Enrolments,
+        store: impl Into<Arc<Store>>,
+        trusted_ca: Vec<CertificateDer<'static>>,
+        meters: Arc<Meters>,
+    ) -> Self {
+        let shared = Shared::new(store, trusted_ca, meters);
         Self(enrolments.map(|enrolment| Devices::of(enrolment, shared.clone())))
     }
 

@@ -26,6 +26,7 @@ mod turn;
 
 use std::{collections::HashSet, time::Duration};
 
+use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
 use crate::{
@@ -97,6 +98,8 @@ pub struct Report {
     pub bad_rows: usize,
     /// Messages that wait for the hub now.
     pub waiting: usize,
+    /// Stamp of the newest recorded row, if there is one and the cursor could be read.
+    pub newest: Option<DateTime<Utc>>,
     /// The site's device is being registered: its messages wait for that.
     pub is_provisioning: bool,
     /// The backend has more, the deadline came first.
@@ -116,6 +119,7 @@ impl Report {
         // A turn that could not even read the cursor knows nothing.
         if sent.failures.is_empty() || sent.waiting > 0 {
             self.waiting = sent.waiting;
+            self.newest = sent.newest;
         }
         self.is_provisioning = sent.is_provisioning;
         self.is_behind |= sent.is_behind;
@@ -170,6 +174,7 @@ impl<O: Outside> Forwarder<O> {
         let ended = if asks { turn.run().await } else { turn.send_what_waits(limits.send_until).await };
         let Turn { committed, mut report, .. } = turn;
         report.waiting = committed.cursor.unforwarded.len();
+        report.newest = committed.cursor.last_value_from;
         if ended.is_ok() {
             memory.committed = Some(committed);
         }

@@ -213,12 +213,7 @@ mod tests {
     fn lines(format: Format, log: impl FnOnce()) -> String {
         let written = Written::default();
         let of = written.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_ansi(false)
-            .fmt_fields(format)
-            .event_format(format)
-            .with_writer(move || of.clone())
-            .finish();
+        let subscriber = crate::logging::subscriber(format, "info".into(), move || of.clone());
         tracing::subscriber::with_default(subscriber, log);
         String::from_utf8(written.0.lock().unwrap().clone()).unwrap()
     }

@@ -22,13 +22,14 @@ use tokio::{
 
 pub use self::downlinks::Downlinks;
 use self::{message::Forwardable, turns::Turns};
-use super::tally::Tally;
+use super::tally::{Count, Tally};
 use crate::{
     clock::Clock,
     delivery::{DeliveryError, send_as_provisioned},
     devices::{Devices, Owner, PerApplication},
     host::queue::QueueMessage,
     hub::{SendError, Sender},
+    meter::Meters,
     things_network::{queued::Queued, template::Template},
 };
 
@@ -53,6 +54,7 @@ pub struct ThingsNetworkForwarding {
     waiting: Semaphore,
     registering: Semaphore,
     tally: Tally,
+    meters: Arc<Meters>,
 }
 
 /// What becomes of a queue message.
@@ -75,10 +77,10 @@ impl ThingsNetworkForwarding {
         sender: Arc<Sender>,
         downlinks: Downlinks,
         clock: Clock,
+        meters: Arc<Meters>,
     ) -> Self {
         Self {
             devices,
-            sender,
             downlinks,
             device_ids,
             timeout,
@@ -86,7 +88,9 @@ impl ThingsNetworkForwarding {
             turns: Turns::default(),
             waiting: Semaphore::new(WAITING),
             registering: Semaphore::new(REGISTERING),
-            tally: Tally::new("thingsNetworkForwarding"),
+            tally: Tally::new("thingsNetworkForwarding", meters.clone(), Some(sender.clone())),
+            meters,
+            sender,
         }
     }
 
@@ -95,16 +99,18 @@ impl ThingsNetworkForwarding {
         let deadline = Instant::now() + self.timeout;
         let queued = match Queued::parse(&message.text) {
             Ok(queued) => queued,
-            Err(reason) => return self.reject(&message.text, None, "malformed", &reason),
+            Err(reason) => return self.reject(&message.text, "malformed", &reason),
         };
         let received_at = queued.received_at.or(message.inserted_at).unwrap_or_else(|| self.clock.now());
         let forwardable = match Forwardable::read(&queued.webhook, received_at) {
             Ok(forwardable) => forwardable,
-            Err(invalid) => return self.reject(&message.text, None, "malformed", &invalid.to_string()),
+            Err(invalid) => return self.reject(&message.text, "malformed", &invalid.to_string()),
         };
+        let span = tracing::Span::current();
+        span.record("application.id", &forwardable.application).record("end_device.id", &forwardable.device);
         let (devices, owner) = match self.owner(&forwardable) {
             Ok(found) => found,
-            Err(reason) => return self.reject(&message.text, Some(&forwardable), "no_device", &reason),
+            Err(reason) => return self.reject(&message.text, "no_device", &reason),
         };
         // Until the end: a device's downlinks are passed on by one at a time, too.
         let turn_until = deadline.min(Instant::now() + TURN_WAIT);
@@ -114,7 +120,7 @@ impl ThingsNetworkForwarding {
         };
         match self.send(devices, &owner, &forwardable, deadline).await {
             Ok(()) => {
-                self.tally.count(if forwardable.is_uplink { "uplinks forwarded" } else { "events forwarded" });
+                self.tally.count(if forwardable.is_uplink { Count::UplinksForwarded } else { Count::EventsForwarded });
                 if forwardable.is_uplink
                     && let Some(keys) = &queued.downlink
                     && let Ok(device) = devices.device(&owner, Instant::now()).await
@@ -123,11 +129,8 @@ impl ThingsNetworkForwarding {
                 }
                 Outcome::Forwarded
             }
-            Err(error) if error.condemns_message() => {
-                self.reject(&message.text, Some(&forwardable), error.kind(), &error.to_string())
-            }
-            Err(error) if error.is_taken() => {
-                self.reject(&message.text, Some(&forwardable), error.kind(), &error.to_string())
+            Err(error) if error.condemns_message() || error.is_taken() => {
+                self.reject(&message.text, error.kind(), &error.to_string())
             }
             Err(error) => self.fail(&forwardable, error.kind(), error.to_string(), message.dequeue_count),
         }
@@ -161,7 +164,8 @@ impl ThingsNetworkForwarding {
         let mut why = None;
         loop {
             let provision_until = if registering.is_some() { deadline } else { Instant::now() };
-            let sent = send_as_provisioned(devices, &self.sender, owner, messages, provision_until, deadline);
+            let (sender, meter) = (&self.sender, &self.meters.hub);
+            let sent = send_as_provisioned(devices, sender, meter, owner, messages, provision_until, deadline);
             let error = match sent.await {
                 (_, Ok(())) => return Ok(()),
                 (_, Err(error)) => error,
@@ -184,12 +188,11 @@ impl ThingsNetworkForwarding {
         }
     }
 
-    fn reject(&self, text: &str, of: Option<&Forwardable>, kind: &'static str, reason: &str) -> Outcome {
-        if self.tally.count(kind) {
-            let (application, device) = of.map(|of| (of.application.as_str(), of.device.as_str())).unwrap_or_default();
+    fn reject(&self, text: &str, kind: &'static str, reason: &str) -> Outcome {
+        self.tally.count(Count::MessagesRejected);
+        if self.tally.failed(kind) {
             tracing::error!(
-                application,
-                device,
+                failure.kind = kind,
                 "a message is rejected ({kind}) and goes to the queue of rejected messages: {reason}"
             );
         }
@@ -197,12 +200,10 @@ impl ThingsNetworkForwarding {
     }
 
     fn fail(&self, of: &Forwardable, kind: &'static str, text: String, dequeue_count: Option<u32>) -> Outcome {
-        if self.tally.count(kind) {
+        if self.tally.failed(kind) {
             tracing::warn!(
-                application = of.application,
-                device = of.device,
-                kind,
-                attempt = dequeue_count,
+                failure.kind = kind,
+                message.attempt = dequeue_count,
                 "not forwarded now, the message stays in the queue: {text}"
             );
         }
