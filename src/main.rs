@@ -26,6 +26,8 @@ enum Command {
     Sas(cli::sas::Options),
     /// Lists the devices that are provisioned, and whom they stand for
     Devices(cli::devices::Options),
+    /// Puts back what was rejected, so that it is sent again
+    Replay(cli::replay::Options),
     /// Runs the whole function app on this machine, with stand-ins for every service that is not configured
     #[cfg(feature = "local")]
     Local(local::Options),
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
         Command::Serve => serve(),
         Command::Sas(options) => cli::sas::run(&options),
         Command::Devices(options) => runtime().and_then(|runtime| runtime.block_on(cli::devices::run(options))),
+        Command::Replay(options) => runtime().and_then(|runtime| runtime.block_on(cli::replay::run(options))),
         #[cfg(feature = "local")]
         Command::Local(options) => runtime().and_then(|runtime| runtime.block_on(local::run(options))),
         #[cfg(feature = "local")]
@@ -65,11 +68,11 @@ fn main() -> ExitCode {
     })
 }
 
-/// `local` tells itself what happens in the emulators; their log is for whoever asks for it. What `sas` and `devices` print
-/// is read by scripts.
+/// `local` tells itself what happens in the emulators; their log is for whoever asks for it. What `sas`, `devices` and `replay`
+/// print is read by scripts.
 fn wants_log(command: &Command) -> bool {
     match command {
-        Command::Sas(_) | Command::Devices(_) => false,
+        Command::Sas(_) | Command::Devices(_) | Command::Replay(_) => false,
         #[cfg(feature = "local")]
         Command::Local(_) => std::env::var_os("RUST_LOG").is_some(),
         _ => true,

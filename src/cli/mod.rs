@@ -1,6 +1,7 @@
 //! The commands for people, one file each, and what they share.
 
 pub mod devices;
+pub mod replay;
 pub mod sas;
 pub mod settings;
 pub mod table;

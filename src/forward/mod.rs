@@ -12,6 +12,7 @@
 //! | `recording` | what is written to the ledger |
 //! | `sending` | what goes to the hub, and the marks for what it acknowledged |
 //! | [`record`], [`split`] | documents and messages, as pure functions |
+//! | [`replay`] | what was rejected, put back by hand |
 //! | [`source`] | where rows come from |
 //! | [`outside`] | the backend, the ledger, the hub and the clock, as a turn needs them |
 
@@ -19,6 +20,7 @@ pub mod outside;
 mod plan;
 pub mod record;
 mod recording;
+pub mod replay;
 mod sending;
 pub mod source;
 pub mod split;
@@ -70,6 +72,13 @@ pub struct SiteMemory {
     flaws: Option<Flaws>,
     /// Whether this process has tried the site at all.
     tried: bool,
+}
+
+impl SiteMemory {
+    /// The cursor is read again with the next turn: somebody else may have changed it.
+    pub fn forget_cursor(&mut self) {
+        self.committed = None;
+    }
 }
 
 /// When to stop.

@@ -32,6 +32,8 @@ const ASKING: f64 = 0.8;
 const SENDING: f64 = 0.9;
 /// Sites that wait for the registration of their devices at once.
 const PROVISIONING_CONCURRENCY: usize = 64;
+/// How often a cursor is read again that nothing was written to meanwhile: messages that were put back by hand stand in it.
+const CURSOR_HOLDS: Duration = Duration::from_secs(10 * 60);
 /// The pseudo site under which it is recorded that the sites could not be listed.
 const ALL_SITES: &str = "*";
 
@@ -72,6 +74,8 @@ struct SiteEntry {
     /// The invocation in which the site last had its turn: who waited longest comes first.
     last_turn: u64,
     memory: Arc<tokio::sync::Mutex<SiteMemory>>,
+    /// When the cursor is read again.
+    cursor_holds_until: Option<Instant>,
 }
 
 impl RapidM2mForwarding {
@@ -174,6 +178,10 @@ impl RapidM2mForwarding {
     async fn turn(&self, site: &str, memory: &tokio::sync::Mutex<SiteMemory>, limits: Limits) -> Report {
         // An overlapping invocation may be at the same site: it finishes first.
         let mut memory = memory.lock().await;
+        // Where each run writes to the cursor, one that was changed is noticed by that.
+        if !self.forwarder.record_empty_polls && self.cursor_is_old(site) {
+            memory.forget_cursor();
+        }
         let report = self.forwarder.poll_site(&self.key(site), &mut memory, limits).await;
         self.had_its_turn(site);
         report
@@ -255,6 +263,17 @@ impl RapidM2mForwarding {
             .collect();
         sites.sort_by_key(|(last_turn, ..)| *last_turn);
         sites.into_iter().map(|(_, site, memory)| (site, memory)).collect()
+    }
+
+    /// Whether the site's cursor is to be read again; not for all sites in one run.
+    fn cursor_is_old(&self, site: &str) -> bool {
+        let (mut memory, now) = (self.memory(), Instant::now());
+        let Some(entry) = memory.sites.get_mut(site) else { return false };
+        let is_old = entry.cursor_holds_until.is_some_and(|until| now >= until);
+        if is_old || entry.cursor_holds_until.is_none() {
+            entry.cursor_holds_until = Some(now + CURSOR_HOLDS.mul_f64(0.5 + fastrand::f64() / 2.0));
+        }
+        is_old
     }
 
     fn had_its_turn(&self, site: &str) {
