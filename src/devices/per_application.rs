@@ -9,7 +9,10 @@ use crate::{config::enrolment::Enrolments, meter::Meters};
 
 /// For each enrolment its devices, all of them in one store. What enrolments have in common they share: the connections to
 /// services, and how many registrations are under way at once.
-pub struct PerApplication(Enrolments<Devices>);
+pub struct PerApplication {
+    devices: Enrolments<Devices>,
+    meters: Arc<Meters>,
+}
 
 impl PerApplication {
     /// Does not connect. `trusted_ca` are certificates that are trusted in addition to the platform's. What is asked for is
@@ -21,14 +24,20 @@ impl PerApplication {
         trusted_ca: Vec<CertificateDer<'static>>,
         meters: Arc<Meters>,
     ) -> Self {
-        let shared = Shared::new(store, trusted_ca, meters);
-        Self(enrolments.map(|enrolment| Devices::of(enrolment, shared.clone())))
+        let shared = Shared::new(store, trusted_ca, meters.clone());
+        Self { devices: enrolments.map(|enrolment| Devices::of(enrolment, shared.clone())), meters }
+    }
+
+    /// What services are asked for.
+    #[must_use]
+    pub fn meters(&self) -> &Arc<Meters> {
+        &self.meters
     }
 
     /// The devices among which is the one for an application's uplinks with this fPort (0 if there is none), and what
     /// [`Owner::at_port`](super::Owner::at_port) must be told. `None` if no setting holds for the application.
     #[must_use]
     pub fn of(&self, application: &str, port: u8) -> Option<(&Devices, Option<u8>)> {
-        self.0.of(application, port)
+        self.devices.of(application, port)
     }
 }

@@ -79,7 +79,7 @@ pub trait Outside: Sync {
 /// The real one.
 pub struct Services {
     pub source: Source,
-    pub ledger: Ledger,
+    pub ledger: Arc<Ledger>,
     pub delivery: Delivery,
     pub clock: Clock,
     /// What all of it comes to.

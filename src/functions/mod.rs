@@ -2,6 +2,7 @@
 
 mod line;
 pub mod rapidm2m_forwarding;
+pub mod status;
 mod tally;
 pub mod things_network_forwarding;
 pub mod things_network_uplink;

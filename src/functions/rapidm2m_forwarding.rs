@@ -35,7 +35,7 @@ const PROVISIONING_CONCURRENCY: usize = 64;
 /// How often a cursor is read again that nothing was written to meanwhile: messages that were put back by hand stand in it.
 const CURSOR_HOLDS: Duration = Duration::from_secs(10 * 60);
 /// The pseudo site under which it is recorded that the sites could not be listed.
-const ALL_SITES: &str = "*";
+pub(crate) const ALL_SITES: &str = "*";
 
 /// Polls the sites of one customer.
 pub struct RapidM2mForwarding {

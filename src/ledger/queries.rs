@@ -14,7 +14,7 @@ use crate::cosmos::within;
 
 /// The fields of a cursor but `Recorded`, which can be as large as all the others of a hundred sites.
 const CURSORS: &str = "SELECT c.id, c.Kind, c.Customer_Id, c.Site_Id, c.LastValueFrom, c.ScannedUntil, c.Unforwarded, \
-                       c.ConsecutiveFailures, c.LastError, c.NotBefore FROM c WHERE c.Kind = 'cursor'";
+                       c.ConsecutiveFailures, c.LastError, c.NotBefore, c.Activity FROM c WHERE c.Kind = 'cursor'";
 /// The fields of a poll but `IoTHubMessage`, which is nearly all of its size.
 const POLL: &str = "c.id, c.Kind, c.Customer_Id, c.Site_Id, c.PollingTimestamp, c.Request, c.Result, c.Outcome, c.Error, \
                     c.LastValueFrom, c.MessageId, c.ForwardedAt, c.Confirmed, c.ttl";

@@ -167,13 +167,13 @@ fn signature(account: &str, key: &[u8], expires: DateTime<Utc>, scheme: &str) ->
     const PERMISSIONS: &str = "raup";
     let expires = expires.to_rfc3339_opts(SecondsFormat::Secs, true);
     let protocol = if scheme == "http" { "https,http" } else { "https" };
-    // Absent: start, addresses, encryption scope.
-    let text = format!("{account}\n{PERMISSIONS}\nq\no\n\n{expires}\n\n{protocol}\n{VERSION}\n\n");
+    // Messages are objects; Azurite counts deleting and updating one to its container. Absent: start, addresses, encryption scope.
+    let text = format!("{account}\n{PERMISSIONS}\nq\nco\n\n{expires}\n\n{protocol}\n{VERSION}\n\n");
     let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
     mac.update(text.as_bytes());
     let signature = BASE64_STANDARD.encode(mac.finalize().into_bytes());
     url::form_urlencoded::Serializer::new(String::new())
-        .extend_pairs([("sv", VERSION), ("ss", "q"), ("srt", "o"), ("sp", PERMISSIONS)])
+        .extend_pairs([("sv", VERSION), ("ss", "q"), ("srt", "co"), ("sp", PERMISSIONS)])
         .extend_pairs([("se", expires.as_str()), ("spr", protocol), ("sig", &signature)])
         .finish()
 }
@@ -244,7 +244,7 @@ mod tests {
         let url = request.url().as_str();
         assert!(
             url.starts_with(
-                "https://a.queue.core.windows.net/q/messages?numofmessages=32&sv=2021-12-02&ss=q&srt=o&sp=raup&se="
+                "https://a.queue.core.windows.net/q/messages?numofmessages=32&sv=2021-12-02&ss=q&srt=co&sp=raup&se="
             ),
             "{url}"
         );

@@ -1,5 +1,8 @@
 //! Rejected records of sites.
 
+use std::time::Duration;
+
+use iothub_connector::{app::App, config::Config};
 use serde_json::{Value, json};
 use tokio::join;
 
@@ -106,6 +109,30 @@ async fn an_app_that_writes_at_the_same_time_loses_nothing() {
         .filter(|outcome| outcome == "pending" || outcome == "rejected")
         .collect();
     assert!(waiting.is_empty(), "{waiting:?}");
+}
+
+/// Without records of empty polls nothing is written, so nothing shows that the cursor has changed. The app is in this process:
+/// only here ten minutes can be over at once.
+#[tokio::test]
+async fn an_app_that_writes_nothing_reads_the_cursor_again_after_ten_minutes() {
+    let (world, handler) = rejected(1).await;
+    handler.kill().await;
+    let mut settings = world.settings.clone();
+    settings.insert("RecordEmptyPolls".to_owned(), "false".to_owned());
+    let settings = settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let config = Config::from_settings(&settings).unwrap_or_else(|problems| panic!("{problems}"));
+    let app = App::new(config);
+    let function = app.rapidm2m_forwarding.as_ref().unwrap();
+    assert!(function.invoke().await.is_success());
+    let done = replay(&world.settings, &[SITE, "--all"]).await;
+    assert_eq!(done.code, Some(0), "{done:?}");
+    assert_eq!(function.invoke().await.messages_forwarded, 0, "nobody knows yet");
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(10 * 60)).await;
+    tokio::time::resume();
+    assert_eq!(function.invoke().await.messages_forwarded, 1);
+    world.assert_rows(SITE, &rows(0..3)).await;
+    world.assert_settled().await;
 }
 
 #[tokio::test]

@@ -6,8 +6,10 @@
 //! | `message` | the message that a webhook becomes, and whose it is. Pure |
 //! | `rejected` | what goes to the queue of rejected messages. Pure |
 //! | `turns` | one device's messages leave one after the other |
+//! | `activities` | what devices did lately, for the status page |
 //! | `downlinks` | from the hub's cloud-to-device messages to The Things Stack |
 
+mod activities;
 mod downlinks;
 pub mod message;
 pub mod rejected;
@@ -20,7 +22,7 @@ use tokio::{
     time::{Instant, sleep, timeout_at},
 };
 
-pub use self::downlinks::Downlinks;
+pub use self::{activities::Activities, downlinks::Downlinks};
 use self::{message::Forwardable, turns::Turns};
 use super::tally::{Count, Tally};
 use crate::{
@@ -47,6 +49,7 @@ pub struct ThingsNetworkForwarding {
     devices: PerApplication,
     sender: Arc<Sender>,
     downlinks: Downlinks,
+    activities: Activities,
     device_ids: Template,
     timeout: Duration,
     clock: Clock,
@@ -76,12 +79,14 @@ impl ThingsNetworkForwarding {
         devices: PerApplication,
         sender: Arc<Sender>,
         downlinks: Downlinks,
+        activities: Activities,
         clock: Clock,
-        meters: Arc<Meters>,
     ) -> Self {
+        let meters = devices.meters().clone();
         Self {
             devices,
             downlinks,
+            activities,
             device_ids,
             timeout,
             clock,
@@ -99,18 +104,18 @@ impl ThingsNetworkForwarding {
         let deadline = Instant::now() + self.timeout;
         let queued = match Queued::parse(&message.text) {
             Ok(queued) => queued,
-            Err(reason) => return self.reject(&message.text, "malformed", &reason),
+            Err(reason) => return self.reject(&message.text, None, "malformed", &reason),
         };
         let received_at = queued.received_at.or(message.inserted_at).unwrap_or_else(|| self.clock.now());
         let forwardable = match Forwardable::read(&queued.webhook, received_at) {
             Ok(forwardable) => forwardable,
-            Err(invalid) => return self.reject(&message.text, "malformed", &invalid.to_string()),
+            Err(invalid) => return self.reject(&message.text, None, "malformed", &invalid.to_string()),
         };
         let span = tracing::Span::current();
         span.record("application.id", &forwardable.application).record("end_device.id", &forwardable.device);
         let (devices, owner) = match self.owner(&forwardable) {
             Ok(found) => found,
-            Err(reason) => return self.reject(&message.text, "no_device", &reason),
+            Err(reason) => return self.reject(&message.text, Some(&forwardable), "no_device", &reason),
         };
         // Until the end: a device's downlinks are passed on by one at a time, too.
         let turn_until = deadline.min(Instant::now() + TURN_WAIT);
@@ -120,6 +125,7 @@ impl ThingsNetworkForwarding {
         };
         match self.send(devices, &owner, &forwardable, deadline).await {
             Ok(()) => {
+                self.activities.forwarded(&forwardable);
                 self.tally.count(if forwardable.is_uplink { Count::UplinksForwarded } else { Count::EventsForwarded });
                 if forwardable.is_uplink
                     && let Some(keys) = &queued.downlink
@@ -130,7 +136,7 @@ impl ThingsNetworkForwarding {
                 Outcome::Forwarded
             }
             Err(error) if error.condemns_message() || error.is_taken() => {
-                self.reject(&message.text, error.kind(), &error.to_string())
+                self.reject(&message.text, Some(&forwardable), error.kind(), &error.to_string())
             }
             Err(error) => self.fail(&forwardable, error.kind(), error.to_string(), message.dequeue_count),
         }
@@ -188,7 +194,10 @@ impl ThingsNetworkForwarding {
         }
     }
 
-    fn reject(&self, text: &str, kind: &'static str, reason: &str) -> Outcome {
+    fn reject(&self, text: &str, of: Option<&Forwardable>, kind: &'static str, reason: &str) -> Outcome {
+        if let Some(of) = of {
+            self.activities.failed(of, kind, reason);
+        }
         self.tally.count(Count::MessagesRejected);
         if self.tally.failed(kind) {
             tracing::error!(
@@ -207,6 +216,7 @@ impl ThingsNetworkForwarding {
                 "not forwarded now, the message stays in the queue: {text}"
             );
         }
+        self.activities.failed(of, kind, &text);
         Outcome::Failed(format!("device {} of application {}: {text}", of.device, of.application))
     }
 }
