@@ -134,7 +134,7 @@ impl Account {
             Err(error) if !is(&error, StatusCode::Conflict) => return Err(explain(error)),
             _ => {}
         }
-        tracing::info!(database = self.database, container, "created a container");
+        tracing::info!(database.name = self.database, container.name = container, "created a container");
         let made = database.container_client(container.clone(), None).await.map_err(explain)?;
         let properties = self.read(&made, &container).await?;
         properties.map(|properties| (made, properties)).ok_or_else(|| Failure::Deleted(self.name(&container)))

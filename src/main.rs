@@ -35,6 +35,8 @@ enum Command {
     Check(cli::check::Options),
     /// Lists the devices that are provisioned, and whom they stand for
     Devices(cli::devices::Options),
+    /// Puts back what was rejected, so that it is sent again
+    Replay(cli::replay::Options),
     /// Runs the whole function app on this machine, with stand-ins for every service that is not configured
     #[cfg(feature = "local")]
     Local(local::Options),
@@ -63,6 +65,7 @@ fn main() -> ExitCode {
         Command::Sas(options) => cli::sas::run(&options),
         Command::Check(options) => runtime().and_then(|runtime| runtime.block_on(cli::check::run(options))),
         Command::Devices(options) => runtime().and_then(|runtime| runtime.block_on(cli::devices::run(options))),
+        Command::Replay(options) => runtime().and_then(|runtime| runtime.block_on(cli::replay::run(options))),
         #[cfg(feature = "local")]
         Command::Local(options) => runtime().and_then(|runtime| runtime.block_on(local::run(options))),
         #[cfg(feature = "local")]
@@ -90,7 +93,7 @@ fn main() -> ExitCode {
 /// print is read by scripts.
 fn wants_log(command: &Command) -> bool {
     match command {
-        Command::Sas(_) | Command::Check(_) | Command::Devices(_) => false,
+        Command::Sas(_) | Command::Check(_) | Command::Devices(_) | Command::Replay(_) => false,
         #[cfg(feature = "local")]
         Command::Local(_) => std::env::var_os("RUST_LOG").is_some(),
         _ => true,
@@ -111,6 +114,13 @@ fn serve() -> anyhow::Result<ExitCode> {
             .await
             .with_context(|| format!("cannot listen on 127.0.0.1:{port} (FUNCTIONS_CUSTOMHANDLER_PORT)"))?;
         let app = Arc::new(App::new(config));
+        let on_or_off = |is_on| if is_on { "on" } else { "off" };
+        tracing::info!(
+            handler.version = env!("CARGO_PKG_VERSION"),
+            "the handler has started: rapidM2M is {}, The Things Network is {}",
+            on_or_off(app.rapidm2m_forwarding.is_some()),
+            on_or_off(app.things_network_forwarding.is_some())
+        );
         server::run(listener, app, interrupted()).await.context("the server failed")
     })?;
     Ok(ExitCode::SUCCESS)

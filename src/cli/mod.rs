@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod devices;
+pub mod replay;
 pub mod sas;
 pub mod settings;
 pub mod table;

@@ -54,6 +54,17 @@ pub enum StoreError {
     Foreign { id: String, text: String },
 }
 
+impl StoreError {
+    /// A short name for summaries.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Cosmos(failure) => failure.kind(),
+            Self::Foreign { .. } => "device_foreign_document",
+        }
+    }
+}
+
 /// What became of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Written {

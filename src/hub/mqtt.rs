@@ -244,7 +244,7 @@ async fn drive(
             Err(error) => break error,
         }
     };
-    tracing::debug!(%error, "the connection to the hub ended");
+    tracing::debug!(device.id = device, failure.text = %error, "the connection to the hub ended");
     let fruitful = acknowledged.load(Ordering::Relaxed) > 0;
     let reason = if fruitful { SendError::Cut } else { SendError::AcceptedThenCut { device } };
     // Said before the event loop is dropped: that wakes everyone who waits for an acknowledgement.
