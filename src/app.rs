@@ -18,6 +18,7 @@ use crate::{
     hub::{self, Devicebound, Sender},
     ledger::Ledger,
     meter::Meters,
+    queue::UplinkQueues,
     rapidm2m::Client,
     things_network::stack::Stack,
 };
@@ -55,7 +56,8 @@ impl App {
             has_things_network: things_network.is_some(),
             records_empty_polls: rapidm2m.as_ref().is_some_and(|rapidm2m| rapidm2m.record_empty_polls),
         };
-        let status = Status::new(ledger.clone(), shared.store.clone(), shared.clock, scope);
+        let queues = things_network.as_ref().and_then(uplink_queues);
+        let status = Status::new(ledger.clone(), shared.store.clone(), queues, shared.clock, scope);
         let rapidm2m_forwarding = rapidm2m
             .zip(hub.identity)
             .map(|(rapidm2m, identity)| shared.rapidm2m_forwarding(rapidm2m, identity, ledger));
@@ -63,6 +65,11 @@ impl App {
         let things_network_forwarding = things_network.map(|config| shared.things_network_forwarding(config));
         Self { rapidm2m_forwarding, things_network_uplink, things_network_forwarding, status }
     }
+}
+
+/// The queues, if the settings say where they are. What is wrong with them is told by the host, which needs them more.
+fn uplink_queues(config: &things_network::Config) -> Option<UplinkQueues> {
+    UplinkQueues::new(config.storage.as_ref()?, &config.queue).ok()
 }
 
 impl Shared {

@@ -12,7 +12,7 @@
 //! | [`ledger`] | the documents in Cosmos DB |
 //! | [`delivery`] | from an owner's messages to the hub, as the owner's device |
 //! | [`devices`] | who sends: the devices that stand for sites and for LoRaWAN devices |
-//! | [`queue`] | storage queues, for the command `replay` |
+//! | [`queue`] | storage queues, for commands and the status page |
 //! | [`hub`] | devices, tokens, messages and the transports to IoT Hub |
 //! | [`cosmos`] | the account behind ledger and devices |
 //! | [`config`], [`app`], [`logging`], [`meter`], [`clock`], [`retry`], [`identity`], `http`, `redact` | what all of them need |

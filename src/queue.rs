@@ -1,9 +1,11 @@
-//! Storage queues, for whoever looks after what could not be forwarded. (The Functions host has a client of its own.)
+//! Storage queues, for whoever looks after what could not be forwarded: commands and the status page. (The Functions host has a
+//! client of its own.)
 //! <https://learn.microsoft.com/rest/api/storageservices/queue-service-rest-api>
 //!
 //! Requests are not repeated: who called gets to know that one failed, and calls again.
 
 mod account;
+mod uplinks;
 
 use std::time::Duration;
 
@@ -12,7 +14,10 @@ use chrono::Utc;
 use reqwest::{Method, Response, StatusCode, header::CONTENT_TYPE};
 use serde::Deserialize;
 
-pub use self::account::{Account, NAME as ACCOUNT_SETTING};
+pub use self::{
+    account::{Account, NAME as ACCOUNT_SETTING},
+    uplinks::{Lengths, UplinkQueues},
+};
 use crate::http;
 
 /// The service's version that this client was written for.
@@ -112,6 +117,23 @@ impl Queue {
         let body = http::body(response, MAX_BODY).await.map_err(|error| self.unreachable(error))?;
         let text = std::str::from_utf8(&body.bytes).map_err(|error| self.garbage(&error))?;
         messages(text).map_err(|error| self.garbage(&error))
+    }
+
+    /// About how many messages it has, those included that nobody sees for the moment. A queue that is not there has none.
+    ///
+    /// # Errors
+    /// See [`QueueError`].
+    pub async fn length(&self) -> Result<u64, QueueError> {
+        let response = match self.send(Method::GET, &[], &[("comp", "metadata".to_owned())], None).await {
+            Ok(response) => response,
+            Err(QueueError::Missing(_)) => return Ok(0),
+            Err(error) => return Err(error),
+        };
+        // <https://learn.microsoft.com/rest/api/storageservices/get-queue-metadata>
+        let count = response.headers().get("x-ms-approximate-messages-count").and_then(|count| count.to_str().ok());
+        count
+            .and_then(|count| count.parse().ok())
+            .ok_or_else(|| self.garbage(&"it does not say how many messages it has"))
     }
 
     /// Adds a message, as it is to be stored: in Base64.

@@ -105,6 +105,8 @@ mod tests {
             drop(Config::from_settings(&settings));
             asked.extend(settings.asked());
         }
+        // The host needs it before anybody looks into a vault.
+        asked.retain(|name| !name.contains("AzureStorageConnectionString"));
         let is_listed =
             |name: &&String| FIXED.contains(&name.as_str()) || FAMILIES.iter().any(|family| name.starts_with(family));
         let unlisted: Vec<_> = asked.iter().filter(|name| !is_listed(name)).collect();

@@ -4,7 +4,6 @@
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use azure_core::credentials::TokenCredential;
-use azure_identity::{DeveloperToolsCredential, ManagedIdentityCredential};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -16,6 +15,7 @@ use super::{QueueError, VERSION};
 use crate::{
     config::{Problems, Settings},
     http,
+    identity::{self, SignIn},
 };
 
 /// The setting. The host looks for it with `AzureWebJobs` before it, too, and with `__…` behind it for an identity.
@@ -66,7 +66,8 @@ impl Account {
                 let setting = format!("{name}__{member}");
                 let Some(value) = settings.get(&setting, problems) else { continue };
                 let uri = of.map_or(value.to_owned(), |()| format!("https://{value}.queue.core.windows.net"));
-                let account = endpoint(&uri).and_then(|endpoint| Ok(Self { endpoint, credential: identity()? }));
+                let account =
+                    endpoint(&uri).and_then(|endpoint| Ok(Self { endpoint, credential: identity(settings.sign_in)? }));
                 return account.map_err(|why| problems.add(setting, why)).ok();
             }
         }
@@ -139,15 +140,9 @@ impl Account {
     }
 }
 
-/// The app's own identity in Azure, elsewhere that of `az login`.
-fn identity() -> Result<Credential, String> {
-    let failed = |error: azure_core::Error| format!("needs an identity: {error}");
-    let is_in_azure = std::env::var_os("IDENTITY_ENDPOINT").is_some();
-    let credential: Arc<dyn TokenCredential> = match is_in_azure {
-        true => ManagedIdentityCredential::new(None).map_err(failed)?,
-        false => DeveloperToolsCredential::new(None).map_err(failed)?,
-    };
-    Ok(Credential::Identity(credential))
+fn identity(sign_in: SignIn) -> Result<Credential, String> {
+    let credential = sign_in.credential(identity::client_options());
+    credential.map(Credential::Identity).map_err(|error| format!("needs an identity: {error}"))
 }
 
 fn endpoint(text: &str) -> Result<Url, String> {

@@ -9,14 +9,19 @@
 //! | `services` | a world of services, and the rows that `check` has for it |
 //! | `well` | all is well, and nothing is left behind |
 //! | `faults` | every row with every fault |
+//! | `queues` | what waits in the queues of uplinks
 //! | `settings` | wrong settings, `--offline`, `--json` |
 
 mod authority;
 mod command;
 mod faults;
 mod key_vault;
+mod queues;
 mod services;
 mod settings;
+#[path = "../replay/storage.rs"]
+#[allow(dead_code, reason = "tests/replay uses the rest")]
+mod storage;
 #[path = "../forwarding/support/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "tests/forwarding uses the rest")]
 mod support;

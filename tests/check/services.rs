@@ -6,6 +6,7 @@ use tokio::join;
 
 use crate::{
     command::{Ran, run},
+    storage::Storage,
     support::{Emulator, World},
 };
 
@@ -33,10 +34,11 @@ pub async fn world_of(backend: rapidm2m::Options) -> World {
     let [dps, scope, group, https, policy, key] =
         ["dps", "idScope", "groupKey", "https", "policy", "policyKey"].map(|name| world.hub.ready(name).to_owned());
     let https = https.trim_start_matches("https://");
+    let storage = connection_string(&Storage::default()).await;
     let connection = format!("HostName={https};SharedAccessKeyName={policy};SharedAccessKey={key}");
     for (name, value) in [
         ("UplinkQueueName", "uplinks"),
-        ("AzureStorageConnectionString", "AccountName=hunter2;AccountKey=aHVudGVyMg=="),
+        ("AzureStorageConnectionString", &storage),
         ("DPSGlobalDeviceEndpoint", &dps),
         ("DPSIDScopeDefault", &scope),
         ("DPSEnrollmentGroupSymmetricKeyDefault", &group),
@@ -45,6 +47,11 @@ pub async fn world_of(backend: rapidm2m::Options) -> World {
         world.set(name, value);
     }
     world
+}
+
+/// Of a storage account that starts with this.
+pub async fn connection_string(storage: &Storage) -> String {
+    storage.start().await.replace("AccountKey=a2V5", "AccountKey=aHVudGVyMg==")
 }
 
 /// What `check` said.

@@ -1,4 +1,4 @@
-//! As much of the storage service's REST API as moving messages takes. Signatures are only looked for: Azurite checks them.
+//! As much of the storage service's REST API as moving and counting messages takes. Signatures are only looked for: Azurite checks them.
 //! <https://learn.microsoft.com/rest/api/storageservices/queue-service-rest-api>
 
 use std::{
@@ -33,6 +33,7 @@ impl Storage {
     /// Listens; the connection string.
     pub async fn start(&self) -> String {
         let routes = Router::new()
+            .route("/{account}/{queue}", get(metadata))
             .route("/{account}/{queue}/messages", get(take).post(add))
             .route("/{account}/{queue}/messages/{id}", put(update).delete(delete))
             .with_state(self.clone());
@@ -72,6 +73,20 @@ fn refused(parameters: &Parameters) -> Option<Response> {
 
 fn missing() -> Response {
     (StatusCode::NOT_FOUND, [("x-ms-error-code", "QueueNotFound")]).into_response()
+}
+
+async fn metadata(
+    State(storage): State<Storage>,
+    Path((_, queue)): Path<(String, String)>,
+    query: Parameters,
+) -> Response {
+    if let Some(refused) = refused(&query) {
+        return refused;
+    }
+    assert_eq!(query["comp"], "metadata");
+    let state = storage.0.lock().unwrap();
+    let Some(messages) = state.queues.get(&queue) else { return missing() };
+    [("x-ms-approximate-messages-count", messages.len().to_string())].into_response()
 }
 
 async fn take(State(storage): State<Storage>, Path((_, queue)): Path<(String, String)>, query: Parameters) -> Response {

@@ -16,10 +16,13 @@ use std::{
 
 use anyhow::Context as _;
 use chrono::TimeDelta;
-use iothub_connector::config::{
-    self, Config, KEY_VAULT, Problems, Settings,
-    hub::Identity,
-    key_vault::{self, Completed},
+use iothub_connector::{
+    config::{
+        self, Config, KEY_VAULT, Problems, Settings,
+        hub::Identity,
+        key_vault::{self, Completed},
+    },
+    queue::{Account, Lengths, UplinkQueues},
 };
 
 use self::report::{Checked, Row, Summary, Verdict};
@@ -36,8 +39,7 @@ Nothing is written or registered anywhere. The hub is asked over the transport o
 the settings, as the device that sends: an app that is connected as that device at
 the time is disconnected, and connects again with its next message. Whether records
 could be written is tried with a transaction that Cosmos DB has to refuse. The Device
-Provisioning Service is asked for a device that does not exist. The storage account
-of the queues is used by the Functions host alone, and is not asked.
+Provisioning Service is asked for a device that does not exist.
 
 The exit code is 0 if nothing failed (warnings do not count), 1 if something failed,
 2 if the settings are wrong.";
@@ -139,7 +141,9 @@ async fn check(own: Settings, options: &Options) -> (Vec<Row>, bool) {
     } else {
         rows.extend(services(&config, &options.sites).await);
     }
-    rows.extend(config.things_network.is_some().then(|| storage(&settings)));
+    if let Some(things_network) = &config.things_network {
+        rows.push(storage(&settings, &things_network.queue, options.offline).await);
+    }
     (rows, false)
 }
 
@@ -194,14 +198,38 @@ fn clock(clocks: &[(&str, TimeDelta)]) -> Row {
     }
 }
 
-/// The queues' account, as far as the settings tell.
-fn storage(settings: &Settings) -> Row {
+/// The queues of uplinks, and what waits in them.
+async fn storage(settings: &Settings, uplinks: &str, is_offline: bool) -> Row {
     let what = "storage of the queues";
     let is_set = settings.names().any(|name| STORAGE_NAMES.iter().any(|prefix| name.starts_with(prefix)));
-    match is_set {
-        true => Row::skipped(what, "it is set; only the Functions host uses it"),
-        false => {
-            Row::warning(what, format!("{STORAGE} is not set here"), "set it: without it the host starts no function")
+    if !is_set {
+        let text = format!("{STORAGE} is not set here");
+        return Row::warning(what, text, "set it: without it the host starts no function");
+    }
+    let mut problems = Problems::default();
+    let Some(account) = Account::read(settings, &mut problems) else {
+        return Row::failed(what, problems.list(), "mend it: without it the host starts no function");
+    };
+    if is_offline {
+        return Row::skipped(what, "--offline");
+    }
+    let lengths = match UplinkQueues::new(&account, uplinks) {
+        Ok(queues) => queues.lengths().await,
+        Err(error) => Err(error),
+    };
+    match lengths {
+        Ok(Lengths { waiting, rejected: 0, poison: 0 }) => {
+            Row::ok(what, format!("{waiting} messages wait in {uplinks}"))
+        }
+        Ok(Lengths { waiting, rejected, poison }) => Row::warning(
+            what,
+            format!(
+                "{waiting} messages wait in {uplinks}, {rejected} in {uplinks}-rejected, {poison} in {uplinks}-poison"
+            ),
+            "look into them, mend the cause, then `iothub-connector replay --queue …`",
+        ),
+        Err(error) => {
+            Row::failed(what, error.to_string(), "see what it says; on a laptop with an identity: `az login`")
         }
     }
 }

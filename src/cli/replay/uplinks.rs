@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::bail;
 use iothub_connector::{
     config::{Problems, Settings},
-    queue::{Account, Queue, QueueError, Taken},
+    queue::{Account, Queue, QueueError, Taken, UplinkQueues},
     things_network::queued::Queued,
 };
 use serde_json::{Value, json};
@@ -27,11 +27,12 @@ pub async fn replay(
     let (Some(uplinks), Some(account), true) = (uplinks, account, problems.is_empty()) else {
         bail!("{}", problems.list());
     };
-    let suffix = match kind {
-        QueueKind::Rejected => "rejected",
-        QueueKind::Poison => "poison",
+    let queues = UplinkQueues::new(&account, uplinks)?;
+    let to = queues.uplinks;
+    let from = match kind {
+        QueueKind::Rejected => queues.rejected,
+        QueueKind::Poison => queues.poison,
     };
-    let (from, to) = (Queue::new(&account, &format!("{uplinks}-{suffix}"))?, Queue::new(&account, uplinks)?);
     let (mut lines, mut kept) = (Vec::new(), Vec::new());
     let outcome = move_all(options, &from, &to, &mut lines, &mut kept).await;
     for taken in &kept {
