@@ -13,8 +13,10 @@
 //! | `sending` | what goes to the hub, and the marks for what it acknowledged |
 //! | [`record`], [`split`] | documents and messages, as pure functions |
 //! | [`source`] | where rows come from |
+//! | [`backfill`] | a range of the site, beside all this and with a cursor of its own |
 //! | [`outside`] | the backend, the ledger, the hub and the clock, as a turn needs them |
 
+pub mod backfill;
 pub mod outside;
 mod plan;
 pub mod record;
@@ -185,7 +187,8 @@ impl<O: Outside> Forwarder<O> {
         let (mut memory, report) = (SiteMemory::default(), Report::default());
         let mut turn = Turn { forwarder: self, key, memory: &mut memory, committed, report, limits, can_send: false };
         let request = crate::ledger::Request { path: "sites".into(), ..Default::default() };
-        let mut asked = Asked { key: key.clone(), at: self.outside.now(), request, status: Some(200), bytes: 0, took };
+        let (key, at, status) = (key.clone(), self.outside.now(), Some(200));
+        let mut asked = Asked { key, at, request, status, bytes: 0, took, backfill: None };
         let _recorded = match listed {
             Ok(()) if turn.committed.cursor.last_error.is_none() => Ok(()),
             Ok(()) => turn.record_nothing(&asked, &Flaws::default()).await,

@@ -15,9 +15,12 @@ use crate::cosmos::within;
 /// The fields of a cursor but `Recorded`, which can be as large as all the others of a hundred sites.
 const CURSORS: &str = "SELECT c.id, c.Kind, c.Customer_Id, c.Site_Id, c.LastValueFrom, c.ScannedUntil, c.Unforwarded, \
                        c.ConsecutiveFailures, c.LastError, c.NotBefore FROM c WHERE c.Kind = 'cursor'";
+/// A site's cursor and its backfills.
+const CURSORS_OF_SITE: &str = "SELECT c.id, c.Kind, c.Customer_Id, c.Site_Id, c.LastValueFrom, c.ScannedUntil, c.Unforwarded, \
+     c.ConsecutiveFailures, c.LastError, c.NotBefore, c.Backfill FROM c WHERE c.Kind IN ('cursor', 'backfill')";
 /// The fields of a poll but `IoTHubMessage`, which is nearly all of its size.
 const POLL: &str = "c.id, c.Kind, c.Customer_Id, c.Site_Id, c.PollingTimestamp, c.Request, c.Result, c.Outcome, c.Error, \
-                    c.LastValueFrom, c.MessageId, c.ForwardedAt, c.Confirmed, c.ttl";
+                    c.LastValueFrom, c.MessageId, c.ForwardedAt, c.Confirmed, c.Backfill, c.ttl";
 
 /// Which polls of a site.
 #[derive(Clone, Debug, Default)]
@@ -66,6 +69,12 @@ impl PollQuery {
     }
 }
 
+fn read_cursor(value: Value) -> Result<Cursor, LedgerError> {
+    let text = |name| value[name].as_str().unwrap_or_default().to_owned();
+    let (id, site) = (text("id"), text("Site_Id"));
+    serde_json::from_value(value).map_err(|error| LedgerError::Foreign { id, site, text: error.to_string() })
+}
+
 impl Ledger {
     /// The cursors of all sites, without what they know of recorded rows. `None` if there is no container yet; it is not made
     /// for this.
@@ -75,12 +84,18 @@ impl Ledger {
     pub async fn cursors(&self) -> Result<Option<Vec<Cursor>>, LedgerError> {
         let Some(container) = self.find().await? else { return Ok(None) };
         let values: Vec<Value> = self.all(&container, CURSORS, FeedScope::full_container()).await?;
-        let read = |value: Value| {
-            let text = |name| value[name].as_str().unwrap_or_default().to_owned();
-            let (id, site) = (text("id"), text("Site_Id"));
-            serde_json::from_value(value).map_err(|error| LedgerError::Foreign { id, site, text: error.to_string() })
-        };
-        values.into_iter().map(read).collect::<Result<_, _>>().map(Some)
+        values.into_iter().map(read_cursor).collect::<Result<_, _>>().map(Some)
+    }
+
+    /// A site's cursor and its backfills, without what they know of recorded rows. Empty if there is no container yet; it is
+    /// not made for this.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn cursors_of_site(&self, key: &SiteKey) -> Result<Vec<Cursor>, LedgerError> {
+        let Some(container) = self.find().await? else { return Ok(Vec::new()) };
+        let values: Vec<Value> = self.all(&container, CURSORS_OF_SITE, FeedScope::partition(partition(key))).await?;
+        values.into_iter().map(read_cursor).collect()
     }
 
     /// Polls of a site, newest first. `None` if there is no container yet.
