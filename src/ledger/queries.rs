@@ -1,8 +1,10 @@
 //! Reading many documents: all cursors, or a site's polls. For people and pages; forwarding needs point reads only.
 
+use std::collections::BTreeSet;
+
 use azure_data_cosmos::{FeedScope, Query, clients::ContainerClient};
 use futures::TryStreamExt as _;
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::{
@@ -18,6 +20,8 @@ const CURSORS: &str = "SELECT c.id, c.Kind, c.Customer_Id, c.Site_Id, c.LastValu
 /// A site's cursor and its backfills.
 const CURSORS_OF_SITE: &str = "SELECT c.id, c.Kind, c.Customer_Id, c.Site_Id, c.LastValueFrom, c.ScannedUntil, c.Unforwarded, \
      c.ConsecutiveFailures, c.LastError, c.NotBefore, c.Backfill FROM c WHERE c.Kind IN ('cursor', 'backfill')";
+/// Whose documents they are.
+const SITES: &str = "SELECT c.Customer_Id, c.Site_Id FROM c WHERE c.Kind IN ('cursor', 'backfill')";
 /// The fields of a poll but `IoTHubMessage`, which is nearly all of its size.
 const POLL: &str = "c.id, c.Kind, c.Customer_Id, c.Site_Id, c.PollingTimestamp, c.Request, c.Result, c.Outcome, c.Error, \
                     c.LastValueFrom, c.MessageId, c.ForwardedAt, c.Confirmed, c.Backfill, c.ttl";
@@ -85,6 +89,24 @@ impl Ledger {
         let Some(container) = self.find().await? else { return Ok(None) };
         let values: Vec<Value> = self.all(&container, CURSORS, FeedScope::full_container()).await?;
         values.into_iter().map(read_cursor).collect::<Result<_, _>>().map(Some)
+    }
+
+    /// The sites of which something is on record, in order. Empty if there is no container yet; it is not made for this.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn sites(&self) -> Result<Vec<SiteKey>, LedgerError> {
+        #[derive(Deserialize)]
+        struct Site {
+            #[serde(rename = "Customer_Id")]
+            customer: String,
+            #[serde(rename = "Site_Id")]
+            site: String,
+        }
+        let Some(container) = self.find().await? else { return Ok(Vec::new()) };
+        let sites: Vec<Site> = self.all(&container, SITES, FeedScope::full_container()).await?;
+        let sites: BTreeSet<_> = sites.into_iter().map(|Site { customer, site }| (customer, site)).collect();
+        Ok(sites.into_iter().map(|(customer, site)| SiteKey { customer, site }).collect())
     }
 
     /// A site's cursor and its backfills, without what they know of recorded rows. Empty if there is no container yet; it is

@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// What is in a window.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Measured {
     pub rows: usize,
     pub messages: usize,
@@ -17,7 +17,7 @@ pub struct Measured {
     pub bytes: usize,
     pub bad_rows: usize,
     /// The first moment that was not looked at.
-    pub until: Option<Stamp>,
+    pub until: Stamp,
 }
 
 impl<O: Outside> Forwarder<O> {
@@ -51,7 +51,7 @@ impl<O: Outside> Forwarder<O> {
         let bytes = turn.report.bytes;
         grid.fitted(&window, answer.body.len());
         memory.channels = Some((tokio::time::Instant::now(), channels.clone()));
-        let until = Some(window.span.until);
+        let until = window.span.until;
         Ok(Measured { rows: rows.rows.len(), messages, bytes, bad_rows: rows.flaws.count, until })
     }
 }
