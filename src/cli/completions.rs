@@ -10,13 +10,13 @@ use clap_complete::Shell;
 
 const EXAMPLES: &str = "\
 Examples:
-  bash        iothub-connector completions bash > ~/.local/share/bash-completion/completions/iothub-connector
-  zsh         iothub-connector completions zsh > \"${fpath[1]}/_iothub-connector\"
-  fish        iothub-connector completions fish > ~/.config/fish/completions/iothub-connector.fish
-  PowerShell  iothub-connector completions powershell >> $PROFILE
+  source <(iothub-connector completions bash)     # for this session of bash
 
-Then begin a new session. For this session of bash alone:
-  source <(iothub-connector completions bash)";
+To have it in every session, put the script where the shell looks for it:
+  iothub-connector completions bash > /etc/bash_completion.d/iothub-connector
+  iothub-connector completions zsh > \"${fpath[1]}/_iothub-connector\"
+  iothub-connector completions fish > ~/.config/fish/completions/iothub-connector.fish
+  iothub-connector completions powershell >> $PROFILE";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]

@@ -188,8 +188,10 @@ fn of_site(cursor: &Cursor, now: DateTime<Utc>) -> String {
         None => "no row yet".to_owned(),
     };
     line += &waiting(cursor);
-    if cursor.consecutive_failures > 0 {
-        line += &format!(", {} failures in a row", cursor.consecutive_failures);
+    match cursor.consecutive_failures {
+        0 => {}
+        1 => line += ", 1 failure",
+        count => line += &format!(", {count} failures in a row"),
     }
     if let Some(until) = record::rests_until(cursor, now) {
         line += &format!(", left alone until {}", stamp(until));

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     delivery::DeliveryError,
     hub::SendError,
-    ledger::{Fault, LedgerError, Poll},
+    ledger::{Fault, LedgerError, Outcome, Poll},
 };
 
 /// Records that are read, sent and marked at once when a backlog is worked off.
@@ -156,6 +156,9 @@ impl<O: Outside> Turn<'_, O> {
             }
             let mut cursor = self.committed.cursor.clone();
             cursor.unforwarded.retain(|id| !finished.iter().any(|poll| poll.id == *id));
+            if let Some(backfill) = &mut cursor.backfill {
+                backfill.rejected += finished.iter().filter(|poll| poll.outcome == Outcome::Rejected).count() as u64;
+            }
             match self.commit(&[], &finished, cursor).await {
                 Ok(()) => {
                     for poll in &finished {

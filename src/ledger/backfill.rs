@@ -22,6 +22,12 @@ pub struct Backfill {
     /// Messages that this run has recorded.
     #[serde(default)]
     pub messages: u64,
+    /// Messages of this run that the hub will never take.
+    #[serde(default)]
+    pub rejected: u64,
+    /// Rows that this run could not use.
+    #[serde(default)]
+    pub bad_rows: u64,
     /// When everything was fetched and nothing waited any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<DateTime<Utc>>,
@@ -31,6 +37,10 @@ pub struct Backfill {
 }
 
 impl Backfill {
+    fn new(from: DateTime<Utc>, until: DateTime<Utc>, runs: u32) -> Self {
+        Self { from, until, runs, rows: 0, messages: 0, rejected: 0, bad_rows: 0, finished_at: None, dropped_at: None }
+    }
+
     /// Whether there is something left to do.
     #[must_use]
     pub fn is_open(&self) -> bool {
@@ -49,9 +59,8 @@ impl Cursor {
     /// Of a backfill that has not begun.
     #[must_use]
     pub fn of_backfill(key: &SiteKey, from: DateTime<Utc>, until: DateTime<Utc>) -> Self {
-        let backfill = Backfill { from, until, runs: 1, rows: 0, messages: 0, finished_at: None, dropped_at: None };
         let (id, kind) = (backfill_id(from, until), CursorKind::Backfill);
-        Self { id, kind, backfill: Some(backfill), ..Self::new(key) }
+        Self { id, kind, backfill: Some(Backfill::new(from, until, 1)), ..Self::new(key) }
     }
 
     /// The backfill whose document this is, for the polls that it makes.
@@ -70,14 +79,7 @@ impl Cursor {
         cursor.last_error = None;
         cursor.not_before = None;
         if let Some(backfill) = &mut cursor.backfill {
-            *backfill = Backfill {
-                runs: backfill.runs.saturating_add(1),
-                rows: 0,
-                messages: 0,
-                finished_at: None,
-                dropped_at: None,
-                ..backfill.clone()
-            };
+            *backfill = Backfill::new(backfill.from, backfill.until, backfill.runs.saturating_add(1));
         }
         cursor
     }
@@ -105,7 +107,7 @@ mod tests {
                 "Site_Id": "s", "LastValueFrom": null, "ScannedUntil": null, "Unforwarded": [],
                 "ConsecutiveFailures": 0, "LastError": null, "NotBefore": null,
                 "Backfill": { "From": "2026-01-01T00:00:00Z", "Until": "2026-01-31T12:00:00.125Z", "Runs": 1,
-                              "Rows": 0, "Messages": 0 }
+                              "Rows": 0, "Messages": 0, "Rejected": 0, "BadRows": 0 }
             })
         );
         assert_eq!(serde_json::from_value::<Cursor>(json).unwrap(), cursor);

@@ -68,7 +68,7 @@ async fn a_dry_run_counts_and_changes_nothing() {
     let world = World::with_sites(&[SITE]).await;
     world.add(SITE, (0..3 * DAY).step_by(60)).await;
     let printed = run_ok(&world, &["backfill", SITE, FROM, UNTIL, "--dry-run"]).await;
-    assert!(printed.contains("72 rows") && printed.contains("make 3 messages"), "{printed}");
+    assert!(printed.contains("72 rows") && printed.contains("in 3 messages"), "{printed}");
     let lines = run_ok(&world, &["backfill", SITE, FROM, UNTIL, "--dry-run", "--json"]).await;
     let last: Value = serde_json::from_str(lines.lines().last().unwrap()).unwrap();
     assert_eq!((&last["type"], &last["rows"], &last["isDryRun"]), (&json!("summary"), &json!(72), &json!(true)));

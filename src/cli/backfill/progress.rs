@@ -156,32 +156,31 @@ impl Progress {
 
     /// All of the range is at the hub, but for what it says.
     pub fn finished(&self, summary: &Summary<'_>) -> io::Result<()> {
-        let Summary { site, from, until, backfill, totals, took } = summary;
+        let Summary { site, from, until, backfill: Some(backfill), totals, took } = summary else { return Ok(()) };
         self.clear();
-        let (rows, messages) = backfill.map_or((0, 0), |backfill| (backfill.rows, backfill.messages));
         if self.is_json {
             return print(&json!({
                 "type": "summary", "site": site, "from": text(*from), "until": text(*until), "isFinished": true,
-                "rows": rows, "messages": messages, "rowsNow": totals.rows, "messagesForwardedNow": totals.forwarded,
-                "messagesRejected": totals.rejected, "badRows": totals.bad_rows, "requests": totals.requests,
-                "bytes": totals.bytes, "seconds": took.as_secs_f64(),
+                "rows": backfill.rows, "messages": backfill.messages, "rowsNow": totals.rows,
+                "messagesForwardedNow": totals.forwarded, "messagesRejected": backfill.rejected,
+                "badRows": backfill.bad_rows, "requests": totals.requests, "bytes": totals.bytes,
+                "seconds": took.as_secs_f64(),
             }));
         }
         let mut said = format!(
-            "{site}: {} rows in {} messages from {} to {}, {} fetched, in {}",
-            HumanCount(rows),
-            HumanCount(messages),
+            "{site}: {} in {} from {} to {}, {} fetched, in {}",
+            counted(backfill.rows, "row"),
+            counted(backfill.messages, "message"),
             text(*from),
             text(*until),
             HumanBytes(totals.bytes as u64),
             time(*took),
         );
-        if totals.rows as u64 != rows {
-            said +=
-                &format!("; {} of the rows were recorded before", HumanCount(rows.saturating_sub(totals.rows as u64)));
+        let earlier = backfill.rows.saturating_sub(totals.rows as u64);
+        if earlier > 0 {
+            said += &format!("; {} recorded before", counted(earlier, "row"));
         }
-        said += &losses(site, totals);
-        print_line(&said)
+        print_line(&(said + &losses(site, backfill)))
     }
 
     /// A dry run has ended.
@@ -196,44 +195,48 @@ impl Progress {
             }));
         }
         let mut said = format!(
-            "{site}: {} rows from {} to {}, which make {} messages; {} fetched, in {}; nothing is recorded or sent (--dry-run)",
-            HumanCount(totals.rows as u64),
+            "{site}: {} from {} to {}, in {}; {} fetched, in {}; nothing is recorded or sent (--dry-run)",
+            counted(totals.rows as u64, "row"),
             text(*from),
             text(*until),
-            HumanCount(totals.messages as u64),
+            counted(totals.messages as u64, "message"),
             HumanBytes(totals.bytes as u64),
             time(*took),
         );
         if totals.bad_rows > 0 {
-            said += &format!("; {} rows cannot be used", totals.bad_rows);
+            said += &format!("; {} unusable", counted(totals.bad_rows as u64, "row"));
         }
         print_line(&said)
     }
 
-    /// There is nothing to do.
-    pub fn is_done(&self, site: &str, cursor: &Cursor, was_open: bool) -> io::Result<()> {
-        let Some(backfill) = &cursor.backfill else { return Ok(()) };
+    /// There is nothing to do. Returns whether all of it is at the hub.
+    pub fn is_done(&self, site: &str, cursor: &Cursor, was_open: bool) -> io::Result<bool> {
+        let Some(backfill) = &cursor.backfill else { return Ok(false) };
+        let is_well = backfill.dropped_at.is_none() && backfill.rejected == 0 && backfill.bad_rows == 0;
         if self.is_json {
-            return print(&json!({
+            print(&json!({
                 "type": "summary", "site": site, "from": text(backfill.from), "until": text(backfill.until),
                 "isFinished": backfill.finished_at.is_some(), "isDropped": backfill.dropped_at.is_some(),
                 "rows": backfill.rows, "messages": backfill.messages, "rowsNow": 0, "messagesForwardedNow": 0,
-            }));
+                "messagesRejected": backfill.rejected, "badRows": backfill.bad_rows,
+            }))?;
+            return Ok(is_well);
         }
-        let (what, when) = match (backfill.finished_at, backfill.dropped_at) {
-            (Some(at), _) => ("is done since", at),
-            (None, Some(at)) => ("was dropped at", at),
-            (None, None) => return Ok(()),
+        let (what, when) = match backfill.dropped_at {
+            Some(at) => ("was dropped at", Some(at)),
+            None => ("is done since", backfill.finished_at),
         };
-        let later = if was_open { "; for later rows give --until" } else { "" };
+        let later = if was_open { ". For later rows give --until" } else { "" };
         print_line(&format!(
-            "{site}: the backfill from {} to {} {what} {} ({} rows in {} messages): --again fetches it once more{later}",
+            "{site}: the backfill from {} to {} {what} {} ({} in {}{}): --again fetches it once more{later}",
             text(backfill.from),
             text(backfill.until),
-            text(when),
-            HumanCount(backfill.rows),
-            HumanCount(backfill.messages),
-        ))
+            when.map(text).unwrap_or_default(),
+            counted(backfill.rows, "row"),
+            counted(backfill.messages, "message"),
+            losses(site, backfill),
+        ))?;
+        Ok(is_well)
     }
 
     /// A backfill is given up.
@@ -246,9 +249,10 @@ impl Progress {
             }));
         }
         print_line(&format!(
-            "{site}: the backfill from {} to {} is dropped; {rejected} messages that waited are marked as rejected",
+            "{site}: the backfill from {} to {} is dropped; {} that waited marked as rejected",
             text(*from),
-            text(*until)
+            text(*until),
+            counted(rejected as u64, "message"),
         ))
     }
 
@@ -275,21 +279,21 @@ impl Progress {
 }
 
 /// What is not at the hub, though the backfill is at its end.
-fn losses(site: &str, totals: &Totals) -> String {
+fn losses(site: &str, backfill: &Backfill) -> String {
     let mut said = String::new();
-    if totals.rejected > 0 {
-        said += &format!(
-            "; {} messages were rejected: see iothub-connector polls {site:?} --outcome rejected",
-            totals.rejected
-        );
+    if backfill.rejected > 0 {
+        let rejected = counted(backfill.rejected, "message");
+        said += &format!("; {rejected} rejected: see iothub-connector polls {site:?} --outcome rejected");
     }
-    if totals.bad_rows > 0 {
-        said += &format!(
-            "; {} rows cannot be used: see Result.BadRows in iothub-connector polls {site:?} --json",
-            totals.bad_rows
-        );
+    if backfill.bad_rows > 0 {
+        let bad = counted(backfill.bad_rows, "row");
+        said += &format!("; {bad} unusable: see Result.BadRows in iothub-connector polls {site:?} --json");
     }
     said
+}
+
+fn counted(count: u64, noun: &str) -> String {
+    format!("{} {noun}{}", HumanCount(count), if count == 1 { "" } else { "s" })
 }
 
 fn seconds(duration: chrono::TimeDelta) -> u64 {

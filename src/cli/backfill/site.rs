@@ -73,8 +73,7 @@ impl Backfilling<'_> {
         if let Some(done) = earlier.as_ref().filter(|cursor| cursor.backfill.as_ref().is_some_and(|one| !one.is_open()))
         {
             if !self.options.again {
-                self.progress.is_done(self.site, done, self.options.until.is_none())?;
-                return Ok(true);
+                return Ok(self.progress.is_done(self.site, done, self.options.until.is_none())?);
             }
             backfill.begin_again().await?;
         }
@@ -129,7 +128,7 @@ impl OneRange<'_> {
         }
         let summary = self.summary(last.as_ref());
         progress.finished(&summary)?;
-        Ok(self.totals.bad_rows == 0 && self.totals.rejected == 0)
+        Ok(summary.backfill.is_some_and(|backfill| backfill.rejected == 0 && backfill.bad_rows == 0))
     }
 
     fn summary<'b>(&'b self, cursor: Option<&'b Cursor>) -> Summary<'b> {
@@ -151,7 +150,7 @@ impl OneRange<'_> {
                 let position = position(cursor).unwrap_or(Stamp::from_time(self.from));
                 let backfill = cursor.backfill.as_ref();
                 said += &format!(
-                    "; the backfill came to {} ({} rows in {} messages recorded, {} of them wait for the hub)",
+                    "; the backfill came to {} ({} rows in {} messages recorded; waiting for the hub: {})",
                     position.rfc3339(),
                     backfill.map_or(0, |backfill| backfill.rows),
                     backfill.map_or(0, |backfill| backfill.messages),
@@ -203,7 +202,7 @@ impl OneRange<'_> {
         let dropped = self.forwarder.drop_backfill(&self.key, &mut self.run, limits()).await;
         if dropped.next != Next::Finished {
             let left = dropped.report.waiting;
-            bail!("{}; {left} messages still wait, try again", what_failed(&dropped.report));
+            bail!("{}; messages that still wait: {left}. Try again", what_failed(&dropped.report));
         }
         self.site.progress.dropped(&self.summary(dropped.cursor.as_ref()), dropped.report.messages_rejected)?;
         Ok(true)

@@ -20,7 +20,7 @@ use super::{
     turn::{Stop, Turn},
 };
 use crate::{
-    ledger::{Cursor, Fault, SiteKey},
+    ledger::{Cursor, Fault, Outcome, SiteKey},
     rapidm2m::{
         FetchError, Rows, Stamp,
         client::{Answer, MAX_BODY, Range},
@@ -244,13 +244,15 @@ impl<O: Outside> Turn<'_, O> {
         }
         let key = self.key;
         let parts = parts(key, window, &rows, channels);
-        let all = self.record_parts(asked, &rows, parts, |turn, batch| moved(&turn.committed.cursor, batch, window));
+        let all = self
+            .record_parts(asked, &rows, parts, |turn, batch| moved(&turn.committed.cursor, batch, window, &rows.flaws));
         all.await.map(|_all| ())
     }
 
     async fn record_window_without_rows(&mut self, asked: &Asked, window: &Window, flaws: &Flaws) -> Result<(), Stop> {
         let history = self.forwarder.outside.history_seconds();
-        let cursor = record::advanced(&self.committed.cursor, &[], window.span.until.time());
+        let nothing = Batch { polls: &[], rows: &[], is_last: true };
+        let cursor = moved(&self.committed.cursor, &nothing, window, flaws);
         let polls = if flaws.count > 0 {
             // It must not look like "no data". The range goes on all the same: they will not get better.
             let text = format!("{} rows of the answer cannot be used, the others are none of this range", flaws.count);
@@ -298,7 +300,7 @@ fn parts<'a>(
 }
 
 /// The cursor with a transaction of the window.
-fn moved(cursor: &Cursor, batch: &Batch<'_>, window: &Window) -> Cursor {
+fn moved(cursor: &Cursor, batch: &Batch<'_>, window: &Window, flaws: &Flaws) -> Cursor {
     let recorded_up_to = batch.polls.last().and_then(|poll| poll.last_value_from);
     let next = match recorded_up_to.filter(|_| !batch.is_last) {
         Some(newest) => Stamp::from_time(newest).shifted(1),
@@ -308,6 +310,10 @@ fn moved(cursor: &Cursor, batch: &Batch<'_>, window: &Window) -> Cursor {
     if let Some(backfill) = &mut cursor.backfill {
         backfill.rows += batch.rows.len() as u64;
         backfill.messages += batch.polls.len() as u64;
+        let rejected = batch.polls.iter().filter(|poll| poll.outcome == Outcome::Rejected);
+        backfill.rejected += rejected.count() as u64;
+        // A window that is asked for twice has them twice.
+        backfill.bad_rows += if batch.is_last { flaws.count as u64 } else { 0 };
     }
     cursor
 }
