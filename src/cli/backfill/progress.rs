@@ -28,8 +28,10 @@ const TEMPLATE: &str = "{prefix} [{bar:25}] {percent:>3} %, {msg}, {eta} left";
 
 pub struct Progress {
     is_json: bool,
-    /// Where standard error is a terminal.
-    bar: Option<ProgressBar>,
+    /// How a bar looks, where standard error is a terminal.
+    style: Option<ProgressStyle>,
+    /// The one of the site that is served now.
+    bar: RefCell<Option<ProgressBar>>,
     range: RefCell<Option<(DateTime<Utc>, DateTime<Utc>)>>,
     /// Whether the bar knows where this run began: what an earlier one has done says nothing about the speed.
     is_placed: Cell<bool>,
@@ -85,9 +87,9 @@ pub struct Summary<'a> {
 impl Progress {
     pub fn new(is_json: bool) -> Self {
         let style = ProgressStyle::with_template(TEMPLATE).map(|style| style.progress_chars("=> "));
-        let has_bar = !is_json && io::stderr().is_terminal();
-        let bar = style.ok().filter(|_| has_bar).map(|style| ProgressBar::new(0).with_style(style));
-        Self { is_json, bar, range: RefCell::default(), is_placed: Cell::default(), last_line: Cell::default() }
+        let style = style.ok().filter(|_| !is_json && io::stderr().is_terminal());
+        let (bar, range) = (RefCell::default(), RefCell::default());
+        Self { is_json, style, bar, range, is_placed: Cell::default(), last_line: Cell::default() }
     }
 
     /// A site's range begins.
@@ -95,11 +97,10 @@ impl Progress {
         self.range.replace(Some((from, until)));
         self.is_placed.set(false);
         self.last_line.set(Some(Instant::now()));
-        if let Some(bar) = &self.bar {
-            bar.reset();
-            bar.set_length(seconds(until - from));
-            bar.set_prefix(table::plain(site));
-            bar.set_message(format!("from {}", text(from)));
+        if let Some(style) = &self.style {
+            let bar = ProgressBar::new(seconds(until - from)).with_style(style.clone());
+            let bar = bar.with_prefix(table::plain(site)).with_message(format!("from {}", text(from)));
+            self.bar.replace(Some(bar));
         }
     }
 
@@ -127,12 +128,12 @@ impl Progress {
         let done = seconds(at - from);
         let message =
             format!("{} rows, {}/s, at {}", HumanCount(totals.rows as u64), HumanCount(rate as u64), text(at));
-        if let Some(bar) = &self.bar {
+        if let Some(bar) = &*self.bar.borrow() {
+            bar.set_message(message);
             bar.set_position(done);
             if !self.is_placed.replace(true) {
                 bar.reset_eta();
             }
-            bar.set_message(message);
         } else if self.last_line.get().is_none_or(|last| last.elapsed() >= LINES) {
             self.last_line.set(Some(Instant::now()));
             let all = seconds(until - from).max(1);
@@ -148,7 +149,7 @@ impl Progress {
 
     fn say(&self, said: &str) {
         let said = table::plain(said);
-        match &self.bar {
+        match &*self.bar.borrow() {
             Some(bar) => bar.suspend(|| eprintln!("{said}")),
             None => eprintln!("{said}"),
         }
@@ -272,7 +273,7 @@ impl Progress {
     }
 
     fn clear(&self) {
-        if let Some(bar) = &self.bar {
+        if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         }
     }
