@@ -124,7 +124,7 @@ fn query(options: &Options, now: DateTime<Utc>) -> anyhow::Result<PollQuery> {
         from_id: id("--since", options.since)?,
         before_id: id("--until", options.until)?,
         with_messages: options.json,
-        only_with_messages: false,
+        ..PollQuery::default()
     })
 }
 

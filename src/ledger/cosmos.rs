@@ -179,11 +179,12 @@ impl Ledger {
         )
         .with_indexing_policy(
             // The message is the bulk of a record and is never searched: not indexing it halves the price of a write. The same
-            // goes for what a cursor knows of recorded rows.
+            // goes for what a cursor knows of recorded rows and of the site's last day.
             IndexingPolicy::default()
                 .with_included_path("/*")
                 .with_excluded_path("/IoTHubMessage/?")
-                .with_excluded_path("/Recorded/*"),
+                .with_excluded_path("/Recorded/*")
+                .with_excluded_path("/Activity/*"),
         )
         .with_default_ttl(TimeToLive::NoDefault)
     }

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{Recorded, backfill::Backfill};
+use super::{Activity, Recorded, backfill::Backfill};
 
 /// Id of the cursor document in its partition.
 pub const CURSOR_ID: &str = "cursor";
@@ -164,6 +164,9 @@ pub struct Cursor {
     /// Of a backfill alone: what it is to fetch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backfill: Option<Backfill>,
+    /// What the site did lately. For people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub activity: Option<Activity>,
 }
 
 /// The value of `Kind` in a cursor document.

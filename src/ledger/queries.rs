@@ -16,7 +16,7 @@ use crate::cosmos::within;
 
 /// The fields of a cursor but `Recorded`, which can be as large as all the others of a hundred sites.
 const CURSORS: &str = "SELECT c.id, c.Kind, c.Customer_Id, c.Site_Id, c.LastValueFrom, c.ScannedUntil, c.Unforwarded, \
-                       c.ConsecutiveFailures, c.LastError, c.NotBefore FROM c WHERE c.Kind = 'cursor'";
+                       c.ConsecutiveFailures, c.LastError, c.NotBefore, c.Activity FROM c WHERE c.Kind = 'cursor'";
 /// A site's cursor and its backfills.
 const CURSORS_OF_SITE: &str = "SELECT c.id, c.Kind, c.Customer_Id, c.Site_Id, c.LastValueFrom, c.ScannedUntil, c.Unforwarded, \
      c.ConsecutiveFailures, c.LastError, c.NotBefore, c.Backfill FROM c WHERE c.Kind IN ('cursor', 'backfill')";
@@ -42,6 +42,8 @@ pub struct PollQuery {
     pub with_messages: bool,
     /// Only those that have a message.
     pub only_with_messages: bool,
+    /// Only the timer's own, whose rows come in the order of time.
+    pub without_backfills: bool,
 }
 
 impl PollQuery {
@@ -53,6 +55,9 @@ impl PollQuery {
         }
         if self.only_with_messages {
             text.push_str(" AND IS_DEFINED(c.IoTHubMessage)");
+        }
+        if self.without_backfills {
+            text.push_str(" AND NOT IS_DEFINED(c.Backfill)");
         }
         for (bound, condition) in [(&self.from_id, " AND c.id >= @from"), (&self.before_id, " AND c.id < @before")] {
             if bound.is_some() {
