@@ -127,6 +127,12 @@ async fn the_apps_own_polling_is_not_disturbed() {
     handler.invoke_ok().await;
     let printed = run_ok(&world, &["backfill", SITE, FROM]).await;
     assert!(printed.contains("is done since") && printed.contains(until.as_str().unwrap()), "{printed}");
+    // Nor is what the app has fetched hidden behind what is older: the status page shows the newest values.
+    let asked = json!({ "Data": { "req": { "Method": "GET", "Query": { "format": "json", "site": SITE } } } });
+    let answer = handler.post("/status", asked.to_string()).await;
+    let shown: Value = serde_json::from_str(answer.body["Outputs"]["res"]["body"].as_str().unwrap()).unwrap();
+    assert_eq!(shown["Channels"][0]["Points"].as_array().unwrap().len() as i64, 1 + ROUNDS + 1, "{shown}");
+    assert!(documents(&world).await[0].get("Activity").is_none());
 }
 
 #[tokio::test]
