@@ -154,18 +154,13 @@ impl<O: Outside> Forwarder<O> {
 
     async fn turn(&self, key: &SiteKey, memory: &mut SiteMemory, limits: Limits, asks: bool) -> Report {
         let mut report = Report::default();
-        // Taken out: if this future is dropped half-way, the cursor is read again.
-        let committed = match memory.committed.take() {
-            Some(committed) => committed,
-            None => match self.outside.cursor(key).await {
-                Ok(committed) => committed,
-                Err(error) => {
-                    report.failures.push(Failure::new(error.kind(), error));
-                    return report;
-                }
-            },
+        let mut committed = match self.committed(key, memory).await {
+            Ok(committed) => committed,
+            Err(failure) => {
+                report.failures.push(failure);
+                return report;
+            }
         };
-        let mut committed = committed;
         record::keep_recorded(&mut committed.cursor, self.overlap);
         memory.acknowledged.retain(|id| committed.cursor.unforwarded.contains(id));
         let mut turn = Turn { forwarder: self, key, memory, committed, report, limits, can_send: true };
@@ -176,6 +171,15 @@ impl<O: Outside> Forwarder<O> {
             memory.committed = Some(committed);
         }
         report
+    }
+
+    /// The cursor as it was left, or from the ledger. It is taken out of memory: if whoever has it is dropped half-way, it is
+    /// read again.
+    async fn committed(&self, key: &SiteKey, memory: &mut SiteMemory) -> Result<Committed, Failure> {
+        match memory.committed.take() {
+            Some(committed) => Ok(committed),
+            None => self.outside.cursor(key).await.map_err(|error| Failure::new(error.kind(), error)),
+        }
     }
 
     /// Records under the site `*` that the sites of a customer could not be listed, or (once) that they can again.

@@ -4,11 +4,12 @@
 //! |---|---|
 //! | `range` | which range a site's backfill has |
 //! | `site` | one site, from its beginning or where it stopped to its end |
-//! | `progress` | what is printed meanwhile and at the end |
+//! | `progress`, `summary` | what is printed meanwhile, and at the end |
 
 mod progress;
 mod range;
 mod site;
+mod summary;
 
 use std::{process::ExitCode, sync::Arc};
 

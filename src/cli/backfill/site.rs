@@ -17,8 +17,9 @@ use tokio::time::Instant;
 
 use super::{
     Options,
-    progress::{Progress, Summary, Totals},
+    progress::Progress,
     range::{self, text},
+    summary::{Summary, Totals},
 };
 
 /// How long one window may take the backend, with all narrower ones that are tried.

@@ -1,6 +1,9 @@
 //! What a backfill would fetch, without recording or sending anything.
 
-use super::{Run, parts, read};
+use super::{
+    Run,
+    stretch::{parts, read},
+};
 use crate::{
     config::rapidm2m::Selection,
     forward::{Forwarder, Limits, Report, outside::Outside, turn::Turn},
