@@ -17,6 +17,7 @@ use crate::{
     http,
     hub::{self, Devicebound, Sender},
     ledger::Ledger,
+    meter::Meters,
     rapidm2m::Client,
     things_network::stack::Stack,
 };
@@ -82,15 +83,17 @@ impl Shared {
             }
             SourceConfig::Emulation => Source::Emulation(self.clock),
         };
+        let meters = Arc::<Meters>::default();
         let identities = match identity {
             Identity::One(device) => Identities::One(device),
             Identity::Provisioned(dps) => {
-                Identities::Provisioned(Devices::new(dps, self.store.clone(), self.trusted_ca.clone()))
+                let (store, trusted_ca) = (self.store.clone(), self.trusted_ca.clone());
+                Identities::Provisioned(Devices::new(dps, store, trusted_ca, meters.clone()))
             }
         };
-        let delivery = Delivery { identities, sender: self.sender.clone() };
+        let delivery = Delivery { identities, sender: self.sender.clone(), meters: meters.clone() };
         let forwarder = Forwarder {
-            outside: Services { source, ledger, delivery, clock: self.clock },
+            outside: Services { source, ledger, delivery, clock: self.clock, meters },
             channels: rapidm2m.channels,
             histdata: rapidm2m.histdata,
             start_from: rapidm2m.start_from,
@@ -102,7 +105,8 @@ impl Shared {
 
     fn things_network_forwarding(&self, config: things_network::Config) -> ThingsNetworkForwarding {
         let things_network::Config { enrolments, device_ids, timeout, activity, .. } = config;
-        let devices = PerApplication::new(enrolments, self.store.clone(), self.trusted_ca.clone());
+        let (store, trusted_ca) = (self.store.clone(), self.trusted_ca.clone());
+        let devices = PerApplication::new(enrolments, store, trusted_ca, Arc::default());
         let downlinks = Downlinks::new(Devicebound::new(self.trusted_ca.clone()), Stack::new(self.trusted_ca.clone()));
         let activities = Activities::new(self.store.clone(), activity);
         ThingsNetworkForwarding::new(

@@ -8,7 +8,14 @@ use std::{process::ExitCode, sync::Arc};
 
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser, Subcommand};
-use iothub_connector::{app::App, config::Config, logging, server};
+use iothub_connector::{
+    app::App,
+    config::{
+        Config, Problems, Settings,
+        key_vault::{self, Completed},
+    },
+    logging, server,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -50,10 +57,14 @@ enum Command {
     /// Runs as the custom handler of an Azure Functions app (this is what host.json starts)
     #[command(after_help = SERVE_EXAMPLES)]
     Serve,
+    /// Checks the settings, and whether everything that they name can be reached and used
+    Check(cli::check::Options),
     /// Lists a site's polls and what became of them
     Polls(cli::polls::Options),
     /// Fetches a range of a site's rows again, or for the first time, and sends it
     Backfill(cli::backfill::Options),
+    /// Puts back what was rejected, so that it is sent again
+    Replay(cli::replay::Options),
     /// Lists the devices that are provisioned, and whom they stand for
     Devices(cli::devices::Options),
     /// Prints a token (SAS) for a device or a registration
@@ -83,10 +94,13 @@ fn main() -> ExitCode {
         eprintln!("error: {problem}");
         return ExitCode::from(MISCONFIGURED);
     }
+    let is_serving = matches!(cli.command, Command::Serve);
     let result = match cli.command {
         Command::Serve => serve(),
+        Command::Check(options) => runtime().and_then(|runtime| runtime.block_on(cli::check::run(options))),
         Command::Polls(options) => runtime().and_then(|runtime| runtime.block_on(cli::polls::run(options))),
         Command::Backfill(options) => runtime().and_then(|runtime| runtime.block_on(cli::backfill::run(options))),
+        Command::Replay(options) => runtime().and_then(|runtime| runtime.block_on(cli::replay::run(options))),
         Command::Devices(options) => runtime().and_then(|runtime| runtime.block_on(cli::devices::run(options))),
         Command::Sas(options) => cli::sas::run(&options),
         Command::Completions(options) => cli::completions::run(&options, Cli::command()),
@@ -97,9 +111,19 @@ fn main() -> ExitCode {
             runtime().and_then(|runtime| runtime.block_on(emulators::cli::run(*name))).map(|()| ExitCode::SUCCESS)
         }
     };
-    result.unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
-        ExitCode::FAILURE
+    result.unwrap_or_else(|error| match error.downcast_ref::<Problems>() {
+        Some(problems) if is_serving => {
+            eprintln!("{problems}");
+            ExitCode::from(MISCONFIGURED)
+        }
+        Some(problems) => {
+            eprintln!("error: {}", problems.list());
+            ExitCode::from(MISCONFIGURED)
+        }
+        None => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     })
 }
 
@@ -107,7 +131,12 @@ fn main() -> ExitCode {
 /// print is read by scripts.
 fn wants_log(command: &Command) -> bool {
     match command {
-        Command::Polls(_) | Command::Devices(_) | Command::Sas(_) | Command::Completions(_) => false,
+        Command::Check(_)
+        | Command::Polls(_)
+        | Command::Replay(_)
+        | Command::Devices(_)
+        | Command::Sas(_)
+        | Command::Completions(_) => false,
         Command::Backfill(_) => std::env::var_os("RUST_LOG").is_some(),
         #[cfg(feature = "local")]
         Command::Local(_) => std::env::var_os("RUST_LOG").is_some(),
@@ -116,13 +145,7 @@ fn wants_log(command: &Command) -> bool {
 }
 
 fn serve() -> anyhow::Result<ExitCode> {
-    let config = match Config::from_env() {
-        Ok(config) => config,
-        Err(problems) => {
-            eprintln!("{problems}");
-            return Ok(ExitCode::from(MISCONFIGURED));
-        }
-    };
+    let config = Config::from_settings(&settings()?)?;
     let port = match handler_port() {
         Ok(port) => port,
         Err(problem) => {
@@ -135,9 +158,27 @@ fn serve() -> anyhow::Result<ExitCode> {
             .await
             .with_context(|| format!("cannot listen on 127.0.0.1:{port} (FUNCTIONS_CUSTOMHANDLER_PORT)"))?;
         let app = Arc::new(App::new(config));
+        let on_or_off = |is_on| if is_on { "on" } else { "off" };
+        tracing::info!(
+            handler.version = env!("CARGO_PKG_VERSION"),
+            "the handler has started: rapidM2M is {}, The Things Network is {}",
+            on_or_off(app.rapidm2m_forwarding.is_some()),
+            on_or_off(app.things_network_forwarding.is_some())
+        );
         server::run(listener, app, interrupted()).await.context("the server failed")
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The function app's settings.
+fn settings() -> anyhow::Result<Settings> {
+    let settings = Settings::from_env();
+    if !key_vault::is_wanted(&settings) {
+        return Ok(settings);
+    }
+    let Completed { settings, from_vault } = runtime()?.block_on(key_vault::complete(settings))?;
+    tracing::info!(settings = ?from_vault, "looked for absent settings in the Key Vault");
+    Ok(settings)
 }
 
 /// The port that the host wants us on; its older name is still given by older hosts.

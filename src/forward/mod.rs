@@ -12,6 +12,7 @@
 //! | `recording` | what is written to the ledger |
 //! | `sending` | what goes to the hub, and the marks for what it acknowledged |
 //! | [`record`], [`split`] | documents and messages, as pure functions |
+//! | [`replay`] | what was rejected, put back by hand |
 //! | [`source`] | where rows come from |
 //! | [`backfill`] | a range of the site, beside all this and with a cursor of its own |
 //! | [`outside`] | the backend, the ledger, the hub and the clock, as a turn needs them |
@@ -21,6 +22,7 @@ pub mod outside;
 mod plan;
 pub mod record;
 mod recording;
+pub mod replay;
 mod sending;
 pub mod source;
 pub mod split;
@@ -28,6 +30,7 @@ mod turn;
 
 use std::{collections::HashSet, time::Duration};
 
+use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
 use crate::{
@@ -73,6 +76,13 @@ pub struct SiteMemory {
     tried: bool,
 }
 
+impl SiteMemory {
+    /// The cursor is read again with the next turn: somebody else may have changed it.
+    pub fn forget_cursor(&mut self) {
+        self.committed = None;
+    }
+}
+
 /// When to stop.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -99,6 +109,8 @@ pub struct Report {
     pub bad_rows: usize,
     /// Messages that wait for the hub now.
     pub waiting: usize,
+    /// Stamp of the newest recorded row, if there is one and the cursor could be read.
+    pub newest: Option<DateTime<Utc>>,
     /// The site's device is being registered: its messages wait for that.
     pub is_provisioning: bool,
     /// The backend has more, the deadline came first.
@@ -118,6 +130,7 @@ impl Report {
         // A turn that could not even read the cursor knows nothing.
         if sent.failures.is_empty() || sent.waiting > 0 {
             self.waiting = sent.waiting;
+            self.newest = sent.newest;
         }
         self.is_provisioning = sent.is_provisioning;
         self.is_behind |= sent.is_behind;
@@ -167,6 +180,7 @@ impl<O: Outside> Forwarder<O> {
         let ended = if asks { turn.run().await } else { turn.send_what_waits(limits.send_until).await };
         let Turn { committed, mut report, .. } = turn;
         report.waiting = committed.cursor.unforwarded.len();
+        report.newest = committed.cursor.last_value_from;
         if ended.is_ok() {
             memory.committed = Some(committed);
         }

@@ -94,8 +94,8 @@ impl<O: Outside> Turn<'_, O> {
             self.report.rows_recorded += in_batch;
             for poll in polls.iter().filter(|poll| poll.outcome == Outcome::Rejected) {
                 self.report.messages_rejected += 1;
-                let why = poll.error.as_ref().map_or("", |fault| fault.text.as_str());
-                tracing::error!(site = %self.key.site, poll = %poll.id, "a message is rejected: {why}");
+                let (kind, why) = poll.error.as_ref().map_or(("", ""), |fault| (&fault.kind, &fault.text));
+                tracing::error!(poll.id = poll.id, failure.kind = kind, "a message is rejected: {why}");
             }
             if self.can_send {
                 polls.retain(|poll| poll.outcome == Outcome::Pending);
@@ -118,7 +118,6 @@ impl<O: Outside> Turn<'_, O> {
         let stamps = new.iter().map(|row| row.stamp).filter(|stamp| Some(stamp.time()) <= up_to);
         if !recorded.extend(stamps, forget) && !std::mem::replace(&mut self.memory.said_overlap_is_short, true) {
             tracing::warn!(
-                site = %self.key.site,
                 "the site measures at such odd times that late rows can be told from known ones only since {}, not for all of \
                  OverlapSeconds={}",
                 recorded.since().rfc3339(),
@@ -204,7 +203,7 @@ impl<O: Outside> Turn<'_, O> {
     /// The end of the turn, and why. A lost race is no failure.
     pub(super) fn stop(&mut self, error: &LedgerError) -> Stop {
         if matches!(error, LedgerError::Conflict) {
-            tracing::debug!(site = %self.key.site, "another poller was faster");
+            tracing::debug!("another poller was faster");
             self.report.lost_race = true;
         } else {
             self.report.failures.push(Failure::new(error.kind(), error));

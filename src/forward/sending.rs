@@ -147,7 +147,7 @@ impl<O: Outside> Turn<'_, O> {
     }
 
     fn reject(&mut self, poll: &mut Poll, fault: Fault, history: Option<u32>) {
-        tracing::error!(site = %self.key.site, poll = %poll.id, "a message is rejected: {}", fault.text);
+        tracing::error!(poll.id = poll.id, failure.kind = fault.kind, "a message is rejected: {}", fault.text);
         record::set_rejected(poll, fault, history);
         self.report.messages_rejected += 1;
     }

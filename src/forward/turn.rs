@@ -164,7 +164,7 @@ impl<O: Outside> Turn<'_, O> {
                     let rows = Rows::read_prefix(&prefix, channels.len());
                     let stamps: Vec<_> = rows.rows.iter().map(|row| row.stamp).collect();
                     force = !self.memory.search.narrow(plan.from, window, now, &stamps);
-                    tracing::debug!(site = %self.key.site, rows = stamps.len(), force, "a window was too large");
+                    tracing::debug!(rows.read = stamps.len(), window.forced = force, "a window was too large");
                     if Instant::now() >= self.limits.ask_until {
                         self.report.is_behind = true;
                         return Ok(false);
