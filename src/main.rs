@@ -7,7 +7,7 @@ mod local;
 use std::{process::ExitCode, sync::Arc};
 
 use anyhow::Context as _;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use iothub_connector::{
     app::App,
     config::{
@@ -17,9 +17,36 @@ use iothub_connector::{
     logging, server,
 };
 
+const EXAMPLES: &str = "\
+Examples:
+  iothub-connector local --for 30s       # see it run: everything emulated, no cloud
+  iothub-connector polls \"Well 7\"        # what became of a site's last polls
+  iothub-connector backfill --help       # every command has examples of its own
+
+Settings come from the environment, else from Values in local.settings.json. Data goes
+to standard output, remarks and errors to standard error. All times are UTC.";
+const SERVE_EXAMPLES: &str = "\
+Examples:
+  func start                             # the host starts `iothub-connector serve` by itself
+  FUNCTIONS_CUSTOMHANDLER_PORT=7071 iothub-connector serve
+
+By hand it needs all settings in the environment: local.settings.json is read by the
+host, not by this command. Then a run of the timer is
+  curl -X POST http://localhost:7071/rapidM2MForwarding -H 'Content-Type: application/json' \\
+    -d '{\"Data\":{},\"Metadata\":{}}'";
+#[cfg(feature = "local")]
+const EMULATOR_EXAMPLES: &str = "\
+Examples:
+  iothub-connector emulator rapidm2m --sites 100 --interval 10
+  iothub-connector emulator cosmos --port 8081
+  iothub-connector emulator iot_hub --help
+
+Each prints one line of JSON when it is ready: where it is and what a client needs.
+`iothub-connector local` starts all of them, and the app.";
+
 /// Forwards rows of rapidM2M sites and uplinks of The Things Network to Azure IoT Hub
 #[derive(Parser)]
-#[command(version, arg_required_else_help = true)]
+#[command(version, arg_required_else_help = true, after_help = EXAMPLES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -28,24 +55,32 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Runs as the custom handler of an Azure Functions app (this is what host.json starts)
+    #[command(after_help = SERVE_EXAMPLES)]
     Serve,
-    /// Prints a token (SAS) for a device or a registration
-    Sas(cli::sas::Options),
     /// Checks the settings, and whether everything that they name can be reached and used
     Check(cli::check::Options),
-    /// Lists the devices that are provisioned, and whom they stand for
-    Devices(cli::devices::Options),
+    /// Lists a site's polls and what became of them
+    Polls(cli::polls::Options),
+    /// Fetches a range of a site's rows again, or for the first time, and sends it
+    Backfill(cli::backfill::Options),
     /// Puts back what was rejected, so that it is sent again
     Replay(cli::replay::Options),
+    /// Lists the devices that are provisioned, and whom they stand for
+    Devices(cli::devices::Options),
+    /// Prints a token (SAS) for a device or a registration
+    Sas(cli::sas::Options),
     /// Runs the whole function app on this machine, with stand-ins for every service that is not configured
     #[cfg(feature = "local")]
     Local(local::Options),
     /// Runs one of the stand-ins alone, until Ctrl-C
     #[cfg(feature = "local")]
+    #[command(after_help = EMULATOR_EXAMPLES)]
     Emulator {
         #[command(subcommand)]
         name: Box<emulators::cli::Command>,
     },
+    /// Prints a script that completes commands and options in a shell
+    Completions(cli::completions::Options),
 }
 
 /// Settings that stop the start. Also what clap uses for a wrong command line.
@@ -62,10 +97,13 @@ fn main() -> ExitCode {
     let is_serving = matches!(cli.command, Command::Serve);
     let result = match cli.command {
         Command::Serve => serve(),
-        Command::Sas(options) => cli::sas::run(&options),
         Command::Check(options) => runtime().and_then(|runtime| runtime.block_on(cli::check::run(options))),
-        Command::Devices(options) => runtime().and_then(|runtime| runtime.block_on(cli::devices::run(options))),
+        Command::Polls(options) => runtime().and_then(|runtime| runtime.block_on(cli::polls::run(options))),
+        Command::Backfill(options) => runtime().and_then(|runtime| runtime.block_on(cli::backfill::run(options))),
         Command::Replay(options) => runtime().and_then(|runtime| runtime.block_on(cli::replay::run(options))),
+        Command::Devices(options) => runtime().and_then(|runtime| runtime.block_on(cli::devices::run(options))),
+        Command::Sas(options) => cli::sas::run(&options),
+        Command::Completions(options) => cli::completions::run(&options, Cli::command()),
         #[cfg(feature = "local")]
         Command::Local(options) => runtime().and_then(|runtime| runtime.block_on(local::run(options))),
         #[cfg(feature = "local")]
@@ -89,11 +127,17 @@ fn main() -> ExitCode {
     })
 }
 
-/// `local` tells itself what happens in the emulators; their log is for whoever asks for it. What the other commands
+/// `local` and `backfill` tell themselves what happens; the log is for whoever asks for it. What the other commands for people
 /// print is read by scripts.
 fn wants_log(command: &Command) -> bool {
     match command {
-        Command::Sas(_) | Command::Check(_) | Command::Devices(_) | Command::Replay(_) => false,
+        Command::Check(_)
+        | Command::Polls(_)
+        | Command::Replay(_)
+        | Command::Devices(_)
+        | Command::Sas(_)
+        | Command::Completions(_) => false,
+        Command::Backfill(_) => std::env::var_os("RUST_LOG").is_some(),
         #[cfg(feature = "local")]
         Command::Local(_) => std::env::var_os("RUST_LOG").is_some(),
         _ => true,

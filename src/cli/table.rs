@@ -54,7 +54,7 @@ pub fn write_wrapped<const N: usize>(
 }
 
 /// Names come from outside: none of them may begin a line of its own, or move the terminal's cursor.
-fn plain(text: &str) -> String {
+pub fn plain(text: &str) -> String {
     text.chars()
         .flat_map(|letter| if letter.is_control() { letter.escape_default().collect() } else { vec![letter] })
         .collect()

@@ -14,8 +14,10 @@
 //! | [`record`], [`split`] | documents and messages, as pure functions |
 //! | [`replay`] | what was rejected, put back by hand |
 //! | [`source`] | where rows come from |
+//! | [`backfill`] | a range of the site, beside all this and with a cursor of its own |
 //! | [`outside`] | the backend, the ledger, the hub and the clock, as a turn needs them |
 
+pub mod backfill;
 pub mod outside;
 mod plan;
 pub mod record;
@@ -165,18 +167,13 @@ impl<O: Outside> Forwarder<O> {
 
     async fn turn(&self, key: &SiteKey, memory: &mut SiteMemory, limits: Limits, asks: bool) -> Report {
         let mut report = Report::default();
-        // Taken out: if this future is dropped half-way, the cursor is read again.
-        let committed = match memory.committed.take() {
-            Some(committed) => committed,
-            None => match self.outside.cursor(key).await {
-                Ok(committed) => committed,
-                Err(error) => {
-                    report.failures.push(Failure::new(error.kind(), error));
-                    return report;
-                }
-            },
+        let mut committed = match self.committed(key, memory).await {
+            Ok(committed) => committed,
+            Err(failure) => {
+                report.failures.push(failure);
+                return report;
+            }
         };
-        let mut committed = committed;
         record::keep_recorded(&mut committed.cursor, self.overlap);
         memory.acknowledged.retain(|id| committed.cursor.unforwarded.contains(id));
         let mut turn = Turn { forwarder: self, key, memory, committed, report, limits, can_send: true };
@@ -190,6 +187,15 @@ impl<O: Outside> Forwarder<O> {
         report
     }
 
+    /// The cursor as it was left, or from the ledger. It is taken out of memory: if whoever has it is dropped half-way, it is
+    /// read again.
+    async fn committed(&self, key: &SiteKey, memory: &mut SiteMemory) -> Result<Committed, Failure> {
+        match memory.committed.take() {
+            Some(committed) => Ok(committed),
+            None => self.outside.cursor(key).await.map_err(|error| Failure::new(error.kind(), error)),
+        }
+    }
+
     /// Records under the site `*` that the sites of a customer could not be listed, or (once) that they can again.
     /// A ledger that is away will be reported by the sites themselves.
     pub async fn record_listing(&self, key: &SiteKey, listed: Result<(), &FetchError>, took: Duration) {
@@ -199,7 +205,8 @@ impl<O: Outside> Forwarder<O> {
         let (mut memory, report) = (SiteMemory::default(), Report::default());
         let mut turn = Turn { forwarder: self, key, memory: &mut memory, committed, report, limits, can_send: false };
         let request = crate::ledger::Request { path: "sites".into(), ..Default::default() };
-        let mut asked = Asked { key: key.clone(), at: self.outside.now(), request, status: Some(200), bytes: 0, took };
+        let (key, at, status) = (key.clone(), self.outside.now(), Some(200));
+        let mut asked = Asked { key, at, request, status, bytes: 0, took, backfill: None };
         let _recorded = match listed {
             Ok(()) if turn.committed.cursor.last_error.is_none() => Ok(()),
             Ok(()) => turn.record_nothing(&asked, &Flaws::default()).await,

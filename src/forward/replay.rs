@@ -117,6 +117,7 @@ mod tests {
             message_id: Some("id".into()),
             forwarded_at: None,
             confirmed: None,
+            backfill: None,
             ttl: Some(60),
         }
     }

@@ -87,12 +87,19 @@ impl Ledger {
     /// # Errors
     /// The ledger cannot be read.
     pub async fn cursor(&self, key: &SiteKey) -> Result<Committed, LedgerError> {
-        let Some(response) = self.read(key, CURSOR_ID).await? else {
-            return Ok(Committed { cursor: Cursor::new(key), etag: None });
-        };
+        let found = self.cursor_with_id(key, CURSOR_ID).await?;
+        Ok(found.unwrap_or_else(|| Committed { cursor: Cursor::new(key), etag: None }))
+    }
+
+    /// The cursor with this id, if it is there: a backfill's (see [`backfill_id`](super::backfill_id)).
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn cursor_with_id(&self, key: &SiteKey, id: &str) -> Result<Option<Committed>, LedgerError> {
+        let Some(response) = self.read(key, id).await? else { return Ok(None) };
         let etag = response.headers().etag().map(ToString::to_string);
-        let cursor = response.into_model().map_err(|error| foreign(CURSOR_ID, key, &error))?;
-        Ok(Committed { cursor, etag })
+        let cursor = response.into_model().map_err(|error| foreign(id, key, &error))?;
+        Ok(Some(Committed { cursor, etag }))
     }
 
     /// The poll with this id, if it is (still) there.
@@ -223,7 +230,7 @@ fn batch(
         None => batch.create_item(cursor),
         Some(etag) => {
             let unchanged = BatchReplaceOptions::default().with_precondition(Precondition::if_match(etag));
-            batch.replace_item(CURSOR_ID, cursor, Some(unchanged))
+            batch.replace_item(cursor.id().to_owned(), cursor, Some(unchanged))
         }
     }
 }

@@ -189,6 +189,7 @@ impl Status {
                 before_id: before_id.take(),
                 with_messages: true,
                 only_with_messages: true,
+                without_backfills: true,
                 ..PollQuery::default()
             };
             let polls = self.ledger.polls(key, &messages).await?.unwrap_or_default();

@@ -435,6 +435,7 @@ mod tests {
             status: None,
             bytes: 0,
             took: Duration::from_secs(1),
+            backfill: None,
         };
         let fault = Fault { kind: "timeout".into(), text: text.clone() };
         let polls = vec![failed_poll(&asked, fault, &Cursor::new(&key), None); 40];
