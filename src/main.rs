@@ -177,7 +177,8 @@ fn settings() -> anyhow::Result<Settings> {
         return Ok(settings);
     }
     let Completed { settings, from_vault } = runtime()?.block_on(key_vault::complete(settings))?;
-    tracing::info!(settings = ?from_vault, "looked for absent settings in the Key Vault");
+    let names = from_vault.into_iter().collect::<Vec<_>>().join(", ");
+    tracing::info!(settings = %names, "looked for absent settings in the Key Vault");
     Ok(settings)
 }
 
