@@ -2,4 +2,6 @@
 
 mod emulated;
 mod own;
+mod packaged;
+mod packaged;
 mod support;
