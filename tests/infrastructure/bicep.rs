@@ -14,7 +14,8 @@ pub fn objects(bicep: &str) -> BTreeMap<String, BTreeMap<String, String>> {
     let mut lines = bicep.lines();
     while let Some(line) = lines.next() {
         let Some(name) = line.strip_prefix("var ").and_then(|rest| rest.strip_suffix(" = {")) else { continue };
-        let members = lines.by_ref().take_while(|line| *line != "}").filter(|line| !line.trim_start().starts_with("//"));
+        let members =
+            lines.by_ref().take_while(|line| *line != "}").filter(|line| !line.trim_start().starts_with("//"));
         let pair = |line: &str| {
             let (key, value) = line.trim().split_once(": ").unwrap_or_else(|| panic!("{line:?} is no member"));
             (key.trim_matches('\'').to_owned(), value.to_owned())

@@ -21,9 +21,17 @@ const OF_THE_HOST: [&str; 4] = [
 /// What the code reads outside of `src/config`; see ARCHITECTURE.md.
 const ELSEWHERE: [(&str, &str); 3] =
     [("src/logging.rs", "RUST_LOG"), ("src/logging.rs", "LOG_FORMAT"), ("src/cosmos.rs", "REGION_NAME")];
-/// Texts in `src/config` that look like settings, but are parts of a connection string, suffixes or the like.
-const NO_SETTINGS: [&str; 6] =
-    ["Default", "DeviceId", "HostName", "SharedAccessKey", "SharedAccessKeyName", "SharedAccessSignature"];
+/// Texts in `src/config` that look like settings, but are parts of connection strings, a suffix, or a value.
+const NO_SETTINGS: [&str; 8] = [
+    "Default",
+    "DeviceId",
+    "GatewayHostName",
+    "HostName",
+    "M2MBackendForwarderData",
+    "SharedAccessKey",
+    "SharedAccessKeyName",
+    "SharedAccessSignature",
+];
 
 fn bicep() -> String {
     text("infra/modules/settings.bicep")
@@ -160,7 +168,10 @@ fn every_setting_of_the_example_has_its_place() {
     for name in example["Values"].as_object().unwrap().keys() {
         // The plan takes the runtime from elsewhere, and the host its account as an identity.
         let of_the_host = matches!(name.as_str(), "FUNCTIONS_WORKER_RUNTIME" | "AzureWebJobsStorage");
-        assert!(of_the_host || written.contains_key(name) || left_out.contains(name) || connections.contains(name), "{name}");
+        assert!(
+            of_the_host || written.contains_key(name) || left_out.contains(name) || connections.contains(name),
+            "{name}"
+        );
     }
 }
 
@@ -174,7 +185,8 @@ fn every_secret_is_a_reference_to_one_in_the_vault() {
         assert!(vault.contains(&format!("  name: '{name}'")), "{name} is not in the vault");
         referred.insert(name);
     }
-    let secrets = ["Base64encodedUsernamePassword", "DPSEnrollmentGroupSymmetricKeyDefault", "ThingsNetworkWebhookSecret"];
+    let secrets =
+        ["Base64encodedUsernamePassword", "DPSEnrollmentGroupSymmetricKeyDefault", "ThingsNetworkWebhookSecret"];
     assert_eq!(referred.iter().collect::<Vec<_>>(), secrets);
     assert_eq!(vault.matches("/secrets@").count(), secrets.len());
 }
@@ -222,7 +234,8 @@ fn whatever_is_on_the_settings_go_together() {
         if expected.1 {
             groups.push("withWebhookSecret");
         }
-        let config = Config::from_settings(&settings(&groups)).unwrap_or_else(|problems| panic!("{halves:?}: {problems}"));
+        let config =
+            Config::from_settings(&settings(&groups)).unwrap_or_else(|problems| panic!("{halves:?}: {problems}"));
         assert_eq!((config.rapidm2m.is_some(), config.things_network.is_some()), expected);
         assert!(config.ledger.key.is_none(), "the identity is used");
         assert_eq!(config.hub.identity.is_some_and(|identity| identity.one().is_none()), expected.0, "a device each");
@@ -233,7 +246,9 @@ fn whatever_is_on_the_settings_go_together() {
 fn the_plan_gets_nothing_that_it_does_not_take() {
     // <https://learn.microsoft.com/azure/azure-functions/functions-app-settings#flex-consumption-plan-deprecations>
     let written = written();
-    for name in ["FUNCTIONS_WORKER_RUNTIME", "FUNCTIONS_EXTENSION_VERSION", "WEBSITE_RUN_FROM_PACKAGE", "AzureWebJobsStorage"] {
+    for name in
+        ["FUNCTIONS_WORKER_RUNTIME", "FUNCTIONS_EXTENSION_VERSION", "WEBSITE_RUN_FROM_PACKAGE", "AzureWebJobsStorage"]
+    {
         assert!(!written.contains_key(name), "{name}");
     }
     assert!(text("infra/modules/app.bicep").contains("name: 'custom'"));

@@ -13,6 +13,9 @@ use super::paths;
 const REQUIREMENTS: &str = include_str!("../../zig-requirements.txt");
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 const PROFILE: &str = "deploy";
+/// For the C compiler. AWS-LC's code for AVX-512 is 0.7 MB, and worth it for megabytes, not for messages.
+/// <https://github.com/aws/aws-lc/blob/main/CMakeLists.txt> has the option.
+const CFLAGS: (&str, &str) = ("CFLAGS_x86_64_unknown_linux_gnu", "-DMY_ASSEMBLER_IS_TOO_OLD_FOR_512AVX");
 
 /// Installed tools.
 pub struct Tools {
@@ -66,6 +69,7 @@ impl Tools {
         let path = env::var_os("PATH").unwrap_or_default();
         let path = env::join_paths([self.programs.clone()].into_iter().chain(env::split_paths(&path)))?;
         let replacements = paths::replacements(root);
+        let cflags = [env::var(CFLAGS.0).unwrap_or_default(), CFLAGS.1.to_owned()].join(" ");
         let mut command = Command::new(self.programs.join("cargo-zigbuild"));
         command
             .args(["zigbuild", "--locked", "--no-default-features", "--profile", PROFILE, "--bin", name])
@@ -75,6 +79,7 @@ impl Tools {
             .env("PATH", path)
             .env("CARGO_ENCODED_RUSTFLAGS", paths::rustflags(&replacements))
             .env("CARGO_TARGET_DIR", &target_folder)
+            .env(CFLAGS.0, cflags.trim())
             .env_remove("RUSTFLAGS");
         run(
             &mut command,
