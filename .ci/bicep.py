@@ -57,6 +57,10 @@ def expressions(text):
                 depth.pop()
                 out.append("'")
             i += 1
+        elif text.startswith("'''", i):
+            # No escapes and no ${…} in these.
+            i = text.index("'''", i + 3) + 3
+            out.append("''")
         elif text.startswith("//", i):
             i = text.index("\n", i)
         elif text[i] == "'":

@@ -1,41 +1,275 @@
-// Alert rules on what the app logs.
+// Alert rules over the app's log lines. The queries are those of docs/operations.md, which says what each line means.
 
+@description('Where the rules are.')
 param location string
-param applicationInsightsId string
-param email string
 
-resource people 'Microsoft.Insights/actionGroups@2023-01-01' = if (!empty(email)) {
-  name: 'iothub-connector'
+@description('Resource id of the Application Insights component that the function app logs to.')
+param applicationInsightsId string
+
+@description('Begins the names of the rules, which must be unique in their resource group.')
+param prefix string = 'iothub-connector'
+
+@description('Who gets an e-mail. Empty: nobody, the alerts are only in the portal.')
+param email string = ''
+
+@description('Whether the app polls rapidM2M sites.')
+param rapidM2M bool = true
+
+@description('Whether the app takes uplinks of The Things Network.')
+param thingsNetwork bool = true
+
+@description('Hours without a new row after which a site counts as lagging. Loggers that upload once a day need more than 24.')
+@minValue(1)
+param lagHours int = 26
+
+@description('Throttled requests to one service within 30 minutes that are still in order.')
+@minValue(0)
+param throttledRequests int = 20
+
+var rules = [
+  {
+    name: 'no-runs'
+    description: 'No run has polled a site for 10 minutes'
+    enabled: rapidM2M
+    severity: 1
+    every: 'PT5M'
+    window: 'PT10M'
+    aggregation: 'Total'
+    column: 'runs'
+    operator: 'LessThan'
+    threshold: 1
+    dimensions: []
+    query: '''
+traces
+| where message has "sites.polled"
+| extend polled = tolong(extract(@'sites\.polled"?[=:](\d+)', 1, message))
+| summarize runs = countif(polled > 0)
+'''
+  }
+  {
+    name: 'sites-failing'
+    description: 'Every run of the last 30 minutes had sites with failures'
+    enabled: rapidM2M
+    severity: 2
+    every: 'PT10M'
+    window: 'PT30M'
+    aggregation: 'Maximum'
+    column: 'failed'
+    operator: 'GreaterThan'
+    threshold: 0
+    dimensions: []
+    query: '''
+traces
+| where message has "sites.polled"
+| extend failed = tolong(extract(@'sites\.failed"?[=:](\d+)', 1, message))
+| summarize failed = min(failed), runs = count()
+| where runs > 0
+'''
+  }
+  {
+    name: 'lag'
+    description: 'A site has had no new row for too long'
+    enabled: rapidM2M
+    severity: 2
+    every: 'PT1H'
+    window: 'PT2H'
+    aggregation: 'Maximum'
+    column: 'lag_s'
+    operator: 'GreaterThanOrEqual'
+    threshold: lagHours * 3600
+    dimensions: ['site']
+    query: '''
+traces
+| where message has "site.lag_s"
+| extend site = extract(@'site\.name"?[=:]"((?:[^"\\]|\\.)*)"', 1, message)
+| extend newest = todatetime(extract(@'site\.newest"?[=:]"([^"]*)"', 1, message))
+| extend lag_s = tolong(extract(@'site\.lag_s"?[=:](\d+)', 1, message))
+| extend waiting = tolong(extract(@'site\.waiting"?[=:](\d+)', 1, message))
+| summarize arg_max(timestamp, newest, lag_s, waiting) by site
+| order by lag_s desc
+'''
+  }
+  {
+    name: 'rejected'
+    description: 'Messages were rejected: see iothub-connector replay'
+    enabled: true
+    severity: 2
+    every: 'PT15M'
+    window: 'PT15M'
+    aggregation: 'Total'
+    column: 'rejected'
+    operator: 'GreaterThan'
+    threshold: 0
+    dimensions: []
+    query: '''
+traces
+| where message has "messages.rejected"
+| extend rejected = tolong(extract(@'messages\.rejected"?[=:](\d+)', 1, message))
+| where rejected > 0
+| summarize rejected = sum(rejected) by bin(timestamp, 15m)
+| order by timestamp desc
+'''
+  }
+  {
+    name: 'throttling'
+    description: 'A service was asked for more than it takes'
+    enabled: true
+    severity: 3
+    every: 'PT15M'
+    window: 'PT30M'
+    aggregation: 'Total'
+    column: 'throttled'
+    operator: 'GreaterThan'
+    threshold: throttledRequests
+    dimensions: ['service']
+    query: '''
+traces
+| where message has "throttled"
+| extend found = extract_all(@'(backend|ledger|hub|dps)\.throttled"?[=:](\d+)', message)
+| mv-expand found
+| extend service = tostring(found[0]), throttled = tolong(found[1])
+| where throttled > 0
+| summarize throttled = sum(throttled) by service, bin(timestamp, 5m)
+| order by timestamp desc
+'''
+  }
+  {
+    name: 'restarts'
+    description: 'The app starts again and again'
+    enabled: true
+    severity: 2
+    every: 'PT15M'
+    window: 'PT30M'
+    aggregation: 'Total'
+    column: 'starts'
+    operator: 'GreaterThan'
+    threshold: 3
+    dimensions: []
+    query: '''
+traces
+| where message has "the handler has started"
+| extend version = extract(@'handler\.version"?[=:]"([^"]*)"', 1, message)
+| summarize starts = count() by version, bin(timestamp, 15m)
+| order by timestamp desc
+'''
+  }
+  {
+    name: 'settings'
+    description: 'The app does not start: settings are missing or wrong'
+    enabled: true
+    severity: 1
+    every: 'PT5M'
+    window: 'PT10M'
+    aggregation: 'Total'
+    column: 'errors'
+    operator: 'GreaterThan'
+    threshold: 0
+    dimensions: []
+    query: '''
+traces
+| where message has "the connector cannot start"
+| summarize errors = count()
+'''
+  }
+  {
+    name: 'poison'
+    description: 'Messages failed for a day and are in the queue of poison messages'
+    enabled: thingsNetwork
+    severity: 1
+    every: 'PT15M'
+    window: 'PT15M'
+    aggregation: 'Total'
+    column: 'messages'
+    operator: 'GreaterThan'
+    threshold: 0
+    dimensions: ['queue']
+    query: '''
+traces
+| where message has "MaxDequeueCount" and message has "poison"
+| extend queue = extract(@"queue '([^']+)'", 1, message)
+| summarize messages = count(), latest = max(timestamp) by queue
+'''
+  }
+  {
+    name: 'uplinks-stuck'
+    description: 'Uplinks fail and none is forwarded'
+    enabled: thingsNetwork
+    severity: 1
+    every: 'PT10M'
+    window: 'PT30M'
+    aggregation: 'Total'
+    column: 'stuck'
+    operator: 'GreaterThan'
+    threshold: 0
+    dimensions: []
+    query: '''
+traces
+| where message has "thingsNetworkForwarding" and message has "failures.total"
+| extend forwarded = tolong(extract(@'uplinks\.forwarded"?[=:](\d+)', 1, message))
+| extend failures = tolong(extract(@'failures\.total"?[=:](\d+)', 1, message))
+| summarize forwarded = sum(forwarded), failures = sum(failures)
+| extend stuck = iff(coalesce(forwarded, 0) == 0, failures, 0)
+'''
+  }
+]
+
+resource mail 'Microsoft.Insights/actionGroups@2023-01-01' = if (!empty(email)) {
+  name: '${prefix}-mail'
   location: 'global'
   properties: {
+    groupShortName: 'iothubconn'
     enabled: true
-    groupShortName: 'connector'
-    emailReceivers: [{ name: 'email', emailAddress: email, useCommonAlertSchema: true }]
+    emailReceivers: [
+      {
+        name: 'mail'
+        emailAddress: email
+        useCommonAlertSchema: true
+      }
+    ]
   }
 }
 
-resource failing 'Microsoft.Insights/scheduledQueryRules@2023-12-01' = {
-  name: 'iothub-connector-failing'
+resource alerts 'Microsoft.Insights/scheduledQueryRules@2022-06-15' = [for rule in rules: {
+  name: '${prefix}-${rule.name}'
   location: location
+  kind: 'LogAlert'
   properties: {
-    description: 'Most runs of the last 15 minutes have failed.'
-    severity: 1
-    enabled: true
-    scopes: [applicationInsightsId]
-    evaluationFrequency: 'PT5M'
-    windowSize: 'PT15M'
+    displayName: '${prefix}: ${rule.name}'
+    description: rule.description
+    enabled: rule.enabled
+    severity: rule.severity
+    scopes: [
+      applicationInsightsId
+    ]
+    evaluationFrequency: rule.every
+    windowSize: rule.window
+    autoMitigate: true
     criteria: {
       allOf: [
         {
-          query: 'requests | summarize failed = countif(success == false), all = count() by name | where failed * 2 > all'
-          timeAggregation: 'Count'
-          operator: 'GreaterThan'
-          threshold: 0
+          query: rule.query
+          metricMeasureColumn: rule.column
+          timeAggregation: rule.aggregation
+          operator: rule.operator
+          threshold: rule.threshold
+          dimensions: [for dimension in rule.dimensions: {
+            name: dimension
+            operator: 'Include'
+            values: [
+              '*'
+            ]
+          }]
+          failingPeriods: {
+            numberOfEvaluationPeriods: 1
+            minFailingPeriodsToAlert: 1
+          }
         }
       ]
     }
     actions: {
-      actionGroups: empty(email) ? [] : [people.id]
+      actionGroups: empty(email) ? [] : [
+        mail.id
+      ]
     }
   }
-}
+}]

@@ -236,6 +236,8 @@ module alerts 'alerts.bicep' = {
     location: location
     applicationInsightsId: monitoring.outputs.applicationInsightsId
     email: alertEmail
+    rapidM2M: !empty(m2mBackendUrl)
+    thingsNetwork: thingsNetwork
   }
 }
 

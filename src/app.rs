@@ -10,7 +10,8 @@ use crate::{
     forward::{Forwarder, outside::Services, source::Source},
     functions::{
         rapidm2m_forwarding::RapidM2mForwarding,
-        things_network_forwarding::{Downlinks, ThingsNetworkForwarding},
+        status::{Scope, Status},
+        things_network_forwarding::{Activities, Downlinks, ThingsNetworkForwarding},
         things_network_uplink::ThingsNetworkUplink,
     },
     http,
@@ -25,6 +26,7 @@ pub struct App {
     pub rapidm2m_forwarding: Option<RapidM2mForwarding>,
     pub things_network_uplink: Option<ThingsNetworkUplink>,
     pub things_network_forwarding: Option<ThingsNetworkForwarding>,
+    pub status: Status,
 }
 
 /// What both halves use.
@@ -40,19 +42,25 @@ impl App {
     pub fn new(config: Config) -> Self {
         let Config { rapidm2m, things_network, ledger, hub } = config;
         let options = hub::Options::new(hub.transport, hub.max_connections, hub.trusted_ca.clone());
-        let ledger = Ledger::new(ledger);
+        let ledger = Arc::new(Ledger::new(ledger));
         let shared = Shared {
             clock: Clock::system(),
             store: Arc::new(devices::Store::new(ledger.account())),
             sender: Arc::new(Sender::new(options)),
             trusted_ca: hub.trusted_ca,
         };
+        let scope = Scope {
+            rapidm2m: rapidm2m.as_ref().map(|rapidm2m| (rapidm2m.customer.clone(), rapidm2m.sites.clone())),
+            has_things_network: things_network.is_some(),
+            records_empty_polls: rapidm2m.as_ref().is_some_and(|rapidm2m| rapidm2m.record_empty_polls),
+        };
+        let status = Status::new(ledger.clone(), shared.store.clone(), shared.clock, scope);
         let rapidm2m_forwarding = rapidm2m
             .zip(hub.identity)
             .map(|(rapidm2m, identity)| shared.rapidm2m_forwarding(rapidm2m, identity, ledger));
         let things_network_uplink = things_network.as_ref().map(ThingsNetworkUplink::new);
         let things_network_forwarding = things_network.map(|config| shared.things_network_forwarding(config));
-        Self { rapidm2m_forwarding, things_network_uplink, things_network_forwarding }
+        Self { rapidm2m_forwarding, things_network_uplink, things_network_forwarding, status }
     }
 }
 
@@ -61,7 +69,7 @@ impl Shared {
         &self,
         rapidm2m: rapidm2m::Config,
         identity: Identity,
-        ledger: Ledger,
+        ledger: Arc<Ledger>,
     ) -> RapidM2mForwarding {
         let source = match rapidm2m.source {
             SourceConfig::Backend { url, credentials } => {
@@ -93,9 +101,18 @@ impl Shared {
     }
 
     fn things_network_forwarding(&self, config: things_network::Config) -> ThingsNetworkForwarding {
-        let things_network::Config { enrolments, device_ids, timeout, .. } = config;
+        let things_network::Config { enrolments, device_ids, timeout, activity, .. } = config;
         let devices = PerApplication::new(enrolments, self.store.clone(), self.trusted_ca.clone());
         let downlinks = Downlinks::new(Devicebound::new(self.trusted_ca.clone()), Stack::new(self.trusted_ca.clone()));
-        ThingsNetworkForwarding::new(device_ids, timeout, devices, self.sender.clone(), downlinks, self.clock)
+        let activities = Activities::new(self.store.clone(), activity);
+        ThingsNetworkForwarding::new(
+            device_ids,
+            timeout,
+            devices,
+            self.sender.clone(),
+            downlinks,
+            activities,
+            self.clock,
+        )
     }
 }

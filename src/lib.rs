@@ -27,6 +27,7 @@ pub mod devices;
 pub mod forward;
 pub mod functions;
 pub mod host;
+pub mod hours;
 mod http;
 pub mod hub;
 pub mod ledger;

@@ -38,7 +38,7 @@ use tokio::time::Instant;
 use self::{
     output::{Downlinks, Introduction, Layout, Output, Webhooks},
     plan::Source,
-    services::{FORWARDING, RAPIDM2M, ROUTE, Services, UPLINK},
+    services::{FORWARDING, RAPIDM2M, ROUTE, STATUS, STATUS_ROUTE, Services, UPLINK},
     session::{Session, Watched, WatchedStack},
     tally::Expected,
 };
@@ -125,6 +125,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
         env: env.into_iter().collect(),
         schedule: own_schedule.clone(),
         run_at_start: true,
+        home: app.join(STATUS).is_dir().then(|| STATUS.to_owned()),
         ..functions_host::Options::default()
     })
     .await?;
@@ -200,7 +201,9 @@ fn introduction<'a>(
     if services.plan.things_stack == Source::Off {
         off.push("The Things Network is off: it is on when UplinkQueueName is set");
     }
+    let has_status = ready.functions.iter().any(|function| function == STATUS);
     Introduction {
+        status: has_status.then(|| format!("{}{STATUS_ROUTE}", ready.endpoint)),
         endpoint: &ready.endpoint,
         services: services.rows(config, &ready.queues),
         timers: schedule::timers(app, &ready.functions, own_schedule, &services.settings),

@@ -28,8 +28,9 @@ const MAX_ENVELOPE: usize = 1024 * 1024;
 /// What is larger is read to its end, so that the answer gets through, up to the host's own limit for requests.
 const MAX_DISCARDED: usize = 128 * 1024 * 1024;
 
-/// The bindings' names in thingsNetworkUplink/function.json and thingsNetworkForwarding/function.json.
+/// The bindings' names in the function.json of status, thingsNetworkUplink and thingsNetworkForwarding.
 const REQUEST: &str = "req";
+const RESPONSE: &str = "res";
 const UPLINK: &str = "uplink";
 const REJECTED: &str = "rejected";
 
@@ -51,6 +52,7 @@ fn router(app: Arc<App>) -> Router {
         .route("/rapidM2MForwarding", post(rapidm2m_forwarding))
         .route("/thingsNetworkUplink", post(things_network_uplink))
         .route("/thingsNetworkForwarding", post(things_network_forwarding))
+        .route("/status", post(status))
         .fallback(not_found)
         .with_state(app)
 }
@@ -125,6 +127,17 @@ async fn rapidm2m_forwarding(State(app): State<Arc<App>>, headers: HeaderMap, bo
         host::succeeded(&json!({}), &[])
     } else {
         host::failed(StatusCode::INTERNAL_SERVER_ERROR, &summary.to_string(), &summary.failed())
+    }
+}
+
+async fn status(State(app): State<Arc<App>>, body: Body) -> Response {
+    let request = match read(body).await {
+        Ok(body) => HttpRequest::read(&body, REQUEST),
+        Err(unread) => return unread.response(),
+    };
+    match request {
+        Ok(request) => host::succeeded(&json!({ RESPONSE: app.status.invoke(&request).await }), &[]),
+        Err(error) => no_envelope("an HTTP call", &error),
     }
 }
 

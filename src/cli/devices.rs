@@ -18,7 +18,7 @@ use iothub_connector::{
     },
 };
 
-use super::settings::Source;
+use super::{settings::Source, table};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -82,18 +82,8 @@ fn table(listing: &Listing, out: &mut impl Write) -> io::Result<()> {
     if listing.documents.is_empty() {
         return Ok(());
     }
-    let head = ["DEVICE", "OWNER", "HUB", "REGISTERED AT", "TIMES"].map(str::to_owned);
     let devices = listing.documents.iter().filter(|document| !document.is_claim());
-    let rows: Vec<_> = [head].into_iter().chain(devices.map(cells)).collect();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
-    let [device_width, owner_width, hub_width, at_width, times_width] = std::array::from_fn(width);
-    for [device, owner, hub, at, times] in &rows {
-        writeln!(
-            out,
-            "{device:device_width$}  {owner:owner_width$}  {hub:hub_width$}  {at:at_width$}  {times:>times_width$}"
-        )?;
-    }
-    Ok(())
+    table::write(out, ["DEVICE", "OWNER", "HUB", "REGISTERED AT", "TIMES"], devices.map(cells), &[4])
 }
 
 fn cells(document: &Document) -> [String; 5] {

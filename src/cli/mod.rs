@@ -3,4 +3,5 @@
 pub mod devices;
 pub mod sas;
 pub mod settings;
+pub mod table;
 pub mod time;

@@ -32,6 +32,9 @@ pub struct Config {
     /// `ForwardTimeoutSeconds`: how long an uplink waits for its device and its acknowledgement before it goes back to the
     /// queue (60 s).
     pub timeout: Duration,
+    /// `DeviceActivitySeconds`: how often it is written what devices did lately, for the status page (60 s; 0 = never, here
+    /// `None`).
+    pub activity: Option<Duration>,
 }
 
 /// Whether the settings ask for this half of the connector; an empty name of the queue is a mistake, not an absence.
@@ -54,6 +57,7 @@ impl Config {
         let events = settings.flag("ThingsNetworkEvents", false, problems);
         // The host ends an invocation after functionTimeout (5 min), and every other with it.
         let timeout = settings.number("ForwardTimeoutSeconds", 60, 1..=240, problems);
+        let activity = settings.number("DeviceActivitySeconds", 60, 0..=3600, problems);
         let enrolments = Enrolments::read(settings, problems);
         Some(Self {
             enrolments: enrolments?,
@@ -62,6 +66,7 @@ impl Config {
             events,
             secret: secret.map(SecretString::from),
             timeout: Duration::from_secs(timeout),
+            activity: (activity > 0).then(|| Duration::from_secs(activity)),
         })
     }
 }

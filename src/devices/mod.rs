@@ -14,6 +14,7 @@
 //!
 //! Nothing is sent as a device before its document is written: that is what keeps two owners from being one device.
 
+pub mod activity;
 pub mod documents;
 mod dps;
 mod entry;

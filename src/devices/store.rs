@@ -1,19 +1,26 @@
 //! Container `devices` in Cosmos DB: which device stands for whom, so that nothing is registered twice.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use azure_core::http::StatusCode;
 use azure_data_cosmos::{
     FeedScope,
     clients::ContainerClient,
-    models::{ContainerProperties, PartitionKeyDefinition},
+    models::{ContainerProperties, IndexingPolicy, PartitionKeyDefinition},
     options::{ItemWriteOptions, Precondition},
 };
 use futures::TryStreamExt as _;
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use super::documents::Document;
-use crate::cosmos::{Account, Container, Failure, is, one_line, within};
+use super::{
+    activity::{self, Activity},
+    documents::Document,
+};
+use crate::{
+    cosmos::{Account, Container, Failure, is, one_line, within},
+    retry::full_jitter,
+};
 
 /// Beside the container of polls. Partition key `/id`.
 pub const CONTAINER: &str = "devices";
@@ -25,10 +32,15 @@ pub struct Store {
     container: Container,
 }
 
+/// How often an activity is written again when somebody else writes in between, and how long to wait in between.
+const ATTEMPTS: u32 = 8;
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
 /// A document as it stands in the store.
 #[derive(Debug)]
-pub struct Stored {
-    pub document: Document,
+pub struct Stored<T = Document> {
+    pub document: T,
     /// For [`Store::write`].
     pub etag: Option<String>,
 }
@@ -69,6 +81,10 @@ impl Store {
     /// # Errors
     /// The store cannot be read, or what stands there is no document of ours.
     pub async fn read(&self, id: &str) -> Result<Option<Stored>, StoreError> {
+        self.get(id).await
+    }
+
+    async fn get<T: DeserializeOwned>(&self, id: &str) -> Result<Option<Stored<T>>, StoreError> {
         within(async {
             let response = match self.container().await?.read_item(id.to_owned(), id, None).await {
                 Ok(response) => response,
@@ -87,8 +103,12 @@ impl Store {
     /// # Errors
     /// The store cannot be written. It is unknown then whether it was: read again.
     pub async fn write(&self, document: &Document, etag: Option<&str>) -> Result<Written, StoreError> {
+        self.put(&document.id, document, etag).await
+    }
+
+    async fn put<T: Serialize>(&self, id: &str, document: &T, etag: Option<&str>) -> Result<Written, StoreError> {
         within(async {
-            let (container, id) = (self.container().await?, document.id.as_str());
+            let container = self.container().await?;
             let result = match etag {
                 None => container.create_item(id.to_owned(), id, document, None).await,
                 Some(etag) => {
@@ -116,28 +136,68 @@ impl Store {
         .await
     }
 
-    /// Everything, page by page. `None` if there is no container yet; it is not made for this.
+    /// Adds what a device did to its document. Several processes may do that at once.
+    ///
+    /// # Errors
+    /// The store cannot be used, or others keep writing.
+    pub async fn add_activity(&self, new: activity::Document, since: &Activity) -> Result<(), StoreError> {
+        for attempt in 1..=ATTEMPTS {
+            let (mut document, etag) = match self.get::<activity::Document>(&new.id).await? {
+                Some(stored) => (stored.document, stored.etag),
+                None => (new.clone(), None),
+            };
+            document.activity.add(since.clone());
+            if self.put(&document.id, &document, etag.as_deref()).await? == Written::Yes {
+                return Ok(());
+            }
+            tokio::time::sleep(full_jitter(attempt, FIRST_PAUSE, LONGEST_PAUSE)).await;
+        }
+        Err(Failure::Other(format!("document {} is written by others all the time", new.id)).into())
+    }
+
+    /// What all LoRaWAN devices did lately; nothing if there is no container yet.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn activities(&self) -> Result<Vec<activity::Document>, StoreError> {
+        let values = self.query("SELECT * FROM c WHERE c.Kind = 'activity'").await?.unwrap_or_default();
+        let read = |value: Value| {
+            let id = value["id"].as_str().unwrap_or_default().to_owned();
+            serde_json::from_value(value).map_err(|error| StoreError::Foreign { id, text: error.to_string() })
+        };
+        values.into_iter().map(read).collect()
+    }
+
+    /// Which device stands for whom, all of it. `None` if there is no container yet; it is not made for this.
     ///
     /// # Errors
     /// The store cannot be read.
     pub async fn list(&self) -> Result<Option<Listing>, StoreError> {
-        let explain = |error| StoreError::from(self.account.explain(&error, CONTAINER));
-        let Some(container) = within(self.account.find(CONTAINER)).await? else { return Ok(None) };
-        let query = container.query_items::<Value>("SELECT * FROM c", FeedScope::full_container(), None);
-        let mut pages = within(async { query.await.map_err(explain) }).await?.into_pages();
+        let Some(values) = self.query("SELECT * FROM c WHERE NOT IS_DEFINED(c.Kind)").await? else { return Ok(None) };
         let mut listing = Listing::default();
-        while let Some(page) = within(async { pages.try_next().await.map_err(explain) }).await? {
-            for value in page.into_items() {
-                let id = value["id"].as_str().unwrap_or_default().to_owned();
-                match serde_json::from_value(value) {
-                    Ok(document) => listing.documents.push(document),
-                    Err(_) => listing.foreign.push(id),
-                }
+        for value in values {
+            let id = value["id"].as_str().unwrap_or_default().to_owned();
+            match serde_json::from_value(value) {
+                Ok(document) => listing.documents.push(document),
+                Err(_) => listing.foreign.push(id),
             }
         }
         listing.documents.sort_by(|one, other| one.id.cmp(&other.id));
         listing.foreign.sort();
         Ok(Some(listing))
+    }
+
+    /// Page by page. `None` if there is no container yet.
+    async fn query(&self, text: &str) -> Result<Option<Vec<Value>>, StoreError> {
+        let explain = |error| StoreError::from(self.account.explain(&error, CONTAINER));
+        let Some(container) = within(self.account.find(CONTAINER)).await? else { return Ok(None) };
+        let query = container.query_items::<Value>(text, FeedScope::full_container(), None);
+        let mut pages = within(async { query.await.map_err(explain) }).await?.into_pages();
+        let mut values = Vec::new();
+        while let Some(page) = within(async { pages.try_next().await.map_err(explain) }).await? {
+            values.extend(page.into_items());
+        }
+        Ok(Some(values))
     }
 
     async fn container(&self) -> Result<ContainerClient, Failure> {
@@ -146,7 +206,7 @@ impl Store {
 
     async fn open(&self) -> Result<ContainerClient, Failure> {
         let key = PartitionKeyDefinition::new(vec![PARTITION_KEY.into()]);
-        let (container, found) = self.account.open(ContainerProperties::new(CONTAINER, key.clone())).await?;
+        let (container, found) = self.account.open(properties(key.clone())).await?;
         if found.partition_key.paths() != key.paths() {
             return Err(Failure::Other(format!(
                 "container {CONTAINER} has partition key {}, not {PARTITION_KEY}: it belongs to something else, \
@@ -156,4 +216,10 @@ impl Store {
         }
         Ok(container)
     }
+}
+
+fn properties(key: PartitionKeyDefinition) -> ContainerProperties {
+    // What devices did lately is written often and never searched.
+    let policy = IndexingPolicy::default().with_included_path("/*").with_excluded_path("/Activity/*");
+    ContainerProperties::new(CONTAINER, key).with_indexing_policy(policy)
 }

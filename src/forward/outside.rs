@@ -1,7 +1,7 @@
 //! What a turn needs of the world. There are two of them: the real one, and the one in which the protocol is tried in all
 //! its interleavings (`tests/model`).
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use tokio::time::Instant;
@@ -74,7 +74,7 @@ pub trait Outside: Sync {
 /// The real one.
 pub struct Services {
     pub source: Source,
-    pub ledger: Ledger,
+    pub ledger: Arc<Ledger>,
     pub delivery: Delivery,
     pub clock: Clock,
 }

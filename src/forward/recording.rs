@@ -102,7 +102,8 @@ impl<O: Outside> Turn<'_, O> {
     /// A poll without new rows; `flaws` are rows of the future that were said before.
     pub(super) async fn record_nothing(&mut self, asked: &Asked, flaws: &Flaws) -> Result<(), Stop> {
         let cursor = &self.committed.cursor;
-        let news = cursor.scanned_until.is_none() || cursor.last_error.is_some();
+        let hub_news = cursor.activity.as_ref().is_some_and(|activity| activity.is_news);
+        let news = cursor.scanned_until.is_none() || cursor.last_error.is_some() || hub_news;
         if !self.forwarder.record_empty_polls && !news {
             return Ok(());
         }
@@ -156,8 +157,11 @@ impl<O: Outside> Turn<'_, O> {
         &mut self,
         created: &[Poll],
         replaced: &[Poll],
-        cursor: Cursor,
+        mut cursor: Cursor,
     ) -> Result<(), LedgerError> {
+        let activity = cursor.activity.get_or_insert_default();
+        activity.note(created);
+        activity.is_news = false;
         let etag = self.committed.etag.as_deref();
         let etag = self.forwarder.outside.commit(self.key, created, replaced, &cursor, etag).await?;
         self.committed = Committed { cursor, etag: Some(etag) };

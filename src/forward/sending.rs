@@ -115,8 +115,15 @@ impl<O: Outside> Turn<'_, O> {
             }
             Err(error) => {
                 self.can_send = false;
-                self.report.failures.push(Failure::new(error.kind(), error.text()));
+                let failure = Failure::new(error.kind(), error.text());
+                // Written with whatever is written next: a hub that is away costs no writes.
+                let fault = Fault { kind: failure.kind.clone(), text: failure.text.clone() };
+                self.committed.cursor.activity.get_or_insert_default().note_hub(Some(fault));
+                self.report.failures.push(failure);
             }
+        }
+        if finished > 0 && self.can_send {
+            self.committed.cursor.activity.get_or_insert_default().note_hub(None);
         }
         self.mark(&polls[..finished]).await?;
         Ok(finished)

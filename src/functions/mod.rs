@@ -1,6 +1,7 @@
 //! One file, or folder, for each function folder of the app.
 
 pub mod rapidm2m_forwarding;
+pub mod status;
 mod tally;
 pub mod things_network_forwarding;
 pub mod things_network_uplink;

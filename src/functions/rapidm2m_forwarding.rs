@@ -32,7 +32,7 @@ const LOGGED_SITES: usize = 5;
 /// How many failures are named in the answer.
 const NAMED_FAILURES: usize = 1_000;
 /// The pseudo site under which it is recorded that the sites could not be listed.
-const ALL_SITES: &str = "*";
+pub(crate) const ALL_SITES: &str = "*";
 
 /// Polls the sites of one customer.
 pub struct RapidM2mForwarding {

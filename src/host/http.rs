@@ -17,6 +17,8 @@ use crate::http::{MAX_ERROR_TEXT, one_line};
 pub struct HttpRequest {
     /// By lower-case names.
     headers: BTreeMap<String, String>,
+    /// What stands behind the `?` of the URL, decoded. The function key may be in it.
+    query: BTreeMap<String, String>,
     /// Empty also when it was sent in chunks: the host does not read it then.
     pub body: String,
 }
@@ -32,6 +34,7 @@ struct Envelope<'a> {
 struct Request<'a> {
     #[serde(default)]
     headers: BTreeMap<String, First>,
+    query: Option<BTreeMap<String, First>>,
     #[serde(borrow)]
     body: Option<&'a RawValue>,
 }
@@ -100,7 +103,9 @@ impl HttpRequest {
             Some(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
             None => body.into_owned(),
         };
-        Ok(Self { headers, body })
+        let query =
+            request.query.into_iter().flatten().filter_map(|(name, First(value))| Some((name, value?))).collect();
+        Ok(Self { headers, query, body })
     }
 
     /// A header by its lower-case name; of several, the first.
@@ -108,12 +113,31 @@ impl HttpRequest {
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(String::as_str)
     }
+
+    /// A parameter of the URL's query.
+    #[must_use]
+    pub fn parameter(&self, name: &str) -> Option<&str> {
+        self.query.get(name).map(String::as_str)
+    }
 }
 
 /// The value of an `http` output: a status, and nothing to say.
 #[must_use]
 pub fn status(status: StatusCode) -> Value {
     json!({ "statusCode": status.as_u16() })
+}
+
+/// The value of an `http` output: a document. It is not to be kept by anybody on the way.
+#[must_use]
+pub fn document(status: StatusCode, content_type: &str, headers: &[(&str, &str)], body: &str) -> Value {
+    let mut all = json!({
+        "Content-Type": content_type,
+        "Cache-Control": "no-store",
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+    });
+    headers.iter().for_each(|(name, value)| all[*name] = (*value).into());
+    json!({ "statusCode": status.as_u16(), "headers": all, "body": body })
 }
 
 /// The value of an `http` output that tells what is wrong with the request.
@@ -148,7 +172,7 @@ mod tests {
         let request = read(REQUEST);
         assert_eq!(request.body, r#"{"v":7}"#);
         assert_eq!((request.header("content-type"), request.header("x-twice")), (Some("application/json"), Some("1")));
-        assert_eq!(request.header("x-none"), None);
+        assert_eq!((request.header("x-none"), request.parameter("x"), request.parameter("X")), (None, Some("1"), None));
         let odd = read(r#"{"Data":{"req":{"Headers":{"A":"b","None":[]},"Body":{"v": 7}}}}"#);
         assert_eq!((odd.body.as_str(), odd.header("a"), odd.header("none")), (r#"{"v": 7}"#, Some("b"), None));
     }

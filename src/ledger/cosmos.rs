@@ -156,6 +156,11 @@ impl Ledger {
         }
     }
 
+    /// The container, if it is there.
+    pub(super) async fn find(&self) -> Result<Option<ContainerClient>, LedgerError> {
+        within(async { Ok(self.account.find(&self.config.container).await?) }).await
+    }
+
     async fn container(&self) -> Result<ContainerClient, LedgerError> {
         self.container.get(|| async { Ok(self.account.open(self.properties()).await?.0) }).await
     }
@@ -167,16 +172,17 @@ impl Ledger {
         )
         .with_indexing_policy(
             // The message is the bulk of a record and is never searched: not indexing it halves the price of a write. The same
-            // goes for what a cursor knows of recorded rows.
+            // goes for what a cursor knows of recorded rows and of the site's last day.
             IndexingPolicy::default()
                 .with_included_path("/*")
                 .with_excluded_path("/IoTHubMessage/?")
-                .with_excluded_path("/Recorded/*"),
+                .with_excluded_path("/Recorded/*")
+                .with_excluded_path("/Activity/*"),
         )
         .with_default_ttl(TimeToLive::NoDefault)
     }
 
-    fn explain(&self, error: &CosmosError) -> LedgerError {
+    pub(super) fn explain(&self, error: &CosmosError) -> LedgerError {
         self.account.explain(error, &self.config.container).into()
     }
 }
@@ -205,7 +211,7 @@ fn batch(
     }
 }
 
-fn partition(key: &SiteKey) -> PartitionKey {
+pub(super) fn partition(key: &SiteKey) -> PartitionKey {
     PartitionKey::from((key.customer.clone(), key.site.clone()))
 }
 

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::Recorded;
+use super::{Activity, Recorded};
 
 /// Id of the cursor document in its partition.
 pub const CURSOR_ID: &str = "cursor";
@@ -158,6 +158,9 @@ pub struct Cursor {
     /// The site is left alone until then.
     #[serde(default)]
     pub not_before: Option<DateTime<Utc>>,
+    /// What the site did lately. For people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub activity: Option<Activity>,
 }
 
 /// The value of `id` and of `Kind` in a cursor document.

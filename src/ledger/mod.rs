@@ -3,10 +3,14 @@
 //! A row is recorded here before it is sent anywhere, and a site's cursor moves in the same transaction that records the
 //! rows. Both kinds of documents of a site share a partition, which is what makes that transaction possible.
 
+mod activity;
 mod cosmos;
 pub mod documents;
+mod queries;
 mod recorded;
 
+pub use activity::Activity;
 pub use cosmos::{Committed, Ledger, LedgerError, MAX_BATCH_BYTES, MAX_BATCH_POLLS};
 pub use documents::{BadRows, Cursor, Fault, Outcome, Poll, PollKind, PollResult, Request, SiteKey};
+pub use queries::PollQuery;
 pub use recorded::Recorded;

@@ -20,6 +20,9 @@ pub const UPLINK: &str = "thingsNetworkUplink";
 pub const FORWARDING: &str = "thingsNetworkForwarding";
 /// Where the Functions host takes webhooks.
 pub const ROUTE: &str = "api/uplink";
+/// The page that shows how everything is, also at the root.
+pub const STATUS: &str = "status";
+pub const STATUS_ROUTE: &str = "api/status";
 
 const DEVICE: &str = "local-demo";
 const DEFAULT_QUEUE: &str = "uplinks";
@@ -31,6 +34,8 @@ const APPLICATIONS: usize = 2;
 const UPLINK_INTERVAL: u32 = 5;
 /// Uplinks that the emulated Things Stack keeps for its control endpoint.
 const KEPT_UPLINKS: usize = 1000;
+/// Seconds after which the status page knows of an uplink.
+const ACTIVITY: &str = "2";
 /// Share of joins and other events, if they are forwarded at all.
 const EVENTS: f64 = 0.2;
 
@@ -82,6 +87,7 @@ impl Services {
             if plan.has_real_iot_hub { None } else { Some(start_iot_hub(&mut settings, device_per_site).await?) };
         let things_stack = match plan.things_stack {
             Source::Emulated => {
+                settings.entry("DeviceActivitySeconds".to_owned()).or_insert_with(|| ACTIVITY.to_owned());
                 settings.entry(QUEUE.to_owned()).or_insert_with(|| DEFAULT_QUEUE.to_owned());
                 Some(start_things_stack(&settings, interval).await?)
             }

@@ -50,7 +50,8 @@ async function startEmulator(connector, name, ...options) {
 async function control(emulator, method, request, body) {
   const signal = AbortSignal.timeout(PATIENCE);
   const payload = body === undefined ? undefined : JSON.stringify(body);
-  const response = await fetch(emulator.ready.control + request, { method, body: payload, signal });
+  const headers = { 'content-type': 'application/json' };
+  const response = await fetch(emulator.ready.control + request, { method, headers, body: payload, signal });
   const text = await response.text();
   assert(response.ok, `${method} ${request}: ${response.status} ${text}`);
   return text && JSON.parse(text);

@@ -1,5 +1,6 @@
 //! Sites and LoRaWAN devices as devices of their own, against the emulated provisioning service and hub.
 
+mod activity;
 mod applications;
 mod devicebound;
 mod support;

@@ -20,6 +20,7 @@ fn without_any_setting_both_halves_reach_the_hub() {
     let names: Vec<_> = services.iter().map(|service| service["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["rapidM2M backend", "The Things Stack", "Storage queue", "Cosmos DB", "DPS", "IoT Hub"]);
     assert_eq!(records[0]["timers"][0]["schedule"], "0 * * * * *");
+    assert!(records[0]["status"].as_str().unwrap().ends_with("/api/status"), "{}", records[0]);
     assert!(records[0]["webhooks"]["url"].as_str().unwrap().ends_with("/api/uplink"), "{}", records[0]);
 
     for site in SITES {
@@ -74,6 +75,7 @@ fn people_get_a_table_of_services_a_line_per_message_and_a_summary() {
         "IoT Hub",
         "\"00:00:01\" (command line)",
         "takes webhooks at http://127.0.0.1:",
+        "The status page is at http://127.0.0.1:",
         "Ctrl-C ends",
     ] {
         assert!(text.contains(expected), "{expected:?} is missing in\n{text}");
@@ -90,6 +92,23 @@ fn people_get_a_table_of_services_a_line_per_message_and_a_summary() {
     let stamps = text.lines().filter(is_message).filter_map(|line| Some(line[..line.find("Z  ")?].chars().count()));
     let columns: BTreeSet<_> = stamps.collect();
     assert_eq!(columns.len(), 1, "{text}");
+}
+
+#[test]
+fn the_status_page_is_at_the_root_too() {
+    let mut live = Live::start(command(&app("status", None), &["--json"]));
+    let start = live.record("start");
+    live.record("run");
+    for url in [&start["host"], &start["status"]].map(|url| url.as_str().unwrap()) {
+        let (status, content_type, page) = live.get(url);
+        assert_eq!((status, content_type.as_str()), (200, "text/html; charset=utf-8"), "{url}");
+        assert!(SITES.iter().all(|site| page.contains(site)), "{url}: {page}");
+    }
+    let (status, content_type, json) = live.get(&format!("{}?format=json", start["status"].as_str().unwrap()));
+    assert_eq!((status, content_type.as_str()), (200, "application/json; charset=utf-8"));
+    assert_eq!(serde_json::from_str::<Value>(&json).unwrap()["States"]["ok"], 3, "{json}");
+    live.record("uplink");
+    assert!(live.interrupt().0.success());
 }
 
 #[test]

@@ -72,6 +72,16 @@ impl Live {
         self.runtime.block_on(client.post(url).body(body.to_string()).send()).unwrap().status().as_u16()
     }
 
+    /// Status, content type and body.
+    pub fn get(&self, url: &str) -> (u16, String, String) {
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        self.runtime.block_on(async {
+            let answer = client.get(url).send().await.unwrap();
+            let content_type = answer.headers()["content-type"].to_str().unwrap().to_owned();
+            (answer.status().as_u16(), content_type, answer.text().await.unwrap())
+        })
+    }
+
     /// Ctrl-C as in a terminal: it goes to the group, that is to the handler too. Returns what is printed from then on.
     pub fn interrupt(mut self) -> (ExitStatus, String) {
         let group = format!("kill -INT -{}", self.child.id());

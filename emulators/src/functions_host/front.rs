@@ -6,7 +6,7 @@ use axum::{
     Json, Router,
     body::{Body, Bytes, to_bytes},
     extract::{Path, Query, Request, State},
-    http::{Response, StatusCode, request::Parts},
+    http::{Method, Response, StatusCode, request::Parts},
     response::IntoResponse,
     routing::post,
 };
@@ -37,6 +37,8 @@ pub struct Front {
     /// `/api/`: begins and ends with a slash.
     pub prefix: String,
     pub http: Vec<HttpFunction>,
+    /// The index of the function that is also at the root.
+    pub home: Option<usize>,
     pub timers: Vec<Arc<Timer>>,
 }
 
@@ -93,6 +95,9 @@ impl Front {
     /// The function's index and the parameters of its route.
     fn find(&self, request: &Parts) -> Option<(usize, Parameters)> {
         let path = request.uri.path();
+        if path == "/" {
+            return Some((self.home.filter(|_| request.method == Method::GET)?, Parameters::default()));
+        }
         let (start, path) = (path.get(..self.prefix.len())?, path.get(self.prefix.len()..)?);
         if !start.eq_ignore_ascii_case(&self.prefix) {
             return None;

@@ -39,6 +39,9 @@ pub struct Options {
     /// Run each timer once at the start, as if a run had been missed
     #[arg(long)]
     pub run_at_start: bool,
+    /// An HTTP function that is also served at the root, where the real host has a page of its own
+    #[arg(long, value_name = "FUNCTION")]
+    pub home: Option<String>,
     /// How often the handler is started again after it exited with an error, within 30 minutes. The real host gives up
     /// at the third exit; Azure then starts another host, which finds the same queues
     #[arg(long, value_name = "N", default_value_t = RESTARTS)]
@@ -60,6 +63,7 @@ impl Default for Options {
             settings: None,
             schedule: None,
             run_at_start: false,
+            home: None,
             restarts: RESTARTS,
             steps: Steps::default(),
         }

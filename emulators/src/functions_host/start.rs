@@ -94,8 +94,13 @@ pub async fn start(options: Options) -> anyhow::Result<Emulator> {
         door,
     };
     emulator.handler.ready().await.map_err(|reason| anyhow!(reason))?;
+    let home = options.home.as_ref().map(|name| {
+        let place = http.iter().position(|function| function.function.name == *name);
+        place.with_context(|| format!("--home {name}: there is no HTTP function of this name"))
+    });
+    let home = home.transpose()?;
     let prefix = if app.route_prefix.is_empty() { "/".to_owned() } else { format!("/{}/", app.route_prefix) };
-    let front = Arc::new(Front { invoker, prefix, http, timers: emulator.timers.clone() });
+    let front = Arc::new(Front { invoker, prefix, http, home, timers: emulator.timers.clone() });
     let router = front::router(front).merge(admin::router(emulator.queues.clone()));
     emulator.tasks.spawn(async move {
         if let Err(error) = axum::serve(listener, router).await {

@@ -6,8 +6,10 @@
 //! | `message` | the message that a webhook becomes, and whose it is. Pure |
 //! | `rejected` | what goes to the queue of rejected messages. Pure |
 //! | `turns` | one device's messages leave one after the other |
+//! | `activities` | what devices did lately, for the status page |
 //! | `downlinks` | from the hub's cloud-to-device messages to The Things Stack |
 
+mod activities;
 mod downlinks;
 pub mod message;
 pub mod rejected;
@@ -20,7 +22,7 @@ use tokio::{
     time::{Instant, sleep, timeout_at},
 };
 
-pub use self::downlinks::Downlinks;
+pub use self::{activities::Activities, downlinks::Downlinks};
 use self::{message::Forwardable, turns::Turns};
 use super::tally::Tally;
 use crate::{
@@ -46,6 +48,7 @@ pub struct ThingsNetworkForwarding {
     devices: PerApplication,
     sender: Arc<Sender>,
     downlinks: Downlinks,
+    activities: Activities,
     device_ids: Template,
     timeout: Duration,
     clock: Clock,
@@ -74,12 +77,14 @@ impl ThingsNetworkForwarding {
         devices: PerApplication,
         sender: Arc<Sender>,
         downlinks: Downlinks,
+        activities: Activities,
         clock: Clock,
     ) -> Self {
         Self {
             devices,
             sender,
             downlinks,
+            activities,
             device_ids,
             timeout,
             clock,
@@ -114,6 +119,7 @@ impl ThingsNetworkForwarding {
         };
         match self.send(devices, &owner, &forwardable, deadline).await {
             Ok(()) => {
+                self.activities.forwarded(&forwardable);
                 self.tally.count(if forwardable.is_uplink { "uplinks forwarded" } else { "events forwarded" });
                 if forwardable.is_uplink
                     && let Some(keys) = &queued.downlink
@@ -185,6 +191,9 @@ impl ThingsNetworkForwarding {
     }
 
     fn reject(&self, text: &str, of: Option<&Forwardable>, kind: &'static str, reason: &str) -> Outcome {
+        if let Some(of) = of {
+            self.activities.failed(of, kind, reason);
+        }
         if self.tally.count(kind) {
             let (application, device) = of.map(|of| (of.application.as_str(), of.device.as_str())).unwrap_or_default();
             tracing::error!(
@@ -206,6 +215,7 @@ impl ThingsNetworkForwarding {
                 "not forwarded now, the message stays in the queue: {text}"
             );
         }
+        self.activities.failed(of, kind, &text);
         Outcome::Failed(format!("device {} of application {}: {text}", of.device, of.application))
     }
 }

@@ -18,6 +18,8 @@ use crate::local::{
 /// What is told first.
 pub struct Introduction<'a> {
     pub endpoint: &'a str,
+    /// The status page, which is also at the root.
+    pub status: Option<String>,
     pub services: Vec<Row>,
     pub timers: Vec<Timer>,
     /// There when The Things Network is on.
@@ -49,7 +51,7 @@ impl Output {
     }
 
     fn introduced(&self, introduction: &Introduction<'_>) -> String {
-        let Introduction { endpoint, services, timers, webhooks, downlinks, off, settings_file } = introduction;
+        let Introduction { endpoint, status, services, timers, webhooks, downlinks, off, settings_file } = introduction;
         let mut text = "The function app runs on this machine. Times are UTC. Ctrl-C ends.\n\n".to_owned();
         let place_width = services.iter().map(|row| row.place.chars().count()).chain([endpoint.len()]).max();
         let place_width = place_width.unwrap_or_default();
@@ -68,6 +70,9 @@ impl Output {
         if let Some(Webhooks { url, queue }) = webhooks {
             text += &format!("  {UPLINK} takes webhooks at {url}\n");
             text += &format!("  {FORWARDING} takes them from the queue {queue:?}\n");
+        }
+        if status.is_some() {
+            text += &format!("  The status page is at {endpoint}\n");
         }
         for reason in off {
             text += &format!("  {reason}\n");
@@ -115,7 +120,7 @@ impl Output {
 }
 
 fn record(introduction: &Introduction<'_>) -> Value {
-    let Introduction { endpoint, services, timers, webhooks, downlinks, off, .. } = introduction;
+    let Introduction { endpoint, status, services, timers, webhooks, downlinks, off, .. } = introduction;
     let service = |row: &Row| json!({ "name": row.service, "emulated": row.is_emulated, "at": row.place });
     let timer = |timer: &Timer| {
         let next = timer.next.map(|next| stamp(next, SecondsFormat::Secs));
@@ -126,6 +131,7 @@ fn record(introduction: &Introduction<'_>) -> Value {
         "at": stamp(Utc::now(), SecondsFormat::Millis),
         "services": services.iter().map(service).collect::<Vec<_>>(),
         "host": endpoint,
+        "status": status,
         "timers": timers.iter().map(timer).collect::<Vec<_>>(),
         "webhooks": webhooks.as_ref().map(|webhooks| json!({ "url": webhooks.url, "queue": webhooks.queue })),
         "downlinks": downlinks.as_ref().map(|downlinks| {

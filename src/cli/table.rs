@@ -1,0 +1,51 @@
+//! Tables that line up, for people.
+
+use std::io::{self, Write};
+
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets::NOTHING};
+
+/// Writes a table: a line of heads, then one line a row. Columns in `right` (numbers) are aligned to the right. What is in a
+/// cell is one line: line breaks and other control characters are escaped.
+///
+/// # Errors
+/// `out` cannot be written.
+pub fn write<const N: usize>(
+    out: &mut impl Write,
+    heads: [&str; N],
+    rows: impl IntoIterator<Item = [String; N]>,
+    right: &[usize],
+) -> io::Result<()> {
+    let mut table = Table::new();
+    table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(heads);
+    for row in rows {
+        table.add_row(row.map(|cell| plain(&cell)));
+    }
+    for (index, column) in table.column_iter_mut().enumerate() {
+        // One blank before each column but the first, and one behind: two between columns.
+        column.set_padding((0, 2));
+        if right.contains(&index) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    writeln!(out, "{}", table.trim_fmt())
+}
+
+/// Names come from outside: none of them may begin a line of its own, or move the terminal's cursor.
+fn plain(text: &str) -> String {
+    text.chars()
+        .flat_map(|letter| if letter.is_control() { letter.escape_default().collect() } else { vec![letter] })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up_and_a_row_is_one_line() {
+        let mut out = Vec::new();
+        let rows = [["Süd".into(), "7".into()], ["a\nb".into(), "1000".into()]];
+        write(&mut out, ["SITE", "ROWS"], rows, &[1]).unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), "SITE  ROWS\nSüd      7\na\\nb  1000\n");
+    }
+}

@@ -1,0 +1,42 @@
+//! What LoRaWAN devices did lately, written by several processes at once.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use futures::future::join_all;
+use iothub_connector::devices::{
+    Owner, Store,
+    activity::{Activity, Document},
+};
+
+use super::support::World;
+
+/// More processes than write the same device's document in earnest.
+const PROCESSES: i64 = 3;
+const WRITES: i64 = 5;
+
+fn at(minute: i64) -> DateTime<Utc> {
+    DateTime::from_timestamp(1_767_225_600, 0).unwrap() + TimeDelta::minutes(minute)
+}
+
+async fn write(store: &Store, owner: &Owner, process: i64) {
+    for write in 0..WRITES {
+        let mut since = Activity::default();
+        since.uplink(at(write), [(format!("process{process}"), 1.0)]);
+        store.add_activity(Document::new(owner.into()), &since).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_several_processes_saw_is_added_up_and_is_no_device() {
+    let world = World::start().await;
+    let owner = Owner::things_network("pumps", "pump-7", "pump-7");
+    let stores: Vec<_> = (0..PROCESSES).map(|_| world.store()).collect();
+    assert!(stores[0].activities().await.unwrap().is_empty(), "there is no container yet");
+    join_all(stores.iter().zip(0..).map(|(store, process)| write(store, &owner, process))).await;
+
+    let [document] = &stores[0].activities().await.unwrap()[..] else { panic!("one device") };
+    let activity = &document.activity;
+    assert_eq!(i64::from(activity.uplinks.until(at(59))[23]), PROCESSES * WRITES);
+    assert_eq!((activity.last_uplink_at, activity.series.channels.len()), (Some(at(WRITES - 1)), 3));
+    let listing = stores[0].list().await.unwrap().unwrap();
+    assert!(listing.documents.is_empty() && listing.foreign.is_empty(), "{listing:?}");
+}
