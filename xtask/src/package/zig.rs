@@ -42,7 +42,7 @@ impl Tools {
         }
         let python = python()?;
         run(
-            Command::new(&python).args(["-m", "venv"]).arg(folder),
+            Command::new(python).args(["-m", "venv"]).arg(folder),
             "cannot make a virtual environment: install Python's module venv (Debian, Ubuntu: apt-get install python3-venv)",
         )?;
         let requirements = folder.join("requirements.txt");
