@@ -3,5 +3,4 @@
 mod emulated;
 mod own;
 mod packaged;
-mod packaged;
 mod support;
