@@ -13,9 +13,13 @@ use super::paths;
 const REQUIREMENTS: &str = include_str!("../../zig-requirements.txt");
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 const PROFILE: &str = "deploy";
-/// For the C compiler. AWS-LC's code for AVX-512 is 0.7 MB, and worth it for megabytes, not for messages.
-/// <https://github.com/aws/aws-lc/blob/main/CMakeLists.txt> has the option.
-const CFLAGS: (&str, &str) = ("CFLAGS_x86_64_unknown_linux_gnu", "-DMY_ASSEMBLER_IS_TOO_OLD_FOR_512AVX");
+/// How all is optimised once more when it is linked: only rustc's last call, for the executable itself, has this. What was
+/// compiled for speed stays so, but is not copied into every caller.
+const LINKING: &str = "opt-level=s";
+/// For the C compiler. AWS-LC's code for AVX-512 is 0.7 MB, and worth it for megabytes, not for messages
+/// (<https://github.com/aws/aws-lc/blob/main/CMakeLists.txt> has the option). No panic ever passes through C.
+const CFLAGS: (&str, &str) =
+    ("CFLAGS_x86_64_unknown_linux_gnu", "-DMY_ASSEMBLER_IS_TOO_OLD_FOR_512AVX -fno-asynchronous-unwind-tables");
 
 /// Installed tools.
 pub struct Tools {
@@ -72,9 +76,10 @@ impl Tools {
         let cflags = [env::var(CFLAGS.0).unwrap_or_default(), CFLAGS.1.to_owned()].join(" ");
         let mut command = Command::new(self.programs.join("cargo-zigbuild"));
         command
-            .args(["zigbuild", "--locked", "--no-default-features", "--profile", PROFILE, "--bin", name])
+            .args(["rustc", "--locked", "--no-default-features", "--profile", PROFILE, "--bin", name])
             .args(["--target", &format!("{TARGET}.{}.{}", glibc.0, glibc.1)])
             .args(quiet.then_some("--quiet"))
+            .args(["--", "-C", LINKING])
             .current_dir(root)
             .env("PATH", path)
             .env("CARGO_ENCODED_RUSTFLAGS", paths::rustflags(&replacements))
