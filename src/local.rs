@@ -1,9 +1,11 @@
 //! `local`: the whole function app on this machine. What local.settings.json sets is real, the rest is emulated in this
-//! process; the handler is this executable again, started by the emulated Functions host as Azure would start it.
+//! process; the handler is this executable again, or the app's own (`--packaged`), started by the emulated Functions host as
+//! Azure would start it.
 //!
 //! | Part | |
 //! |---|---|
 //! | `plan` | what is real, what is emulated and what is off |
+//! | `handler` | the executable that the host starts |
 //! | `services` | the emulators, and the settings that lead the handler to them |
 //! | `rows`, `schedule` | where the services are and when the timer runs, for the introduction |
 //! | `session` | watches until it is over |
@@ -11,6 +13,7 @@
 //! | `output` | what is printed: for people, or as JSON lines |
 
 mod forwarded;
+mod handler;
 mod output;
 mod plan;
 mod rows;
@@ -50,6 +53,8 @@ Examples:
   iothub-connector local --every 5 --for 30s   # a run every 5 seconds, half a minute long
   iothub-connector local --port 7071           # webhooks always go to the same port
   iothub-connector local --device-per-site     # each site a device of its own
+  iothub-connector local --app target/package/app --packaged
+                                               # the executable that will be deployed
 
 Every service that is not set in local.settings.json is emulated: nothing needs to
 be installed or configured. To use your own, copy local.settings.json.example to
@@ -87,6 +92,9 @@ pub struct Options {
     /// Folder of the function app, with host.json in it
     #[arg(long, value_name = "FOLDER", default_value = ".")]
     app: PathBuf,
+    /// Start the executable that lies in the app's folder, as Azure does, instead of this one
+    #[arg(long)]
+    packaged: bool,
     /// Settings of the services that are real [default: local.settings.json in the app's folder, if it is there]
     #[arg(long, value_name = "FILE")]
     settings: Option<PathBuf>,
@@ -95,6 +103,7 @@ pub struct Options {
 /// Runs the app until it is told to end, and says how it went.
 pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let (app, settings_file) = folder(&options)?;
+    let handler = handler::executable(&app, options.packaged)?;
     let services = Services::start(settings_file.as_deref(), options.every, options.device_per_site).await?;
     // The handler would say the same, three times.
     let mut config = match Config::from_settings(&services.settings.clone().into_iter().collect()) {
@@ -114,7 +123,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let host = functions_host::start(functions_host::Options {
         app: app.clone(),
         port: options.port,
-        handler: Some(std::env::current_exe().context("cannot find this executable")?),
+        handler: Some(handler),
         env: env.into_iter().collect(),
         schedule: own_schedule.clone(),
         run_at_start: true,

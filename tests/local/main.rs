@@ -2,4 +2,5 @@
 
 mod emulated;
 mod own;
+mod packaged;
 mod support;

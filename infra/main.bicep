@@ -1,0 +1,252 @@
+// All that the IoT Hub Connector needs in Azure, in a resource group of its own: `azd up`, or README.md, "Deploying by hand".
+//
+// What it makes, by module:
+//   monitoring  Log Analytics and Application Insights
+//   storage     the account of the Functions host: deployed package, timers' leases, the queues of uplinks
+//   cosmos      the ledger: serverless account, database, containers
+//   hub         IoT Hub, and the Device Provisioning Service that registers devices in it
+//   vault       Key Vault with the secrets
+//   app         the function app (Flex Consumption) and its identity
+//   access      what that identity may do
+//   settings    the app's settings
+//   alerts      alert rules
+//
+// Nothing in it has a password: the app signs in everywhere as its own (system-assigned) identity. Exceptions are the
+// secrets in the vault, which the services behind them know by nothing else.
+
+targetScope = 'subscription'
+
+@description('Name of the environment. With the location it names the resource group and everything in it.')
+@minLength(1)
+@maxLength(40)
+param environmentName string
+
+@description('Region, one with Flex Consumption: az functionapp list-flexconsumption-locations')
+@minLength(1)
+@metadata({ azd: { type: 'location' } })
+param location string
+
+@description('Name of the resource group; empty: rg- and the name of the environment.')
+param resourceGroupName string = ''
+
+@description('rapidM2M: the backend\'s API, such as https://cloud.microtronics.com/api/1/. Empty: rapidM2M is off.')
+param m2mBackendUrl string = ''
+
+@description('rapidM2M: Base64 of user:password for the backend. Needed if m2mBackendUrl is set.')
+@secure()
+param m2mCredentials string = ''
+
+@description('rapidM2M: name or id of the customer. Needed if m2mBackendUrl is set.')
+param customerId string = ''
+
+@description('rapidM2M: sites, comma-separated; or *: all of the customer.')
+param siteId string = '*'
+
+@description('rapidM2M: channels, comma-separated; or *: all of the site\'s blueprint.')
+param channelNames string = '*'
+
+@description('rapidM2M: what a site\'s first poll fetches: youngest, all, or a time such as 2026-01-31T00:00:00Z.')
+param startFrom string = 'youngest'
+
+@description('The Things Network: whether webhooks are taken and forwarded.')
+param thingsNetwork bool = true
+
+@description('The Things Network: name of the storage queue between its two functions.')
+@minLength(3)
+@maxLength(54)
+param uplinkQueueName string = 'uplinks'
+
+@description('The Things Network: what a device is called, made of {device_id}, {application_id} and {dev_eui}.')
+param deviceIdTemplate string = '{device_id}'
+
+@description('The Things Network: what webhooks must have in the header X-Webhook-Secret, at least 16 characters. Empty: none.')
+@secure()
+param webhookSecret string = ''
+
+@description('Key of the enrolment group in the Device Provisioning Service: Base64 of 16 to 64 random bytes. The group itself is made with the same key after the deployment.')
+@minLength(24)
+@secure()
+param enrollmentGroupKey string
+
+@description('How messages get to the hub. Functions run on several instances in this plan: only over https may a device send from more than one at once.')
+@allowed(['https', 'mqtt', 'mqtt-ws'])
+param transport string = 'https'
+
+@description('Days after which finished records are removed from Cosmos DB; 0: never.')
+@minValue(0)
+@maxValue(20000)
+param pollHistoryDays int = 30
+
+@description('Further settings of the app by name, README.md has them all. They win over the ones made here.')
+param moreSettings object = {}
+
+@description('Units of the IoT Hub (S1: 400,000 messages of 4 KB a day each).')
+@minValue(1)
+@maxValue(200)
+param hubUnits int = 1
+
+@description('Most instances that a function may run on. Some regions take less than 40.')
+@minValue(1)
+@maxValue(1000)
+param maximumInstanceCount int = 40
+
+@description('Memory of an instance in MB, shared by host and handler.')
+@allowed([512, 2048, 4096])
+param instanceMemoryMB int = 2048
+
+@description('Version of the runtime `custom` in the plan: az functionapp list-flexconsumption-runtimes --runtime custom')
+param customRuntimeVersion string = '1.0'
+
+@description('Who gets the alerts; empty: they are only to be seen in the portal.')
+param alertEmail string = ''
+
+@description('Object id of the user or group that runs the commands `check`, `devices`, `polls` and others against this deployment; empty: nobody. azd fills in who runs it.')
+param operatorPrincipalId string = ''
+
+@description('What operatorPrincipalId is.')
+@allowed(['User', 'Group', 'ServicePrincipal'])
+param operatorPrincipalType string = 'User'
+
+var token = toLower(uniqueString(subscription().id, environmentName, location))
+var tags = { 'azd-env-name': environmentName }
+
+resource group 'Microsoft.Resources/resourceGroups@2024-03-01' = {
+  name: empty(resourceGroupName) ? 'rg-${environmentName}' : resourceGroupName
+  location: location
+  tags: tags
+}
+
+module monitoring 'modules/monitoring.bicep' = {
+  name: 'monitoring'
+  scope: group
+  params: {
+    location: location
+    tags: tags
+    token: token
+  }
+}
+
+module storage 'modules/storage.bicep' = {
+  name: 'storage'
+  scope: group
+  params: {
+    location: location
+    tags: tags
+    token: token
+    uplinkQueueName: uplinkQueueName
+  }
+}
+
+module cosmos 'modules/cosmos.bicep' = {
+  name: 'cosmos'
+  scope: group
+  params: {
+    location: location
+    tags: tags
+    token: token
+  }
+}
+
+module hub 'modules/hub.bicep' = {
+  name: 'hub'
+  scope: group
+  params: {
+    location: location
+    tags: tags
+    token: token
+    units: hubUnits
+  }
+}
+
+module vault 'modules/vault.bicep' = {
+  name: 'vault'
+  scope: group
+  params: {
+    location: location
+    tags: tags
+    token: token
+    enrollmentGroupKey: enrollmentGroupKey
+    m2mCredentials: m2mCredentials
+    webhookSecret: webhookSecret
+  }
+}
+
+module app 'modules/app.bicep' = {
+  name: 'app'
+  scope: group
+  params: {
+    location: location
+    tags: tags
+    token: token
+    packageContainerUrl: storage.outputs.packageContainerUrl
+    maximumInstanceCount: maximumInstanceCount
+    instanceMemoryMB: instanceMemoryMB
+    customRuntimeVersion: customRuntimeVersion
+  }
+}
+
+module access 'modules/access.bicep' = {
+  name: 'access'
+  scope: group
+  params: {
+    appPrincipalId: app.outputs.principalId
+    operatorPrincipalId: operatorPrincipalId
+    operatorPrincipalType: operatorPrincipalType
+    storageAccountName: storage.outputs.accountName
+    cosmosAccountName: cosmos.outputs.accountName
+    vaultName: vault.outputs.name
+    applicationInsightsName: monitoring.outputs.applicationInsightsName
+  }
+}
+
+module settings 'modules/settings.bicep' = {
+  name: 'settings'
+  scope: group
+  // References to the vault are looked up when the settings change: by then the app must be allowed to.
+  dependsOn: [access]
+  params: {
+    appName: app.outputs.name
+    storageAccountName: storage.outputs.accountName
+    queueServiceUri: storage.outputs.queueServiceUri
+    applicationInsightsConnectionString: monitoring.outputs.connectionString
+    vaultUri: vault.outputs.uri
+    cosmosEndpoint: cosmos.outputs.endpoint
+    databaseName: cosmos.outputs.databaseName
+    pollsContainerName: cosmos.outputs.pollsContainerName
+    idScope: hub.outputs.idScope
+    m2mBackendUrl: m2mBackendUrl
+    customerId: customerId
+    siteId: siteId
+    channelNames: channelNames
+    startFrom: startFrom
+    thingsNetwork: thingsNetwork
+    uplinkQueueName: uplinkQueueName
+    deviceIdTemplate: deviceIdTemplate
+    hasWebhookSecret: !empty(webhookSecret)
+    transport: transport
+    pollHistoryDays: pollHistoryDays
+    moreSettings: moreSettings
+  }
+}
+
+module alerts 'alerts.bicep' = {
+  name: 'alerts'
+  scope: group
+  params: {
+    location: location
+    applicationInsightsId: monitoring.outputs.applicationInsightsId
+    email: alertEmail
+    rapidM2M: !empty(m2mBackendUrl)
+    thingsNetwork: thingsNetwork
+  }
+}
+
+// For azd, for the hook that makes the enrolment group, and for commands.
+output AZURE_RESOURCE_GROUP string = group.name
+output FUNCTION_APP_NAME string = app.outputs.name
+output WEBHOOK_URL string = 'https://${app.outputs.hostName}/api/uplink'
+output IOT_HUB_NAME string = hub.outputs.hubName
+output DPS_NAME string = hub.outputs.provisioningServiceName
+output DPS_ID_SCOPE string = hub.outputs.idScope
+output KEY_VAULT_URI string = vault.outputs.uri
+output COSMOS_ENDPOINT string = cosmos.outputs.endpoint

@@ -1,0 +1,73 @@
+// The ledger. src/ledger/cosmos.rs and src/devices/store.rs say the same of the containers, for accounts whose key the app has;
+// tests/infrastructure.rs holds one against the other.
+
+param location string
+param tags object
+param token string
+
+var databaseName = 'M2MBackendForwarderData'
+var pollsContainerName = 'pollingAttempts'
+var devicesContainerName = 'devices'
+
+resource account 'Microsoft.DocumentDB/databaseAccounts@2024-11-15' = {
+  name: 'cosmos-${token}'
+  location: location
+  tags: tags
+  kind: 'GlobalDocumentDB'
+  properties: {
+    databaseAccountOfferType: 'Standard'
+    capabilities: [{ name: 'EnableServerless' }]
+    consistencyPolicy: { defaultConsistencyLevel: 'Session' }
+    locations: [{ locationName: location, failoverPriority: 0, isZoneRedundant: false }]
+    backupPolicy: {
+      type: 'Continuous'
+      continuousModeProperties: { tier: 'Continuous7Days' }
+    }
+    // Only identities may read and write: the account's keys do not work.
+    disableLocalAuth: true
+    minimalTlsVersion: 'Tls12'
+  }
+}
+
+resource database 'Microsoft.DocumentDB/databaseAccounts/sqlDatabases@2024-11-15' = {
+  parent: account
+  name: databaseName
+  properties: {
+    resource: { id: databaseName }
+  }
+}
+
+resource polls 'Microsoft.DocumentDB/databaseAccounts/sqlDatabases/containers@2024-11-15' = {
+  parent: database
+  name: pollsContainerName
+  properties: {
+    resource: {
+      id: pollsContainerName
+      partitionKey: { kind: 'MultiHash', version: 2, paths: ['/Customer_Id', '/Site_Id'] }
+      // On, without a default: what still waits for the hub must not expire.
+      defaultTtl: -1
+      indexingPolicy: {
+        indexingMode: 'consistent'
+        includedPaths: [{ path: '/*' }]
+        // The bulk of a record, which is never searched.
+        excludedPaths: [{ path: '/IoTHubMessage/?' }, { path: '/Recorded/*' }]
+      }
+    }
+  }
+}
+
+resource devices 'Microsoft.DocumentDB/databaseAccounts/sqlDatabases/containers@2024-11-15' = {
+  parent: database
+  name: devicesContainerName
+  properties: {
+    resource: {
+      id: devicesContainerName
+      partitionKey: { kind: 'Hash', version: 2, paths: ['/id'] }
+    }
+  }
+}
+
+output accountName string = account.name
+output endpoint string = account.properties.documentEndpoint
+output databaseName string = databaseName
+output pollsContainerName string = pollsContainerName

@@ -1,0 +1,44 @@
+//! Which executable the host starts as the handler.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, ensure};
+use serde_json::Value;
+
+/// This executable; or, if the app is `packaged`, the one in its folder that host.json names.
+///
+/// # Errors
+/// There is no such file in the folder, or it may not be executed.
+pub fn executable(app: &Path, packaged: bool) -> anyhow::Result<PathBuf> {
+    if !packaged {
+        return env::current_exe().context("cannot find this executable");
+    }
+    let host = app.join("host.json");
+    let text = fs::read(&host).with_context(|| format!("{} cannot be read", host.display()))?;
+    let text: Value = serde_json::from_slice(&text).with_context(|| format!("{} is no JSON", host.display()))?;
+    let name = text["customHandler"]["description"]["defaultExecutablePath"].as_str();
+    let name = name.with_context(|| format!("{} names no defaultExecutablePath", host.display()))?;
+    let executable = app.join(name);
+    ensure!(
+        executable.is_file(),
+        "{} has no {name}, which --packaged would start: make the package with `cargo xtask package` and name its folder with \
+         --app target/package/app, or leave --packaged out",
+        app.display()
+    );
+    ensure!(may_run(&executable), "{} may not be executed: chmod +x makes it so", executable.display());
+    Ok(executable)
+}
+
+#[cfg(unix)]
+fn may_run(file: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::metadata(file).is_ok_and(|metadata| metadata.permissions().mode() & 0o111 != 0)
+}
+
+#[cfg(not(unix))]
+fn may_run(_: &Path) -> bool {
+    true
+}
