@@ -32,6 +32,10 @@ pub struct Store {
     container: Container,
 }
 
+/// But for the numbers, which are nearly all of their size.
+const ACTIVITIES: &str = "SELECT c.id, c.Kind, c.Owner, {\"LastUplinkAt\": c.Activity.LastUplinkAt, \"Uplinks\": c.Activity.Uplinks, \
+                          \"Failures\": c.Activity.Failures, \"LastError\": c.Activity.LastError} AS Activity \
+                          FROM c WHERE c.Kind = 'activity'";
 /// How often an activity is written again when somebody else writes in between, and how long to wait in between.
 const ATTEMPTS: u32 = 8;
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
@@ -166,17 +170,25 @@ impl Store {
         Err(Failure::Other(format!("document {} is written by others all the time", new.id)).into())
     }
 
-    /// What all LoRaWAN devices did lately; nothing if there is no container yet.
+    /// What all LoRaWAN devices did lately, without the numbers of their uplinks; nothing if there is no container yet.
     ///
     /// # Errors
     /// The store cannot be read.
     pub async fn activities(&self) -> Result<Vec<activity::Document>, StoreError> {
-        let values = self.query("SELECT * FROM c WHERE c.Kind = 'activity'").await?.unwrap_or_default();
+        let values = self.query(ACTIVITIES).await?.unwrap_or_default();
         let read = |value: Value| {
             let id = value["id"].as_str().unwrap_or_default().to_owned();
             serde_json::from_value(value).map_err(|error| StoreError::Foreign { id, text: error.to_string() })
         };
         values.into_iter().map(read).collect()
+    }
+
+    /// What one device did lately, if it is there.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn activity(&self, id: &str) -> Result<Option<activity::Document>, StoreError> {
+        Ok(self.get(id).await?.map(|stored| stored.document))
     }
 
     /// Which device stands for whom, all of it. `None` if there is no container yet; it is not made for this.

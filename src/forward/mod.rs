@@ -176,12 +176,13 @@ impl<O: Outside> Forwarder<O> {
         };
         record::keep_recorded(&mut committed.cursor, self.overlap);
         memory.acknowledged.retain(|id| committed.cursor.unforwarded.contains(id));
-        let mut turn = Turn { forwarder: self, key, memory, committed, report, limits, can_send: true };
+        let mut turn =
+            Turn { forwarder: self, key, memory, committed, report, limits, can_send: true, is_cursor_kept: true };
         let ended = if asks { turn.run().await } else { turn.send_what_waits(limits.send_until).await };
-        let Turn { committed, mut report, .. } = turn;
+        let Turn { committed, mut report, is_cursor_kept, .. } = turn;
         report.waiting = committed.cursor.unforwarded.len();
         report.newest = committed.cursor.last_value_from;
-        if ended.is_ok() {
+        if ended.is_ok() && is_cursor_kept {
             memory.committed = Some(committed);
         }
         report
@@ -203,7 +204,16 @@ impl<O: Outside> Forwarder<O> {
         let limits = Limits { ask_until: now, resend_until: now, send_until: now, provision_until: now };
         let Ok(committed) = self.outside.cursor(key).await else { return };
         let (mut memory, report) = (SiteMemory::default(), Report::default());
-        let mut turn = Turn { forwarder: self, key, memory: &mut memory, committed, report, limits, can_send: false };
+        let mut turn = Turn {
+            forwarder: self,
+            key,
+            memory: &mut memory,
+            committed,
+            report,
+            limits,
+            can_send: false,
+            is_cursor_kept: false,
+        };
         let request = crate::ledger::Request { path: "sites".into(), ..Default::default() };
         let (key, at, status) = (key.clone(), self.outside.now(), Some(200));
         let mut asked = Asked { key, at, request, status, bytes: 0, took, backfill: None };

@@ -69,8 +69,12 @@ impl<O: Outside> Turn<'_, O> {
         let text = format!("the record {id} of a message that waited is gone from the ledger: its rows cannot be sent");
         let fault = Fault { kind: "record_lost".into(), text };
         let failure = Failure::new(&fault.kind, &fault.text);
-        let note = record::lost_poll(self.key, id, fault, self.forwarder.outside.now());
+        let mut note = record::lost_poll(self.key, id, fault, self.forwarder.outside.now());
         let mut cursor = self.committed.cursor.clone();
+        if let Some(backfill) = &mut cursor.backfill {
+            backfill.rejected += 1;
+            note.backfill = Some(cursor.id().to_owned());
+        }
         cursor.unforwarded.retain(|waiting| waiting != id);
         self.commit(&[note], &[], cursor).await.map_err(|error| self.stop(&error))?;
         self.report.failures.push(failure);
@@ -108,6 +112,9 @@ impl<O: Outside> Turn<'_, O> {
         }
         self.report.messages_forwarded += finished;
         self.report.rows_forwarded += polls[..finished].iter().map(|poll| poll.result.rows).sum::<usize>();
+        if finished > 0 {
+            self.committed.cursor.activity.get_or_insert_default().note_hub(None);
+        }
         match outcome {
             Ok(()) if readable == polls.len() - known => {}
             Ok(()) => {
@@ -138,9 +145,6 @@ impl<O: Outside> Turn<'_, O> {
                 self.committed.cursor.activity.get_or_insert_default().note_hub(Some(fault));
                 self.report.failures.push(failure);
             }
-        }
-        if finished > 0 && self.can_send {
-            self.committed.cursor.activity.get_or_insert_default().note_hub(None);
         }
         self.mark(&polls[..finished]).await?;
         Ok(finished)

@@ -43,12 +43,16 @@ pub(super) struct Turn<'a, O> {
     pub(super) limits: Limits,
     /// Not after the hub failed once: what comes later must not overtake what waits.
     pub(super) can_send: bool,
+    /// Whether the next turn may begin with the cursor of this one.
+    pub(super) is_cursor_kept: bool,
 }
 
 impl<O: Outside> Turn<'_, O> {
     pub(super) async fn run(&mut self) -> Result<(), Stop> {
         self.send_what_waits(self.limits.resend_until).await?;
         if self.is_left_alone() {
+            // Nothing is written in such turns, so it would not be noticed that somebody put a message back.
+            self.is_cursor_kept = false;
             return Ok(());
         }
         self.memory.tried = true;

@@ -3,7 +3,8 @@
 use std::fmt;
 
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 
 use super::documents::{Fault, Outcome, Poll};
 use crate::hours::Hours;
@@ -29,14 +30,23 @@ pub struct Activity {
     pub is_news: bool,
 }
 
-/// Leaves it all out: what a turn does next does not depend on it, and states that differ in nothing else are the same.
+/// Leaves nearly all out: what a turn does next does not depend on it, and states that differ in nothing else are the same.
 impl fmt::Debug for Activity {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("Activity").finish_non_exhaustive()
+        out.debug_struct("Activity").field("is_news", &self.is_news).finish_non_exhaustive()
     }
 }
 
 impl Activity {
+    /// One that is none, since somebody edited it or another version wrote it, is none: no site stands still for it.
+    ///
+    /// # Errors
+    /// The document is no JSON.
+    pub fn if_it_is_one<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Self>, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        Ok(serde_json::from_value(value).ok())
+    }
+
     /// Notes polls that are recorded together. Several documents of one poll count once.
     pub fn note(&mut self, polls: &[Poll]) {
         for poll in polls {
@@ -60,10 +70,10 @@ impl Activity {
 
     /// Notes how sending ended.
     pub fn note_hub(&mut self, error: Option<Fault>) {
-        if self.hub_error != error {
-            self.hub_error = error;
-            self.is_news = true;
-        }
+        let kind = |error: &Option<Fault>| error.as_ref().map(|error| error.kind.clone());
+        // Texts say how long to wait: each of them another.
+        self.is_news |= kind(&self.hub_error) != kind(&error);
+        self.hub_error = error;
     }
 }
 
@@ -131,6 +141,16 @@ mod tests {
         assert!(!activity.is_news);
         activity.note_hub(None);
         assert!(activity.is_news && activity.hub_error.is_none());
+    }
+
+    #[test]
+    fn an_odd_one_does_not_stop_the_site() {
+        let json = serde_json::json!({
+            "id": "cursor", "Kind": "cursor", "Customer_Id": "c", "Site_Id": "s", "Unforwarded": ["a"],
+            "Activity": {"PolledAt": "yesterday", "Polls": 7}
+        });
+        let cursor: Cursor = serde_json::from_value(json).unwrap();
+        assert_eq!((cursor.activity, cursor.unforwarded), (None, vec!["a".to_owned()]));
     }
 
     #[test]

@@ -165,7 +165,7 @@ pub struct Cursor {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backfill: Option<Backfill>,
     /// What the site did lately. For people.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "Activity::if_it_is_one")]
     pub activity: Option<Activity>,
 }
 

@@ -68,7 +68,10 @@ async fn the_handler_starts_with_nothing_but_a_vault() {
     assert_eq!(ran.code, 1, "{ran:?}");
     assert!(ran.err.contains(&format!("cannot listen on 127.0.0.1:{port}")), "{ran:?}");
     let said = format!("{}{}", ran.out, ran.err);
-    assert!(said.contains("Key Vault") && said.contains("M2MDocumentsDBUri, Site_ID"), "it says what it has from there: {said}");
+    assert!(
+        said.contains("Key Vault") && said.contains("M2MDocumentsDBUri, Site_ID"),
+        "it says what it has from there: {said}"
+    );
     ran.has_no(SECRETS);
 }
 

@@ -36,7 +36,10 @@ async fn what_several_processes_saw_is_added_up_and_is_no_device() {
     let [document] = &stores[0].activities().await.unwrap()[..] else { panic!("one device") };
     let activity = &document.activity;
     assert_eq!(i64::from(activity.uplinks.until(at(59))[23]), PROCESSES * WRITES);
-    assert_eq!((activity.last_uplink_at, activity.series.channels.len()), (Some(at(WRITES - 1)), 3));
+    assert_eq!((activity.last_uplink_at, activity.series.channels.len()), (Some(at(WRITES - 1)), 0), "not the numbers");
+    let whole = stores[0].activity(&document.id).await.unwrap().unwrap();
+    assert_eq!((whole.activity.series.channels.len(), &whole.activity.uplinks), (3, &activity.uplinks));
+    assert!(stores[0].activity("nobody").await.unwrap().is_none());
     let listing = stores[0].list().await.unwrap().unwrap();
     assert!(listing.documents.is_empty() && listing.foreign.is_empty(), "{listing:?}");
 }

@@ -68,7 +68,14 @@ impl Backfilling<'_> {
             return backfill.measure(span).await;
         }
         if self.options.drop {
-            ensure!(earlier.is_some(), "there is no backfill of this range{}", backfill.of_range());
+            let Some(one) = earlier.as_ref().and_then(|cursor| cursor.backfill.as_ref()) else {
+                bail!("there is no backfill of this range{}", backfill.of_range());
+            };
+            ensure!(
+                one.is_open(),
+                "the backfill of this range{} is over: there is nothing to drop",
+                backfill.of_range()
+            );
             return backfill.give_up().await;
         }
         if let Some(done) = earlier.as_ref().filter(|cursor| cursor.backfill.as_ref().is_some_and(|one| !one.is_open()))

@@ -3,17 +3,22 @@
 use std::time::Duration;
 
 use anyhow::bail;
+use chrono::{DateTime, Utc};
 use iothub_connector::{
+    clock,
     config::{Problems, Settings},
     queue::{Account, Queue, QueueError, Taken, UplinkQueues},
     things_network::queued::Queued,
 };
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::{Line, Options, QueueKind};
 
 /// How long nobody else sees what is looked at. What stays is given back in the end, or seen again after this.
 const INVISIBLE: Duration = Duration::from_secs(5 * 60);
+/// How long messages are taken: no longer than what was taken first stays out of sight.
+const LONGEST: Duration = Duration::from_secs(4 * 60);
 
 /// The lines, and what ended it early.
 pub async fn replay(
@@ -55,16 +60,22 @@ async fn move_all(
     kept: &mut Vec<Taken>,
 ) -> Result<(), QueueError> {
     let most = options.limit as usize;
+    let (began, until) = (Utc::now(), Instant::now() + LONGEST);
     while lines.len() < most {
         let taken = from.take(INVISIBLE).await?;
         if taken.is_empty() {
+            return Ok(());
+        }
+        if Instant::now() >= until {
+            kept.extend(taken);
+            eprintln!("warning: stopped after {} min: call it again for the rest", LONGEST.as_secs() / 60);
             return Ok(());
         }
         // Whatever ends this: what is not moved is given back.
         let mut rest = taken.into_iter();
         while let Some(taken) = rest.next() {
             let line = line(&taken);
-            if lines.len() == most || !is_meant(options, &line) {
+            if lines.len() == most || !is_meant(options, &line) || is_since(&line, began) {
                 kept.push(taken);
                 continue;
             }
@@ -79,6 +90,12 @@ async fn move_all(
         }
     }
     Ok(())
+}
+
+/// Whether the message was rejected since the command began: the cause is not mended, and it would go round and round.
+fn is_since(line: &Line, began: DateTime<Utc>) -> bool {
+    let rejected_at = line.json["rejectedAt"].as_str().and_then(clock::read_rfc3339);
+    rejected_at.is_some_and(|at| at >= began)
 }
 
 /// In this order: cut in between, the message is there twice, not gone.

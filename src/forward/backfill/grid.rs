@@ -56,23 +56,24 @@ pub struct Grid {
     range: Span,
     /// Days of the next window.
     days: i64,
-    /// Up to here a day is asked for by hours.
-    hours_until: Option<Stamp>,
-    /// Up to here an hour is asked for by minutes.
-    minutes_until: Option<Stamp>,
+    /// The day that is asked for by hours.
+    by_hours: Option<Span>,
+    /// The hour that is asked for by minutes.
+    by_minutes: Option<Span>,
 }
 
 impl Grid {
     #[must_use]
     pub fn new(range: Span) -> Self {
-        Self { range, days: 1, hours_until: None, minutes_until: None }
+        Self { range, days: 1, by_hours: None, by_minutes: None }
     }
 
     /// What to ask for when everything before `position` is recorded. It begins before `position` if that lies within a unit.
     #[must_use]
     pub fn window(&self, position: Stamp) -> Window {
-        let is_before = |end: Option<Stamp>| end.is_some_and(|end| position < end);
-        let (unit, units) = match (is_before(self.hours_until), is_before(self.minutes_until)) {
+        // Not only before its end: somebody else may have begun the range anew.
+        let is_in = |span: Option<Span>| span.is_some_and(|span| span.from <= position && position < span.until);
+        let (unit, units) = match (is_in(self.by_hours), is_in(self.by_minutes)) {
             (true, true) => (Unit::Minute, 1),
             (true, false) => (Unit::Hour, 1),
             (false, _) => (Unit::Day, self.days),
@@ -87,8 +88,8 @@ impl Grid {
     pub fn narrow(&mut self, window: &Window) -> bool {
         match window.unit {
             Unit::Day if self.days > 1 => self.days /= 2,
-            Unit::Day => self.hours_until = Some(window.span.until),
-            Unit::Hour => self.minutes_until = Some(window.span.until),
+            Unit::Day => self.by_hours = Some(window.span),
+            Unit::Hour => self.by_minutes = Some(window.span),
             Unit::Minute => return false,
         }
         true

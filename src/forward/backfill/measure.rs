@@ -47,7 +47,8 @@ impl<O: Outside> Forwarder<O> {
         // It is asked with, and never written.
         let committed = Committed { cursor: Cursor::new(key), etag: None };
         let report = Report::default();
-        let mut turn = Turn { forwarder: self, key, memory, committed, report, limits, can_send: false };
+        let mut turn =
+            Turn { forwarder: self, key, memory, committed, report, limits, can_send: false, is_cursor_kept: true };
         let (_, window, answer) = turn.fetch(grid, position, &channels).await.map_err(|(_, error)| error)?;
         let rows = read(&answer, &channels, &window, position)?;
         let messages = parts(key, &window, &rows, &channels).count();

@@ -115,7 +115,8 @@ impl<O: Outside> Forwarder<O> {
             }
         };
         memory.acknowledged.retain(|id| committed.cursor.unforwarded.contains(id));
-        let mut turn = Turn { forwarder: self, key, memory, committed, report, limits, can_send: true };
+        let mut turn =
+            Turn { forwarder: self, key, memory, committed, report, limits, can_send: true, is_cursor_kept: true };
         let ended = what(&mut turn, grid).await;
         let Turn { committed, mut report, .. } = turn;
         report.waiting = committed.cursor.unforwarded.len();
@@ -146,5 +147,5 @@ fn next(report: &Report, is_finished: Option<bool>, rest: Duration) -> Next {
 /// Failures that no further attempt of this process can mend.
 fn is_for_somebody(kind: &str) -> bool {
     let of_ledger = ["ledger_unauthorized", "ledger_missing", "ledger_foreign_document"];
-    record::is_permanent(kind) || of_ledger.contains(&kind) || kind == "too_large"
+    record::is_permanent(kind) || of_ledger.contains(&kind) || kind == "too_large" || kind == stretch::DROPPED
 }

@@ -24,9 +24,18 @@ use crate::{
     },
 };
 
+/// The kind of what was given up by hand.
+pub(super) const DROPPED: &str = "dropped";
+
 impl<O: Outside> Turn<'_, O> {
     /// Returns whether the backfill has come to its end.
     pub(super) async fn backfill(&mut self, grid: &mut Grid) -> Result<bool, Stop> {
+        if self.committed.cursor.backfill.as_ref().is_some_and(|backfill| backfill.dropped_at.is_some()) {
+            self.report
+                .failures
+                .push(Failure::new(DROPPED, "the backfill was dropped by hand: --again begins it anew"));
+            return Err(Stop);
+        }
         self.send_what_waits(self.limits.send_until).await?;
         let cursor = &self.committed.cursor;
         let (Some(position), Some(backfill)) = (position(cursor), &cursor.backfill) else { return Ok(true) };
@@ -54,8 +63,8 @@ impl<O: Outside> Turn<'_, O> {
     }
 
     pub(super) async fn drop_backfill(&mut self) -> Result<bool, Stop> {
-        let text = "the backfill was dropped by hand before the message was sent".into();
-        self.reject_what_waits(&Fault { kind: "dropped".into(), text }).await?;
+        let text = "the backfill was dropped by hand before the hub had acknowledged the message".into();
+        self.reject_what_waits(&Fault { kind: DROPPED.into(), text }).await?;
         self.end_backfill(|backfill, now| backfill.dropped_at = Some(now)).await?;
         Ok(true)
     }

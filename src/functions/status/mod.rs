@@ -32,7 +32,7 @@ use self::{
 use crate::{
     clock::Clock,
     config::rapidm2m::Selection,
-    devices::{Owner, Store},
+    devices::{Owner, Store, StoredOwner, activity},
     host::http::{HttpRequest, document, problem},
     ledger::{Ledger, LedgerError, Poll, PollQuery, SiteKey},
     queue::{Lengths, UplinkQueues},
@@ -171,7 +171,11 @@ impl Status {
 
     async fn detail<'a>(&self, item: &'a Item) -> Result<Detail<'a>, Unread> {
         if item.system != Owner::RAPIDM2M {
-            return Ok(Detail { item, polls: Vec::new(), readings: item.readings() });
+            let owner = StoredOwner { system: item.system.into(), group: item.group.clone(), name: item.name.clone() };
+            let document = self.store.activity(&activity::id(&owner)).await;
+            let document = document.map_err(|error| Unread::Away(error.to_string()))?;
+            let readings = document.map(|document| Readings::of_series(document.activity.series));
+            return Ok(Detail { item, polls: Vec::new(), readings: readings.unwrap_or_default() });
         }
         let key = SiteKey { customer: item.group.clone(), site: item.name.clone() };
         let newest = PollQuery { limit: POLLS, ..PollQuery::default() };

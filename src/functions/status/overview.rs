@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 
 use super::{
     Scope,
-    detail::Readings,
     query::{Query, Sort, Wanted},
 };
 use crate::{
@@ -78,7 +77,6 @@ pub struct Item {
     pub rests_until: Option<DateTime<Utc>>,
     /// Rows or uplinks.
     pub per_hour: [u32; HOURS],
-    readings: Readings,
 }
 
 impl Item {
@@ -107,7 +105,6 @@ impl Item {
             errors: cursor.last_error.into_iter().chain(hub_error).collect(),
             rests_until: cursor.not_before.filter(|until| now < *until),
             per_hour: activity.rows.until(now),
-            readings: Readings::default(),
         }
     }
 
@@ -132,19 +129,12 @@ impl Item {
             errors: activity.last_error.into_iter().collect(),
             rests_until: None,
             per_hour: activity.uplinks.until(now),
-            readings: Readings::of_series(activity.series),
         }
     }
 
     fn never_polled(customer: &str, site: &str) -> Self {
         let key = crate::ledger::SiteKey { customer: customer.to_owned(), site: site.to_owned() };
         Self::of_site(Cursor::new(&key), DateTime::UNIX_EPOCH)
-    }
-
-    /// Of a device; those of a site are in its messages.
-    #[must_use]
-    pub fn readings(&self) -> Readings {
-        self.readings.clone()
     }
 
     /// Seconds since the newest value.

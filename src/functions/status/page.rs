@@ -448,10 +448,10 @@ mod tests {
     fn a_device_shows_its_uplinks() {
         let mut document = activity::Document::new((&Owner::things_network("pumps", "pump-7", "pump-7")).into());
         document.activity.uplink(now(), [("level".to_owned(), 1.5)]);
+        let readings = Readings::of_series(document.activity.series.clone());
         let all = Overview::new(Vec::new(), vec![document], &scope(), now());
         let item = all.select(&Query { limit: 1, ..Query::default() }).items[0];
-        let page =
-            detail(&Detail { item, polls: Vec::new(), readings: item.readings() }, now() + TimeDelta::minutes(5));
+        let page = detail(&Detail { item, polls: Vec::new(), readings }, now() + TimeDelta::minutes(5));
         for part in
             ["Device of application", "pump-7", "5 min ago", "1 uplinks in 24 hours", "<strong>level</strong> 1.5"]
         {

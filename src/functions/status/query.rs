@@ -6,6 +6,8 @@ use crate::devices::Owner;
 /// Rows of a page, unless `limit` says otherwise; a page of HTML has fewer if they are long.
 const LIMIT: usize = 50;
 const MAX_LIMIT: usize = 1000;
+/// More sites and devices than anybody has.
+const MAX_FROM: usize = 100_000_000;
 /// Longest text to search for, in bytes.
 const MAX_SEARCH: usize = 200;
 
@@ -118,7 +120,7 @@ impl Query {
             sort,
             state,
             search: search.to_lowercase(),
-            from: number("from", 0, usize::MAX)?,
+            from: number("from", 0, MAX_FROM)?,
             limit: number("limit", LIMIT, MAX_LIMIT)?.max(1),
         })
     }

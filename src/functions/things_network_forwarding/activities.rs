@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use chrono::{DateTime, Utc};
 use futures::StreamExt as _;
 use serde_json::{Map, Value};
 use tokio::time::sleep;
@@ -33,7 +34,14 @@ pub struct Activities {
     store: Arc<Store>,
     /// From the first note to the writing; `None`: nothing is noted.
     period: Option<Duration>,
-    noted: Arc<Mutex<HashMap<String, (StoredOwner, Activity)>>>,
+    noted: Arc<Mutex<Noted>>,
+}
+
+#[derive(Default)]
+struct Noted {
+    devices: HashMap<String, (StoredOwner, Activity)>,
+    /// A task is there that will write them. There is one at a time: a slow database does not get more and more of them.
+    is_attended: bool,
 }
 
 impl Activities {
@@ -43,9 +51,10 @@ impl Activities {
     }
 
     /// An uplink was forwarded. Must be called within a runtime, as [`failed`](Self::failed).
-    pub(super) fn forwarded(&self, of: &Forwardable) {
+    pub(super) fn forwarded(&self, of: &Forwardable, now: DateTime<Utc>) {
         if self.period.is_some() && of.is_uplink {
-            let created = of.message.created;
+            // What is of the future would be the last that ever came.
+            let created = of.message.created.min(now);
             self.note(of, |activity| activity.uplink(created, numbers(&of.message.body)));
         }
     }
@@ -57,49 +66,62 @@ impl Activities {
 
     fn note(&self, of: &Forwardable, what: impl FnOnce(&mut Activity)) {
         let Some(period) = self.period else { return };
-        let is_first = {
+        let owner = StoredOwner {
+            system: Owner::THINGS_NETWORK.into(),
+            group: of.application.clone(),
+            name: of.device.clone(),
+        };
+        let id = activity::id(&owner);
+        let is_attended = {
             let mut noted = self.noted();
-            let owner = StoredOwner {
-                system: Owner::THINGS_NETWORK.into(),
-                group: of.application.clone(),
-                name: of.device.clone(),
-            };
-            let id = activity::id(&owner);
-            if noted.len() >= MAX_DEVICES && !noted.contains_key(&id) {
+            if noted.devices.len() >= MAX_DEVICES && !noted.devices.contains_key(&id) {
                 return;
             }
-            let is_first = noted.is_empty();
-            what(&mut noted.entry(id).or_insert_with(|| (owner, Activity::default())).1);
-            is_first
+            what(&mut noted.devices.entry(id).or_insert_with(|| (owner, Activity::default())).1);
+            std::mem::replace(&mut noted.is_attended, true)
         };
-        if is_first {
+        if !is_attended {
             let activities = self.clone();
             tokio::spawn(async move {
-                sleep(period).await;
-                activities.write().await;
+                loop {
+                    sleep(period).await;
+                    if !activities.write().await {
+                        break;
+                    }
+                }
             });
         }
     }
 
-    async fn write(&self) {
-        let noted = std::mem::take(&mut *self.noted());
-        let writes = noted
+    /// Writes what is noted. Returns whether there was anything; if not, nobody attends to it any more.
+    async fn write(&self) -> bool {
+        let devices = {
+            let mut noted = self.noted();
+            noted.is_attended = !noted.devices.is_empty();
+            std::mem::take(&mut noted.devices)
+        };
+        let total = devices.len();
+        let writes = devices
             .into_values()
             .map(|(owner, activity)| async move { self.store.add_activity(Document::new(owner), &activity).await });
         let mut writes = futures::stream::iter(writes).buffer_unordered(CONCURRENCY);
-        let (mut failed, mut first) = (0, None);
-        while let Some(written) = writes.next().await {
-            if let Err(error) = written {
-                failed += 1;
-                first.get_or_insert(error);
+        let mut written = 0;
+        while let Some(outcome) = writes.next().await {
+            if let Err(error) = outcome {
+                // The others would only add to what the database cannot do now.
+                let missing = total - written;
+                tracing::warn!(
+                    devices.missing = missing,
+                    "what devices did lately is missing on the status page: {error}"
+                );
+                break;
             }
+            written += 1;
         }
-        if let Some(error) = first {
-            tracing::warn!(devices.missing = failed, "what devices did lately is missing on the status page: {error}");
-        }
+        total > 0
     }
 
-    fn noted(&self) -> std::sync::MutexGuard<'_, HashMap<String, (StoredOwner, Activity)>> {
+    fn noted(&self) -> std::sync::MutexGuard<'_, Noted> {
         self.noted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

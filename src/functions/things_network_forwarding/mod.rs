@@ -125,7 +125,7 @@ impl ThingsNetworkForwarding {
         };
         match self.send(devices, &owner, &forwardable, deadline).await {
             Ok(()) => {
-                self.activities.forwarded(&forwardable);
+                self.activities.forwarded(&forwardable, self.clock.now());
                 self.tally.count(if forwardable.is_uplink { Count::UplinksForwarded } else { Count::EventsForwarded });
                 if forwardable.is_uplink
                     && let Some(keys) = &queued.downlink
