@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-use tokio::process::Command;
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    process::Command,
+};
 
 use crate::{
     run::{DAY, Ran, SITE, assert_settled, backfilled, command, documents, ids, rows_of, run, run_failing, run_ok},
@@ -203,4 +206,24 @@ async fn messages_go_over_https_unless_told_otherwise() {
     assert_eq!(transports, ["https", "https", "https", "mqtt", "mqtt", "mqtt"].map(Value::from));
     let created = |message: &Value| message["systemProperties"]["$.ct"].clone();
     assert_eq!(created(&received[0]), created(&received[3]));
+}
+
+#[tokio::test]
+async fn a_backfill_that_is_dropped_ends_in_every_process() {
+    let world = three_days().await;
+    world.hub.away(true).await;
+    let mut running =
+        Command::from(command(&world.settings, &range(&["--attempts=50"]))).kill_on_drop(true).spawn().unwrap();
+    let mut said = BufReader::new(running.stderr.take().unwrap()).lines();
+    while !said.next_line().await.unwrap().expect("it tries again").contains("trying again in") {}
+    run_ok(&world, &range(&["--drop"])).await;
+    let mut last = String::new();
+    while let Some(line) = said.next_line().await.unwrap() {
+        last = line;
+    }
+    assert!(last.contains("was dropped by hand"), "{last}");
+    assert_eq!(running.wait().await.unwrap().code(), Some(1));
+    assert_eq!(world.outcomes(SITE).await, ["rejected"]);
+    let again = run_failing(&world, &range(&["--drop"]), 1).await;
+    assert!(again.contains("is over: there is nothing to drop"), "{again}");
 }

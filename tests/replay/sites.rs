@@ -173,3 +173,15 @@ async fn what_is_missing_is_said_in_a_sentence() {
         assert_ne!(replay(&world.settings, wrong).await.code, Some(0), "{wrong:?}");
     }
 }
+
+#[tokio::test]
+async fn it_goes_at_once_also_at_a_site_that_is_left_alone() {
+    let (world, handler) = rejected(1).await;
+    world.backend.put("faults", json!({ "rules": [{ "site": SITE, "status": 404 }] })).await;
+    handler.invoke_failing().await;
+    assert!(world.cursor(SITE).await["NotBefore"].is_string());
+    handler.invoke_failing().await;
+    assert_eq!(replay(&world.settings, &[SITE, "--all"]).await.code, Some(0));
+    handler.invoke_failing().await;
+    assert_eq!(world.delivered().await.ids.len(), 1, "the site's rest is from the backend, not from the hub");
+}

@@ -125,7 +125,8 @@ impl<O: Outside> Forwarder<O> {
         let is_finished = ended.as_ref().ok().copied();
         let next = next(&report, is_finished, rest.unwrap_or_default());
         let cursor = committed.cursor.clone();
-        if ended.is_ok() {
+        // After a failure time passes: somebody may have dropped it meanwhile.
+        if ended.is_ok() && report.failures.is_empty() {
             memory.committed = Some(committed);
         }
         Stretch { report, cursor: Some(cursor), next }
