@@ -17,6 +17,8 @@ use crate::{
     http,
     hub::{self, Devicebound, Sender},
     ledger::Ledger,
+    meter::Meters,
+    queue::UplinkQueues,
     rapidm2m::Client,
     things_network::stack::Stack,
 };
@@ -54,7 +56,8 @@ impl App {
             has_things_network: things_network.is_some(),
             records_empty_polls: rapidm2m.as_ref().is_some_and(|rapidm2m| rapidm2m.record_empty_polls),
         };
-        let status = Status::new(ledger.clone(), shared.store.clone(), shared.clock, scope);
+        let queues = things_network.as_ref().and_then(uplink_queues);
+        let status = Status::new(ledger.clone(), shared.store.clone(), queues, shared.clock, scope);
         let rapidm2m_forwarding = rapidm2m
             .zip(hub.identity)
             .map(|(rapidm2m, identity)| shared.rapidm2m_forwarding(rapidm2m, identity, ledger));
@@ -62,6 +65,11 @@ impl App {
         let things_network_forwarding = things_network.map(|config| shared.things_network_forwarding(config));
         Self { rapidm2m_forwarding, things_network_uplink, things_network_forwarding, status }
     }
+}
+
+/// The queues, if the settings say where they are. What is wrong with them is told by the host, which needs them more.
+fn uplink_queues(config: &things_network::Config) -> Option<UplinkQueues> {
+    UplinkQueues::new(config.storage.as_ref()?, &config.queue).ok()
 }
 
 impl Shared {
@@ -82,15 +90,17 @@ impl Shared {
             }
             SourceConfig::Emulation => Source::Emulation(self.clock),
         };
+        let meters = Arc::<Meters>::default();
         let identities = match identity {
             Identity::One(device) => Identities::One(device),
             Identity::Provisioned(dps) => {
-                Identities::Provisioned(Devices::new(dps, self.store.clone(), self.trusted_ca.clone()))
+                let (store, trusted_ca) = (self.store.clone(), self.trusted_ca.clone());
+                Identities::Provisioned(Devices::new(dps, store, trusted_ca, meters.clone()))
             }
         };
-        let delivery = Delivery { identities, sender: self.sender.clone() };
+        let delivery = Delivery { identities, sender: self.sender.clone(), meters: meters.clone() };
         let forwarder = Forwarder {
-            outside: Services { source, ledger, delivery, clock: self.clock },
+            outside: Services { source, ledger, delivery, clock: self.clock, meters },
             channels: rapidm2m.channels,
             histdata: rapidm2m.histdata,
             start_from: rapidm2m.start_from,
@@ -102,7 +112,8 @@ impl Shared {
 
     fn things_network_forwarding(&self, config: things_network::Config) -> ThingsNetworkForwarding {
         let things_network::Config { enrolments, device_ids, timeout, activity, .. } = config;
-        let devices = PerApplication::new(enrolments, self.store.clone(), self.trusted_ca.clone());
+        let (store, trusted_ca) = (self.store.clone(), self.trusted_ca.clone());
+        let devices = PerApplication::new(enrolments, store, trusted_ca, Arc::default());
         let downlinks = Downlinks::new(Devicebound::new(self.trusted_ca.clone()), Stack::new(self.trusted_ca.clone()));
         let activities = Activities::new(self.store.clone(), activity);
         ThingsNetworkForwarding::new(

@@ -1,5 +1,7 @@
 //! The Cosmos DB account: one client for all containers, and one way to open or make them.
 
+mod inspection;
+
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -20,7 +22,14 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::OnceCell;
 use url::Url;
 
-use crate::{config::ledger::Config, http};
+use crate::{
+    config::ledger::Config,
+    http,
+    identity::{self, SignIn},
+};
+
+pub use inspection::{Facts, Found, Ttl};
+pub(crate) use inspection::{NEVER, Trial};
 
 /// The longest that one operation may take, the SDK's own retries included.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(10);
@@ -35,6 +44,8 @@ pub enum Failure {
         "Cosmos DB refused the request ({status}): check M2MDocumentsDBPrimaryKey, or the managed identity's role: {text}"
     )]
     Unauthorized { status: u16, text: String },
+    #[error("nobody can sign in at Cosmos DB: {0}, or set M2MDocumentsDBPrimaryKey")]
+    NobodySignedIn(&'static str),
     #[error("Cosmos DB has no {0}: it is only created with M2MDocumentsDBPrimaryKey, else it must exist")]
     Missing(String),
     #[error(
@@ -56,7 +67,7 @@ impl Failure {
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
-            Self::Unauthorized { .. } => "ledger_unauthorized",
+            Self::Unauthorized { .. } | Self::NobodySignedIn(_) => "ledger_unauthorized",
             Self::Missing(_) | Self::Deleted(_) => "ledger_missing",
             Self::Throttled(_) => "ledger_throttled",
             Self::Timeout => "ledger_timeout",
@@ -70,6 +81,7 @@ impl Failure {
 pub struct Account {
     endpoint: Url,
     key: Option<SecretString>,
+    sign_in: SignIn,
     database: String,
     client: OnceCell<CosmosClient>,
 }
@@ -80,6 +92,7 @@ impl Account {
         Self {
             endpoint: config.endpoint.clone(),
             key: config.key.clone(),
+            sign_in: config.sign_in,
             database: config.database.clone(),
             client: OnceCell::new(),
         }
@@ -121,7 +134,7 @@ impl Account {
             Err(error) if !is(&error, StatusCode::Conflict) => return Err(explain(error)),
             _ => {}
         }
-        tracing::info!(database = self.database, container, "created a container");
+        tracing::info!(database.name = self.database, container.name = container, "created a container");
         let made = database.container_client(container.clone(), None).await.map_err(explain)?;
         let properties = self.read(&made, &container).await?;
         properties.map(|properties| (made, properties)).ok_or_else(|| Failure::Deleted(self.name(&container)))
@@ -146,7 +159,9 @@ impl Account {
                 AccountReference::with_authentication_key(endpoint, Secret::new(key.expose_secret().to_owned()))
             }
             None => {
-                let credential = azure_identity::ManagedIdentityCredential::new(None)
+                let credential = self
+                    .sign_in
+                    .credential(identity::client_options())
                     .map_err(|error| Failure::Other(format!("no managed identity: {error}")))?;
                 AccountReference::with_credential(endpoint, credential)
             }
@@ -180,6 +195,8 @@ impl Account {
     pub(crate) fn explain(&self, error: &CosmosError, container: &str) -> Failure {
         let text = one_line(error);
         match u16::from(error.status().status_code()) {
+            // The SDK's own: there was no token to ask with.
+            401 if self.key.is_none() && !error.is_from_wire() => Failure::NobodySignedIn(self.sign_in.advice()),
             status @ (401 | 403) => Failure::Unauthorized { status, text },
             404 if self.key.is_some() => Failure::Deleted(self.name(container)),
             404 => Failure::Missing(self.name(container)),

@@ -1,13 +1,14 @@
 //! Messages to the hub, as the device that stands for whoever they are of: which device that is, sending, and what to do
 //! when the hub does not know the device any more.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant as WallInstant};
 
 use tokio::time::Instant;
 
 use crate::{
     devices::{DeviceError, Devices, Owner, StoreError},
     hub::{Device, Message, SendError, Sender},
+    meter::{Meter, Meters},
 };
 
 /// The devices that messages are sent as.
@@ -22,6 +23,8 @@ pub enum Identities {
 pub struct Delivery {
     pub identities: Identities,
     pub sender: Arc<Sender>,
+    /// Sending is counted in `hub`.
+    pub meters: Arc<Meters>,
 }
 
 /// Why messages are not acknowledged.
@@ -107,11 +110,12 @@ impl Delivery {
     ) -> (usize, Result<(), DeliveryError>) {
         match &self.identities {
             Identities::One(device) => {
-                let (sent, outcome) = self.sender.send_in_order(device, messages, deadline).await;
+                let (sent, outcome) = send(&self.sender, &self.meters.hub, device, messages, deadline).await;
                 (sent, outcome.map_err(Into::into))
             }
             Identities::Provisioned(devices) => {
-                send_as_provisioned(devices, &self.sender, owner, messages, provision_until, deadline).await
+                let (sender, meter) = (&self.sender, &self.meters.hub);
+                send_as_provisioned(devices, sender, meter, owner, messages, provision_until, deadline).await
             }
         }
     }
@@ -121,6 +125,7 @@ impl Delivery {
 pub async fn send_as_provisioned(
     devices: &Devices,
     sender: &Sender,
+    meter: &Meter,
     owner: &Owner,
     messages: &[Message],
     provision_until: Instant,
@@ -130,7 +135,7 @@ pub async fn send_as_provisioned(
         Ok(device) => device,
         Err(error) => return (0, Err(error.into())),
     };
-    let (sent, outcome) = sender.send_in_order(&device, messages, deadline).await;
+    let (sent, outcome) = send(sender, meter, &device, messages, deadline).await;
     match outcome {
         Err(error) if error.refuses_device() && devices.refused(owner, &device).await => {}
         outcome => return (sent, outcome.map_err(Into::into)),
@@ -141,6 +146,23 @@ pub async fn send_as_provisioned(
         Ok(device) => device,
         Err(error) => return (sent, Err(error.into())),
     };
-    let (rest, outcome) = sender.send_in_order(&device, &messages[sent..], deadline).await;
+    let (rest, outcome) = send(sender, meter, &device, &messages[sent..], deadline).await;
     (sent + rest, outcome.map_err(Into::into))
+}
+
+async fn send(
+    sender: &Sender,
+    meter: &Meter,
+    device: &Device,
+    messages: &[Message],
+    deadline: Instant,
+) -> (usize, Result<(), SendError>) {
+    if messages.is_empty() {
+        return (0, Ok(()));
+    }
+    let began = WallInstant::now();
+    let (sent, outcome) = sender.send_in_order(device, messages, deadline).await;
+    let bytes = messages[..sent].iter().map(Message::size).sum();
+    meter.count(began.elapsed(), bytes, outcome.as_ref().err().map(SendError::kind));
+    (sent, outcome)
 }

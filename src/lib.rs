@@ -12,9 +12,10 @@
 //! | [`ledger`] | the documents in Cosmos DB |
 //! | [`delivery`] | from an owner's messages to the hub, as the owner's device |
 //! | [`devices`] | who sends: the devices that stand for sites and for LoRaWAN devices |
+//! | [`queue`] | storage queues, for commands and the status page |
 //! | [`hub`] | devices, tokens, messages and the transports to IoT Hub |
 //! | [`cosmos`] | the account behind ledger and devices |
-//! | [`config`], [`app`], [`logging`], [`clock`], [`retry`], `http`, `redact` | what all of them need |
+//! | [`config`], [`app`], [`logging`], [`meter`], [`clock`], [`retry`], [`identity`], `http`, `redact` | what all of them need |
 //!
 //! `ARCHITECTURE.md` tells how they work together and what must hold.
 
@@ -30,8 +31,11 @@ pub mod host;
 pub mod hours;
 mod http;
 pub mod hub;
+pub mod identity;
 pub mod ledger;
 pub mod logging;
+pub mod meter;
+pub mod queue;
 pub mod rapidm2m;
 mod redact;
 pub mod retry;

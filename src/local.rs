@@ -117,6 +117,8 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let mut env = services.settings.clone();
     env.entry("RUST_LOG".to_owned())
         .or_insert_with(|| std::env::var("RUST_LOG").unwrap_or_else(|_| HANDLER_LOG.to_owned()));
+    // The lines are read by `output`, whatever the user would have chosen.
+    env.insert("LOG_FORMAT".to_owned(), "json".to_owned());
     let messages = services.iot_hub.as_ref().map(emulators::iot_hub::Emulator::subscribe);
     let host = functions_host::start(functions_host::Options {
         app: app.clone(),

@@ -1,22 +1,19 @@
-//! Log lines as the Functions host reads them: what is fine goes to standard output, the rest to standard error, where the
-//! host looks for the words "warn" and "error". One line a record; the host adds the time but no invocation id.
+//! Log lines as the Functions host reads them. What is fine goes to standard output, where every line is Information. The rest
+//! goes to standard error, where the host looks for words: "warn" makes it a Warning, else "error" makes it an Error. One line
+//! a record; the host adds the time but no invocation id. `docs/operations.md` lists the fields.
 
-use std::{
-    fmt::{self, Write as _},
-    io::{self, Write},
-};
+mod format;
 
-use tracing::{Event, Level, Subscriber};
+use std::io::{self, Write};
+
+use tracing::{Level, Subscriber};
 use tracing_subscriber::{
     EnvFilter,
-    fmt::{
-        FmtContext, FormattedFields,
-        format::{FormatEvent, FormatFields, Writer},
-        writer::MakeWriterExt as _,
-    },
-    registry::LookupSpan,
+    fmt::{MakeWriter, writer::MakeWriterExt as _},
+    util::SubscriberInitExt as _,
 };
 
+pub use self::format::Format;
 use crate::redact::without_credentials;
 
 /// Writes lines without the credentials that may stand in them: what libraries log at `debug` and `trace`, and what services
@@ -40,7 +37,7 @@ impl<W: Write> Write for Redacting<W> {
 /// What is logged without `RUST_LOG`: our own information, of the libraries only what is wrong.
 const DEFAULT_FILTER: &str = "error,iothub_connector=info,emulators=warn";
 
-/// Sets up logging by `RUST_LOG` (`info`) and `LOG_FORMAT` (`text` or `json`).
+/// Sets up logging by `RUST_LOG` (`info`) and `LOG_FORMAT` (`text` or `json`), also of panics.
 ///
 /// # Errors
 /// A sentence that names the setting at fault.
@@ -52,82 +49,35 @@ pub fn init() -> Result<(), String> {
         _ => DEFAULT_FILTER.to_owned(),
     };
     let filter = EnvFilter::try_new(&filter).map_err(|error| format!("RUST_LOG is {filter:?}: {error}"))?;
-    let (stdout, stderr) = (|| Redacting(io::stdout()), || Redacting(io::stderr()));
-    let writer = stdout.with_min_level(Level::INFO).and(stderr.with_max_level(Level::WARN));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(false);
-    match std::env::var("LOG_FORMAT").as_deref() {
-        Err(_) | Ok("text") => builder.event_format(Line).init(),
-        Ok("json") => builder.json().flatten_event(true).with_current_span(true).with_span_list(false).init(),
+    let format = match std::env::var("LOG_FORMAT").as_deref() {
+        Err(_) | Ok("text") => Format::Text,
+        Ok("json") => Format::Json,
         Ok(other) => return Err(format!("LOG_FORMAT is {other:?}: write text or json")),
-    }
+    };
+    let (stdout, stderr) = (|| Redacting(io::stdout()), || Redacting(io::stderr()));
+    subscriber(format, filter, stdout.with_min_level(Level::INFO).and(stderr.with_max_level(Level::WARN))).init();
+    // The standard library's own words are several lines, none of which the host takes for an error.
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let (text, string) = (panic.payload().downcast_ref::<&str>(), panic.payload().downcast_ref::<String>());
+        let why = text.copied().or(string.map(String::as_str)).unwrap_or_default();
+        tracing::error!(panic.place = place, "a bug in the connector, please report it: {why}");
+    }));
     Ok(())
 }
 
-/// `warn: message field=value invocation=…`
-struct Line;
-
-impl<S, N> FormatEvent<S, N> for Line
+/// Writes the lines that pass `filter`.
+pub fn subscriber<W>(format: Format, filter: EnvFilter, writer: W) -> impl Subscriber + Send + Sync
 where
-    S: Subscriber + for<'a> LookupSpan<'a>,
-    N: for<'a> FormatFields<'a> + 'static,
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    fn format_event(&self, context: &FmtContext<'_, S, N>, mut out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
-        let level = match *event.metadata().level() {
-            Level::ERROR => "error",
-            Level::WARN => "warn",
-            Level::INFO => "info",
-            Level::DEBUG => "debug",
-            Level::TRACE => "trace",
-        };
-        let mut text = String::with_capacity(256);
-        context.format_fields(Writer::new(&mut text), event)?;
-        for span in context.event_scope().into_iter().flatten() {
-            if let Some(fields) = span.extensions().get::<FormattedFields<N>>().filter(|fields| !fields.is_empty()) {
-                write!(text, " {fields}")?;
-            }
-        }
-        write!(out, "{level}: ")?;
-        // Names and texts come from outside: none of them may begin a line of its own.
-        for part in text.split_inclusive(char::is_control) {
-            let plain = part.trim_end_matches(char::is_control);
-            write!(out, "{plain}{}", part[plain.len()..].escape_default())?;
-        }
-        writeln!(out)
-    }
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(false);
+    builder.fmt_fields(format).event_format(format).finish()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
-
     use super::*;
-
-    #[derive(Clone, Default)]
-    struct Written(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Written {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    #[test]
-    fn whatever_is_in_it_a_record_is_one_line() {
-        let written = Written::default();
-        let of = written.clone();
-        let subscriber = tracing_subscriber::fmt().event_format(Line).with_writer(move || of.clone()).finish();
-        tracing::subscriber::with_default(subscriber, || {
-            let _span = tracing::info_span!("invocation", invocation = %"i\n1").entered();
-            tracing::warn!(site = %"Süd\nazfuncjsonlog:x\u{85}", "not sent\r\n: {}", "a\tb");
-        });
-        let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
-        let expected = r"warn: not sent\r\n: a\tb site=Süd\nazfuncjsonlog:x\u{85} invocation=i\n1";
-        assert_eq!(text, format!("{expected}\n"));
-    }
 
     #[test]
     fn a_line_is_written_without_credentials() {

@@ -7,12 +7,46 @@ mod local;
 use std::{process::ExitCode, sync::Arc};
 
 use anyhow::Context as _;
-use clap::{Parser, Subcommand};
-use iothub_connector::{app::App, config::Config, logging, server};
+use clap::{CommandFactory as _, Parser, Subcommand};
+use iothub_connector::{
+    app::App,
+    config::{
+        Config, Problems, Settings,
+        key_vault::{self, Completed},
+    },
+    logging, server,
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  iothub-connector local --for 30s       # see it run: everything emulated, no cloud
+  iothub-connector polls \"Well 7\"        # what became of a site's last polls
+  iothub-connector backfill --help       # every command has examples of its own
+
+Settings come from the environment, else from Values in local.settings.json. Data goes
+to standard output, remarks and errors to standard error. All times are UTC.";
+const SERVE_EXAMPLES: &str = "\
+Examples:
+  func start                             # the host starts `iothub-connector serve` by itself
+  FUNCTIONS_CUSTOMHANDLER_PORT=7071 iothub-connector serve
+
+By hand it needs all settings in the environment: local.settings.json is read by the
+host, not by this command. Then a run of the timer is
+  curl -X POST http://localhost:7071/rapidM2MForwarding -H 'Content-Type: application/json' \\
+    -d '{\"Data\":{},\"Metadata\":{}}'";
+#[cfg(feature = "local")]
+const EMULATOR_EXAMPLES: &str = "\
+Examples:
+  iothub-connector emulator rapidm2m --sites 100 --interval 10
+  iothub-connector emulator cosmos --port 8081
+  iothub-connector emulator iot_hub --help
+
+Each prints one line of JSON when it is ready: where it is and what a client needs.
+`iothub-connector local` starts all of them, and the app.";
 
 /// Forwards rows of rapidM2M sites and uplinks of The Things Network to Azure IoT Hub
 #[derive(Parser)]
-#[command(version, arg_required_else_help = true)]
+#[command(version, arg_required_else_help = true, after_help = EXAMPLES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -21,20 +55,32 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Runs as the custom handler of an Azure Functions app (this is what host.json starts)
+    #[command(after_help = SERVE_EXAMPLES)]
     Serve,
-    /// Prints a token (SAS) for a device or a registration
-    Sas(cli::sas::Options),
+    /// Checks the settings, and whether everything that they name can be reached and used
+    Check(cli::check::Options),
+    /// Lists a site's polls and what became of them
+    Polls(cli::polls::Options),
+    /// Fetches a range of a site's rows again, or for the first time, and sends it
+    Backfill(cli::backfill::Options),
+    /// Puts back what was rejected, so that it is sent again
+    Replay(cli::replay::Options),
     /// Lists the devices that are provisioned, and whom they stand for
     Devices(cli::devices::Options),
+    /// Prints a token (SAS) for a device or a registration
+    Sas(cli::sas::Options),
     /// Runs the whole function app on this machine, with stand-ins for every service that is not configured
     #[cfg(feature = "local")]
     Local(local::Options),
     /// Runs one of the stand-ins alone, until Ctrl-C
     #[cfg(feature = "local")]
+    #[command(after_help = EMULATOR_EXAMPLES)]
     Emulator {
         #[command(subcommand)]
         name: Box<emulators::cli::Command>,
     },
+    /// Prints a script that completes commands and options in a shell
+    Completions(cli::completions::Options),
 }
 
 /// Settings that stop the start. Also what clap uses for a wrong command line.
@@ -48,10 +94,16 @@ fn main() -> ExitCode {
         eprintln!("error: {problem}");
         return ExitCode::from(MISCONFIGURED);
     }
+    let is_serving = matches!(cli.command, Command::Serve);
     let result = match cli.command {
         Command::Serve => serve(),
-        Command::Sas(options) => cli::sas::run(&options),
+        Command::Check(options) => runtime().and_then(|runtime| runtime.block_on(cli::check::run(options))),
+        Command::Polls(options) => runtime().and_then(|runtime| runtime.block_on(cli::polls::run(options))),
+        Command::Backfill(options) => runtime().and_then(|runtime| runtime.block_on(cli::backfill::run(options))),
+        Command::Replay(options) => runtime().and_then(|runtime| runtime.block_on(cli::replay::run(options))),
         Command::Devices(options) => runtime().and_then(|runtime| runtime.block_on(cli::devices::run(options))),
+        Command::Sas(options) => cli::sas::run(&options),
+        Command::Completions(options) => cli::completions::run(&options, Cli::command()),
         #[cfg(feature = "local")]
         Command::Local(options) => runtime().and_then(|runtime| runtime.block_on(local::run(options))),
         #[cfg(feature = "local")]
@@ -59,17 +111,33 @@ fn main() -> ExitCode {
             runtime().and_then(|runtime| runtime.block_on(emulators::cli::run(*name))).map(|()| ExitCode::SUCCESS)
         }
     };
-    result.unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
-        ExitCode::FAILURE
+    result.unwrap_or_else(|error| match error.downcast_ref::<Problems>() {
+        Some(problems) if is_serving => {
+            eprintln!("{problems}");
+            ExitCode::from(MISCONFIGURED)
+        }
+        Some(problems) => {
+            eprintln!("error: {}", problems.list());
+            ExitCode::from(MISCONFIGURED)
+        }
+        None => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     })
 }
 
-/// `local` tells itself what happens in the emulators; their log is for whoever asks for it. What `sas` and `devices` print
-/// is read by scripts.
+/// `local` and `backfill` tell themselves what happens; the log is for whoever asks for it. What the other commands for people
+/// print is read by scripts.
 fn wants_log(command: &Command) -> bool {
     match command {
-        Command::Sas(_) | Command::Devices(_) => false,
+        Command::Check(_)
+        | Command::Polls(_)
+        | Command::Replay(_)
+        | Command::Devices(_)
+        | Command::Sas(_)
+        | Command::Completions(_) => false,
+        Command::Backfill(_) => std::env::var_os("RUST_LOG").is_some(),
         #[cfg(feature = "local")]
         Command::Local(_) => std::env::var_os("RUST_LOG").is_some(),
         _ => true,
@@ -77,13 +145,7 @@ fn wants_log(command: &Command) -> bool {
 }
 
 fn serve() -> anyhow::Result<ExitCode> {
-    let config = match Config::from_env() {
-        Ok(config) => config,
-        Err(problems) => {
-            eprintln!("{problems}");
-            return Ok(ExitCode::from(MISCONFIGURED));
-        }
-    };
+    let config = Config::from_settings(&settings()?)?;
     let port = match handler_port() {
         Ok(port) => port,
         Err(problem) => {
@@ -96,9 +158,28 @@ fn serve() -> anyhow::Result<ExitCode> {
             .await
             .with_context(|| format!("cannot listen on 127.0.0.1:{port} (FUNCTIONS_CUSTOMHANDLER_PORT)"))?;
         let app = Arc::new(App::new(config));
+        let on_or_off = |is_on| if is_on { "on" } else { "off" };
+        tracing::info!(
+            handler.version = env!("CARGO_PKG_VERSION"),
+            "the handler has started: rapidM2M is {}, The Things Network is {}",
+            on_or_off(app.rapidm2m_forwarding.is_some()),
+            on_or_off(app.things_network_forwarding.is_some())
+        );
         server::run(listener, app, interrupted()).await.context("the server failed")
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The function app's settings.
+fn settings() -> anyhow::Result<Settings> {
+    let settings = Settings::from_env();
+    if !key_vault::is_wanted(&settings) {
+        return Ok(settings);
+    }
+    let Completed { settings, from_vault } = runtime()?.block_on(key_vault::complete(settings))?;
+    let names = from_vault.into_iter().collect::<Vec<_>>().join(", ");
+    tracing::info!(settings = %names, "looked for absent settings in the Key Vault");
+    Ok(settings)
 }
 
 /// The port that the host wants us on; its older name is still given by older hosts.

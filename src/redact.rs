@@ -10,7 +10,7 @@ use base64::{
 
 const REDACTED: &str = "[REDACTED]";
 /// Names, in lower case, behind which a secret stands, with `=` or `:` in between.
-const NAMES: [&str; 9] = [
+const NAMES: [&str; 10] = [
     "sig",
     "sharedaccesskey",
     "accountkey",
@@ -18,6 +18,7 @@ const NAMES: [&str; 9] = [
     "secondarykey",
     "x-webhook-secret",
     "x-functions-key",
+    "x-identity-header",
     "x-downlink-apikey",
     "apikey",
 ];

@@ -15,7 +15,7 @@ use futures::StreamExt as _;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tracing::Instrument as _;
+use tracing::{Instrument as _, field::Empty};
 
 use crate::{
     app::App,
@@ -108,6 +108,12 @@ fn no_envelope(of: &str, error: &str) -> Response {
     host::failed(StatusCode::BAD_REQUEST, &text, &json!([]))
 }
 
+/// What every line within an invocation has. At the highest level, so that no filter takes it from a line that is written.
+/// Whose message it is, is known later.
+fn invocation_span(id: &str) -> tracing::Span {
+    tracing::error_span!("invocation", invocation.id = id, application.id = Empty, end_device.id = Empty)
+}
+
 async fn rapidm2m_forwarding(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Response {
     let body = match read(body).await {
         Ok(body) => body,
@@ -121,7 +127,7 @@ async fn rapidm2m_forwarding(State(app): State<Arc<App>>, headers: HeaderMap, bo
     let Some(function) = &app.rapidm2m_forwarding else {
         return host::succeeded(&json!({}), &["rapidM2M is off: M2MBackendURL and Customer_ID are not set".to_owned()]);
     };
-    let span = tracing::info_span!("invocation", invocation = %invocation.id);
+    let span = invocation_span(&invocation.id);
     let summary = function.invoke().instrument(span).await;
     if summary.is_success() {
         host::succeeded(&json!({}), &[])
@@ -130,13 +136,16 @@ async fn rapidm2m_forwarding(State(app): State<Arc<App>>, headers: HeaderMap, bo
     }
 }
 
-async fn status(State(app): State<Arc<App>>, body: Body) -> Response {
+async fn status(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Response {
     let request = match read(body).await {
         Ok(body) => HttpRequest::read(&body, REQUEST),
         Err(unread) => return unread.response(),
     };
     match request {
-        Ok(request) => host::succeeded(&json!({ RESPONSE: app.status.invoke(&request).await }), &[]),
+        Ok(request) => {
+            let span = invocation_span(host::invocation_id(&headers));
+            host::succeeded(&json!({ RESPONSE: app.status.invoke(&request).instrument(span).await }), &[])
+        }
         Err(error) => no_envelope("an HTTP call", &error),
     }
 }
@@ -150,7 +159,7 @@ struct UplinkOutputs<'a> {
     uplinks: Option<[String; 1]>,
 }
 
-async fn things_network_uplink(State(app): State<Arc<App>>, body: Body) -> Response {
+async fn things_network_uplink(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Response {
     let Some(function) = &app.things_network_uplink else {
         // A connection that is closed on unread bytes takes the answer with it.
         let _ = read(body).await;
@@ -160,7 +169,7 @@ async fn things_network_uplink(State(app): State<Arc<App>>, body: Body) -> Respo
     };
     let answer = match read(body).await {
         Ok(body) => match HttpRequest::read(&body, REQUEST) {
-            Ok(request) => function.invoke(&request),
+            Ok(request) => invocation_span(host::invocation_id(&headers)).in_scope(|| function.invoke(&request)),
             Err(error) => return no_envelope("an HTTP call", &error),
         },
         Err(Unread::TooLarge) => function.refuse_too_large(MAX_ENVELOPE),
@@ -184,7 +193,7 @@ async fn things_network_forwarding(State(app): State<Arc<App>>, headers: HeaderM
         Ok(message) => message,
         Err(error) => return no_envelope("a queue's call", &error),
     };
-    let span = tracing::info_span!("invocation", invocation = host::invocation_id(&headers));
+    let span = invocation_span(host::invocation_id(&headers));
     match function.invoke(&message).instrument(span).await {
         Outcome::Forwarded => host::succeeded(&json!({}), &[]),
         Outcome::Rejected(text) => host::succeeded(&json!({ REJECTED: [text] }), &[]),

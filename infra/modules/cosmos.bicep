@@ -49,8 +49,8 @@ resource polls 'Microsoft.DocumentDB/databaseAccounts/sqlDatabases/containers@20
       indexingPolicy: {
         indexingMode: 'consistent'
         includedPaths: [{ path: '/*' }]
-        // The bulk of a record, which is never searched.
-        excludedPaths: [{ path: '/IoTHubMessage/?' }, { path: '/Recorded/*' }]
+        // The bulk of a record, and what is written often; neither is ever searched.
+        excludedPaths: [{ path: '/IoTHubMessage/?' }, { path: '/Recorded/*' }, { path: '/Activity/*' }]
       }
     }
   }
@@ -63,6 +63,11 @@ resource devices 'Microsoft.DocumentDB/databaseAccounts/sqlDatabases/containers@
     resource: {
       id: devicesContainerName
       partitionKey: { kind: 'Hash', version: 2, paths: ['/id'] }
+      indexingPolicy: {
+        indexingMode: 'consistent'
+        includedPaths: [{ path: '/*' }]
+        excludedPaths: [{ path: '/Activity/*' }]
+      }
     }
   }
 }

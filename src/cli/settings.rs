@@ -1,4 +1,4 @@
-//! The settings of commands: the environment's, over those of local.settings.json.
+//! The settings of commands: the environment's, over those of local.settings.json, over those of a Key Vault.
 
 use std::{
     collections::BTreeMap,
@@ -6,8 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, bail, ensure};
-use iothub_connector::config::Settings;
+use anyhow::{Context as _, anyhow, bail, ensure};
+use iothub_connector::config::{Settings, key_vault};
 use serde_json::Value;
 
 const DEFAULT_FILE: &str = "local.settings.json";
@@ -22,12 +22,30 @@ pub struct Source {
 
 impl Source {
     /// # Errors
-    /// The file cannot be read, or is not one of settings.
+    /// The file cannot be read, or is not one of settings; the Key Vault that they name cannot be used
+    /// ([`Problems`](iothub_connector::config::Problems)).
     pub fn read(&self) -> anyhow::Result<Settings> {
+        let settings = self.read_own()?;
+        if !key_vault::is_wanted(&settings) {
+            return Ok(settings);
+        }
+        // On a thread of its own: whoever calls this may be in a runtime, and two of them do not nest.
+        let completed = std::thread::scope(|scope| {
+            let complete = || anyhow::Ok(crate::runtime()?.block_on(key_vault::complete(settings))?);
+            scope.spawn(complete).join().map_err(|_| anyhow!("reading the Key Vault ended unexpectedly"))?
+        })?;
+        Ok(completed.settings)
+    }
+
+    /// Without what is in a Key Vault.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is not one of settings.
+    pub fn read_own(&self) -> anyhow::Result<Settings> {
         let default = Path::new(DEFAULT_FILE);
         let file = self.settings.as_deref().or_else(|| default.is_file().then_some(default));
         let in_file = file.map_or(Ok(BTreeMap::new()), read)?;
-        Ok(Settings::from_env().or(in_file))
+        Ok(Settings::from_env().or(in_file).of_person())
     }
 }
 

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
+use iothub_connector::clock::read_rfc3339;
 
 /// `20s`, `2m`, `1h`, `7d`; a bare number is of seconds.
 ///
@@ -39,6 +40,38 @@ impl Moment {
             Self::At(at) => Some(at),
         }
     }
+
+    /// So long ago. `None`: too far away for a calendar.
+    pub fn before(self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        match self {
+            Self::In(duration) => now.checked_sub_signed(chrono::TimeDelta::from_std(duration).ok()?),
+            Self::At(at) => Some(at),
+        }
+    }
+}
+
+/// An RFC 3339 time, or a date: then its first moment in UTC.
+///
+/// # Errors
+/// What to write instead.
+pub fn time(text: &str) -> anyhow::Result<DateTime<Utc>> {
+    let date = || NaiveDate::parse_from_str(text, "%Y-%m-%d").ok();
+    let time = read_rfc3339(text).or_else(|| date().map(|date| date.and_time(NaiveTime::MIN).and_utc()));
+    time.filter(|time| time.timestamp() > 0)
+        .context("write a date such as 2026-01-31, or a time such as 2026-01-31T12:00:00Z")
+}
+
+/// A moment of the past: so long ago, or as [`time()`].
+///
+/// # Errors
+/// What to write instead.
+pub fn past(text: &str) -> anyhow::Result<Moment> {
+    if let Ok(duration) = duration(text) {
+        return Ok(Moment::In(duration));
+    }
+    time(text)
+        .map(Moment::At)
+        .context("write how long ago, such as 2h or 7d; or a date or time such as 2026-01-31T12:00:00Z")
 }
 
 /// # Errors
@@ -66,6 +99,19 @@ mod tests {
         for text in ["", "s", "0s", "1w", "2 m", "-1s", "1.5s", "99999999999s"] {
             assert!(duration(text).is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn times_of_the_past_are_relative_dates_or_times() {
+        let now = DateTime::from_timestamp(1_769_860_800, 0).unwrap();
+        let before = |text| past(text).unwrap().before(now).unwrap().to_rfc3339();
+        assert_eq!(before("2h"), "2026-01-31T10:00:00+00:00");
+        assert_eq!(before("2026-01-30"), "2026-01-30T00:00:00+00:00");
+        assert_eq!(before("2026-01-30T01:00:00.125+01:00"), "2026-01-30T00:00:00.125+00:00");
+        for text in ["", "yesterday", "2026-02-30", "2026-1", "1960-01-01", "-2h"] {
+            assert!(past(text).is_err() && time(text).is_err(), "{text:?}");
+        }
+        assert!(time("2h").is_err());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::hub::{Endpoint, device};
 
 const DEFAULT_ENDPOINT: &str = "global.azure-devices-provisioning.net";
 /// The second spelling is that of the C# sample.
-const ENDPOINT: [&str; 2] = ["DPSGlobalDeviceEndpoint", "DPSGlobaDeviceEndpoint"];
+pub(super) const ENDPOINT: [&str; 2] = ["DPSGlobalDeviceEndpoint", "DPSGlobaDeviceEndpoint"];
 pub(super) const ID_SCOPE: [&str; 2] = ["DPSIDScope", "DPSIDScopeDefault"];
 pub(super) const GROUP_KEY: [&str; 2] = ["DPSEnrollmentGroupSymmetricKey", "DPSEnrollmentGroupSymmetricKeyDefault"];
 

@@ -28,6 +28,7 @@ use std::{collections::HashMap, sync::Arc};
 use secrecy::ExposeSecret as _;
 
 use self::families::Families;
+pub(super) use self::families::{CONNECTION_STRING, suffix};
 use super::{Problems, Settings, dps};
 use crate::hub::{Endpoint, Policy};
 
@@ -75,6 +76,20 @@ impl<T> Enrolments<T> {
     /// Each of them once.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         self.all.iter()
+    }
+
+    /// Each of them once, with the suffixes that lead to it: `Default`, `pumps`, `pumps-10`.
+    #[must_use]
+    pub fn named(&self) -> Vec<(String, &T)> {
+        let suffixes = self.applications.iter().chain(&self.ports);
+        let mut suffixes: Vec<_> = suffixes.map(|(suffix, index)| (suffix.as_str(), *index)).collect();
+        suffixes.sort_unstable();
+        let default = self.default.map(|index| ("Default", index));
+        let names = |index| {
+            let of_it = default.iter().chain(&suffixes).filter(|(_, other)| *other == index);
+            of_it.map(|(suffix, _)| *suffix).collect::<Vec<_>>().join(", ")
+        };
+        self.all.iter().enumerate().map(|(index, enrolment)| (names(index), enrolment)).collect()
     }
 
     /// Makes something of each of them.

@@ -4,13 +4,16 @@ use secrecy::SecretString;
 use url::Url;
 
 use super::{Problems, Settings};
+use crate::identity::SignIn;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Config {
     /// `M2MDocumentsDBUri`: the Cosmos DB account's endpoint.
     pub endpoint: Url,
-    /// `M2MDocumentsDBPrimaryKey`: the account's key; without it the app's managed identity is used.
+    /// `M2MDocumentsDBPrimaryKey`: the account's key; without it, who signs in.
     pub key: Option<SecretString>,
+    /// Who signs in if there is no key.
+    pub sign_in: SignIn,
     /// `M2MDocumentsDBName` (`M2MBackendForwarderData`).
     pub database: String,
     /// `M2MDocumentsDBCollection` (`pollingAttempts`).
@@ -36,7 +39,7 @@ impl Config {
         }
         let days = settings.number("PollHistoryDays", 30, 0..=20_000, problems);
         let history_days = u32::try_from(days).ok().filter(|days| *days > 0);
-        Some(Self { endpoint: endpoint?, key, database, container, history_days })
+        Some(Self { endpoint: endpoint?, key, sign_in: settings.sign_in, database, container, history_days })
     }
 }
 

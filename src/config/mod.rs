@@ -1,4 +1,5 @@
-//! What the connector is told: read once at the start from environment variables (= the function app's settings).
+//! What the connector is told: read once at the start from environment variables (= the function app's settings), and from
+//! a Key Vault if they name one.
 //!
 //! One file per concern; the doc of each field names its setting, unit and default. Every problem is collected, so that
 //! one message names all the settings at fault.
@@ -6,11 +7,15 @@
 pub mod dps;
 pub mod enrolment;
 pub mod hub;
+pub mod key_vault;
 pub mod ledger;
+mod names;
 pub mod rapidm2m;
 mod settings;
 pub mod things_network;
 
+pub use key_vault::KEY_VAULT;
+pub use names::misspelt;
 pub use settings::{Problems, Settings};
 
 /// Everything the connector needs to run. At least one of its halves is there.
@@ -23,14 +28,6 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads the process's environment.
-    ///
-    /// # Errors
-    /// Every setting that is absent, unknown or malformed, in one error.
-    pub fn from_env() -> Result<Self, Problems> {
-        Self::from_settings(&Settings::from_env())
-    }
-
     /// Reads settings from anywhere.
     ///
     /// # Errors

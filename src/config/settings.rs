@@ -9,51 +9,97 @@ use std::{
 
 use secrecy::SecretString;
 
+use crate::identity::SignIn;
+
+/// How a value begins that Azure could not replace by the secret that it names.
+/// <https://learn.microsoft.com/azure/app-service/app-service-key-vault-references>
+const UNRESOLVED: &str = "@Microsoft.KeyVault(";
+
 /// The settings by name. A copy of the environment, so that nothing reads it twice.
-pub struct Settings(BTreeMap<String, String>);
+#[derive(Default)]
+pub struct Settings {
+    values: BTreeMap<String, String>,
+    /// Who signs in at services without a key.
+    pub sign_in: SignIn,
+    /// The names that were asked for.
+    #[cfg(test)]
+    asked: std::sync::Mutex<std::collections::BTreeSet<String>>,
+}
 
 impl Settings {
     #[must_use]
     pub fn from_env() -> Self {
         let utf8 =
             std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-        Self(utf8.collect())
+        utf8.collect()
     }
 
     /// Adds what is not there from `defaults`.
     #[must_use]
     pub fn or(mut self, defaults: BTreeMap<String, String>) -> Self {
         for (name, value) in defaults {
-            self.0.entry(name).or_insert(value);
+            self.values.entry(name).or_insert(value);
         }
         self
     }
 
+    /// The settings of a command: whoever runs it signs in.
+    #[must_use]
+    pub fn of_person(mut self) -> Self {
+        self.sign_in = SignIn::Person;
+        self
+    }
+
+    /// The names of all settings.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.values.keys().map(String::as_str)
+    }
+
     /// The value without surrounding white space; `None` if the setting is absent or (a problem) empty.
     pub fn get(&self, name: &str, problems: &mut Problems) -> Option<&str> {
-        let value = self.0.get(name)?.trim();
+        let value = self.value(name)?.trim();
         if value.is_empty() {
             problems.add(name.to_owned(), "is set but empty: give it a value or remove it");
+            return None;
+        }
+        if value.starts_with(UNRESOLVED) {
+            let text = "is a Key Vault reference that Azure could not resolve: look at it in the portal, under the app's \
+                        environment variables, and check that the app's identity may read the secret";
+            problems.add(name.to_owned(), text);
             return None;
         }
         Some(value)
     }
 
+    fn value(&self, name: &str) -> Option<&String> {
+        #[cfg(test)]
+        self.asked.lock().unwrap().insert(name.to_owned());
+        self.values.get(name)
+    }
+
+    #[cfg(test)]
+    pub(super) fn asked(&self) -> std::collections::BTreeSet<String> {
+        self.asked.lock().unwrap().clone()
+    }
+
     /// The names of the settings that begin with `prefix`, in order.
     pub fn names_with<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a str> {
-        let names = self.0.range::<str, _>((Bound::Included(prefix), Bound::Unbounded)).map(|(name, _)| name.as_str());
+        #[cfg(test)]
+        self.asked.lock().unwrap().insert(prefix.to_owned());
+        let names =
+            self.values.range::<str, _>((Bound::Included(prefix), Bound::Unbounded)).map(|(name, _)| name.as_str());
         names.take_while(move |name| name.starts_with(prefix))
     }
 
     /// Whether the setting is there with a value.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
-        self.0.get(name).is_some_and(|value| !value.trim().is_empty())
+        self.value(name).is_some_and(|value| !value.trim().is_empty())
     }
 
     /// As [`get`](Self::get); absence is a problem, described by what the setting is for.
     pub fn required(&self, name: &'static str, purpose: &str, problems: &mut Problems) -> Option<&str> {
-        if !self.0.contains_key(name) {
+        if self.value(name).is_none() {
             problems.add(name, format!("is not set: {purpose}"));
             return None;
         }
@@ -91,9 +137,19 @@ impl Settings {
     }
 }
 
+impl IntoIterator for Settings {
+    type Item = (String, String);
+    type IntoIter = std::collections::btree_map::IntoIter<String, String>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.values.into_iter()
+    }
+}
+
 impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Settings {
     fn from_iter<I: IntoIterator<Item = (N, V)>>(pairs: I) -> Self {
-        Self(pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect())
+        let values = pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+        Self { values, ..Self::default() }
     }
 }
 
@@ -121,6 +177,11 @@ impl Problems {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Each of them: a setting, and what is wrong with it, continuing a sentence that begins with its name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(setting, text)| (setting.as_ref(), text.as_str()))
     }
 
     /// All of them in one line.
@@ -159,6 +220,14 @@ mod tests {
         assert!(problems.is_empty());
         assert_eq!(settings.get("B", &mut problems), None);
         assert!(problems.to_string().contains("B is set but empty"), "{problems}");
+    }
+
+    #[test]
+    fn a_reference_that_azure_left_in_place_is_no_value() {
+        let settings = settings(&[("A", "@Microsoft.KeyVault(SecretUri=https://v.vault.azure.net/secrets/a/)")]);
+        let mut problems = Problems::default();
+        assert_eq!(settings.get("A", &mut problems), None);
+        assert!(problems.to_string().contains("A is a Key Vault reference that Azure could not resolve"), "{problems}");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use super::{Problems, Settings, enrolment::Enrolments};
-use crate::things_network::template::Template;
+use crate::{queue::Account, things_network::template::Template};
 
 const QUEUE: &str = "UplinkQueueName";
 const TEMPLATE: &str = "DeviceIdTemplate";
@@ -20,7 +20,7 @@ const LONGEST_QUEUE: usize = 63;
 pub struct Config {
     /// `DPSIDScope…`, `DPSEnrollmentGroupSymmetricKey…`, `AzureIotHubConnectionString…`: where devices come from.
     pub enrolments: Enrolments,
-    /// `UplinkQueueName`: the storage queue between the two functions. Only the bindings use it.
+    /// `UplinkQueueName`: the storage queue between the two functions. The bindings use it, and the status page.
     pub queue: String,
     /// `DeviceIdTemplate` (`{device_id}`): what a device is called in DPS and in the hub.
     pub device_ids: Template,
@@ -35,6 +35,9 @@ pub struct Config {
     /// `DeviceActivitySeconds`: how often it is written what devices did lately, for the status page (60 s; 0 = never, here
     /// `None`).
     pub activity: Option<Duration>,
+    /// `AzureStorageConnectionString`, or what else the host takes for it: the account of the queues. Only the status page looks
+    /// into them; what is wrong with it is for the host to say.
+    pub storage: Option<Account>,
 }
 
 /// Whether the settings ask for this half of the connector; an empty name of the queue is a mistake, not an absence.
@@ -66,6 +69,7 @@ impl Config {
             events,
             secret: secret.map(SecretString::from),
             timeout: Duration::from_secs(timeout),
+            storage: Account::read(settings, &mut Problems::default()),
             activity: (activity > 0).then(|| Duration::from_secs(activity)),
         })
     }

@@ -44,8 +44,7 @@ impl DeviceError {
             Self::Dps { error, .. } => error.kind(),
             Self::Taken { .. } => "device_taken",
             Self::RefusedByHub { .. } => "device_refused",
-            Self::Store { error: StoreError::Cosmos(failure), .. } => failure.kind(),
-            Self::Store { error: StoreError::Foreign { .. }, .. } => "device_foreign_document",
+            Self::Store { error, .. } => error.kind(),
             Self::Unexpected { .. } => "device_unexpected",
         }
     }

@@ -66,9 +66,9 @@ impl Inner {
             if self.write(entry, &document, etag.as_deref()).await? == Written::Yes {
                 let did = if document.id_scope.is_some() { "registered" } else { "noted down" };
                 tracing::info!(
-                    device = document.device_id,
-                    hub = document.assigned_hub,
-                    registrations = document.registrations,
+                    device.id = document.device_id,
+                    hub.host = document.assigned_hub,
+                    device.registrations = document.registrations,
                     "{did} a device for {}",
                     entry.owner
                 );
@@ -95,7 +95,7 @@ impl Inner {
 
     /// A document, if it is there. It must not be somebody else's.
     async fn read(&self, entry: &Entry, id: &str) -> Result<Option<Stored>, Ended> {
-        let stored = self.shared.store.read(id).await.map_err(|error| self.of_store(entry, error))?;
+        let stored = self.measured(self.shared.store.read(id)).await.map_err(|error| self.of_store(entry, error))?;
         match stored {
             Some(Stored { document, .. }) if document.owner != StoredOwner::from(&*entry.owner) => {
                 Err(taken(entry, document))
@@ -105,7 +105,15 @@ impl Inner {
     }
 
     async fn write(&self, entry: &Entry, document: &Document, etag: Option<&str>) -> Result<Written, Ended> {
-        self.shared.store.write(document, etag).await.map_err(|error| self.of_store(entry, error))
+        self.measured(self.shared.store.write(document, etag)).await.map_err(|error| self.of_store(entry, error))
+    }
+
+    async fn measured<T>(&self, operation: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        let began = std::time::Instant::now();
+        let result = operation.await;
+        let failure = result.as_ref().err().map(StoreError::kind);
+        self.shared.meters.ledger.count(began.elapsed(), 0, failure);
+        result
     }
 
     /// The document of a device that is assigned now, or was in an earlier round.
@@ -132,7 +140,11 @@ impl Inner {
         entry.state.send_replace(State::Registering);
         // The semaphore is never closed.
         let _permit = self.registering.acquire().await;
-        let assignment = provisioner.provision(&entry.id).await.map_err(|failed| {
+        let began = std::time::Instant::now();
+        let provisioned = provisioner.provision(&entry.id).await;
+        let failure = provisioned.as_ref().err().map(|failed| failed.error.kind());
+        self.shared.meters.dps.count(began.elapsed(), 0, failure);
+        let assignment = provisioned.map_err(|failed| {
             let (owner, id) = (entry.owner.clone(), entry.id.clone());
             Ended { error: DeviceError::Dps { owner, id, error: failed.error }, rests: failed.is_of_device }
         })?;

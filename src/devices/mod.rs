@@ -39,8 +39,9 @@ use tokio::{
     sync::Semaphore,
     time::{Instant, timeout_at},
 };
+use tracing::Instrument as _;
 
-pub use dps::DpsError;
+pub use dps::{DpsError, probe};
 pub use error::DeviceError;
 pub use owner::{Owner, StoredOwner};
 pub use per_application::PerApplication;
@@ -52,7 +53,7 @@ use self::{
     finding::Inner,
     source::Source,
 };
-use crate::{clock::Clock, config::enrolment::Enrolment, hub::Device, retry};
+use crate::{clock::Clock, config::enrolment::Enrolment, hub::Device, meter::Meters, retry};
 
 /// Registrations under way at once, of an enrolment: one whose service is throttling must not hold up the others. A service
 /// takes 1,000 a minute; a registration takes 3 to 7 s.
@@ -74,23 +75,26 @@ pub struct Devices(Arc<Inner>);
 struct Shared {
     store: Arc<Store>,
     pool: Arc<Pool>,
+    meters: Arc<Meters>,
 }
 
 impl Shared {
-    fn new(store: impl Into<Arc<Store>>, trusted_ca: Vec<CertificateDer<'static>>) -> Self {
-        Self { store: store.into(), pool: Arc::new(Pool::new(trusted_ca)) }
+    fn new(store: impl Into<Arc<Store>>, trusted_ca: Vec<CertificateDer<'static>>, meters: Arc<Meters>) -> Self {
+        Self { store: store.into(), pool: Arc::new(Pool::new(trusted_ca)), meters }
     }
 }
 
 impl Devices {
-    /// Does not connect. `trusted_ca` are certificates that are trusted in addition to the platform's.
+    /// Does not connect. `trusted_ca` are certificates that are trusted in addition to the platform's. Lookups are counted in
+    /// `ledger` of `meters`, registrations in `dps`.
     #[must_use]
     pub fn new(
         enrolment: impl Into<Enrolment>,
         store: impl Into<Arc<Store>>,
         trusted_ca: Vec<CertificateDer<'static>>,
+        meters: Arc<Meters>,
     ) -> Self {
-        Self::of(enrolment.into(), Shared::new(store, trusted_ca))
+        Self::of(enrolment.into(), Shared::new(store, trusted_ca, meters))
     }
 
     fn of(enrolment: Enrolment, shared: Shared) -> Self {
@@ -117,7 +121,7 @@ impl Devices {
         // Before it begins, so that no change is missed.
         let mut state = entry.state.subscribe();
         if entry.begin() {
-            tokio::spawn(self.0.clone().establish(entry.clone()));
+            tokio::spawn(self.0.clone().establish(entry.clone()).in_current_span());
         }
         // The sender is in the entry: it does not go away.
         let is_looked_up = state.wait_for(|state| !matches!(state, State::Unknown | State::LookingUp));
@@ -157,7 +161,7 @@ impl Devices {
             let refusals = refusals(entry.notes().refusals, now - known.registered_at);
             is_worth = refusals.is_some();
             if let Some(refusals) = refusals {
-                tracing::warn!(device = entry.id, %owner, "the hub refused the device: it is registered again");
+                tracing::warn!(device.id = entry.id, owner.name = %owner, "the hub refused the device: it is registered again");
                 entry.note(|notes| {
                     notes.refused = Some(known.registered_at);
                     notes.refusals = refusals;

@@ -5,24 +5,39 @@ use std::sync::Arc;
 use rustls::pki_types::CertificateDer;
 
 use super::{Devices, Shared, Store};
-use crate::config::enrolment::Enrolments;
+use crate::{config::enrolment::Enrolments, meter::Meters};
 
 /// For each enrolment its devices, all of them in one store. What enrolments have in common they share: the connections to
 /// services, and how many registrations are under way at once.
-pub struct PerApplication(Enrolments<Devices>);
+pub struct PerApplication {
+    devices: Enrolments<Devices>,
+    meters: Arc<Meters>,
+}
 
 impl PerApplication {
-    /// Does not connect. `trusted_ca` are certificates that are trusted in addition to the platform's.
+    /// Does not connect. `trusted_ca` are certificates that are trusted in addition to the platform's. What is asked for is
+    /// counted as by [`Devices::new`].
     #[must_use]
-    pub fn new(enrolments: Enrolments, store: impl Into<Arc<Store>>, trusted_ca: Vec<CertificateDer<'static>>) -> Self {
-        let shared = Shared::new(store, trusted_ca);
-        Self(enrolments.map(|enrolment| Devices::of(enrolment, shared.clone())))
+    pub fn new(
+        enrolments: Enrolments,
+        store: impl Into<Arc<Store>>,
+        trusted_ca: Vec<CertificateDer<'static>>,
+        meters: Arc<Meters>,
+    ) -> Self {
+        let shared = Shared::new(store, trusted_ca, meters.clone());
+        Self { devices: enrolments.map(|enrolment| Devices::of(enrolment, shared.clone())), meters }
+    }
+
+    /// What services are asked for.
+    #[must_use]
+    pub fn meters(&self) -> &Arc<Meters> {
+        &self.meters
     }
 
     /// The devices among which is the one for an application's uplinks with this fPort (0 if there is none), and what
     /// [`Owner::at_port`](super::Owner::at_port) must be told. `None` if no setting holds for the application.
     #[must_use]
     pub fn of(&self, application: &str, port: u8) -> Option<(&Devices, Option<u8>)> {
-        self.0.of(application, port)
+        self.devices.of(application, port)
     }
 }

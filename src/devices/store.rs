@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use azure_core::http::StatusCode;
 use azure_data_cosmos::{
-    FeedScope,
+    FeedScope, PartitionKey, TransactionalBatch,
     clients::ContainerClient,
     models::{ContainerProperties, IndexingPolicy, PartitionKeyDefinition},
     options::{ItemWriteOptions, Precondition},
@@ -18,13 +18,13 @@ use super::{
     documents::Document,
 };
 use crate::{
-    cosmos::{Account, Container, Failure, is, one_line, within},
+    cosmos::{Account, Container, Failure, Found, NEVER, Trial, is, one_line, within},
     retry::full_jitter,
 };
 
 /// Beside the container of polls. Partition key `/id`.
 pub const CONTAINER: &str = "devices";
-const PARTITION_KEY: &str = "/id";
+pub const PARTITION_KEY: &str = "/id";
 
 /// The container. Connects with the first operation.
 pub struct Store {
@@ -52,6 +52,17 @@ pub enum StoreError {
     Cosmos(#[from] Failure),
     #[error("document {id} in container {CONTAINER} is not one of ours ({text}): delete it, or mend it")]
     Foreign { id: String, text: String },
+}
+
+impl StoreError {
+    /// A short name for summaries.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Cosmos(failure) => failure.kind(),
+            Self::Foreign { .. } => "device_foreign_document",
+        }
+    }
 }
 
 /// What became of a write.
@@ -185,6 +196,18 @@ impl Store {
         listing.documents.sort_by(|one, other| one.id.cmp(&other.id));
         listing.foreign.sort();
         Ok(Some(listing))
+    }
+
+    /// What is there, and whether it can be used. Makes nothing.
+    ///
+    /// # Errors
+    /// The account cannot be used.
+    pub async fn inspect(&self) -> Result<Found, Failure> {
+        let partition = PartitionKey::from(NEVER);
+        let document = serde_json::json!({ "id": NEVER });
+        // A document's partition is its id: in one transaction there cannot be another.
+        let batch = TransactionalBatch::new(partition.clone()).replace_item(NEVER, &document, None);
+        self.account.inspect(CONTAINER, Trial { partition_key: &[PARTITION_KEY], partition, batch }).await
     }
 
     /// Page by page. `None` if there is no container yet.

@@ -12,13 +12,17 @@
 //! | `recording` | what is written to the ledger |
 //! | `sending` | what goes to the hub, and the marks for what it acknowledged |
 //! | [`record`], [`split`] | documents and messages, as pure functions |
+//! | [`replay`] | what was rejected, put back by hand |
 //! | [`source`] | where rows come from |
+//! | [`backfill`] | a range of the site, beside all this and with a cursor of its own |
 //! | [`outside`] | the backend, the ledger, the hub and the clock, as a turn needs them |
 
+pub mod backfill;
 pub mod outside;
 mod plan;
 pub mod record;
 mod recording;
+pub mod replay;
 mod sending;
 pub mod source;
 pub mod split;
@@ -26,6 +30,7 @@ mod turn;
 
 use std::{collections::HashSet, time::Duration};
 
+use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
 use crate::{
@@ -71,6 +76,13 @@ pub struct SiteMemory {
     tried: bool,
 }
 
+impl SiteMemory {
+    /// The cursor is read again with the next turn: somebody else may have changed it.
+    pub fn forget_cursor(&mut self) {
+        self.committed = None;
+    }
+}
+
 /// When to stop.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -97,6 +109,8 @@ pub struct Report {
     pub bad_rows: usize,
     /// Messages that wait for the hub now.
     pub waiting: usize,
+    /// Stamp of the newest recorded row, if there is one and the cursor could be read.
+    pub newest: Option<DateTime<Utc>>,
     /// The site's device is being registered: its messages wait for that.
     pub is_provisioning: bool,
     /// The backend has more, the deadline came first.
@@ -116,6 +130,7 @@ impl Report {
         // A turn that could not even read the cursor knows nothing.
         if sent.failures.is_empty() || sent.waiting > 0 {
             self.waiting = sent.waiting;
+            self.newest = sent.newest;
         }
         self.is_provisioning = sent.is_provisioning;
         self.is_behind |= sent.is_behind;
@@ -152,28 +167,33 @@ impl<O: Outside> Forwarder<O> {
 
     async fn turn(&self, key: &SiteKey, memory: &mut SiteMemory, limits: Limits, asks: bool) -> Report {
         let mut report = Report::default();
-        // Taken out: if this future is dropped half-way, the cursor is read again.
-        let committed = match memory.committed.take() {
-            Some(committed) => committed,
-            None => match self.outside.cursor(key).await {
-                Ok(committed) => committed,
-                Err(error) => {
-                    report.failures.push(Failure::new(error.kind(), error));
-                    return report;
-                }
-            },
+        let mut committed = match self.committed(key, memory).await {
+            Ok(committed) => committed,
+            Err(failure) => {
+                report.failures.push(failure);
+                return report;
+            }
         };
-        let mut committed = committed;
         record::keep_recorded(&mut committed.cursor, self.overlap);
         memory.acknowledged.retain(|id| committed.cursor.unforwarded.contains(id));
         let mut turn = Turn { forwarder: self, key, memory, committed, report, limits, can_send: true };
         let ended = if asks { turn.run().await } else { turn.send_what_waits(limits.send_until).await };
         let Turn { committed, mut report, .. } = turn;
         report.waiting = committed.cursor.unforwarded.len();
+        report.newest = committed.cursor.last_value_from;
         if ended.is_ok() {
             memory.committed = Some(committed);
         }
         report
+    }
+
+    /// The cursor as it was left, or from the ledger. It is taken out of memory: if whoever has it is dropped half-way, it is
+    /// read again.
+    async fn committed(&self, key: &SiteKey, memory: &mut SiteMemory) -> Result<Committed, Failure> {
+        match memory.committed.take() {
+            Some(committed) => Ok(committed),
+            None => self.outside.cursor(key).await.map_err(|error| Failure::new(error.kind(), error)),
+        }
     }
 
     /// Records under the site `*` that the sites of a customer could not be listed, or (once) that they can again.
@@ -185,7 +205,8 @@ impl<O: Outside> Forwarder<O> {
         let (mut memory, report) = (SiteMemory::default(), Report::default());
         let mut turn = Turn { forwarder: self, key, memory: &mut memory, committed, report, limits, can_send: false };
         let request = crate::ledger::Request { path: "sites".into(), ..Default::default() };
-        let mut asked = Asked { key: key.clone(), at: self.outside.now(), request, status: Some(200), bytes: 0, took };
+        let (key, at, status) = (key.clone(), self.outside.now(), Some(200));
+        let mut asked = Asked { key, at, request, status, bytes: 0, took, backfill: None };
         let _recorded = match listed {
             Ok(()) if turn.committed.cursor.last_error.is_none() => Ok(()),
             Ok(()) => turn.record_nothing(&asked, &Flaws::default()).await,

@@ -1,7 +1,11 @@
 //! What a turn needs of the world. There are two of them: the real one, and the one in which the protocol is tried in all
 //! its interleavings (`tests/model`).
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    sync::Arc,
+    time::{Duration, Instant as WallInstant},
+};
 
 use chrono::{DateTime, Utc};
 use tokio::time::Instant;
@@ -13,9 +17,10 @@ use crate::{
     devices::Owner,
     hub::Message,
     ledger::{Committed, Cursor, Ledger, LedgerError, Poll, SiteKey},
+    meter::Meters,
     rapidm2m::{
         FetchError,
-        client::{Answer, RowsQuery},
+        client::{Answer, MAX_BODY, RowsQuery},
     },
 };
 
@@ -77,6 +82,40 @@ pub struct Services {
     pub ledger: Arc<Ledger>,
     pub delivery: Delivery,
     pub clock: Clock,
+    /// What all of it comes to.
+    pub meters: Arc<Meters>,
+}
+
+impl Services {
+    /// See [`Source::sites`].
+    ///
+    /// # Errors
+    /// See [`FetchError`].
+    pub async fn sites(&self, customer: &str, limit: Duration) -> Result<Vec<String>, FetchError> {
+        let began = WallInstant::now();
+        let sites = self.source.sites(customer, limit).await;
+        self.asked(began, 0, sites.as_ref().err());
+        sites
+    }
+
+    fn asked(&self, began: WallInstant, bytes: usize, error: Option<&FetchError>) {
+        // In emulation mode there is no backend.
+        if let Source::Backend(_) = self.source {
+            self.meters.backend.count(began.elapsed(), bytes, error.map(FetchError::kind));
+        }
+    }
+
+    /// An operation of the ledger. That another poller was faster is no failure.
+    async fn measured<T>(
+        &self,
+        operation: impl Future<Output = Result<T, LedgerError>> + Send,
+    ) -> Result<T, LedgerError> {
+        let began = WallInstant::now();
+        let result = operation.await;
+        let failure = result.as_ref().err().filter(|error| !matches!(error, LedgerError::Conflict));
+        self.meters.ledger.count(began.elapsed(), 0, failure.map(LedgerError::kind));
+        result
+    }
 }
 
 impl Outside for Services {
@@ -85,11 +124,22 @@ impl Outside for Services {
     }
 
     async fn rows(&self, query: &RowsQuery<'_>, max_body: usize, limit: Duration) -> Result<Answer, FetchError> {
-        self.source.rows(query, max_body, limit).await
+        let began = WallInstant::now();
+        let answer = self.source.rows(query, max_body, limit).await;
+        match &answer {
+            Ok(Answer { body, .. }) => self.asked(began, body.len(), None),
+            // A window that was too wide, and is made narrower.
+            Err(FetchError::TooLarge { prefix, .. }) if max_body < MAX_BODY => self.asked(began, prefix.len(), None),
+            Err(error) => self.asked(began, 0, Some(error)),
+        }
+        answer
     }
 
     async fn channels(&self, key: &SiteKey, histdata: u8, limit: Duration) -> Result<Vec<String>, FetchError> {
-        self.source.channels(&key.customer, &key.site, histdata, limit).await
+        let began = WallInstant::now();
+        let channels = self.source.channels(&key.customer, &key.site, histdata, limit).await;
+        self.asked(began, 0, channels.as_ref().err());
+        channels
     }
 
     fn history_seconds(&self) -> Option<u32> {
@@ -97,11 +147,11 @@ impl Outside for Services {
     }
 
     async fn cursor(&self, key: &SiteKey) -> Result<Committed, LedgerError> {
-        self.ledger.cursor(key).await
+        self.measured(self.ledger.cursor(key)).await
     }
 
     async fn poll(&self, key: &SiteKey, id: &str) -> Result<Option<Poll>, LedgerError> {
-        self.ledger.poll(key, id).await
+        self.measured(self.ledger.poll(key, id)).await
     }
 
     async fn commit(
@@ -112,7 +162,7 @@ impl Outside for Services {
         cursor: &Cursor,
         etag: Option<&str>,
     ) -> Result<String, LedgerError> {
-        self.ledger.commit(key, created, replaced, cursor, etag).await
+        self.measured(self.ledger.commit(key, created, replaced, cursor, etag)).await
     }
 
     async fn send_in_order(

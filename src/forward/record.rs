@@ -35,6 +35,8 @@ pub struct Asked {
     pub status: Option<u16>,
     pub bytes: usize,
     pub took: Duration,
+    /// Id of the backfill that asked.
+    pub backfill: Option<String>,
 }
 
 impl Asked {
@@ -76,6 +78,7 @@ impl Asked {
             message_id: None,
             forwarded_at: None,
             confirmed: None,
+            backfill: self.backfill.clone(),
             ttl: None,
         }
     }
@@ -89,7 +92,8 @@ pub fn message_poll(asked: &Asked, index: usize, part: Part, history: Option<u32
     // Were the cursor to stand at a stamp of which rows are still to come, they would be taken for old ones.
     let recorded_up_to = if part.splits_stamp { part.newest.shifted(-1) } else { part.newest };
     poll.last_value_from = Some(recorded_up_to.time());
-    let size = part.body.len() + message::envelope_size(&part.message_id, &properties(&asked.key));
+    let size =
+        part.body.len() + message::envelope_size(&part.message_id, &properties(&asked.key, asked.backfill.is_some()));
     poll.message_id = Some(part.message_id);
     if size > message::MAX_SIZE {
         let text = format!(
@@ -170,6 +174,12 @@ pub fn rests_until(cursor: &Cursor, now: DateTime<Utc>) -> Option<DateTime<Utc>>
     cursor.not_before.filter(|until| now < *until && *until - now <= longest)
 }
 
+/// Whether a failure of this kind lasts until somebody has changed something: see [`FetchError::is_permanent`].
+#[must_use]
+pub fn is_permanent(kind: &str) -> bool {
+    matches!(kind, "unauthorized" | "forbidden" | "not_found")
+}
+
 /// How long a site is left alone after a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rest {
@@ -206,7 +216,8 @@ impl Rest {
 #[must_use]
 pub fn lost_poll(key: &SiteKey, id: &str, fault: Fault, now: DateTime<Utc>) -> Poll {
     let (key, request, took) = (key.clone(), Request::default(), Duration::ZERO);
-    let mut poll = Asked { key, at: now, request, status: None, bytes: 0, took }.poll(0, Outcome::Rejected);
+    let asked = Asked { key, at: now, request, status: None, bytes: 0, took, backfill: None };
+    let mut poll = asked.poll(0, Outcome::Rejected);
     poll.id = id.to_owned();
     poll.error = Some(fault);
     poll
@@ -233,15 +244,22 @@ pub fn message(poll: &Poll) -> Option<Message> {
     Some(Message {
         id: poll.message_id.clone()?,
         created: poll.polling_timestamp,
-        properties: properties(&SiteKey { customer: poll.customer.clone(), site: poll.site.clone() }),
+        properties: properties(
+            &SiteKey { customer: poll.customer.clone(), site: poll.site.clone() },
+            poll.backfill.is_some(),
+        ),
         body: poll.message.clone()?.into(),
     })
 }
 
 /// The application properties of a site's messages.
 #[must_use]
-pub fn properties(key: &SiteKey) -> Vec<(&'static str, String)> {
-    vec![("Customer_Id", key.customer.clone()), ("Site_Id", key.site.clone())]
+pub fn properties(key: &SiteKey, is_backfill: bool) -> Vec<(&'static str, String)> {
+    let mut properties = vec![("Customer_Id", key.customer.clone()), ("Site_Id", key.site.clone())];
+    if is_backfill {
+        properties.push(("Backfill", "true".into()));
+    }
+    properties
 }
 
 /// Who a site's messages are of.
@@ -252,9 +270,9 @@ pub fn owner(key: &SiteKey) -> Owner {
 
 /// The largest body that leaves room for the properties of the site's messages.
 #[must_use]
-pub fn max_body(key: &SiteKey) -> usize {
+pub fn max_body(key: &SiteKey, is_backfill: bool) -> usize {
     let message_id = "0".repeat(32);
-    message::MAX_PORTABLE_SIZE.saturating_sub(message::envelope_size(&message_id, &properties(key)))
+    message::MAX_PORTABLE_SIZE.saturating_sub(message::envelope_size(&message_id, &properties(key, is_backfill)))
 }
 
 /// What rows could not be used, for the record.
@@ -291,6 +309,7 @@ mod tests {
             status: Some(200),
             bytes: 10,
             took: Duration::from_millis(5),
+            backfill: None,
         }
     }
 
@@ -314,7 +333,7 @@ mod tests {
 
     #[test]
     fn a_message_over_the_hubs_limit_is_rejected_when_it_is_recorded() {
-        let limit = message::MAX_SIZE - message::envelope_size("id", &properties(&asked().key));
+        let limit = message::MAX_SIZE - message::envelope_size("id", &properties(&asked().key, false));
         let fits = message_poll(&asked(), 0, part("x".repeat(limit)), None);
         assert_eq!(fits.outcome, Outcome::Pending);
         assert_eq!(message(&fits).unwrap().size(), message::MAX_SIZE);

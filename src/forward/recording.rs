@@ -8,7 +8,7 @@ use super::{
     outside::Outside,
     plan::Plan,
     record::{self, Asked, MAX_UNFORWARDED, Rest},
-    split::{Heading, Splitter},
+    split::{Heading, Part, Splitter},
     turn::{Stop, Turn},
 };
 use crate::{
@@ -19,8 +19,17 @@ use crate::{
     },
 };
 
+/// What one transaction records.
+pub(super) struct Batch<'a> {
+    pub polls: &'a [Poll],
+    /// The rows of their messages.
+    pub rows: &'a [Row],
+    /// With it all of the answer is recorded.
+    pub is_last: bool,
+}
+
 impl<O: Outside> Turn<'_, O> {
-    /// Records rows and sends them, transaction by transaction. Returns whether all were recorded.
+    /// Records rows and sends them. Returns whether all were recorded.
     pub(super) async fn record_and_send(
         &mut self,
         asked: &Asked,
@@ -30,7 +39,26 @@ impl<O: Outside> Turn<'_, O> {
     ) -> Result<bool, Stop> {
         let begin = self.committed.cursor.last_value_from.map(|newest| newest.min(plan.from.time()));
         let heading = Heading { key: self.key, begin, end: asked.at, channels };
-        let mut parts = Splitter::new(&heading, rows, record::max_body(self.key)).enumerate().peekable();
+        let parts = Splitter::new(&heading, rows, record::max_body(self.key, false));
+        self.record_parts(asked, rows, parts, |turn, batch| {
+            let mut cursor = record::advanced(&turn.committed.cursor, batch.polls, asked.scanned_until());
+            let up_to = batch.polls.last().and_then(|poll| poll.last_value_from);
+            turn.remember_recorded(&mut cursor, plan, batch.rows, up_to);
+            cursor
+        })
+        .await
+    }
+
+    /// Records messages and sends them, transaction by transaction. `advance` makes the cursor that is written with each.
+    /// Returns whether all were recorded.
+    pub(super) async fn record_parts(
+        &mut self,
+        asked: &Asked,
+        rows: &Rows<'_>,
+        parts: impl Iterator<Item = Part>,
+        advance: impl Fn(&mut Self, &Batch<'_>) -> Cursor,
+    ) -> Result<bool, Stop> {
+        let mut parts = parts.enumerate().peekable();
         let (mut carried, mut rows_recorded): (Option<Poll>, usize) = (None, 0);
         let history = self.forwarder.outside.history_seconds();
         while carried.is_some() || parts.peek().is_some() {
@@ -57,17 +85,17 @@ impl<O: Outside> Turn<'_, O> {
                     break;
                 }
             }
-            let mut cursor = record::advanced(&self.committed.cursor, &polls, asked.scanned_until());
             let in_batch = polls.iter().map(|poll| poll.result.rows).sum::<usize>();
             let new = &rows.rows[rows_recorded..rows_recorded + in_batch];
-            self.remember_recorded(&mut cursor, plan, new, polls.last().and_then(|poll| poll.last_value_from));
+            let is_last = carried.is_none() && parts.peek().is_none();
+            let cursor = advance(self, &Batch { polls: &polls, rows: new, is_last });
             self.commit(&polls, &[], cursor).await.map_err(|error| self.stop(&error))?;
             rows_recorded += in_batch;
             self.report.rows_recorded += in_batch;
             for poll in polls.iter().filter(|poll| poll.outcome == Outcome::Rejected) {
                 self.report.messages_rejected += 1;
-                let why = poll.error.as_ref().map_or("", |fault| fault.text.as_str());
-                tracing::error!(site = %self.key.site, poll = %poll.id, "a message is rejected: {why}");
+                let (kind, why) = poll.error.as_ref().map_or(("", ""), |fault| (&fault.kind, &fault.text));
+                tracing::error!(poll.id = poll.id, failure.kind = kind, "a message is rejected: {why}");
             }
             if self.can_send {
                 polls.retain(|poll| poll.outcome == Outcome::Pending);
@@ -90,7 +118,6 @@ impl<O: Outside> Turn<'_, O> {
         let stamps = new.iter().map(|row| row.stamp).filter(|stamp| Some(stamp.time()) <= up_to);
         if !recorded.extend(stamps, forget) && !std::mem::replace(&mut self.memory.said_overlap_is_short, true) {
             tracing::warn!(
-                site = %self.key.site,
                 "the site measures at such odd times that late rows can be told from known ones only since {}, not for all of \
                  OverlapSeconds={}",
                 recorded.since().rfc3339(),
@@ -138,7 +165,7 @@ impl<O: Outside> Turn<'_, O> {
         self.write_failure(asked, fault, Rest::after(error), None).await
     }
 
-    async fn write_failure(
+    pub(super) async fn write_failure(
         &mut self,
         asked: &Asked,
         fault: Fault,
@@ -159,9 +186,14 @@ impl<O: Outside> Turn<'_, O> {
         replaced: &[Poll],
         mut cursor: Cursor,
     ) -> Result<(), LedgerError> {
-        let activity = cursor.activity.get_or_insert_default();
-        activity.note(created);
-        activity.is_news = false;
+        if cursor.backfill.is_some() {
+            // What a backfill does is not what the site does.
+            cursor.activity = None;
+        } else {
+            let activity = cursor.activity.get_or_insert_default();
+            activity.note(created);
+            activity.is_news = false;
+        }
         let etag = self.committed.etag.as_deref();
         let etag = self.forwarder.outside.commit(self.key, created, replaced, &cursor, etag).await?;
         self.committed = Committed { cursor, etag: Some(etag) };
@@ -171,7 +203,7 @@ impl<O: Outside> Turn<'_, O> {
     /// The end of the turn, and why. A lost race is no failure.
     pub(super) fn stop(&mut self, error: &LedgerError) -> Stop {
         if matches!(error, LedgerError::Conflict) {
-            tracing::debug!(site = %self.key.site, "another poller was faster");
+            tracing::debug!("another poller was faster");
             self.report.lost_race = true;
         } else {
             self.report.failures.push(Failure::new(error.kind(), error));

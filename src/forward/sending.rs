@@ -11,7 +11,7 @@ use super::{
 use crate::{
     delivery::DeliveryError,
     hub::SendError,
-    ledger::{Fault, LedgerError, Poll},
+    ledger::{Fault, LedgerError, Outcome, Poll},
 };
 
 /// Records that are read, sent and marked at once when a backlog is worked off.
@@ -23,27 +23,44 @@ impl<O: Outside> Turn<'_, O> {
     /// Works off the backlog, oldest first, until it is empty or the hub fails.
     pub(super) async fn send_what_waits(&mut self, until: Instant) -> Result<(), Stop> {
         while self.can_send && !self.committed.cursor.unforwarded.is_empty() {
-            let ids: Vec<_> = self.committed.cursor.unforwarded.iter().take(RESEND_CHUNK).cloned().collect();
-            let mut polls = Vec::with_capacity(ids.len());
-            let (mut size, mut lost) = (0, None);
-            for id in ids {
-                match self.forwarder.outside.poll(self.key, &id).await {
-                    Ok(Some(poll)) if record::fits(&mut size, &poll) => polls.push(poll),
-                    Ok(Some(_)) => break,
-                    Ok(None) => {
-                        lost = Some(id);
-                        break;
-                    }
-                    Err(error) => return self.ledger_failed(&error),
-                }
-            }
-            // What stands before a lost record goes first; the lost one is then the first of the next round.
-            match lost {
-                Some(id) if polls.is_empty() => self.forget(&id).await?,
-                _ => self.send_and_mark(polls, until).await?,
-            }
+            let polls = self.what_waits().await?;
+            self.send_and_mark(polls, until).await?;
         }
         Ok(())
+    }
+
+    /// Gives up what waits: nothing of it is sent, its records say why.
+    pub(super) async fn reject_what_waits(&mut self, fault: &Fault) -> Result<(), Stop> {
+        let history = self.forwarder.outside.history_seconds();
+        while !self.committed.cursor.unforwarded.is_empty() {
+            let mut polls = self.what_waits().await?;
+            for poll in &mut polls {
+                self.reject(poll, fault.clone(), history);
+            }
+            self.mark(&polls).await?;
+        }
+        Ok(())
+    }
+
+    /// The records of the first messages that wait. None if the first of them was gone: that is on record then.
+    async fn what_waits(&mut self) -> Result<Vec<Poll>, Stop> {
+        let ids: Vec<_> = self.committed.cursor.unforwarded.iter().take(RESEND_CHUNK).cloned().collect();
+        let mut polls = Vec::with_capacity(ids.len());
+        let mut size = 0;
+        for id in ids {
+            match self.forwarder.outside.poll(self.key, &id).await {
+                Ok(Some(poll)) if record::fits(&mut size, &poll) => polls.push(poll),
+                Ok(Some(_)) => break,
+                // What stands before a lost record goes first; the lost one is then the first of the next round.
+                Ok(None) if !polls.is_empty() => break,
+                Ok(None) => {
+                    self.forget(&id).await?;
+                    break;
+                }
+                Err(error) => return Err(self.stop(&error)),
+            }
+        }
+        Ok(polls)
     }
 
     /// Takes a poll whose record is gone out of the queue: somebody has deleted it. A note takes its place, which also makes
@@ -130,7 +147,7 @@ impl<O: Outside> Turn<'_, O> {
     }
 
     fn reject(&mut self, poll: &mut Poll, fault: Fault, history: Option<u32>) {
-        tracing::error!(site = %self.key.site, poll = %poll.id, "a message is rejected: {}", fault.text);
+        tracing::error!(poll.id = poll.id, failure.kind = fault.kind, "a message is rejected: {}", fault.text);
         record::set_rejected(poll, fault, history);
         self.report.messages_rejected += 1;
     }
@@ -146,6 +163,9 @@ impl<O: Outside> Turn<'_, O> {
             }
             let mut cursor = self.committed.cursor.clone();
             cursor.unforwarded.retain(|id| !finished.iter().any(|poll| poll.id == *id));
+            if let Some(backfill) = &mut cursor.backfill {
+                backfill.rejected += finished.iter().filter(|poll| poll.outcome == Outcome::Rejected).count() as u64;
+            }
             match self.commit(&[], &finished, cursor).await {
                 Ok(()) => {
                     for poll in &finished {

@@ -16,9 +16,9 @@ use crate::{
 /// What all messages of a poll have in common.
 pub struct Heading<'a> {
     pub key: &'a SiteKey,
-    /// The cursor before the poll; `None` for the first.
+    /// The cursor before the poll; `None` for the first. Of a backfill: where the unit of time begins that the message is of.
     pub begin: Option<DateTime<Utc>>,
-    /// When the backend was asked.
+    /// When the backend was asked. Of a backfill: where that unit of time ends.
     pub end: DateTime<Utc>,
     /// The selected channels, in the order of the values.
     pub channels: &'a [String],
@@ -48,14 +48,22 @@ pub struct Splitter<'a> {
     names: Vec<String>,
     rows: &'a Rows<'a>,
     next: usize,
+    end: usize,
     max_body: usize,
 }
 
 const SUFFIX: &str = "]}";
 
 impl<'a> Splitter<'a> {
+    /// Of all rows.
     #[must_use]
     pub fn new(heading: &Heading<'_>, rows: &'a Rows<'a>, max_body: usize) -> Self {
+        Self::of(heading, rows, 0..rows.rows.len(), max_body)
+    }
+
+    /// Of some of the rows.
+    #[must_use]
+    pub fn of(heading: &Heading<'_>, rows: &'a Rows<'a>, some: Range<usize>, max_body: usize) -> Self {
         let begin =
             heading.begin.map_or_else(|| "0001-01-01T00:00:00Z".to_owned(), |time| Stamp::from_time(time).rfc3339());
         let prefix = format!(
@@ -67,7 +75,7 @@ impl<'a> Splitter<'a> {
         // The zero byte keeps ("ab", "c") and ("a", "bc") apart; no id holds one.
         let seed = Sha256::new().chain_update(&heading.key.customer).chain_update([0]).chain_update(&heading.key.site);
         let names = heading.channels.iter().map(|name| format!("{}:", quoted(name))).collect();
-        Self { prefix, seed: seed.chain_update([0]), names, rows, next: 0, max_body }
+        Self { prefix, seed: seed.chain_update([0]), names, rows, next: some.start, end: some.end, max_body }
     }
 
     fn write_row(&self, index: usize, out: &mut String) {
@@ -91,7 +99,7 @@ impl Iterator for Splitter<'_> {
     type Item = Part;
 
     fn next(&mut self) -> Option<Part> {
-        let rows = &self.rows.rows;
+        let rows = &self.rows.rows[..self.end];
         let first = self.next;
         if first >= rows.len() {
             return None;

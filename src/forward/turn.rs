@@ -16,7 +16,7 @@ use crate::{
     ledger::{Committed, Fault, SiteKey},
     rapidm2m::{
         FetchError, Rows, Stamp,
-        client::{Answer, MAX_BODY, RowsQuery},
+        client::{Answer, MAX_BODY, Range, RowsQuery},
         window::SOFT_BODY_LIMIT,
         wire::Flaws,
     },
@@ -73,7 +73,7 @@ impl<O: Outside> Turn<'_, O> {
         let Some(until) = record::rests_until(cursor, self.forwarder.outside.now()) else { return false };
         let error = cursor.last_error.clone().unwrap_or_else(|| Fault { kind: "rest".into(), text: String::new() });
         // Whoever mended the settings restarts the app: do not make them wait for an hour.
-        if !self.memory.tried && matches!(error.kind.as_str(), "unauthorized" | "forbidden" | "not_found") {
+        if !self.memory.tried && record::is_permanent(&error.kind) {
             return false;
         }
         let text = format!("left alone until {}, after {}", Stamp::from_time(until).rfc3339(), error.text);
@@ -82,7 +82,7 @@ impl<O: Outside> Turn<'_, O> {
     }
 
     /// The channels to select: named, or from the blueprint. `None` after a failure, which is recorded.
-    async fn channels(&mut self) -> Result<Option<Vec<String>>, Stop> {
+    pub(super) async fn channels(&mut self) -> Result<Option<Vec<String>>, Stop> {
         let forwarder = self.forwarder;
         if let Selection::Named(channels) = &forwarder.channels {
             return Ok(Some(channels.clone()));
@@ -108,11 +108,38 @@ impl<O: Outside> Turn<'_, O> {
                     status: error.status(),
                     bytes: 0,
                     took: started.elapsed(),
+                    backfill: self.committed.cursor.backfill_id(),
                 };
                 self.record_failure(&asked, &error).await?;
                 Ok(None)
             }
         }
+    }
+
+    /// One request for rows, begun at the time `at`.
+    pub(super) async fn ask(
+        &mut self,
+        at: DateTime<Utc>,
+        channels: &[String],
+        range: Range,
+        max_body: usize,
+    ) -> (Asked, Result<Answer, FetchError>) {
+        let forwarder = self.forwarder;
+        let (customer, site, histdata) = (&self.key.customer, &self.key.site, forwarder.histdata);
+        let query = RowsQuery { customer, site, histdata, channels, range };
+        let started = Instant::now();
+        let answer = forwarder.outside.rows(&query, max_body, self.request_limit()).await;
+        self.report.requests += 1;
+        let asked = Asked {
+            key: self.key.clone(),
+            at,
+            request: Asked::request(&query),
+            status: answer.as_ref().map_or_else(FetchError::status, |answer| Some(answer.status)),
+            bytes: answer.as_ref().map_or(0, |answer| answer.body.len()),
+            took: started.elapsed(),
+            backfill: self.committed.cursor.backfill_id(),
+        };
+        (asked, answer)
     }
 
     fn request_limit(&self) -> Duration {
@@ -127,45 +154,23 @@ impl<O: Outside> Turn<'_, O> {
             let at = forwarder.outside.now();
             let now = Stamp::from_time(at);
             let plan = Plan::new(&self.committed.cursor, forwarder.start_from, self.memory, now);
-            let query = RowsQuery {
-                customer: &self.key.customer,
-                site: &self.key.site,
-                histdata: forwarder.histdata,
-                channels,
-                range: plan.range,
-            };
             let narrowable = plan.window.filter(|window| window.can_narrow && !force);
             let limit = if narrowable.is_some() { SOFT_BODY_LIMIT } else { MAX_BODY };
-            let started = Instant::now();
-            let answer = forwarder.outside.rows(&query, limit, self.request_limit()).await;
-            self.report.requests += 1;
-            let mut asked = Asked {
-                key: self.key.clone(),
-                at,
-                request: Asked::request(&query),
-                status: None,
-                bytes: 0,
-                took: started.elapsed(),
-            };
+            let (asked, answer) = self.ask(at, channels, plan.range, limit).await;
             match (answer, narrowable) {
-                (Ok(answer), _) => {
-                    asked.status = Some(answer.status);
-                    asked.bytes = answer.body.len();
-                    return self.take_answer(&asked, &plan, &answer, channels).await;
-                }
+                (Ok(answer), _) => return self.take_answer(&asked, &plan, &answer, channels).await,
                 (Err(FetchError::TooLarge { prefix, .. }), Some(window)) => {
                     self.report.bytes += prefix.len();
                     let rows = Rows::read_prefix(&prefix, channels.len());
                     let stamps: Vec<_> = rows.rows.iter().map(|row| row.stamp).collect();
                     force = !self.memory.search.narrow(plan.from, window, now, &stamps);
-                    tracing::debug!(site = %self.key.site, rows = stamps.len(), force, "a window was too large");
+                    tracing::debug!(rows.read = stamps.len(), window.forced = force, "a window was too large");
                     if Instant::now() >= self.limits.ask_until {
                         self.report.is_behind = true;
                         return Ok(false);
                     }
                 }
                 (Err(error), _) => {
-                    asked.status = error.status();
                     self.record_failure(&asked, &error).await?;
                     return Ok(false);
                 }

@@ -1,5 +1,6 @@
 //! One file, or folder, for each function folder of the app.
 
+mod line;
 pub mod rapidm2m_forwarding;
 pub mod status;
 mod tally;

@@ -1,20 +1,26 @@
 //! `rapidM2MForwarding`: on a timer, every site is polled and its rows are forwarded.
 
+mod lag;
+mod summary;
+
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    fmt,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use futures::StreamExt as _;
-use serde_json::{Value, json};
 use tokio::time::Instant;
+use tracing::Instrument as _;
+
+use self::lag::Lags;
+pub use self::summary::Summary;
 
 use crate::{
     config::rapidm2m::Selection,
     forward::{Failure, Forwarder, Limits, Report, SiteMemory, record::Rest},
     ledger::SiteKey,
+    meter::Readings,
     rapidm2m::{FetchError, Stamp},
 };
 
@@ -26,11 +32,8 @@ const ASKING: f64 = 0.8;
 const SENDING: f64 = 0.9;
 /// Sites that wait for the registration of their devices at once.
 const PROVISIONING_CONCURRENCY: usize = 64;
-/// How many different failures are logged, and how many of the sites that each hit are named; all are in the ledger.
-const LOGGED_FAILURES: usize = 20;
-const LOGGED_SITES: usize = 5;
-/// How many failures are named in the answer.
-const NAMED_FAILURES: usize = 1_000;
+/// How often a cursor is read again that nothing was written to meanwhile: messages that were put back by hand stand in it.
+const CURSOR_HOLDS: Duration = Duration::from_secs(10 * 60);
 /// The pseudo site under which it is recorded that the sites could not be listed.
 pub(crate) const ALL_SITES: &str = "*";
 
@@ -54,6 +57,8 @@ struct Memory {
     /// Why and for how long the list of sites is not asked for. A restart forgets it, and asks at once.
     listing_rests: Option<Resting>,
     sites: HashMap<String, SiteEntry>,
+    /// When the sites that lag were told one by one.
+    lags_told: Option<Instant>,
 }
 
 struct Resting {
@@ -69,29 +74,8 @@ struct SiteEntry {
     /// The invocation in which the site last had its turn: who waited longest comes first.
     last_turn: u64,
     memory: Arc<tokio::sync::Mutex<SiteMemory>>,
-}
-
-/// What an invocation came to.
-#[derive(Debug, Default)]
-pub struct Summary {
-    pub sites: usize,
-    pub polled: usize,
-    pub rows_recorded: usize,
-    pub rows_forwarded: usize,
-    pub messages_forwarded: usize,
-    pub messages_rejected: usize,
-    pub bad_rows: usize,
-    /// Messages that wait for the hub.
-    pub waiting: usize,
-    /// Sites that have more to ask for than fitted into the time.
-    pub behind: usize,
-    /// Sites whose devices are still being registered.
-    pub provisioning: usize,
-    /// Sites that another poller served.
-    pub lost_races: usize,
-    /// Site and failure.
-    pub failures: Vec<(String, Failure)>,
-    pub took: Duration,
+    /// When the cursor is read again.
+    cursor_holds_until: Option<Instant>,
 }
 
 impl RapidM2mForwarding {
@@ -119,12 +103,13 @@ impl RapidM2mForwarding {
         let deadline = started + self.timeout;
         self.forwarder.outside.delivery.try_again();
 
-        let mut summary = Summary::default();
+        let mut summary = Summary { lags: Lags::new(&mut self.memory().lags_told), ..Summary::default() };
         let sites = self.sites(&mut summary).await;
         summary.sites = sites.len();
         let turns = futures::stream::iter(self.in_turn(sites)).map(|(site, memory)| async move {
             let report = if Instant::now() < limits.ask_until {
-                let turn = self.turn(&site, &memory, limits);
+                let span = tracing::error_span!("site", site.name = site);
+                let turn = self.turn(&site, &memory, limits).instrument(span);
                 tokio::time::timeout_at(deadline, turn).await.map_err(|_| "was cut off")
             } else {
                 Err("was not reached")
@@ -136,7 +121,7 @@ impl RapidM2mForwarding {
         while let Some((site, report)) = turns.next().await {
             match report {
                 Ok(report) if report.is_provisioning => provisioning.push((site, report)),
-                Ok(report) => summary.add(site, report),
+                Ok(report) => summary.add(site, report, self.forwarder.outside.clock.now()),
                 Err(what) => {
                     let text = format!(
                         "{what} within PollTimeoutSeconds={}; it comes first next time",
@@ -149,6 +134,9 @@ impl RapidM2mForwarding {
         drop(turns);
         self.send_when_provisioned(provisioning, limits, deadline, &mut summary).await;
         summary.failures.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let outside = &self.forwarder.outside;
+        summary.readings =
+            Readings { unconfirmed: outside.delivery.sender.take_unconfirmed(), ..outside.meters.take() };
         summary.took = started.elapsed();
         summary.log();
         summary
@@ -165,10 +153,12 @@ impl RapidM2mForwarding {
         let limits = Limits { resend_until: limits.send_until, provision_until: limits.send_until, ..limits };
         let turns = futures::stream::iter(sites).map(|(site, mut report)| async move {
             let memory = self.memory().sites.entry(site.clone()).or_default().memory.clone();
+            let span = tracing::error_span!("site", site.name = site);
             let turn = async {
                 let mut memory = memory.lock().await;
                 self.forwarder.send_site(&self.key(&site), &mut memory, limits).await
             };
+            let turn = turn.instrument(span);
             // Cut off: what was polled and recorded is still so.
             if let Ok(sent) = tokio::time::timeout_at(deadline, turn).await {
                 report.add_sent(sent);
@@ -177,7 +167,7 @@ impl RapidM2mForwarding {
         });
         let mut turns = turns.buffer_unordered(PROVISIONING_CONCURRENCY);
         while let Some((site, report)) = turns.next().await {
-            summary.add(site, report);
+            summary.add(site, report, self.forwarder.outside.clock.now());
         }
     }
 
@@ -188,6 +178,10 @@ impl RapidM2mForwarding {
     async fn turn(&self, site: &str, memory: &tokio::sync::Mutex<SiteMemory>, limits: Limits) -> Report {
         // An overlapping invocation may be at the same site: it finishes first.
         let mut memory = memory.lock().await;
+        // Where each run writes to the cursor, one that was changed is noticed by that.
+        if !self.forwarder.record_empty_polls && self.cursor_is_old(site) {
+            memory.forget_cursor();
+        }
         let report = self.forwarder.poll_site(&self.key(site), &mut memory, limits).await;
         self.had_its_turn(site);
         report
@@ -205,7 +199,7 @@ impl RapidM2mForwarding {
         let started = Instant::now();
         let limit = self.timeout.mul_f64(LISTING);
         let key = self.key(ALL_SITES);
-        match self.forwarder.outside.source.sites(&self.customer, limit).await {
+        match self.forwarder.outside.sites(&self.customer, limit).await {
             Ok(sites) => {
                 self.forget_all_but(&sites);
                 self.memory().listing_rests = None;
@@ -271,95 +265,22 @@ impl RapidM2mForwarding {
         sites.into_iter().map(|(_, site, memory)| (site, memory)).collect()
     }
 
+    /// Whether the site's cursor is to be read again; not for all sites in one run.
+    fn cursor_is_old(&self, site: &str) -> bool {
+        let (mut memory, now) = (self.memory(), Instant::now());
+        let Some(entry) = memory.sites.get_mut(site) else { return false };
+        let is_old = entry.cursor_holds_until.is_some_and(|until| now >= until);
+        if is_old || entry.cursor_holds_until.is_none() {
+            entry.cursor_holds_until = Some(now + CURSOR_HOLDS.mul_f64(0.5 + fastrand::f64() / 2.0));
+        }
+        is_old
+    }
+
     fn had_its_turn(&self, site: &str) {
         let mut memory = self.memory();
         let now = memory.invocations;
         if let Some(entry) = memory.sites.get_mut(site) {
             entry.last_turn = now;
         }
-    }
-}
-
-impl Summary {
-    fn add(&mut self, site: String, report: Report) {
-        self.polled += usize::from(report.requests > 0);
-        self.rows_recorded += report.rows_recorded;
-        self.rows_forwarded += report.rows_forwarded;
-        self.messages_forwarded += report.messages_forwarded;
-        self.messages_rejected += report.messages_rejected;
-        self.bad_rows += report.bad_rows;
-        self.waiting += report.waiting;
-        self.behind += usize::from(report.is_behind);
-        self.provisioning += usize::from(report.is_provisioning);
-        self.lost_races += usize::from(report.lost_race);
-        self.failures.extend(report.failures.into_iter().map(|failure| (site.clone(), failure)));
-    }
-
-    /// Whether every site was polled, recorded and forwarded.
-    #[must_use]
-    pub fn is_success(&self) -> bool {
-        self.failures.is_empty()
-    }
-
-    /// The failed sites with their failures, for the answer.
-    #[must_use]
-    pub fn failed(&self) -> Value {
-        let named = self.failures.iter().take(NAMED_FAILURES);
-        named.map(|(site, failure)| json!({ "Site_Id": site, "Kind": failure.kind, "Text": failure.text })).collect()
-    }
-
-    /// What went wrong in this invocation, once each, with the sites that it hit: a backend that is away is one failure,
-    /// not ten thousand.
-    fn new_failures(&self) -> Vec<(&Failure, Vec<&str>)> {
-        let mut groups: BTreeMap<(&str, &str), (&Failure, Vec<&str>)> = BTreeMap::new();
-        for (site, failure) in self.failures.iter().filter(|(_, failure)| !failure.is_known) {
-            let (_, sites) = groups.entry((&failure.kind, &failure.text)).or_insert_with(|| (failure, Vec::new()));
-            sites.push(site);
-        }
-        groups.into_values().collect()
-    }
-
-    fn log(&self) {
-        for (failure, sites) in self.new_failures().into_iter().take(LOGGED_FAILURES) {
-            let mut named = sites.iter().take(LOGGED_SITES).copied().collect::<Vec<_>>().join(", ");
-            if sites.len() > LOGGED_SITES {
-                named.push_str(&format!(" and {} more", sites.len() - LOGGED_SITES));
-            }
-            tracing::warn!(sites = %named, kind = %failure.kind, "{}", failure.text);
-        }
-        if self.is_success() {
-            tracing::info!("{self}");
-        } else {
-            tracing::error!("{self}");
-        }
-    }
-}
-
-impl fmt::Display for Summary {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let failed: BTreeSet<_> = self.failures.iter().map(|(site, _)| site).collect();
-        write!(
-            out,
-            "rapidM2MForwarding: {} of {} sites polled, {} rows recorded, {} rows forwarded in {} messages, {} waiting, {} failed",
-            self.polled,
-            self.sites,
-            self.rows_recorded,
-            self.rows_forwarded,
-            self.messages_forwarded,
-            self.waiting,
-            failed.len(),
-        )?;
-        for (count, what) in [
-            (self.behind, "behind"),
-            (self.provisioning, "waiting for their device's registration"),
-            (self.lost_races, "served by another poller"),
-            (self.messages_rejected, "messages rejected"),
-            (self.bad_rows, "unusable rows"),
-        ] {
-            if count > 0 {
-                write!(out, ", {count} {what}")?;
-            }
-        }
-        write!(out, ", in {:.1} s", self.took.as_secs_f64())
     }
 }

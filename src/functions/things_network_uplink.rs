@@ -1,5 +1,7 @@
 //! Function `thingsNetworkUplink`: takes a webhook, answers at once, and leaves the work to the queue.
 
+use std::sync::Arc;
+
 use chrono::Utc;
 use reqwest::StatusCode;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -7,7 +9,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-use super::tally::Tally;
+use super::tally::{Count, Tally};
 use crate::{
     config::things_network::Config,
     host::http::{HttpRequest, problem, status},
@@ -42,7 +44,7 @@ impl ThingsNetworkUplink {
         Self {
             forwards_events: config.events,
             secret: config.secret.as_ref().map(|secret| hash(secret.expose_secret())),
-            tally: Tally::new("thingsNetworkUplink"),
+            tally: Tally::new("thingsNetworkUplink", Arc::default(), None),
         }
     }
 
@@ -54,22 +56,22 @@ impl ThingsNetworkUplink {
             if !given.is_some_and(|given| given.ct_eq(secret).into()) {
                 let text = "the header X-Webhook-Secret is missing or wrong: add it to the webhook's additional headers, with \
                             the value of the setting ThingsNetworkWebhookSecret";
-                return self.refuse(StatusCode::UNAUTHORIZED, "refused without the secret", text);
+                return self.refuse(StatusCode::UNAUTHORIZED, "unauthorized", text);
             }
         }
         let accepted = match Webhook::parse(&request.body) {
             Ok(Webhook::Uplink(_)) => StatusCode::ACCEPTED,
             // Whatever it is, The Things Stack must not take it for a failure: it would disable the webhook.
             Ok(Webhook::Event(event)) => {
-                tracing::debug!(kind = event.kind(), "an event");
+                tracing::debug!(event.kind = event.kind(), "an event");
                 let is_forwarded = self.forwards_events && event.kind().is_some() && event.ids().is_ok();
-                self.tally.count(if is_forwarded { "events accepted" } else { "events ignored" });
+                self.tally.count(if is_forwarded { Count::EventsAccepted } else { Count::EventsIgnored });
                 if !is_forwarded {
                     return Answer { response: status(StatusCode::OK), queued: None };
                 }
                 StatusCode::OK
             }
-            Err(invalid) => return self.refuse(StatusCode::BAD_REQUEST, "refused as malformed", &invalid.to_string()),
+            Err(invalid) => return self.refuse(StatusCode::BAD_REQUEST, "malformed", &invalid.to_string()),
         };
         let queued = Queued {
             received_at: Some(Utc::now()),
@@ -84,12 +86,12 @@ impl ThingsNetworkUplink {
                      field mask",
                     text.len()
                 );
-                return self.refuse(StatusCode::PAYLOAD_TOO_LARGE, "refused as too large", &text);
+                return self.refuse(StatusCode::PAYLOAD_TOO_LARGE, "too_large", &text);
             }
-            Err(error) => return self.refuse(StatusCode::BAD_REQUEST, "refused as malformed", &error.to_string()),
+            Err(error) => return self.refuse(StatusCode::BAD_REQUEST, "malformed", &error.to_string()),
         };
         if accepted == StatusCode::ACCEPTED {
-            self.tally.count("uplinks accepted");
+            self.tally.count(Count::UplinksAccepted);
         }
         Answer { response: status(accepted), queued: Some(text) }
     }
@@ -98,12 +100,13 @@ impl ThingsNetworkUplink {
     #[must_use]
     pub fn refuse_too_large(&self, limit: usize) -> Answer {
         let text = format!("the webhook is larger than {limit} bytes: leave members out with the webhook's field mask");
-        self.refuse(StatusCode::PAYLOAD_TOO_LARGE, "refused as too large", &text)
+        self.refuse(StatusCode::PAYLOAD_TOO_LARGE, "too_large", &text)
     }
 
     fn refuse(&self, status: StatusCode, kind: &'static str, detail: &str) -> Answer {
-        if self.tally.count(kind) {
-            tracing::warn!(status = status.as_u16(), "a webhook was refused: {detail}");
+        self.tally.count(Count::WebhooksRefused);
+        if self.tally.failed(kind) {
+            tracing::warn!(failure.kind = kind, webhook.status = status.as_u16(), "a webhook was refused: {detail}");
         }
         Answer { response: problem(status, detail), queued: None }
     }

@@ -89,7 +89,7 @@ impl Failures {
 
     /// An attempt that began at `began` has failed. What fails together counts once.
     pub fn failed(&self, device: &DeviceKey, error: &SendError, began: Instant) {
-        tracing::debug!(device = %device.id, kind = error.kind(), "{error}");
+        tracing::debug!(device.id = device.id, failure.kind = error.kind(), "{error}");
         let mut known = self.known();
         if error.concerns_hub() {
             fail(known.hubs.entry(device.endpoint.clone()), error, began);

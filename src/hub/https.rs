@@ -24,7 +24,7 @@ use super::{
     sas::RESERVED,
 };
 
-const BATCH_CONTENT_TYPE: &str = "application/vnd.microsoft.iothub.json";
+pub const BATCH_CONTENT_TYPE: &str = "application/vnd.microsoft.iothub.json";
 /// What may stand in a property over HTTPS beside letters and digits. `%` is not among them here: a value that has one is
 /// encoded, so that decoding gives the value back, whatever it was.
 const PLAIN: &[u8] = b"!#$&'*+-.^_`|~";

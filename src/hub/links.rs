@@ -249,7 +249,7 @@ impl Session<'_> {
         }
         if times == CUTS_IN_A_ROW {
             tracing::warn!(
-                device = %self.key.id,
+                device.id = self.key.id,
                 "the hub cuts the device's connections again and again: does another client use the same device id?"
             );
         }
@@ -267,9 +267,9 @@ impl Session<'_> {
         let connection = Arc::new(Connection::open(login).await?);
         // With a device for each site there are thousands of these.
         if links.has_connected.swap(true, Ordering::Relaxed) {
-            tracing::debug!(hub = %device.hub_host, device = %device.id, "connected to IoT Hub");
+            tracing::debug!(hub.host = device.hub_host, device.id = device.id, "connected to IoT Hub");
         } else {
-            tracing::info!(hub = %device.hub_host, device = %device.id, "connected to IoT Hub");
+            tracing::info!(hub.host = device.hub_host, device.id = device.id, "connected to IoT Hub");
         }
         // A ready token cannot be renewed: the hub ends the connection with it.
         let renew_at = device.can_renew().then(|| now + holds.mul_f64(0.8));

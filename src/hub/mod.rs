@@ -11,6 +11,7 @@ mod https;
 mod links;
 pub mod message;
 mod mqtt;
+pub mod probe;
 mod rest;
 pub mod sas;
 mod sender;

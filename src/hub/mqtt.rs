@@ -125,6 +125,13 @@ impl Connection {
         self.ended.borrow().clone()
     }
 
+    /// Why the connection is over, if it is so within `patience`.
+    pub async fn end_within(&self, patience: Duration) -> Option<SendError> {
+        let mut ended = self.ended.clone();
+        let ended = tokio::time::timeout(patience, ended.wait_for(Option::is_some)).await;
+        ended.ok().and_then(Result::ok).and_then(|error| error.clone())
+    }
+
     /// When it was begun.
     pub fn opened(&self) -> Instant {
         self.opened
@@ -237,7 +244,7 @@ async fn drive(
             Err(error) => break error,
         }
     };
-    tracing::debug!(%error, "the connection to the hub ended");
+    tracing::debug!(device.id = device, failure.text = %error, "the connection to the hub ended");
     let fruitful = acknowledged.load(Ordering::Relaxed) > 0;
     let reason = if fruitful { SendError::Cut } else { SendError::AcceptedThenCut { device } };
     // Said before the event loop is dropped: that wakes everyone who waits for an acknowledgement.

@@ -93,6 +93,7 @@ pub struct Sender {
     failures: Failures,
     /// Devices whose token was warned of.
     warned: Mutex<HashSet<String>>,
+    unconfirmed: AtomicU64,
 }
 
 enum Way {
@@ -106,13 +107,25 @@ impl Sender {
     /// Connects when the first message is sent.
     #[must_use]
     pub fn new(options: Options) -> Self {
-        Self { options, way: OnceLock::new(), failures: Failures::default(), warned: Mutex::default() }
+        Self {
+            options,
+            way: OnceLock::new(),
+            failures: Failures::default(),
+            warned: Mutex::default(),
+            unconfirmed: AtomicU64::new(0),
+        }
     }
 
     /// Whether what counts as sent was acknowledged by the hub.
     #[must_use]
     pub fn confirms(&self) -> bool {
         self.options.transport.confirms()
+    }
+
+    /// How many messages were on their way without an acknowledgement when their connection or their time ended, since this was
+    /// asked the last time. They are sent again: the hub may have them twice.
+    pub fn take_unconfirmed(&self) -> Option<u64> {
+        Some(self.unconfirmed.swap(0, Ordering::Relaxed)).filter(|count| *count > 0)
     }
 
     /// Forgets earlier failures: the next message tries at once, unless the hub itself asked for a wait. For the start of an
@@ -250,6 +263,7 @@ impl Sender {
     ) -> Result<(), SendError> {
         let mut on_their_way = VecDeque::with_capacity(PIPELINE);
         let mut next = *acknowledged;
+        let mut unconfirmed = Unconfirmed { count: 0, total: &self.unconfirmed };
         loop {
             // One that is too large is found when a poll is split; sent all the same, it would block the connection for ever.
             while next < messages.len() && on_their_way.len() < PIPELINE && messages[next].size() <= MAX_SIZE {
@@ -258,12 +272,14 @@ impl Sender {
                     None => break,
                 }
                 next += 1;
+                unconfirmed.count += 1;
             }
             let Some(pending) = on_their_way.pop_front() else {
                 return messages.get(next).map_or(Ok(()), |message| Err(SendError::too_large(message.size())));
             };
             pending.acknowledged().await?;
             *acknowledged += 1;
+            unconfirmed.count -= 1;
             session.acknowledged();
             self.failures.acknowledged(&session.key);
         }
@@ -285,10 +301,15 @@ impl Sender {
             let most = if *acknowledged < one_by_one { 1 } else { PIPELINE };
             let (count, batch) = https::batch(&messages[*acknowledged..], most)?;
             let began = Instant::now();
+            let mut unconfirmed = Unconfirmed { count: count as u64, total: &self.unconfirmed };
             let sent = match device.token(Utc::now(), self.options.token_lifetime) {
                 Ok((token, _)) => client.send(device, &token, batch).await,
                 Err(error) => Err(error),
             };
+            // Whatever was answered was decided; only without an answer nobody knows.
+            if !matches!(sent, Err(SendError::Cut)) {
+                unconfirmed.count = 0;
+            }
             match sent {
                 Ok(()) => {
                     *acknowledged += count;
@@ -354,10 +375,22 @@ impl Sender {
         {
             let at = Utc::now() + left;
             tracing::warn!(
-                device = %device.id,
+                device.id = device.id,
                 "the token in IoTHubSharedAccessSignature ends at {at}: replace it before, or set IoTHubDeviceKey"
             );
         }
+    }
+}
+
+/// Messages on their way. What is left when it is dropped (sending failed, or its time was over) nobody knows about.
+struct Unconfirmed<'a> {
+    count: u64,
+    total: &'a AtomicU64,
+}
+
+impl Drop for Unconfirmed<'_> {
+    fn drop(&mut self) {
+        self.total.fetch_add(self.count, Ordering::Relaxed);
     }
 }
 

@@ -83,7 +83,15 @@ mod tests {
         let key = SiteKey { customer: "c".into(), site: "s".into() };
         let at = DateTime::from_timestamp(1_767_225_600 + second, 0).unwrap();
         let cursor = Cursor::new(&key);
-        let asked = Asked { key, at, request: Request::default(), status: None, bytes: 0, took: Duration::ZERO };
+        let asked = Asked {
+            key,
+            at,
+            request: Request::default(),
+            status: None,
+            bytes: 0,
+            took: Duration::ZERO,
+            backfill: None,
+        };
         let empty = empty_poll(&asked, &cursor, None);
         let fault = Fault { kind: "timeout".into(), text: String::new() };
         let mut rows = empty.clone();

@@ -14,13 +14,17 @@ use azure_data_cosmos::{
 use super::documents::{CURSOR_ID, Cursor, Poll, SiteKey};
 use crate::{
     config::ledger::Config,
-    cosmos::{Account, Container, Failure, is, one_line, within},
+    cosmos::{Account, Container, Failure, Found, NEVER, Trial, is, one_line, within},
 };
 
 /// What goes into one transaction. The service takes 2 MB and 100 operations.
 /// <https://learn.microsoft.com/azure/cosmos-db/concepts-limits>
 pub const MAX_BATCH_BYTES: usize = 1_800_000;
 pub const MAX_BATCH_POLLS: usize = 90;
+
+pub const PARTITION_KEY: [&str; 2] = ["/Customer_Id", "/Site_Id"];
+/// The bulk of a record, which is never searched: not indexing it halves the price of a write.
+pub const MESSAGE_PATH: &str = "/IoTHubMessage/?";
 
 /// Why the ledger could not be read or written.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -83,12 +87,19 @@ impl Ledger {
     /// # Errors
     /// The ledger cannot be read.
     pub async fn cursor(&self, key: &SiteKey) -> Result<Committed, LedgerError> {
-        let Some(response) = self.read(key, CURSOR_ID).await? else {
-            return Ok(Committed { cursor: Cursor::new(key), etag: None });
-        };
+        let found = self.cursor_with_id(key, CURSOR_ID).await?;
+        Ok(found.unwrap_or_else(|| Committed { cursor: Cursor::new(key), etag: None }))
+    }
+
+    /// The cursor with this id, if it is there: a backfill's (see [`backfill_id`](super::backfill_id)).
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn cursor_with_id(&self, key: &SiteKey, id: &str) -> Result<Option<Committed>, LedgerError> {
+        let Some(response) = self.read(key, id).await? else { return Ok(None) };
         let etag = response.headers().etag().map(ToString::to_string);
-        let cursor = response.into_model().map_err(|error| foreign(CURSOR_ID, key, &error))?;
-        Ok(Committed { cursor, etag })
+        let cursor = response.into_model().map_err(|error| foreign(id, key, &error))?;
+        Ok(Some(Committed { cursor, etag }))
     }
 
     /// The poll with this id, if it is (still) there.
@@ -156,6 +167,20 @@ impl Ledger {
         }
     }
 
+    /// What is there, and whether it can be used. Makes nothing.
+    ///
+    /// # Errors
+    /// The account cannot be used.
+    pub async fn inspect(&self) -> Result<Found, Failure> {
+        let partition = PartitionKey::from((NEVER.to_owned(), NEVER.to_owned()));
+        let document = serde_json::json!({ "id": NEVER, "Customer_Id": NEVER, "Site_Id": NEVER });
+        let missing = format!("{NEVER}-missing");
+        let batch = TransactionalBatch::new(partition.clone()).create_item(&document);
+        let replaced = serde_json::json!({ "id": missing, "Customer_Id": NEVER, "Site_Id": NEVER });
+        let batch = batch.and_then(|batch| batch.replace_item(missing.clone(), &replaced, None));
+        self.account.inspect(&self.config.container, Trial { partition_key: &PARTITION_KEY, partition, batch }).await
+    }
+
     /// The container, if it is there.
     pub(super) async fn find(&self) -> Result<Option<ContainerClient>, LedgerError> {
         within(async { Ok(self.account.find(&self.config.container).await?) }).await
@@ -168,14 +193,13 @@ impl Ledger {
     fn properties(&self) -> ContainerProperties {
         ContainerProperties::new(
             self.config.container.clone(),
-            PartitionKeyDefinition::new(vec!["/Customer_Id".into(), "/Site_Id".into()]),
+            PartitionKeyDefinition::new(PARTITION_KEY.map(Into::into).to_vec()),
         )
         .with_indexing_policy(
-            // The message is the bulk of a record and is never searched: not indexing it halves the price of a write. The same
-            // goes for what a cursor knows of recorded rows and of the site's last day.
+            // The same goes for what a cursor knows of recorded rows and of the site's last day.
             IndexingPolicy::default()
                 .with_included_path("/*")
-                .with_excluded_path("/IoTHubMessage/?")
+                .with_excluded_path(MESSAGE_PATH)
                 .with_excluded_path("/Recorded/*")
                 .with_excluded_path("/Activity/*"),
         )
@@ -206,7 +230,7 @@ fn batch(
         None => batch.create_item(cursor),
         Some(etag) => {
             let unchanged = BatchReplaceOptions::default().with_precondition(Precondition::if_match(etag));
-            batch.replace_item(CURSOR_ID, cursor, Some(unchanged))
+            batch.replace_item(cursor.id().to_owned(), cursor, Some(unchanged))
         }
     }
 }

@@ -1,9 +1,9 @@
-//! The two kinds of documents. Field names are part of the product: users query them.
+//! The kinds of documents. Field names are part of the product: users query them.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{Activity, Recorded};
+use super::{Activity, Recorded, backfill::Backfill};
 
 /// Id of the cursor document in its partition.
 pub const CURSOR_ID: &str = "cursor";
@@ -63,6 +63,9 @@ pub struct Poll {
     /// `false` if the transport cannot know whether the hub has the message; absent otherwise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub confirmed: Option<bool>,
+    /// Id of the backfill that fetched it; absent for the timer's polls.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backfill: Option<String>,
     /// Seconds until the service removes the document. Absent while the message waits: a record that still has to be
     /// forwarded must not vanish.
     #[serde(rename = "ttl", skip_serializing_if = "Option::is_none")]
@@ -127,13 +130,13 @@ pub struct Fault {
     pub text: String,
 }
 
-/// How far a site has come.
+/// How far a site has come; or how far a backfill of it has, which has a document of its own.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Cursor {
     #[serde(rename = "id")]
-    id: CursorKind,
-    kind: CursorKind,
+    pub(super) id: String,
+    pub(super) kind: CursorKind,
     #[serde(rename = "Customer_Id")]
     pub customer: String,
     #[serde(rename = "Site_Id")]
@@ -158,24 +161,34 @@ pub struct Cursor {
     /// The site is left alone until then.
     #[serde(default)]
     pub not_before: Option<DateTime<Utc>>,
+    /// Of a backfill alone: what it is to fetch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backfill: Option<Backfill>,
     /// What the site did lately. For people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub activity: Option<Activity>,
 }
 
-/// The value of `id` and of `Kind` in a cursor document.
+/// The value of `Kind` in a cursor document.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-enum CursorKind {
+#[serde(rename_all = "lowercase")]
+pub(super) enum CursorKind {
     #[default]
-    #[serde(rename = "cursor")]
     Cursor,
+    Backfill,
 }
 
 impl Cursor {
     /// Of a site that was never polled.
     #[must_use]
     pub fn new(key: &SiteKey) -> Self {
-        Self { customer: key.customer.clone(), site: key.site.clone(), ..Self::default() }
+        Self { id: CURSOR_ID.into(), customer: key.customer.clone(), site: key.site.clone(), ..Self::default() }
+    }
+
+    /// The document's id in its partition.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
     }
 }
 

@@ -1,8 +1,10 @@
 //! Reading many documents: all cursors, or a site's polls. For people and pages; forwarding needs point reads only.
 
+use std::collections::BTreeSet;
+
 use azure_data_cosmos::{FeedScope, Query, clients::ContainerClient};
 use futures::TryStreamExt as _;
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::{
@@ -15,9 +17,14 @@ use crate::cosmos::within;
 /// The fields of a cursor but `Recorded`, which can be as large as all the others of a hundred sites.
 const CURSORS: &str = "SELECT c.id, c.Kind, c.Customer_Id, c.Site_Id, c.LastValueFrom, c.ScannedUntil, c.Unforwarded, \
                        c.ConsecutiveFailures, c.LastError, c.NotBefore, c.Activity FROM c WHERE c.Kind = 'cursor'";
+/// A site's cursor and its backfills.
+const CURSORS_OF_SITE: &str = "SELECT c.id, c.Kind, c.Customer_Id, c.Site_Id, c.LastValueFrom, c.ScannedUntil, c.Unforwarded, \
+     c.ConsecutiveFailures, c.LastError, c.NotBefore, c.Backfill FROM c WHERE c.Kind IN ('cursor', 'backfill')";
+/// Whose documents they are.
+const SITES: &str = "SELECT c.Customer_Id, c.Site_Id FROM c WHERE c.Kind IN ('cursor', 'backfill')";
 /// The fields of a poll but `IoTHubMessage`, which is nearly all of its size.
 const POLL: &str = "c.id, c.Kind, c.Customer_Id, c.Site_Id, c.PollingTimestamp, c.Request, c.Result, c.Outcome, c.Error, \
-                    c.LastValueFrom, c.MessageId, c.ForwardedAt, c.Confirmed, c.ttl";
+                    c.LastValueFrom, c.MessageId, c.ForwardedAt, c.Confirmed, c.Backfill, c.ttl";
 
 /// Which polls of a site.
 #[derive(Clone, Debug, Default)]
@@ -35,6 +42,8 @@ pub struct PollQuery {
     pub with_messages: bool,
     /// Only those that have a message.
     pub only_with_messages: bool,
+    /// Only the timer's own, whose rows come in the order of time.
+    pub without_backfills: bool,
 }
 
 impl PollQuery {
@@ -46,6 +55,9 @@ impl PollQuery {
         }
         if self.only_with_messages {
             text.push_str(" AND IS_DEFINED(c.IoTHubMessage)");
+        }
+        if self.without_backfills {
+            text.push_str(" AND NOT IS_DEFINED(c.Backfill)");
         }
         for (bound, condition) in [(&self.from_id, " AND c.id >= @from"), (&self.before_id, " AND c.id < @before")] {
             if bound.is_some() {
@@ -66,6 +78,12 @@ impl PollQuery {
     }
 }
 
+fn read_cursor(value: Value) -> Result<Cursor, LedgerError> {
+    let text = |name| value[name].as_str().unwrap_or_default().to_owned();
+    let (id, site) = (text("id"), text("Site_Id"));
+    serde_json::from_value(value).map_err(|error| LedgerError::Foreign { id, site, text: error.to_string() })
+}
+
 impl Ledger {
     /// The cursors of all sites, without what they know of recorded rows. `None` if there is no container yet; it is not made
     /// for this.
@@ -75,12 +93,36 @@ impl Ledger {
     pub async fn cursors(&self) -> Result<Option<Vec<Cursor>>, LedgerError> {
         let Some(container) = self.find().await? else { return Ok(None) };
         let values: Vec<Value> = self.all(&container, CURSORS, FeedScope::full_container()).await?;
-        let read = |value: Value| {
-            let text = |name| value[name].as_str().unwrap_or_default().to_owned();
-            let (id, site) = (text("id"), text("Site_Id"));
-            serde_json::from_value(value).map_err(|error| LedgerError::Foreign { id, site, text: error.to_string() })
-        };
-        values.into_iter().map(read).collect::<Result<_, _>>().map(Some)
+        values.into_iter().map(read_cursor).collect::<Result<_, _>>().map(Some)
+    }
+
+    /// The sites of which something is on record, in order. Empty if there is no container yet; it is not made for this.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn sites(&self) -> Result<Vec<SiteKey>, LedgerError> {
+        #[derive(Deserialize)]
+        struct Site {
+            #[serde(rename = "Customer_Id")]
+            customer: String,
+            #[serde(rename = "Site_Id")]
+            site: String,
+        }
+        let Some(container) = self.find().await? else { return Ok(Vec::new()) };
+        let sites: Vec<Site> = self.all(&container, SITES, FeedScope::full_container()).await?;
+        let sites: BTreeSet<_> = sites.into_iter().map(|Site { customer, site }| (customer, site)).collect();
+        Ok(sites.into_iter().map(|(customer, site)| SiteKey { customer, site }).collect())
+    }
+
+    /// A site's cursor and its backfills, without what they know of recorded rows. Empty if there is no container yet; it is
+    /// not made for this.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn cursors_of_site(&self, key: &SiteKey) -> Result<Vec<Cursor>, LedgerError> {
+        let Some(container) = self.find().await? else { return Ok(Vec::new()) };
+        let values: Vec<Value> = self.all(&container, CURSORS_OF_SITE, FeedScope::partition(partition(key))).await?;
+        values.into_iter().map(read_cursor).collect()
     }
 
     /// Polls of a site, newest first. `None` if there is no container yet.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path};
 use anyhow::{Context as _, ensure};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use emulators::{cosmos, iot_hub, rapidm2m, things_stack};
-use iothub_connector::config::{Config, rapidm2m::Selection, things_network};
+use iothub_connector::config::{self, Config, KEY_VAULT, key_vault, rapidm2m::Selection, things_network};
 use reqwest::Url;
 use serde::Deserialize;
 
@@ -70,7 +70,10 @@ impl Services {
     /// Starts an emulator for every service that the file does not set.
     /// With `device_per_site`, an emulated hub gets the sites' devices from an emulated DPS.
     pub async fn start(file: Option<&Path>, interval: Option<u32>, device_per_site: bool) -> anyhow::Result<Self> {
-        let mut settings = file.map_or(Ok(Settings::new()), settings::read)?;
+        let mut settings = match file {
+            Some(file) => settings_of(file).await?,
+            None => Settings::new(),
+        };
         let plan = Plan::new(&settings);
         ensure!(
             !(plan.has_real_iot_hub && device_per_site),
@@ -129,6 +132,15 @@ impl Stack {
             ..things_stack::Sending::default()
         })
     }
+}
+
+/// What stands in the file, and what a Key Vault that it names has beside: as if that stood in the file as well. (One that
+/// only the environment names is not read.)
+async fn settings_of(file: &Path) -> anyhow::Result<Settings> {
+    let in_file: config::Settings = settings::read(file)?.into_iter().collect();
+    let completed = key_vault::complete(in_file.of_person()).await?;
+    // The handler has them all.
+    Ok(completed.settings.into_iter().filter(|(name, _)| name != KEY_VAULT).collect())
 }
 
 fn set(settings: &mut Settings, name: &str, value: &str) {

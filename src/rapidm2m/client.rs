@@ -3,7 +3,7 @@
 use std::{sync::OnceLock, time::Duration};
 
 use bytes::Bytes;
-use chrono::Utc;
+use chrono::{TimeDelta, Utc};
 use percent_encoding::utf8_percent_encode;
 use reqwest::{StatusCode, header};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -60,6 +60,15 @@ pub enum Range {
 pub struct Answer {
     pub status: u16,
     pub body: Bytes,
+}
+
+/// What the backend knows of the user.
+#[derive(Clone, Debug)]
+pub struct Me {
+    /// The customers that the user can see, as they stand in paths.
+    pub customers: Vec<String>,
+    /// Our clock minus the backend's, if it has told its time.
+    pub clock_skew: Option<TimeDelta>,
 }
 
 /// Why there is no answer to use.
@@ -174,17 +183,21 @@ impl Client {
         Ok(self.http.get_or_init(|| http))
     }
 
-    /// The customers that the user can see, as they stand in paths.
+    /// Who the backend takes us for.
     ///
     /// # Errors
     /// See [`FetchError`].
-    pub async fn customers(&self, limit: Duration) -> Result<Vec<String>, FetchError> {
+    pub async fn me(&self, limit: Duration) -> Result<Me, FetchError> {
         #[derive(Deserialize)]
-        struct Me {
+        struct Body {
             customers: Vec<String>,
         }
-        let answer = self.get(self.url(&["me"]), MAX_BLUEPRINT, limit).await?;
-        Ok(wire::json::<Me>(&answer.body, "the user's data")?.customers)
+        let asked = tokio::time::timeout(limit, self.send(self.url(&["me"]))).await.unwrap_or(Err(FetchError::Timeout));
+        let response = asked?;
+        let clock_skew = http::clock_skew(response.headers(), Utc::now());
+        let body = tokio::time::timeout(limit, read_body(response, MAX_BLUEPRINT)).await;
+        let body = body.unwrap_or(Err(FetchError::Timeout))?;
+        Ok(Me { customers: wire::json::<Body>(&body, "the user's data")?.customers, clock_skew })
     }
 
     /// The sites of a customer, as they stand in paths: by name; where two have the same name, by `_uid`.
@@ -267,6 +280,13 @@ impl Client {
     }
 
     async fn get_unlimited(&self, url: Url, max_body: usize) -> Result<Answer, FetchError> {
+        let response = self.send(url).await?;
+        let status = response.status().as_u16();
+        Ok(Answer { status, body: read_body(response, max_body).await? })
+    }
+
+    /// A successful answer, unread.
+    async fn send(&self, url: Url) -> Result<reqwest::Response, FetchError> {
         let request = self
             .http()?
             .get(url)
@@ -275,8 +295,7 @@ impl Client {
         let response = request.send().await.map_err(explain)?;
         let status = response.status();
         if status.is_success() {
-            let body = read_body(response, max_body).await?;
-            return Ok(Answer { status: status.as_u16(), body });
+            return Ok(response);
         }
         let retry_after = http::retry_after(response.headers(), Utc::now());
         Err(classify(status, retry_after, error_text(&http::error_body(response).await)))

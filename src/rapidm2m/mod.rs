@@ -8,6 +8,6 @@ pub mod stamp;
 pub mod window;
 pub mod wire;
 
-pub use client::{Client, FetchError};
+pub use client::{Client, FetchError, Me};
 pub use stamp::Stamp;
 pub use wire::{Row, Rows};

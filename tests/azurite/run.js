@@ -7,7 +7,9 @@
 'use strict';
 
 const assert = require('node:assert').strict;
+const { execFile } = require('node:child_process');
 const path = require('node:path');
+const { promisify } = require('node:util');
 const { after, before, test } = require('node:test');
 
 const { Process, stopAll } = require('./processes.js');
@@ -219,6 +221,42 @@ withHost('unusable', 'what is no webhook is rejected at once, what is no Base64 
   await host.printed(SUCCEEDED, unusable.length);
   const counts = [host.count(SUCCEEDED), host.count(FAILED)];
   assert.deepEqual(counts, [unusable.length, 0], 'succeeded and failed invocations');
+});
+
+// The command, as somebody runs it who has mended the cause.
+async function replay(queue, connection, ...options) {
+  const env = { UplinkQueueName: queue, AzureStorageConnectionString: connection };
+  const args = ['replay', ...options, '--json'];
+  const { stdout } = await promisify(execFile)(connector, args, { env, timeout: PATIENCE });
+  return stdout.split('\n').filter(Boolean).map((line) => JSON.parse(line));
+}
+
+withHost('replayed', 'what was rejected or poison is put back and reaches the hub', {}, {}, async (world) => {
+  const { hub, uplinks, poison, rejected } = world;
+  // The queue of uplinks is there as soon as something was in it.
+  await uplinks.put(encoded(uplink('first', '{}')));
+  await received(hub, 1);
+  const webhook = uplink('mended', '{"größe":"<&>"}');
+  await rejected.put(encoded(`{"Kind":"no_device","Reason":"r","RejectedAtUTC":"2026-01-31T12:00:00.000Z","Webhook":${webhook}}`));
+  await poison.put(encoded(uplink('patient', '{"level":2}')));
+
+  const dry = await replay('replayed', azurite.connection, '--queue', 'rejected', '--dry-run');
+  assert.deepEqual(dry.map(({ endDevice, replayed }) => [endDevice, replayed]), [['mended', false]]);
+  for (const queue of ['rejected', 'poison']) {
+    const lines = await replay('replayed', azurite.connection, '--queue', queue);
+    assert.deepEqual(lines.map(({ replayed }) => replayed), [true], JSON.stringify(lines));
+  }
+  const messages = await received(hub, 3);
+  assert.deepEqual(messages.map(({ deviceId }) => deviceId).sort(), ['first', 'mended', 'patient']);
+  await uplinks.reaches(0);
+  assert.deepEqual([await poison.count(), await rejected.count()], [0, 0], 'poison and rejected messages');
+});
+
+test('a wrong key of the storage account is told, and not printed', { timeout: PATIENCE }, async () => {
+  const connection = azurite.connection.replace(/AccountKey=[^;]+/, 'AccountKey=aHVudGVyMg==');
+  const failed = await replay('replayed', connection, '--queue', 'poison').catch((error) => error);
+  assert.match(failed.stderr, /refused access to queue replayed-poison \(403, .*check AzureStorageConnectionString/);
+  assert.doesNotMatch(failed.stderr, /aHVudGVyMg|sig=/);
 });
 
 test('the storage client by itself: its ignored test', { timeout: CARGOS_PATIENCE }, async () => {

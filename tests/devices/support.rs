@@ -60,7 +60,7 @@ impl World {
         let mut problems = Problems::default();
         let config = config::dps::Config::read(&self.settings(), &mut problems);
         let config = config.unwrap_or_else(|| panic!("{problems}"));
-        Devices::new(config, self.store(), self.trusted_ca())
+        Devices::new(config, self.store(), self.trusted_ca(), Arc::default())
     }
 
     /// The hub's own connection string.
@@ -75,7 +75,12 @@ impl World {
         let endpoint = [("DPSGlobalDeviceEndpoint", self.hub.ready().dps.as_str())];
         let mut problems = Problems::default();
         let enrolments = Enrolments::read(&endpoint.iter().chain(settings).copied().collect(), &mut problems);
-        PerApplication::new(enrolments.unwrap_or_else(|| panic!("{problems}")), self.store(), self.trusted_ca())
+        PerApplication::new(
+            enrolments.unwrap_or_else(|| panic!("{problems}")),
+            self.store(),
+            self.trusted_ca(),
+            Arc::default(),
+        )
     }
 
     pub fn store(&self) -> Store {
@@ -90,7 +95,11 @@ impl World {
 
     pub fn delivery_of(&self, devices: Devices, transport: Transport) -> Delivery {
         let options = Options::new(transport, NonZeroUsize::new(1_000).unwrap(), self.trusted_ca());
-        Delivery { identities: Identities::Provisioned(devices), sender: Arc::new(Sender::new(options)) }
+        Delivery {
+            identities: Identities::Provisioned(devices),
+            sender: Arc::new(Sender::new(options)),
+            meters: Arc::default(),
+        }
     }
 
     pub fn ready(&self) -> &iot_hub::Ready {

@@ -124,7 +124,7 @@ fn a_failed_run_is_told_and_fails_the_session() {
     assert_eq!(run["succeeded"], false);
     assert!(run["error"].as_str().unwrap().contains("1 failed"), "{run}");
     let warning = of_type(&records, "log").into_iter().find(|log| log["level"] == "warning").expect("a warning");
-    assert!(warning["text"].as_str().unwrap().contains("Well 7"), "{warning}");
+    assert_eq!(warning["fields"]["site.names"], "Well 7", "{warning}");
     assert_ne!(records.last().unwrap()["failed"], 0);
 
     let output = command(&app, &["--for", "1s"]).output().unwrap();

@@ -6,8 +6,10 @@ use serde_json::Value;
 
 use crate::steps::Step;
 
-/// Id of a site's document that is no poll.
-const CURSOR: &str = "cursor";
+/// Whether it is the id of a site's document that is no poll: of its cursor, or of a backfill's.
+fn is_cursor(id: &str) -> bool {
+    id == "cursor" || id.starts_with("backfill-")
+}
 
 /// A request for documents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,14 +44,14 @@ impl Work {
         if header("x-ms-cosmos-is-batch-request").is_some() {
             let operations: Vec<Operation> = serde_json::from_slice(body).ok()?;
             let replaces_poll = |operation: &Operation| {
-                operation.operation_type == "Replace" && operation.id.as_deref().is_some_and(|id| id != CURSOR)
+                operation.operation_type == "Replace" && operation.id.as_deref().is_some_and(|id| !is_cursor(id))
             };
             return Some(if operations.iter().any(replaces_poll) { Self::Mark } else { Self::Record });
         }
         let key = header("x-ms-documentdb-partitionkey").and_then(|key| serde_json::from_str::<Vec<Value>>(key).ok());
         let is_hierarchical = key.is_some_and(|key| key.len() > 1);
         match (&parts.method, id) {
-            (&Method::GET, Some(CURSOR)) if is_hierarchical => Some(Self::ReadCursor),
+            (&Method::GET, Some(id)) if is_hierarchical && is_cursor(id) => Some(Self::ReadCursor),
             (&Method::GET, Some(_)) if is_hierarchical => Some(Self::ReadPoll),
             (&Method::GET, Some(_)) => Some(Self::ReadDevice),
             (&Method::POST | &Method::PUT, _) if !is_hierarchical => Some(Self::WriteDevice),

@@ -13,7 +13,7 @@ use crate::{
 const ID_SCOPE: &str = dps::ID_SCOPE[0];
 const GROUP_KEY: &str = dps::GROUP_KEY[0];
 /// The first is the C# sample's; the second is spelt as the other settings are.
-const CONNECTION_STRING: [&str; 2] = ["AzureIotHubConnectionString", "AzureIoTHubConnectionString"];
+pub const CONNECTION_STRING: [&str; 2] = ["AzureIotHubConnectionString", "AzureIoTHubConnectionString"];
 
 /// A setting with one suffix.
 struct Setting<'a, T> {
@@ -58,7 +58,7 @@ fn family<'a, T>(
 }
 
 /// What a setting's name says of whom it holds for. `None` if it cannot.
-fn suffix(text: &str) -> Option<String> {
+pub fn suffix(text: &str) -> Option<String> {
     match text.replace("__", "-").as_str() {
         "" | "Default" => Some(String::new()),
         text => text.strip_prefix('-').filter(|suffix| is_of_application(suffix)).map(str::to_owned),

@@ -6,10 +6,10 @@ use std::{
     time::Duration,
 };
 
-use chrono::Utc;
+use chrono::{DateTime, TimeDelta, Utc};
 use percent_encoding::utf8_percent_encode;
 use reqwest::{
-    Method,
+    Method, RequestBuilder,
     header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue},
 };
 use rustls::{ClientConfig, pki_types::CertificateDer};
@@ -23,7 +23,7 @@ use crate::{
     config::dps::Config,
     http,
     hub::{
-        self,
+        self, Endpoint,
         sas::{self, RESERVED},
     },
 };
@@ -57,6 +57,16 @@ pub struct Answer {
     pub retry_after: Option<Duration>,
 }
 
+/// What the service says of a device's registration.
+pub struct Lookup {
+    /// Whether there is one.
+    pub is_known: bool,
+    /// Our clock minus the service's.
+    pub clock_skew: Option<TimeDelta>,
+    /// In what words it says so.
+    pub said: String,
+}
+
 impl Client {
     pub fn new(config: Config, pool: Arc<Pool>) -> Self {
         Self { config, pool }
@@ -83,24 +93,12 @@ impl Client {
             None => (Method::PUT, "register".to_owned()),
             Some(operation) => (Method::GET, format!("operations/{}", utf8_percent_encode(operation, RESERVED))),
         };
-        let Config { endpoint, id_scope, group_key } = &self.config;
-        let place = format!("{}:{}", endpoint.host, endpoint.port.unwrap_or(HTTPS_PORT));
-        let id = utf8_percent_encode(registration_id, RESERVED);
-        let url = format!("https://{place}/{id_scope}/registrations/{id}/{action}?api-version={API_VERSION}");
-
-        let key = sas::derive_key(group_key.expose_secret(), registration_id);
-        let resource = sas::registration_resource(id_scope, registration_id);
-        let token = sas::mint(&resource, &key, Utc::now() + TOKEN_LIFETIME, Some(POLICY));
-        let mut authorization =
-            HeaderValue::from_str(token.expose_secret()).map_err(|error| DpsError::Tls(error.to_string()))?;
-        authorization.set_sensitive(true);
-
-        let mut request = self.pool.http()?.request(method, url).header(AUTHORIZATION, authorization);
+        let mut request = self.authorized(method, registration_id, &format!("/{action}"))?;
         if operation.is_none() {
             let body = serde_json::json!({ "registrationId": registration_id }).to_string();
             request = request.header(CONTENT_TYPE, "application/json").body(body);
         }
-        let response = request.send().await.map_err(|error| explain(error, &place))?;
+        let response = request.send().await.map_err(|error| self.explain(error))?;
 
         let (now, status, headers) = (Utc::now(), response.status(), response.headers());
         let skew = http::clock_skew(headers, now);
@@ -110,13 +108,63 @@ impl Client {
             let body = http::body(response, MAX_BODY).await.map_err(|error| {
                 // When to ask for the result: no wish to be left alone.
                 *retry_after = None;
-                explain(error, &place)
+                self.explain(error)
             })?;
             return wire::progress(&body.bytes, operation);
         }
         let body = http::error_body(response).await;
         let (status, is_poll) = (status.as_u16(), operation.is_some());
         Err(wire::refusal(Refusal { status, body: &body, skew, is_poll, retry_after: *retry_after }))
+    }
+
+    /// Asks whether a device is registered, without registering it.
+    pub async fn look_up(&self, registration_id: &str, now: DateTime<Utc>) -> Result<Lookup, DpsError> {
+        let body = serde_json::json!({ "registrationId": registration_id }).to_string();
+        let request = self.authorized(Method::POST, registration_id, "")?;
+        let request = request.header(CONTENT_TYPE, "application/json").body(body);
+        let response = request.send().await.map_err(|error| self.explain(error))?;
+        let (status, headers) = (response.status(), response.headers());
+        let (clock_skew, retry_after) = (http::clock_skew(headers, now), http::retry_after(headers, now));
+        let body = http::error_body(response).await;
+        // What answers something else is no such service.
+        let is_registration = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&body).is_ok();
+        match status.as_u16() {
+            200 if is_registration => Ok(Lookup { is_known: true, clock_skew, said: String::new() }),
+            404 if is_registration => Ok(Lookup { is_known: false, clock_skew, said: wire::said(&body) }),
+            status @ (200..300 | 404) => Err(DpsError::Garbage(format!("no registration, status {status}"))),
+            status => {
+                Err(wire::refusal(Refusal { status, body: &body, skew: clock_skew, is_poll: false, retry_after }))
+            }
+        }
+    }
+
+    /// A request about a device, as the device. `action` follows its path.
+    fn authorized(&self, method: Method, registration_id: &str, action: &str) -> Result<RequestBuilder, DpsError> {
+        let Config { id_scope, group_key, .. } = &self.config;
+        let (place, id) = (self.place(), utf8_percent_encode(registration_id, RESERVED));
+        let url = format!("https://{place}/{id_scope}/registrations/{id}{action}?api-version={API_VERSION}");
+        let key = sas::derive_key(group_key.expose_secret(), registration_id);
+        let resource = sas::registration_resource(id_scope, registration_id);
+        let token = sas::mint(&resource, &key, Utc::now() + TOKEN_LIFETIME, Some(POLICY));
+        let mut authorization =
+            HeaderValue::from_str(token.expose_secret()).map_err(|error| DpsError::Tls(error.to_string()))?;
+        authorization.set_sensitive(true);
+        Ok(self.pool.http()?.request(method, url).header(AUTHORIZATION, authorization))
+    }
+
+    fn place(&self) -> Endpoint {
+        let endpoint = self.config.endpoint.clone();
+        Endpoint { port: Some(endpoint.port.unwrap_or(HTTPS_PORT)), ..endpoint }
+    }
+
+    fn explain(&self, error: reqwest::Error) -> DpsError {
+        if error.is_timeout() {
+            return DpsError::Timeout;
+        }
+        let text = http::cause(&error.without_url());
+        let is_untrusted = http::is_untrusted(&text);
+        let text = format!("{}: {text}", self.place());
+        if is_untrusted { DpsError::Untrusted(text) } else { DpsError::Unreachable(text) }
     }
 }
 
@@ -143,14 +191,4 @@ impl Pool {
             .map_err(|error| DpsError::Tls(error.to_string()))?;
         Ok(self.http.get_or_init(|| http))
     }
-}
-
-fn explain(error: reqwest::Error, place: &str) -> DpsError {
-    if error.is_timeout() {
-        return DpsError::Timeout;
-    }
-    let text = http::cause(&error.without_url());
-    let is_untrusted = http::is_untrusted(&text);
-    let text = format!("{place}: {text}");
-    if is_untrusted { DpsError::Untrusted(text) } else { DpsError::Unreachable(text) }
 }

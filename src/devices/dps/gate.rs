@@ -113,7 +113,7 @@ impl Gate {
         let until = now + asked;
         if state.wait.is_none_or(|wait| wait.until < until) {
             if state.wait.is_none_or(|wait| wait.until <= now) {
-                tracing::warn!(dps.wait_seconds = asked.as_secs(), "the Device Provisioning Service asks to slow down");
+                tracing::warn!(dps.wait_s = asked.as_secs(), "the Device Provisioning Service asks to slow down");
             }
             state.wait = Some(Wait { until, asked });
         }

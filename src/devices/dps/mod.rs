@@ -3,6 +3,7 @@
 mod client;
 mod error;
 mod gate;
+pub mod probe;
 mod wire;
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};

@@ -111,7 +111,7 @@ pub fn refusal(refusal: Refusal<'_>) -> DpsError {
     }
 }
 
-fn said(body: &[u8]) -> String {
+pub fn said(body: &[u8]) -> String {
     let (code, text) = http::error_text(body);
     with_code(code, text)
 }

@@ -28,7 +28,7 @@ fn pump(application: &str) -> Owner {
 fn of_hub(world: &World, hub: &str) -> Devices {
     let policy = Policy { name: "device".into(), key: SecretBox::new(Box::new(b"key".to_vec())) };
     let hub = Endpoint::parse(hub).unwrap();
-    Devices::new(Enrolment::Hub(HubPolicy { hub, policy: Arc::new(policy) }), world.store(), Vec::new())
+    Devices::new(Enrolment::Hub(HubPolicy { hub, policy: Arc::new(policy) }), world.store(), Vec::new(), Arc::default())
 }
 
 fn policy(device: &Device) -> &str {
@@ -43,7 +43,7 @@ fn per_application(world: &World, more: &[(&str, &str)]) -> PerApplication {
     let settings = service.iter().chain(more).copied().collect();
     let mut problems = Problems::default();
     let enrolments = Enrolments::read(&settings, &mut problems).unwrap_or_else(|| panic!("{problems}"));
-    PerApplication::new(enrolments, world.store(), vec![world.service.certificate.clone()])
+    PerApplication::new(enrolments, world.store(), vec![world.service.certificate.clone()], Arc::default())
 }
 
 async fn port_device(devices: &PerApplication, application: &str, port: u8) -> Result<Arc<Device>, DeviceError> {

@@ -56,7 +56,7 @@ impl World {
         trusted_ca: Vec<CertificateDer<'static>>,
         clock: Clock,
     ) -> Devices {
-        let shared = Shared::new(self.store(), trusted_ca);
+        let shared = Shared::new(self.store(), trusted_ca, Arc::default());
         let provisioner = Provisioner::new(config, shared.pool.clone(), self.limits);
         Devices::with(Source::Dps(provisioner), shared, clock)
     }

@@ -1,6 +1,6 @@
 //! Function `status`: how every site and device is, as a page for people or as JSON.
 //!
-//! It reads Cosmos DB and nothing else, since another process than this one may do the forwarding.
+//! It reads Cosmos DB, and asks how much is in the queues: another process than this one may do the forwarding.
 //!
 //! | Part | |
 //! |---|---|
@@ -35,12 +35,15 @@ use crate::{
     devices::{Owner, Store},
     host::http::{HttpRequest, document, problem},
     ledger::{Ledger, LedgerError, Poll, PollQuery, SiteKey},
+    queue::{Lengths, UplinkQueues},
 };
 
 /// How long what was read is good for. Reading ten thousand cursors costs Cosmos DB some thousand request units.
 const LIFETIME: Duration = Duration::from_secs(10);
 /// How long a request may take in all.
 const TIMEOUT: Duration = Duration::from_secs(25);
+/// How long the queues may take to say how much is in them. They are not what the page is for.
+const QUEUES_TIMEOUT: Duration = Duration::from_secs(3);
 /// Polls in the table of a site.
 const POLLS: u32 = 40;
 /// Messages are read in pieces of so many, until there are enough rows for the charts, or too many bytes or pieces.
@@ -52,6 +55,8 @@ const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
 pub struct Status {
     ledger: Arc<Ledger>,
     store: Arc<Store>,
+    /// If the settings say where they are.
+    queues: Option<UplinkQueues>,
     clock: Clock,
     scope: Scope,
     read: Mutex<Option<(Instant, Arc<Overview>)>>,
@@ -81,8 +86,14 @@ impl From<LedgerError> for Unread {
 
 impl Status {
     #[must_use]
-    pub fn new(ledger: Arc<Ledger>, store: Arc<Store>, clock: Clock, scope: Scope) -> Self {
-        Self { ledger, store, clock, scope, read: Mutex::default() }
+    pub fn new(
+        ledger: Arc<Ledger>,
+        store: Arc<Store>,
+        queues: Option<UplinkQueues>,
+        clock: Clock,
+        scope: Scope,
+    ) -> Self {
+        Self { ledger, store, queues, clock, scope, read: Mutex::default() }
     }
 
     /// The value of the `http` output.
@@ -137,12 +148,25 @@ impl Status {
             let _ = at;
             return Ok(overview.clone());
         }
-        let (cursors, activities) = tokio::join!(self.ledger.cursors(), self.store.activities());
+        let (cursors, activities, queues) =
+            tokio::join!(self.ledger.cursors(), self.store.activities(), self.lengths());
         let cursors = cursors?.unwrap_or_default();
         let activities = activities.map_err(|error| Unread::Away(error.to_string()))?;
-        let overview = Arc::new(Overview::new(cursors, activities, &self.scope, self.clock.now()));
+        let mut overview = Overview::new(cursors, activities, &self.scope, self.clock.now());
+        match queues {
+            Some(Ok(lengths)) => overview.queues = Some(lengths),
+            Some(Err(text)) => overview.notes.push(format!("It is not known what waits in the queues: {text}")),
+            None => {}
+        }
+        let overview = Arc::new(overview);
         *read = Some((Instant::now(), overview.clone()));
         Ok(overview)
+    }
+
+    async fn lengths(&self) -> Option<Result<Lengths, String>> {
+        let lengths = timeout(QUEUES_TIMEOUT, self.queues.as_ref()?.lengths()).await;
+        let late = || format!("the storage account did not answer within {} s", QUEUES_TIMEOUT.as_secs());
+        Some(lengths.map_err(|_| late()).and_then(|lengths| lengths.map_err(|error| error.to_string())))
     }
 
     async fn detail<'a>(&self, item: &'a Item) -> Result<Detail<'a>, Unread> {
@@ -165,6 +189,7 @@ impl Status {
                 before_id: before_id.take(),
                 with_messages: true,
                 only_with_messages: true,
+                without_backfills: true,
                 ..PollQuery::default()
             };
             let polls = self.ledger.polls(key, &messages).await?.unwrap_or_default();

@@ -18,6 +18,7 @@ use crate::{
     functions::rapidm2m_forwarding::ALL_SITES,
     hours::HOURS,
     ledger::{Cursor, Fault},
+    queue::Lengths,
 };
 
 /// Without a new value for longer than this, a site or device counts as silent.
@@ -191,6 +192,8 @@ pub struct Overview {
     pub notes: Vec<String>,
     pub has_sites: bool,
     pub has_devices: bool,
+    /// Messages of LoRaWAN devices.
+    pub queues: Option<Lengths>,
 }
 
 /// A part of the list.
@@ -254,6 +257,7 @@ impl Overview {
             notes,
             has_sites: scope.rapidm2m.is_some(),
             has_devices: scope.has_things_network,
+            queues: None,
         };
         overview.items.sort_by(|one, other| {
             // Among those that are well, nobody looks for the one that measures least often.
@@ -320,6 +324,7 @@ impl Selected<'_> {
             "ReadAt": self.overview.read_at,
             "Notes": self.overview.notes,
             "States": counts,
+            "Queues": self.overview.queues,
             "PerHour": self.overview.per_hour(),
             "Total": self.total,
             "From": self.from,

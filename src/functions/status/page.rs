@@ -17,6 +17,7 @@ use super::{
 use crate::{
     devices::Owner,
     ledger::{Outcome, Poll},
+    queue::Lengths,
 };
 
 const STYLE: &str = include_str!("page.css");
@@ -104,6 +105,15 @@ pub fn overview(overview: &Overview, query: &Query, now: DateTime<Utc>) -> Page 
                 }
             }
             figure { (chart::bars(&overview.per_hour(), "rows and uplinks")) figcaption { "Rows and uplinks per hour, last 24 hours" } }
+        }
+        @if let Some(Lengths { waiting, rejected, poison }) = overview.queues {
+            p { "Queue of uplinks: " (waiting) @if waiting == 1 { " message" } @else { " messages" } }
+            @if rejected + poison > 0 {
+                p.note {
+                    (rejected) " rejected and " (poison) " poison messages of uplinks are in their queues: mend the cause, then put them back with "
+                    code { "iothub-connector replay" } "."
+                }
+            }
         }
         form method="get" role="search" {
             label { "Name " input type="search" name="q" value=(query.search) maxlength="100"; }
@@ -425,6 +435,7 @@ mod tests {
             status: None,
             bytes: 0,
             took: Duration::from_secs(1),
+            backfill: None,
         };
         let fault = Fault { kind: "timeout".into(), text: text.clone() };
         let polls = vec![failed_poll(&asked, fault, &Cursor::new(&key), None); 40];

@@ -95,7 +95,7 @@ impl Activities {
             }
         }
         if let Some(error) = first {
-            tracing::warn!(devices = failed, "what devices did lately is missing on the status page: {error}");
+            tracing::warn!(devices.missing = failed, "what devices did lately is missing on the status page: {error}");
         }
     }
 

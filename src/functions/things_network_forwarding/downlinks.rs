@@ -14,7 +14,7 @@ use lru::LruCache;
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    functions::tally::Tally,
+    functions::tally::{Count, Tally},
     hub::{CloudMessage, Device, Devicebound, Settlement},
     retry,
     things_network::{
@@ -86,10 +86,10 @@ impl Downlinks {
                 Ok(Some(message)) => message,
                 Ok(None) => return,
                 Err(error) => {
-                    if tally.count("downlink checks failed") {
+                    if tally.count(Count::DownlinkChecksFailed) {
                         tracing::warn!(
-                            device = device.id,
-                            kind = error.kind(),
+                            device.id = device.id,
+                            failure.kind = error.kind(),
                             "what waits for the device was not fetched, its next uplink tries again: {error}"
                         );
                     }
@@ -102,8 +102,8 @@ impl Downlinks {
             if let Err(error) = settled {
                 let id = message.message_id.as_deref().unwrap_or_default();
                 tracing::warn!(
-                    device = device.id,
-                    message = id,
+                    device.id = device.id,
+                    message.id = id,
                     "a cloud-to-device message was handled but not settled ({settlement:?}), it comes again: {error}"
                 );
                 return;
@@ -137,8 +137,12 @@ impl Downlinks {
         let downlink = match Downlink::new(message.message_id.as_deref(), &message.properties, &message.body) {
             Ok(downlink) => downlink,
             Err(reason) => {
-                tally.count("downlinks rejected");
-                tracing::warn!(device = device.id, message = id, "a cloud-to-device message is rejected: {reason}");
+                tally.count(Count::DownlinksRejected);
+                tracing::warn!(
+                    device.id = device.id,
+                    message.id = id,
+                    "a cloud-to-device message is rejected: {reason}"
+                );
                 return Settlement::Reject;
             }
         };
@@ -152,23 +156,27 @@ impl Downlinks {
         };
         match posted {
             Ok(()) => {
-                tally.count("downlinks passed on");
+                tally.count(Count::DownlinksForwarded);
                 if let Some(key) = key {
                     self.accepted().put(key, ());
                 }
                 Settlement::Complete
             }
             Err(error) if error.condemns_downlink() => {
-                tally.count("downlinks rejected");
-                tracing::warn!(device = device.id, message = id, "a cloud-to-device message is rejected: {error}");
+                tally.count(Count::DownlinksRejected);
+                tracing::warn!(
+                    device.id = device.id,
+                    message.id = id,
+                    "a cloud-to-device message is rejected: {error}"
+                );
                 Settlement::Reject
             }
             Err(error) => {
-                if tally.count(error.kind()) {
+                if tally.failed(error.kind()) {
                     tracing::warn!(
-                        device = device.id,
-                        message = id,
-                        attempt = message.delivery_count,
+                        device.id = device.id,
+                        message.id = id,
+                        message.attempt = message.delivery_count,
                         "a downlink waits for the device's next uplink: {error}"
                     );
                 }

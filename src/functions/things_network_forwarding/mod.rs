@@ -24,13 +24,14 @@ use tokio::{
 
 pub use self::{activities::Activities, downlinks::Downlinks};
 use self::{message::Forwardable, turns::Turns};
-use super::tally::Tally;
+use super::tally::{Count, Tally};
 use crate::{
     clock::Clock,
     delivery::{DeliveryError, send_as_provisioned},
     devices::{Devices, Owner, PerApplication},
     host::queue::QueueMessage,
     hub::{SendError, Sender},
+    meter::Meters,
     things_network::{queued::Queued, template::Template},
 };
 
@@ -56,6 +57,7 @@ pub struct ThingsNetworkForwarding {
     waiting: Semaphore,
     registering: Semaphore,
     tally: Tally,
+    meters: Arc<Meters>,
 }
 
 /// What becomes of a queue message.
@@ -80,9 +82,9 @@ impl ThingsNetworkForwarding {
         activities: Activities,
         clock: Clock,
     ) -> Self {
+        let meters = devices.meters().clone();
         Self {
             devices,
-            sender,
             downlinks,
             activities,
             device_ids,
@@ -91,7 +93,9 @@ impl ThingsNetworkForwarding {
             turns: Turns::default(),
             waiting: Semaphore::new(WAITING),
             registering: Semaphore::new(REGISTERING),
-            tally: Tally::new("thingsNetworkForwarding"),
+            tally: Tally::new("thingsNetworkForwarding", meters.clone(), Some(sender.clone())),
+            meters,
+            sender,
         }
     }
 
@@ -107,6 +111,8 @@ impl ThingsNetworkForwarding {
             Ok(forwardable) => forwardable,
             Err(invalid) => return self.reject(&message.text, None, "malformed", &invalid.to_string()),
         };
+        let span = tracing::Span::current();
+        span.record("application.id", &forwardable.application).record("end_device.id", &forwardable.device);
         let (devices, owner) = match self.owner(&forwardable) {
             Ok(found) => found,
             Err(reason) => return self.reject(&message.text, Some(&forwardable), "no_device", &reason),
@@ -120,7 +126,7 @@ impl ThingsNetworkForwarding {
         match self.send(devices, &owner, &forwardable, deadline).await {
             Ok(()) => {
                 self.activities.forwarded(&forwardable);
-                self.tally.count(if forwardable.is_uplink { "uplinks forwarded" } else { "events forwarded" });
+                self.tally.count(if forwardable.is_uplink { Count::UplinksForwarded } else { Count::EventsForwarded });
                 if forwardable.is_uplink
                     && let Some(keys) = &queued.downlink
                     && let Ok(device) = devices.device(&owner, Instant::now()).await
@@ -129,10 +135,7 @@ impl ThingsNetworkForwarding {
                 }
                 Outcome::Forwarded
             }
-            Err(error) if error.condemns_message() => {
-                self.reject(&message.text, Some(&forwardable), error.kind(), &error.to_string())
-            }
-            Err(error) if error.is_taken() => {
+            Err(error) if error.condemns_message() || error.is_taken() => {
                 self.reject(&message.text, Some(&forwardable), error.kind(), &error.to_string())
             }
             Err(error) => self.fail(&forwardable, error.kind(), error.to_string(), message.dequeue_count),
@@ -167,7 +170,8 @@ impl ThingsNetworkForwarding {
         let mut why = None;
         loop {
             let provision_until = if registering.is_some() { deadline } else { Instant::now() };
-            let sent = send_as_provisioned(devices, &self.sender, owner, messages, provision_until, deadline);
+            let (sender, meter) = (&self.sender, &self.meters.hub);
+            let sent = send_as_provisioned(devices, sender, meter, owner, messages, provision_until, deadline);
             let error = match sent.await {
                 (_, Ok(())) => return Ok(()),
                 (_, Err(error)) => error,
@@ -194,11 +198,10 @@ impl ThingsNetworkForwarding {
         if let Some(of) = of {
             self.activities.failed(of, kind, reason);
         }
-        if self.tally.count(kind) {
-            let (application, device) = of.map(|of| (of.application.as_str(), of.device.as_str())).unwrap_or_default();
+        self.tally.count(Count::MessagesRejected);
+        if self.tally.failed(kind) {
             tracing::error!(
-                application,
-                device,
+                failure.kind = kind,
                 "a message is rejected ({kind}) and goes to the queue of rejected messages: {reason}"
             );
         }
@@ -206,12 +209,10 @@ impl ThingsNetworkForwarding {
     }
 
     fn fail(&self, of: &Forwardable, kind: &'static str, text: String, dequeue_count: Option<u32>) -> Outcome {
-        if self.tally.count(kind) {
+        if self.tally.failed(kind) {
             tracing::warn!(
-                application = of.application,
-                device = of.device,
-                kind,
-                attempt = dequeue_count,
+                failure.kind = kind,
+                message.attempt = dequeue_count,
                 "not forwarded now, the message stays in the queue: {text}"
             );
         }

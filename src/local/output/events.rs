@@ -7,7 +7,7 @@ use emulators::{
     functions_host::{InvocationFinished, Level},
     things_stack::DownlinkRequest,
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{
     Output,
@@ -88,17 +88,19 @@ impl Output {
             Level::Warning => "warning",
             Level::Error => "error",
         };
+        let (text, fields) = handlers(text);
         if self.is_json {
             return self.record(&json!({
                 "type": "log",
                 "at": stamp(Utc::now(), SecondsFormat::Millis),
                 "level": name,
                 "text": text,
+                "fields": fields,
             }));
         }
-        // Which invocation it was is of no use here.
-        let text = text.split(" invocation=").next().unwrap_or(text);
-        let text = ["info: ", "warn: ", "error: "].iter().find_map(|prefix| text.strip_prefix(prefix)).unwrap_or(text);
+        let is_summary = functions.iter().any(|function| text.starts_with(&format!("{function}: ")));
+        let text = if is_summary { text } else { with_fields(text, &fields) };
+        let text = text.as_str();
         let function = functions.iter().find(|function| text.starts_with(&format!("{function}: ")));
         let line = match function {
             Some(timer) if self.timers.contains(timer) => {
@@ -150,6 +152,28 @@ impl Output {
             None => Ok(()),
         }
     }
+}
+
+/// The message and the fields of a line that the handler printed. Another one, such as the host's own, has no fields.
+fn handlers(line: &str) -> (String, Map<String, Value>) {
+    let Ok(Value::Object(mut fields)) = serde_json::from_str(line) else { return (line.to_owned(), Map::new()) };
+    fields.retain(|name, _| name != "timestamp" && name != "level");
+    match fields.remove("message") {
+        Some(Value::String(message)) => (message, fields),
+        _ => (line.to_owned(), Map::new()),
+    }
+}
+
+/// What people want to know beside the message.
+fn with_fields(mut text: String, fields: &Map<String, Value>) -> String {
+    // Which invocation it was is of no use here.
+    for (name, value) in fields.iter().filter(|(name, _)| *name != "invocation.id") {
+        text.push_str(&match value {
+            Value::String(value) => format!(" {name}={value}"),
+            value => format!(" {name}={value}"),
+        });
+    }
+    text
 }
 
 fn record(forwarded: &Forwarded) -> Value {

@@ -165,7 +165,8 @@ impl World {
             .rfind(|line| (line.starts_with("warn: ") || line.starts_with("error: ")) && line.contains(part))?;
         let text = line.split_once(": ").map_or(line, |(_, text)| text);
         // Fields follow the text.
-        let end = [" device=", " application=", " message="].iter().filter_map(|field| text.find(field)).min();
+        let fields = [" failure.kind=", " device.id=", " message.id=", " message.attempt=", " invocation.id="];
+        let end = fields.iter().filter_map(|field| text.find(field)).min();
         Some(normal(&text[..end.unwrap_or(text.len())]))
     }
 

@@ -14,6 +14,6 @@ pub use handler::{Handler, TIMER, start_and_wait_for_exit};
 pub use ledger::Ledger;
 pub use messages::{Delivered, Row, delivered, row, rows, stamp};
 #[allow(unused_imports, reason = "tests/faults starts its own")]
-pub use process::{Emulator, Output};
+pub use process::{Emulator, Output, binary, client};
 pub use sas::token;
 pub use world::{CUSTOMER, Settings, World};

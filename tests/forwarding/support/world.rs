@@ -123,6 +123,16 @@ impl World {
         self.output.text()
     }
 
+    /// Waits until this stands in the output so often: lines come through pipes.
+    #[allow(dead_code, reason = "for tests/operations")]
+    pub async fn printed(&self, part: &str, count: usize) {
+        let give_up = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
+        while self.output().matches(part).count() < count {
+            assert!(tokio::time::Instant::now() < give_up, "{part:?} is not printed {count} times: {}", self.output());
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    }
+
     /// Adds the rows that [`rows`](super::rows) expects.
     pub async fn add(&self, site: &str, minutes: impl IntoIterator<Item = i64>) {
         let rows: Vec<_> = minutes.into_iter().map(|minute| json!([stamp(minute), minute, 0.5])).collect();

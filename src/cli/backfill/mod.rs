@@ -1,0 +1,172 @@
+//! `backfill`: a range of a site, again or for the first time.
+//!
+//! | Part | |
+//! |---|---|
+//! | `range` | which range a site's backfill has |
+//! | `site` | one site, from its beginning or where it stopped to its end |
+//! | `progress`, `summary` | what is printed meanwhile, and at the end |
+
+mod progress;
+mod range;
+mod site;
+mod summary;
+
+use std::{process::ExitCode, sync::Arc};
+
+use chrono::{DateTime, Utc};
+use iothub_connector::{
+    app::App,
+    config::{Config, Problems, Settings, hub::Identity, rapidm2m::SourceConfig},
+    hub::Transport,
+};
+
+use self::{progress::Progress, site::Backfilling};
+use super::{settings::Source, time};
+
+/// What shells use for a command that Ctrl-C has ended.
+const INTERRUPTED: u8 = 130;
+const EXAMPLES: &str = "\
+Examples:
+  iothub-connector backfill \"Well 7\" --from 2026-01-01 --until 2026-02-01
+  iothub-connector backfill \"Well 7\" \"Well 8\" --from 2025-01-01   # to where the app has come
+  iothub-connector backfill \"Well 7\" --from 2026-01-01 --dry-run   # counts, changes nothing
+  iothub-connector backfill \"Well 7\" --from 2026-01-01 --again     # once more, though it is done
+  iothub-connector backfill \"Well 7\" --from 2026-01-01 --drop      # give it up
+
+It fetches the rows of the range from the backend, records them in Cosmos DB and sends
+them to the hub. The app may run meanwhile: its own polling is not touched. Rows that
+the app has forwarded before are sent again, in other messages: a consumer tells them
+by site and Timestamp. All messages have the property Backfill = true.
+
+It can be stopped at any moment, by Ctrl-C too: the same command goes on where it
+stopped. The same range makes the same messages with the same ids, as long as the
+backend has the same rows: a consumer that drops ids it has seen counts nothing twice.
+
+Messages go over HTTPS, whatever IoTHubTransport says: over MQTT a device can be
+connected only once, and the app and this command would cut each other off. Use
+--transport mqtt (or mqtt-ws) only while the app is stopped.
+
+Exit codes: 0 all of it is at the hub; 1 it is not, or rows could not be used, or the
+hub rejected messages; 2 settings or options are wrong; 130 Ctrl-C.";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Options {
+    /// Names of the sites, as in the setting Site_ID
+    #[arg(required = true, value_name = "SITE")]
+    sites: Vec<String>,
+    /// The first moment of the range: a date (its midnight, UTC) or a time such as 2026-01-31T12:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = time::time)]
+    from: DateTime<Utc>,
+    /// The first moment that does not belong to it any more [default: behind the newest row that the app has recorded]
+    #[arg(long, value_name = "TIME", value_parser = time::time)]
+    until: Option<DateTime<Utc>>,
+    /// Only count what there is; nothing is recorded or sent
+    #[arg(long)]
+    dry_run: bool,
+    /// Fetch the range once more if it is done, or was dropped
+    #[arg(long, conflicts_with = "dry_run")]
+    again: bool,
+    /// Give the backfill up: what it has recorded and not yet sent is marked as rejected
+    #[arg(long, conflicts_with_all = ["dry_run", "again"])]
+    drop: bool,
+    /// How the messages go to the hub
+    #[arg(long, value_enum, default_value_t = Way::Https)]
+    transport: Way,
+    /// How often in a row a service may fail before it gives up
+    #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    attempts: u32,
+    /// Print progress and summary as lines of JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    source: Source,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Way {
+    Https,
+    Mqtt,
+    MqttWs,
+}
+
+impl From<Way> for Transport {
+    fn from(way: Way) -> Self {
+        match way {
+            Way::Https => Self::Https,
+            Way::Mqtt => Self::Mqtt,
+            Way::MqttWs => Self::MqttWs,
+        }
+    }
+}
+
+/// One site after the other. A site that fails does not keep the others from being served.
+///
+/// # Errors
+/// Nothing can be printed, or settings cannot be read.
+pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
+    let config = match config(&options.source.read()?, options.transport) {
+        Ok(config) => config,
+        Err(problems) => {
+            eprintln!("error: {}", problems.list());
+            return Ok(ExitCode::from(crate::MISCONFIGURED));
+        }
+    };
+    let app = App::new(config);
+    let Some(polling) = app.rapidm2m_forwarding else { unreachable!("a configuration without this half is refused") };
+    let progress = Progress::new(options.json);
+    let work = async {
+        let mut is_well = true;
+        for site in &options.sites {
+            let backfilling = Backfilling {
+                forwarder: &polling.forwarder,
+                customer: &polling.customer,
+                site,
+                options: &options,
+                progress: &progress,
+            };
+            match backfilling.run().await {
+                Ok(all) => is_well &= all,
+                Err(error) => {
+                    is_well = false;
+                    progress.failed(site, &error)?;
+                }
+            }
+        }
+        Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    };
+    tokio::select! {
+        ended = work => ended,
+        () = crate::interrupted() => {
+            progress.interrupted();
+            Ok(ExitCode::from(INTERRUPTED))
+        }
+    }
+}
+
+/// The app's settings, with this command's way to the hub.
+fn config(settings: &Settings, way: Way) -> Result<Config, Problems> {
+    let mut config = Config::from_settings(settings)?;
+    let mut problems = Problems::default();
+    match config.rapidm2m.as_ref().map(|rapidm2m| &rapidm2m.source) {
+        Some(SourceConfig::Backend { .. }) => {}
+        Some(SourceConfig::Emulation) => {
+            problems.add("EmulationMode", "is true: there is no backend to fetch anything from");
+        }
+        None => {
+            problems.add("M2MBackendURL", "is not set, nor is Customer_ID: there is no backend to fetch anything from")
+        }
+    }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    config.hub.transport = way.into();
+    // The setting may name the port of the app's own transport.
+    if let Some(Identity::One(device)) = &mut config.hub.identity
+        && let Some(device) = Arc::get_mut(device)
+        && matches!(device.endpoint.port, Some(8883 | 443))
+    {
+        device.endpoint.port = None;
+    }
+    Ok(config)
+}

@@ -1,0 +1,230 @@
+//! One site's backfill, from its beginning or where it stopped to its end.
+
+use std::time::Duration;
+
+use anyhow::{bail, ensure};
+use chrono::{DateTime, Utc};
+use iothub_connector::{
+    forward::{
+        Forwarder, Limits, Report,
+        backfill::{BackfillOutside, Next, Run, Stretch, grid::Span, position},
+    },
+    ledger::{Cursor, SiteKey},
+    rapidm2m::Stamp,
+    retry,
+};
+use tokio::time::Instant;
+
+use super::{
+    Options,
+    progress::Progress,
+    range::{self, text},
+    summary::{Summary, Totals},
+};
+
+/// How long one window may take the backend, with all narrower ones that are tried.
+const ASKING: Duration = Duration::from_secs(5 * 60);
+/// How long its messages may take the hub besides. One that is silent is given up long before that.
+const SENDING: Duration = Duration::from_secs(5 * 60);
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// A backend that asks to be left alone for longer is taken at its word.
+const PATIENCE: Duration = Duration::from_secs(5 * 60);
+
+pub struct Backfilling<'a> {
+    pub forwarder: &'a Forwarder,
+    pub customer: &'a str,
+    pub site: &'a str,
+    pub options: &'a Options,
+    pub progress: &'a Progress,
+}
+
+impl Backfilling<'_> {
+    /// Returns whether every row of the range is at the hub.
+    ///
+    /// # Errors
+    /// It cannot go on; the sentence says how far it came and what to do.
+    pub async fn run(&self) -> anyhow::Result<bool> {
+        let key = SiteKey { customer: self.customer.to_owned(), site: self.site.to_owned() };
+        let known = self.forwarder.outside.ledger.cursors_of_site(&key).await?;
+        let from = Stamp::from_time(self.options.from).time();
+        let until = Stamp::from_time(range::end(from, self.options.until, &known, Utc::now())?).time();
+        ensure!(from < until, "the range is shorter than a millisecond");
+        let earlier = known.into_iter().find(|cursor| {
+            cursor.backfill.as_ref().is_some_and(|backfill| (backfill.from, backfill.until) == (from, until))
+        });
+        let span = Span { from: Stamp::from_time(from), until: Stamp::from_time(until) };
+        let mut backfill = OneRange {
+            key,
+            forwarder: self.forwarder.for_backfill(from, until),
+            run: Run::new(span),
+            from,
+            until,
+            site: self,
+            totals: Totals::default(),
+            began: Instant::now(),
+        };
+        if self.options.dry_run {
+            return backfill.measure(span).await;
+        }
+        if self.options.drop {
+            ensure!(earlier.is_some(), "there is no backfill of this range{}", backfill.of_range());
+            return backfill.give_up().await;
+        }
+        if let Some(done) = earlier.as_ref().filter(|cursor| cursor.backfill.as_ref().is_some_and(|one| !one.is_open()))
+        {
+            if !self.options.again {
+                return Ok(self.progress.is_done(self.site, done, self.options.until.is_none())?);
+            }
+            backfill.begin_again().await?;
+        }
+        backfill.go_through().await
+    }
+}
+
+struct OneRange<'a> {
+    key: SiteKey,
+    forwarder: Forwarder<BackfillOutside<'a>>,
+    run: Run,
+    from: DateTime<Utc>,
+    until: DateTime<Utc>,
+    site: &'a Backfilling<'a>,
+    totals: Totals,
+    began: Instant,
+}
+
+impl OneRange<'_> {
+    async fn go_through(&mut self) -> anyhow::Result<bool> {
+        let (mut failures, mut last) = (0, None);
+        let (progress, site) = (self.site.progress, self.site.site);
+        progress.begin(site, self.from, self.until);
+        loop {
+            let Stretch { report, cursor, next } = self.forwarder.backfill(&self.key, &mut self.run, limits()).await;
+            self.totals.add(&report);
+            let is_further = report.messages_forwarded + report.messages_rejected + report.rows_recorded > 0
+                || cursor.is_some() && cursor.as_ref().and_then(position) != last.as_ref().and_then(position);
+            last = cursor.or(last);
+            if let Some(cursor) = &last {
+                progress.at(site, cursor, &self.totals, self.began.elapsed())?;
+            }
+            failures = if is_further { 0 } else { failures };
+            match next {
+                Next::GoOn => {}
+                Next::Finished => break,
+                Next::GiveUp => bail!("{}", self.stopped(&report, last.as_ref())),
+                Next::TryAgain(rest) => {
+                    failures += 1;
+                    if failures >= self.site.options.attempts || rest > PATIENCE {
+                        bail!("{}", self.stopped(&report, last.as_ref()));
+                    }
+                    let wait = retry::full_jitter(failures, FIRST_WAIT, LONGEST_WAIT).max(rest);
+                    progress.remark(
+                        site,
+                        &format!("{}; trying again in {:.1} s", what_failed(&report), wait.as_secs_f64()),
+                    );
+                    tokio::time::sleep(wait).await;
+                    self.site.forwarder.outside.delivery.try_again();
+                }
+            }
+        }
+        let summary = self.summary(last.as_ref());
+        progress.finished(&summary)?;
+        Ok(summary.backfill.is_some_and(|backfill| backfill.rejected == 0 && backfill.bad_rows == 0))
+    }
+
+    fn summary<'b>(&'b self, cursor: Option<&'b Cursor>) -> Summary<'b> {
+        Summary {
+            site: self.site.site,
+            from: self.from,
+            until: self.until,
+            backfill: cursor.and_then(|cursor| cursor.backfill.as_ref()),
+            totals: &self.totals,
+            took: self.began.elapsed(),
+        }
+    }
+
+    /// Why it stops, how far it came, and how to go on.
+    fn stopped(&self, report: &Report, cursor: Option<&Cursor>) -> String {
+        let mut said = what_failed(report);
+        match cursor {
+            Some(cursor) if cursor.scanned_until.is_some() => {
+                let position = position(cursor).unwrap_or(Stamp::from_time(self.from));
+                let backfill = cursor.backfill.as_ref();
+                said += &format!(
+                    "; the backfill came to {} ({} rows in {} messages recorded; waiting for the hub: {})",
+                    position.rfc3339(),
+                    backfill.map_or(0, |backfill| backfill.rows),
+                    backfill.map_or(0, |backfill| backfill.messages),
+                    cursor.unforwarded.len(),
+                );
+                said += ". The same command goes on from there";
+            }
+            Some(_) => said += "; nothing is recorded yet. The same command begins again",
+            None => said += ". The same command goes on",
+        }
+        said
+    }
+
+    async fn measure(&mut self, span: Span) -> anyhow::Result<bool> {
+        let (mut at, mut failures) = (span.from, 0);
+        let (progress, site) = (self.site.progress, self.site.site);
+        progress.begin(site, self.from, self.until);
+        while at < span.until {
+            match self.forwarder.measure(&self.key, &mut self.run, at, limits()).await {
+                Ok(measured) => {
+                    failures = 0;
+                    at = measured.until;
+                    self.totals.add_measured(&measured);
+                    progress.measured(site, at.time(), &self.totals, self.began.elapsed())?;
+                }
+                Err(error) => {
+                    failures += 1;
+                    let rest = error.retry_after().unwrap_or_default();
+                    if error.is_permanent() || failures >= self.site.options.attempts || rest > PATIENCE {
+                        bail!("{error}; it was counted up to {}", at.rfc3339());
+                    }
+                    let wait = retry::full_jitter(failures, FIRST_WAIT, LONGEST_WAIT).max(rest);
+                    progress.remark(site, &format!("{error}; trying again in {:.1} s", wait.as_secs_f64()));
+                    tokio::time::sleep(wait).await;
+                }
+            }
+        }
+        progress.counted(&self.summary(None))?;
+        Ok(self.totals.bad_rows == 0)
+    }
+
+    async fn begin_again(&mut self) -> anyhow::Result<()> {
+        let begun = self.forwarder.begin_backfill_again(&self.key, &mut self.run, limits()).await;
+        ensure!(begun.next == Next::GoOn, "{}; nothing has begun, try again", what_failed(&begun.report));
+        Ok(())
+    }
+
+    async fn give_up(&mut self) -> anyhow::Result<bool> {
+        let dropped = self.forwarder.drop_backfill(&self.key, &mut self.run, limits()).await;
+        if dropped.next != Next::Finished {
+            let left = dropped.report.waiting;
+            bail!("{}; messages that still wait: {left}. Try again", what_failed(&dropped.report));
+        }
+        self.site.progress.dropped(&self.summary(dropped.cursor.as_ref()), dropped.report.messages_rejected)?;
+        Ok(true)
+    }
+
+    fn of_range(&self) -> String {
+        format!(" ({} to {})", text(self.from), text(self.until))
+    }
+}
+
+fn limits() -> Limits {
+    let now = Instant::now();
+    let send_until = now + ASKING + SENDING;
+    Limits { ask_until: now + ASKING, resend_until: send_until, send_until, provision_until: send_until }
+}
+
+fn what_failed(report: &Report) -> String {
+    match report.failures.last() {
+        Some(failure) => failure.text.clone(),
+        None if report.lost_race => "another process works at the same backfill: let it finish, or stop it".into(),
+        None if report.is_provisioning => "the site's device is still being registered".into(),
+        None => "the time was over".into(),
+    }
+}

@@ -1,0 +1,125 @@
+//! What to do about a fault. Pure. It agrees with README, "When something fails".
+
+/// Words with which advice begins, behind a colon.
+const VERBS: [&str; 23] = [
+    "check", "set", "look", "replace", "write", "remove", "copy", "give", "use", "name", "delete", "mend", "send",
+    "make", "install", "switch", "enable", "need", "create", "build", "rename", "run", "has",
+];
+
+/// A fault and the advice that is in its text, if there is any: `it is wrong: check it; it says: no` is
+/// `it is wrong; it says: no` and `check it`.
+pub fn split(text: &str) -> (String, Option<String>) {
+    if let Some(purpose) = text.strip_prefix("is not set: ") {
+        return ("is not set".into(), Some(format!("set it: {purpose}")));
+    }
+    let begin = text.match_indices(": ").map(|(at, _)| at).find(|at| {
+        let word = text[at + 2..].split([' ', ',']).next().unwrap_or_default();
+        VERBS.contains(&word)
+    });
+    let Some(begin) = begin else { return (text.to_owned(), None) };
+    let advice = &text[begin + 2..];
+    let (advice, said) = match (advice.find("; it says: "), advice.find(": ")) {
+        (Some(at), _) | (None, Some(at)) => advice.split_at(at),
+        (None, None) => (advice, ""),
+    };
+    (format!("{}{said}", &text[..begin]), Some(advice.to_owned()))
+}
+
+/// What to do about a fault of this kind, whose text does not say it.
+pub fn of_kind(kind: &str) -> Option<&'static str> {
+    Some(match kind {
+        "rate_limited" => "lower PollConcurrency",
+        "http_status" | "cut_off" => "try again; ask whoever runs the backend if it stays so",
+        "connect" | "timeout" => "check M2MBackendURL and the network",
+        "html" => "check M2MBackendURL; is there a login page or proxy in between?",
+        "empty_answer" | "not_json" | "wrong_shape" => "check M2MBackendURL",
+        "too_large" => "name the Channelnames",
+        "hub_refused" => "check key or token, and that the device is enabled",
+        "hub_clock_wrong" | "dps_clock_wrong" => "set this machine's clock right",
+        "hub_unreachable" | "hub_cut" | "hub_timeout" | "hub_stalled" => {
+            "check the hub's name, the network, and IoTHubTransport"
+        }
+        "hub_accepted_then_cut" | "hub_quota" => {
+            "more units, or wait until 00:00 UTC; no other client may have the same device id"
+        }
+        "hub_throttled" => "more units, or fewer messages",
+        "dps_timeout" => "check DPSGlobalDeviceEndpoint and the network",
+        "dps_status" | "dps_throttled" => "try again later",
+        "ledger_unreachable" | "ledger_timeout" => "check M2MDocumentsDBUri, the account's firewall and the network",
+        "ledger_throttled" => "more throughput, lower PollConcurrency, or RecordEmptyPolls=false",
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use iothub_connector::{cosmos::Failure, devices::DpsError, hub::SendError, rapidm2m::FetchError};
+
+    use super::*;
+
+    #[test]
+    fn advice_is_taken_out_of_the_text() {
+        for (text, fault, advice) in [
+            ("is not set: what it is for", "is not set", Some("set it: what it is for")),
+            ("is not Base64: copy it again", "is not Base64", Some("copy it again")),
+            ("wrong (401): check A, and B; it says: go away", "wrong (401); it says: go away", Some("check A, and B")),
+            ("no (403): check the key: Forbidden by X", "no (403): Forbidden by X", Some("check the key")),
+            ("it cannot be reached: connection refused", "it cannot be reached: connection refused", None),
+            ("is \"a: set\"", "is \"a: set\"", None),
+        ] {
+            assert_eq!(split(text), (fault.to_owned(), advice.map(str::to_owned)), "{text}");
+        }
+    }
+
+    #[test]
+    fn there_is_something_to_do_about_every_fault() {
+        let said = String::new;
+        let of_backend = [
+            FetchError::Unauthorized { said: said() },
+            FetchError::Forbidden { said: said() },
+            FetchError::NotFound { said: said() },
+            FetchError::RateLimited { status: 429, retry_after: None, said: said() },
+            FetchError::Status { status: 500, said: said() },
+            FetchError::Connect("x".into()),
+            FetchError::Timeout,
+            FetchError::Cut("x".into()),
+            FetchError::NoSites,
+            FetchError::NoChannels(1),
+        ];
+        let device = || "d".to_owned();
+        let of_hub = [
+            SendError::Refused { device: device() },
+            SendError::RefusedBecause { device: device(), status: 401, text: said() },
+            SendError::ClockWrong { device: device(), minutes: 7 },
+            SendError::TokenExpired { device: device(), at: chrono::DateTime::UNIX_EPOCH },
+            SendError::Untrusted("x".into()),
+            SendError::Unreachable("x".into()),
+            SendError::AcceptedThenCut { device: device() },
+            SendError::QuotaUsedUp,
+            SendError::Throttled { wait: None },
+        ];
+        let of_dps = [
+            DpsError::Unauthorized { said: said() },
+            DpsError::ClockWrong { minutes: 7 },
+            DpsError::UnknownScope { said: said() },
+            DpsError::Status { status: 500, said: said() },
+            DpsError::Unreachable("x".into()),
+            DpsError::Timeout,
+            DpsError::Untrusted("x".into()),
+            DpsError::Garbage("x".into()),
+        ];
+        let of_ledger = [
+            Failure::Unauthorized { status: 401, text: "x".into() },
+            Failure::Throttled("429".into()),
+            Failure::Timeout,
+            Failure::Unreachable("x".into()),
+        ];
+        let all = of_backend.iter().map(|error| (error.kind(), error.to_string()));
+        let all = all.chain(of_hub.iter().map(|error| (error.kind(), error.to_string())));
+        let all = all.chain(of_dps.iter().map(|error| (error.kind(), error.to_string())));
+        let all = all.chain(of_ledger.iter().map(|error| (error.kind(), error.to_string())));
+        for (kind, text) in all {
+            assert!(split(&text).1.is_some() || of_kind(kind).is_some(), "{kind}: {text}");
+        }
+    }
+}

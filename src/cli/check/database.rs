@@ -1,0 +1,152 @@
+//! Cosmos DB: the account, the database, its containers, and whether documents could be written. Nothing is.
+
+use std::sync::Arc;
+
+use iothub_connector::{
+    config::ledger::Config,
+    cosmos::{Failure, Found, Ttl},
+    devices::{Store, store},
+    ledger::{Ledger, MESSAGE_PATH, PARTITION_KEY},
+};
+
+use super::report::{Checked, Row};
+
+const MAKE_IT: &str = "create it: README, \"Cosmos DB\"";
+
+pub async fn check(config: Config, needs_devices: bool, needs_polls: bool) -> Checked {
+    let (host, database) = (config.endpoint.host_str().unwrap_or_default().to_owned(), config.database.clone());
+    let container = config.container.clone();
+    let keeps_history = config.history_days.is_none();
+    let ledger = Ledger::new(config);
+    let account = ledger.account();
+    let what = format!("Cosmos DB {host}");
+    if let Err(failure) = account.reach().await {
+        let containers = Row::skipped("containers", "the account comes first");
+        return Checked { rows: vec![fault(what, &failure), containers], clock: None };
+    }
+    let mut rows = vec![Row::ok(what, "lets us in")];
+    let is_made = account.makes_containers();
+    if needs_polls {
+        let what = format!("container {container}");
+        match ledger.inspect().await {
+            Ok(found) => {
+                rows.extend(of_container(what, &database, &found, is_made, &PARTITION_KEY, Some(keeps_history)))
+            }
+            Err(failure) => rows.push(fault(what, &failure)),
+        }
+    }
+    if needs_devices {
+        let what = format!("container {}", store::CONTAINER);
+        match Store::new(Arc::clone(&account)).inspect().await {
+            Ok(found) => rows.extend(of_container(what, &database, &found, is_made, &[store::PARTITION_KEY], None)),
+            Err(failure) => rows.push(fault(what, &failure)),
+        }
+    }
+    Checked { rows, clock: None }
+}
+
+fn fault(what: impl Into<String>, failure: &Failure) -> Row {
+    Row::fault(what, failure.kind(), &failure.to_string())
+}
+
+/// `keeps_history`: whether the documents are never to be removed; `None` if they never are anyway.
+fn of_container(
+    what: String,
+    database: &str,
+    found: &Found,
+    is_made: bool,
+    partition_key: &[&str],
+    keeps_history: Option<bool>,
+) -> Vec<Row> {
+    let facts = match found {
+        Found::Container(facts) => facts,
+        _ if is_made => return vec![Row::ok(what, format!("not there yet: the first run makes it in {database}"))],
+        Found::NoDatabase => {
+            let row = Row::failed(
+                what,
+                format!("there is no database {database}, and without a key it is not made"),
+                MAKE_IT,
+            );
+            return vec![Row { kind: Some("ledger_missing"), ..row }];
+        }
+        Found::NoContainer => {
+            let row = Row::failed(what, "it is not there, and without a key it is not made", MAKE_IT);
+            return vec![Row { kind: Some("ledger_missing"), ..row }];
+        }
+    };
+    if facts.partition_key != partition_key {
+        let text = format!("its partition key is {}, not {}", facts.partition_key.join(", "), partition_key.join(", "));
+        return vec![Row::failed(what, text, "name another container or database: it belongs to something else")];
+    }
+    let mut rows = Vec::new();
+    match &facts.access {
+        Some(Err(failure)) => rows.push(fault(&what, failure)),
+        _ => rows.push(Row::ok(&what, "documents can be read and written")),
+    }
+    match (facts.time_to_live, keeps_history) {
+        (Ttl::Default(seconds), Some(_)) => {
+            let text = format!("its time to live is {seconds} s: records that wait for the hub would expire");
+            rows.push(Row::failed(&what, text, "set the default time to live to -1 (on, no default)"));
+        }
+        (Ttl::Default(seconds), None) => {
+            let text = format!("its time to live is {seconds} s: devices would be registered again and again");
+            rows.push(Row::failed(&what, text, "switch its time to live off"));
+        }
+        (Ttl::Off, Some(false)) => {
+            let text = "its time to live is off: records are never removed";
+            rows.push(Row::warning(&what, text, "set it to -1 (on, no default), or PollHistoryDays=0"));
+        }
+        _ => {}
+    }
+    if keeps_history.is_some() && !facts.excluded_paths.iter().any(|path| path == MESSAGE_PATH || path == "/*") {
+        let text = format!("it indexes {}, which makes each write dearer", MESSAGE_PATH.trim_end_matches("/?"));
+        rows.push(Row::warning(&what, text, "exclude the path /IoTHubMessage/? from its index"));
+    }
+    rows
+}
+
+#[cfg(test)]
+mod tests {
+    use iothub_connector::cosmos::Facts;
+
+    use super::*;
+    use crate::cli::check::report::Verdict;
+
+    fn rows(found: &Found, is_made: bool, keeps_history: Option<bool>) -> Vec<(Verdict, String)> {
+        let rows = of_container("container x".into(), "db", found, is_made, &PARTITION_KEY, keeps_history);
+        rows.into_iter().map(|row| (row.result, row.text)).collect()
+    }
+
+    #[test]
+    fn what_is_not_there_is_made_with_a_key_only() {
+        for (found, what) in [(Found::NoDatabase, "there is no database db"), (Found::NoContainer, "it is not there")] {
+            let [(Verdict::Failed, text)] = &rows(&found, false, Some(false))[..] else { panic!("{found:?}") };
+            assert!(text.starts_with(what), "{text}");
+            let [(Verdict::Ok, text)] = &rows(&found, true, Some(false))[..] else { panic!("{found:?}") };
+            assert!(text.contains("the first run makes it in db"), "{text}");
+        }
+    }
+
+    #[test]
+    fn records_that_are_kept_for_ever_need_no_time_to_live() {
+        let found = |time_to_live| {
+            Found::Container(Facts {
+                partition_key: PARTITION_KEY.map(str::to_owned).to_vec(),
+                time_to_live,
+                excluded_paths: vec![MESSAGE_PATH.to_owned()],
+                access: Some(Ok(())),
+            })
+        };
+        for (ttl, keeps_history, verdicts) in [
+            (Ttl::NoDefault, Some(false), &[Verdict::Ok][..]),
+            (Ttl::Off, Some(false), &[Verdict::Ok, Verdict::Warning]),
+            (Ttl::Off, Some(true), &[Verdict::Ok]),
+            (Ttl::Off, None, &[Verdict::Ok]),
+            (Ttl::Default(60), Some(true), &[Verdict::Ok, Verdict::Failed]),
+        ] {
+            let found: Vec<_> =
+                rows(&found(ttl), false, keeps_history).into_iter().map(|(verdict, _)| verdict).collect();
+            assert_eq!(found, verdicts, "{ttl:?} {keeps_history:?}");
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! `check`: whether the settings are right, and whether everything that they name can be reached and used. Nothing is written
+//! or registered anywhere.
+
+mod advice;
+mod backend;
+mod database;
+mod hub;
+mod print;
+mod progress;
+mod report;
+
+use std::{
+    io::{self, BufWriter, Write as _},
+    process::ExitCode,
+};
+
+use anyhow::Context as _;
+use chrono::TimeDelta;
+use iothub_connector::{
+    config::{
+        self, Config, KEY_VAULT, Problems, Settings,
+        hub::Identity,
+        key_vault::{self, Completed},
+    },
+    queue::{Account, Lengths, UplinkQueues},
+};
+
+use self::report::{Checked, Row, Summary, Verdict};
+use super::settings::Source;
+
+const EXAMPLES: &str = "\
+Examples:
+  iothub-connector check                      # all settings, and every service that they name
+  iothub-connector check --offline            # the settings alone
+  iothub-connector check --site \"Well 7\"      # of the sites, only this one
+  iothub-connector check --json | jq -r 'select(.result == \"failed\").what'
+
+Nothing is written or registered anywhere. The hub is asked over the transport of
+the settings, as the device that sends: an app that is connected as that device at
+the time is disconnected, and connects again with its next message. Whether records
+could be written is tried with a transaction that Cosmos DB has to refuse. The Device
+Provisioning Service is asked for a device that does not exist.
+
+The exit code is 0 if nothing failed (warnings do not count), 1 if something failed,
+2 if the settings are wrong.";
+
+/// What the connector needs of the storage account.
+const STORAGE: &str = "AzureStorageConnectionString";
+/// Where the host looks for it; a suffix behind `__` means an identity.
+const STORAGE_NAMES: [&str; 2] = [STORAGE, "AzureWebJobsAzureStorageConnectionString"];
+/// Rows more than this ahead of the clock wait.
+const NOTABLE_SKEW: TimeDelta = TimeDelta::minutes(1);
+/// Azure's services refuse tokens beyond this.
+const FATAL_SKEW: TimeDelta = TimeDelta::minutes(5);
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Options {
+    /// Check the settings, and the files that they name, without asking anybody
+    #[arg(long, conflicts_with = "sites")]
+    offline: bool,
+    /// Of the sites, check only this one; can be given several times
+    #[arg(long = "site", value_name = "NAME")]
+    sites: Vec<String>,
+    /// Print each row as one line of JSON, and a summary, for scripts
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    source: Source,
+}
+
+/// Checks everything and prints the result.
+///
+/// # Errors
+/// The file of the settings cannot be read.
+pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
+    let own = options.source.read_own()?;
+    let (rows, are_settings_wrong) = check(own, &options).await;
+    let mut out = BufWriter::new(io::stdout().lock());
+    let written = if options.json { print::json(&rows, &mut out) } else { print::table(&rows, &mut out) };
+    match written.and_then(|()| out.flush()) {
+        // Nobody reads on (`| head`): the exit code still tells how it went.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error).context("cannot print"),
+        _ => {}
+    }
+    Ok(match Summary::of(&rows).failed {
+        _ if are_settings_wrong => ExitCode::from(crate::MISCONFIGURED),
+        0 => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    })
+}
+
+/// The rows, and whether the settings are at fault.
+async fn check(own: Settings, options: &Options) -> (Vec<Row>, bool) {
+    let mut rows = Vec::new();
+    let has_vault = key_vault::is_wanted(&own);
+    let settings = if has_vault && options.offline {
+        rows.push(Row::skipped("Key Vault", "--offline: what is absent may be there"));
+        own
+    } else {
+        match key_vault::complete(own).await {
+            Ok(Completed { settings, from_vault }) => {
+                if has_vault {
+                    let names = from_vault.into_iter().collect::<Vec<_>>().join(", ");
+                    let text =
+                        if names.is_empty() { "no absent setting is there".to_owned() } else { format!("has {names}") };
+                    rows.push(Row::ok("Key Vault", text));
+                }
+                settings
+            }
+            Err(problems) => {
+                rows.extend(of_problems(&problems));
+                rows.push(Row::skipped("other settings", format!("{KEY_VAULT} comes first")));
+                return (rows, true);
+            }
+        }
+    };
+    rows.extend(config::misspelt(&settings).map(|(name, right)| {
+        Row::warning(name, "nobody reads it: upper and lower case count", &format!("call it {right}"))
+    }));
+    let config = match Config::from_settings(&settings) {
+        Ok(config) => config,
+        Err(problems) => {
+            let may_be_in_vault = has_vault && options.offline;
+            let is_absent = |text: &str| text.starts_with("is not set") || text.starts_with("nothing to do");
+            let are_wrong = problems.iter().any(|(_, text)| !(may_be_in_vault && is_absent(text)));
+            rows.extend(problems.iter().map(|(name, text)| match may_be_in_vault && is_absent(text) {
+                true => Row { result: Verdict::Warning, ..Row::setting(name, text) },
+                false => Row::setting(name, text),
+            }));
+            rows.push(Row::skipped("services", "the settings come first"));
+            return (rows, are_wrong);
+        }
+    };
+    let halves = [("rapidM2M", config.rapidm2m.is_some()), ("The Things Network", config.things_network.is_some())];
+    let halves: Vec<_> = halves.iter().filter(|(_, is_on)| *is_on).map(|(half, _)| *half).collect();
+    rows.push(Row::ok("settings", format!("complete, for {}", halves.join(" and "))));
+    rows.extend(hub::token(&config));
+    if options.offline {
+        rows.push(Row::skipped("services", "--offline"));
+    } else {
+        rows.extend(services(&config, &options.sites).await);
+    }
+    if let Some(things_network) = &config.things_network {
+        rows.push(storage(&settings, &things_network.queue, options.offline).await);
+    }
+    (rows, false)
+}
+
+fn of_problems(problems: &Problems) -> impl Iterator<Item = Row> {
+    problems.iter().map(|(name, text)| Row::setting(name, text))
+}
+
+/// Asks everybody at once.
+async fn services(config: &Config, sites: &[String]) -> Vec<Row> {
+    let backend = async {
+        match &config.rapidm2m {
+            Some(rapidm2m) => backend::check(rapidm2m, sites).await,
+            None => Checked::default(),
+        }
+    };
+    let identity = config.hub.identity.as_ref();
+    let needs_devices = config.things_network.is_some() || matches!(identity, Some(Identity::Provisioned(_)));
+    let database = database::check(config.ledger.clone(), needs_devices, config.rapidm2m.is_some());
+    let device = async {
+        match identity.and_then(Identity::one) {
+            Some(device) => hub::device(device, config.hub.transport, &config.hub.trusted_ca).await,
+            None if identity.is_some() => {
+                Checked::of(Row::skipped("hub", "a site's device is told its hub when it is registered"))
+            }
+            None => Checked::default(),
+        }
+    };
+    let all = tokio::join!(backend, database, device, hub::enrolments(config));
+    let all: [Checked; 4] = all.into();
+    let clocks: Vec<_> = all.iter().filter_map(|checked| checked.clock).collect();
+    let rows = all.into_iter().flat_map(|checked| checked.rows);
+    rows.chain([clock(&clocks)]).collect()
+}
+
+/// What the services' clocks say of ours.
+fn clock(clocks: &[(&str, TimeDelta)]) -> Row {
+    let what = "clock of this machine";
+    let Some((whose, skew)) = clocks.iter().max_by_key(|(_, skew)| skew.abs()) else {
+        return Row::skipped(what, "no service has told its time");
+    };
+    let seconds = skew.num_seconds();
+    let direction = if seconds > 0 { "fast" } else { "slow" };
+    let text = match seconds.abs() {
+        0..=5 => format!("agrees with {whose}"),
+        seconds => format!("{seconds} s {direction}, says {whose}"),
+    };
+    let to_do = "set it right: tokens hold only within 5 minutes";
+    match skew.abs() {
+        skew if skew > FATAL_SKEW => Row::failed(what, text, to_do),
+        skew if skew > NOTABLE_SKEW => Row::warning(what, text, to_do),
+        _ => Row::ok(what, text),
+    }
+}
+
+/// The queues of uplinks, and what waits in them.
+async fn storage(settings: &Settings, uplinks: &str, is_offline: bool) -> Row {
+    let what = "storage of the queues";
+    let is_set = settings.names().any(|name| STORAGE_NAMES.iter().any(|prefix| name.starts_with(prefix)));
+    if !is_set {
+        let text = format!("{STORAGE} is not set here");
+        return Row::warning(what, text, "set it: without it the host starts no function");
+    }
+    let mut problems = Problems::default();
+    let Some(account) = Account::read(settings, &mut problems) else {
+        return Row::failed(what, problems.list(), "mend it: without it the host starts no function");
+    };
+    if is_offline {
+        return Row::skipped(what, "--offline");
+    }
+    let lengths = match UplinkQueues::new(&account, uplinks) {
+        Ok(queues) => queues.lengths().await,
+        Err(error) => Err(error),
+    };
+    match lengths {
+        Ok(Lengths { waiting, rejected: 0, poison: 0 }) => {
+            Row::ok(what, format!("{waiting} messages wait in {uplinks}"))
+        }
+        Ok(Lengths { waiting, rejected, poison }) => Row::warning(
+            what,
+            format!(
+                "{waiting} messages wait in {uplinks}, {rejected} in {uplinks}-rejected, {poison} in {uplinks}-poison"
+            ),
+            "look into them, mend the cause, then `iothub-connector replay --queue …`",
+        ),
+        Err(error) => {
+            Row::failed(what, error.to_string(), "see what it says; on a laptop with an identity: `az login`")
+        }
+    }
+}

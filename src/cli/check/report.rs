@@ -1,0 +1,95 @@
+//! What was checked, and what came of it. Pure.
+
+use chrono::TimeDelta;
+use serde::Serialize;
+
+use super::advice;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    Ok,
+    Warning,
+    Failed,
+    Skipped,
+}
+
+/// One thing that was checked.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Row {
+    pub what: String,
+    pub result: Verdict,
+    /// As in the log and in records: README, "When something fails".
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<&'static str>,
+    pub text: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to_do: Option<String>,
+}
+
+impl Row {
+    pub fn ok(what: impl Into<String>, text: impl Into<String>) -> Self {
+        Self { what: what.into(), result: Verdict::Ok, kind: None, text: text.into(), to_do: None }
+    }
+
+    pub fn skipped(what: impl Into<String>, why: impl Into<String>) -> Self {
+        Self { result: Verdict::Skipped, ..Self::ok(what, why) }
+    }
+
+    pub fn warning(what: impl Into<String>, text: impl Into<String>, to_do: &str) -> Self {
+        Self { result: Verdict::Warning, to_do: Some(to_do.to_owned()), ..Self::ok(what, text) }
+    }
+
+    pub fn failed(what: impl Into<String>, text: impl Into<String>, to_do: &str) -> Self {
+        Self { result: Verdict::Failed, to_do: Some(to_do.to_owned()), ..Self::ok(what, text) }
+    }
+
+    /// A fault with what to do about it in its text, or known by its kind.
+    pub fn fault(what: impl Into<String>, kind: &'static str, text: &str) -> Self {
+        let (text, to_do) = advice::split(text);
+        let to_do = to_do.or_else(|| advice::of_kind(kind).map(str::to_owned));
+        Self { result: Verdict::Failed, kind: Some(kind), to_do, ..Self::ok(what, text) }
+    }
+
+    /// What is wrong with a setting; `text` continues a sentence that begins with its name.
+    pub fn setting(name: &str, text: &str) -> Self {
+        let (text, to_do) = advice::split(text);
+        Self { result: Verdict::Failed, to_do, ..Self::ok(name, text) }
+    }
+}
+
+/// What came of the checks of one service.
+#[derive(Debug, Default)]
+pub struct Checked {
+    pub rows: Vec<Row>,
+    /// Our clock minus that of the service, and whose that is.
+    pub clock: Option<(&'static str, TimeDelta)>,
+}
+
+impl Checked {
+    pub fn of(row: Row) -> Self {
+        Self { rows: vec![row], clock: None }
+    }
+}
+
+/// How many there are of each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Summary {
+    pub ok: usize,
+    pub warning: usize,
+    pub failed: usize,
+    pub skipped: usize,
+}
+
+impl Summary {
+    pub fn of(rows: &[Row]) -> Self {
+        let count = |verdict| rows.iter().filter(|row| row.result == verdict).count();
+        Self {
+            ok: count(Verdict::Ok),
+            warning: count(Verdict::Warning),
+            failed: count(Verdict::Failed),
+            skipped: count(Verdict::Skipped),
+        }
+    }
+}

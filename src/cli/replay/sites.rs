@@ -1,0 +1,105 @@
+//! Rejected records of rapidM2M sites.
+
+use anyhow::{Context as _, bail};
+use chrono::{DateTime, TimeDelta, Utc};
+use iothub_connector::{
+    config::{Problems, Settings, ledger},
+    forward::replay::{self, Replayed},
+    ledger::{Ledger, Outcome, Poll, PollQuery, SiteKey},
+};
+use serde_json::json;
+
+use super::{Line, Options};
+use crate::cli::time::Moment;
+
+/// Rejected records of a site that are looked at, the newest ones.
+const MOST: u32 = 10_000;
+
+/// The lines, and what ended it early.
+pub async fn replay(options: &Options, settings: &Settings) -> anyhow::Result<(Vec<Line>, Option<anyhow::Error>)> {
+    let mut problems = Problems::default();
+    let customer = settings.required("Customer_ID", "name or id of the customer, as in Cosmos DB", &mut problems);
+    let config = ledger::Config::read(settings, &mut problems);
+    let (Some(customer), Some(config), true) = (customer, config, problems.is_empty()) else {
+        bail!("{}", problems.list());
+    };
+    let from = options.which.since.map(ago).transpose()?;
+    let ledger = Ledger::new(config);
+    let mut lines = Vec::new();
+    for site in &options.sites {
+        let key = SiteKey { customer: customer.to_owned(), site: site.clone() };
+        match of_site(options, &ledger, &key, from).await {
+            Ok(of_site) => lines.extend(of_site),
+            Err(error) => return Ok((lines, Some(error.context(format!("site {site}"))))),
+        }
+    }
+    Ok((lines, None))
+}
+
+/// `--since 2d` means two days ago.
+fn ago(since: Moment) -> anyhow::Result<DateTime<Utc>> {
+    match since {
+        Moment::At(at) => Ok(at),
+        Moment::In(duration) => TimeDelta::from_std(duration)
+            .ok()
+            .and_then(|duration| Utc::now().checked_sub_signed(duration))
+            .context("--since is too long ago"),
+    }
+}
+
+async fn of_site(
+    options: &Options,
+    ledger: &Ledger,
+    key: &SiteKey,
+    from: Option<DateTime<Utc>>,
+) -> anyhow::Result<Vec<Line>> {
+    let polls = polls(options, ledger, key, from).await?;
+    let is_meant = |poll: &Poll| options.kind.as_ref().is_none_or(|kind| *kind == kind_of(poll));
+    let polls: Vec<_> = polls.into_iter().filter(is_meant).collect();
+    if polls.is_empty() {
+        eprintln!("nothing to put back at site {}: no such record is rejected", key.site);
+    }
+    let ids: Vec<_> = polls.iter().map(|poll| poll.id.clone()).collect();
+    let results = match options.dry_run {
+        true => polls.iter().map(|poll| replay::refusal(poll).map_or(Replayed::Yes, Replayed::No)).collect(),
+        false => replay::replay(ledger, key, &ids).await?,
+    };
+    let lines = polls.into_iter().zip(results).map(|(poll, result)| {
+        let json = json!({ "site": poll.site, "rows": poll.result.rows, "polledAt": poll.polling_timestamp });
+        let refused = match result {
+            Replayed::Yes => None,
+            Replayed::No(why) => Some(why),
+        };
+        Line { of: poll.site.clone(), kind: kind_of(&poll), id: poll.id, refused, json }
+    });
+    Ok(lines.collect())
+}
+
+/// Without their messages, oldest first.
+async fn polls(
+    options: &Options,
+    ledger: &Ledger,
+    key: &SiteKey,
+    from: Option<DateTime<Utc>>,
+) -> anyhow::Result<Vec<Poll>> {
+    const NO_LEDGER: &str = "there is no such container yet: check M2MDocumentsDBName and M2MDocumentsDBCollection";
+    if !options.which.poll.is_empty() {
+        // Reading a single record would make the container.
+        ledger.polls(key, &PollQuery { limit: 1, ..PollQuery::default() }).await?.context(NO_LEDGER)?;
+        let mut polls = Vec::new();
+        for id in &options.which.poll {
+            let poll = ledger.poll(key, id).await?;
+            polls.push(poll.with_context(|| format!("there is no record {id}: see `iothub-connector polls`"))?);
+        }
+        return Ok(polls);
+    }
+    let from_id = from.map(|at| format!("{:013}", at.timestamp_millis()));
+    let query = PollQuery { limit: MOST, outcomes: vec![Outcome::Rejected], from_id, ..PollQuery::default() };
+    let mut polls = ledger.polls(key, &query).await?.context(NO_LEDGER)?;
+    polls.reverse();
+    Ok(polls)
+}
+
+fn kind_of(poll: &Poll) -> String {
+    poll.error.as_ref().map(|fault| fault.kind.clone()).unwrap_or_default()
+}

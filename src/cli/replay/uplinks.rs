@@ -1,0 +1,120 @@
+//! The queues of what could not be forwarded of The Things Network.
+
+use std::time::Duration;
+
+use anyhow::bail;
+use iothub_connector::{
+    config::{Problems, Settings},
+    queue::{Account, Queue, QueueError, Taken, UplinkQueues},
+    things_network::queued::Queued,
+};
+use serde_json::{Value, json};
+
+use super::{Line, Options, QueueKind};
+
+/// How long nobody else sees what is looked at. What stays is given back in the end, or seen again after this.
+const INVISIBLE: Duration = Duration::from_secs(5 * 60);
+
+/// The lines, and what ended it early.
+pub async fn replay(
+    options: &Options,
+    kind: QueueKind,
+    settings: &Settings,
+) -> anyhow::Result<(Vec<Line>, Option<anyhow::Error>)> {
+    let mut problems = Problems::default();
+    let uplinks = settings.required("UplinkQueueName", "the storage queue for uplinks", &mut problems);
+    let account = Account::read(settings, &mut problems);
+    let (Some(uplinks), Some(account), true) = (uplinks, account, problems.is_empty()) else {
+        bail!("{}", problems.list());
+    };
+    let queues = UplinkQueues::new(&account, uplinks)?;
+    let to = queues.uplinks;
+    let from = match kind {
+        QueueKind::Rejected => queues.rejected,
+        QueueKind::Poison => queues.poison,
+    };
+    let (mut lines, mut kept) = (Vec::new(), Vec::new());
+    let outcome = move_all(options, &from, &to, &mut lines, &mut kept).await;
+    for taken in &kept {
+        // What cannot be given back now is seen again by itself.
+        if let Err(error) = from.give_back(taken).await {
+            eprintln!("warning: message {} is seen again in {} min: {error}", taken.id, INVISIBLE.as_secs() / 60);
+        }
+    }
+    if lines.is_empty() && outcome.is_ok() {
+        eprintln!("nothing to put back: queue {} has no such message", from.name());
+    }
+    Ok((lines, outcome.err().map(Into::into)))
+}
+
+async fn move_all(
+    options: &Options,
+    from: &Queue,
+    to: &Queue,
+    lines: &mut Vec<Line>,
+    kept: &mut Vec<Taken>,
+) -> Result<(), QueueError> {
+    let most = options.limit as usize;
+    while lines.len() < most {
+        let taken = from.take(INVISIBLE).await?;
+        if taken.is_empty() {
+            return Ok(());
+        }
+        // Whatever ends this: what is not moved is given back.
+        let mut rest = taken.into_iter();
+        while let Some(taken) = rest.next() {
+            let line = line(&taken);
+            if lines.len() == most || !is_meant(options, &line) {
+                kept.push(taken);
+                continue;
+            }
+            if options.dry_run || line.refused.is_some() {
+                kept.push(taken);
+            } else if let Err(error) = put_and_delete(from, to, &taken).await {
+                kept.push(taken);
+                kept.extend(rest);
+                return Err(error);
+            }
+            lines.push(line);
+        }
+    }
+    Ok(())
+}
+
+/// In this order: cut in between, the message is there twice, not gone.
+async fn put_and_delete(from: &Queue, to: &Queue, taken: &Taken) -> Result<(), QueueError> {
+    to.put(&taken.stored).await?;
+    from.delete(taken).await
+}
+
+fn is_meant(options: &Options, line: &Line) -> bool {
+    options.kind.as_ref().is_none_or(|kind| *kind == line.kind)
+        && options.application.as_ref().is_none_or(|application| line.json["application"] == *application.as_str())
+}
+
+/// What a message is, as far as it says.
+fn line(taken: &Taken) -> Line {
+    let id = taken.id.clone();
+    let Some(text) = taken.text() else {
+        let refused =
+            Some("is not Base64, so the Functions host cannot read it: was it put there by something else?".into());
+        return Line { of: String::new(), id, kind: String::new(), refused, json: json!({}) };
+    };
+    let envelope: Value = serde_json::from_str(&text).unwrap_or_default();
+    let webhook = Queued::parse(&text).ok().map(|queued| queued.webhook.into_owned());
+    let webhook: Value = webhook.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+    let ids = &webhook["end_device_ids"];
+    // Version 3 of The Things Stack, or version 2.
+    let application = ids["application_ids"]["application_id"].as_str().or(webhook["app_id"].as_str());
+    let device = ids["device_id"].as_str().or(webhook["dev_id"].as_str());
+    let kind = envelope["Kind"].as_str().unwrap_or_default().to_owned();
+    let refused = envelope.get("Text").map(|_| "holds no webhook: it would be rejected again".to_owned());
+    let of = format!("{}/{}", application.unwrap_or("-"), device.unwrap_or("-"));
+    let json = json!({
+        "application": application,
+        "endDevice": device,
+        "reason": envelope["Reason"],
+        "rejectedAt": envelope["RejectedAtUTC"],
+    });
+    Line { of, id, kind, refused, json }
+}

@@ -1,0 +1,35 @@
+//! What somebody may have meant.
+
+/// How like a name must be, from 0 to 1.
+const LIKENESS: f64 = 0.8;
+const MOST: usize = 5;
+
+/// Of the names those that are most like `name`, the likest first.
+pub fn closest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let wanted = name.to_lowercase();
+    let mut rated: Vec<_> = names
+        .map(|other| {
+            let lower = other.to_lowercase();
+            let is_part = !wanted.is_empty() && (lower.contains(&wanted) || wanted.contains(&lower));
+            (if is_part { 1.0 } else { strsim::jaro_winkler(&wanted, &lower) }, other)
+        })
+        .filter(|(likeness, _)| *likeness >= LIKENESS)
+        .collect();
+    rated.sort_by(|(a, a_name), (b, b_name)| b.total_cmp(a).then(a_name.cmp(b_name)));
+    rated.into_iter().take(MOST).map(|(_, name)| name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_cases_parts_and_slips_are_like_it() {
+        let names = ["Well 7", "Well 71", "Energy meter 1", "Reservoir Süd", "Pump"];
+        let closest = |name| closest(name, names.into_iter());
+        assert_eq!(closest("well 7"), ["Well 7", "Well 71"]);
+        assert_eq!(closest("Enregy meter 1"), ["Energy meter 1"]);
+        assert_eq!(closest("süd"), ["Reservoir Süd"]);
+        assert!(closest("Quelle").is_empty() && closest("").is_empty());
+    }
+}

@@ -1,0 +1,179 @@
+//! The names of all settings that can be kept in a Key Vault: those that this module reads, but for `KeyVaultURI` itself.
+//! Pure.
+
+use super::{Settings, dps, enrolment};
+
+/// Settings with one name each.
+const FIXED: &[&str] = &[
+    "Base64encodedUsernamePassword",
+    "Channelnames",
+    "Customer_ID",
+    "DPSGlobaDeviceEndpoint",
+    "DPSGlobalDeviceEndpoint",
+    "DeviceActivitySeconds",
+    "DeviceIdTemplate",
+    "EmulationMode",
+    "ForwardTimeoutSeconds",
+    "Histdata",
+    "IoTHubConnection",
+    "IoTHubDeviceId",
+    "IoTHubDeviceKey",
+    "IoTHubMaxConnections",
+    "IoTHubSharedAccessSignature",
+    "IoTHubTransport",
+    "IoTHubTrustedCa",
+    "IoTHubURL",
+    "M2MBackendURL",
+    "M2MDocumentsDBCollection",
+    "M2MDocumentsDBName",
+    "M2MDocumentsDBPrimaryKey",
+    "M2MDocumentsDBUri",
+    "OverlapSeconds",
+    "PollConcurrency",
+    "PollHistoryDays",
+    "PollTimeoutSeconds",
+    "RecordEmptyPolls",
+    "Site_ID",
+    "StartFrom",
+    "ThingsNetworkEvents",
+    "ThingsNetworkWebhookSecret",
+    "UplinkQueueName",
+];
+
+/// Settings with any suffix; see [`enrolment`].
+const FAMILIES: [&str; 4] =
+    [dps::ID_SCOPE[0], dps::GROUP_KEY[0], enrolment::CONNECTION_STRING[0], enrolment::CONNECTION_STRING[1]];
+
+/// The setting that a secret holds. A secret's name has letters, digits and `-` only, and no case: what a setting's name has
+/// else is `-` in the secret's (`Customer-ID`). `None` if nobody reads such a setting.
+pub fn of_secret(secret: &str) -> Option<String> {
+    let is_called = |name: &&&str| name.replace('_', "-").eq_ignore_ascii_case(secret);
+    if let Some(name) = FIXED.iter().find(is_called) {
+        return Some((*name).to_owned());
+    }
+    FAMILIES.iter().find_map(|family| {
+        let (begin, suffix) = secret.split_at_checked(family.len())?;
+        // Ids of applications have no capitals.
+        let suffix = suffix.to_ascii_lowercase();
+        let suffix = if suffix == "default" { "Default" } else { &suffix };
+        let is_setting = begin.eq_ignore_ascii_case(family) && enrolment::suffix(suffix).is_some();
+        is_setting.then(|| format!("{family}{suffix}"))
+    })
+}
+
+/// Settings whose names are right but for upper and lower case, which counts in an environment: as they are, and as they must be.
+pub fn misspelt(settings: &Settings) -> impl Iterator<Item = (&str, String)> {
+    settings.names().filter_map(|name| {
+        let right = of_secret(&name.replace('_', "-"))?;
+        (right != name && right.eq_ignore_ascii_case(name) && !settings.has(&right)).then_some((name, right))
+    })
+}
+
+/// The same for all the names that a setting has.
+pub fn identity(setting: &str) -> String {
+    if dps::ENDPOINT.contains(&setting) {
+        return dps::ENDPOINT[0].to_owned();
+    }
+    let of_family = FAMILIES.iter().find_map(|family| {
+        let suffix = enrolment::suffix(setting.strip_prefix(family)?)?;
+        let family =
+            if enrolment::CONNECTION_STRING.contains(family) { enrolment::CONNECTION_STRING[0] } else { family };
+        Some(format!("{family}-{suffix}"))
+    });
+    of_family.unwrap_or_else(|| setting.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::config::{Config, KEY_VAULT};
+
+    /// Every way to read the settings: together they ask for each name.
+    #[test]
+    fn the_names_are_those_that_the_code_asks_for() {
+        let rapidm2m = [("Customer_ID", "c")];
+        let one = [("IoTHubDeviceId", "d"), ("IoTHubURL", "h.net")];
+        let connection = [("IoTHubConnection", "x")];
+        let provisioned = [("DPSIDScope", "0ne1"), ("DPSEnrollmentGroupSymmetricKey", "c2VjcmV0")];
+        let things_network = [("UplinkQueueName", "uplinks")];
+        let mut asked = BTreeSet::new();
+        for of_rapidm2m in [&one[..], &connection, &provisioned] {
+            let settings: Settings = rapidm2m.iter().chain(of_rapidm2m).chain(&things_network).copied().collect();
+            // Most are wrong; they are asked for all the same.
+            drop(Config::from_settings(&settings));
+            asked.extend(settings.asked());
+        }
+        // The host needs it before anybody looks into a vault.
+        asked.retain(|name| !name.contains("AzureStorageConnectionString"));
+        let is_listed =
+            |name: &&String| FIXED.contains(&name.as_str()) || FAMILIES.iter().any(|family| name.starts_with(family));
+        let unlisted: Vec<_> = asked.iter().filter(|name| !is_listed(name)).collect();
+        assert_eq!(unlisted, [KEY_VAULT; 0], "they are read, but not looked up in a Key Vault");
+        let all = FIXED.iter().chain(&FAMILIES);
+        let unread: Vec<_> = all.filter(|name| !asked.contains(**name)).collect();
+        assert_eq!(unread, [&""; 0], "they are looked up, but nobody reads them");
+    }
+
+    #[test]
+    fn a_secret_holds_the_setting_that_it_can_be_called_after() {
+        for (secret, setting) in [
+            ("Site-ID", "Site_ID"),
+            ("IoTHubDeviceKey", "IoTHubDeviceKey"),
+            ("iothubdevicekey", "IoTHubDeviceKey"),
+            ("DPSIDScope", "DPSIDScope"),
+            ("dpsidscopedefault", "DPSIDScopeDefault"),
+            ("DPSEnrollmentGroupSymmetricKey-Pumps-10", "DPSEnrollmentGroupSymmetricKey-pumps-10"),
+            ("AzureIotHubConnectionString-pumps", "AzureIotHubConnectionString-pumps"),
+        ] {
+            assert_eq!(of_secret(secret).as_deref(), Some(setting), "{secret}");
+        }
+        for other in [
+            "",
+            "Password",
+            "DPSIDScopes",
+            "DPSIDScope-",
+            "Site-ID-2",
+            "KeyVaultURI",
+            "ÄÖÜÄÖÜ",
+            "AzureStorageConnectionString",
+        ] {
+            assert_eq!(of_secret(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn case_counts() {
+        let settings: Settings = [
+            ("Site_Id", "x"),
+            ("customer_id", "x"),
+            ("Customer_ID", "x"),
+            ("dpsidscopedefault", "x"),
+            ("DPSIDScope__pumps", "x"),
+            ("Path", "x"),
+        ]
+        .into_iter()
+        .collect();
+        let misspelt: Vec<_> = misspelt(&settings).collect();
+        assert_eq!(
+            misspelt,
+            [("Site_Id", "Site_ID".to_owned()), ("dpsidscopedefault", "DPSIDScopeDefault".to_owned())]
+        );
+    }
+
+    #[test]
+    fn other_names_of_a_setting_are_the_same_setting() {
+        for (one, other) in [
+            ("DPSIDScope", "DPSIDScopeDefault"),
+            ("DPSIDScope__pumps__10", "DPSIDScope-pumps-10"),
+            ("DPSGlobaDeviceEndpoint", "DPSGlobalDeviceEndpoint"),
+            ("AzureIotHubConnectionStringDefault", "AzureIoTHubConnectionString"),
+        ] {
+            assert_eq!(identity(one), identity(other));
+        }
+        assert_ne!(identity("DPSIDScope"), identity("DPSIDScope-pumps"));
+        assert_ne!(identity("DPSIDScope"), identity("DPSEnrollmentGroupSymmetricKey"));
+        assert_eq!(identity("Site_ID"), "Site_ID");
+    }
+}

@@ -1,0 +1,131 @@
+//! What is there, and what is allowed, without making or leaving anything: for whoever asks before the connector runs.
+
+use azure_core::http::StatusCode;
+use azure_data_cosmos::{
+    PartitionKey, TransactionalBatch,
+    clients::ContainerClient,
+    models::{ContainerProperties, TimeToLive},
+};
+
+use super::{Account, Failure, is, within};
+
+/// The id of documents that are never written.
+pub(crate) const NEVER: &str = "iothub-connector-check";
+
+/// What was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    NoDatabase,
+    NoContainer,
+    Container(Facts),
+}
+
+/// What a container is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// The paths of its partition key.
+    pub partition_key: Vec<String>,
+    pub time_to_live: Ttl,
+    /// Paths that are not indexed.
+    pub excluded_paths: Vec<String>,
+    /// Whether documents can be read and written; nothing is known if its partition key is another than the expected one.
+    pub access: Option<Result<(), Failure>>,
+}
+
+/// When documents expire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ttl {
+    Off,
+    /// When they say so themselves (-1).
+    NoDefault,
+    /// After so many seconds, unless they say something else.
+    Default(u32),
+}
+
+/// How to try whether documents can be written: a transaction that cannot succeed, because it replaces a document that is
+/// not there. So nothing of it is written.
+pub(crate) struct Trial {
+    pub partition_key: &'static [&'static str],
+    pub partition: PartitionKey,
+    pub batch: azure_data_cosmos::Result<TransactionalBatch>,
+}
+
+impl Account {
+    /// Whether there is such an account, and who we are for it is let in.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be used.
+    pub async fn reach(&self) -> Result<(), Failure> {
+        within(async { self.client().await.map(drop) }).await
+    }
+
+    /// Whether what is absent is made when it is needed.
+    #[must_use]
+    pub fn makes_containers(&self) -> bool {
+        self.key.is_some()
+    }
+
+    pub(crate) async fn inspect(&self, container: &str, trial: Trial) -> Result<Found, Failure> {
+        let Some(client) = within(self.find(container)).await? else {
+            let database = self.client().await?.database_client(self.database.clone());
+            return within(async {
+                match database.read(None).await {
+                    Ok(_) => Ok(Found::NoContainer),
+                    Err(error) if is(&error, StatusCode::NotFound) => Ok(Found::NoDatabase),
+                    Err(error) => Err(self.explain(&error, container)),
+                }
+            })
+            .await;
+        };
+        let Some(properties) = within(self.read(&client, container)).await? else { return Ok(Found::NoContainer) };
+        let paths = properties.partition_key.paths().iter().map(ToString::to_string).collect::<Vec<_>>();
+        let access = match paths == trial.partition_key {
+            true => Some(self.try_access(&client, container, trial).await),
+            false => None,
+        };
+        Ok(Found::Container(Facts {
+            partition_key: paths,
+            time_to_live: time_to_live(&properties),
+            excluded_paths: excluded_paths(properties),
+            access,
+        }))
+    }
+
+    async fn try_access(&self, client: &ContainerClient, container: &str, trial: Trial) -> Result<(), Failure> {
+        let explain = |error| self.explain(&error, container);
+        within(async {
+            match client.read_item(trial.partition, NEVER, None).await {
+                Err(error) if !is(&error, StatusCode::NotFound) => Err(explain(error)),
+                _ => Ok(()),
+            }
+        })
+        .await?;
+        let response = within(async {
+            match client.execute_transactional_batch(trial.batch.map_err(explain)?, None).await {
+                Ok(response) => response.into_model().map(Some).map_err(explain),
+                Err(error) if is(&error, StatusCode::NotFound) => Ok(None),
+                Err(error) => Err(explain(error)),
+            }
+        })
+        .await?;
+        let mut statuses = response.iter().flat_map(|response| response.results()).map(|result| result.status_code());
+        match statuses.find(|status| matches!(status, 401 | 403 | 429)) {
+            Some(429) => Err(Failure::Throttled("429".into())),
+            Some(status) => Err(Failure::Unauthorized { status, text: "writing is not allowed".into() }),
+            None => Ok(()),
+        }
+    }
+}
+
+fn time_to_live(properties: &ContainerProperties) -> Ttl {
+    match properties.default_ttl {
+        TimeToLive::NoDefault => Ttl::NoDefault,
+        TimeToLive::Seconds(seconds) => Ttl::Default(seconds),
+        _ => Ttl::Off,
+    }
+}
+
+fn excluded_paths(properties: ContainerProperties) -> Vec<String> {
+    let paths = properties.indexing_policy.map(|policy| policy.excluded_paths).unwrap_or_default();
+    paths.into_iter().map(|path| path.path).collect()
+}

@@ -1,0 +1,45 @@
+//! Whether ID scope and group key are good, without registering anybody: for whoever asks before the connector runs.
+//! <https://learn.microsoft.com/rest/api/iot-dps/device/runtime-registration/device-registration-status-lookup>
+//!
+//! The service is asked for the registration of a device that was never registered, once with a token from the group's key,
+//! once with one from a key that nobody has. That it answers "no such device" to the first and "unauthorized" to the
+//! second proves that it knows the scope and has looked at the key.
+
+use std::sync::Arc;
+
+use chrono::{TimeDelta, Utc};
+use rustls::pki_types::CertificateDer;
+use secrecy::{ExposeSecret as _, SecretBox};
+
+use super::{
+    DpsError, Pool,
+    client::{Client, Lookup},
+};
+use crate::config::dps::Config;
+
+/// Bytes of a key that nobody has.
+const KEY: usize = 32;
+
+/// Asks the service of `config`. Nothing is registered. Returns our clock minus the service's, if it has told its time.
+///
+/// # Errors
+/// It cannot be reached, or does not know the scope or the key.
+pub async fn group(config: &Config, trusted_ca: Vec<CertificateDer<'static>>) -> Result<Option<TimeDelta>, DpsError> {
+    let client = |group_key: Vec<u8>, pool: Arc<Pool>| {
+        let group_key = SecretBox::new(Box::new(group_key));
+        Client::new(Config { endpoint: config.endpoint.clone(), id_scope: config.id_scope.clone(), group_key }, pool)
+    };
+    let pool = Arc::new(Pool::new(trusted_ca));
+    let id = format!("iothub-connector-check-{:016x}", fastrand::u64(..));
+    let ours = client(config.group_key.expose_secret().clone(), pool.clone());
+    let Lookup { is_known, clock_skew, .. } = ours.look_up(&id, Utc::now()).await?;
+    if !is_known {
+        let nobodys = (0..KEY).map(|_| fastrand::u8(..)).collect();
+        match client(nobodys, pool).look_up(&id, Utc::now()).await {
+            Err(DpsError::Unauthorized { .. }) => {}
+            Ok(Lookup { said, .. }) => return Err(DpsError::UnknownScope { said }),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(clock_skew)
+}

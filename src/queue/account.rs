@@ -1,0 +1,248 @@
+//! Where the queues are, and what opens them: what the Functions host understands as `AzureStorageConnectionString`.
+//! <https://learn.microsoft.com/azure/storage/common/storage-configure-connection-string>
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use azure_core::credentials::TokenCredential;
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use reqwest::{Method, RequestBuilder, Url};
+use secrecy::{ExposeSecret as _, SecretBox, SecretString};
+use sha2::Sha256;
+
+use super::{QueueError, VERSION};
+use crate::{
+    config::{Problems, Settings},
+    http,
+    identity::{self, SignIn},
+};
+
+/// The setting. The host looks for it with `AzureWebJobs` before it, too, and with `__…` behind it for an identity.
+pub const NAME: &str = "AzureStorageConnectionString";
+const PREFIXED: &str = "AzureWebJobsAzureStorageConnectionString";
+/// Azurite's account, which everybody knows.
+const DEVELOPMENT: &str = "AccountName=devstoreaccount1;AccountKey=Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/\
+                           K1SZFPTOtr/KBHBeksoGMGw==;QueueEndpoint=http://127.0.0.1:10001/devstoreaccount1";
+const SCOPE: &str = "https://storage.azure.com/.default";
+/// How long a signature holds. One is made for each request.
+const LIFETIME: TimeDelta = TimeDelta::minutes(10);
+
+/// A storage account.
+#[derive(Clone)]
+pub struct Account {
+    /// Of its queues.
+    endpoint: Url,
+    credential: Credential,
+}
+
+#[derive(Clone)]
+enum Credential {
+    Key {
+        account: String,
+        key: Arc<SecretBox<Vec<u8>>>,
+    },
+    /// A ready signature: the query of a URL.
+    Signature(SecretString),
+    /// Microsoft Entra ID.
+    Identity(Arc<dyn TokenCredential>),
+}
+
+impl fmt::Debug for Account {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Account").field("endpoint", &self.endpoint.as_str()).finish_non_exhaustive()
+    }
+}
+
+impl Account {
+    /// Reads the settings.
+    pub fn read(settings: &Settings, problems: &mut Problems) -> Option<Self> {
+        for name in [PREFIXED, NAME] {
+            if settings.has(name) {
+                let read = Self::parse(settings.get(name, problems)?);
+                return read.map_err(|why| problems.add(name, why)).ok();
+            }
+            for (member, of) in [("queueServiceUri", None), ("accountName", Some(()))] {
+                let setting = format!("{name}__{member}");
+                let Some(value) = settings.get(&setting, problems) else { continue };
+                let uri = of.map_or(value.to_owned(), |()| format!("https://{value}.queue.core.windows.net"));
+                let account =
+                    endpoint(&uri).and_then(|endpoint| Ok(Self { endpoint, credential: identity(settings.sign_in)? }));
+                return account.map_err(|why| problems.add(setting, why)).ok();
+            }
+        }
+        problems.add(NAME, "is not set: the storage account of the queues");
+        None
+    }
+
+    /// Reads a connection string.
+    ///
+    /// # Errors
+    /// What is wrong with it, continuing a sentence that begins with the setting's name. No secret is repeated.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut members = BTreeMap::new();
+        for part in text.split(';').filter(|part| !part.trim().is_empty()) {
+            let (name, value) = part.split_once('=').ok_or("is no connection string: a part of it has no =")?;
+            members.insert(name.trim().to_ascii_lowercase(), value.trim());
+        }
+        let member = |name: &str| members.get(name).copied().filter(|value| !value.is_empty());
+        if member("usedevelopmentstorage").is_some_and(|value| value.eq_ignore_ascii_case("true")) {
+            return Self::parse(DEVELOPMENT);
+        }
+        let account = member("accountname");
+        let place = match (member("queueendpoint"), account) {
+            (Some(place), _) => place.to_owned(),
+            (None, Some(account)) => {
+                let protocol = member("defaultendpointsprotocol").unwrap_or("https");
+                let suffix = member("endpointsuffix").unwrap_or("core.windows.net");
+                format!("{protocol}://{account}.queue.{suffix}")
+            }
+            (None, None) => return Err("is no connection string with an AccountName or a QueueEndpoint".into()),
+        };
+        let credential = match (account, member("accountkey"), member("sharedaccesssignature")) {
+            (Some(account), Some(key), _) => {
+                let key = BASE64_STANDARD.decode(key).map_err(|_| "has an AccountKey that is not Base64")?;
+                Credential::Key { account: account.to_owned(), key: Arc::new(SecretBox::new(Box::new(key))) }
+            }
+            (_, _, Some(signature)) => Credential::Signature(signature.trim_start_matches('?').into()),
+            (None, Some(_), None) => return Err("has an AccountKey and no AccountName".into()),
+            (_, None, None) => return Err("has neither an AccountKey nor a SharedAccessSignature".into()),
+        };
+        Ok(Self { endpoint: endpoint(&place)?, credential })
+    }
+
+    pub(super) fn endpoint(&self) -> &Url {
+        &self.endpoint
+    }
+
+    /// A request with what opens the account.
+    pub(super) async fn authorized(
+        &self,
+        client: &reqwest::Client,
+        method: Method,
+        mut url: Url,
+    ) -> Result<RequestBuilder, QueueError> {
+        let signature = match &self.credential {
+            Credential::Key { account, key } => {
+                signature(account, key.expose_secret(), Utc::now() + LIFETIME, url.scheme())
+            }
+            Credential::Signature(query) => query.expose_secret().to_owned(),
+            Credential::Identity(credential) => {
+                let token = credential.get_token(&[SCOPE], None).await;
+                let text = |error: azure_core::Error| http::one_line(&error.to_string(), http::MAX_ERROR_TEXT);
+                let token = token.map_err(|error| QueueError::Credential(text(error)))?;
+                return Ok(client.request(method, url).bearer_auth(token.token.secret()));
+            }
+        };
+        let query = url.query().filter(|query| !query.is_empty()).map(|query| format!("{query}&"));
+        url.set_query(Some(&format!("{}{signature}", query.unwrap_or_default())));
+        Ok(client.request(method, url))
+    }
+}
+
+fn identity(sign_in: SignIn) -> Result<Credential, String> {
+    let credential = sign_in.credential(identity::client_options());
+    credential.map(Credential::Identity).map_err(|error| format!("needs an identity: {error}"))
+}
+
+fn endpoint(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text.trim_end_matches('/')).ok().filter(|url| url.query().is_none() && url.has_host());
+    let url = url.ok_or("has an address of the queues that is no URL")?;
+    match url.scheme() {
+        "https" => Ok(url),
+        // Azurite. Elsewhere everybody on the way could read the messages and the signature.
+        "http" if http::is_on_this_machine(&url) => Ok(url),
+        _ => Err("has an address of the queues that is not https://".into()),
+    }
+}
+
+/// A shared access signature of the account for its queues: reading, adding, updating and taking messages.
+/// <https://learn.microsoft.com/rest/api/storageservices/create-account-sas>
+fn signature(account: &str, key: &[u8], expires: DateTime<Utc>, scheme: &str) -> String {
+    const PERMISSIONS: &str = "raup";
+    let expires = expires.to_rfc3339_opts(SecondsFormat::Secs, true);
+    let protocol = if scheme == "http" { "https,http" } else { "https" };
+    // Messages are objects; Azurite counts deleting and updating one to its container. Absent: start, addresses, encryption scope.
+    let text = format!("{account}\n{PERMISSIONS}\nq\nco\n\n{expires}\n\n{protocol}\n{VERSION}\n\n");
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
+    mac.update(text.as_bytes());
+    let signature = BASE64_STANDARD.encode(mac.finalize().into_bytes());
+    url::form_urlencoded::Serializer::new(String::new())
+        .extend_pairs([("sv", VERSION), ("ss", "q"), ("srt", "co"), ("sp", PERMISSIONS)])
+        .extend_pairs([("se", expires.as_str()), ("spr", protocol), ("sig", &signature)])
+        .finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connection_strings_say_where_the_queues_are() {
+        for (text, endpoint) in [
+            ("UseDevelopmentStorage=true", "http://127.0.0.1:10001/devstoreaccount1"),
+            ("AccountName=a;AccountKey=a2V5", "https://a.queue.core.windows.net/"),
+            (
+                "AccountName=a;AccountKey=a2V5;EndpointSuffix=core.chinacloudapi.cn",
+                "https://a.queue.core.chinacloudapi.cn/",
+            ),
+            (
+                "accountname=a; accountkey=a2V5;QueueEndpoint=http://127.0.0.1:9/a/;BlobEndpoint=http://x/",
+                "http://127.0.0.1:9/a",
+            ),
+            (
+                "QueueEndpoint=https://a.queue.core.windows.net;SharedAccessSignature=?sv=1&sig=hunter2",
+                "https://a.queue.core.windows.net/",
+            ),
+        ] {
+            let account = Account::parse(text).unwrap();
+            assert_eq!(account.endpoint().as_str(), endpoint, "{text}");
+            assert!(!format!("{account:?}").contains("hunter2"));
+        }
+        for (text, problem) in [
+            ("", "AccountName"),
+            ("hunter2", "no ="),
+            ("AccountName=a", "neither"),
+            ("AccountName=a;AccountKey=hunter2?", "not Base64"),
+            ("AccountKey=a2V5;QueueEndpoint=https://x", "no AccountName"),
+            ("AccountName=a;AccountKey=a2V5;QueueEndpoint=http://example.com/a", "not https"),
+        ] {
+            let why = Account::parse(text).unwrap_err();
+            assert!(why.contains(problem) && !why.contains("hunter2"), "{text}: {why}");
+        }
+    }
+
+    #[test]
+    fn an_identity_needs_an_address_only() {
+        for (name, value, endpoint) in [
+            (
+                "AzureStorageConnectionString__queueServiceUri",
+                "https://a.queue.core.windows.net",
+                "https://a.queue.core.windows.net/",
+            ),
+            ("AzureStorageConnectionString__accountName", "b", "https://b.queue.core.windows.net/"),
+        ] {
+            let mut problems = Problems::default();
+            let account = Account::read(&[(name, value)].into_iter().collect(), &mut problems);
+            assert_eq!(account.unwrap_or_else(|| panic!("{problems}")).endpoint().as_str(), endpoint);
+        }
+        let mut problems = Problems::default();
+        assert!(Account::read(&Settings::from_iter::<[(&str, &str); 0]>([]), &mut problems).is_none());
+        assert!(problems.list().contains(NAME), "{problems}");
+    }
+
+    #[tokio::test]
+    async fn a_request_has_the_signature_behind_its_own_query() {
+        let account = Account::parse("AccountName=a;AccountKey=a2V5").unwrap();
+        let url = Url::parse("https://a.queue.core.windows.net/q/messages?numofmessages=32").unwrap();
+        let request = account.authorized(&reqwest::Client::new(), Method::GET, url).await.unwrap().build().unwrap();
+        let url = request.url().as_str();
+        assert!(
+            url.starts_with(
+                "https://a.queue.core.windows.net/q/messages?numofmessages=32&sv=2021-12-02&ss=q&srt=co&sp=raup&se="
+            ),
+            "{url}"
+        );
+        assert!(url.contains("&spr=https&sig="), "{url}");
+    }
+}

@@ -1,0 +1,144 @@
+//! A backfill that is killed at every step of the stand-ins, and run again.
+
+use std::{
+    io::Read as _,
+    process::Child,
+    sync::{Arc, Mutex},
+};
+
+use emulators::{
+    cosmos, iot_hub, rapidm2m,
+    steps::{Step, Steps, Then},
+};
+use serde_json::{Value, json};
+
+use crate::{
+    run::{DAY, SITE, assert_settled, backfilled, command, ids, run_ok},
+    support::{Emulator, World, stamp},
+};
+
+const RANGE: [&str; 4] = ["backfill", SITE, "--from=2024-03-01", "--until=2024-03-04"];
+
+/// Kills a process at one of its steps.
+#[derive(Clone, Default)]
+struct Killer(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    victim: Option<Child>,
+    /// Steps until then; 0: it is not killed.
+    left: usize,
+    killed_at: Option<Step>,
+}
+
+impl Killer {
+    fn steps(&self) -> Steps {
+        let state = Arc::clone(&self.0);
+        Steps::new(move |step| {
+            let mut state = state.lock().unwrap();
+            let State { victim: Some(victim), left, .. } = &mut *state else { return Then::GoOn };
+            if *left != 1 {
+                *left = left.saturating_sub(1);
+                return Then::GoOn;
+            }
+            *left = 0;
+            victim.kill().unwrap();
+            // All its connections are gone with it.
+            victim.wait().unwrap();
+            state.killed_at = Some(step);
+            Then::Lose
+        })
+    }
+
+    /// Runs until the `nth` step, or to the end if there are fewer. Where it was killed.
+    async fn run(&self, world: &World, arguments: &[&str], nth: usize) -> Option<Step> {
+        let (mut out, mut err) = {
+            // Its first step waits for this.
+            let mut state = self.0.lock().unwrap();
+            let mut child = command(&world.settings, arguments).spawn().unwrap();
+            let pipes = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+            *state = State { victim: Some(child), left: nth, killed_at: None };
+            pipes
+        };
+        let said = tokio::task::spawn_blocking(move || {
+            let (mut printed, mut said) = (String::new(), String::new());
+            out.read_to_string(&mut printed).unwrap();
+            err.read_to_string(&mut said).unwrap();
+            format!("{printed}{said}")
+        });
+        let said = said.await.unwrap();
+        let mut state = self.0.lock().unwrap();
+        let status = state.victim.take().unwrap().wait().unwrap();
+        assert!(state.killed_at.is_some() || status.success(), "{said}");
+        state.killed_at
+    }
+}
+
+async fn world(killer: &Killer) -> World {
+    let backend = rapidm2m::Options {
+        customer: crate::support::CUSTOMER.to_owned(),
+        site: vec![SITE.to_owned()],
+        channels: 2,
+        no_generate: true,
+        steps: killer.steps(),
+        ..rapidm2m::Options::default()
+    };
+    let cosmos = cosmos::Options { steps: killer.steps(), ..cosmos::Options::default() };
+    let hub = iot_hub::Options { steps: killer.steps(), ..iot_hub::Options::default() };
+    let (backend, cosmos, hub) = tokio::join!(rapidm2m::start(backend), cosmos::start(cosmos), iot_hub::start(hub));
+    let (backend, cosmos, hub) = (backend.unwrap(), cosmos.unwrap(), hub.unwrap());
+    let backend = Emulator::within("rapidm2m", backend.ready().clone(), backend);
+    let cosmos = Emulator::within("cosmos", cosmos.ready().clone(), cosmos);
+    let hub = Emulator::within("iot_hub", hub.ready().clone(), hub);
+    World::of(backend, cosmos, hub, &[SITE])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backfill_that_is_killed_anywhere_makes_the_same_messages() {
+    let killer = Killer::default();
+    let world = world(&killer).await;
+    // A day of one message, one of several, and one without rows.
+    world.add(SITE, (0..DAY).step_by(60)).await;
+    let text = "x".repeat(80_000);
+    let large: Vec<Value> = (0..3).map(|row| json!([stamp(DAY + row * 60), row, text])).collect();
+    world.add_raw(SITE, large.into()).await;
+    run_ok(&world, &RANGE).await;
+    let (messages, expected) = (backfilled(&world).await, ids(&world).await);
+    assert_eq!(expected.len(), 1 + 2);
+
+    let (mut killed_at, mut seen) = (Vec::new(), expected.len());
+    for nth in 1.. {
+        let Some(step) = killer.run(&world, &[&RANGE[..], &["--again"]].concat(), nth).await else { break };
+        killed_at.push(step);
+        // Killed before it has begun again, it is done: as it was before.
+        run_ok(&world, &[&RANGE[..], &["--again"]].concat()).await;
+        let arrived = ids(&world).await.split_off(seen);
+        seen += arrived.len();
+        // Once all, in order; a repeat is one of those before it, under the same id.
+        let mut first: Vec<String> = Vec::new();
+        for id in arrived {
+            if !first.contains(&id) {
+                first.push(id);
+            }
+        }
+        assert_eq!(first, expected, "killed at step {nth}, {step}");
+        assert_settled(&world).await;
+    }
+    assert_eq!(backfilled(&world).await, messages, "the same bytes");
+    for step in [
+        Step::RowsAsked,
+        Step::RowsAnswered,
+        Step::RecordCame,
+        Step::RecordApplied,
+        Step::RecordAnswered,
+        Step::MessageCame,
+        Step::MessageTaken,
+        Step::MessageAnswered,
+        Step::MarkCame,
+        Step::MarkApplied,
+        Step::MarkAnswered,
+    ] {
+        assert!(killed_at.contains(&step), "never killed at {step}: {killed_at:?}");
+    }
+    println!("killed at {} steps", killed_at.len());
+}

@@ -1,0 +1,33 @@
+//! `iothub-connector replay`: rejected records of sites over the stand-ins, and queues over a server with the storage service's
+//! REST API. (`tests/azurite` has the real thing.)
+
+mod queues;
+mod sites;
+mod storage;
+#[path = "../forwarding/support/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "tests/forwarding uses the rest")]
+mod support;
+
+use serde_json::Value;
+
+use support::Settings;
+
+/// What the command did: exit code, lines, and what it said.
+#[derive(Debug)]
+struct Done {
+    code: Option<i32>,
+    text: String,
+    said: String,
+}
+
+impl Done {
+    fn lines(&self) -> Vec<Value> {
+        self.text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+}
+
+async fn replay(settings: &Settings, arguments: &[&str]) -> Done {
+    let output = support::binary().arg("replay").args(arguments).envs(settings).output().await.unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Done { code: output.status.code(), text: text(output.stdout), said: text(output.stderr) }
+}

@@ -1,0 +1,175 @@
+//! Rejected records of sites.
+
+use std::time::Duration;
+
+use iothub_connector::{app::App, config::Config};
+use serde_json::{Value, json};
+use tokio::join;
+
+use crate::{
+    replay,
+    support::{Handler, World, rows},
+};
+
+const SITE: &str = "Well 7";
+
+/// A site with so many rejected records of three rows each.
+async fn rejected(records: i64) -> (World, Handler) {
+    let mut world = World::with_sites(&[SITE]).await;
+    world.set("IoTHubTransport", "https");
+    let handler = world.handler().await;
+    for record in 0..records {
+        world.add(SITE, record * 3..record * 3 + 3).await;
+        world.hub.put("faults", json!({ "httpStatus": 400, "httpStatusTimes": 1 })).await;
+        handler.invoke_ok().await;
+    }
+    world.hub.heal().await;
+    assert_eq!(world.outcomes(SITE).await, vec!["rejected"; records as usize]);
+    assert!(world.delivered().await.ids.is_empty());
+    (world, handler)
+}
+
+fn without_trouble(mut polls: Vec<Value>) -> Vec<Value> {
+    for poll in &mut polls {
+        for member in ["Outcome", "Error", "ttl", "ForwardedAt", "_etag", "_ts"] {
+            poll.as_object_mut().unwrap().remove(member);
+        }
+    }
+    polls
+}
+
+#[tokio::test]
+async fn a_rejected_record_goes_with_a_next_run_once_as_it_was() {
+    let (world, handler) = rejected(2).await;
+    let before = world.polls(SITE).await;
+
+    let dry = replay(&world.settings, &[SITE, "--all", "--dry-run"]).await;
+    assert_eq!(dry.code, Some(0), "{dry:?}");
+    assert_eq!(dry.text.matches("would be put back").count(), 2, "{}", dry.text);
+    assert_eq!(world.polls(SITE).await, before, "nothing is changed");
+
+    let done = replay(&world.settings, &[SITE, "--all", "--json"]).await;
+    assert_eq!((done.code, done.said.trim()), (Some(0), "2 put back, 0 refused"), "{done:?}");
+    let lines = done.lines();
+    assert_eq!((&lines[0]["site"], &lines[0]["kind"]), (&json!(SITE), &json!("hub_message_rejected")), "{lines:?}");
+    assert_eq!((&lines[1]["id"], &lines[1]["replayed"]), (&before[1]["id"], &json!(true)));
+    let waiting = world.polls(SITE).await;
+    assert!(
+        waiting
+            .iter()
+            .all(|poll| poll["Outcome"] == "pending" && poll.get("ttl").is_none() && poll.get("Error").is_none())
+    );
+    assert_eq!(world.cursor(SITE).await["Unforwarded"], json!([before[0]["id"], before[1]["id"]]));
+
+    // The app notices with the first run that the cursor has changed, and sends with the second.
+    handler.invoke_ok().await;
+    handler.invoke_ok().await;
+    world.assert_rows(SITE, &rows(0..6)).await;
+    world.assert_settled().await;
+    let sent: Vec<_> = before.iter().map(|poll| poll["MessageId"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(world.delivered().await.ids[SITE], sent, "each once, with its id");
+    let after: Vec<_> = world.polls(SITE).await.into_iter().filter(|poll| poll["Outcome"] == "forwarded").collect();
+    assert_eq!(without_trouble(after), without_trouble(before));
+
+    let again = replay(&world.settings, &[SITE, "--all"]).await;
+    assert_eq!((again.code, again.text.as_str()), (Some(0), ""), "{again:?}");
+    assert!(again.said.contains("nothing to put back at site Well 7"), "{}", again.said);
+}
+
+#[tokio::test]
+async fn an_app_that_writes_at_the_same_time_loses_nothing() {
+    let (world, handler) = rejected(20).await;
+    world.add(SITE, 60..63).await;
+    let polling = async {
+        for minute in 63..83 {
+            world.add(SITE, [minute]).await;
+            handler.invoke_ok().await;
+        }
+    };
+    let replaying = async {
+        for poll in world.polls(SITE).await {
+            let id = poll["id"].as_str().unwrap();
+            let done = replay(&world.settings, &[SITE, "--poll", id]).await;
+            assert!(done.code == Some(0) || done.said.contains("forwarded"), "{done:?}");
+        }
+    };
+    join!(polling, replaying);
+    handler.invoke_ok().await;
+    handler.invoke_ok().await;
+    let delivered = world.delivered().await;
+    let mut seconds: Vec<_> = delivered.rows[SITE].iter().map(|row| format!("{row:?}")).collect();
+    seconds.sort();
+    let mut expected: Vec<_> = rows(0..83).iter().map(|row| format!("{row:?}")).collect();
+    expected.sort();
+    assert_eq!(seconds, expected);
+    let waiting: Vec<_> = world
+        .outcomes(SITE)
+        .await
+        .into_iter()
+        .filter(|outcome| outcome == "pending" || outcome == "rejected")
+        .collect();
+    assert!(waiting.is_empty(), "{waiting:?}");
+}
+
+/// Without records of empty polls nothing is written, so nothing shows that the cursor has changed. The app is in this process:
+/// only here ten minutes can be over at once.
+#[tokio::test]
+async fn an_app_that_writes_nothing_reads_the_cursor_again_after_ten_minutes() {
+    let (world, handler) = rejected(1).await;
+    handler.kill().await;
+    let mut settings = world.settings.clone();
+    settings.insert("RecordEmptyPolls".to_owned(), "false".to_owned());
+    let settings = settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let config = Config::from_settings(&settings).unwrap_or_else(|problems| panic!("{problems}"));
+    let app = App::new(config);
+    let function = app.rapidm2m_forwarding.as_ref().unwrap();
+    assert!(function.invoke().await.is_success());
+    let done = replay(&world.settings, &[SITE, "--all"]).await;
+    assert_eq!(done.code, Some(0), "{done:?}");
+    assert_eq!(function.invoke().await.messages_forwarded, 0, "nobody knows yet");
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(10 * 60)).await;
+    tokio::time::resume();
+    assert_eq!(function.invoke().await.messages_forwarded, 1);
+    world.assert_rows(SITE, &rows(0..3)).await;
+    world.assert_settled().await;
+}
+
+#[tokio::test]
+async fn what_can_never_go_is_refused_and_says_why() {
+    let mut world = World::with_sites(&[SITE]).await;
+    world.set("Channelnames", "ch0");
+    world.add_raw(SITE, json!([["20240301000000000", "x".repeat(300_000)]])).await;
+    let handler = world.handler().await;
+    handler.invoke_ok().await;
+    assert_eq!(world.outcomes(SITE).await, ["rejected"]);
+    for arguments in [&[SITE, "--all"][..], &[SITE, "--all", "--dry-run"]] {
+        let done = replay(&world.settings, arguments).await;
+        assert_eq!(done.code, Some(1), "{done:?}");
+        assert!(
+            done.text.contains("message_too_large") && done.text.contains("name fewer Channelnames"),
+            "{}",
+            done.text
+        );
+    }
+    assert_eq!(world.outcomes(SITE).await, ["rejected"]);
+    let other = replay(&world.settings, &[SITE, "--all", "--kind", "hub_message_rejected"]).await;
+    assert_eq!((other.code, other.text.as_str()), (Some(0), ""), "{other:?}");
+}
+
+#[tokio::test]
+async fn what_is_missing_is_said_in_a_sentence() {
+    let world = World::with_sites(&[SITE]).await;
+    let none = replay(&world.settings, &[SITE, "--since", "2d"]).await;
+    assert_eq!(none.code, Some(1));
+    assert!(none.said.contains("M2MDocumentsDBCollection"), "{}", none.said);
+    world.handler().await.invoke_ok().await;
+    let unknown = replay(&world.settings, &[SITE, "--poll", "1"]).await;
+    assert!(unknown.code == Some(1) && unknown.said.contains("there is no record 1"), "{unknown:?}");
+    let unset = replay(&Default::default(), &[SITE, "--all"]).await;
+    assert!(unset.said.contains("Customer_ID") && unset.said.contains("M2MDocumentsDBUri"), "{unset:?}");
+    for wrong in [&[SITE][..], &[], &[SITE, "Tank", "--poll", "1"], &["--queue", "lost"], &[SITE, "--queue", "poison"]]
+    {
+        assert_ne!(replay(&world.settings, wrong).await.code, Some(0), "{wrong:?}");
+    }
+}
