@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::{Context as _, anyhow, bail};
 use chrono::{DateTime, SecondsFormat, Utc};
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use indicatif::HumanDuration;
 use iothub_connector::{
     config::{Problems, Settings, ledger},
@@ -52,7 +53,8 @@ pub struct Options {
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     limit: u32,
     /// Only polls with one of these outcomes, comma-separated
-    #[arg(long, value_name = "OUTCOME", value_delimiter = ',', value_parser = outcome)]
+    #[arg(long, value_name = "OUTCOME", value_delimiter = ',', ignore_case = true,
+          value_parser = PossibleValuesParser::new(OUTCOMES).try_map(|text| outcome(&text)))]
     outcome: Vec<Outcome>,
     /// Only polls of this time or later: so long ago (2h, 7d), or a date or time
     #[arg(long, value_name = "TIME", value_parser = time::past)]
@@ -66,6 +68,8 @@ pub struct Options {
     #[command(flatten)]
     source: Source,
 }
+
+const OUTCOMES: [&str; 5] = ["empty", "pending", "forwarded", "rejected", "failed"];
 
 fn outcome(text: &str) -> anyhow::Result<Outcome> {
     serde_json::from_value(Value::from(text))

@@ -59,10 +59,10 @@ pub struct Options {
     #[arg(long, value_name = "KIND")]
     kind: Option<String>,
     /// Only uplinks of this application of The Things Stack
-    #[arg(long, value_name = "ID", requires = "queue")]
+    #[arg(long, value_name = "ID", requires = "queue", conflicts_with = "sites")]
     application: Option<String>,
     /// At most so many messages of a queue
-    #[arg(long, value_name = "N", requires = "queue", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", conflicts_with = "sites", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
     /// Show what would be put back, and change nothing
     #[arg(long)]

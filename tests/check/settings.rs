@@ -56,7 +56,7 @@ async fn offline_nobody_is_asked() {
 
     world.unset("AzureStorageConnectionString");
     let report = Report::of(&world, &["--offline"]).await;
-    assert_eq!((report.ran.code, report.of_result("warning")), (0, vec!["storage of the queues"]));
+    assert_eq!((report.ran.code, report.of_result("failed")), (1, vec!["storage of the queues"]));
     world.set("IoTHubTrustedCa", "/nowhere/ca.pem");
     let report = Report::of(&world, &["--offline"]).await;
     assert_eq!((report.ran.code, report.of_result("failed")), (2, vec!["IoTHubTrustedCa"]));

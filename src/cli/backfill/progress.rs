@@ -18,7 +18,7 @@ use crate::cli::table;
 
 /// Between two lines, where there is no bar.
 const LINES: Duration = Duration::from_secs(10);
-const TEMPLATE: &str = "{prefix} [{bar:25}] {percent:>3} %, {msg}, {eta} left";
+const TEMPLATE: &str = "{prefix:.20} [{wide_bar}] {percent:>3} %, {msg}, {eta} left";
 
 pub struct Progress {
     pub(super) is_json: bool,
@@ -47,7 +47,7 @@ impl Progress {
         self.last_line.set(Some(Instant::now()));
         if let Some(style) = &self.style {
             let bar = ProgressBar::new(seconds(until - from)).with_style(style.clone());
-            let bar = bar.with_prefix(table::plain(site)).with_message(format!("from {}", text(from)));
+            let bar = bar.with_prefix(table::plain(site)).with_message(format!("from {}", from.format("%Y-%m-%d")));
             self.bar.replace(Some(bar));
         }
     }
@@ -77,7 +77,7 @@ impl Progress {
         let message =
             format!("{} rows, {}/s, at {}", HumanCount(totals.rows as u64), HumanCount(rate as u64), text(at));
         if let Some(bar) = &*self.bar.borrow() {
-            bar.set_message(message);
+            bar.set_message(format!("{}/s, at {}", HumanCount(rate as u64), at.format("%Y-%m-%d")));
             bar.set_position(done);
             if !self.is_placed.replace(true) {
                 bar.reset_eta();

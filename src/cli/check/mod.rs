@@ -204,7 +204,7 @@ async fn storage(settings: &Settings, uplinks: &str, is_offline: bool) -> Row {
     let is_set = settings.names().any(|name| STORAGE_NAMES.iter().any(|prefix| name.starts_with(prefix)));
     if !is_set {
         let text = format!("{STORAGE} is not set here");
-        return Row::warning(what, text, "set it: without it the host starts no function");
+        return Row::failed(what, text, "set it: without it the host starts no function");
     }
     let mut problems = Problems::default();
     let Some(account) = Account::read(settings, &mut problems) else {

@@ -12,6 +12,8 @@ use serde_json::json;
 use super::{Line, Options};
 use crate::cli::time::Moment;
 
+/// The kind of what was dropped with its backfill.
+const DROPPED: &str = "dropped";
 /// Rejected records of a site that are looked at, the newest ones.
 const MOST: u32 = 10_000;
 
@@ -54,10 +56,24 @@ async fn of_site(
     from: Option<DateTime<Utc>>,
 ) -> anyhow::Result<Vec<Line>> {
     let polls = polls(options, ledger, key, from).await?;
-    let is_meant = |poll: &Poll| options.kind.as_ref().is_none_or(|kind| *kind == kind_of(poll));
-    let polls: Vec<_> = polls.into_iter().filter(is_meant).collect();
+    // What somebody gave up is put back only if it is asked for.
+    let is_meant = |poll: &Poll| match &options.kind {
+        Some(kind) => *kind == kind_of(poll),
+        None => !options.which.poll.is_empty() || kind_of(poll) != DROPPED,
+    };
+    let (polls, others): (Vec<_>, Vec<_>) = polls.into_iter().partition(is_meant);
+    let dropped = others.iter().filter(|poll| options.kind.is_none() && kind_of(poll) == DROPPED).count();
+    if dropped > 0 {
+        eprintln!(
+            "{dropped} messages of dropped backfills of site {} are left out: --kind {DROPPED} is for them",
+            key.site
+        );
+    }
     if polls.is_empty() {
-        eprintln!("nothing to put back at site {}: no such record is rejected", key.site);
+        eprintln!(
+            "nothing to put back at site {}: no such record is rejected (is the name spelt as `iothub-connector polls` has it?)",
+            key.site
+        );
     }
     let ids: Vec<_> = polls.iter().map(|poll| poll.id.clone()).collect();
     let results = match options.dry_run {
