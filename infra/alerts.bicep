@@ -135,22 +135,22 @@ traces
   }
   {
     name: 'restarts'
-    description: 'The app starts again and again'
+    description: 'The app starts again and again on one instance'
     enabled: true
     severity: 2
     every: 'PT15M'
     window: 'PT30M'
-    aggregation: 'Total'
+    aggregation: 'Maximum'
     column: 'starts'
     operator: 'GreaterThan'
-    threshold: 3
+    threshold: 2
     dimensions: []
     query: '''
 traces
 | where message has "the handler has started"
 | extend version = extract(@'handler\.version"?[=:]"([^"]*)"', 1, message)
-| summarize starts = count() by version, bin(timestamp, 15m)
-| order by timestamp desc
+| summarize starts = count() by cloud_RoleInstance, version, bin(timestamp, 30m)
+| order by starts desc
 '''
   }
   {
