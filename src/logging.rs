@@ -42,18 +42,10 @@ const DEFAULT_FILTER: &str = "error,iothub_connector=info,emulators=warn";
 /// # Errors
 /// A sentence that names the setting at fault.
 pub fn init() -> Result<(), String> {
-    let filter = match std::env::var("RUST_LOG") {
-        // A bare level means ours: nobody wants the libraries' debug output by accident.
-        Ok(level) if level.parse::<Level>().is_ok() => format!("error,iothub_connector={level},emulators=warn"),
-        Ok(filter) if !filter.trim().is_empty() => filter,
-        _ => DEFAULT_FILTER.to_owned(),
-    };
-    let filter = EnvFilter::try_new(&filter).map_err(|error| format!("RUST_LOG is {filter:?}: {error}"))?;
-    let format = match std::env::var("LOG_FORMAT").as_deref() {
-        Err(_) | Ok("text") => Format::Text,
-        Ok("json") => Format::Json,
-        Ok(other) => return Err(format!("LOG_FORMAT is {other:?}: write text or json")),
-    };
+    let [level, format] = ["RUST_LOG", "LOG_FORMAT"].map(|name| std::env::var(name).ok());
+    let said = |(name, why): (&str, String)| format!("{name} {why}");
+    let filter = filter(level.as_deref()).map_err(said)?;
+    let format = format_of(format.as_deref()).map_err(said)?;
     let (stdout, stderr) = (|| Redacting(io::stdout()), || Redacting(io::stderr()));
     subscriber(format, filter, stdout.with_min_level(Level::INFO).and(stderr.with_max_level(Level::WARN))).init();
     // The standard library's own words are several lines, none of which the host takes for an error.
@@ -64,6 +56,32 @@ pub fn init() -> Result<(), String> {
         tracing::error!(panic.place = place, "a bug in the connector, please report it: {why}");
     }));
     Ok(())
+}
+
+/// What is logged at this `RUST_LOG`.
+///
+/// # Errors
+/// The setting's name, and what is wrong with it.
+pub fn filter(level: Option<&str>) -> Result<EnvFilter, (&'static str, String)> {
+    let filter = match level {
+        // A bare level means ours: nobody wants the libraries' debug output by accident.
+        Some(level) if level.parse::<Level>().is_ok() => format!("error,iothub_connector={level},emulators=warn"),
+        Some(filter) if !filter.trim().is_empty() => filter.to_owned(),
+        _ => DEFAULT_FILTER.to_owned(),
+    };
+    EnvFilter::try_new(&filter).map_err(|error| ("RUST_LOG", format!("is {filter:?}: {error}")))
+}
+
+/// How it is logged with this `LOG_FORMAT`.
+///
+/// # Errors
+/// The setting's name, and what is wrong with it.
+pub fn format_of(name: Option<&str>) -> Result<Format, (&'static str, String)> {
+    match name {
+        None | Some("text") => Ok(Format::Text),
+        Some("json") => Ok(Format::Json),
+        Some(other) => Err(("LOG_FORMAT", format!("is {other:?}: write text or json"))),
+    }
 }
 
 /// Writes the lines that pass `filter`.

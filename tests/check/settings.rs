@@ -101,3 +101,14 @@ async fn what_a_vault_has_counts_unless_it_is_not_asked() {
     assert!(row["text"].as_str().unwrap().contains("ForbiddenByFirewall"), "{row}");
     assert!(row["toDo"].as_str().unwrap().contains("Key Vault Secrets User"), "{row}");
 }
+
+#[tokio::test]
+async fn what_the_log_is_to_be_is_checked_too() {
+    let mut world = world().await;
+    world.set("LOG_FORMAT", "xml");
+    world.set("RUST_LOG", "a=b=c");
+    let report = Report::of(&world, &["--offline"]).await;
+    assert_eq!((report.ran.code, report.of_result("failed")), (2, vec!["RUST_LOG", "LOG_FORMAT"]), "{report:#?}");
+    assert_eq!(report.row("LOG_FORMAT", "failed")["toDo"], "write text or json", "{report:#?}");
+    assert_eq!(report.of_result("ok"), [""; 0], "they are not complete");
+}

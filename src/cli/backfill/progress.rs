@@ -131,6 +131,9 @@ fn seconds(duration: chrono::TimeDelta) -> u64 {
 
 pub(super) fn print(record: &Value) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    writeln!(out, "{record}")?;
-    out.flush()
+    match writeln!(out, "{record}").and_then(|()| out.flush()) {
+        // Nobody reads on (`| head`): that is no reason to stop half-way.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        printed => printed,
+    }
 }

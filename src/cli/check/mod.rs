@@ -22,6 +22,7 @@ use iothub_connector::{
         hub::Identity,
         key_vault::{self, Completed},
     },
+    logging,
     queue::{Account, Lengths, UplinkQueues},
 };
 
@@ -118,6 +119,9 @@ async fn check(own: Settings, options: &Options) -> (Vec<Row>, bool) {
     rows.extend(config::misspelt(&settings).map(|(name, right)| {
         Row::warning(name, "nobody reads it: upper and lower case count", &format!("call it {right}"))
     }));
+    let logging = of_logging(&settings);
+    let is_logging_wrong = !logging.is_empty();
+    rows.extend(logging);
     let config = match Config::from_settings(&settings) {
         Ok(config) => config,
         Err(problems) => {
@@ -129,12 +133,14 @@ async fn check(own: Settings, options: &Options) -> (Vec<Row>, bool) {
                 false => Row::setting(name, text),
             }));
             rows.push(Row::skipped("services", "the settings come first"));
-            return (rows, are_wrong);
+            return (rows, are_wrong || is_logging_wrong);
         }
     };
     let halves = [("rapidM2M", config.rapidm2m.is_some()), ("The Things Network", config.things_network.is_some())];
     let halves: Vec<_> = halves.iter().filter(|(_, is_on)| *is_on).map(|(half, _)| *half).collect();
-    rows.push(Row::ok("settings", format!("complete, for {}", halves.join(" and "))));
+    if !is_logging_wrong {
+        rows.push(Row::ok("settings", format!("complete, for {}", halves.join(" and "))));
+    }
     rows.extend(hub::token(&config));
     if options.offline {
         rows.push(Row::skipped("services", "--offline"));
@@ -144,11 +150,18 @@ async fn check(own: Settings, options: &Options) -> (Vec<Row>, bool) {
     if let Some(things_network) = &config.things_network {
         rows.push(storage(&settings, &things_network.queue, options.offline).await);
     }
-    (rows, false)
+    (rows, is_logging_wrong)
 }
 
 fn of_problems(problems: &Problems) -> impl Iterator<Item = Row> {
     problems.iter().map(|(name, text)| Row::setting(name, text))
+}
+
+/// What would stop the start before any other setting is looked at.
+fn of_logging(settings: &Settings) -> Vec<Row> {
+    let value = |name| settings.get(name, &mut Problems::default());
+    let problems = [logging::filter(value("RUST_LOG")).map(drop), logging::format_of(value("LOG_FORMAT")).map(drop)];
+    problems.into_iter().filter_map(Result::err).map(|(name, why)| Row::setting(name, &why)).collect()
 }
 
 /// Asks everybody at once.
