@@ -224,6 +224,11 @@ async fn a_backfill_that_is_dropped_ends_in_every_process() {
     assert!(last.contains("was dropped by hand"), "{last}");
     assert_eq!(running.wait().await.unwrap().code(), Some(1));
     assert_eq!(world.outcomes(SITE).await, ["rejected"]);
+    let replayed = run(&world, &["replay", SITE, "--all", "--dry-run"]).await;
+    assert!(replayed.said.contains("1 messages of dropped backfills"), "{replayed:?}");
+    assert!(!replayed.printed.contains("would be put back"), "what was given up stays so: {replayed:?}");
+    let asked_for = run_ok(&world, &["replay", SITE, "--all", "--kind=dropped", "--dry-run"]).await;
+    assert_eq!(asked_for.matches("would be put back").count(), 1, "{asked_for}");
     let again = run_failing(&world, &range(&["--drop"]), 1).await;
     assert!(again.contains("is over: there is nothing to drop"), "{again}");
 }

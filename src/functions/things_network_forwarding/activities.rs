@@ -44,6 +44,23 @@ struct Noted {
     is_attended: bool,
 }
 
+impl Noted {
+    /// Returns whether somebody has to begin to attend to it. When there is no room for the device, nothing is noted.
+    fn add(&mut self, id: String, owner: StoredOwner, what: impl FnOnce(&mut Activity)) -> bool {
+        if self.devices.len() >= MAX_DEVICES && !self.devices.contains_key(&id) {
+            return false;
+        }
+        what(&mut self.devices.entry(id).or_insert_with(|| (owner, Activity::default())).1);
+        !std::mem::replace(&mut self.is_attended, true)
+    }
+
+    /// All that is to be written now. Who finds nothing attends no longer.
+    fn take(&mut self) -> HashMap<String, (StoredOwner, Activity)> {
+        self.is_attended = !self.devices.is_empty();
+        std::mem::take(&mut self.devices)
+    }
+}
+
 impl Activities {
     #[must_use]
     pub fn new(store: Arc<Store>, period: Option<Duration>) -> Self {
@@ -72,15 +89,8 @@ impl Activities {
             name: of.device.clone(),
         };
         let id = activity::id(&owner);
-        let is_attended = {
-            let mut noted = self.noted();
-            if noted.devices.len() >= MAX_DEVICES && !noted.devices.contains_key(&id) {
-                return;
-            }
-            what(&mut noted.devices.entry(id).or_insert_with(|| (owner, Activity::default())).1);
-            std::mem::replace(&mut noted.is_attended, true)
-        };
-        if !is_attended {
+        let is_unattended = self.noted().add(id, owner, what);
+        if is_unattended {
             let activities = self.clone();
             tokio::spawn(async move {
                 loop {
@@ -95,11 +105,7 @@ impl Activities {
 
     /// Writes what is noted. Returns whether there was anything; if not, nobody attends to it any more.
     async fn write(&self) -> bool {
-        let devices = {
-            let mut noted = self.noted();
-            noted.is_attended = !noted.devices.is_empty();
-            std::mem::take(&mut noted.devices)
-        };
+        let devices = self.noted().take();
         let total = devices.len();
         let writes = devices
             .into_values()
@@ -138,6 +144,23 @@ fn numbers(telemetry: &[u8]) -> Vec<(String, f64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_attends_however_long_writing_takes_and_however_much_comes_meanwhile() {
+        let mut noted = Noted::default();
+        let owner = || StoredOwner { system: Owner::THINGS_NETWORK.into(), group: "app".into(), name: "dev".into() };
+        let mut add =
+            |noted: &mut Noted, id: usize| noted.add(id.to_string(), owner(), |activity| activity.failures += 1);
+        assert!(add(&mut noted, 0), "somebody has to begin");
+        assert!(!add(&mut noted, 0) && !add(&mut noted, 1), "and is there");
+        assert_eq!(noted.take()["0"].1.failures, 2);
+        assert!(!add(&mut noted, 2), "what comes while it is written is for the same one");
+        assert_eq!(noted.take().len(), 1);
+        assert!(noted.take().is_empty());
+        assert!(add(&mut noted, 3), "who found nothing has gone");
+        (4..MAX_DEVICES + 10).for_each(|id| assert!(!add(&mut noted, id)));
+        assert_eq!(noted.take().len(), MAX_DEVICES);
+    }
 
     #[test]
     fn decoded_numbers_are_channels_and_so_is_the_reception() {
