@@ -11,7 +11,7 @@ use tokio::{
 
 use crate::{
     run::{DAY, Ran, SITE, assert_settled, backfilled, command, documents, ids, rows_of, run, run_failing, run_ok},
-    support::{World, rows, stamp},
+    support::{CUSTOMER, Ledger, World, rows, stamp},
 };
 
 const RANGE: [&str; 4] = ["backfill", SITE, "--from=2024-03-01", "--until=2024-03-04"];
@@ -231,4 +231,24 @@ async fn a_backfill_that_is_dropped_ends_in_every_process() {
     assert_eq!(asked_for.matches("would be put back").count(), 1, "{asked_for}");
     let again = run_failing(&world, &range(&["--drop"]), 1).await;
     assert!(again.contains("is over: there is nothing to drop"), "{again}");
+}
+
+#[tokio::test]
+async fn a_record_that_somebody_deletes_is_no_success() {
+    let world = three_days().await;
+    world.hub.away(true).await;
+    run_failing(&world, &range(&["--attempts=1"]), 1).await;
+    let (endpoint, key) = (world.cosmos.ready("endpoint"), world.cosmos.ready("key"));
+    let ledger = Ledger::open(endpoint, key, "M2MBackendForwarderData", "pollingAttempts").await;
+    let waiting = world.polls(SITE).await.remove(0);
+    ledger.delete(CUSTOMER, SITE, waiting["id"].as_str().unwrap()).await;
+    world.hub.away(false).await;
+
+    let ran = run(&world, &RANGE).await;
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.printed.contains("1 message rejected"), "{ran:?}");
+    assert_eq!(documents(&world).await[0]["Backfill"]["Rejected"], 1);
+    let note = world.polls(SITE).await.remove(0);
+    assert_eq!((&note["Error"]["Kind"], &note["Backfill"]), (&json!("record_lost"), &waiting["Backfill"]));
+    assert_eq!(ids(&world).await.len(), 2, "the others go on");
 }
