@@ -149,8 +149,7 @@ mod tests {
     fn one_attends_however_long_writing_takes_and_however_much_comes_meanwhile() {
         let mut noted = Noted::default();
         let owner = || StoredOwner { system: Owner::THINGS_NETWORK.into(), group: "app".into(), name: "dev".into() };
-        let mut add =
-            |noted: &mut Noted, id: usize| noted.add(id.to_string(), owner(), |activity| activity.failures += 1);
+        let add = |noted: &mut Noted, id: usize| noted.add(id.to_string(), owner(), |activity| activity.failures += 1);
         assert!(add(&mut noted, 0), "somebody has to begin");
         assert!(!add(&mut noted, 0) && !add(&mut noted, 1), "and is there");
         assert_eq!(noted.take()["0"].1.failures, 2);
