@@ -16,7 +16,9 @@ use std::{
 use bytes::Bytes;
 use chrono::Utc;
 use futures::StreamExt as _;
-use iothub_connector::hub::{Credential, Device, Endpoint, Message, Options, Sender, Transport, device::decode_key};
+use iothub_connector::iot_hub::{
+    Credential, Device, Endpoint, Message, Options, Sender, Transport, device::decode_key,
+};
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use serde_json::Value;
 

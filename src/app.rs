@@ -3,24 +3,30 @@
 use std::sync::Arc;
 
 use crate::{
-    clock::Clock,
-    config::{Config, hub::Identity, rapidm2m, rapidm2m::SourceConfig, things_network},
-    delivery::{Delivery, Identities},
-    devices::{self, Devices, PerApplication},
-    forward::{Forwarder, outside::Services, source::Source},
-    functions::{
-        rapidm2m_forwarding::RapidM2mForwarding,
-        status::{Scope, Status},
-        things_network_forwarding::{Activities, Downlinks, ThingsNetworkForwarding},
-        things_network_uplink::ThingsNetworkUplink,
+    config::{
+        Config,
+        hub::Identity,
+        rapidm2m::{self, SourceConfig},
+        things_network,
     },
-    http,
-    hub::{self, Devicebound, Sender},
-    ledger::Ledger,
-    meter::Meters,
+    iot_hub::{
+        self, Devicebound, Sender,
+        delivery::{Delivery, Identities},
+        devices::{self, Devices, PerApplication},
+    },
     queue::UplinkQueues,
-    rapidm2m::Client,
-    things_network::stack::Stack,
+    rapidm2m::{
+        Client,
+        ledger::Ledger,
+        polling::{Forwarder, outside::Services, run::RapidM2mForwarding, source::Source},
+    },
+    status::{Scope, Status},
+    support::{clock::Clock, http, meter::Meters},
+    things_network::{
+        downlinks::stack::Stack,
+        forwarding::{Activities, Downlinks, ThingsNetworkForwarding},
+        receiving::ThingsNetworkUplink,
+    },
 };
 
 /// All functions: those of a half that is not configured are not there. Nothing is connected before it is used.
@@ -43,7 +49,7 @@ impl App {
     #[must_use]
     pub fn new(config: Config) -> Self {
         let Config { rapidm2m, things_network, ledger, hub } = config;
-        let options = hub::Options::new(hub.transport, hub.max_connections, hub.trusted_ca.clone());
+        let options = iot_hub::Options::new(hub.transport, hub.max_connections, hub.trusted_ca.clone());
         let ledger = Arc::new(Ledger::new(ledger));
         let shared = Shared {
             clock: Clock::system(),

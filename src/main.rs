@@ -14,7 +14,8 @@ use iothub_connector::{
         Config, Problems, Settings,
         key_vault::{self, Completed},
     },
-    logging, server,
+    server,
+    support::logging,
 };
 
 const EXAMPLES: &str = "\

@@ -19,8 +19,8 @@ use tracing::{Instrument as _, field::Empty};
 
 use crate::{
     app::App,
-    functions::{things_network_forwarding::Outcome, things_network_uplink},
     host::{self, http::HttpRequest, queue::QueueMessage, timer::Invocation},
+    things_network::{forwarding::Outcome, receiving},
 };
 
 /// The largest envelope that is taken, in bytes: a timer's has less than 1 KB, a queue message of 64 KiB less than 400 KB.
@@ -175,7 +175,7 @@ async fn things_network_uplink(State(app): State<Arc<App>>, headers: HeaderMap, 
         Err(Unread::TooLarge) => function.refuse_too_large(MAX_ENVELOPE),
         Err(unread) => return unread.response(),
     };
-    let things_network_uplink::Answer { response, queued } = answer;
+    let receiving::Answer { response, queued } = answer;
     host::succeeded(&UplinkOutputs { res: &response, uplinks: queued.map(|text| [text]) }, &[])
 }
 

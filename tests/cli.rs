@@ -13,7 +13,7 @@ use emulators::cosmos;
 use iothub_connector::{
     config::{Problems, ledger},
     cosmos::Account,
-    devices::{
+    iot_hub::devices::{
         Owner, Store,
         documents::{self, Document},
         store::Written,

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, HashSet};
 
 use chrono::{DateTime, NaiveDateTime, Timelike as _};
-use iothub_connector::{
-    forward::split::{Heading, Part, Splitter},
+use iothub_connector::rapidm2m::{
+    Rows, Stamp,
     ledger::SiteKey,
-    rapidm2m::{Rows, Stamp, wire},
+    polling::split::{Heading, Part, Splitter},
+    wire,
 };
 use serde_json::{Map, Value, value::RawValue};
 

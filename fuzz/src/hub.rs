@@ -4,9 +4,9 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use chrono::{DateTime, TimeDelta};
 use iothub_connector::{
-    hub::{CloudMessage, Message, sas},
-    retry,
-    things_network::downlink::{Downlink, Operation},
+    iot_hub::{CloudMessage, Message, sas},
+    support::retry,
+    things_network::downlinks::downlink::{Downlink, Operation},
 };
 use percent_encoding::percent_decode_str;
 use secrecy::ExposeSecret as _;

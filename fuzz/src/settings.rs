@@ -27,7 +27,7 @@ pub fn connection_strings(data: &[u8]) {
     check_secrets(text, &[problems.list()]);
     if let Some(device) = device.filter(|_| problems.is_empty()) {
         check_secrets(text, &[format!("{device:?}")]);
-        iothub_connector::hub::device::check_id(&device.id).expect("an id that the hub takes");
+        iothub_connector::iot_hub::device::check_id(&device.id).expect("an id that the hub takes");
         assert!(device.hub_host.contains('.') || device.hub_host.eq_ignore_ascii_case("localhost"));
     }
     let mut problems = Problems::default();

@@ -4,12 +4,15 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use chrono::{DateTime, SubsecRound as _, TimeDelta};
 use iothub_connector::{
-    devices::naming::{check_registration_id, registration_id},
-    functions::things_network_forwarding::{message::Forwardable, rejected},
-    hub::{device::check_id, message::MAX_PORTABLE_SIZE},
+    iot_hub::{
+        device::check_id,
+        devices::naming::{check_registration_id, registration_id},
+        message::MAX_PORTABLE_SIZE,
+    },
     things_network::{
+        downlinks::stack,
+        forwarding::{message::Forwardable, rejected},
         queued::{DownlinkKeys, MAX_TEXT, Queued},
-        stack,
         template::Template,
         uplink::MEMBERS,
         webhook::Webhook,

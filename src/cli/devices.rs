@@ -11,7 +11,7 @@ use chrono::SecondsFormat;
 use iothub_connector::{
     config::{Problems, ledger},
     cosmos::Account,
-    devices::{
+    iot_hub::devices::{
         Store,
         documents::Document,
         store::{CONTAINER, Listing},

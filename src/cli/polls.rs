@@ -12,8 +12,11 @@ use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use indicatif::HumanDuration;
 use iothub_connector::{
     config::{Problems, Settings, ledger},
-    forward::{backfill, record},
-    ledger::{Cursor, Ledger, Outcome, Poll, PollQuery, SiteKey},
+    rapidm2m::{
+        backfill,
+        ledger::{Cursor, Ledger, Outcome, Poll, PollQuery, SiteKey},
+        polling::record,
+    },
 };
 use serde_json::Value;
 

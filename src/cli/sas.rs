@@ -11,10 +11,10 @@ use anyhow::{Context as _, anyhow, bail, ensure};
 use chrono::{DateTime, SecondsFormat, Utc};
 use iothub_connector::{
     config::{Problems, Settings, dps, hub::connection_string},
-    devices::naming::check_registration_id,
-    hub::{
+    iot_hub::{
         Credential, Device, Endpoint,
         device::{check_id, decode_key},
+        devices::naming::check_registration_id,
         sas,
     },
 };

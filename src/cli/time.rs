@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
-use iothub_connector::clock::read_rfc3339;
+use iothub_connector::support::clock::read_rfc3339;
 
 /// `20s`, `2m`, `1h`, `7d`; a bare number is of seconds.
 ///

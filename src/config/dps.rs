@@ -4,7 +4,7 @@
 use secrecy::SecretBox;
 
 use super::{Problems, Settings};
-use crate::hub::{Endpoint, device};
+use crate::iot_hub::{Endpoint, device};
 
 const DEFAULT_ENDPOINT: &str = "global.azure-devices-provisioning.net";
 /// The second spelling is that of the C# sample.

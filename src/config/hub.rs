@@ -6,7 +6,7 @@ use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::{Problems, Settings, dps};
-use crate::hub::{
+use crate::iot_hub::{
     Credential, Device, Endpoint, Transport,
     device::{check_id, decode_key},
     sas,

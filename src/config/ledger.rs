@@ -4,7 +4,7 @@ use secrecy::SecretString;
 use url::Url;
 
 use super::{Problems, Settings};
-use crate::identity::SignIn;
+use crate::support::identity::SignIn;
 
 #[derive(Clone, Debug)]
 pub struct Config {

@@ -54,7 +54,8 @@ impl Config {
         let ledger = ledger::Config::read(settings, &mut problems);
         let hub = hub::Config::read(settings, has_rapidm2m, &mut problems);
         #[cfg(feature = "azure-iot-sdk")]
-        if has_things_network && hub.as_ref().is_some_and(|hub| hub.transport == crate::hub::Transport::AzureIotSdk) {
+        if has_things_network && hub.as_ref().is_some_and(|hub| hub.transport == crate::iot_hub::Transport::AzureIotSdk)
+        {
             let text = "is azure-iot-sdk, which sends as one device only: it cannot be used with UplinkQueueName";
             problems.add("IoTHubTransport", text);
         }

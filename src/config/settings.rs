@@ -9,7 +9,7 @@ use std::{
 
 use secrecy::SecretString;
 
-use crate::identity::SignIn;
+use crate::support::identity::SignIn;
 
 /// How a value begins that Azure could not replace by the secret that it names.
 /// <https://learn.microsoft.com/azure/app-service/app-service-key-vault-references>

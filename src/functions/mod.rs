@@ -1,8 +1,1 @@
-//! One file, or folder, for each function folder of the app.
-
-mod line;
-pub mod rapidm2m_forwarding;
-pub mod status;
-mod tally;
-pub mod things_network_forwarding;
-pub mod things_network_uplink;
+//! One thin file for each function folder of the app: the host's envelope in, one call, an envelope out.

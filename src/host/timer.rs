@@ -4,7 +4,7 @@ use axum::http::HeaderMap;
 use serde_json::{Map, Value};
 
 use super::invocation_id;
-use crate::http::{MAX_ERROR_TEXT, one_line};
+use crate::support::http::{MAX_ERROR_TEXT, one_line};
 
 /// A call of one of the functions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

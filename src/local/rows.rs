@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Display};
 
 use iothub_connector::{
     config::{Config, dps, enrolment::Enrolment, hub::Identity, rapidm2m::SourceConfig},
-    hub::Transport,
+    iot_hub::Transport,
 };
 
 use super::services::Services;

@@ -14,8 +14,10 @@ use sha2::Sha256;
 use super::{QueueError, VERSION};
 use crate::{
     config::{Problems, Settings},
-    http,
-    identity::{self, SignIn},
+    support::{
+        http,
+        identity::{self, SignIn},
+    },
 };
 
 /// The setting. The host looks for it with `AzureWebJobs` before it, too, and with `__…` behind it for an identity.

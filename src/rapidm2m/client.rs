@@ -14,7 +14,7 @@ use super::{
     Stamp,
     wire::{self, WireError},
 };
-use crate::{http, hub::sas::RESERVED};
+use crate::{iot_hub::sas::RESERVED, support::http};
 
 /// Largest answer that is read: `GET` of a window of rows.
 pub const MAX_BODY: usize = 64 * 1024 * 1024;

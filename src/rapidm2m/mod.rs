@@ -3,7 +3,11 @@
 //! The vendor's documentation is not public; what is known comes from its published samples and drivers. Where those
 //! leave a question open (are bounds inclusive? are rows sorted?), the code works with either answer.
 
+pub mod backfill;
 pub mod client;
+pub mod ledger;
+pub mod polling;
+pub mod replay;
 pub mod stamp;
 pub mod window;
 pub mod wire;

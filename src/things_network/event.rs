@@ -12,7 +12,7 @@ use super::{
     v3::EndDeviceIds,
     webhook::Invalid,
 };
-use crate::clock;
+use crate::support::clock;
 
 /// An event of The Things Stack.
 #[derive(Debug)]

@@ -13,11 +13,13 @@
 //!
 //! Everything but `stack` is pure.
 
-pub mod downlink;
+pub mod downlinks;
 pub mod event;
+pub mod forwarding;
 mod position;
 pub mod queued;
-pub mod stack;
+pub mod receiving;
+mod tally;
 pub mod template;
 pub mod uplink;
 mod v2;

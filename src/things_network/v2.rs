@@ -8,7 +8,7 @@ use super::{
     uplink::{Radio, Reception, Uplink},
     webhook::Invalid,
 };
-use crate::clock;
+use crate::support::clock;
 
 #[derive(Deserialize)]
 struct Body<'a> {

@@ -8,7 +8,7 @@ use super::{
     uplink::{self, Radio, Uplink},
     webhook::Invalid,
 };
-use crate::clock;
+use crate::support::clock;
 
 /// The names under which an uplink has its ids.
 const IDS: [&str; 2] = ["end_device_ids.application_ids.application_id", "end_device_ids.device_id"];

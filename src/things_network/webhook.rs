@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{event::Event, uplink::Uplink, v2, v3};
-use crate::http::{MAX_ERROR_TEXT, one_line};
+use crate::support::http::{MAX_ERROR_TEXT, one_line};
 
 /// What a webhook tells.
 #[derive(Debug)]

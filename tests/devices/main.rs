@@ -8,9 +8,9 @@ mod support;
 use std::time::Duration;
 
 use futures::future::join_all;
-use iothub_connector::{
+use iothub_connector::iot_hub::{
+    Transport,
     devices::{DeviceError, Owner, naming::registration_id},
-    hub::Transport,
 };
 use serde_json::json;
 use tokio::time::Instant;

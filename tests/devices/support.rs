@@ -8,9 +8,11 @@ use emulators::{cosmos, iot_hub};
 use iothub_connector::{
     config::{self, Problems, Settings, enrolment::Enrolments},
     cosmos::Account,
-    delivery::{Delivery, Identities},
-    devices::{Devices, Owner, PerApplication, Store, store::Written},
-    hub::{Message, Options, Sender, Transport},
+    iot_hub::{
+        Message, Options, Sender, Transport,
+        delivery::{Delivery, Identities},
+        devices::{Devices, Owner, PerApplication, Store, store::Written},
+    },
 };
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use serde_json::{Value, json};

@@ -2,7 +2,7 @@
 
 use iothub_connector::{
     config::{Problems, Settings, ledger},
-    devices::store::CONTAINER,
+    iot_hub::devices::store::CONTAINER,
 };
 
 use crate::bicep::{quoted, resource, text, variable};

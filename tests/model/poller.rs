@@ -18,14 +18,12 @@ use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use iothub_connector::{
     config::rapidm2m::{Selection, StartFrom},
-    delivery::DeliveryError,
-    devices::Owner,
-    forward::{Forwarder, Limits, Report, SiteMemory, outside::Outside},
-    hub::Message,
-    ledger::{Committed, Cursor, LedgerError, Poll, SiteKey},
+    iot_hub::{Message, delivery::DeliveryError, devices::Owner},
     rapidm2m::{
         FetchError,
         client::{Answer as Rows, Range, RowsQuery},
+        ledger::{Committed, Cursor, LedgerError, Poll, SiteKey},
+        polling::{Forwarder, Limits, Report, SiteMemory, outside::Outside},
     },
 };
 use tokio::time::Instant;

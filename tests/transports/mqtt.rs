@@ -1,6 +1,6 @@
 //! What only MQTT has: connections that are kept, taken over and cut.
 
-use iothub_connector::hub::{SendError, Sender, Transport};
+use iothub_connector::iot_hub::{SendError, Sender, Transport};
 use serde_json::json;
 
 use super::support::{World, messages, soon};

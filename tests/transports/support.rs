@@ -6,7 +6,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use emulators::iot_hub;
-use iothub_connector::hub::{
+use iothub_connector::iot_hub::{
     Credential, Device, Endpoint, Message, Options, Sender, Transport, device::decode_key, sas,
 };
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};

@@ -17,7 +17,7 @@ use chrono::{DateTime, Utc};
 use iothub_connector::{
     app::App,
     config::{Config, Problems, Settings, hub::Identity, rapidm2m::SourceConfig},
-    hub::Transport,
+    iot_hub::Transport,
 };
 
 use self::{progress::Progress, site::Backfilling};

@@ -9,7 +9,7 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
-use iothub_connector::{forward::backfill::position, ledger::Cursor};
+use iothub_connector::rapidm2m::{backfill::position, ledger::Cursor};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 

@@ -2,7 +2,7 @@
 
 use anyhow::{bail, ensure};
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
-use iothub_connector::ledger::Cursor;
+use iothub_connector::rapidm2m::ledger::Cursor;
 
 /// The end of the range that begins at `from`. `known` are the site's cursor and its backfills.
 ///
@@ -47,7 +47,7 @@ pub fn text(time: DateTime<Utc>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use iothub_connector::ledger::SiteKey;
+    use iothub_connector::rapidm2m::ledger::SiteKey;
 
     use super::*;
 

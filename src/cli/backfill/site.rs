@@ -5,13 +5,13 @@ use std::time::Duration;
 use anyhow::{bail, ensure};
 use chrono::{DateTime, Utc};
 use iothub_connector::{
-    forward::{
-        Forwarder, Limits, Report,
+    rapidm2m::{
+        Stamp,
         backfill::{BackfillOutside, Next, Run, Stretch, grid::Span, position},
+        ledger::{Cursor, SiteKey},
+        polling::{Forwarder, Limits, Report},
     },
-    ledger::{Cursor, SiteKey},
-    rapidm2m::Stamp,
-    retry,
+    support::retry,
 };
 use tokio::time::Instant;
 

@@ -7,9 +7,10 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use indicatif::{HumanBytes, HumanCount, HumanDuration};
-use iothub_connector::{
-    forward::{Report, backfill::Measured},
+use iothub_connector::rapidm2m::{
+    backfill::Measured,
     ledger::{Backfill, Cursor},
+    polling::Report,
 };
 use serde_json::json;
 

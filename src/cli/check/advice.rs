@@ -53,7 +53,11 @@ pub fn of_kind(kind: &str) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use iothub_connector::{cosmos::Failure, devices::DpsError, hub::SendError, rapidm2m::FetchError};
+    use iothub_connector::{
+        cosmos::Failure,
+        iot_hub::{SendError, devices::DpsError},
+        rapidm2m::FetchError,
+    };
 
     use super::*;
 

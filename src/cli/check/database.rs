@@ -5,8 +5,8 @@ use std::sync::Arc;
 use iothub_connector::{
     config::ledger::Config,
     cosmos::{Failure, Found, Ttl},
-    devices::{Store, store},
-    ledger::{Ledger, MESSAGE_PATH, PARTITION_KEY},
+    iot_hub::devices::{Store, store},
+    rapidm2m::ledger::{Ledger, MESSAGE_PATH, PARTITION_KEY},
 };
 
 use super::report::{Checked, Row};

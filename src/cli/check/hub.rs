@@ -8,8 +8,7 @@ use iothub_connector::{
         enrolment::{Enrolment, HubPolicy},
         hub::Identity,
     },
-    devices,
-    hub::{Credential, Device, Transport, probe, sas},
+    iot_hub::{Credential, Device, Transport, devices, probe, sas},
 };
 use rustls::pki_types::CertificateDer;
 use secrecy::ExposeSecret as _;

@@ -22,8 +22,8 @@ use iothub_connector::{
         hub::Identity,
         key_vault::{self, Completed},
     },
-    logging,
     queue::{Account, Lengths, UplinkQueues},
+    support::logging,
 };
 
 use self::report::{Checked, Row, Summary, Verdict};

@@ -4,8 +4,10 @@ use anyhow::{Context as _, bail};
 use chrono::{DateTime, TimeDelta, Utc};
 use iothub_connector::{
     config::{Problems, Settings, ledger},
-    forward::replay::{self, Replayed},
-    ledger::{Ledger, Outcome, Poll, PollQuery, SiteKey},
+    rapidm2m::{
+        ledger::{Ledger, Outcome, Poll, PollQuery, SiteKey},
+        replay::{self, Replayed},
+    },
 };
 use serde_json::json;
 

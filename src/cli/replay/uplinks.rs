@@ -5,9 +5,9 @@ use std::time::Duration;
 use anyhow::bail;
 use chrono::{DateTime, Utc};
 use iothub_connector::{
-    clock,
     config::{Problems, Settings},
     queue::{Account, Queue, QueueError, Taken, UplinkQueues},
+    support::clock,
     things_network::queued::Queued,
 };
 use serde_json::{Value, json};

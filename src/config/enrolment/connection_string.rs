@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::HubPolicy;
-use crate::hub::{Endpoint, Policy, device::decode_key};
+use crate::iot_hub::{Endpoint, Policy, device::decode_key};
 
 const SHAPE: &str = "HostName=…;SharedAccessKeyName=device;SharedAccessKey=…";
 

@@ -7,7 +7,7 @@ use secrecy::{ExposeSecret as _, SecretBox};
 use super::{Enrolment, Enrolments, HubPolicy, connection_string};
 use crate::{
     config::{Problems, Settings, dps},
-    hub::Endpoint,
+    iot_hub::Endpoint,
 };
 
 const ID_SCOPE: &str = dps::ID_SCOPE[0];

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use url::Url;
 
 use super::KEY_VAULT;
-use crate::{http, identity::SignIn};
+use crate::support::{http, identity::SignIn};
 
 /// Why the vault gave nothing.
 pub enum Failure {

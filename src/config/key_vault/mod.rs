@@ -1,0 +1,205 @@
+//! `KeyVaultURI`: settings that are absent are looked up in a Key Vault. Without it nobody is asked anything.
+//!
+//! The vault is asked for the names of its secrets first: which applications have settings of their own (suffixes) cannot be
+//! guessed. Only secrets that hold a setting are read, and only if the setting is not there.
+
+mod failure;
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use azure_core::{
+    Error,
+    error::ErrorKind,
+    http::{AsyncRawResponse, ClientOptions, HttpClient, Request, StatusCode, Transport},
+};
+use azure_security_keyvault_secrets::{ResourceExt as _, SecretClient, SecretClientOptions};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use url::Url;
+
+use self::failure::Failure;
+use super::{Problems, Settings, names};
+use crate::support::{
+    http,
+    identity::{self, SignIn},
+};
+
+/// The setting.
+pub const KEY_VAULT: &str = "KeyVaultURI";
+
+/// All of it may take this long, signing in and trying again included. The Functions host waits 30 s for the first answer.
+const TIME: Duration = Duration::from_secs(20);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Silence in the middle of an answer.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// Largest answer that is read, in bytes. A secret has at most 25 KB, a page of names 25 of them.
+const MAX_BODY: usize = 1024 * 1024;
+/// Names of secrets that are looked at.
+const MAX_NAMES: usize = 2_000;
+/// Secrets that are asked for at once.
+const AT_ONCE: usize = 8;
+
+/// Settings with what the vault had of them.
+pub struct Completed {
+    pub settings: Settings,
+    /// The names of those that were in the vault, in order.
+    pub from_vault: BTreeSet<String>,
+}
+
+/// Whether there is a vault to look into.
+#[must_use]
+pub fn is_wanted(settings: &Settings) -> bool {
+    settings.names().any(|name| name == KEY_VAULT)
+}
+
+/// Adds what is absent and in the vault.
+///
+/// # Errors
+/// The vault cannot be used, or has a setting that is disabled: as a setting at fault, without any secret.
+pub async fn complete(settings: Settings) -> Result<Completed, Problems> {
+    let mut problems = Problems::default();
+    if !is_wanted(&settings) {
+        return Ok(Completed { settings, from_vault: BTreeSet::new() });
+    }
+    let sign_in = settings.sign_in;
+    let url = settings.get(KEY_VAULT, &mut problems).map(vault_url);
+    let Some(Ok(url)) = url else {
+        if let Some(Err(why)) = url {
+            problems.add(KEY_VAULT, why);
+        }
+        return Err(problems);
+    };
+    let found = match tokio::time::timeout(TIME, look_up(&url, &settings, &mut problems)).await {
+        Ok(found) => found.map_err(|failure| failure.explain(&url, sign_in)),
+        Err(_) => Err(format!(
+            "names a vault that did not give its secrets within {} s: check the name, the vault's firewall and the network",
+            TIME.as_secs()
+        )),
+    };
+    match found {
+        Ok(found) if problems.is_empty() => {
+            let from_vault = found.iter().map(|(name, _)| name.clone()).collect();
+            Ok(Completed { settings: settings.or(found.into_iter().collect()), from_vault })
+        }
+        Ok(_) => Err(problems),
+        Err(why) => {
+            problems.add(KEY_VAULT, why);
+            Err(problems)
+        }
+    }
+}
+
+fn vault_url(text: &str) -> Result<Url, String> {
+    let example = "write it like https://myvault.vault.azure.net/";
+    // The text is not repeated: it may be anything.
+    let url = Url::parse(text).map_err(|error| format!("is not a URL ({error}): {example}"))?;
+    let is_plain = url.username().is_empty() && url.password().is_none() && url.query().is_none();
+    if url.scheme() != "https" || !url.has_host() || url.path() != "/" || url.fragment().is_some() || !is_plain {
+        return Err(format!("is not the https URL of a Key Vault alone: {example}"));
+    }
+    Ok(url)
+}
+
+async fn look_up(url: &Url, settings: &Settings, problems: &mut Problems) -> Result<Vec<(String, String)>, Failure> {
+    let vault = client(url, settings.sign_in).map_err(Failure::Client)?;
+    let present: BTreeSet<String> = settings.names().map(names::identity).collect();
+    let mut wanted = BTreeSet::new();
+    let mut secrets = vault.list_secret_properties(None).map_err(Failure::Client)?;
+    let mut seen = 0;
+    while let Some(secret) = secrets.try_next().await.map_err(|error| Failure::Request(error, "list"))? {
+        seen += 1;
+        if seen > MAX_NAMES {
+            return Err(Failure::TooMany(MAX_NAMES));
+        }
+        let Ok(id) = secret.resource_id() else { continue };
+        let Some(name) = names::of_secret(&id.name).filter(|name| !present.contains(&names::identity(name))) else {
+            continue;
+        };
+        if secret.attributes.is_some_and(|attributes| attributes.enabled == Some(false)) {
+            let text = format!("is a disabled secret in the vault that {KEY_VAULT} names: enable it, or delete it");
+            problems.add(name, text);
+            continue;
+        }
+        wanted.insert((name, id.name));
+    }
+    let vault = &vault;
+    let read = stream::iter(wanted).map(|(name, secret)| async move {
+        match vault.get_secret(&secret, None).await.and_then(|response| response.into_model()) {
+            Ok(secret) => Ok(secret.value.map(|value| (name, value))),
+            // Deleted meanwhile.
+            Err(error) if error.http_status() == Some(StatusCode::NotFound) => Ok(None),
+            Err(error) => Err(Failure::Request(error, "read")),
+        }
+    });
+    read.buffer_unordered(AT_ONCE).try_filter_map(async |found| Ok(found)).try_collect().await
+}
+
+fn client(url: &Url, sign_in: SignIn) -> azure_core::Result<SecretClient> {
+    let http = reqwest::Client::builder()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .read_timeout(READ_TIMEOUT)
+        // A token must not follow where a redirect leads.
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+        .map_err(|error| Error::new(ErrorKind::Other, error))?;
+    let transport = Transport::new(Arc::new(Bounded(http)));
+    let client_options = ClientOptions { transport: Some(transport), ..identity::client_options() };
+    let credential = sign_in.credential(client_options.clone())?;
+    let options = SecretClientOptions {
+        client_options,
+        // A vault must be of the domain that it has the token made for; one on this machine has none.
+        verify_challenge_resource: Some(!http::is_on_this_machine(url)),
+        ..SecretClientOptions::default()
+    };
+    SecretClient::new(url.as_str(), credential, Some(options))
+}
+
+/// Reads no answer that is larger than any that is needed.
+#[derive(Debug)]
+struct Bounded(reqwest::Client);
+
+#[async_trait::async_trait]
+impl HttpClient for Bounded {
+    async fn execute_request(&self, request: &Request) -> azure_core::Result<AsyncRawResponse> {
+        let (status, headers, mut body) = self.0.execute_request(request).await?.deconstruct();
+        let mut bytes = Vec::new();
+        while let Some(piece) = body.try_next().await? {
+            if bytes.len() + piece.len() > MAX_BODY {
+                return Err(Error::with_message(ErrorKind::DataConversion, "the answer is too large"));
+            }
+            bytes.extend_from_slice(&piece);
+        }
+        Ok(AsyncRawResponse::from_bytes(status, headers, bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vault_is_an_https_url_without_anything_else() {
+        for good in ["https://myvault.vault.azure.net/", "https://myvault.vault.azure.net", "https://127.0.0.1:4711"] {
+            assert!(vault_url(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "myvault",
+            "http://myvault.vault.azure.net/",
+            "https://myvault.vault.azure.net/secrets/hunter2",
+            "https://hunter2@myvault.vault.azure.net/",
+            "https://myvault.vault.azure.net/?hunter2",
+            "",
+        ] {
+            let error = vault_url(bad).unwrap_err();
+            assert!(error.contains("https://myvault.vault.azure.net/") && !error.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn without_the_setting_nothing_is_asked_and_an_empty_one_is_a_mistake() {
+        let completed =
+            complete([("Customer_ID", "c")].into_iter().collect()).await.unwrap_or_else(|_| panic!("asked"));
+        assert!(completed.from_vault.is_empty() && completed.settings.has("Customer_ID"));
+        let Err(problems) = complete([(KEY_VAULT, " ")].into_iter().collect()).await else { panic!("taken") };
+        assert!(problems.to_string().contains("KeyVaultURI is set but empty"), "{problems}");
+    }
+}

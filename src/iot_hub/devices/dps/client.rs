@@ -1,0 +1,194 @@
+//! The service's REST API for devices: one request each. Trying again is the caller's affair.
+//! <https://learn.microsoft.com/rest/api/iot-dps/device/runtime-registration>
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use percent_encoding::utf8_percent_encode;
+use reqwest::{
+    Method, RequestBuilder,
+    header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue},
+};
+use rustls::{ClientConfig, pki_types::CertificateDer};
+use secrecy::ExposeSecret as _;
+
+use super::{
+    DpsError,
+    wire::{self, Progress, Refusal},
+};
+use crate::{
+    config::dps::Config,
+    iot_hub::{
+        self, Endpoint,
+        sas::{self, RESERVED},
+    },
+    support::http,
+};
+
+const API_VERSION: &str = "2021-06-01";
+const HTTPS_PORT: u16 = 443;
+/// The name of the policy in the token of a registration.
+const POLICY: &str = "registration";
+const TOKEN_LIFETIME: Duration = Duration::from_secs(60 * 60);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A request may take this long.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+/// Largest answer that is read, in bytes. The service's have less than one thousand.
+const MAX_BODY: usize = 64 * 1024;
+
+pub struct Client {
+    config: Config,
+    pool: Arc<Pool>,
+}
+
+/// The connections to services, for all of their clients.
+pub struct Pool {
+    trusted_ca: Vec<CertificateDer<'static>>,
+    /// Made with the first request: most starts need none, and reading the platform's certificates takes its time.
+    http: OnceLock<reqwest::Client>,
+}
+
+/// What came of a request, and how long the service wants to be left alone.
+pub struct Answer {
+    pub result: Result<Progress, DpsError>,
+    pub retry_after: Option<Duration>,
+}
+
+/// What the service says of a device's registration.
+pub struct Lookup {
+    /// Whether there is one.
+    pub is_known: bool,
+    /// Our clock minus the service's.
+    pub clock_skew: Option<TimeDelta>,
+    /// In what words it says so.
+    pub said: String,
+}
+
+impl Client {
+    pub fn new(config: Config, pool: Arc<Pool>) -> Self {
+        Self { config, pool }
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Registers a device, or asks for the result of its registration.
+    pub async fn ask(&self, registration_id: &str, operation: Option<&str>) -> Answer {
+        let mut retry_after = None;
+        let result = self.request(registration_id, operation, &mut retry_after).await;
+        Answer { result, retry_after }
+    }
+
+    async fn request(
+        &self,
+        registration_id: &str,
+        operation: Option<&str>,
+        retry_after: &mut Option<Duration>,
+    ) -> Result<Progress, DpsError> {
+        let (method, action) = match operation {
+            None => (Method::PUT, "register".to_owned()),
+            Some(operation) => (Method::GET, format!("operations/{}", utf8_percent_encode(operation, RESERVED))),
+        };
+        let mut request = self.authorized(method, registration_id, &format!("/{action}"))?;
+        if operation.is_none() {
+            let body = serde_json::json!({ "registrationId": registration_id }).to_string();
+            request = request.header(CONTENT_TYPE, "application/json").body(body);
+        }
+        let response = request.send().await.map_err(|error| self.explain(error))?;
+
+        let (now, status, headers) = (Utc::now(), response.status(), response.headers());
+        let skew = http::clock_skew(headers, now);
+        *retry_after = http::retry_after(headers, now);
+        if status.is_success() {
+            // What is cut off is no answer of the service, and reads as garbage.
+            let body = http::body(response, MAX_BODY).await.map_err(|error| {
+                // When to ask for the result: no wish to be left alone.
+                *retry_after = None;
+                self.explain(error)
+            })?;
+            return wire::progress(&body.bytes, operation);
+        }
+        let body = http::error_body(response).await;
+        let (status, is_poll) = (status.as_u16(), operation.is_some());
+        Err(wire::refusal(Refusal { status, body: &body, skew, is_poll, retry_after: *retry_after }))
+    }
+
+    /// Asks whether a device is registered, without registering it.
+    pub async fn look_up(&self, registration_id: &str, now: DateTime<Utc>) -> Result<Lookup, DpsError> {
+        let body = serde_json::json!({ "registrationId": registration_id }).to_string();
+        let request = self.authorized(Method::POST, registration_id, "")?;
+        let request = request.header(CONTENT_TYPE, "application/json").body(body);
+        let response = request.send().await.map_err(|error| self.explain(error))?;
+        let (status, headers) = (response.status(), response.headers());
+        let (clock_skew, retry_after) = (http::clock_skew(headers, now), http::retry_after(headers, now));
+        let body = http::error_body(response).await;
+        // What answers something else is no such service.
+        let is_registration = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&body).is_ok();
+        match status.as_u16() {
+            200 if is_registration => Ok(Lookup { is_known: true, clock_skew, said: String::new() }),
+            404 if is_registration => Ok(Lookup { is_known: false, clock_skew, said: wire::said(&body) }),
+            status @ (200..300 | 404) => Err(DpsError::Garbage(format!("no registration, status {status}"))),
+            status => {
+                Err(wire::refusal(Refusal { status, body: &body, skew: clock_skew, is_poll: false, retry_after }))
+            }
+        }
+    }
+
+    /// A request about a device, as the device. `action` follows its path.
+    fn authorized(&self, method: Method, registration_id: &str, action: &str) -> Result<RequestBuilder, DpsError> {
+        let Config { id_scope, group_key, .. } = &self.config;
+        let (place, id) = (self.place(), utf8_percent_encode(registration_id, RESERVED));
+        let url = format!("https://{place}/{id_scope}/registrations/{id}{action}?api-version={API_VERSION}");
+        let key = sas::derive_key(group_key.expose_secret(), registration_id);
+        let resource = sas::registration_resource(id_scope, registration_id);
+        let token = sas::mint(&resource, &key, Utc::now() + TOKEN_LIFETIME, Some(POLICY));
+        let mut authorization =
+            HeaderValue::from_str(token.expose_secret()).map_err(|error| DpsError::Tls(error.to_string()))?;
+        authorization.set_sensitive(true);
+        Ok(self.pool.http()?.request(method, url).header(AUTHORIZATION, authorization))
+    }
+
+    fn place(&self) -> Endpoint {
+        let endpoint = self.config.endpoint.clone();
+        Endpoint { port: Some(endpoint.port.unwrap_or(HTTPS_PORT)), ..endpoint }
+    }
+
+    fn explain(&self, error: reqwest::Error) -> DpsError {
+        if error.is_timeout() {
+            return DpsError::Timeout;
+        }
+        let text = http::cause(&error.without_url());
+        let is_untrusted = http::is_untrusted(&text);
+        let text = format!("{}: {text}", self.place());
+        if is_untrusted { DpsError::Untrusted(text) } else { DpsError::Unreachable(text) }
+    }
+}
+
+impl Pool {
+    /// Does not connect. `trusted_ca` are certificates that are trusted in addition to the platform's.
+    pub fn new(trusted_ca: Vec<CertificateDer<'static>>) -> Self {
+        Self { trusted_ca, http: OnceLock::new() }
+    }
+
+    fn http(&self) -> Result<&reqwest::Client, DpsError> {
+        if let Some(http) = self.http.get() {
+            return Ok(http);
+        }
+        let tls = iot_hub::client_config(&self.trusted_ca).map_err(DpsError::Tls)?;
+        let http = reqwest::Client::builder()
+            .tls_backend_preconfigured(ClientConfig::clone(&tls))
+            .https_only(true)
+            // A token must not follow where a redirect leads.
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(REQUEST_TIMEOUT)
+            .user_agent(concat!("iothub-connector/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|error| DpsError::Tls(error.to_string()))?;
+        Ok(self.http.get_or_init(|| http))
+    }
+}

@@ -1,0 +1,235 @@
+//! Function `status`: how every site and device is, as a page for people or as JSON.
+//!
+//! It reads Cosmos DB, and asks how much is in the queues: another process than this one may do the forwarding.
+//!
+//! | Part | |
+//! |---|---|
+//! | `overview` | all sites and devices, the most troubled first. Pure |
+//! | `detail` | one of them: its polls, and the last values of its channels. Pure |
+//! | `query` | what a request asks for. Pure |
+//! | `page`, `chart` | HTML and SVG |
+
+mod chart;
+mod detail;
+mod overview;
+mod page;
+mod query;
+
+use std::{sync::Arc, time::Duration};
+
+use reqwest::StatusCode;
+use serde_json::Value;
+use tokio::{
+    sync::Mutex,
+    time::{Instant, timeout},
+};
+
+use self::{
+    detail::{Detail, Readings},
+    overview::{Item, Overview},
+    query::{Format, Query, Wanted},
+};
+use crate::{
+    config::rapidm2m::Selection,
+    host::http::{HttpRequest, document, problem},
+    iot_hub::devices::{Owner, Store, StoredOwner, activity},
+    queue::{Lengths, UplinkQueues},
+    rapidm2m::ledger::{Ledger, LedgerError, Poll, PollQuery, SiteKey},
+    support::clock::Clock,
+};
+
+/// How long what was read is good for. Reading ten thousand cursors costs Cosmos DB some thousand request units.
+const LIFETIME: Duration = Duration::from_secs(10);
+/// How long a request may take in all.
+const TIMEOUT: Duration = Duration::from_secs(25);
+/// How long the queues may take to say how much is in them. They are not what the page is for.
+const QUEUES_TIMEOUT: Duration = Duration::from_secs(3);
+/// Polls in the table of a site.
+const POLLS: u32 = 40;
+/// Messages are read in pieces of so many, until there are enough rows for the charts, or too many bytes or pieces.
+const MESSAGES: u32 = 60;
+const MAX_PIECES: usize = 5;
+const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
+
+/// The function.
+pub struct Status {
+    ledger: Arc<Ledger>,
+    store: Arc<Store>,
+    /// If the settings say where they are.
+    queues: Option<UplinkQueues>,
+    clock: Clock,
+    scope: Scope,
+    read: Mutex<Option<(Instant, Arc<Overview>)>>,
+}
+
+/// What the settings ask for.
+#[derive(Debug)]
+pub struct Scope {
+    /// Customer and sites, if rapidM2M is on.
+    pub rapidm2m: Option<(String, Selection)>,
+    pub has_things_network: bool,
+    /// Whether polls without rows are recorded.
+    pub records_empty_polls: bool,
+}
+
+/// Why there is nothing to show.
+enum Unread {
+    NotFound(String),
+    Away(String),
+}
+
+impl From<LedgerError> for Unread {
+    fn from(error: LedgerError) -> Self {
+        Self::Away(error.to_string())
+    }
+}
+
+impl Status {
+    #[must_use]
+    pub fn new(
+        ledger: Arc<Ledger>,
+        store: Arc<Store>,
+        queues: Option<UplinkQueues>,
+        clock: Clock,
+        scope: Scope,
+    ) -> Self {
+        Self { ledger, store, queues, clock, scope, read: Mutex::default() }
+    }
+
+    /// The value of the `http` output.
+    pub async fn invoke(&self, request: &HttpRequest) -> Value {
+        let query = match Query::read(|name| request.parameter(name)) {
+            Ok(query) => query,
+            Err(text) => return problem(StatusCode::BAD_REQUEST, &text),
+        };
+        let answer = timeout(TIMEOUT, self.answer(&query)).await;
+        let late = || Err(Unread::Away(format!("Cosmos DB did not answer within {} s", TIMEOUT.as_secs())));
+        match answer.unwrap_or_else(|_| late()) {
+            Ok(answer) => answer,
+            Err(unread) => {
+                let (status, text) = match &unread {
+                    Unread::NotFound(text) => (StatusCode::NOT_FOUND, text),
+                    Unread::Away(text) => {
+                        tracing::warn!("the status cannot be shown: {text}");
+                        (StatusCode::SERVICE_UNAVAILABLE, text)
+                    }
+                };
+                match query.format {
+                    Format::Html => html(status, &page::problem(status, text)),
+                    Format::Json => problem(status, text),
+                }
+            }
+        }
+    }
+
+    async fn answer(&self, query: &Query) -> Result<Value, Unread> {
+        let now = self.clock.now();
+        let overview = self.overview().await?;
+        let Some(wanted) = &query.wanted else {
+            return Ok(match query.format {
+                Format::Html => html(StatusCode::OK, &page::overview(&overview, query, now)),
+                Format::Json => json(&overview.select(query).document(now)),
+            });
+        };
+        let Some(item) = overview.find(wanted) else {
+            return Err(Unread::NotFound(wanted.not_found()));
+        };
+        let detail = self.detail(item).await?;
+        Ok(match query.format {
+            Format::Html => html(StatusCode::OK, &page::detail(&detail, now)),
+            Format::Json => json(&detail.document(now)),
+        })
+    }
+
+    /// Read once for all who ask at the same time.
+    async fn overview(&self) -> Result<Arc<Overview>, Unread> {
+        let mut read = self.read.lock().await;
+        if let Some((at, overview)) = read.as_ref().filter(|(at, _)| at.elapsed() < LIFETIME) {
+            let _ = at;
+            return Ok(overview.clone());
+        }
+        let (cursors, activities, queues) =
+            tokio::join!(self.ledger.cursors(), self.store.activities(), self.lengths());
+        let cursors = cursors?.unwrap_or_default();
+        let activities = activities.map_err(|error| Unread::Away(error.to_string()))?;
+        let mut overview = Overview::new(cursors, activities, &self.scope, self.clock.now());
+        match queues {
+            Some(Ok(lengths)) => overview.queues = Some(lengths),
+            Some(Err(text)) => overview.notes.push(format!("It is not known what waits in the queues: {text}")),
+            None => {}
+        }
+        let overview = Arc::new(overview);
+        *read = Some((Instant::now(), overview.clone()));
+        Ok(overview)
+    }
+
+    async fn lengths(&self) -> Option<Result<Lengths, String>> {
+        let lengths = timeout(QUEUES_TIMEOUT, self.queues.as_ref()?.lengths()).await;
+        let late = || format!("the storage account did not answer within {} s", QUEUES_TIMEOUT.as_secs());
+        Some(lengths.map_err(|_| late()).and_then(|lengths| lengths.map_err(|error| error.to_string())))
+    }
+
+    async fn detail<'a>(&self, item: &'a Item) -> Result<Detail<'a>, Unread> {
+        if item.system != Owner::RAPIDM2M {
+            let owner = StoredOwner { system: item.system.into(), group: item.group.clone(), name: item.name.clone() };
+            let document = self.store.activity(&activity::id(&owner)).await;
+            let document = document.map_err(|error| Unread::Away(error.to_string()))?;
+            let readings = document.map(|document| Readings::of_series(document.activity.series));
+            return Ok(Detail { item, polls: Vec::new(), readings: readings.unwrap_or_default() });
+        }
+        let key = SiteKey { customer: item.group.clone(), site: item.name.clone() };
+        let newest = PollQuery { limit: POLLS, ..PollQuery::default() };
+        let (polls, readings) = tokio::join!(self.ledger.polls(&key, &newest), self.readings(&key));
+        Ok(Detail { item, polls: polls?.unwrap_or_default(), readings: readings? })
+    }
+
+    /// The last values of a site's channels, out of its messages.
+    async fn readings(&self, key: &SiteKey) -> Result<Readings, LedgerError> {
+        let mut readings = Readings::default();
+        let (mut bytes, mut before_id) = (0, None);
+        for _ in 0..MAX_PIECES {
+            let messages = PollQuery {
+                limit: MESSAGES,
+                before_id: before_id.take(),
+                with_messages: true,
+                only_with_messages: true,
+                without_backfills: true,
+                ..PollQuery::default()
+            };
+            let polls = self.ledger.polls(key, &messages).await?.unwrap_or_default();
+            for Poll { message, .. } in &polls {
+                let message = message.as_deref().unwrap_or_default();
+                bytes += message.len();
+                readings.add_message(message);
+            }
+            let is_last = polls.len() < MESSAGES as usize;
+            if is_last || readings.is_full() || bytes > MAX_MESSAGE_BYTES {
+                break;
+            }
+            before_id = polls.last().map(|poll| poll.id.clone());
+        }
+        readings.sort();
+        Ok(readings)
+    }
+}
+
+fn html(status: StatusCode, page: &page::Page) -> Value {
+    document(status, "text/html; charset=utf-8", &[("Content-Security-Policy", page.policy)], &page.html)
+}
+
+fn json(value: &Value) -> Value {
+    document(StatusCode::OK, "application/json; charset=utf-8", &[], &value.to_string())
+}
+
+impl Wanted {
+    fn not_found(&self) -> String {
+        let Self { system, group, name } = self;
+        let what = if *system == Owner::RAPIDM2M { "site" } else { "device" };
+        match group {
+            Some(group) => {
+                format!("nothing is known of {what} {name:?} of {group:?}: is the name spelt as in the overview?")
+            }
+            None => format!("nothing is known of {what} {name:?}: is the name spelt as in the overview?"),
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! What both halves use and that knows nothing of either.
+
+pub mod clock;
+pub mod hours;
+pub(crate) mod http;
+pub mod identity;
+pub mod logging;
+pub mod meter;
+pub(crate) mod redact;
+pub mod retry;
+pub(crate) mod summary_line;
