@@ -18,22 +18,22 @@ use crate::{
     rapidm2m::{
         Client,
         ledger::Ledger,
-        polling::{Forwarder, outside::Services, run::RapidM2mForwarding, source::Source},
+        polling::{Forwarder, outside::Services, run::Polling, source::Source},
     },
     status::{Scope, Status},
     support::{clock::Clock, http, meter::Meters},
     things_network::{
         downlinks::stack::Stack,
-        forwarding::{Activities, Downlinks, ThingsNetworkForwarding},
-        receiving::ThingsNetworkUplink,
+        forwarding::{Activities, Downlinks, Forwarding},
+        receiving::Receiving,
     },
 };
 
 /// All functions: those of a half that is not configured are not there. Nothing is connected before it is used.
 pub struct App {
-    pub rapidm2m_forwarding: Option<RapidM2mForwarding>,
-    pub things_network_uplink: Option<ThingsNetworkUplink>,
-    pub things_network_forwarding: Option<ThingsNetworkForwarding>,
+    pub polling: Option<Polling>,
+    pub receiving: Option<Receiving>,
+    pub forwarding: Option<Forwarding>,
     pub status: Status,
 }
 
@@ -64,12 +64,10 @@ impl App {
         };
         let queues = things_network.as_ref().and_then(uplink_queues);
         let status = Status::new(ledger.clone(), shared.store.clone(), queues, shared.clock, scope);
-        let rapidm2m_forwarding = rapidm2m
-            .zip(hub.identity)
-            .map(|(rapidm2m, identity)| shared.rapidm2m_forwarding(rapidm2m, identity, ledger));
-        let things_network_uplink = things_network.as_ref().map(ThingsNetworkUplink::new);
-        let things_network_forwarding = things_network.map(|config| shared.things_network_forwarding(config));
-        Self { rapidm2m_forwarding, things_network_uplink, things_network_forwarding, status }
+        let polling = rapidm2m.zip(hub.identity).map(|(rapidm2m, identity)| shared.polling(rapidm2m, identity, ledger));
+        let receiving = things_network.as_ref().map(Receiving::new);
+        let forwarding = things_network.map(|config| shared.forwarding(config));
+        Self { polling, receiving, forwarding, status }
     }
 }
 
@@ -79,12 +77,7 @@ fn uplink_queues(config: &things_network::Config) -> Option<UplinkQueues> {
 }
 
 impl Shared {
-    fn rapidm2m_forwarding(
-        &self,
-        rapidm2m: rapidm2m::Config,
-        identity: Identity,
-        ledger: Arc<Ledger>,
-    ) -> RapidM2mForwarding {
+    fn polling(&self, rapidm2m: rapidm2m::Config, identity: Identity, ledger: Arc<Ledger>) -> Polling {
         let source = match rapidm2m.source {
             SourceConfig::Backend { url, credentials } => {
                 if url.scheme() == "http" && !http::is_on_this_machine(&url) {
@@ -113,23 +106,15 @@ impl Shared {
             overlap: rapidm2m.overlap,
             record_empty_polls: rapidm2m.record_empty_polls,
         };
-        RapidM2mForwarding::new(forwarder, rapidm2m.customer, rapidm2m.sites, rapidm2m.concurrency, rapidm2m.timeout)
+        Polling::new(forwarder, rapidm2m.customer, rapidm2m.sites, rapidm2m.concurrency, rapidm2m.timeout)
     }
 
-    fn things_network_forwarding(&self, config: things_network::Config) -> ThingsNetworkForwarding {
+    fn forwarding(&self, config: things_network::Config) -> Forwarding {
         let things_network::Config { enrolments, device_ids, timeout, activity, .. } = config;
         let (store, trusted_ca) = (self.store.clone(), self.trusted_ca.clone());
         let devices = PerApplication::new(enrolments, store, trusted_ca, Arc::default());
         let downlinks = Downlinks::new(Devicebound::new(self.trusted_ca.clone()), Stack::new(self.trusted_ca.clone()));
         let activities = Activities::new(self.store.clone(), activity);
-        ThingsNetworkForwarding::new(
-            device_ids,
-            timeout,
-            devices,
-            self.sender.clone(),
-            downlinks,
-            activities,
-            self.clock,
-        )
+        Forwarding::new(device_ids, timeout, devices, self.sender.clone(), downlinks, activities, self.clock)
     }
 }

@@ -163,8 +163,8 @@ fn serve() -> anyhow::Result<ExitCode> {
         tracing::info!(
             handler.version = env!("CARGO_PKG_VERSION"),
             "the handler has started: rapidM2M is {}, The Things Network is {}",
-            on_or_off(app.rapidm2m_forwarding.is_some()),
-            on_or_off(app.things_network_forwarding.is_some())
+            on_or_off(app.polling.is_some()),
+            on_or_off(app.forwarding.is_some())
         );
         server::run(listener, app, interrupted()).await.context("the server failed")
     })?;

@@ -3,10 +3,12 @@
 //!
 //! | Part | |
 //! |---|---|
+//! | `envelope` | what all calls have in common |
 //! | `timer` | a timer's call |
 //! | `http` | a call over HTTP, and the answer to whoever made it |
 //! | `queue` | a storage queue's message |
 
+pub mod envelope;
 pub mod http;
 pub mod queue;
 pub mod timer;

@@ -97,7 +97,7 @@ impl Status {
     }
 
     /// The value of the `http` output.
-    pub async fn invoke(&self, request: &HttpRequest) -> Value {
+    pub async fn respond(&self, request: &HttpRequest) -> Value {
         let query = match Query::read(|name| request.parameter(name)) {
             Ok(query) => query,
             Err(text) => return problem(StatusCode::BAD_REQUEST, &text),

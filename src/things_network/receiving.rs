@@ -1,4 +1,4 @@
-//! Function `thingsNetworkUplink`: takes a webhook, answers at once, and leaves the work to the queue.
+//! Takes a webhook, answers at once, and leaves the work to the queue.
 
 use std::sync::Arc;
 
@@ -22,8 +22,8 @@ use crate::{
 /// The header in which a webhook has the secret of `ThingsNetworkWebhookSecret`.
 const SECRET_HEADER: &str = "x-webhook-secret";
 
-/// The function.
-pub struct ThingsNetworkUplink {
+/// What webhooks are checked against.
+pub struct Receiving {
     forwards_events: bool,
     /// Its hash: all have the same length.
     secret: Option<[u8; 32]>,
@@ -38,7 +38,7 @@ pub struct Answer {
     pub queued: Option<String>,
 }
 
-impl ThingsNetworkUplink {
+impl Receiving {
     #[must_use]
     pub fn new(config: &Config) -> Self {
         Self {
@@ -50,7 +50,7 @@ impl ThingsNetworkUplink {
 
     /// One webhook.
     #[must_use]
-    pub fn invoke(&self, request: &HttpRequest) -> Answer {
+    pub fn webhook(&self, request: &HttpRequest) -> Answer {
         if let Some(secret) = &self.secret {
             let given = request.header(SECRET_HEADER).map(hash);
             if !given.is_some_and(|given| given.ct_eq(secret).into()) {

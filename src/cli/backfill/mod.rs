@@ -113,7 +113,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
         }
     };
     let app = App::new(config);
-    let Some(polling) = app.rapidm2m_forwarding else { unreachable!("a configuration without this half is refused") };
+    let Some(polling) = app.polling else { unreachable!("a configuration without this half is refused") };
     let progress = Progress::new(options.json);
     let work = async {
         let mut is_well = true;

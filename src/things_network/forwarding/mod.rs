@@ -1,5 +1,4 @@
-//! Function `thingsNetworkForwarding`: takes webhooks from the queue and forwards them, each as the hub device of its
-//! LoRaWAN device.
+//! Forwards the webhooks of the queue, each as the hub device of its LoRaWAN device.
 //!
 //! | Part | |
 //! |---|---|
@@ -7,7 +6,6 @@
 //! | `rejected` | what goes to the queue of rejected messages. Pure |
 //! | `turns` | one device's messages leave one after the other |
 //! | `activities` | what devices did lately, for the status page |
-//! | `downlinks` | from the hub's cloud-to-device messages to The Things Stack |
 
 mod activities;
 pub mod message;
@@ -45,8 +43,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// How long a message waits for earlier ones of its device.
 const TURN_WAIT: Duration = Duration::from_secs(10);
 
-/// The function.
-pub struct ThingsNetworkForwarding {
+/// Forwards one message of the queue after the other.
+pub struct Forwarding {
     devices: PerApplication,
     sender: Arc<Sender>,
     downlinks: Downlinks,
@@ -72,7 +70,7 @@ pub enum Outcome {
     Failed(String),
 }
 
-impl ThingsNetworkForwarding {
+impl Forwarding {
     #[must_use]
     pub fn new(
         device_ids: Template,
@@ -101,7 +99,7 @@ impl ThingsNetworkForwarding {
     }
 
     /// One message of the queue.
-    pub async fn invoke(&self, message: &QueueMessage) -> Outcome {
+    pub async fn message(&self, message: &QueueMessage) -> Outcome {
         let deadline = Instant::now() + self.timeout;
         let queued = match Queued::parse(&message.text) {
             Ok(queued) => queued,

@@ -1,4 +1,4 @@
-//! `rapidM2MForwarding`: on a timer, every site is polled and its rows are forwarded.
+//! One run over all sites of a customer: each is polled once, those first that waited longest.
 
 mod lag;
 mod summary;
@@ -40,7 +40,7 @@ const CURSOR_HOLDS: Duration = Duration::from_secs(10 * 60);
 pub(crate) const ALL_SITES: &str = "*";
 
 /// Polls the sites of one customer.
-pub struct RapidM2mForwarding {
+pub struct Polling {
     pub forwarder: Forwarder,
     pub customer: String,
     pub sites: Selection,
@@ -80,7 +80,7 @@ struct SiteEntry {
     cursor_holds_until: Option<Instant>,
 }
 
-impl RapidM2mForwarding {
+impl Polling {
     #[must_use]
     pub fn new(
         forwarder: Forwarder,
@@ -93,7 +93,7 @@ impl RapidM2mForwarding {
     }
 
     /// One run over all sites, those first that waited longest.
-    pub async fn invoke(&self) -> Summary {
+    pub async fn run(&self) -> Summary {
         let started = Instant::now();
         let limits = Limits {
             // Every site is polled and recorded before anybody waits for a registration.

@@ -1,0 +1,38 @@
+//! `rapidM2MForwarding`: the timer has fired, so all sites are polled.
+
+use std::sync::Arc;
+
+use axum::{
+    body::Body,
+    extract::State,
+    http::{HeaderMap, StatusCode},
+    response::Response,
+};
+use serde_json::json;
+use tracing::Instrument as _;
+
+use crate::{
+    app::App,
+    host::{self, envelope, timer::Invocation},
+};
+
+pub async fn call(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Response {
+    let body = match envelope::read(body).await {
+        Ok(body) => body,
+        Err(unread) => return unread.response(),
+    };
+    let invocation = match Invocation::read(&headers, &body) {
+        Ok(invocation) => invocation,
+        Err(error) => return envelope::malformed("a timer's call", &error),
+    };
+    // The timer runs in every app; a half that nobody asked for is no failure.
+    let Some(polling) = &app.polling else {
+        return host::succeeded(&json!({}), &["rapidM2M is off: M2MBackendURL and Customer_ID are not set".to_owned()]);
+    };
+    let summary = polling.run().instrument(envelope::span(&invocation.id)).await;
+    if summary.is_success() {
+        host::succeeded(&json!({}), &[])
+    } else {
+        host::failed(StatusCode::INTERNAL_SERVER_ERROR, &summary.to_string(), &summary.failed())
+    }
+}

@@ -1,0 +1,49 @@
+//! `thingsNetworkUplink`: a webhook of The Things Stack is answered, and its uplink put into the queue.
+
+use std::sync::Arc;
+
+use axum::{body::Body, extract::State, http::HeaderMap, response::Response};
+use reqwest::StatusCode;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::{
+    app::App,
+    host::{
+        self,
+        envelope::{self, MAX_ENVELOPE, Unread},
+        http::{HttpRequest, problem},
+    },
+    things_network::receiving::Answer,
+};
+
+/// The binding's name in function.json.
+const REQUEST: &str = "req";
+
+/// The outputs, by their bindings' names in function.json.
+#[derive(Serialize)]
+struct Outputs<'a> {
+    res: &'a Value,
+    /// An array of strings is what the host leaves alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uplinks: Option<[String; 1]>,
+}
+
+pub async fn call(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Response {
+    let Some(receiving) = &app.receiving else {
+        let _ = envelope::read(body).await;
+        let text = "The Things Network is off: set UplinkQueueName in the function app's settings";
+        let response = problem(StatusCode::SERVICE_UNAVAILABLE, text);
+        return host::succeeded(&Outputs { res: &response, uplinks: None }, &[]);
+    };
+    let answer = match envelope::read(body).await {
+        Ok(body) => match HttpRequest::read(&body, REQUEST) {
+            Ok(request) => envelope::span(host::invocation_id(&headers)).in_scope(|| receiving.webhook(&request)),
+            Err(error) => return envelope::malformed("an HTTP call", &error),
+        },
+        Err(Unread::TooLarge) => receiving.refuse_too_large(MAX_ENVELOPE),
+        Err(unread) => return unread.response(),
+    };
+    let Answer { response, queued } = answer;
+    host::succeeded(&Outputs { res: &response, uplinks: queued.map(|text| [text]) }, &[])
+}

@@ -1,0 +1,68 @@
+//! What every call has in common: a body to its end, and the span of its log lines.
+
+use axum::{body::Body, http::StatusCode, response::Response};
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt as _;
+use serde_json::json;
+use tracing::field::Empty;
+
+use super::failed;
+
+/// The largest envelope that is taken, in bytes: a timer's has less than 1 KB, a queue message of 64 KiB less than 400 KB.
+pub const MAX_ENVELOPE: usize = 1024 * 1024;
+/// What is larger is read to its end, so that the answer gets through, up to the host's own limit for requests.
+const MAX_DISCARDED: usize = 128 * 1024 * 1024;
+
+/// Why there is no body.
+pub enum Unread {
+    TooLarge,
+    Broken(String),
+}
+
+impl Unread {
+    #[must_use]
+    pub fn response(&self) -> Response {
+        match self {
+            Self::TooLarge => {
+                let text = format!("the envelope is larger than {MAX_ENVELOPE} bytes");
+                failed(StatusCode::PAYLOAD_TOO_LARGE, &text, &json!([]))
+            }
+            Self::Broken(text) => failed(StatusCode::BAD_REQUEST, text, &json!([])),
+        }
+    }
+}
+
+/// Reads a body to its end, and keeps it if it is not too large. A connection that is closed on unread bytes takes the
+/// answer with it.
+///
+/// # Errors
+/// See [`Unread`].
+pub async fn read(body: Body) -> Result<Bytes, Unread> {
+    let mut pieces = body.into_data_stream();
+    let (mut bytes, mut length) = (BytesMut::new(), 0);
+    while let Some(piece) = pieces.next().await {
+        let piece = piece.map_err(|error| Unread::Broken(format!("the body breaks off: {error}")))?;
+        length += piece.len();
+        if length > MAX_DISCARDED {
+            return Err(Unread::TooLarge);
+        }
+        if length <= MAX_ENVELOPE {
+            bytes.extend_from_slice(&piece);
+        }
+    }
+    if length > MAX_ENVELOPE { Err(Unread::TooLarge) } else { Ok(bytes.freeze()) }
+}
+
+/// The answer to a body that is not the envelope of, for example, "a timer's call".
+#[must_use]
+pub fn malformed(of: &str, error: &str) -> Response {
+    let text = format!("the body is not the envelope of {of}: {error}");
+    failed(StatusCode::BAD_REQUEST, &text, &json!([]))
+}
+
+/// The fields that every line within an invocation has. At the highest level, so that no filter takes them from a line that
+/// is written. Whose message it is, is known later.
+#[must_use]
+pub fn span(id: &str) -> tracing::Span {
+    tracing::error_span!("invocation", invocation.id = id, application.id = Empty, end_device.id = Empty)
+}
