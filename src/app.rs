@@ -110,9 +110,9 @@ impl Shared {
     }
 
     fn forwarding(&self, config: things_network::Config) -> Forwarding {
-        let things_network::Config { enrolments, device_ids, timeout, activity, .. } = config;
+        let things_network::Config { enrollments, device_ids, timeout, activity, .. } = config;
         let (store, trusted_ca) = (self.store.clone(), self.trusted_ca.clone());
-        let devices = PerApplication::new(enrolments, store, trusted_ca, Arc::default());
+        let devices = PerApplication::new(enrollments, store, trusted_ca, Arc::default());
         let downlinks = Downlinks::new(Devicebound::new(self.trusted_ca.clone()), Stack::new(self.trusted_ca.clone()));
         let activities = Activities::new(self.store.clone(), activity);
         Forwarding::new(device_ids, timeout, devices, self.sender.clone(), downlinks, activities, self.clock)

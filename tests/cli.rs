@@ -159,7 +159,7 @@ fn what_is_missing_or_wrong_is_named_without_secrets() {
         (&["sas", "--registration", "Pump 7"], &[], "--registration is no registration id"),
         (&["sas", "--registration", "d"], &[], "no ID scope: give --id-scope, or set DPSIDScope"),
         (&["sas", "--registration", "d", "--id-scope", "a b"], &[], "--id-scope is no ID scope"),
-        (&["sas", "--registration", "d", "--id-scope", "0ne1"], &[], "no key of an enrolment group"),
+        (&["sas", "--registration", "d", "--id-scope", "0ne1"], &[], "no key of an enrollment group"),
         (&["sas", "--key-file", "absent.txt"], hub, "absent.txt cannot be read"),
         (&["sas", "--settings", "absent.json"], hub, "absent.json cannot be read"),
     ];

@@ -1,6 +1,6 @@
 //! The settings: all problems in one message, and no secret in it.
 
-use iothub_connector::config::{Config, Problems, Settings, enrolment::Enrolments, hub};
+use iothub_connector::config::{Config, Problems, Settings, enrollment, hub};
 
 /// Settings whose value, or a part of it, nobody may see.
 const SECRET: [&str; 8] = [
@@ -31,9 +31,9 @@ pub fn connection_strings(data: &[u8]) {
         assert!(device.hub_host.contains('.') || device.hub_host.eq_ignore_ascii_case("localhost"));
     }
     let mut problems = Problems::default();
-    let enrolments = Enrolments::read(&of("AzureIotHubConnectionStringDefault"), &mut problems);
-    assert_eq!(enrolments.is_some(), problems.is_empty(), "a policy or a reason: {}", problems.list());
-    check_secrets(text, &[problems.list(), format!("{enrolments:?}")]);
+    let enrollments = enrollment::read(&of("AzureIotHubConnectionStringDefault"), &mut problems);
+    assert_eq!(enrollments.is_some(), problems.is_empty(), "a policy or a reason: {}", problems.list());
+    check_secrets(text, &[problems.list(), format!("{enrollments:?}")]);
     for name in PASTED.into_iter().filter(|_| text.contains("SharedAccessKey=")) {
         let token = "SharedAccessSignature sr=h.net%2Fdevices%2Fd&sig=x&se=1";
         let rest = [("IoTHubURL", "h.net"), ("IoTHubSharedAccessSignature", token), ("Customer_ID", "c")];

@@ -52,10 +52,10 @@ pub struct Options {
     /// Host name of the hub
     #[arg(long, value_name = "HOST")]
     hub: Option<String>,
-    /// The key is that of an enrolment group: the device's own is derived from it
+    /// The key is that of an enrollment group: the device's own is derived from it
     #[arg(long, requires_all = ["hub", "device"])]
     group: bool,
-    /// A token for registering this id with the Device Provisioning Service, with an enrolment group's key
+    /// A token for registering this id with the Device Provisioning Service, with an enrollment group's key
     #[arg(long, value_name = "ID", conflicts_with_all = ["device", "hub", "group"])]
     registration: Option<String>,
     /// ID scope of the Device Provisioning Service
@@ -204,7 +204,7 @@ fn device_key(settings: &Settings, connection: Option<Device>) -> anyhow::Result
     let read = |settings: &Settings, problems: &mut Problems| settings.secret("IoTHubDeviceKey", problems);
     let key = of_settings(settings, read)?.context(
         "no key: give --key-file (- is standard input), set IoTHubDeviceKey or IoTHubConnection, \
-             or give --group for a device of an enrolment group",
+             or give --group for a device of an enrollment group",
     )?;
     decode(&key, "IoTHubDeviceKey")
 }
@@ -213,7 +213,7 @@ fn group_key(options: &Options, settings: &Settings) -> anyhow::Result<Key> {
     match &options.key_file {
         Some(file) => key_file(file),
         None => of_settings(settings, dps::read_group_key)?.context(
-            "no key of an enrolment group: give --key-file (- is standard input), or set DPSEnrollmentGroupSymmetricKey",
+            "no key of an enrollment group: give --key-file (- is standard input), or set DPSEnrollmentGroupSymmetricKey",
         ),
     }
 }

@@ -9,6 +9,7 @@ use super::{Problems, Settings, dps};
 use crate::iot_hub::{
     Credential, Device, Endpoint, Transport,
     device::{check_id, decode_key},
+    devices::enrollment::EnrollmentGroup,
     sas,
 };
 
@@ -34,7 +35,7 @@ pub enum Identity {
     /// One device for everything.
     One(Arc<Device>),
     /// Each site is a device of its own.
-    Provisioned(dps::Config),
+    Provisioned(EnrollmentGroup),
 }
 
 impl Identity {
@@ -50,7 +51,7 @@ impl Identity {
                      IoTHubDeviceId to send everything as one device",
                 );
             }
-            dps::Config::read(settings, problems).map(Self::Provisioned)
+            dps::read(settings, problems).map(Self::Provisioned)
         } else {
             separate_settings(settings, problems).map(one)
         };

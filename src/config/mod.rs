@@ -5,7 +5,7 @@
 //! one message names all the settings at fault.
 
 pub mod dps;
-pub mod enrolment;
+pub mod enrollment;
 pub mod hub;
 pub mod key_vault;
 pub mod ledger;

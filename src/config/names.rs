@@ -1,7 +1,7 @@
 //! The names of all settings that can be kept in a Key Vault: those that this module reads, but for `KeyVaultURI` itself.
 //! Pure.
 
-use super::{Settings, dps, enrolment};
+use super::{Settings, dps, enrollment};
 
 /// Settings with one name each.
 const FIXED: &[&str] = &[
@@ -40,9 +40,9 @@ const FIXED: &[&str] = &[
     "UplinkQueueName",
 ];
 
-/// Settings with any suffix; see [`enrolment`].
+/// Settings with any suffix; see [`enrollment`].
 const FAMILIES: [&str; 4] =
-    [dps::ID_SCOPE[0], dps::GROUP_KEY[0], enrolment::CONNECTION_STRING[0], enrolment::CONNECTION_STRING[1]];
+    [dps::ID_SCOPE[0], dps::GROUP_KEY[0], enrollment::CONNECTION_STRING[0], enrollment::CONNECTION_STRING[1]];
 
 /// The setting that a secret holds. A secret's name has letters, digits and `-` only, and no case: what a setting's name has
 /// else is `-` in the secret's (`Customer-ID`). `None` if nobody reads such a setting.
@@ -56,7 +56,7 @@ pub fn of_secret(secret: &str) -> Option<String> {
         // Ids of applications have no capitals.
         let suffix = suffix.to_ascii_lowercase();
         let suffix = if suffix == "default" { "Default" } else { &suffix };
-        let is_setting = begin.eq_ignore_ascii_case(family) && enrolment::suffix(suffix).is_some();
+        let is_setting = begin.eq_ignore_ascii_case(family) && enrollment::suffix(suffix).is_some();
         is_setting.then(|| format!("{family}{suffix}"))
     })
 }
@@ -75,9 +75,9 @@ pub fn identity(setting: &str) -> String {
         return dps::ENDPOINT[0].to_owned();
     }
     let of_family = FAMILIES.iter().find_map(|family| {
-        let suffix = enrolment::suffix(setting.strip_prefix(family)?)?;
+        let suffix = enrollment::suffix(setting.strip_prefix(family)?)?;
         let family =
-            if enrolment::CONNECTION_STRING.contains(family) { enrolment::CONNECTION_STRING[0] } else { family };
+            if enrollment::CONNECTION_STRING.contains(family) { enrollment::CONNECTION_STRING[0] } else { family };
         Some(format!("{family}-{suffix}"))
     });
     of_family.unwrap_or_else(|| setting.to_owned())

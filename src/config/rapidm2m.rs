@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use chrono::{DateTime, Utc};
+use chrono::DateTime;
 use secrecy::SecretString;
 use url::Url;
 
 use super::{Problems, Settings};
-use crate::rapidm2m::Client;
+use crate::rapidm2m::{Client, Selection, StartFrom};
 
 /// 31 days, in seconds.
 const LONGEST_OVERLAP: u64 = 31 * 24 * 60 * 60;
@@ -43,24 +43,6 @@ pub enum SourceConfig {
     Backend { url: Url, credentials: SecretString },
     /// `EmulationMode=true`: no backend is called, each poll yields one row.
     Emulation,
-}
-
-/// Some by name, or all that the backend lists.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Selection {
-    All,
-    Named(Vec<String>),
-}
-
-/// Where the first poll of a site begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StartFrom {
-    /// With the newest row that the backend has.
-    Youngest,
-    /// With the oldest row that the backend has.
-    All,
-    /// With the first row at or after this time.
-    At(DateTime<Utc>),
 }
 
 /// Whether the settings ask for this half of the connector.

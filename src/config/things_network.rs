@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-use super::{Problems, Settings, enrolment::Enrolments};
-use crate::{queue::Account, things_network::template::Template};
+use super::{Problems, Settings, enrollment};
+use crate::{iot_hub::devices::enrollment::Enrollments, queue::Account, things_network::template::Template};
 
 const QUEUE: &str = "UplinkQueueName";
 const TEMPLATE: &str = "DeviceIdTemplate";
@@ -19,7 +19,7 @@ const LONGEST_QUEUE: usize = 63;
 #[derive(Debug)]
 pub struct Config {
     /// `DPSIDScope…`, `DPSEnrollmentGroupSymmetricKey…`, `AzureIotHubConnectionString…`: where devices come from.
-    pub enrolments: Enrolments,
+    pub enrollments: Enrollments,
     /// `UplinkQueueName`: the storage queue between the two functions. The bindings use it, and the status page.
     pub queue: String,
     /// `DeviceIdTemplate` (`{device_id}`): what a device is called in DPS and in the hub.
@@ -61,9 +61,9 @@ impl Config {
         // The host ends an invocation after functionTimeout (5 min), and every other with it.
         let timeout = settings.number("ForwardTimeoutSeconds", 60, 1..=240, problems);
         let activity = settings.number("DeviceActivitySeconds", 60, 0..=3600, problems);
-        let enrolments = Enrolments::read(settings, problems);
+        let enrollments = enrollment::read(settings, problems);
         Some(Self {
-            enrolments: enrolments?,
+            enrollments: enrollments?,
             queue: queue?.to_owned(),
             device_ids: template?,
             events,
@@ -106,7 +106,7 @@ mod tests {
     const KEY: (&str, &str) = ("DPSEnrollmentGroupSymmetricKeyDefault", "c2VjcmV0");
 
     #[test]
-    fn a_queue_and_an_enrolment_group_are_enough() {
+    fn a_queue_and_an_enrollment_group_are_enough() {
         let (config, problems) = read(&[(QUEUE, "uplinks"), SCOPE, KEY]);
         let config = config.unwrap();
         assert_eq!(problems, "");

@@ -128,7 +128,7 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// Decodes a Base64 key, of a device or of an enrolment group.
+/// Decodes a Base64 key, of a device or of an enrollment group.
 ///
 /// # Errors
 /// It is empty or not Base64. The text is not repeated.

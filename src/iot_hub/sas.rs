@@ -72,7 +72,7 @@ mod tests {
 
     use super::*;
 
-    /// Also printed in Microsoft's documentation of group enrolments.
+    /// Also printed in Microsoft's documentation of group enrollments.
     const GROUP_KEY: &str = "8isrFI1sGsIlvvFSSFRiMfCNzv21fjbE/+ah/lSh3lF8e2YG1Te7w1KpZhJFFXJrqYKi9yegxkqIChbqOS9Egw==";
 
     #[test]

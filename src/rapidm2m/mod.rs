@@ -8,10 +8,12 @@ pub mod client;
 pub mod ledger;
 pub mod polling;
 pub mod replay;
+mod selection;
 pub mod stamp;
 pub mod window;
 pub mod wire;
 
 pub use client::{Client, FetchError, Me};
+pub use selection::{Selection, StartFrom};
 pub use stamp::Stamp;
 pub use wire::{Row, Rows};

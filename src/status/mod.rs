@@ -30,11 +30,13 @@ use self::{
     query::{Format, Query, Wanted},
 };
 use crate::{
-    config::rapidm2m::Selection,
     host::http::{HttpRequest, document, problem},
     iot_hub::devices::{Owner, Store, StoredOwner, activity},
     queue::{Lengths, UplinkQueues},
-    rapidm2m::ledger::{Ledger, LedgerError, Poll, PollQuery, SiteKey},
+    rapidm2m::{
+        Selection,
+        ledger::{Ledger, LedgerError, Poll, PollQuery, SiteKey},
+    },
     support::clock::Clock,
 };
 

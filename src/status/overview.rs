@@ -11,10 +11,10 @@ use super::{
     query::{Query, Sort, Wanted},
 };
 use crate::{
-    config::rapidm2m::Selection,
     iot_hub::devices::{Owner, activity},
     queue::Lengths,
     rapidm2m::{
+        Selection,
         ledger::{Cursor, Fault},
         polling::{record::MAX_UNFORWARDED, run::ALL_SITES},
     },

@@ -343,9 +343,9 @@ mod tests {
 
     use super::*;
     use crate::{
-        config::rapidm2m::Selection,
         iot_hub::devices::{Owner, activity},
         rapidm2m::{
+            Selection,
             ledger::{Cursor, Fault, Request, SiteKey},
             polling::record::{Asked, failed_poll},
         },

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use chrono::{DateTime, TimeDelta};
 use emulators::{cosmos, iot_hub};
 use iothub_connector::{
-    config::{self, Problems, Settings, enrolment::Enrolments},
+    config::{self, Problems, Settings},
     cosmos::Account,
     iot_hub::{
         Message, Options, Sender, Transport,
@@ -60,7 +60,7 @@ impl World {
     /// As a process that has just started.
     pub fn devices(&self) -> Devices {
         let mut problems = Problems::default();
-        let config = config::dps::Config::read(&self.settings(), &mut problems);
+        let config = config::dps::read(&self.settings(), &mut problems);
         let config = config.unwrap_or_else(|| panic!("{problems}"));
         Devices::new(config, self.store(), self.trusted_ca(), Arc::default())
     }
@@ -76,9 +76,9 @@ impl World {
     pub fn per_application(&self, settings: &[(&str, &str)]) -> PerApplication {
         let endpoint = [("DPSGlobalDeviceEndpoint", self.hub.ready().dps.as_str())];
         let mut problems = Problems::default();
-        let enrolments = Enrolments::read(&endpoint.iter().chain(settings).copied().collect(), &mut problems);
+        let enrollments = config::enrollment::read(&endpoint.iter().chain(settings).copied().collect(), &mut problems);
         PerApplication::new(
-            enrolments.unwrap_or_else(|| panic!("{problems}")),
+            enrollments.unwrap_or_else(|| panic!("{problems}")),
             self.store(),
             self.trusted_ca(),
             Arc::default(),

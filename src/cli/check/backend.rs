@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use futures::{StreamExt as _, stream};
 use iothub_connector::{
-    config::rapidm2m::{Config, Selection, SourceConfig},
-    rapidm2m::{Client, FetchError},
+    config::rapidm2m::{Config, SourceConfig},
+    rapidm2m::{Client, FetchError, Selection},
 };
 use tokio::time::{Instant, timeout_at};
 

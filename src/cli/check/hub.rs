@@ -3,12 +3,15 @@
 use chrono::{SecondsFormat, TimeDelta, Utc};
 use futures::{StreamExt as _, stream};
 use iothub_connector::{
-    config::{
-        Config, dps,
-        enrolment::{Enrolment, HubPolicy},
-        hub::Identity,
+    config::{Config, hub::Identity},
+    iot_hub::{
+        Credential, Device, Transport,
+        devices::{
+            self,
+            enrollment::{Enrollment, EnrollmentGroup, HubPolicy},
+        },
+        probe, sas,
     },
-    iot_hub::{Credential, Device, Transport, devices, probe, sas},
 };
 use rustls::pki_types::CertificateDer;
 use secrecy::ExposeSecret as _;
@@ -52,16 +55,16 @@ pub async fn device(device: &Device, transport: Transport, trusted_ca: &[Certifi
 }
 
 /// Each of the services and hubs that devices come from, once.
-pub async fn enrolments(config: &Config) -> Checked {
+pub async fn enrollments(config: &Config) -> Checked {
     let trusted_ca = &config.hub.trusted_ca;
     let of_sites = match &config.hub.identity {
         Some(Identity::Provisioned(dps)) => Some(("sites".to_owned(), From::Dps(dps))),
         _ => None,
     };
-    let of_applications = config.things_network.iter().flat_map(|config| config.enrolments.named());
-    let of_applications = of_applications.map(|(suffixes, enrolment)| match enrolment {
-        Enrolment::Dps(dps) => (suffixes, From::Dps(dps)),
-        Enrolment::Hub(hub) => (suffixes, From::Hub(hub)),
+    let of_applications = config.things_network.iter().flat_map(|config| config.enrollments.named());
+    let of_applications = of_applications.map(|(suffixes, enrollment)| match enrollment {
+        Enrollment::Dps(dps) => (suffixes, From::Dps(dps)),
+        Enrollment::Hub(hub) => (suffixes, From::Hub(hub)),
     });
     let all = of_sites.into_iter().chain(of_applications).collect::<Vec<_>>();
     let asked = stream::iter(all).map(|(whose, from)| async move {
@@ -76,11 +79,11 @@ pub async fn enrolments(config: &Config) -> Checked {
 }
 
 enum From<'a> {
-    Dps(&'a dps::Config),
+    Dps(&'a EnrollmentGroup),
     Hub(&'a HubPolicy),
 }
 
-async fn service(whose: &str, config: &dps::Config, trusted_ca: &[CertificateDer<'static>]) -> Checked {
+async fn service(whose: &str, config: &EnrollmentGroup, trusted_ca: &[CertificateDer<'static>]) -> Checked {
     let what = format!("DPS {} ({whose})", config.id_scope);
     match devices::probe::group(config, trusted_ca.to_vec()).await {
         Ok(skew) => Checked {

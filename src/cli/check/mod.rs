@@ -184,7 +184,7 @@ async fn services(config: &Config, sites: &[String]) -> Vec<Row> {
             None => Checked::default(),
         }
     };
-    let all = tokio::join!(backend, database, device, hub::enrolments(config));
+    let all = tokio::join!(backend, database, device, hub::enrollments(config));
     let all: [Checked; 4] = all.into();
     let clocks: Vec<_> = all.iter().filter_map(|checked| checked.clock).collect();
     let rows = all.into_iter().flat_map(|checked| checked.rows);

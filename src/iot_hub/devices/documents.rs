@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::StoredOwner;
 use crate::iot_hub::{Credential, Device, Endpoint, device::check_id};
 
-/// What a device stands for, and where it is. Holds no secret: keys are derived from the enrolment group's, or are in the
+/// What a device stands for, and where it is. Holds no secret: keys are derived from the enrollment group's, or are in the
 /// settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -32,7 +32,7 @@ pub struct Document {
 const BEFORE_PORT: char = '|';
 
 /// The id of the document of a device: its registration id, `pump-7`; with the port if the device is for one port only,
-/// `pump-7|10`. A LoRaWAN device that has ports with enrolments of their own is several devices, perhaps at several hubs.
+/// `pump-7|10`. A LoRaWAN device that has ports with enrollments of their own is several devices, perhaps at several hubs.
 #[must_use]
 pub fn id(registration_id: &str, port: Option<u8>) -> String {
     port.map_or_else(|| registration_id.to_owned(), |port| format!("{registration_id}{BEFORE_PORT}{port}"))

@@ -21,7 +21,7 @@ use crate::support::clock::Clock;
 /// How often a device is looked up again because somebody else wrote its document meanwhile.
 const ROUNDS: usize = 3;
 
-/// The devices of one enrolment, and how they are found.
+/// The devices of one enrollment, and how they are found.
 pub struct Inner {
     pub source: Source,
     pub shared: Shared,

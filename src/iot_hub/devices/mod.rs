@@ -17,6 +17,7 @@
 pub mod activity;
 pub mod documents;
 mod dps;
+pub mod enrollment;
 mod entry;
 mod error;
 mod finding;
@@ -49,17 +50,17 @@ pub use store::{Store, StoreError};
 
 use self::{
     dps::{Limits, Pool, Provisioner},
+    enrollment::Enrollment,
     entry::{Entry, State},
     finding::Inner,
     source::Source,
 };
 use crate::{
-    config::enrolment::Enrolment,
     iot_hub::Device,
     support::{clock::Clock, meter::Meters, retry},
 };
 
-/// Registrations under way at once, of an enrolment: one whose service is throttling must not hold up the others. A service
+/// Registrations under way at once, of an enrollment: one whose service is throttling must not hold up the others. A service
 /// takes 1,000 a minute; a registration takes 3 to 7 s.
 const CONCURRENCY: usize = 64;
 /// A device that could not be registered is left alone for so long, and so is one that the hub refuses and that we cannot
@@ -70,11 +71,11 @@ const REST: Duration = Duration::from_secs(60);
 const LONGEST_REST: Duration = Duration::from_secs(60 * 60);
 /// A lookup in the store is waited for at least so long. Its requests end sooner by themselves.
 const LOOKUP_WAIT: Duration = Duration::from_secs(30);
-/// The devices of all owners that come from one enrolment. Cheap to clone.
+/// The devices of all owners that come from one enrollment. Cheap to clone.
 #[derive(Clone)]
 pub struct Devices(Arc<Inner>);
 
-/// What several enrolments have together.
+/// What several enrollments have together.
 #[derive(Clone)]
 struct Shared {
     store: Arc<Store>,
@@ -93,18 +94,18 @@ impl Devices {
     /// `ledger` of `meters`, registrations in `dps`.
     #[must_use]
     pub fn new(
-        enrolment: impl Into<Enrolment>,
+        enrollment: impl Into<Enrollment>,
         store: impl Into<Arc<Store>>,
         trusted_ca: Vec<CertificateDer<'static>>,
         meters: Arc<Meters>,
     ) -> Self {
-        Self::of(enrolment.into(), Shared::new(store, trusted_ca, meters))
+        Self::of(enrollment.into(), Shared::new(store, trusted_ca, meters))
     }
 
-    fn of(enrolment: Enrolment, shared: Shared) -> Self {
-        let source = match enrolment {
-            Enrolment::Dps(config) => Source::Dps(Provisioner::new(config, shared.pool.clone(), Limits::default())),
-            Enrolment::Hub(policy) => Source::Hub(policy),
+    fn of(enrollment: Enrollment, shared: Shared) -> Self {
+        let source = match enrollment {
+            Enrollment::Dps(config) => Source::Dps(Provisioner::new(config, shared.pool.clone(), Limits::default())),
+            Enrollment::Hub(policy) => Source::Hub(policy),
         };
         Self::with(source, shared, Clock::system())
     }

@@ -15,7 +15,7 @@ pub struct Owner {
     pub name: String,
     /// The device's name at the hub is made of this.
     named_after: String,
-    /// The only fPort whose uplinks the device is for, if its enrolment is that port's own.
+    /// The only fPort whose uplinks the device is for, if its enrollment is that port's own.
     port: Option<u8>,
 }
 

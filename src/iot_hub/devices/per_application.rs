@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
 
-use super::{Devices, Shared, Store};
-use crate::{config::enrolment::Enrolments, support::meter::Meters};
+use super::{Devices, Shared, Store, enrollment::Enrollments};
+use crate::support::meter::Meters;
 
-/// For each enrolment its devices, all of them in one store. What enrolments have in common they share: the connections to
+/// For each enrollment its devices, all of them in one store. What enrollments have in common they share: the connections to
 /// services, and how many registrations are under way at once.
 pub struct PerApplication {
-    devices: Enrolments<Devices>,
+    devices: Enrollments<Devices>,
     meters: Arc<Meters>,
 }
 
@@ -19,13 +19,13 @@ impl PerApplication {
     /// counted as by [`Devices::new`].
     #[must_use]
     pub fn new(
-        enrolments: Enrolments,
+        enrollments: Enrollments,
         store: impl Into<Arc<Store>>,
         trusted_ca: Vec<CertificateDer<'static>>,
         meters: Arc<Meters>,
     ) -> Self {
         let shared = Shared::new(store, trusted_ca, meters.clone());
-        Self { devices: enrolments.map(|enrolment| Devices::of(enrolment, shared.clone())), meters }
+        Self { devices: enrollments.map(|enrollment| Devices::of(enrollment, shared.clone())), meters }
     }
 
     /// What services are asked for.

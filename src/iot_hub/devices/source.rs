@@ -2,14 +2,12 @@
 
 use secrecy::{ExposeSecret as _, SecretBox};
 
+use super::enrollment::HubPolicy;
 use super::{
     documents::Document,
     dps::{DpsError, Provisioner},
 };
-use crate::{
-    config::enrolment::HubPolicy,
-    iot_hub::{Credential, sas},
-};
+use crate::iot_hub::{Credential, sas};
 
 pub enum Source {
     /// They are registered with the Device Provisioning Service, and have keys derived from their group's.

@@ -4,13 +4,10 @@ use super::{
     Run,
     stretch::{parts, read},
 };
-use crate::{
-    config::rapidm2m::Selection,
-    rapidm2m::{
-        FetchError, Stamp,
-        ledger::{Committed, Cursor, SiteKey},
-        polling::{Forwarder, Limits, Report, outside::Outside, turn::Turn},
-    },
+use crate::rapidm2m::{
+    FetchError, Selection, Stamp,
+    ledger::{Committed, Cursor, SiteKey},
+    polling::{Forwarder, Limits, Report, outside::Outside, turn::Turn},
 };
 
 /// What is in a window.

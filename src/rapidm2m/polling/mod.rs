@@ -32,14 +32,11 @@ use std::{collections::HashSet, time::Duration};
 use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
-use crate::{
-    config::rapidm2m::{Selection, StartFrom},
-    rapidm2m::{
-        FetchError, Stamp,
-        ledger::{Committed, SiteKey},
-        window::Search,
-        wire::Flaws,
-    },
+use crate::rapidm2m::{
+    FetchError, Selection, Stamp, StartFrom,
+    ledger::{Committed, SiteKey},
+    window::Search,
+    wire::Flaws,
 };
 
 use outside::{Outside, Services};

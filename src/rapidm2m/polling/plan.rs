@@ -1,14 +1,11 @@
 //! What to ask the backend for next, and which rows of its answer are new. Pure.
 
 use super::SiteMemory;
-use crate::{
-    config::rapidm2m::StartFrom,
-    rapidm2m::{
-        Stamp,
-        client::Range,
-        ledger::{Cursor, Recorded},
-        window::{Search, Window},
-    },
+use crate::rapidm2m::{
+    Stamp, StartFrom,
+    client::Range,
+    ledger::{Cursor, Recorded},
+    window::{Search, Window},
 };
 
 /// One request.

@@ -11,15 +11,12 @@ use super::{
     plan::Plan,
     record::{self, Asked, MAX_UNFORWARDED},
 };
-use crate::{
-    config::rapidm2m::Selection,
-    rapidm2m::{
-        FetchError, Rows, Stamp,
-        client::{Answer, MAX_BODY, Range, RowsQuery},
-        ledger::{Committed, Fault, SiteKey},
-        window::SOFT_BODY_LIMIT,
-        wire::Flaws,
-    },
+use crate::rapidm2m::{
+    FetchError, Rows, Selection, Stamp,
+    client::{Answer, MAX_BODY, Range, RowsQuery},
+    ledger::{Committed, Fault, SiteKey},
+    window::SOFT_BODY_LIMIT,
+    wire::Flaws,
 };
 
 /// A row may be this far ahead of our clock. One that is further ahead waits in the backend: would the cursor follow it,

@@ -20,9 +20,9 @@ use super::{
     wire::{self, Progress, Refusal},
 };
 use crate::{
-    config::dps::Config,
     iot_hub::{
         self, Endpoint,
+        devices::enrollment::EnrollmentGroup,
         sas::{self, RESERVED},
     },
     support::http,
@@ -40,7 +40,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 const MAX_BODY: usize = 64 * 1024;
 
 pub struct Client {
-    config: Config,
+    config: EnrollmentGroup,
     pool: Arc<Pool>,
 }
 
@@ -68,11 +68,11 @@ pub struct Lookup {
 }
 
 impl Client {
-    pub fn new(config: Config, pool: Arc<Pool>) -> Self {
+    pub fn new(config: EnrollmentGroup, pool: Arc<Pool>) -> Self {
         Self { config, pool }
     }
 
-    pub fn config(&self) -> &Config {
+    pub fn config(&self) -> &EnrollmentGroup {
         &self.config
     }
 
@@ -140,7 +140,7 @@ impl Client {
 
     /// A request about a device, as the device. `action` follows its path.
     fn authorized(&self, method: Method, registration_id: &str, action: &str) -> Result<RequestBuilder, DpsError> {
-        let Config { id_scope, group_key, .. } = &self.config;
+        let EnrollmentGroup { id_scope, group_key, .. } = &self.config;
         let (place, id) = (self.place(), utf8_percent_encode(registration_id, RESERVED));
         let url = format!("https://{place}/{id_scope}/registrations/{id}{action}?api-version={API_VERSION}");
         let key = sas::derive_key(group_key.expose_secret(), registration_id);

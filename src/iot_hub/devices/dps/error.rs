@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 const CHECK_GROUP: &str =
-    "check DPSEnrollmentGroupSymmetricKey… and DPSIDScope…, and that the enrolment group is enabled";
+    "check DPSEnrollmentGroupSymmetricKey… and DPSIDScope…, and that the enrollment group is enabled";
 
 /// Why a registration did not succeed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -18,7 +18,7 @@ pub enum DpsError {
     #[error("the Device Provisioning Service does not know the ID scope (404): check DPSIDScope…{}", quote(.said))]
     UnknownScope { said: String },
     /// This device alone.
-    #[error("the Device Provisioning Service refused the registration ({how}): look at it in the enrolment group{}", quote(.said))]
+    #[error("the Device Provisioning Service refused the registration ({how}): look at it in the enrollment group{}", quote(.said))]
     Refused { how: String, said: String },
     #[error("the Device Provisioning Service asks to slow down and to wait {} s", .wait.as_secs().max(1))]
     Throttled { wait: Duration },
@@ -37,7 +37,7 @@ pub enum DpsError {
     Tls(String),
     #[error("the answer of the Device Provisioning Service makes no sense ({0}): check DPSGlobalDeviceEndpoint")]
     Garbage(String),
-    #[error("the Device Provisioning Service has not assigned a hub within {} min: look at its enrolment group and its linked hubs", .0.as_secs() / 60)]
+    #[error("the Device Provisioning Service has not assigned a hub within {} min: look at its enrollment group and its linked hubs", .0.as_secs() / 60)]
     NotAssigned(Duration),
 }
 

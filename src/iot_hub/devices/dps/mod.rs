@@ -19,7 +19,8 @@ use self::{
     gate::Gate,
     wire::Progress,
 };
-use crate::{config::dps::Config, support::retry};
+use super::enrollment::EnrollmentGroup;
+use crate::support::retry;
 
 /// How patient a registration is.
 #[derive(Clone, Copy, Debug)]
@@ -64,11 +65,11 @@ pub struct Provisioner {
 
 impl Provisioner {
     /// Does not connect.
-    pub fn new(config: Config, pool: Arc<Pool>, limits: Limits) -> Self {
+    pub fn new(config: EnrollmentGroup, pool: Arc<Pool>, limits: Limits) -> Self {
         Self { client: Client::new(config, pool), gate: Gate::default(), limits }
     }
 
-    pub fn config(&self) -> &Config {
+    pub fn config(&self) -> &EnrollmentGroup {
         self.client.config()
     }
 

@@ -15,7 +15,7 @@ use super::{
     DpsError, Pool,
     client::{Client, Lookup},
 };
-use crate::config::dps::Config;
+use crate::iot_hub::devices::enrollment::EnrollmentGroup;
 
 /// Bytes of a key that nobody has.
 const KEY: usize = 32;
@@ -24,10 +24,16 @@ const KEY: usize = 32;
 ///
 /// # Errors
 /// It cannot be reached, or does not know the scope or the key.
-pub async fn group(config: &Config, trusted_ca: Vec<CertificateDer<'static>>) -> Result<Option<TimeDelta>, DpsError> {
+pub async fn group(
+    config: &EnrollmentGroup,
+    trusted_ca: Vec<CertificateDer<'static>>,
+) -> Result<Option<TimeDelta>, DpsError> {
     let client = |group_key: Vec<u8>, pool: Arc<Pool>| {
         let group_key = SecretBox::new(Box::new(group_key));
-        Client::new(Config { endpoint: config.endpoint.clone(), id_scope: config.id_scope.clone(), group_key }, pool)
+        Client::new(
+            EnrollmentGroup { endpoint: config.endpoint.clone(), id_scope: config.id_scope.clone(), group_key },
+            pool,
+        )
     };
     let pool = Arc::new(Pool::new(trusted_ca));
     let id = format!("iothub-connector-check-{:016x}", fastrand::u64(..));

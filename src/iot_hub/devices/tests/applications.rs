@@ -12,11 +12,11 @@ use super::{
     soon,
 };
 use crate::{
-    config::{
-        Problems,
-        enrolment::{Enrolment, Enrolments, HubPolicy},
+    config::{self, Problems},
+    iot_hub::{
+        Credential, Device, Endpoint, Policy,
+        devices::enrollment::{Enrollment, HubPolicy},
     },
-    iot_hub::{Credential, Device, Endpoint, Policy},
 };
 
 const HUB: &str = "HostName=own.azure-devices.net;SharedAccessKeyName=device;SharedAccessKey=a2V5";
@@ -28,7 +28,12 @@ fn pump(application: &str) -> Owner {
 fn of_hub(world: &World, hub: &str) -> Devices {
     let policy = Policy { name: "device".into(), key: SecretBox::new(Box::new(b"key".to_vec())) };
     let hub = Endpoint::parse(hub).unwrap();
-    Devices::new(Enrolment::Hub(HubPolicy { hub, policy: Arc::new(policy) }), world.store(), Vec::new(), Arc::default())
+    Devices::new(
+        Enrollment::Hub(HubPolicy { hub, policy: Arc::new(policy) }),
+        world.store(),
+        Vec::new(),
+        Arc::default(),
+    )
 }
 
 fn policy(device: &Device) -> &str {
@@ -42,8 +47,8 @@ fn per_application(world: &World, more: &[(&str, &str)]) -> PerApplication {
     let service = [("DPSGlobalDeviceEndpoint", endpoint.as_str())];
     let settings = service.iter().chain(more).copied().collect();
     let mut problems = Problems::default();
-    let enrolments = Enrolments::read(&settings, &mut problems).unwrap_or_else(|| panic!("{problems}"));
-    PerApplication::new(enrolments, world.store(), vec![world.service.certificate.clone()], Arc::default())
+    let enrollments = config::enrollment::read(&settings, &mut problems).unwrap_or_else(|| panic!("{problems}"));
+    PerApplication::new(enrollments, world.store(), vec![world.service.certificate.clone()], Arc::default())
 }
 
 async fn port_device(devices: &PerApplication, application: &str, port: u8) -> Result<Arc<Device>, DeviceError> {
@@ -115,7 +120,7 @@ async fn a_device_that_its_hub_refuses_rests_and_the_error_says_what_to_do() {
 }
 
 #[tokio::test]
-async fn ports_with_enrolments_of_their_own_are_devices_of_their_own() {
+async fn ports_with_enrollments_of_their_own_are_devices_of_their_own() {
     let world = World::start(|asked| assigned_to(asked, &format!("hub-{}.azure-devices.net", asked.before))).await;
     let settings = [
         ("DPSIDScopeDefault", super::SCOPE),

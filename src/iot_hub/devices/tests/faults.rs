@@ -95,9 +95,9 @@ async fn a_device_that_is_refused_rests_and_the_others_go_on() {
     .await;
     let devices = world.devices();
     for (name, kind, says) in [
-        ("forbidden", "dps_refused", "(403): look at it in the enrolment group; it says: No, thanks (403000)"),
+        ("forbidden", "dps_refused", "(403): look at it in the enrollment group; it says: No, thanks (403000)"),
         ("conflict", "dps_refused", "(409)"),
-        ("failed", "dps_refused", "(failed): look at it in the enrolment group; it says: Device is disabled (403017)"),
+        ("failed", "dps_refused", "(failed): look at it in the enrollment group; it says: Device is disabled (403017)"),
         ("disabled", "dps_refused", "(disabled)"),
         ("gone", "dps_refused", "(404)"),
         ("garbage", "dps_garbage", "makes no sense"),

@@ -18,6 +18,7 @@ use super::{
     DeviceError, Devices, Owner, Shared, Store,
     documents::Document,
     dps::{Limits, Provisioner},
+    enrollment::EnrollmentGroup,
     source::Source,
     store::{Listing, Written},
 };
@@ -42,7 +43,7 @@ impl World {
         self.devices_with(self.service.config(), vec![self.service.certificate.clone()])
     }
 
-    fn devices_with(&self, config: config::dps::Config, trusted_ca: Vec<CertificateDer<'static>>) -> Devices {
+    fn devices_with(&self, config: EnrollmentGroup, trusted_ca: Vec<CertificateDer<'static>>) -> Devices {
         self.devices_of(config, trusted_ca, Clock::system())
     }
 
@@ -50,12 +51,7 @@ impl World {
         self.devices_of(self.service.config(), vec![self.service.certificate.clone()], clock)
     }
 
-    fn devices_of(
-        &self,
-        config: config::dps::Config,
-        trusted_ca: Vec<CertificateDer<'static>>,
-        clock: Clock,
-    ) -> Devices {
+    fn devices_of(&self, config: EnrollmentGroup, trusted_ca: Vec<CertificateDer<'static>>, clock: Clock) -> Devices {
         let shared = Shared::new(self.store(), trusted_ca, Arc::default());
         let provisioner = Provisioner::new(config, shared.pool.clone(), self.limits);
         Devices::with(Source::Dps(provisioner), shared, clock)

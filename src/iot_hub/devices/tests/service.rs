@@ -27,10 +27,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use crate::{
-    config::dps::Config,
-    iot_hub::{Endpoint, sas},
-};
+use crate::iot_hub::{Endpoint, devices::enrollment::EnrollmentGroup, sas};
 
 pub const SCOPE: &str = "0ne00111111";
 pub const GROUP_KEY: &str = "8isrFI1sGsIlvvFSSFRiMfCNzv21fjbE/+ah/lSh3lF8e2YG1Te7w1KpZhJFFXJrqYKi9yegxkqIChbqOS9Egw==";
@@ -113,10 +110,10 @@ impl Service {
         self.inner.asked.subscribe().wait_for(|asked| asked.len() >= count).await.unwrap();
     }
 
-    pub fn config(&self) -> Config {
+    pub fn config(&self) -> EnrollmentGroup {
         let endpoint = Endpoint::parse(&format!("https://{}", self.address)).unwrap();
         let group_key = SecretBox::new(Box::new(BASE64_STANDARD.decode(GROUP_KEY).unwrap()));
-        Config { endpoint, id_scope: SCOPE.into(), group_key }
+        EnrollmentGroup { endpoint, id_scope: SCOPE.into(), group_key }
     }
 }
 

@@ -17,9 +17,8 @@ use self::lag::Lags;
 pub use self::summary::Summary;
 
 use crate::{
-    config::rapidm2m::Selection,
     rapidm2m::{
-        FetchError, Stamp,
+        FetchError, Selection, Stamp,
         ledger::SiteKey,
         polling::{Failure, Forwarder, Limits, Report, SiteMemory, record::Rest},
     },

@@ -1,29 +1,30 @@
 use secrecy::{ExposeSecret as _, SecretBox};
 
 use super::*;
+use crate::iot_hub::devices::enrollment::Enrollment;
 
 const KEY: &str = "c2VjcmV0";
 const HUB: &str = "HostName=h.azure-devices.net;SharedAccessKeyName=device;SharedAccessKey=c2VjcmV0";
 
 type Pairs<'a> = &'a [(&'a str, &'a str)];
 
-fn read(pairs: Pairs<'_>) -> (Option<Enrolments>, String) {
+fn read(pairs: Pairs<'_>) -> (Option<Enrollments>, String) {
     let mut problems = Problems::default();
-    let enrolments = Enrolments::read(&pairs.iter().copied().collect(), &mut problems);
-    (enrolments, if problems.is_empty() { String::new() } else { problems.to_string() })
+    let enrollments = super::read(&pairs.iter().copied().collect(), &mut problems);
+    (enrollments, if problems.is_empty() { String::new() } else { problems.to_string() })
 }
 
-fn good(pairs: Pairs<'_>) -> Enrolments {
-    let (enrolments, problems) = read(pairs);
-    enrolments.unwrap_or_else(|| panic!("{problems}"))
+fn good(pairs: Pairs<'_>) -> Enrollments {
+    let (enrollments, problems) = read(pairs);
+    enrollments.unwrap_or_else(|| panic!("{problems}"))
 }
 
 /// ID scope and key, or hub and policy's key; then the port.
-fn found(enrolments: &Enrolments, application: &str, port: u8) -> Option<(String, Option<u8>)> {
+fn found(enrollments: &Enrollments, application: &str, port: u8) -> Option<(String, Option<u8>)> {
     let text = |key: &SecretBox<Vec<u8>>| String::from_utf8(key.expose_secret().clone()).unwrap();
-    enrolments.of(application, port).map(|(enrolment, port)| match enrolment {
-        Enrolment::Dps(dps) => (format!("{} {}", dps.id_scope, text(&dps.group_key)), port),
-        Enrolment::Hub(hub) => (format!("{} {}", hub.hub, text(&hub.policy.key)), port),
+    enrollments.of(application, port).map(|(enrollment, port)| match enrollment {
+        Enrollment::Dps(dps) => (format!("{} {}", dps.id_scope, text(&dps.group_key)), port),
+        Enrollment::Hub(hub) => (format!("{} {}", hub.hub, text(&hub.policy.key)), port),
     })
 }
 
@@ -33,7 +34,7 @@ fn some(text: &str, port: Option<u8>) -> Option<(String, Option<u8>)> {
 
 #[test]
 fn the_most_specific_suffix_wins() {
-    let enrolments = good(&[
+    let enrollments = good(&[
         ("DPSIDScopeDefault", "scope0"),
         ("DPSEnrollmentGroupSymmetricKeyDefault", "a2V5MA=="),
         ("DPSIDScope-pumps", "scope1"),
@@ -51,67 +52,67 @@ fn the_most_specific_suffix_wins() {
         ("old", 0, some("h.azure-devices.net secret", None)),
         ("Pumps", 10, some("scope0 key0", None)),
     ] {
-        assert_eq!(found(&enrolments, application, port), expected, "{application} {port}");
+        assert_eq!(found(&enrollments, application, port), expected, "{application} {port}");
     }
-    assert_eq!(enrolments.iter().count(), 4);
-    let names = enrolments.map(|enrolment| matches!(enrolment, Enrolment::Hub(_)));
+    assert_eq!(enrollments.iter().count(), 4);
+    let names = enrollments.map(|enrollment| matches!(enrollment, Enrollment::Hub(_)));
     assert_eq!(names.of("pumps", 11), Some((&true, Some(11))));
 }
 
 #[test]
 fn scope_and_key_fall_back_separately() {
-    let enrolments = good(&[
+    let enrollments = good(&[
         ("DPSIDScopeDefault", "scope0"),
         ("DPSEnrollmentGroupSymmetricKey-pumps", "a2V5MQ=="),
         ("DPSEnrollmentGroupSymmetricKey-pumps-2", "a2V5Mg=="),
         ("DPSIDScope-wells", "scope3"),
         ("DPSEnrollmentGroupSymmetricKey-wells-2", "a2V5NA=="),
     ]);
-    assert_eq!(found(&enrolments, "pumps", 1), some("scope0 key1", None));
-    assert_eq!(found(&enrolments, "pumps", 2), some("scope0 key2", Some(2)));
-    assert_eq!(found(&enrolments, "wells", 2), some("scope3 key4", Some(2)));
-    assert_eq!(found(&enrolments, "wells", 1), None, "a scope alone is nothing");
-    assert_eq!(found(&enrolments, "others", 1), None);
+    assert_eq!(found(&enrollments, "pumps", 1), some("scope0 key1", None));
+    assert_eq!(found(&enrollments, "pumps", 2), some("scope0 key2", Some(2)));
+    assert_eq!(found(&enrollments, "wells", 2), some("scope3 key4", Some(2)));
+    assert_eq!(found(&enrollments, "wells", 1), None, "a scope alone is nothing");
+    assert_eq!(found(&enrollments, "others", 1), None);
 }
 
 #[test]
 fn a_port_that_gets_what_its_application_gets_is_not_special() {
-    let enrolments = good(&[
+    let enrollments = good(&[
         ("DPSIDScope", "scope0"),
         ("DPSEnrollmentGroupSymmetricKey", KEY),
         ("DPSEnrollmentGroupSymmetricKey-pumps", KEY),
         ("DPSEnrollmentGroupSymmetricKey-pumps-2", KEY),
     ]);
-    assert_eq!(found(&enrolments, "pumps", 2), some("scope0 secret", None));
-    assert_eq!(enrolments.iter().count(), 1, "what is the same is there once");
+    assert_eq!(found(&enrollments, "pumps", 2), some("scope0 secret", None));
+    assert_eq!(enrollments.iter().count(), 1, "what is the same is there once");
 }
 
 #[test]
 fn names_can_be_spelt_without_a_hyphen() {
-    let enrolments = good(&[
+    let enrollments = good(&[
         ("DPSIDScope", "scope0"),
         ("DPSEnrollmentGroupSymmetricKey__my__app", "a2V5MQ=="),
         ("DPSEnrollmentGroupSymmetricKey__my__app__10", "a2V5Mg=="),
         ("DPSEnrollmentGroupSymmetricKey-my__app-10", "a2V5Mg=="),
         ("AzureIoTHubConnectionString-other", HUB),
     ]);
-    assert_eq!(found(&enrolments, "my-app", 1), some("scope0 key1", None));
-    assert_eq!(found(&enrolments, "my-app", 10), some("scope0 key2", Some(10)));
-    assert_eq!(found(&enrolments, "other", 10), some("h.azure-devices.net secret", None));
+    assert_eq!(found(&enrollments, "my-app", 1), some("scope0 key1", None));
+    assert_eq!(found(&enrollments, "my-app", 10), some("scope0 key2", Some(10)));
+    assert_eq!(found(&enrollments, "other", 10), some("h.azure-devices.net secret", None));
 }
 
 #[test]
 fn what_looks_like_a_port_may_be_an_applications_name() {
-    let enrolments = good(&[
+    let enrollments = good(&[
         ("DPSIDScope-pumps", "scope1"),
         ("DPSIDScopeDefault", "scope0"),
         ("DPSEnrollmentGroupSymmetricKey-pumps-1", "a2V5MQ=="),
         ("DPSEnrollmentGroupSymmetricKey-wells-256", "a2V5Mg=="),
     ]);
-    assert_eq!(found(&enrolments, "pumps", 1), some("scope1 key1", Some(1)));
-    assert_eq!(found(&enrolments, "pumps-1", 7), some("scope0 key1", None));
-    assert_eq!(found(&enrolments, "wells-256", 7), some("scope0 key2", None));
-    assert_eq!(found(&enrolments, "wells", 0), None);
+    assert_eq!(found(&enrollments, "pumps", 1), some("scope1 key1", Some(1)));
+    assert_eq!(found(&enrollments, "pumps-1", 7), some("scope0 key1", None));
+    assert_eq!(found(&enrollments, "wells-256", 7), some("scope0 key2", None));
+    assert_eq!(found(&enrollments, "wells", 0), None);
 }
 
 #[test]
@@ -170,8 +171,8 @@ fn faults_are_named_all_at_once_and_without_secrets() {
         (&[scope, key, ("DPSGlobalDeviceEndpoint", "dps")], &["DPSGlobalDeviceEndpoint is not a full host name"]),
     ];
     for (pairs, expected) in cases {
-        let (enrolments, text) = read(pairs);
-        assert!(enrolments.is_none() && !text.contains("hunter2"), "{pairs:?}: {text}");
+        let (enrollments, text) = read(pairs);
+        assert!(enrollments.is_none() && !text.contains("hunter2"), "{pairs:?}: {text}");
         for expected in *expected {
             assert!(text.contains(expected), "{expected:?} is missing in {text:?}");
         }

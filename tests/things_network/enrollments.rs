@@ -58,7 +58,7 @@ async fn a_hubs_own_connection_string_takes_the_place_of_provisioning() {
 
 /// A port that has its own hub does not make the device change its registration to and fro.
 #[tokio::test]
-async fn a_ports_own_enrolment_is_kept_apart() {
+async fn a_ports_own_enrollment_is_kept_apart() {
     let mut world = World::start().await;
     let (hub, policy, key) = (world.hub.ready("mqtt"), world.hub.ready("policy"), world.hub.ready("policyKey"));
     let connection = format!("HostName={hub};SharedAccessKeyName={policy};SharedAccessKey={key}");

@@ -1,13 +1,16 @@
-//! The settings of enrolments with all their suffixes: what is wrong with them, and which of them belong together.
+//! The settings of enrollments with all their suffixes: what is wrong with them, and which of them belong together.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use secrecy::{ExposeSecret as _, SecretBox};
 
-use super::{Enrolment, Enrolments, HubPolicy, connection_string};
+use super::connection_string;
 use crate::{
     config::{Problems, Settings, dps},
-    iot_hub::Endpoint,
+    iot_hub::{
+        Endpoint,
+        devices::enrollment::{Enrollment, EnrollmentGroup, Enrollments, HubPolicy},
+    },
 };
 
 const ID_SCOPE: &str = dps::ID_SCOPE[0];
@@ -147,13 +150,13 @@ impl<'a> Families<'a> {
     }
 
     /// Every suffix with what holds there. `None` if a value is wrong.
-    pub fn resolve(&self, endpoint: &Endpoint) -> Option<Enrolments> {
+    pub fn resolve(&self, endpoint: &Endpoint) -> Option<Enrollments> {
         let mut found =
-            Enrolments { all: Vec::new(), ports: HashMap::new(), applications: HashMap::new(), default: None };
-        let mut put = |chain: &[&str], enrolment: Enrolment| {
-            let known = found.all.iter().position(|other: &Enrolment| other.is_same(&enrolment));
+            Enrollments { all: Vec::new(), ports: HashMap::new(), applications: HashMap::new(), default: None };
+        let mut put = |chain: &[&str], enrollment: Enrollment| {
+            let known = found.all.iter().position(|other: &Enrollment| other.is_same(&enrollment));
             let index = known.unwrap_or_else(|| {
-                found.all.push(enrolment);
+                found.all.push(enrollment);
                 found.all.len() - 1
             });
             match chain {
@@ -168,12 +171,12 @@ impl<'a> Families<'a> {
                 let (Some(scope), Some(key)) = self.pair(&chain) else { continue };
                 let (id_scope, key) = (self.scopes[scope].value.clone()?, self.keys[key].value.as_ref()?);
                 let group_key = SecretBox::new(Box::new(key.expose_secret().clone()));
-                put(&chain, Enrolment::Dps(dps::Config { endpoint: endpoint.clone(), id_scope, group_key }));
+                put(&chain, Enrollment::Dps(EnrollmentGroup { endpoint: endpoint.clone(), id_scope, group_key }));
             }
         }
         for (suffix, hub) in &self.hubs {
             for chain in Self::chains(suffix) {
-                put(&chain, Enrolment::Hub(hub.value.clone()?));
+                put(&chain, Enrollment::Hub(hub.value.clone()?));
             }
         }
         Some(found)

@@ -1,42 +1,28 @@
-//! Where the devices of LoRaWAN applications come from: which Device Provisioning Service and enrolment group, or which
-//! hub, by application and port.
-//!
-//! Each setting comes with a suffix; `__` counts as `-` everywhere in a name, since many places refuse a `-`:
-//!
-//! | Suffix | Holds for |
-//! |---|---|
-//! | `-{application}-{port}` | uplinks of one application with one fPort |
-//! | `-{application}` | the application's other uplinks |
-//! | `Default`, or none | everything else |
-//!
-//! | Setting | |
-//! |---|---|
-//! | `DPSIDScope…`, `DPSEnrollmentGroupSymmetricKey…` | a service and an enrolment group in it |
-//! | `AzureIotHubConnectionString…` | instead of these: a hub's own connection string, for devices that are in its registry |
-//!
-//! The most specific suffix wins. ID scope and group key are looked for separately, so that one service with a group for
-//! each application needs `DPSIDScopeDefault` once. An application id may end in what looks like a port: `-pumps-1` is for
-//! port 1 of `pumps` as well as for all of `pumps-1`.
-
-mod connection_string;
-mod families;
-#[cfg(test)]
-mod tests;
+//! Where the devices of sites and LoRaWAN applications come from: a Device Provisioning Service and an enrollment group in
+//! it, or a hub whose registry has them.
 
 use std::{collections::HashMap, sync::Arc};
 
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretBox};
 
-use self::families::Families;
-pub(super) use self::families::{CONNECTION_STRING, suffix};
-use super::{Problems, Settings, dps};
 use crate::iot_hub::{Endpoint, Policy};
+
+/// An enrollment group of a Device Provisioning Service. The settings that name it: `config/dps.rs`.
+#[derive(Debug)]
+pub struct EnrollmentGroup {
+    /// The service, without a port: 443.
+    pub endpoint: Endpoint,
+    /// The ID scope of the service instance, such as `0ne00111111`.
+    pub id_scope: String,
+    /// The group's primary or secondary key, decoded.
+    pub group_key: SecretBox<Vec<u8>>,
+}
 
 /// Where devices come from.
 #[derive(Debug)]
-pub enum Enrolment {
+pub enum Enrollment {
     /// They are registered with a Device Provisioning Service.
-    Dps(dps::Config),
+    Dps(EnrollmentGroup),
     /// They are in a hub's registry, and we connect with the key of one of its policies.
     Hub(HubPolicy),
 }
@@ -49,18 +35,18 @@ pub struct HubPolicy {
     pub policy: Arc<Policy>,
 }
 
-/// The enrolments of all applications, or what was made of each of them.
+/// The enrollments of all applications, or what was made of each of them.
 #[derive(Debug)]
-pub struct Enrolments<T = Enrolment> {
+pub struct Enrollments<T = Enrollment> {
     /// Each of them once, however many suffixes lead to it.
-    all: Vec<T>,
+    pub all: Vec<T>,
     /// Indices by `{application}-{port}`.
-    ports: HashMap<String, usize>,
-    applications: HashMap<String, usize>,
-    default: Option<usize>,
+    pub ports: HashMap<String, usize>,
+    pub applications: HashMap<String, usize>,
+    pub default: Option<usize>,
 }
 
-impl<T> Enrolments<T> {
+impl<T> Enrollments<T> {
     /// What holds for an application's uplinks with this fPort; with the port if it is not what holds for the application's
     /// others.
     #[must_use]
@@ -89,33 +75,21 @@ impl<T> Enrolments<T> {
             let of_it = default.iter().chain(&suffixes).filter(|(_, other)| *other == index);
             of_it.map(|(suffix, _)| *suffix).collect::<Vec<_>>().join(", ")
         };
-        self.all.iter().enumerate().map(|(index, enrolment)| (names(index), enrolment)).collect()
+        self.all.iter().enumerate().map(|(index, enrollment)| (names(index), enrollment)).collect()
     }
 
     /// Makes something of each of them.
     #[must_use]
-    pub fn map<U>(self, make: impl FnMut(T) -> U) -> Enrolments<U> {
+    pub fn map<U>(self, make: impl FnMut(T) -> U) -> Enrollments<U> {
         let Self { all, ports, applications, default } = self;
-        Enrolments { all: all.into_iter().map(make).collect(), ports, applications, default }
+        Enrollments { all: all.into_iter().map(make).collect(), ports, applications, default }
     }
 }
 
-impl Enrolments {
-    /// Reads the settings. What is wrong with them goes to `problems`, also if there are none.
-    pub fn read(settings: &Settings, problems: &mut Problems) -> Option<Self> {
-        let mut found = Problems::default();
-        let endpoint = dps::read_endpoint(settings, &mut found);
-        let families = Families::read(settings, &mut found);
-        families.check(&mut found);
-        let is_good = found.is_empty();
-        problems.append(found);
-        if is_good { families.resolve(&endpoint?) } else { None }
-    }
-}
-
-impl Enrolment {
+impl Enrollment {
     /// Whether devices that come from here and from there are the same.
-    fn is_same(&self, other: &Self) -> bool {
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Dps(one), Self::Dps(other)) => {
                 one.id_scope == other.id_scope && one.group_key.expose_secret() == other.group_key.expose_secret()
@@ -130,8 +104,8 @@ impl Enrolment {
     }
 }
 
-impl From<dps::Config> for Enrolment {
-    fn from(config: dps::Config) -> Self {
-        Self::Dps(config)
+impl From<EnrollmentGroup> for Enrollment {
+    fn from(group: EnrollmentGroup) -> Self {
+        Self::Dps(group)
     }
 }

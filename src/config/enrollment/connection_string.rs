@@ -3,8 +3,7 @@
 
 use std::sync::Arc;
 
-use super::HubPolicy;
-use crate::iot_hub::{Endpoint, Policy, device::decode_key};
+use crate::iot_hub::{Endpoint, Policy, device::decode_key, devices::enrollment::HubPolicy};
 
 const SHAPE: &str = "HostName=…;SharedAccessKeyName=device;SharedAccessKey=…";
 
