@@ -65,7 +65,7 @@ impl App {
         let queues = things_network.as_ref().and_then(uplink_queues);
         let status = Status::new(ledger.clone(), shared.store.clone(), queues, shared.clock, scope);
         let polling = rapidm2m.zip(hub.identity).map(|(rapidm2m, identity)| shared.polling(rapidm2m, identity, ledger));
-        let receiving = things_network.as_ref().map(Receiving::new);
+        let receiving = things_network.as_ref().map(|config| Receiving::new(config.events, config.secret.as_ref()));
         let forwarding = things_network.map(|config| shared.forwarding(config));
         Self { polling, receiving, forwarding, status }
     }

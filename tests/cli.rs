@@ -196,8 +196,8 @@ impl World {
         let cosmos = cosmos::start(cosmos::Options::default()).await.unwrap();
         let ready = cosmos.ready();
         let settings = [("M2MDocumentsDBUri", &ready.endpoint), ("M2MDocumentsDBPrimaryKey", &ready.key)];
-        let config = ledger::Config::read(&settings.into_iter().collect(), &mut Problems::default()).unwrap();
-        let store = Store::new(Arc::new(Account::new(&config)));
+        let config = ledger::read(&settings.into_iter().collect(), &mut Problems::default()).unwrap();
+        let store = Store::new(Arc::new(Account::new(config.account)));
         Self { cosmos, store }
     }
 

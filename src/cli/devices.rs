@@ -44,17 +44,15 @@ pub struct Options {
 pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let settings = options.source.read()?;
     let mut problems = Problems::default();
-    let config = ledger::Config::read(&settings, &mut problems);
+    let config = ledger::read(&settings, &mut problems);
     let Some(config) = config.filter(|_| problems.is_empty()) else {
         eprintln!("error: {}", problems.list());
         return Ok(ExitCode::from(crate::MISCONFIGURED));
     };
-    let listing = Store::new(Arc::new(Account::new(&config))).list().await?.unwrap_or_default();
+    let database = config.account.database.clone();
+    let listing = Store::new(Arc::new(Account::new(config.account))).list().await?.unwrap_or_default();
     if listing.documents.is_empty() {
-        eprintln!(
-            "no devices are provisioned: container {CONTAINER} in database {} is empty or absent",
-            config.database
-        );
+        eprintln!("no devices are provisioned: container {CONTAINER} in database {} is empty or absent", database);
     }
     if !listing.foreign.is_empty() {
         eprintln!("warning: not one of our documents: {}", listing.foreign.join(", "));

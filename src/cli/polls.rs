@@ -86,7 +86,7 @@ fn outcome(text: &str) -> anyhow::Result<Outcome> {
 pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let settings = options.source.read()?;
     let mut problems = Problems::default();
-    let config = ledger::Config::read(&settings, &mut problems);
+    let config = ledger::read(&settings, &mut problems);
     let Some(config) = config.filter(|_| problems.is_empty()) else {
         eprintln!("error: {}", problems.list());
         return Ok(ExitCode::from(crate::MISCONFIGURED));

@@ -12,6 +12,7 @@ pub mod ledger;
 mod names;
 pub mod rapidm2m;
 mod settings;
+pub mod storage;
 pub mod things_network;
 
 pub use key_vault::KEY_VAULT;
@@ -23,7 +24,7 @@ pub use settings::{Problems, Settings};
 pub struct Config {
     pub rapidm2m: Option<rapidm2m::Config>,
     pub things_network: Option<things_network::Config>,
-    pub ledger: ledger::Config,
+    pub ledger: crate::rapidm2m::ledger::Options,
     pub hub: hub::Config,
 }
 
@@ -51,7 +52,7 @@ impl Config {
         }
         let rapidm2m = has_rapidm2m.then(|| rapidm2m::Config::read(settings, &mut problems));
         let things_network = has_things_network.then(|| things_network::Config::read(settings, &mut problems));
-        let ledger = ledger::Config::read(settings, &mut problems);
+        let ledger = ledger::read(settings, &mut problems);
         let hub = hub::Config::read(settings, has_rapidm2m, &mut problems);
         #[cfg(feature = "azure-iot-sdk")]
         if has_things_network && hub.as_ref().is_some_and(|hub| hub.transport == crate::iot_hub::Transport::AzureIotSdk)

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-use super::{Problems, Settings, enrollment};
+use super::{Problems, Settings, enrollment, storage};
 use crate::{iot_hub::devices::enrollment::Enrollments, queue::Account, things_network::template::Template};
 
 const QUEUE: &str = "UplinkQueueName";
@@ -69,7 +69,7 @@ impl Config {
             events,
             secret: secret.map(SecretString::from),
             timeout: Duration::from_secs(timeout),
-            storage: Account::read(settings, &mut Problems::default()),
+            storage: storage::read(settings, &mut Problems::default()),
             activity: (activity > 0).then(|| Duration::from_secs(activity)),
         })
     }

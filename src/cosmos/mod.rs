@@ -22,12 +22,9 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::OnceCell;
 use url::Url;
 
-use crate::{
-    config::ledger::Config,
-    support::{
-        http,
-        identity::{self, SignIn},
-    },
+use crate::support::{
+    http,
+    identity::{self, SignIn},
 };
 
 pub use inspection::{Facts, Found, Ttl};
@@ -79,6 +76,18 @@ impl Failure {
     }
 }
 
+/// Where a database is, and who signs in.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The account's endpoint.
+    pub endpoint: Url,
+    /// The account's key.
+    pub key: Option<SecretString>,
+    /// Who signs in if there is no key.
+    pub sign_in: SignIn,
+    pub database: String,
+}
+
 /// A database of an account. Connects with the first operation.
 pub struct Account {
     endpoint: Url,
@@ -90,14 +99,9 @@ pub struct Account {
 
 impl Account {
     #[must_use]
-    pub fn new(config: &Config) -> Self {
-        Self {
-            endpoint: config.endpoint.clone(),
-            key: config.key.clone(),
-            sign_in: config.sign_in,
-            database: config.database.clone(),
-            client: OnceCell::new(),
-        }
+    pub fn new(options: Options) -> Self {
+        let Options { endpoint, key, sign_in, database } = options;
+        Self { endpoint, key, sign_in, database, client: OnceCell::new() }
     }
 
     /// A container, if it is there.

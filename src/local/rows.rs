@@ -51,8 +51,8 @@ impl Services {
         rows.push(Row {
             service: "Cosmos DB",
             is_emulated: self.cosmos.is_some(),
-            place: ledger.endpoint.to_string(),
-            details: format!("{}/{}", ledger.database, ledger.container),
+            place: ledger.account.endpoint.to_string(),
+            details: format!("{}/{}", ledger.account.database, ledger.container),
         });
         self.add_hubs(config, &mut rows);
         rows

@@ -12,17 +12,11 @@ use secrecy::{ExposeSecret as _, SecretBox, SecretString};
 use sha2::Sha256;
 
 use super::{QueueError, VERSION};
-use crate::{
-    config::{Problems, Settings},
-    support::{
-        http,
-        identity::{self, SignIn},
-    },
+use crate::support::{
+    http,
+    identity::{self, SignIn},
 };
 
-/// The setting. The host looks for it with `AzureWebJobs` before it, too, and with `__…` behind it for an identity.
-pub const NAME: &str = "AzureStorageConnectionString";
-const PREFIXED: &str = "AzureWebJobsAzureStorageConnectionString";
 /// Azurite's account, which everybody knows.
 const DEVELOPMENT: &str = "AccountName=devstoreaccount1;AccountKey=Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/\
                            K1SZFPTOtr/KBHBeksoGMGw==;QueueEndpoint=http://127.0.0.1:10001/devstoreaccount1";
@@ -57,24 +51,12 @@ impl fmt::Debug for Account {
 }
 
 impl Account {
-    /// Reads the settings.
-    pub fn read(settings: &Settings, problems: &mut Problems) -> Option<Self> {
-        for name in [PREFIXED, NAME] {
-            if settings.has(name) {
-                let read = Self::parse(settings.get(name, problems)?);
-                return read.map_err(|why| problems.add(name, why)).ok();
-            }
-            for (member, of) in [("queueServiceUri", None), ("accountName", Some(()))] {
-                let setting = format!("{name}__{member}");
-                let Some(value) = settings.get(&setting, problems) else { continue };
-                let uri = of.map_or(value.to_owned(), |()| format!("https://{value}.queue.core.windows.net"));
-                let account =
-                    endpoint(&uri).and_then(|endpoint| Ok(Self { endpoint, credential: identity(settings.sign_in)? }));
-                return account.map_err(|why| problems.add(setting, why)).ok();
-            }
-        }
-        problems.add(NAME, "is not set: the storage account of the queues");
-        None
+    /// The account with its queues at this address, for the identity of whoever signs in.
+    ///
+    /// # Errors
+    /// What is wrong with the address, continuing a sentence that begins with the setting's name.
+    pub fn with_identity(place: &str, sign_in: SignIn) -> Result<Self, String> {
+        Ok(Self { endpoint: endpoint(place)?, credential: identity(sign_in)? })
     }
 
     /// Reads a connection string.
@@ -113,7 +95,7 @@ impl Account {
         Ok(Self { endpoint: endpoint(&place)?, credential })
     }
 
-    pub(super) fn endpoint(&self) -> &Url {
+    pub(crate) fn endpoint(&self) -> &Url {
         &self.endpoint
     }
 
@@ -212,25 +194,6 @@ mod tests {
             let why = Account::parse(text).unwrap_err();
             assert!(why.contains(problem) && !why.contains("hunter2"), "{text}: {why}");
         }
-    }
-
-    #[test]
-    fn an_identity_needs_an_address_only() {
-        for (name, value, endpoint) in [
-            (
-                "AzureStorageConnectionString__queueServiceUri",
-                "https://a.queue.core.windows.net",
-                "https://a.queue.core.windows.net/",
-            ),
-            ("AzureStorageConnectionString__accountName", "b", "https://b.queue.core.windows.net/"),
-        ] {
-            let mut problems = Problems::default();
-            let account = Account::read(&[(name, value)].into_iter().collect(), &mut problems);
-            assert_eq!(account.unwrap_or_else(|| panic!("{problems}")).endpoint().as_str(), endpoint);
-        }
-        let mut problems = Problems::default();
-        assert!(Account::read(&Settings::from_iter::<[(&str, &str); 0]>([]), &mut problems).is_none());
-        assert!(problems.list().contains(NAME), "{problems}");
     }
 
     #[tokio::test]

@@ -15,7 +15,7 @@ use reqwest::{Method, Response, StatusCode, header::CONTENT_TYPE};
 use serde::Deserialize;
 
 pub use self::{
-    account::{Account, NAME as ACCOUNT_SETTING},
+    account::Account,
     uplinks::{Lengths, UplinkQueues},
 };
 use crate::support::http;

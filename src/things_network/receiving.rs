@@ -11,7 +11,6 @@ use subtle::ConstantTimeEq as _;
 
 use super::tally::{Count, Tally};
 use crate::{
-    config::things_network::Config,
     host::http::{HttpRequest, problem, status},
     things_network::{
         queued::{DownlinkKeys, MAX_TEXT, Queued},
@@ -40,10 +39,10 @@ pub struct Answer {
 
 impl Receiving {
     #[must_use]
-    pub fn new(config: &Config) -> Self {
+    pub fn new(forwards_events: bool, secret: Option<&SecretString>) -> Self {
         Self {
-            forwards_events: config.events,
-            secret: config.secret.as_ref().map(|secret| hash(secret.expose_secret())),
+            forwards_events,
+            secret: secret.map(|secret| hash(secret.expose_secret())),
             tally: Tally::new("thingsNetworkUplink", Arc::default(), None),
         }
     }

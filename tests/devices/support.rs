@@ -86,8 +86,8 @@ impl World {
     }
 
     pub fn store(&self) -> Store {
-        let config = config::ledger::Config::read(&self.settings(), &mut Problems::default()).unwrap();
-        Store::new(Arc::new(Account::new(&config)))
+        let config = config::ledger::read(&self.settings(), &mut Problems::default()).unwrap();
+        Store::new(Arc::new(Account::new(config.account)))
     }
 
     /// The way to the hub of a process that has just started.

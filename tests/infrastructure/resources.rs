@@ -17,8 +17,8 @@ fn between<'a>(text: &'a str, start: &str, end: &str) -> &'a str {
 fn database_and_containers_have_the_names_that_the_code_looks_for() {
     let cosmos = text("infra/modules/cosmos.bicep");
     let settings: Settings = [("M2MDocumentsDBUri", "https://a.documents.azure.com:443/")].into_iter().collect();
-    let config = ledger::Config::read(&settings, &mut Problems::default()).unwrap();
-    assert_eq!(variable(&cosmos, "databaseName"), config.database);
+    let config = ledger::read(&settings, &mut Problems::default()).unwrap();
+    assert_eq!(variable(&cosmos, "databaseName"), config.account.database);
     assert_eq!(variable(&cosmos, "pollsContainerName"), config.container);
     assert_eq!(variable(&cosmos, "devicesContainerName"), CONTAINER);
 }

@@ -240,7 +240,7 @@ fn whatever_is_on_the_settings_go_together() {
         let config =
             Config::from_settings(&settings(&groups)).unwrap_or_else(|problems| panic!("{halves:?}: {problems}"));
         assert_eq!((config.rapidm2m.is_some(), config.things_network.is_some()), expected);
-        assert!(config.ledger.key.is_none(), "the identity is used");
+        assert!(config.ledger.account.key.is_none(), "the identity is used");
         assert_eq!(config.hub.identity.is_some_and(|identity| identity.one().is_none()), expected.0, "a device each");
     }
 }

@@ -3,21 +3,21 @@
 use std::sync::Arc;
 
 use iothub_connector::{
-    config::ledger::Config,
     cosmos::{Failure, Found, Ttl},
     iot_hub::devices::{Store, store},
-    rapidm2m::ledger::{Ledger, MESSAGE_PATH, PARTITION_KEY},
+    rapidm2m::ledger::{Ledger, MESSAGE_PATH, Options, PARTITION_KEY},
 };
 
 use super::report::{Checked, Row};
 
 const MAKE_IT: &str = "create it: README, \"Cosmos DB\"";
 
-pub async fn check(config: Config, needs_devices: bool, needs_polls: bool) -> Checked {
-    let (host, database) = (config.endpoint.host_str().unwrap_or_default().to_owned(), config.database.clone());
-    let container = config.container.clone();
-    let keeps_history = config.history_days.is_none();
-    let ledger = Ledger::new(config);
+pub async fn check(options: Options, needs_devices: bool, needs_polls: bool) -> Checked {
+    let (host, database) =
+        (options.account.endpoint.host_str().unwrap_or_default().to_owned(), options.account.database.clone());
+    let container = options.container.clone();
+    let keeps_history = options.history_days.is_none();
+    let ledger = Ledger::new(options);
     let account = ledger.account();
     let what = format!("Cosmos DB {host}");
     if let Err(failure) = account.reach().await {

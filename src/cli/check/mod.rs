@@ -21,8 +21,9 @@ use iothub_connector::{
         self, Config, KEY_VAULT, Problems, Settings,
         hub::Identity,
         key_vault::{self, Completed},
+        storage,
     },
-    queue::{Account, Lengths, UplinkQueues},
+    queue::{Lengths, UplinkQueues},
     support::logging,
 };
 
@@ -220,7 +221,7 @@ async fn storage(settings: &Settings, uplinks: &str, is_offline: bool) -> Row {
         return Row::failed(what, text, "set it: without it the host starts no function");
     }
     let mut problems = Problems::default();
-    let Some(account) = Account::read(settings, &mut problems) else {
+    let Some(account) = storage::read(settings, &mut problems) else {
         return Row::failed(what, problems.list(), "mend it: without it the host starts no function");
     };
     if is_offline {

@@ -23,7 +23,7 @@ const MOST: u32 = 10_000;
 pub async fn replay(options: &Options, settings: &Settings) -> anyhow::Result<(Vec<Line>, Option<anyhow::Error>)> {
     let mut problems = Problems::default();
     let customer = settings.required("Customer_ID", "name or id of the customer, as in Cosmos DB", &mut problems);
-    let config = ledger::Config::read(settings, &mut problems);
+    let config = ledger::read(settings, &mut problems);
     let (Some(customer), Some(config), true) = (customer, config, problems.is_empty()) else {
         bail!("{}", problems.list());
     };

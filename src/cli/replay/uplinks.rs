@@ -5,8 +5,8 @@ use std::time::Duration;
 use anyhow::bail;
 use chrono::{DateTime, Utc};
 use iothub_connector::{
-    config::{Problems, Settings},
-    queue::{Account, Queue, QueueError, Taken, UplinkQueues},
+    config::{Problems, Settings, storage},
+    queue::{Queue, QueueError, Taken, UplinkQueues},
     support::clock,
     things_network::queued::Queued,
 };
@@ -28,7 +28,7 @@ pub async fn replay(
 ) -> anyhow::Result<(Vec<Line>, Option<anyhow::Error>)> {
     let mut problems = Problems::default();
     let uplinks = settings.required("UplinkQueueName", "the storage queue for uplinks", &mut problems);
-    let account = Account::read(settings, &mut problems);
+    let account = storage::read(settings, &mut problems);
     let (Some(uplinks), Some(account), true) = (uplinks, account, problems.is_empty()) else {
         bail!("{}", problems.list());
     };

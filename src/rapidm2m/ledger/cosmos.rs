@@ -12,10 +12,7 @@ use azure_data_cosmos::{
 };
 
 use super::documents::{CURSOR_ID, Cursor, Poll, SiteKey};
-use crate::{
-    config::ledger::Config,
-    cosmos::{Account, Container, Failure, Found, NEVER, Trial, is, one_line, within},
-};
+use crate::cosmos::{self, Account, Container, Failure, Found, NEVER, Trial, is, one_line, within};
 
 /// What goes into one transaction. The service takes 2 MB and 100 operations.
 /// <https://learn.microsoft.com/azure/cosmos-db/concepts-limits>
@@ -57,17 +54,28 @@ pub struct Committed {
     pub etag: Option<String>,
 }
 
+/// Where polls are recorded.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub account: cosmos::Options,
+    pub container: String,
+    /// How long records of finished polls are kept; `None`: for ever.
+    pub history_days: Option<u32>,
+}
+
 /// The container. Connects with the first operation.
 pub struct Ledger {
     account: Arc<Account>,
-    config: Config,
+    name: String,
+    history_days: Option<u32>,
     container: Container,
 }
 
 impl Ledger {
     #[must_use]
-    pub fn new(config: Config) -> Self {
-        Self { account: Arc::new(Account::new(&config)), config, container: Container::default() }
+    pub fn new(options: Options) -> Self {
+        let Options { account, container: name, history_days } = options;
+        Self { account: Arc::new(Account::new(account)), name, history_days, container: Container::default() }
     }
 
     /// The account and its connections, for other containers of the same database.
@@ -79,7 +87,7 @@ impl Ledger {
     /// Seconds after which the service removes the record of a finished poll; `None` keeps it.
     #[must_use]
     pub fn history_seconds(&self) -> Option<u32> {
-        self.config.history_days.map(|days| days * 24 * 60 * 60)
+        self.history_days.map(|days| days * 24 * 60 * 60)
     }
 
     /// The site's cursor; that of a site that was never polled if there is none.
@@ -178,12 +186,12 @@ impl Ledger {
         let batch = TransactionalBatch::new(partition.clone()).create_item(&document);
         let replaced = serde_json::json!({ "id": missing, "Customer_Id": NEVER, "Site_Id": NEVER });
         let batch = batch.and_then(|batch| batch.replace_item(missing.clone(), &replaced, None));
-        self.account.inspect(&self.config.container, Trial { partition_key: &PARTITION_KEY, partition, batch }).await
+        self.account.inspect(&self.name, Trial { partition_key: &PARTITION_KEY, partition, batch }).await
     }
 
     /// The container, if it is there.
     pub(super) async fn find(&self) -> Result<Option<ContainerClient>, LedgerError> {
-        within(async { Ok(self.account.find(&self.config.container).await?) }).await
+        within(async { Ok(self.account.find(&self.name).await?) }).await
     }
 
     async fn container(&self) -> Result<ContainerClient, LedgerError> {
@@ -191,23 +199,20 @@ impl Ledger {
     }
 
     fn properties(&self) -> ContainerProperties {
-        ContainerProperties::new(
-            self.config.container.clone(),
-            PartitionKeyDefinition::new(PARTITION_KEY.map(Into::into).to_vec()),
-        )
-        .with_indexing_policy(
-            // The same goes for what a cursor knows of recorded rows and of the site's last day.
-            IndexingPolicy::default()
-                .with_included_path("/*")
-                .with_excluded_path(MESSAGE_PATH)
-                .with_excluded_path("/Recorded/*")
-                .with_excluded_path("/Activity/*"),
-        )
-        .with_default_ttl(TimeToLive::NoDefault)
+        ContainerProperties::new(self.name.clone(), PartitionKeyDefinition::new(PARTITION_KEY.map(Into::into).to_vec()))
+            .with_indexing_policy(
+                // The same goes for what a cursor knows of recorded rows and of the site's last day.
+                IndexingPolicy::default()
+                    .with_included_path("/*")
+                    .with_excluded_path(MESSAGE_PATH)
+                    .with_excluded_path("/Recorded/*")
+                    .with_excluded_path("/Activity/*"),
+            )
+            .with_default_ttl(TimeToLive::NoDefault)
     }
 
     pub(super) fn explain(&self, error: &CosmosError) -> LedgerError {
-        self.account.explain(error, &self.config.container).into()
+        self.account.explain(error, &self.name).into()
     }
 }
 

@@ -12,7 +12,9 @@ mod recorded;
 
 pub use activity::Activity;
 pub use backfill::{Backfill, backfill_id};
-pub use cosmos::{Committed, Ledger, LedgerError, MAX_BATCH_BYTES, MAX_BATCH_POLLS, MESSAGE_PATH, PARTITION_KEY};
+pub use cosmos::{
+    Committed, Ledger, LedgerError, MAX_BATCH_BYTES, MAX_BATCH_POLLS, MESSAGE_PATH, Options, PARTITION_KEY,
+};
 pub use documents::{BadRows, Cursor, Fault, Outcome, Poll, PollKind, PollResult, Request, SiteKey};
 pub use queries::PollQuery;
 pub use recorded::Recorded;

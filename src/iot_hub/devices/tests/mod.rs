@@ -65,8 +65,8 @@ impl World {
         let ready = self.cosmos.ready();
         let settings = [("M2MDocumentsDBUri", &ready.endpoint), ("M2MDocumentsDBPrimaryKey", &ready.key)];
         let settings = settings.into_iter().collect();
-        let config = config::ledger::Config::read(&settings, &mut config::Problems::default()).unwrap();
-        Arc::new(Account::new(&config))
+        let config = config::ledger::read(&settings, &mut config::Problems::default()).unwrap();
+        Arc::new(Account::new(config.account))
     }
 
     async fn listing(&self) -> Listing {
