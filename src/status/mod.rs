@@ -14,6 +14,7 @@ mod detail;
 mod overview;
 mod page;
 mod query;
+mod state;
 
 use std::{sync::Arc, time::Duration};
 

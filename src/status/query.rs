@@ -1,6 +1,6 @@
 //! What a request asks for.
 
-use super::overview::State;
+use super::state::State;
 use crate::iot_hub::devices::Owner;
 
 /// Rows of a page, unless `limit` says otherwise; a page of HTML has fewer if they are long.

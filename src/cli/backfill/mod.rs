@@ -10,6 +10,7 @@ mod progress;
 mod range;
 mod site;
 mod summary;
+mod totals;
 
 use std::{process::ExitCode, sync::Arc};
 

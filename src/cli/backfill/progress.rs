@@ -13,7 +13,7 @@ use iothub_connector::rapidm2m::{backfill::position, ledger::Cursor};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::{range::text, summary::Totals};
+use super::{range::text, totals::Totals};
 use crate::cli::table;
 
 /// Between two lines, where there is no bar.

@@ -19,7 +19,8 @@ use super::{
     Options,
     progress::Progress,
     range::{self, text},
-    summary::{Summary, Totals},
+    summary::Summary,
+    totals::Totals,
 };
 
 /// How long one window may take the backend, with all narrower ones that are tried.
