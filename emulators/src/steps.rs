@@ -112,8 +112,8 @@ impl fmt::Display for Step {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Then {
     GoOn,
-    /// What has just arrived is lost, and so is everything after it on the same connection. It has an effect only at
-    /// the steps "… came".
+    /// The write or message that has just arrived is lost, and so is everything after it on the same connection. It
+    /// has an effect only at the steps "… came".
     Lose,
 }
 

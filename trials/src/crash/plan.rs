@@ -5,7 +5,7 @@ use std::{ops::RangeInclusive, time::Duration};
 use emulators::steps::Step;
 use fastrand::Rng;
 
-/// Kills at a random moment happen so many milliseconds after the handler's start; it may not be ready yet.
+/// Milliseconds from the handler's start to a kill at a random moment. The handler may not be ready yet.
 const MOMENT: RangeInclusive<u64> = 0..=600;
 /// One kill in this many is at a random moment.
 const MOMENT_EVERY: usize = 6;
