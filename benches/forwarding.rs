@@ -1,9 +1,10 @@
-//! What the main job costs: `cargo bench --bench forwarding`.
+//! Measures the cost of the main job: `cargo bench --bench forwarding`.
 //!
-//! The handler and the three emulators run in processes of their own; what is printed is the handler's alone: milliseconds
-//! from exec to the first answer, resident memory, CPU time for each site polled (60 rows of 3 channels: fetched, recorded,
-//! sent over TLS, acknowledged, marked), in the first tick and in the next one a minute later, which is what every tick
-//! after it costs. CPU time is the kernel's count for the process, all threads together.
+//! The handler and the three emulators run in their own processes. The printed values are the handler's only:
+//! milliseconds from exec to the first answer, resident memory, and CPU time per polled site (60 rows of 3 channels:
+//! fetched, recorded, sent over TLS, acknowledged, marked). CPU time is measured in the first tick, and in the next one
+//! a minute later, which costs as much as every later tick. It is the kernel's count for the process, all threads
+//! together.
 
 #[path = "support/handler.rs"]
 mod handler;
@@ -58,7 +59,7 @@ async fn main() {
     let http = reqwest::Client::new();
     for (index, size) in SIZES.into_iter().enumerate() {
         let sites = size.to_string();
-        // A row each second: a minute of history is 60 rows, and so is the minute between two ticks.
+        // One row per second: a minute of history is 60 rows, and so is the minute between two ticks.
         let backend = emulator(&[
             "rapidm2m",
             "--plain",

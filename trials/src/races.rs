@@ -1,5 +1,5 @@
-//! Many handlers poll the same sites at the same time, and each of them begins a run before the last one is over: as when an
-//! app is scaled out, its timer's lease is lost, or a poll is slower than the schedule.
+//! Many handlers poll the same sites at the same time, and each starts a run before its previous one is over. This
+//! happens when an app is scaled out, when its timer's lease is lost, or when a poll is slower than the schedule.
 
 use std::{
     cell::Cell,
@@ -25,14 +25,14 @@ use crate::{
     world::{World, poll},
 };
 
-/// Between the beginnings of two runs of a handler, in milliseconds: a run takes as long, or longer.
+/// Milliseconds between the starts of two runs of a handler. A run takes this long or longer.
 const TICK: std::ops::Range<u64> = 0..400;
-/// Runs of one handler at the same time.
+/// The most runs of one handler at the same time.
 const AT_ONCE: usize = 2;
 /// Time between two uploads.
 const UPLOAD: Duration = Duration::from_millis(4);
 const SETTLING: Duration = Duration::from_secs(120);
-/// Of findings, how many are printed.
+/// Number of findings that are printed.
 const SHOWN: usize = 20;
 
 const EXAMPLES: &str = "\
@@ -44,7 +44,7 @@ Examples:
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Options {
-    /// Of the rows, and of the moments at which runs begin
+    /// Seed of the rows, and of the moments at which runs start
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
     /// Handlers, each with its own Functions host
@@ -56,7 +56,7 @@ pub struct Options {
     /// Runs of each handler
     #[arg(long, value_name = "N", default_value_t = 50)]
     ticks: usize,
-    /// All handlers are the same device, whose connection they take from each other; runs may fail then
+    /// All handlers are the same device and take its connection from each other; then runs may fail
     #[arg(long)]
     one_device: bool,
     /// The connector's binary [default: iothub-connector beside this program]
@@ -70,7 +70,7 @@ pub struct Options {
     json: bool,
 }
 
-/// Runs it. `false`: something was found, and printed.
+/// Carries out the trial. `false` if there were findings, which are printed.
 ///
 /// # Errors
 /// It could not be carried out.
@@ -117,7 +117,7 @@ pub async fn run(options: &Options) -> anyhow::Result<bool> {
     Ok(verdict.is_clean())
 }
 
-/// All runs of one handler; why those failed that did.
+/// All runs of one handler. Returns the reasons of the failed ones.
 async fn ticks(poller: &Victim, options: &Options, number: u64) -> anyhow::Result<Vec<String>> {
     let mut random = Rng::with_seed(options.seed.wrapping_mul(1_000).wrapping_add(number));
     let pauses: Vec<_> = (0..options.ticks).map(|_| Duration::from_millis(random.u64(TICK))).collect();

@@ -30,7 +30,7 @@ use crate::{
 const CUSTOMER: &str = "Demo Water Utility";
 /// Channels of the rows that [`Producer`] makes.
 const CHANNELS: &str = "ch0,ch1";
-/// Before the next try when the handler could not be called.
+/// Pause before the next attempt if the handler could not be called.
 const BREATH: Duration = Duration::from_millis(1);
 
 /// The stand-ins.
@@ -54,7 +54,7 @@ impl World {
             ..rapidm2m::Options::default()
         };
         let cosmos = cosmos::Options { steps: steps.clone(), plain_items: is_large, ..cosmos::Options::default() };
-        // The audit looks at every message.
+        // Everything is kept, because the audit reads every message.
         let hub = iot_hub::Options {
             steps,
             keep_messages: usize::MAX,
@@ -69,7 +69,7 @@ impl World {
         })
     }
 
-    /// Settings that lead a handler here, to all sites, as the device `gateway-1`.
+    /// Settings for a handler that uses these stand-ins and polls all sites, as the device `gateway-1`.
     pub fn settings(&self) -> BTreeMap<String, String> {
         let (backend, cosmos, hub) = (self.backend.ready(), self.cosmos.ready(), self.hub.ready());
         let credentials = BASE64_STANDARD.encode(format!("{}:{}", backend.user, backend.password));
@@ -90,7 +90,7 @@ impl World {
         settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
     }
 
-    /// Uploads what is produced, one upload in `pace`, until it is over.
+    /// Uploads the producer's rows, one upload per `pace`, until it is over.
     pub async fn produce(&self, producer: &mut Producer, pace: Duration, is_over: &Cell<bool>) -> anyhow::Result<()> {
         let mut uploads = interval(pace);
         while !is_over.get() {
@@ -100,7 +100,7 @@ impl World {
         Ok(())
     }
 
-    /// Uploads the rows that are next.
+    /// Uploads the next rows.
     pub async fn produce_once(&self, producer: &mut Producer) -> anyhow::Result<()> {
         let (site, rows) = producer.next();
         self.upload(site, rows).await
@@ -114,7 +114,7 @@ impl World {
         Ok(())
     }
 
-    /// Polls until the ledger says that everything has arrived, or the time is over. Returns what must not be.
+    /// Polls until the ledger shows that everything has arrived, or the time is over. Returns the findings.
     pub async fn settle(
         &self,
         host: &functions_host::Emulator,
@@ -143,7 +143,7 @@ impl World {
         }
     }
 
-    /// Compares everything that was produced with hub and ledger.
+    /// Compares all produced rows with the hub and the ledger.
     pub async fn audit(&self, producer: &Producer, may_fail: bool) -> anyhow::Result<Verdict> {
         let mut documents = documents_by_site(self.cosmos.plain_items())?;
         if documents.is_empty() {
