@@ -9,7 +9,6 @@ use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, Wi
 ///
 /// # Errors
 /// `out` cannot be written.
-/// `out` cannot be written.
 pub fn write<const N: usize>(
     out: &mut impl Write,
     heads: [&str; N],
@@ -35,7 +34,6 @@ pub fn write<const N: usize>(
 /// cell.
 ///
 /// # Errors
-/// `out` cannot be written.
 /// `out` cannot be written.
 pub fn write_wrapped<const N: usize>(
     out: &mut impl Write,
