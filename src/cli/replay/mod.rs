@@ -1,4 +1,4 @@
-//! `replay`: puts rejected messages back after the cause was mended, so that they are sent again.
+//! `replay`: puts rejected messages back after the cause was fixed, so that they are sent again.
 //!
 //! | Part | |
 //! |---|---|

@@ -93,7 +93,7 @@ async fn move_all(
     Ok(())
 }
 
-/// Whether the message was rejected after the command began. The cause is then not mended, and the message would
+/// Whether the message was rejected after the command began. The cause is then not fixed, and the message would
 /// circulate.
 fn is_since(line: &Line, began: DateTime<Utc>) -> bool {
     let rejected_at = line.json["rejectedAt"].as_str().and_then(clock::read_rfc3339);
