@@ -68,8 +68,8 @@ const CONCURRENCY: usize = 64;
 /// refuses and the connector cannot register. A device that the connector can register is registered again no sooner
 /// than this after its last registration.
 const REST: Duration = Duration::from_secs(60);
-/// The longest wait before a device is registered again that the hub refuses repeatedly; the waits get longer each
-/// time. Registrations are billed, and a registration that did not help ten times will hardly help the next time.
+/// If the hub refuses a device repeatedly, the waits before its next registration grow up to this one. Registrations
+/// are billed, and a registration that did not help ten times will hardly help the next time.
 const LONGEST_REST: Duration = Duration::from_secs(60 * 60);
 /// The least time-out of a look-up in the store. Its requests end sooner by themselves.
 const LOOKUP_WAIT: Duration = Duration::from_secs(30);
@@ -147,10 +147,10 @@ impl Devices {
     /// The hub refused this device (401, 403, 404, or its CONNACK 5). Returns whether calling [`device`](Self::device)
     /// once more is worthwhile, because it then gives another result.
     ///
-    /// If the connector can register the device, this call registers it again: after a minute at the earliest, counted
-    /// from `RegisteredAt` in the store, and after twice as long each time that it did not help, up to an hour. If the
-    /// connector cannot, this call and all others for a minute end with [`DeviceError::RefusedByHub`], which says what
-    /// to do.
+    /// If the connector can register the device, the next call of [`device`](Self::device) registers it again: after a
+    /// minute at the earliest, counted from `RegisteredAt` in the store, and after twice as long each time that it did
+    /// not help, up to an hour. If the connector cannot, that call and all others for a minute end with
+    /// [`DeviceError::RefusedByHub`], which says what to do.
     pub async fn refused(&self, owner: &Owner, device: &Arc<Device>) -> bool {
         let entry = self.entry(owner);
         let now = self.0.clock.now();
