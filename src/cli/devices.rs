@@ -1,4 +1,4 @@
-//! `devices`: which device stands for whom.
+//! `devices`: lists the devices and the sites or end devices that they belong to.
 
 use std::{
     io::{self, BufWriter, Write},
@@ -37,10 +37,10 @@ pub struct Options {
     source: Source,
 }
 
-/// Lists what is provisioned, by device id.
+/// Lists the provisioned devices by device id.
 ///
 /// # Errors
-/// The store cannot be read.
+/// The container of devices cannot be read.
 pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let settings = options.source.read()?;
     let mut problems = Problems::default();
@@ -60,13 +60,13 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let mut out = BufWriter::new(io::stdout().lock());
     let written = if options.json { json(&listing, &mut out) } else { table(&listing, &mut out) };
     match written.and_then(|()| out.flush()) {
-        // Nobody reads on (`| head`).
+        // The reader has closed the pipe (`| head`).
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
         written => written.context("cannot print").map(|()| ExitCode::SUCCESS),
     }
 }
 
-/// As they stand in Cosmos DB.
+/// The documents as Cosmos DB stores them.
 fn json(listing: &Listing, out: &mut impl Write) -> io::Result<()> {
     for document in &listing.documents {
         serde_json::to_writer(&mut *out, document)?;
@@ -75,7 +75,7 @@ fn json(listing: &Listing, out: &mut impl Write) -> io::Result<()> {
     Ok(())
 }
 
-/// Without what only says whose an id is: the device itself has a line of its own.
+/// Leaves out documents that only say which owner has an id: the device itself has its own line.
 fn table(listing: &Listing, out: &mut impl Write) -> io::Result<()> {
     if listing.documents.is_empty() {
         return Ok(());

@@ -1,4 +1,4 @@
-//! `sas`: a token for a device or for a registration.
+//! `sas`: prints a token for a device or for a registration.
 
 use std::{
     fs::File,
@@ -27,7 +27,7 @@ use super::{
 
 /// Largest key file that is read, in bytes. A key has 88.
 const MAX_KEY_FILE: u64 = 4096;
-/// The name of the policy in the token of a registration.
+/// The policy name in the token of a registration.
 const REGISTRATION: &str = "registration";
 const EXAMPLES: &str = "\
 Examples:
@@ -73,12 +73,12 @@ pub struct Options {
 
 type Key = SecretBox<Vec<u8>>;
 
-/// What a token is made of.
+/// The parts of a token.
 struct Request {
     resource: String,
     policy: Option<&'static str>,
     key: Key,
-    /// Whom it is for, in words.
+    /// The token's purpose, in words.
     purpose: String,
 }
 
@@ -129,7 +129,7 @@ fn for_registration(id: &str, options: &Options, settings: &Settings) -> anyhow:
 fn for_device(options: &Options, settings: &Settings) -> anyhow::Result<Request> {
     let has_key = options.key_file.is_some() || options.group;
     let is_complete = options.hub.is_some() && options.device.is_some() && has_key;
-    // What nothing is taken from may be as wrong as it likes.
+    // If the options are complete, faults in the setting do not matter.
     let connection = match settings.has("IoTHubConnection") && !is_complete {
         true => of_settings(settings, connection_string)?,
         false => None,
@@ -171,7 +171,7 @@ fn hub(options: &Options, settings: &Settings, connection: Option<&Device>) -> a
     parse("IoTHubURL", &url.context("no hub: give --hub, or set IoTHubURL or IoTHubConnection")?)
 }
 
-/// The device, and the one that the settings name.
+/// The device of the token, and the device that the settings name.
 fn device(
     options: &Options,
     settings: &Settings,
@@ -244,7 +244,7 @@ fn decode(text: &SecretString, place: &str) -> anyhow::Result<Key> {
         .map_err(|_| anyhow!("{place} holds no key in Base64: copy it again from the page of the device or group"))
 }
 
-/// Something of the settings, if it is there.
+/// Reads a value from the settings. `None` if it is absent.
 fn of_settings<T>(
     settings: &Settings,
     read: impl FnOnce(&Settings, &mut Problems) -> Option<T>,

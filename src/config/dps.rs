@@ -1,5 +1,5 @@
-//! The Device Provisioning Service that gives each site a device of its own. LoRaWAN applications may each have another:
-//! see [`enrollment`](super::enrollment).
+//! Reads the settings of the Device Provisioning Service that gives each site its own device. LoRaWAN applications may
+//! use other services: see [`enrollment`](super::enrollment).
 
 use secrecy::SecretBox;
 
@@ -7,18 +7,18 @@ use super::{Problems, Settings};
 use crate::iot_hub::{Endpoint, device, devices::enrollment::EnrollmentGroup};
 
 const DEFAULT_ENDPOINT: &str = "global.azure-devices-provisioning.net";
-/// The second spelling is that of the C# sample.
+/// The C# sample uses the second spelling.
 pub(super) const ENDPOINT: [&str; 2] = ["DPSGlobalDeviceEndpoint", "DPSGlobaDeviceEndpoint"];
 pub(super) const ID_SCOPE: [&str; 2] = ["DPSIDScope", "DPSIDScopeDefault"];
 pub(super) const GROUP_KEY: [&str; 2] = ["DPSEnrollmentGroupSymmetricKey", "DPSEnrollmentGroupSymmetricKeyDefault"];
 
-/// Whether devices are to be provisioned: any of the settings is there.
+/// Whether devices are provisioned: true if any of these settings exists.
 #[must_use]
 pub fn is_wanted(settings: &Settings) -> bool {
     [ENDPOINT, ID_SCOPE, GROUP_KEY].iter().flatten().any(|name| settings.has(name))
 }
 
-/// Reads the settings of a service that [`is_wanted`]; what is wrong with them goes to `problems`:
+/// Reads the settings of a service that [`is_wanted`] and adds faults to `problems`:
 /// - `DPSGlobalDeviceEndpoint` (`global.azure-devices-provisioning.net`)
 /// - `DPSIDScope`: the ID scope of the service instance, such as `0ne00111111`
 /// - `DPSEnrollmentGroupSymmetricKey`: the enrollment group's primary or secondary key
@@ -31,7 +31,6 @@ pub fn read(settings: &Settings, problems: &mut Problems) -> Option<EnrollmentGr
     Some(EnrollmentGroup { endpoint: endpoint?, id_scope: id_scope??, group_key: group_key?? })
 }
 
-/// Where the service is.
 pub(super) fn read_endpoint(settings: &Settings, problems: &mut Problems) -> Option<Endpoint> {
     match one_of(&ENDPOINT, settings, problems) {
         None => Endpoint::parse(DEFAULT_ENDPOINT).ok(),
@@ -51,21 +50,21 @@ pub fn read_group_key(settings: &Settings, problems: &mut Problems) -> Option<Se
     check_group_key(text).map_err(|why| problems.add(name, why)).ok()
 }
 
-/// The enrollment group's key, decoded.
+/// Decodes the enrollment group's key.
 ///
 /// # Errors
-/// What is wrong with it, continuing a sentence that begins with the setting's name.
+/// Returns the fault as the rest of a sentence that begins with the setting's name.
 pub(super) fn check_group_key(text: &str) -> Result<SecretBox<Vec<u8>>, String> {
     device::decode_key(text).map_err(|_| "is not Base64: copy it again from the enrollment group's page".into())
 }
 
-/// The ID scope as it is; people also paste other things here.
+/// Returns the ID scope unchanged. The check catches other values that users paste here.
 ///
 /// # Errors
-/// What is wrong with it, continuing a sentence that begins with the setting's name.
+/// Returns the fault as the rest of a sentence that begins with the setting's name.
 pub fn check_id_scope(text: &str) -> Result<String, String> {
     if text.is_empty() || !text.chars().all(|letter| letter.is_ascii_alphanumeric()) {
-        // The value is not repeated: it may be a key.
+        // Do not repeat the value: it may be a key.
         return Err("is no ID scope: it has letters and digits only, such as 0ne00111111; copy it from the Overview \
                     page of the Device Provisioning Service"
             .into());
@@ -80,7 +79,7 @@ fn check_endpoint(text: &str) -> Result<Endpoint, String> {
         .ok_or_else(|| format!("is not a full host name: write it like {DEFAULT_ENDPOINT}"))
 }
 
-/// A setting that has two names. Both may be there if they say the same.
+/// Reads a setting that has two names. Both may exist if their values are equal.
 fn one_of<'a>(
     names: &[&'static str; 2],
     settings: &'a Settings,
@@ -96,7 +95,7 @@ fn one_of<'a>(
     first.or(second)
 }
 
-/// Whether a setting is there under one of its names. Absence is a problem.
+/// Whether the setting exists under one of its names. Adds a problem if it does not.
 fn required(names: &[&'static str; 2], what: &str, settings: &Settings, problems: &mut Problems) -> bool {
     let is_there = names.iter().any(|name| settings.has(name));
     if !is_there {

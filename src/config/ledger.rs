@@ -1,13 +1,13 @@
-//! Where polls are recorded.
+//! Reads the settings of the database where polls are recorded.
 
 use url::Url;
 
 use super::{Problems, Settings};
 use crate::{cosmos, rapidm2m::ledger::Options};
 
-/// Reads the settings of Cosmos DB; what is wrong with them goes to `problems`:
+/// Reads the settings of Cosmos DB and adds faults to `problems`:
 /// - `M2MDocumentsDBUri`: the Cosmos DB account's endpoint
-/// - `M2MDocumentsDBPrimaryKey`: the account's key; without it, the identity of [`Settings::sign_in`]
+/// - `M2MDocumentsDBPrimaryKey`: the account's key; without it, the identity of [`Settings::sign_in`] signs in
 /// - `M2MDocumentsDBName` (`M2MBackendForwarderData`), `M2MDocumentsDBCollection` (`pollingAttempts`)
 /// - `PollHistoryDays`: how long records of finished polls are kept (30 days; 0 = for ever)
 pub fn read(settings: &Settings, problems: &mut Problems) -> Option<Options> {
@@ -29,7 +29,8 @@ pub fn read(settings: &Settings, problems: &mut Problems) -> Option<Options> {
     Some(Options { account, container, history_days })
 }
 
-/// <https://learn.microsoft.com/azure/cosmos-db/nosql/security/> asks for TLS; the SDK takes plain HTTP on loopback only.
+/// <https://learn.microsoft.com/azure/cosmos-db/nosql/security/> requires TLS; the SDK allows plain HTTP on loopback
+/// only.
 fn endpoint(text: &str) -> Result<Url, String> {
     let example = "write it like https://myaccount.documents.azure.com:443/";
     let url = Url::parse(text).map_err(|error| format!("is not a URL ({error}): {example}"))?;

@@ -1,8 +1,8 @@
-//! What the connector is told: read once at the start from environment variables (= the function app's settings), and from
-//! a Key Vault if they name one.
+//! Reads the connector's settings once, at the start, from environment variables (= the function app's settings) and
+//! from a Key Vault if they name one.
 //!
-//! One file per concern; the doc of each field names its setting, unit and default. Every problem is collected, so that
-//! one message names all the settings at fault.
+//! There is one file per concern. The doc of each field names its setting, unit and default. All problems are
+//! collected, so that one message names every setting at fault.
 
 pub mod dps;
 pub mod enrollment;
@@ -19,7 +19,7 @@ pub use key_vault::KEY_VAULT;
 pub use names::misspelt;
 pub use settings::{Problems, Settings};
 
-/// Everything the connector needs to run. At least one of its halves is there.
+/// The connector's complete configuration. At least one of its halves is there.
 #[derive(Debug)]
 pub struct Config {
     pub rapidm2m: Option<rapidm2m::Config>,
@@ -29,10 +29,10 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads settings from anywhere.
+    /// Reads the configuration from settings of any origin.
     ///
     /// # Errors
-    /// Every setting that is absent, unknown or malformed, in one error.
+    /// One error with every setting that is absent, unknown or malformed.
     pub fn from_settings(settings: &Settings) -> Result<Self, Problems> {
         let mut problems = Problems::default();
         let (has_rapidm2m, has_things_network) = (rapidm2m::is_wanted(settings), things_network::is_wanted(settings));

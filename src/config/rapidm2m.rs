@@ -1,4 +1,4 @@
-//! Which backend, customer, sites and channels are polled, from when, and how hard.
+//! Reads which backend, customer, sites and channels are polled, where polling starts, and its limits.
 
 use std::time::Duration;
 
@@ -10,7 +10,6 @@ use url::Url;
 use super::{Problems, Settings};
 use crate::rapidm2m::{Client, Selection, StartFrom};
 
-/// 31 days, in seconds.
 const LONGEST_OVERLAP: u64 = 31 * 24 * 60 * 60;
 
 #[derive(Debug)]
@@ -24,28 +23,27 @@ pub struct Config {
     pub channels: Selection,
     /// `Histdata`: index of the container, 0–9 (0).
     pub histdata: u8,
-    /// `StartFrom`: where the first poll of a site begins (`youngest`).
+    /// `StartFrom`: where the first poll of a site starts (`youngest`).
     pub start_from: StartFrom,
-    /// `PollConcurrency`: sites in flight at once (16).
+    /// `PollConcurrency`: sites polled at once (16).
     pub concurrency: usize,
-    /// `PollTimeoutSeconds`: after this an invocation starts nothing more and ends (50 s).
+    /// `PollTimeoutSeconds`: after this time an invocation starts no more work and ends (50 s).
     pub timeout: Duration,
-    /// `OverlapSeconds`: how far behind the newest recorded row a row may still arrive and be forwarded, up to 31 days (0).
+    /// `OverlapSeconds`: how far behind the newest recorded row a late row is still forwarded, up to 31 days (0).
     pub overlap: Option<Duration>,
-    /// `RecordEmptyPolls`: whether a poll without new rows leaves a record (true).
+    /// `RecordEmptyPolls`: whether a poll without new rows is recorded (true).
     pub record_empty_polls: bool,
 }
 
-/// Where rows come from.
 #[derive(Debug)]
 pub enum SourceConfig {
     /// `M2MBackendURL` (ends with `/`) and `Base64encodedUsernamePassword` (the Basic credentials as they are sent).
     Backend { url: Url, credentials: SecretString },
-    /// `EmulationMode=true`: no backend is called, each poll yields one row.
+    /// `EmulationMode=true`: no backend is called; each poll returns one row.
     Emulation,
 }
 
-/// Whether the settings ask for this half of the connector.
+/// Whether the settings turn this half of the connector on.
 pub(super) fn is_wanted(settings: &Settings) -> bool {
     settings.has("M2MBackendURL")
         || settings.has("Customer_ID")
@@ -120,10 +118,10 @@ fn backend(settings: &Settings, problems: &mut Problems) -> Option<SourceConfig>
     Some(SourceConfig::Backend { url: url?.ok()?, credentials: credentials?.ok()? })
 }
 
-/// The URL with a final `/`, so that paths can be appended.
+/// Ends the URL with `/`, so that paths can be appended.
 fn backend_url(text: &str) -> Result<Url, String> {
     let example = "write it like https://cloud.microtronics.com/api/1/";
-    // The text is not repeated: people paste URLs with passwords in them.
+    // Do not repeat the text: users paste URLs that contain passwords.
     let mut url = Url::parse(text).map_err(|error| format!("is not a URL ({error}): {example}"))?;
     if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
         return Err(format!("is not an http(s) URL: {example}"));

@@ -1,13 +1,13 @@
-//! The storage account of the queues.
+//! Reads the storage account of the queues.
 
 use super::{Problems, Settings};
 use crate::queue::Account;
 
-/// The setting. The host looks for it with `AzureWebJobs` before it, too, and with `__…` behind it for an identity.
+/// The setting's name. The host also reads it with the prefix `AzureWebJobs`, and with `__…` appended for an identity.
 const NAME: &str = "AzureStorageConnectionString";
 const PREFIXED: &str = "AzureWebJobsAzureStorageConnectionString";
 
-/// Reads what the Functions host understands as `AzureStorageConnectionString`; what is wrong with it goes to `problems`.
+/// Reads the same settings as the Functions host does for `AzureStorageConnectionString` and adds faults to `problems`.
 pub fn read(settings: &Settings, problems: &mut Problems) -> Option<Account> {
     for name in [PREFIXED, NAME] {
         if settings.has(name) {

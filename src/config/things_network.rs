@@ -1,4 +1,4 @@
-//! The Things Network: what its webhooks may be, and which devices they become.
+//! Reads which webhooks of The Things Network are accepted and which devices send their uplinks.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ const TEMPLATE: &str = "DeviceIdTemplate";
 const SECRET: &str = "ThingsNetworkWebhookSecret";
 /// Shorter secrets can be guessed.
 const SHORTEST_SECRET: usize = 16;
-/// Suffix of the queue of rejected messages, as the bindings have it.
+/// Suffix of the queue for rejected messages. The bindings use the same suffix.
 const REJECTED: &str = "-rejected";
 const LONGEST_QUEUE: usize = 63;
 
@@ -20,27 +20,27 @@ const LONGEST_QUEUE: usize = 63;
 pub struct Config {
     /// `DPSIDScope…`, `DPSEnrollmentGroupSymmetricKey…`, `AzureIotHubConnectionString…`: where devices come from.
     pub enrollments: Enrollments,
-    /// `UplinkQueueName`: the storage queue between the two functions. The bindings use it, and the status page.
+    /// `UplinkQueueName`: the storage queue between the two functions. The bindings and the status page use it.
     pub queue: String,
-    /// `DeviceIdTemplate` (`{device_id}`): what a device is called in DPS and in the hub.
+    /// `DeviceIdTemplate` (`{device_id}`): the device's id in DPS and in the hub.
     pub device_ids: Template,
     /// `ThingsNetworkEvents`: whether joins and other events are forwarded too (false).
     pub events: bool,
-    /// `ThingsNetworkWebhookSecret`: what webhooks must have in the header `X-Webhook-Secret`; without it, any webhook that
-    /// has the function key is taken.
+    /// `ThingsNetworkWebhookSecret`: the value that webhooks must send in the header `X-Webhook-Secret`. Without this
+    /// setting, the function key alone is enough.
     pub secret: Option<SecretString>,
-    /// `ForwardTimeoutSeconds`: how long an uplink waits for its device and its acknowledgement before it goes back to the
-    /// queue (60 s).
+    /// `ForwardTimeoutSeconds`: how long an uplink waits for its device and its acknowledgement before it returns to
+    /// the queue (60 s).
     pub timeout: Duration,
-    /// `DeviceActivitySeconds`: how often it is written what devices did lately, for the status page (60 s; 0 = never, here
-    /// `None`).
+    /// `DeviceActivitySeconds`: how often the devices' latest activity is written for the status page (60 s; 0 = never,
+    /// here `None`).
     pub activity: Option<Duration>,
-    /// `AzureStorageConnectionString`, or what else the host takes for it: the account of the queues. Only the status page looks
-    /// into them; what is wrong with it is for the host to say.
+    /// `AzureStorageConnectionString`, or one of the host's alternatives: the storage account of the queues. Only the
+    /// status page reads the queues through it. Faults in it are not reported here, because the host reports them.
     pub storage: Option<Account>,
 }
 
-/// Whether the settings ask for this half of the connector; an empty name of the queue is a mistake, not an absence.
+/// Whether the settings turn this half of the connector on. An empty queue name counts as present: it is a fault.
 pub(super) fn is_wanted(settings: &Settings) -> bool {
     settings.names_with(QUEUE).any(|name| name == QUEUE)
 }
@@ -58,7 +58,7 @@ impl Config {
             problems.add(SECRET, format!("is too short: use at least {SHORTEST_SECRET} random characters"));
         }
         let events = settings.flag("ThingsNetworkEvents", false, problems);
-        // The host ends an invocation after functionTimeout (5 min), and every other with it.
+        // When `functionTimeout` (5 min) passes, the host ends that invocation and all others with it.
         let timeout = settings.number("ForwardTimeoutSeconds", 60, 1..=240, problems);
         let activity = settings.number("DeviceActivitySeconds", 60, 0..=3600, problems);
         let enrollments = enrollment::read(settings, problems);

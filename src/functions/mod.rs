@@ -1,4 +1,4 @@
-//! One thin file for each function folder of the app: an envelope in, one call, an envelope out.
+//! One thin file per function folder of the app: it reads an envelope, makes one call and writes an envelope.
 
 pub mod rapidm2m_forwarding;
 pub mod status;

@@ -1,4 +1,4 @@
-//! `rapidM2MForwarding`: the timer has fired, so all sites are polled.
+//! `rapidM2MForwarding`: polls all sites each time the timer fires.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ pub async fn call(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -
         Ok(invocation) => invocation,
         Err(error) => return envelope::malformed("a timer's call", &error),
     };
-    // The timer runs in every app; a half that nobody asked for is no failure.
+    // The timer runs in every app. A half that is not configured is no failure.
     let Some(polling) = &app.polling else {
         return host::succeeded(&json!({}), &["rapidM2M is off: M2MBackendURL and Customer_ID are not set".to_owned()]);
     };

@@ -1,4 +1,4 @@
-//! `status`: the status page, and its JSON.
+//! `status`: returns the status page or its JSON.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! `thingsNetworkForwarding`: a message of the queue is forwarded to the hub.
+//! `thingsNetworkForwarding`: forwards a message of the queue to the hub.
 
 use std::sync::Arc;
 

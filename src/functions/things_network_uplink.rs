@@ -1,4 +1,4 @@
-//! `thingsNetworkUplink`: a webhook of The Things Stack is answered, and its uplink put into the queue.
+//! `thingsNetworkUplink`: answers a webhook of The Things Stack and puts its uplink into the queue.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ const REQUEST: &str = "req";
 #[derive(Serialize)]
 struct Outputs<'a> {
     res: &'a Value,
-    /// An array of strings is what the host leaves alone.
+    /// The host passes an array of strings to the queue unchanged.
     #[serde(skip_serializing_if = "Option::is_none")]
     uplinks: Option<[String; 1]>,
 }

@@ -1,4 +1,4 @@
-//! What every call has in common: a body to its end, and the span of its log lines.
+//! The parts that all calls share: reading the whole body, and the span of the call's log lines.
 
 use axum::{body::Body, http::StatusCode, response::Response};
 use bytes::{Bytes, BytesMut};
@@ -8,9 +8,10 @@ use tracing::field::Empty;
 
 use super::failed;
 
-/// The largest envelope that is taken, in bytes: a timer's has less than 1 KB, a queue message of 64 KiB less than 400 KB.
+/// The largest envelope that is accepted, in bytes. A timer's has less than 1 KB, that of a 64 KiB queue message less
+/// than 400 KB.
 pub const MAX_ENVELOPE: usize = 1024 * 1024;
-/// What is larger is read to its end, so that the answer gets through, up to the host's own limit for requests.
+/// A larger body is read to its end, so that the response gets through, up to the host's own limit for requests.
 const MAX_DISCARDED: usize = 128 * 1024 * 1024;
 
 /// Why there is no body.
@@ -32,8 +33,8 @@ impl Unread {
     }
 }
 
-/// Reads a body to its end, and keeps it if it is not too large. A connection that is closed on unread bytes takes the
-/// answer with it.
+/// Reads a body to its end, and keeps it if it is not too large: closing a connection with unread bytes can discard the
+/// response.
 ///
 /// # Errors
 /// See [`Unread`].
@@ -53,15 +54,15 @@ pub async fn read(body: Body) -> Result<Bytes, Unread> {
     if length > MAX_ENVELOPE { Err(Unread::TooLarge) } else { Ok(bytes.freeze()) }
 }
 
-/// The answer to a body that is not the envelope of, for example, "a timer's call".
+/// The response to a body that is not the envelope of, for example, "a timer's call".
 #[must_use]
 pub fn malformed(of: &str, error: &str) -> Response {
     let text = format!("the body is not the envelope of {of}: {error}");
     failed(StatusCode::BAD_REQUEST, &text, &json!([]))
 }
 
-/// The fields that every line within an invocation has. At the highest level, so that no filter takes them from a line that
-/// is written. Whose message it is, is known later.
+/// The fields that every line of an invocation has. The span has the highest level, so that no filter removes the
+/// fields from a line that is logged. Application and device are set later, when they are known.
 #[must_use]
 pub fn span(id: &str) -> tracing::Span {
     tracing::error_span!("invocation", invocation.id = id, application.id = Empty, end_device.id = Empty)

@@ -1,10 +1,11 @@
-//! The transport through the crate `azure_iot_sdk` 0.8, for those who ask for it (feature `azure-iot-sdk`).
+//! The transport through the crate `azure_iot_sdk` 0.8, for users who choose it (feature `azure-iot-sdk`).
 //!
-//! What it cannot do, and what that means:
-//! - It publishes at QoS 0: nothing is acknowledged, so what is sent may be lost and is recorded with `Confirmed: false`.
-//! - It has no creation time, connects to port 8883 of the hub itself only, and trusts what OpenSSL trusts.
-//! - It writes a space in a property as `+`, and panics because that cannot stand in a topic: such a value is
-//!   percent-encoded before, and arrives so.
+//! Its limits and their effects:
+//! - It publishes at QoS 0: the hub acknowledges nothing, so a sent message may be lost and is recorded with
+//!   `Confirmed: false`.
+//! - It sets no creation time, connects only to port 8883 of the hub itself, and trusts what OpenSSL trusts.
+//! - It writes a space in a property as `+`, and panics because a topic cannot contain `+`. Such a value is
+//!   percent-encoded first, and arrives in this form.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -24,12 +25,13 @@ use super::{
     sas::RESERVED,
 };
 
-/// For connecting and for each message; the crate itself waits for ever.
+/// Time-out for connecting and for each message. The crate itself waits for ever.
 const TIMEOUT: Duration = Duration::from_secs(15);
-/// The crate asks the hub to cut it after 15 s of silence, and speaks every 15 s: an older connection is not trusted.
+/// The crate makes the hub cut a connection after 15 s of silence, but pings only every 15 s. A connection that was
+/// idle for longer than this is therefore not reused.
 const LONGEST_REST: Duration = Duration::from_secs(10);
 
-/// A client for each device.
+/// One client per device.
 #[derive(Default)]
 pub struct Clients(Mutex<HashMap<DeviceKey, Arc<Mutex<Option<Open>>>>>);
 
@@ -48,7 +50,7 @@ impl TokenSource for Token {
 }
 
 impl Clients {
-    /// Hands one message to the operating system. That is all that can be known of it.
+    /// Hands one message to the operating system. Nothing more is known about its delivery.
     ///
     /// # Errors
     /// There is no connection, or it broke.
@@ -73,7 +75,7 @@ impl Clients {
 async fn connect(device: &Device, token: SecretString) -> Result<IoTHubClient, SendError> {
     let host = &device.endpoint.host;
     let connecting = async {
-        // Its error cannot be sent between threads: it ends here.
+        // The crate's error is not `Send`, so it becomes a text here.
         IoTHubClient::new(host, device.id.clone(), Token(token)).await.map_err(|error| error.to_string())
     };
     match timeout(TIMEOUT, connecting).await {

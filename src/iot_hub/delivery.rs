@@ -1,5 +1,5 @@
-//! Messages to the hub, as the device that stands for whoever they are of: which device that is, sending, and what to do
-//! when the hub does not know the device any more.
+//! Sends messages to the hub as the device of their owner: finds the device, sends, and registers the device again if
+//! the hub no longer knows it.
 
 use std::{sync::Arc, time::Instant as WallInstant};
 
@@ -13,15 +13,15 @@ use crate::{
     support::meter::{Meter, Meters},
 };
 
-/// The devices that messages are sent as.
+/// The devices that send messages.
 pub enum Identities {
-    /// One for everything.
+    /// One device for everything.
     One(Arc<Device>),
-    /// One for each owner, through DPS.
+    /// One device per owner, through DPS.
     Provisioned(Devices),
 }
 
-/// The way from an owner's messages to the hub.
+/// Delivers an owner's messages to the hub.
 pub struct Delivery {
     pub identities: Identities,
     pub sender: Arc<Sender>,
@@ -48,7 +48,8 @@ impl DeliveryError {
         }
     }
 
-    /// What went wrong, for a list in which the owners are named already: what concerns all of them reads the same for each.
+    /// The error for a list that already names the owners. A failure that concerns all owners has the same text for
+    /// each of them.
     #[must_use]
     pub fn text(&self) -> String {
         match self {
@@ -58,19 +59,19 @@ impl DeliveryError {
         }
     }
 
-    /// Whether the hub will never take this very message.
+    /// Whether the hub will never accept this message.
     #[must_use]
     pub fn condemns_message(&self) -> bool {
         matches!(self, Self::Send(error) if error.condemns_message())
     }
 
-    /// Whether another owner has the device: no attempt will help.
+    /// Whether another owner has the device, so that no retry will help.
     #[must_use]
     pub fn is_taken(&self) -> bool {
         matches!(self, Self::Device(DeviceError::Taken { .. }))
     }
 
-    /// Whether a service is away or busy, for everybody, and may be back in a moment.
+    /// Whether a service is unavailable or busy for all devices and may soon be available again.
     #[must_use]
     pub fn may_pass_soon(&self) -> bool {
         match self {
@@ -81,7 +82,7 @@ impl DeliveryError {
         }
     }
 
-    /// Whether nothing is wrong but the time: the next attempt goes on.
+    /// Whether there is no failure and the registration only needs more time: the next attempt continues it.
     #[must_use]
     pub fn is_underway(&self) -> bool {
         matches!(self, Self::Device(DeviceError::Underway { .. }))
@@ -89,7 +90,7 @@ impl DeliveryError {
 }
 
 impl Delivery {
-    /// For the start of an invocation: what failed before is tried again, unless a service asked for a wait.
+    /// For the start of an invocation: failed operations are tried again, unless a service requested a wait.
     pub fn try_again(&self) {
         self.sender.try_again();
         if let Identities::Provisioned(devices) = &self.identities {
@@ -97,12 +98,12 @@ impl Delivery {
         }
     }
 
-    /// Sends the owner's messages in order and waits for their acknowledgements until `deadline`; for a registration of the
-    /// owner's device until `provision_until`.
+    /// Sends the owner's messages in order and waits for their acknowledgements until `deadline`, and for a
+    /// registration of the owner's device until `provision_until`.
     ///
-    /// Returns how many, counted from the first, are acknowledged, and why it is not all of them. A device that the hub
-    /// refuses is registered again, if that was not tried a moment ago, and the rest of the messages sent as what it is then,
-    /// now or (`is_underway`) when somebody tries again.
+    /// Returns the number of messages that are acknowledged, counted from the first, and why it is not all of them. A
+    /// device that the hub refuses is registered again, unless that was tried a moment ago. The remaining messages are
+    /// then sent as the new device: at once, or (`is_underway`) at the next attempt.
     pub async fn send_in_order(
         &self,
         owner: &Owner,
@@ -123,7 +124,7 @@ impl Delivery {
     }
 }
 
-/// As [`Delivery::send_in_order`], as one of these devices.
+/// Like [`Delivery::send_in_order`], with one of these devices.
 pub async fn send_as_provisioned(
     devices: &Devices,
     sender: &Sender,
@@ -142,7 +143,7 @@ pub async fn send_as_provisioned(
         Err(error) if error.refuses_device() && devices.refused(owner, &device).await => {}
         outcome => return (sent, outcome.map_err(Into::into)),
     }
-    // The refusal is that of the old registration, whoever waits for the new one.
+    // The refusal concerned the old registration, so it must not block the new one, whichever caller waits for it.
     sender.try_device_again(&device);
     let device = match devices.device(owner, provision_until).await {
         Ok(device) => device,

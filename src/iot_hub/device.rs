@@ -1,4 +1,4 @@
-//! Who a device is: its hub, its id, and what proves that we are it.
+//! A device's identity: its hub, its id, and its credential.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -8,15 +8,15 @@ use secrecy::{ExposeSecret as _, SecretBox, SecretString};
 
 use super::{SendError, sas};
 
-/// Longest device id; also longest registration id.
+/// Largest length of a device id, and of a registration id.
 pub const MAX_ID: usize = 128;
 
 /// A device of an IoT Hub.
 #[derive(Debug)]
 pub struct Device {
-    /// Host name of the hub, without port: what tokens are signed for.
+    /// Host name of the hub, without port. Tokens are signed for it.
     pub hub_host: String,
-    /// Where connections go: the hub, or a gateway in front of it.
+    /// The target of connections: the hub, or a gateway in front of it.
     pub endpoint: Endpoint,
     /// Device id, case-sensitive.
     pub id: String,
@@ -31,18 +31,18 @@ pub struct Endpoint {
     pub port: Option<u16>,
 }
 
-/// What proves that we are the device.
+/// The device's credential.
 #[derive(Debug)]
 pub enum Credential {
-    /// A ready token, used as it is until it expires.
+    /// A ready token, used unchanged until it expires.
     Token(SecretString),
-    /// The device's key, decoded: tokens are made from it.
+    /// The device's key, decoded. Tokens are made from it.
     Key(SecretBox<Vec<u8>>),
-    /// A policy of the hub, which many devices share: tokens for any device are made from it.
+    /// A policy of the hub that many devices share. Tokens for any device are made from it.
     Policy(Arc<Policy>),
 }
 
-/// A shared access policy of a hub that may connect as devices, such as `device` or `iothubowner`.
+/// A shared access policy of a hub that may connect as a device, such as `device` or `iothubowner`.
 #[derive(Debug)]
 pub struct Policy {
     pub name: String,
@@ -51,10 +51,10 @@ pub struct Policy {
 }
 
 impl Device {
-    /// A token, and how long it holds; a ready one whose end is unknown holds for ever.
+    /// A token and its remaining validity. A ready token without an expiry counts as valid for ever.
     ///
     /// # Errors
-    /// [`SendError::TokenExpired`] for a ready token that has ended.
+    /// [`SendError::TokenExpired`] if a ready token has expired.
     pub fn token(&self, now: DateTime<Utc>, lifetime: Duration) -> Result<(SecretString, Duration), SendError> {
         let mint = |key: &SecretBox<Vec<u8>>, policy| {
             let resource = sas::device_resource(&self.hub_host, &self.id);
@@ -77,7 +77,7 @@ impl Device {
         }
     }
 
-    /// Whether a new token can be made when one ends.
+    /// Whether a new token can be made when one expires.
     #[must_use]
     pub fn can_renew(&self) -> bool {
         !matches!(self.credential, Credential::Token(_))
@@ -85,10 +85,10 @@ impl Device {
 }
 
 impl Endpoint {
-    /// Reads `host` or `host:port`; people also paste it with a scheme and a final slash.
+    /// Reads `host` or `host:port`. A scheme and a final slash are ignored, because users paste them too.
     ///
     /// # Errors
-    /// What is wrong, continuing a sentence that begins with the setting's name.
+    /// The fault, as the rest of a sentence that begins with the setting's name.
     pub fn parse(text: &str) -> Result<Self, String> {
         let help = "write the host name alone, such as myhub.azure-devices.net";
         let bare =
@@ -108,10 +108,10 @@ impl Endpoint {
         Ok(Self { host: host.to_owned(), port })
     }
 
-    /// As [`parse`](Self::parse), for a name that only a full one can be: `myhub` alone reaches nothing.
+    /// Like [`parse`](Self::parse), but requires a full host name: `myhub` alone is no reachable host.
     ///
     /// # Errors
-    /// As [`parse`](Self::parse).
+    /// As for [`parse`](Self::parse).
     pub fn parse_full(text: &str) -> Result<Self, String> {
         let endpoint = Self::parse(text)?;
         if !endpoint.host.contains('.') && !endpoint.host.eq_ignore_ascii_case("localhost") {
@@ -128,10 +128,10 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// Decodes a Base64 key, of a device or of an enrollment group.
+/// Decodes the Base64 key of a device or of an enrollment group.
 ///
 /// # Errors
-/// It is empty or not Base64. The text is not repeated.
+/// The text is empty or not Base64. The error does not contain it.
 pub fn decode_key(text: &str) -> Result<SecretBox<Vec<u8>>, NotBase64> {
     match BASE64_STANDARD.decode(text.trim()) {
         Ok(key) if !key.is_empty() => Ok(SecretBox::new(Box::new(key))),
@@ -139,16 +139,16 @@ pub fn decode_key(text: &str) -> Result<SecretBox<Vec<u8>>, NotBase64> {
     }
 }
 
-/// What should be a key is none.
+/// The text is no key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("is not Base64")]
 pub struct NotBase64;
 
-/// The hub's rule for device ids, without `+` and `#`, which cannot be used over MQTT.
+/// Checks the hub's rule for device ids. `+` and `#` are excluded too, because MQTT cannot use them.
 /// <https://learn.microsoft.com/azure/iot-hub/iot-hub-devguide-identity-registry>
 ///
 /// # Errors
-/// The rule. The value is not repeated: people paste connection strings where ids belong.
+/// The rule. The error does not contain the value, because users paste connection strings in place of ids.
 pub fn check_id(id: &str) -> Result<(), &'static str> {
     let valid = |letter: char| letter.is_ascii_alphanumeric() || "-.%_*?!(),:=@$'".contains(letter);
     if matches!(id, "" | "." | "..") || id.len() > MAX_ID || !id.chars().all(valid) {

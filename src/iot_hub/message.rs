@@ -1,4 +1,4 @@
-//! A telemetry message, and how it is written on the MQTT topic.
+//! A telemetry message, and its form on the MQTT topic.
 //! <https://learn.microsoft.com/azure/iot/iot-mqtt-connect-to-iot-hub>
 
 use std::fmt::Write as _;
@@ -9,20 +9,20 @@ use percent_encoding::utf8_percent_encode;
 
 use super::sas::RESERVED;
 
-/// Body, system property values and application properties together.
+/// The largest sum of body, system property values and application properties, in bytes.
 /// <https://learn.microsoft.com/azure/iot-hub/iot-hub-devguide-quotas-throttling>
 pub const MAX_SIZE: usize = 256 * 1024;
-/// The body of an HTTPS request with a batch of messages, each in Base64: one byte less than 255 KiB, as Microsoft's SDKs
-/// keep it.
+/// The largest body of an HTTPS request with a batch of messages, each in Base64: one byte less than 255 KiB, as in
+/// Microsoft's SDKs.
 pub const MAX_BATCH_SIZE: usize = 255 * 1024 - 1;
-/// A message of at most this size can leave over every transport, whatever the one was that it was recorded for: in
-/// Base64, with room for the JSON around it, it is one batch.
+/// A message of at most this size fits every transport, whichever one it was recorded for: in Base64, with the JSON
+/// around it, it fits into one batch.
 pub const MAX_PORTABLE_SIZE: usize = 186 * 1024;
 
 pub(super) const CONTENT_TYPE: &str = "application/json";
 pub(super) const CONTENT_ENCODING: &str = "utf-8";
 
-/// A JSON message from a device. Sent again it is the same, byte for byte, so that a consumer can drop it by its id.
+/// A JSON message from a device. A repeated message has the same bytes, so that a consumer can drop it by its id.
 #[derive(Clone, Debug)]
 pub struct Message {
     /// Message id (`$.mid`).
@@ -36,7 +36,7 @@ pub struct Message {
 }
 
 impl Message {
-    /// What counts towards [`MAX_SIZE`], in bytes.
+    /// The size that counts towards [`MAX_SIZE`], in bytes.
     #[must_use]
     pub fn size(&self) -> usize {
         self.body.len() + envelope_size(&self.id, &self.properties)
@@ -46,7 +46,7 @@ impl Message {
         self.created.to_rfc3339_opts(SecondsFormat::Millis, true)
     }
 
-    /// The telemetry topic with its property bag. Content type and encoding are what lets the hub route on the body.
+    /// The telemetry topic with its property bag. The hub needs content type and encoding to route on the body.
     #[must_use]
     pub fn topic(&self, device: &str) -> String {
         let created = self.created_text();
@@ -63,7 +63,7 @@ impl Message {
     }
 }
 
-/// Bytes that everything but the body adds to a message's size.
+/// The bytes that all parts except the body add to a message's size.
 #[must_use]
 pub fn envelope_size(id: &str, properties: &[(&'static str, String)]) -> usize {
     const CREATED: usize = "2026-01-31T00:00:00.000Z".len();

@@ -1,4 +1,4 @@
-//! Whether the hub lets us in, without sending anything: for whoever asks before the connector runs.
+//! Checks whether the hub accepts a device or policy, without sending anything, before the connector runs.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,17 +15,18 @@ use super::{
 use crate::support::http;
 
 const TOKEN_LIFETIME: Duration = Duration::from_secs(10 * 60);
-/// A hub whose quota is used up accepts a connection, and cuts it within this time.
+/// A hub whose quota is used up accepts a connection and cuts it within this time.
 const CUT_WITHIN: Duration = Duration::from_secs(1);
 const FAREWELL: Duration = Duration::from_secs(1);
-/// A batch without messages: the hub looks at the token first, then refuses it (400), or takes nothing (204).
+/// A batch without messages: the hub checks the token first, then refuses the batch (400) or accepts nothing (204).
 const NO_MESSAGES: &str = "[]";
 
-/// Connects as the device, over the transport that telemetry goes over. A client that is connected as this device at the
-/// time is disconnected by the hub, and has to connect again. Returns our clock minus the hub's, if it has told its time.
+/// Connects as the device, over the transport that telemetry uses. The hub disconnects a client that is connected as
+/// this device at the time; that client has to connect again. Returns this machine's clock minus the hub's clock, if
+/// the hub has sent its time.
 ///
 /// # Errors
-/// Why the hub does not let the device in.
+/// Why the hub does not accept the device.
 pub async fn device(
     device: &Device,
     transport: Transport,
@@ -44,11 +45,11 @@ pub async fn device(
     end.map_or(Ok(None), Err)
 }
 
-/// Whether the hub knows a policy and its key: it is asked as a device of this id, which need not be there. Returns what
-/// [`device`] does.
+/// Whether the hub knows a policy and its key. The request is made as a device with this id, which need not exist.
+/// Returns the same as [`device`].
 ///
 /// # Errors
-/// Why the hub does not take the policy.
+/// Why the hub does not accept the policy.
 pub async fn policy(
     hub: &Endpoint,
     policy: Arc<Policy>,
@@ -62,7 +63,7 @@ pub async fn policy(
         credential: Credential::Policy(policy),
     };
     match over_https(&device, trusted_ca).await {
-        // The token was good: a device that is not there has no other way to be told so.
+        // The token was valid: the hub reports a missing device only after it has accepted the token.
         Err(SendError::RefusedBecause { status: 404, .. }) => Ok(None),
         result => result,
     }

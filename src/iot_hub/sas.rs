@@ -1,4 +1,4 @@
-//! Shared access signatures, the passwords of devices.
+//! Makes and reads shared access signatures, the passwords of devices.
 //! <https://learn.microsoft.com/azure/iot-hub/authenticate-authorize-sas>
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
@@ -8,30 +8,30 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_e
 use secrecy::SecretString;
 use sha2::Sha256;
 
-/// Everything is encoded but the unreserved characters of RFC 3986.
+/// Encodes all characters except the unreserved ones of RFC 3986.
 pub const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
-/// The resource that a device's token is for.
+/// The resource of a device's token.
 #[must_use]
 pub fn device_resource(hub_host: &str, device: &str) -> String {
     format!("{hub_host}/devices/{device}")
 }
 
-/// The resource that the token of a registration is for.
+/// The resource of a registration's token.
 #[must_use]
 pub fn registration_resource(id_scope: &str, registration_id: &str) -> String {
     format!("{id_scope}/registrations/{registration_id}")
 }
 
-/// The key of a device that is enrolled through a group, both decoded.
+/// The key of a device that is enrolled through a group. Both keys are decoded.
 /// <https://learn.microsoft.com/azure/iot-dps/concepts-symmetric-key-attestation#group-enrollments>
 #[must_use]
 pub fn derive_key(group_key: &[u8], registration_id: &str) -> Vec<u8> {
     sign(group_key, registration_id.as_bytes())
 }
 
-/// A token for `resource` that holds until `expires`, signed with the decoded key. A device's own key has no policy name;
-/// that of a registration is `registration`; the key of a hub's policy has the policy's.
+/// A token for `resource` that is valid until `expires`, signed with the decoded key. `policy` is `None` for a device's
+/// own key, `registration` for a registration, and the policy's name for the key of a hub's policy.
 #[must_use]
 pub fn mint(resource: &str, key: &[u8], expires: DateTime<Utc>, policy: Option<&str>) -> SecretString {
     let resource = utf8_percent_encode(resource, RESERVED).to_string();
@@ -48,13 +48,13 @@ fn sign(key: &[u8], text: &[u8]) -> Vec<u8> {
     mac.finalize().into_bytes().to_vec()
 }
 
-/// When a token ends (`se`); `None` if it does not say so.
+/// The expiry of a token (`se`). `None` if it has none.
 #[must_use]
 pub fn expiry(token: &str) -> Option<DateTime<Utc>> {
     DateTime::from_timestamp(field(token, "se=")?.parse().ok()?, 0)
 }
 
-/// What a token is for (`sr`), decoded; `None` if it does not say so.
+/// The resource of a token (`sr`), decoded. `None` if it has none.
 #[must_use]
 pub fn resource(token: &str) -> Option<String> {
     Some(percent_decode_str(field(token, "sr=")?).decode_utf8().ok()?.into_owned())
@@ -72,7 +72,7 @@ mod tests {
 
     use super::*;
 
-    /// Also printed in Microsoft's documentation of group enrollments.
+    /// Microsoft's documentation of group enrollments contains this key.
     const GROUP_KEY: &str = "8isrFI1sGsIlvvFSSFRiMfCNzv21fjbE/+ah/lSh3lF8e2YG1Te7w1KpZhJFFXJrqYKi9yegxkqIChbqOS9Egw==";
 
     #[test]
@@ -96,7 +96,7 @@ mod tests {
         assert_eq!(resource.unwrap(), format!("0ne00111111/registrations/{registration}"));
     }
 
-    /// Computed with Python's hmac and with Microsoft's device SDK, byte-equal.
+    /// Computed with Python's hmac and with Microsoft's device SDK; both results are equal byte for byte.
     #[test]
     fn the_token_is_the_one_that_microsofts_sdk_makes() {
         let device = "sn-007-888-abc-mac-a1-b2-c3-d4-e5-f6";

@@ -1,4 +1,5 @@
-//! Whom to trust: the platform's certificate authorities, plus those of the settings. Verification cannot be turned off.
+//! Sets up TLS: it trusts the platform's certificate authorities and those of the settings. Verification cannot be
+//! turned off.
 
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs, pki_types::Certific
 /// TLS 1.2 or newer with the platform's roots and `trusted_ca`.
 ///
 /// # Errors
-/// A sentence for the user, when there is nothing to trust or a certificate is unusable.
+/// A sentence for the user, if there is no trusted authority or a certificate is unusable.
 pub fn client_config(trusted_ca: &[CertificateDer<'static>]) -> Result<Arc<ClientConfig>, String> {
     let mut roots = RootCertStore::empty();
     let platform = rustls_native_certs::load_native_certs();

@@ -1,4 +1,5 @@
-//! Where the queues are, and what opens them: what the Functions host understands as `AzureStorageConnectionString`.
+//! Reads the address of the queues and the credential for them, in every form that the Functions host accepts as
+//! `AzureStorageConnectionString`.
 //! <https://learn.microsoft.com/azure/storage/common/storage-configure-connection-string>
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
@@ -17,17 +18,17 @@ use crate::support::{
     identity::{self, SignIn},
 };
 
-/// Azurite's account, which everybody knows.
+/// Azurite's account, which is public.
 const DEVELOPMENT: &str = "AccountName=devstoreaccount1;AccountKey=Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/\
                            K1SZFPTOtr/KBHBeksoGMGw==;QueueEndpoint=http://127.0.0.1:10001/devstoreaccount1";
 const SCOPE: &str = "https://storage.azure.com/.default";
-/// How long a signature holds. One is made for each request.
+/// How long a signature is valid. Each request gets its own.
 const LIFETIME: TimeDelta = TimeDelta::minutes(10);
 
 /// A storage account.
 #[derive(Clone)]
 pub struct Account {
-    /// Of its queues.
+    /// The address of the account's queues.
     endpoint: Url,
     credential: Credential,
 }
@@ -38,7 +39,7 @@ enum Credential {
         account: String,
         key: Arc<SecretBox<Vec<u8>>>,
     },
-    /// A ready signature: the query of a URL.
+    /// A ready shared access signature: the query of a URL.
     Signature(SecretString),
     /// Microsoft Entra ID.
     Identity(Arc<dyn TokenCredential>),
@@ -51,10 +52,10 @@ impl fmt::Debug for Account {
 }
 
 impl Account {
-    /// The account with its queues at this address, for the identity of whoever signs in.
+    /// The account whose queues are at this address, used with the identity of `sign_in`.
     ///
     /// # Errors
-    /// What is wrong with the address, continuing a sentence that begins with the setting's name.
+    /// The fault of the address, as the rest of a sentence that begins with the setting's name.
     pub fn with_identity(place: &str, sign_in: SignIn) -> Result<Self, String> {
         Ok(Self { endpoint: endpoint(place)?, credential: identity(sign_in)? })
     }
@@ -62,7 +63,7 @@ impl Account {
     /// Reads a connection string.
     ///
     /// # Errors
-    /// What is wrong with it, continuing a sentence that begins with the setting's name. No secret is repeated.
+    /// The fault, as the rest of a sentence that begins with the setting's name. It contains no secret.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut members = BTreeMap::new();
         for part in text.split(';').filter(|part| !part.trim().is_empty()) {
@@ -99,7 +100,7 @@ impl Account {
         &self.endpoint
     }
 
-    /// A request with what opens the account.
+    /// A request with the account's credential.
     pub(super) async fn authorized(
         &self,
         client: &reqwest::Client,
@@ -134,19 +135,20 @@ fn endpoint(text: &str) -> Result<Url, String> {
     let url = url.ok_or("has an address of the queues that is no URL")?;
     match url.scheme() {
         "https" => Ok(url),
-        // Azurite. Elsewhere everybody on the way could read the messages and the signature.
+        // Azurite. On a network, plain HTTP would show the messages and the signature to others.
         "http" if http::is_on_this_machine(&url) => Ok(url),
         _ => Err("has an address of the queues that is not https://".into()),
     }
 }
 
-/// A shared access signature of the account for its queues: reading, adding, updating and taking messages.
+/// A shared access signature of the account for its queues: reading, adding, updating and processing messages.
 /// <https://learn.microsoft.com/rest/api/storageservices/create-account-sas>
 fn signature(account: &str, key: &[u8], expires: DateTime<Utc>, scheme: &str) -> String {
     const PERMISSIONS: &str = "raup";
     let expires = expires.to_rfc3339_opts(SecondsFormat::Secs, true);
     let protocol = if scheme == "http" { "https,http" } else { "https" };
-    // Messages are objects; Azurite counts deleting and updating one to its container. Absent: start, addresses, encryption scope.
+    // Messages are objects, but Azurite treats deleting and updating one as an operation on its container. The absent
+    // parts are start, addresses and encryption scope.
     let text = format!("{account}\n{PERMISSIONS}\nq\nco\n\n{expires}\n\n{protocol}\n{VERSION}\n\n");
     let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
     mac.update(text.as_bytes());

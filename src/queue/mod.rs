@@ -1,8 +1,8 @@
-//! Storage queues, for whoever looks after what could not be forwarded: commands and the status page. (The Functions host has a
-//! client of its own.)
+//! A client for storage queues, for the commands and the status page, which handle messages that could not be
+//! forwarded. (The Functions host has its own client.)
 //! <https://learn.microsoft.com/rest/api/storageservices/queue-service-rest-api>
 //!
-//! Requests are not repeated: who called gets to know that one failed, and calls again.
+//! Requests are not retried: the caller sees the failure and calls again.
 
 mod account;
 mod uplinks;
@@ -20,12 +20,12 @@ pub use self::{
 };
 use crate::support::http;
 
-/// The service's version that this client was written for.
+/// The version of the service's API.
 const VERSION: &str = "2021-12-02";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// For a whole request; the service itself gives up after 30 s.
+/// Time-out of a whole request. The service itself gives up after 30 s.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(35);
-/// As many messages as the service hands out at once, and the largest answer with so many of 64 KiB each.
+/// The most messages that the service returns at once, and the largest response with this many messages of 64 KiB each.
 pub const MOST: usize = 32;
 const MAX_BODY: usize = 4 * 1024 * 1024;
 
@@ -49,21 +49,20 @@ pub enum QueueError {
     Garbage { queue: String, text: String },
 }
 
-/// One queue.
 pub struct Queue {
     account: Account,
     name: String,
     http: reqwest::Client,
 }
 
-/// A message that nobody else sees for a while.
+/// A message that is invisible to other readers for a while.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 pub struct Taken {
     #[serde(rename = "MessageId")]
     pub id: String,
     #[serde(rename = "PopReceipt")]
     receipt: String,
-    /// As it is stored.
+    /// The text as it is stored.
     #[serde(rename = "MessageText", default)]
     pub stored: String,
 }
@@ -75,8 +74,8 @@ struct List {
 }
 
 impl Taken {
-    /// What the Functions host would give to a function: `messageEncoding` in host.json is `base64`, its default. `None`: the
-    /// host would take the message for broken.
+    /// The text that the Functions host would give to a function: `messageEncoding` in host.json is `base64`, its
+    /// default. `None` if the host would treat the message as broken.
     #[must_use]
     pub fn text(&self) -> Option<String> {
         String::from_utf8(BASE64_STANDARD.decode(&self.stored).ok()?).ok()
@@ -103,7 +102,8 @@ impl Queue {
         &self.name
     }
 
-    /// The next messages, at most [`MOST`], which nobody else sees for so long. A queue that is not there has none.
+    /// Takes the next messages, at most [`MOST`], and makes them invisible to other readers for `invisible_for`. A
+    /// queue that does not exist has none.
     ///
     /// # Errors
     /// See [`QueueError`].
@@ -119,7 +119,8 @@ impl Queue {
         messages(text).map_err(|error| self.garbage(&error))
     }
 
-    /// About how many messages it has, those included that nobody sees for the moment. A queue that is not there has none.
+    /// The approximate number of messages, including those that are invisible at the moment. A queue that does not
+    /// exist has none.
     ///
     /// # Errors
     /// See [`QueueError`].
@@ -136,10 +137,10 @@ impl Queue {
             .ok_or_else(|| self.garbage(&"it does not say how many messages it has"))
     }
 
-    /// Adds a message, as it is to be stored: in Base64.
+    /// Adds a message. `stored` is the stored form, in Base64.
     ///
     /// # Errors
-    /// See [`QueueError`]. It may be there all the same.
+    /// See [`QueueError`]. The message may have been added all the same.
     pub async fn put(&self, stored: &str) -> Result<(), QueueError> {
         let text = quick_xml::escape::escape(stored);
         let body = format!("<QueueMessage><MessageText>{text}</MessageText></QueueMessage>");
@@ -155,10 +156,10 @@ impl Queue {
         self.send(Method::DELETE, &["messages", &taken.id], &query, None).await.map(drop)
     }
 
-    /// Gives a message back: everybody sees it again.
+    /// Gives a message back: it becomes visible again at once.
     ///
     /// # Errors
-    /// See [`QueueError`]. It is seen again when its time is over.
+    /// See [`QueueError`]. The message then becomes visible when its time has passed.
     pub async fn give_back(&self, taken: &Taken) -> Result<(), QueueError> {
         let query = [("popreceipt", taken.receipt.clone()), ("visibilitytimeout", "0".to_owned())];
         self.send(Method::PUT, &["messages", &taken.id], &query, None).await.map(drop)
@@ -198,7 +199,7 @@ impl Queue {
     }
 
     fn unreachable(&self, error: reqwest::Error) -> QueueError {
-        // The address has a signature in it.
+        // The URL contains a signature.
         let text = http::cause(&error.without_url());
         QueueError::Unreachable { queue: self.name.clone(), text }
     }

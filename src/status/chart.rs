@@ -1,4 +1,4 @@
-//! Charts as SVG. What they show is also said in words, for those who cannot see them.
+//! Draws charts as SVG. Each chart also has a text alternative for users who cannot see it.
 
 use std::fmt::Write as _;
 
@@ -8,20 +8,20 @@ use maud::{Markup, html};
 use super::detail::Channel;
 use crate::support::hours::HOURS;
 
-/// Of a bar: its place is 4 wide, of which 1 is a gap.
+/// Width of a bar: 4, of which 1 is a gap.
 const BAR: usize = 4;
 const BARS_HEIGHT: u64 = 20;
-/// Of a line chart, in the units of its drawing.
+/// Size of a line chart, in the units of its drawing.
 const WIDTH: f64 = 320.0;
 const HEIGHT: f64 = 90.0;
 const MARGIN: f64 = 4.0;
 
-/// What came in each of the last 24 hours; `what` is such as "rows".
+/// The counts of the last 24 hours; `what` is, for example, "rows".
 pub fn bars(per_hour: &[u32; HOURS], what: &str) -> Markup {
     let most = per_hour.iter().copied().max().unwrap_or_default().max(1);
     let mut path = String::new();
     for (hour, count) in per_hour.iter().enumerate().filter(|(_, count)| **count > 0) {
-        // Whatever came is seen: at least one unit high.
+        // At least one unit high, so that every count above zero is visible.
         let height = (u64::from(*count) * BARS_HEIGHT / u64::from(most)).max(1);
         let _infallible = write!(path, "M{} {BARS_HEIGHT}v-{height}h3v{height}z", hour * BAR);
     }
@@ -36,7 +36,7 @@ pub fn bars(per_hour: &[u32; HOURS], what: &str) -> Markup {
     }
 }
 
-/// How the last polls ended, the last one at the right.
+/// The results of the last polls, the latest at the right.
 pub fn strip(polls: &str) -> Markup {
     let kinds = [('r', "with rows", "r", 0, 10), ('e', "without", "e", 3, 4), ('f', "failed", "f", 0, 10)];
     let count = polls.chars().count().min(HOURS);
@@ -70,7 +70,7 @@ pub fn line(channel: &Channel, most: usize) -> Markup {
         MARGIN + (at - first_at) as f64 / span * (WIDTH - 2.0 * MARGIN)
     };
     let y = |value: f64| {
-        // Also where the span is too large for a number.
+        // Halving avoids an overflow if the span is too large for a number.
         let share = if high > low { value / 2.0 - low / 2.0 } else { 0.5 }
             / if high > low { high / 2.0 - low / 2.0 } else { 1.0 };
         HEIGHT - MARGIN - share * (HEIGHT - 2.0 * MARGIN)
@@ -98,12 +98,12 @@ pub fn line(channel: &Channel, most: usize) -> Markup {
     }
 }
 
-/// To the minute, in UTC.
+/// A time to the minute, in UTC.
 fn minute(millis: i64) -> String {
     DateTime::from_timestamp_millis(millis).map_or_else(String::new, |at| at.format("%Y-%m-%d %H:%M").to_string())
 }
 
-/// With six digits at the most.
+/// A number with at most about six significant digits.
 fn number(value: f64) -> String {
     let size = value.abs();
     if value == 0.0 || (1e-4..1e9).contains(&size) {

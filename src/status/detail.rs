@@ -1,4 +1,4 @@
-//! One site or device: its polls, and the last values of its channels.
+//! Collects the details of one site or device: its polls, and the last values of its channels.
 
 use std::{cmp::Ordering, collections::HashMap};
 
@@ -9,19 +9,19 @@ use serde_json::{Value, json, value::RawValue};
 use super::overview::Item;
 use crate::{iot_hub::devices::activity::Series, rapidm2m::ledger::Poll};
 
-/// Rows that are read for the charts.
+/// Most rows that are read for the charts.
 const ENOUGH_ROWS: usize = 240;
-/// Points of a channel.
+/// Most points of a channel.
 const MAX_POINTS: usize = 240;
-/// Channels that are shown.
+/// Most channels that are shown.
 const MAX_CHANNELS: usize = 64;
 /// Longest text of a value that is shown, in characters.
 const MAX_TEXT: usize = 80;
 
-/// All that is shown of one site or device.
+/// Everything that is shown of one site or device.
 pub struct Detail<'a> {
     pub item: &'a Item,
-    /// Newest first; none of a device.
+    /// Newest first. A device has none.
     pub polls: Vec<Poll>,
     pub readings: Readings,
 }
@@ -30,7 +30,7 @@ pub struct Detail<'a> {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Readings {
     pub channels: Vec<Channel>,
-    /// Channels beyond the ones that are shown.
+    /// Number of channels that are not shown.
     pub left_out: usize,
     places: HashMap<String, usize>,
     rows: usize,
@@ -39,9 +39,9 @@ pub struct Readings {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Channel {
     pub name: String,
-    /// Unix time in milliseconds, and the value; the oldest first.
+    /// Unix time in milliseconds, and the value; oldest first.
     pub points: Vec<(i64, f64)>,
-    /// As the backend wrote it.
+    /// The latest value, as the backend wrote it.
     pub last: Option<(i64, String)>,
 }
 
@@ -62,7 +62,7 @@ struct Row<'a> {
 }
 
 impl Readings {
-    /// Adds the rows of a message. One that is none (somebody edited it) adds nothing.
+    /// Adds the rows of a message. A text that is no message (because a user edited it) adds nothing.
     pub fn add_message(&mut self, body: &str) {
         let Ok(message) = serde_json::from_str::<Message>(body) else { return };
         self.rows += message.timeseries.len();
@@ -82,7 +82,7 @@ impl Readings {
         }
     }
 
-    /// Of a device.
+    /// The readings of a device.
     #[must_use]
     pub fn of_series(series: Series) -> Self {
         let mut readings = Self::default();
@@ -102,13 +102,13 @@ impl Readings {
         &mut self.channels[place]
     }
 
-    /// Whether there are rows enough.
+    /// Whether there are enough rows.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.rows >= ENOUGH_ROWS
     }
 
-    /// Puts everything in order, and leaves out what is too much.
+    /// Sorts channels and points, and removes those above the limits.
     pub fn sort(&mut self) {
         self.channels.sort_by(|one, other| natural(&one.name, &other.name));
         self.left_out = self.channels.len().saturating_sub(MAX_CHANNELS);
@@ -122,7 +122,7 @@ impl Readings {
     }
 }
 
-/// `ch2` before `ch10`.
+/// Sorts `ch2` before `ch10`.
 fn natural(one: &str, other: &str) -> Ordering {
     let split = |name: &str| {
         let text = name.trim_end_matches(|letter: char| letter.is_ascii_digit()).len();
@@ -132,7 +132,7 @@ fn natural(one: &str, other: &str) -> Ordering {
 }
 
 impl Detail<'_> {
-    /// For JSON.
+    /// The details as JSON.
     #[must_use]
     pub fn document(&self, now: DateTime<Utc>) -> Value {
         let mut document = self.item.document(now);

@@ -1,12 +1,13 @@
-//! Function `status`: how every site and device is, as a page for people or as JSON.
+//! Function `status`: shows the state of every site and device, as a page for the user or as JSON.
 //!
-//! It reads Cosmos DB, and asks how much is in the queues: another process than this one may do the forwarding.
+//! It reads Cosmos DB and the lengths of the queues, not this process's memory, because another process may do the
+//! forwarding.
 //!
 //! | Part | |
 //! |---|---|
-//! | `overview` | all sites and devices, the most troubled first. Pure |
-//! | `detail` | one of them: its polls, and the last values of its channels. Pure |
-//! | `query` | what a request asks for. Pure |
+//! | `overview` | all sites and devices, the most troubled first. No I/O |
+//! | `detail` | one of them: its polls, and the last values of its channels. No I/O |
+//! | `query` | the parameters of a request. No I/O |
 //! | `page`, `chart` | HTML and SVG |
 
 mod chart;
@@ -41,31 +42,30 @@ use crate::{
     support::clock::Clock,
 };
 
-/// How long what was read is good for. Reading ten thousand cursors costs Cosmos DB some thousand request units.
+/// How long an overview is reused. Reading ten thousand cursors costs Cosmos DB several thousand request units.
 const LIFETIME: Duration = Duration::from_secs(10);
-/// How long a request may take in all.
+/// Time-out of a whole request.
 const TIMEOUT: Duration = Duration::from_secs(25);
-/// How long the queues may take to say how much is in them. They are not what the page is for.
+/// Time-out for the lengths of the queues. Short, because the queues are not the main content of the page.
 const QUEUES_TIMEOUT: Duration = Duration::from_secs(3);
 /// Polls in the table of a site.
 const POLLS: u32 = 40;
-/// Messages are read in pieces of so many, until there are enough rows for the charts, or too many bytes or pieces.
+/// Messages are read in pieces of this many, until there are enough rows for the charts, or too many bytes or pieces.
 const MESSAGES: u32 = 60;
 const MAX_PIECES: usize = 5;
 const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
 
-/// The function.
 pub struct Status {
     ledger: Arc<Ledger>,
     store: Arc<Store>,
-    /// If the settings say where they are.
+    /// `Some` if the settings name them.
     queues: Option<UplinkQueues>,
     clock: Clock,
     scope: Scope,
     read: Mutex<Option<(Instant, Arc<Overview>)>>,
 }
 
-/// What the settings ask for.
+/// The part of the settings that the status needs.
 #[derive(Debug)]
 pub struct Scope {
     /// Customer and sites, if rapidM2M is on.
@@ -144,7 +144,7 @@ impl Status {
         })
     }
 
-    /// Read once for all who ask at the same time.
+    /// Returns the overview. Concurrent requests share one reading.
     async fn overview(&self) -> Result<Arc<Overview>, Unread> {
         let mut read = self.read.lock().await;
         if let Some((at, overview)) = read.as_ref().filter(|(at, _)| at.elapsed() < LIFETIME) {
@@ -186,7 +186,7 @@ impl Status {
         Ok(Detail { item, polls: polls?.unwrap_or_default(), readings: readings? })
     }
 
-    /// The last values of a site's channels, out of its messages.
+    /// The last values of a site's channels, read from its messages.
     async fn readings(&self, key: &SiteKey) -> Result<Readings, LedgerError> {
         let mut readings = Readings::default();
         let (mut bytes, mut before_id) = (0, None);

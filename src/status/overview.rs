@@ -1,4 +1,4 @@
-//! All sites and devices.
+//! Builds the list of all sites and devices with their states, and selects a part of it.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -22,12 +22,11 @@ use crate::{
     support::hours::HOURS,
 };
 
-/// Without a new value for longer than this, a site or device counts as silent.
+/// A site or device without a new value for longer than this counts as silent.
 const SILENT_AFTER: TimeDelta = TimeDelta::hours(24);
-/// If no poll at all was recorded for so long, the timer seems not to run: its longest interval that is of use.
+/// If no poll was recorded for this long, the timer probably does not run. No useful timer interval is longer.
 const STANDS_STILL_AFTER: TimeDelta = TimeDelta::minutes(15);
 
-/// A site or device.
 #[derive(Clone, Debug)]
 pub struct Item {
     pub system: &'static str,
@@ -38,13 +37,13 @@ pub struct Item {
     /// Stamp of the newest row, or time of the last uplink.
     pub newest: Option<DateTime<Utc>>,
     pub polled_at: Option<DateTime<Utc>>,
-    /// How its last polls ended: see [`Activity::polls`](crate::rapidm2m::ledger::Activity::polls).
+    /// The results of its last polls: see [`Activity::polls`](crate::rapidm2m::ledger::Activity::polls).
     pub polls: String,
-    /// Messages that wait for the hub. (Those of uplinks wait in the storage queue.)
+    /// Pending messages for the hub. (Pending uplinks are in the storage queue.)
     pub waiting: usize,
     /// Failures in a row.
     pub failures: u32,
-    /// What failed: the backend or the forwarding, and the hub.
+    /// The last error of the backend or of the forwarding, and the last error of the hub.
     pub errors: Vec<Fault>,
     pub rests_until: Option<DateTime<Utc>>,
     /// Rows or uplinks.
@@ -115,7 +114,7 @@ impl Item {
         self.newest.map(|newest| (now - newest).num_seconds().max(0))
     }
 
-    /// For JSON. The names are those of the documents in Cosmos DB.
+    /// The item as JSON. The names are those of the documents in Cosmos DB.
     #[must_use]
     pub fn document(&self, now: DateTime<Utc>) -> Value {
         let [of, name] =
@@ -144,13 +143,14 @@ impl Item {
     }
 }
 
-/// What was read at one time.
+/// The list as it was read at one time.
 #[derive(Debug)]
 pub struct Overview {
-    /// By trouble; those in the same trouble by lag, and by name those that are well.
+    /// Sorted by state. Within a state, those with the oldest newest value come first; those in state ok are sorted by
+    /// name.
     items: Vec<Item>,
     pub read_at: DateTime<Utc>,
-    /// What concerns all of them.
+    /// Remarks that concern the whole list.
     pub notes: Vec<String>,
     pub has_sites: bool,
     pub has_devices: bool,
@@ -164,7 +164,7 @@ pub struct Selected<'a> {
     pub overview: &'a Overview,
     pub items: Vec<&'a Item>,
     pub from: usize,
-    /// How many fit the query.
+    /// The number of items that match the query.
     pub total: usize,
     limit: usize,
 }
@@ -222,14 +222,14 @@ impl Overview {
             queues: None,
         };
         overview.items.sort_by(|one, other| {
-            // Among those that are well, nobody looks for the one that measures least often.
+            // Among healthy items, the order by lag is of no use: it would show those first that measure least often.
             let place = |item: &Item| (item.state, item.newest.filter(|_| item.state != State::Ok));
             place(one).cmp(&place(other)).then_with(|| by_name(one, other))
         });
         overview
     }
 
-    /// How many are in each state.
+    /// The number of items in each state.
     #[must_use]
     pub fn counts(&self) -> BTreeMap<State, usize> {
         let mut counts = BTreeMap::from(State::ALL.map(|state| (state, 0)));
@@ -239,7 +239,7 @@ impl Overview {
         counts
     }
 
-    /// Rows and uplinks of all in each hour.
+    /// Rows and uplinks of all items in each hour.
     #[must_use]
     pub fn per_hour(&self) -> [u32; HOURS] {
         let add =
@@ -247,7 +247,7 @@ impl Overview {
         self.items.iter().fold([0; HOURS], add)
     }
 
-    /// The part of the list that a query asks for.
+    /// The part of the list that a query requests.
     #[must_use]
     pub fn select(&self, query: &Query) -> Selected<'_> {
         let mut items: Vec<_> = self.items.iter().filter(|item| item.matches(query)).collect();

@@ -1,4 +1,4 @@
-//! The pages. One file each, with nothing to load: style and script are in them, and the policy allows no others.
+//! Renders the HTML pages. Each page is one file: it contains its style and script, and its policy allows no others.
 
 use std::sync::LazyLock;
 
@@ -23,13 +23,13 @@ use crate::{
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
-/// Pages are at most 100 KB. Room for the list; or for a site's charts and its polls, in bytes.
+/// Pages are at most 100 KB. These are the limits, in bytes, of the list, and of a site's charts and polls.
 const ROOM_FOR_ITEMS: usize = 88 * 1024;
 const ROOM_FOR_CHARTS: usize = 58 * 1024;
 const ROOM_FOR_POLLS: usize = 26 * 1024;
-/// Points of all charts of a page. One takes 12 bytes.
+/// Most points of all charts of a page. One point takes 12 bytes.
 const MAX_POINTS: usize = 2_400;
-/// Longest texts on a page, in characters: of names, of errors, and of errors in the table of polls.
+/// Longest texts on a page, in characters: names, errors, and errors in the table of polls.
 const MAX_NAME: usize = 120;
 const MAX_TEXT: usize = 400;
 const MAX_POLL_TEXT: usize = 120;
@@ -69,7 +69,7 @@ fn page(title: &str, body: &Markup) -> Page {
     Page { html: html.into_string(), policy: &POLICY }
 }
 
-/// That there is nothing to show, and why.
+/// A page that says why there is nothing to show.
 pub fn problem(status: StatusCode, text: &str) -> Page {
     let title = if status == StatusCode::NOT_FOUND { "Not found" } else { "The status cannot be read" };
     let body = html! {
@@ -80,7 +80,7 @@ pub fn problem(status: StatusCode, text: &str) -> Page {
     page(title, &body)
 }
 
-/// The list.
+/// The page with the list.
 pub fn overview(overview: &Overview, query: &Query, now: DateTime<Utc>) -> Page {
     let selected = overview.select(query);
     let (items, shown) = fitting(selected.items.iter().map(|item| row(item, now)), ROOM_FOR_ITEMS);
@@ -143,7 +143,7 @@ pub fn overview(overview: &Overview, query: &Query, now: DateTime<Utc>) -> Page 
     page(&title, &body)
 }
 
-/// As many as there is room for, and how many that are.
+/// The parts that fit into `room` bytes, and their number.
 fn fitting(parts: impl Iterator<Item = Markup>, room: usize) -> (String, usize) {
     let (mut text, mut shown) = (String::new(), 0);
     for part in parts {
@@ -209,7 +209,7 @@ fn errors(item: &Item, now: DateTime<Utc>) -> Markup {
     }
 }
 
-/// One site or device.
+/// The page of one site or device.
 pub fn detail(detail: &Detail<'_>, now: DateTime<Utc>) -> Page {
     let Detail { item, polls, readings } = detail;
     let is_site = item.system == Owner::RAPIDM2M;
@@ -297,7 +297,7 @@ fn poll_row(poll: &Poll) -> Markup {
     }
 }
 
-/// A state is told by shape and word, not by colour alone.
+/// Shows a state by shape and word, not by colour alone.
 fn mark(state: State) -> Markup {
     let shape = match state {
         State::Failing => "✕",
@@ -320,7 +320,7 @@ fn time(at: DateTime<Utc>) -> Markup {
     html! { time datetime=(at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)) { (at.format("%Y-%m-%d %H:%M:%S").to_string()) } }
 }
 
-/// A span of time in its largest unit.
+/// A duration in its largest unit.
 fn ago(seconds: i64) -> String {
     let span = TimeDelta::seconds(seconds.max(0));
     match (span.num_days(), span.num_hours(), span.num_minutes()) {

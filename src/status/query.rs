@@ -1,27 +1,26 @@
-//! What a request asks for.
+//! Reads the parameters of a request.
 
 use super::state::State;
 use crate::iot_hub::devices::Owner;
 
-/// Rows of a page, unless `limit` says otherwise; a page of HTML has fewer if they are long.
+/// Rows per page, unless `limit` changes it. An HTML page has fewer if they are long.
 const LIMIT: usize = 50;
 const MAX_LIMIT: usize = 1000;
-/// More sites and devices than anybody has.
+/// Far more than the number of sites and devices.
 const MAX_FROM: usize = 100_000_000;
-/// Longest text to search for, in bytes.
+/// Longest search text, in bytes.
 const MAX_SEARCH: usize = 200;
 
-/// The query of the URL.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Query {
     pub format: Format,
     pub wanted: Option<Wanted>,
     pub sort: Sort,
-    /// Only those in this state.
+    /// Only items in this state.
     pub state: Option<State>,
-    /// Only those whose names, or groups, contain this, in any case.
+    /// Only items whose name or group contains this text, in upper or lower case.
     pub search: String,
-    /// So many are passed over.
+    /// The number of items to skip.
     pub from: usize,
     pub limit: usize,
 }
@@ -33,13 +32,13 @@ pub enum Format {
     Json,
 }
 
-/// What the list is sorted by.
+/// The order of the list.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Sort {
     /// The most troubled first.
     #[default]
     Trouble,
-    /// The longest without a new value first.
+    /// The item that has had no new value for the longest time comes first.
     Lag,
     Name,
 }
@@ -57,7 +56,7 @@ impl Sort {
     }
 }
 
-/// One site or device.
+/// The site or device that the request names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
     pub system: &'static str,
@@ -67,7 +66,7 @@ pub struct Wanted {
 
 impl Query {
     /// # Errors
-    /// Which parameter is wrong, and what to write.
+    /// The parameter that is wrong, and what to write instead.
     pub fn read<'a>(parameter: impl Fn(&str) -> Option<&'a str>) -> Result<Self, String> {
         let parameter = |name| parameter(name).filter(|value| !value.is_empty());
         let format = match parameter("format") {
@@ -125,7 +124,7 @@ impl Query {
         })
     }
 
-    /// The query of the same list from another place.
+    /// The URL query for the same list from another position.
     #[must_use]
     pub fn url(&self, from: usize) -> String {
         let mut parts = url::form_urlencoded::Serializer::for_suffix(String::from("?"), 1);
@@ -149,7 +148,7 @@ impl Query {
 }
 
 impl Wanted {
-    /// The query of its page.
+    /// The URL query of the item's page.
     #[must_use]
     pub fn url(system: &str, group: &str, name: &str) -> String {
         let [what, of] = if system == Owner::RAPIDM2M { ["site", "customer"] } else { ["device", "application"] };

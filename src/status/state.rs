@@ -2,17 +2,17 @@
 
 use serde::Serialize;
 
-/// How a site or device is, the worst first.
+/// The state of a site or device, the worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// Its last poll, or the forwarding of its last uplink, failed; or the hub takes nothing.
+    /// The last poll failed, or the forwarding of the last uplink failed, or the hub accepts no messages.
     Failing,
-    /// Messages wait for the hub.
+    /// Messages for the hub are pending.
     Waiting,
-    /// No new value for a day.
+    /// There was no new value for a day.
     Silent,
-    /// Nothing is known of it.
+    /// There is no data about it.
     Never,
     Ok,
 }

@@ -1,9 +1,9 @@
-//! The time that data carries. Delays and deadlines use tokio's clock instead.
+//! The clock for times in data. Delays and deadlines use tokio's clock instead.
 
 use chrono::{DateTime, Datelike as _, DurationRound as _, TimeDelta, Utc};
 
-/// Reads a time in RFC 3339 that somebody else wrote. `None` also for what could not be written again so that everybody
-/// reads it: years before 1 and after 9999. A leap second is the end of the second before it.
+/// Reads an RFC 3339 time from another system. `None` also for years before 1 and after 9999, because not every reader
+/// could read such a time if it were written again. A leap second becomes the end of the second before it.
 #[must_use]
 pub fn read_rfc3339(text: &str) -> Option<DateTime<Utc>> {
     let time = DateTime::parse_from_rfc3339(text).ok()?.to_utc();
@@ -11,7 +11,7 @@ pub fn read_rfc3339(text: &str) -> Option<DateTime<Utc>> {
     (1..=9999).contains(&time.year()).then_some(time)
 }
 
-/// Tells the time in whole milliseconds, which is what the ledger and the backend keep.
+/// A clock in whole milliseconds, the precision of the ledger and the backend.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock(fn() -> DateTime<Utc>);
 
@@ -21,7 +21,7 @@ impl Clock {
         Self(Utc::now)
     }
 
-    /// One that a test makes.
+    /// A clock for tests.
     #[cfg(test)]
     pub(crate) fn of(now: fn() -> DateTime<Utc>) -> Self {
         Self(now)

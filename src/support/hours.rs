@@ -1,23 +1,22 @@
-//! How much came in each hour of the last day.
+//! Counts rows or uplinks for each hour of the last day.
 
 use chrono::{DateTime, DurationRound as _, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
-/// Hours of a day.
 pub const HOURS: usize = 24;
 
-/// Counts of up to 24 hours.
+/// Counts for up to 24 hours.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Hours {
-    /// When the last of the hours began.
+    /// The start of the latest hour.
     last: DateTime<Utc>,
-    /// One for each hour, the last one last.
+    /// One count per hour, the latest hour last.
     counts: Vec<u32>,
 }
 
 impl Hours {
-    /// Adds to the hour of `at`. A clock that was put back adds to the last hour.
+    /// Adds to the hour of `at`. If the clock was set back, adds to the latest hour.
     pub fn add(&mut self, at: DateTime<Utc>, count: usize) {
         let hour = at.duration_trunc(TimeDelta::hours(1)).unwrap_or(at);
         let count = u32::try_from(count).unwrap_or(u32::MAX);
@@ -37,7 +36,7 @@ impl Hours {
         }
     }
 
-    /// The last 24 hours, that of `now` last.
+    /// The last 24 hours; the hour of `now` is last.
     #[must_use]
     pub fn until(&self, now: DateTime<Utc>) -> [u32; HOURS] {
         let mut counts = [0; HOURS];
@@ -51,7 +50,7 @@ impl Hours {
         counts
     }
 
-    /// Adds what another process has counted.
+    /// Adds the counts of another process.
     pub fn merge(&mut self, other: &Self) {
         let (mut early, late) = if self.last <= other.last { (self.clone(), other) } else { (other.clone(), &*self) };
         early.add(late.last, 0);
@@ -108,7 +107,7 @@ mod tests {
             });
             prop_assert_eq!(all.until(at(59)), expected);
 
-            // Two processes that share the work come to the same.
+            // Two processes that share the work get the same result.
             let (mut one, mut other) = (Hours::default(), Hours::default());
             for (index, (hour, count)) in adds.iter().enumerate() {
                 if index % 30 < split { one.add(at(*hour), *count) } else { other.add(at(*hour), *count) }

@@ -1,4 +1,4 @@
-//! Who we are for Azure's services where there is no key: Cosmos DB and Key Vault.
+//! Signs in to Azure's services when there is no key: Cosmos DB, storage queues and Key Vault.
 
 use std::sync::Arc;
 
@@ -9,27 +9,28 @@ use azure_core::{
 };
 use azure_identity::{AzureCliCredential, ManagedIdentityCredential, ManagedIdentityCredentialOptions};
 
-/// Set by Azure wherever an app has a managed identity.
+/// Azure sets this variable in every app that has a managed identity.
 /// <https://learn.microsoft.com/azure/app-service/overview-managed-identity#rest-endpoint-reference>
 const OF_AN_APP: &str = "IDENTITY_ENDPOINT";
 
-/// What fails in passing is tried so often again, the first time after [`FIRST_WAIT`], then after twice as long each time: some
-/// seconds in all, which is below the time of one operation in Cosmos DB.
+/// Number of retries of a transient failure. The first wait is [`FIRST_WAIT`] and each further wait is twice as long:
+/// some seconds in total, less than the time-out of one Cosmos DB operation.
 const RETRIES: u32 = 4;
 const FIRST_WAIT: Duration = Duration::milliseconds(200);
 
 /// Who signs in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SignIn {
-    /// The app, by its system-assigned managed identity; nobody else.
+    /// The app, only with its system-assigned managed identity.
     #[default]
     App,
-    /// Whoever runs a command: within Azure the app, elsewhere the person who ran `az login`.
+    /// The user who runs a command: the user of `az login`, or within Azure the app.
     Person,
 }
 
 impl SignIn {
-    /// What tokens come from. Nothing is asked for yet. `options` are those of [`client_options`], or of a client of one's own.
+    /// Returns the source of tokens. Does not request a token yet. `options` are [`client_options`] or those of the
+    /// caller's own client.
     ///
     /// # Errors
     /// This machine's kind of managed identity is not supported.
@@ -56,7 +57,7 @@ impl SignIn {
     }
 }
 
-/// How the SDK is to ask: not for longer than anybody waits.
+/// Options for the SDK's clients: their retries end before the callers' time-outs.
 #[must_use]
 pub fn client_options() -> ClientOptions {
     let retry = ExponentialRetryOptions { initial_delay: FIRST_WAIT, max_retries: RETRIES, ..Default::default() };

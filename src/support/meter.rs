@@ -1,4 +1,5 @@
-//! What requests to a service came to: how many, how many failed, how long they took. Taken with each summary line.
+//! Measures requests to a service: their number, failures and durations. Each summary line reports and resets these
+//! values.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -7,11 +8,11 @@ use std::{
 
 use hdrhistogram::Histogram;
 
-/// Longest duration that is told apart from longer ones. No request may take so long.
+/// Longer durations count as this one. No request is allowed to take so long.
 const LONGEST: Duration = Duration::from_secs(600);
-/// Decimal digits of a duration that are right.
+/// Precision of a duration, in decimal digits.
 const DIGITS: u8 = 2;
-/// Kinds of failures that say: too much was asked for.
+/// Failure kinds of a service that throttles.
 const THROTTLED: [&str; 5] = ["rate_limited", "ledger_throttled", "hub_throttled", "hub_quota", "dps_throttled"];
 
 /// The services that a function uses.
@@ -21,13 +22,13 @@ pub struct Meters {
     pub backend: Meter,
     /// Cosmos DB: reading or writing documents.
     pub ledger: Meter,
-    /// IoT Hub: sending what one device has to send at once, until all of it is acknowledged; connecting included.
+    /// IoT Hub: sending the messages that one device has at a time, from connecting to the last acknowledgement.
     pub hub: Meter,
     /// The Device Provisioning Service: a device's registration, until a hub is assigned.
     pub dps: Meter,
 }
 
-/// Counts requests to one service. Cheap: nothing is allocated for a request.
+/// Counts requests to one service. Cheap: a request allocates nothing.
 #[derive(Debug)]
 pub struct Meter(Mutex<Counts>);
 
@@ -40,14 +41,14 @@ struct Counts {
     durations: Histogram<u32>,
 }
 
-/// What was counted since the last time; nothing if there were no requests.
+/// The counts since the previous reading. All are `None` if there were no requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Reading {
     pub requests: Option<u64>,
     /// Requests that failed, throttled ones included.
     pub failures: Option<u64>,
     pub throttled: Option<u64>,
-    /// Of bodies, from the backend or to the hub.
+    /// Size of bodies, from the backend or to the hub.
     pub bytes: Option<u64>,
     /// Milliseconds.
     pub median_ms: Option<f64>,
@@ -55,20 +56,20 @@ pub struct Reading {
     pub max_ms: Option<f64>,
 }
 
-/// Of all services of a function.
+/// The readings of all services of a function.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Readings {
     pub backend: Reading,
     pub ledger: Reading,
     pub hub: Reading,
     pub dps: Reading,
-    /// Messages that were on their way to the hub when a connection ended: they are sent again, and the hub may have them
-    /// twice. Of the whole app.
+    /// Messages that were in flight to the hub when a connection ended: they are sent again, and the hub may have them
+    /// twice. For the whole app.
     pub unconfirmed: Option<u64>,
 }
 
 impl Meters {
-    /// What was counted, and begins anew.
+    /// Returns the counts and resets them.
     #[must_use]
     pub fn take(&self) -> Readings {
         let Self { backend, ledger, hub, dps } = self;
@@ -86,7 +87,8 @@ impl Default for Meter {
 }
 
 impl Meter {
-    /// Counts a request that took so long and moved so many bytes. `failure` is the kind of its failure, as it is logged.
+    /// Counts a request with its duration and the bytes that it moved. `failure` is the kind of its failure as it is
+    /// logged.
     pub fn count(&self, took: Duration, bytes: usize, failure: Option<&str>) {
         let mut counts = self.counts();
         counts.durations.saturating_record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));

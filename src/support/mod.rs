@@ -1,4 +1,4 @@
-//! What both halves use and that knows nothing of either.
+//! Code that both halves use and that depends on neither of them.
 
 pub mod clock;
 pub mod hours;

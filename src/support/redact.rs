@@ -1,7 +1,7 @@
-//! Credentials in texts that others have written: what libraries log, what services answer. Pure, one pass.
+//! Removes credentials from texts of other software: the libraries' log and the services' responses. No I/O, one pass.
 //!
-//! Ours are in types that do not print. But a careless service answers with a page that shows the whole request, and a
-//! library at `trace` logs it.
+//! The connector's own credentials are in types that do not print. But a careless service may answer with a page that
+//! shows the whole request, and a library at `trace` logs this page.
 
 use base64::{
     Engine as _, alphabet,
@@ -9,7 +9,7 @@ use base64::{
 };
 
 const REDACTED: &str = "[REDACTED]";
-/// Names, in lower case, behind which a secret stands, with `=` or `:` in between.
+/// Names, in lower case, that precede a secret after `=` or `:`.
 const NAMES: [&str; 10] = [
     "sig",
     "sharedaccesskey",
@@ -22,11 +22,11 @@ const NAMES: [&str; 10] = [
     "x-downlink-apikey",
     "apikey",
 ];
-/// A bearer token is at least so long, unless it is seen to be no word.
+/// A longer value after `Bearer` is a token. A shorter one is a token only if it does not look like a word.
 const LONGEST_WORD: usize = 15;
-/// The shortest `user:password` in Base64 that is taken for one.
+/// The shortest text that counts as `user:password` in Base64.
 const SHORTEST_BASIC: usize = 8;
-/// Bytes of a value that tell whether it is a credential.
+/// So many bytes of a value decide whether it is a credential.
 const ENOUGH: usize = 512;
 const LENIENT: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
@@ -35,7 +35,7 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
         .with_decode_allow_trailing_bits(true),
 );
 
-/// The text with nothing in the places of credentials. What is JSON stays JSON.
+/// Replaces the credentials in the text. JSON stays JSON.
 #[must_use]
 pub fn without_credentials(text: &str) -> String {
     let mut kept = String::with_capacity(text.len());
@@ -53,10 +53,10 @@ pub fn without_credentials(text: &str) -> String {
     kept + &text[copied..]
 }
 
-/// The credential whose name, scheme or mark begins at `at`: from where to where it goes.
+/// The start and end of the credential whose name, scheme or mark begins at `at`.
 fn credential(text: &str, at: usize) -> Option<(usize, usize)> {
     let bytes = text.as_bytes();
-    // Behind a percent-encoded separator, too.
+    // A word may also begin after a percent-encoded separator.
     let is_encoded = at >= 3 && bytes[at - 3] == b'%';
     let begins_word = at == 0 || is_encoded || !bytes[at - 1].is_ascii_alphanumeric();
     match bytes[at].to_ascii_lowercase() {
@@ -93,7 +93,7 @@ fn named(text: &str, at: usize, name: &str, separators: &[u8]) -> Option<(usize,
     (end > begin).then_some((begin, end))
 }
 
-/// `Basic dXNlcjpw…`, `Bearer …`: only what can be a credential, since the words have other uses.
+/// `Basic dXNlcjpw…`, `Bearer …`. Only a value that can be a credential counts, because these words have other uses.
 fn scheme(text: &str, at: usize) -> Option<(usize, usize)> {
     let (word, is_secret): (&str, fn(&str) -> bool) =
         if starts_with(text, at, "basic") { ("basic", is_basic) } else { ("bearer", is_token) };
@@ -117,7 +117,7 @@ fn scheme(text: &str, at: usize) -> Option<(usize, usize)> {
     is_secret(&text[begin..enough]).then(|| (begin, value_end(text, begin)))
 }
 
-/// Base64 of something with a colon in it, also if it is cut off.
+/// Whether the value is Base64 of a text with a colon. It may be cut off.
 fn is_basic(value: &str) -> bool {
     let mut plain = value.replace("\\/", "/");
     for (code, letter) in [("\\u002b", "+"), ("\\u002B", "+"), ("\\u003d", "="), ("\\u003D", "="), ("%2B", "+")] {
@@ -151,7 +151,7 @@ fn user_info(text: &str, at: usize) -> Option<(usize, usize)> {
     (rest[end..].starts_with('@') && rest[..end].contains(':')).then_some((begin, begin + end))
 }
 
-/// Blanks and quotes, also those of JSON in JSON.
+/// Skips blanks and quotes, also the escaped quotes of JSON in JSON.
 fn skip_quotes(bytes: &[u8], mut at: usize) -> usize {
     loop {
         at += match bytes.get(at..) {
@@ -162,12 +162,12 @@ fn skip_quotes(bytes: &[u8], mut at: usize) -> usize {
     }
 }
 
-/// The last place at or before `at` where a letter begins.
+/// The last character boundary at or before `at`.
 pub fn floor_char_boundary(text: &str, at: usize) -> usize {
     (0..=at.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default()
 }
 
-/// Where a value ends: at white space, quotes and separators, but not at the escapes of JSON for letters of Base64.
+/// The end of a value: white space, a quote or a separator, but not a JSON escape of a Base64 letter.
 fn value_end(text: &str, begin: usize) -> usize {
     let mut at = begin;
     while let Some(letter) = text[at..].chars().next() {
@@ -246,7 +246,7 @@ mod tests {
         for part in ["sig=a ", "Basic ", "://a:", "basic+", "sig\\", "\\u00", "NNSXS."] {
             assert!(!without_credentials(&part.repeat(40_000)).is_empty());
         }
-        // Milliseconds; it was minutes when each find searched the rest of the text for all the others.
+        // It takes milliseconds. It took minutes when each search for one name scanned the rest of the text.
         assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
     }
 

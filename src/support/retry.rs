@@ -1,10 +1,10 @@
-//! How long to wait before trying again. Pure but for the jitter's randomness.
+//! Computes how long to wait before a retry. No I/O; only the jitter is random.
 
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-/// Full jitter: anything from nothing up to `first × 2^(attempt − 1)`, at most `cap`. `attempt` counts from 1.
+/// Full jitter: a random wait from 0 to `first × 2^(attempt − 1)`, at most `cap`. `attempt` counts from 1.
 #[must_use]
 pub fn full_jitter(attempt: u32, first: Duration, cap: Duration) -> Duration {
     exponential(attempt, first, cap).mul_f64(fastrand::f64())
@@ -17,7 +17,7 @@ pub fn exponential(attempt: u32, first: Duration, cap: Duration) -> Duration {
     first.saturating_mul(factor).min(cap)
 }
 
-/// The wait that a `Retry-After` header asks for: seconds or an HTTP date.
+/// The wait that a `Retry-After` header requests, in seconds or as an HTTP date.
 /// <https://www.rfc-editor.org/rfc/rfc9110#field.retry-after>
 #[must_use]
 pub fn retry_after(header: &str, now: DateTime<Utc>) -> Option<Duration> {

@@ -1,7 +1,7 @@
-//! The line that sums up what a function did, with what its services were asked for.
+//! Logs the line that sums up a function's work and its requests to services.
 
-/// Logs at a level: fields, the counters of the services ([`Readings`](crate::support::meter::Readings)), and a text. A service that was
-/// not asked has no fields.
+/// Logs fields, the counters of the services ([`Readings`](crate::support::meter::Readings)) and a text at a level. A
+/// service without requests has no fields.
 macro_rules! summary_line {
     ($level:expr, $readings:expr, { $($fields:tt)* }, $($text:tt)+) => {{
         let crate::support::meter::Readings { backend, ledger, hub, dps, unconfirmed } = $readings;

@@ -1,4 +1,4 @@
-//! Functions that are called a thousand times a second log once a minute what they did.
+//! Counts the work of functions that are called up to a thousand times a second, so that they log it once a minute.
 
 use std::{
     collections::BTreeMap,
@@ -15,10 +15,10 @@ use crate::{
     support::meter::{Meters, Readings},
 };
 
-/// From the first count to the line that tells of it.
+/// Time from the first count to the line that reports it.
 const PERIOD: Duration = Duration::from_secs(60);
 
-/// What is counted. Failures are counted by their kinds.
+/// The things that are counted. Failures are counted by kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Count {
     UplinksAccepted,
@@ -50,7 +50,7 @@ impl Count {
     }
 }
 
-/// What a function did since its last line. Cheap to clone.
+/// The counts of a function since its last line. Cheap to clone.
 #[derive(Clone)]
 pub struct Tally {
     function: &'static str,
@@ -67,13 +67,13 @@ struct Counts {
 }
 
 impl Tally {
-    /// `meters` and `sender` are what the function asks services with.
+    /// `meters` and `sender` are those that the function uses for its requests.
     pub fn new(function: &'static str, meters: Arc<Meters>, sender: Option<Arc<Sender>>) -> Self {
         Self { function, counts: Arc::default(), meters, sender }
     }
 
-    /// Counts one more. Returns whether it is the first since the last line: what goes wrong a thousand times is told in full
-    /// once.
+    /// Counts one more. Returns whether it is the first since the last line, so that a fault that occurs a thousand
+    /// times is logged in full once.
     ///
     /// Must be called within a runtime.
     pub fn count(&self, what: Count) -> bool {

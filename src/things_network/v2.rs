@@ -1,5 +1,5 @@
-//! The format of The Things Network V2, which was shut down on 1 December 2021: private networks may still send it, and so
-//! may what is left in a queue.
+//! Parses the format of The Things Network V2, which was shut down on 1 December 2021: private networks may still send
+//! it, and a queue may still contain it.
 
 use serde::Deserialize;
 use serde_json::{Number, value::RawValue};

@@ -1,4 +1,4 @@
-//! The Things Stack's uplinks (V3). Members that are zero or empty are left out on the wire.
+//! Parses uplinks of The Things Stack (V3). The Things Stack omits members that are zero or empty.
 //! <https://www.thethingsindustries.com/docs/the-things-stack/concepts/data-formats/>
 
 use serde::{Deserialize, de::DeserializeOwned};
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::support::clock;
 
-/// The names under which an uplink has its ids.
+/// The names of an uplink's ids in the webhook.
 const IDS: [&str; 2] = ["end_device_ids.application_ids.application_id", "end_device_ids.device_id"];
 
 #[derive(Deserialize)]
@@ -48,7 +48,7 @@ struct Message<'a> {
     received_at: Option<String>,
     #[serde(borrow)]
     decoded_payload: Option<&'a RawValue>,
-    // Reception is told of where it can be read; it is no reason to refuse an uplink.
+    // Reception data that cannot be read is left out; it is no reason to refuse an uplink.
     #[serde(borrow)]
     rx_metadata: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -106,7 +106,8 @@ pub fn parse(body: &str) -> Result<Uplink<'_>, Invalid> {
     let mut ids = envelope.end_device_ids.unwrap_or_default();
     let (application, device) = Invalid::ids(ids.application(), ids.device_id, IDS)?;
     let message = envelope.uplink_message.unwrap_or_default();
-    // The network server's reception; the envelope's is when the application server passed it on.
+    // The network server's time of reception. The time in the envelope is when the application server passed the uplink
+    // on.
     let received_at =
         [message.received_at, envelope.received_at].into_iter().flatten().find_map(|text| clock::read_rfc3339(&text));
     Ok(Uplink {
@@ -125,7 +126,7 @@ pub fn parse(body: &str) -> Result<Uplink<'_>, Invalid> {
     })
 }
 
-/// How it was received, from `rx_metadata` and `settings`.
+/// The reception data from `rx_metadata` and `settings`.
 pub fn radio(receptions: Option<&RawValue>, settings: Option<&RawValue>) -> Radio {
     let best = lenient::<Vec<Reception>>(receptions).unwrap_or_default().into_iter().max_by(|one, other| {
         let (one, other) = (one.quality(), other.quality());
@@ -133,7 +134,7 @@ pub fn radio(receptions: Option<&RawValue>, settings: Option<&RawValue>) -> Radi
     });
     let settings = lenient::<Settings>(settings);
     let rate = settings.as_ref().and_then(|settings| settings.data_rate.as_ref());
-    // Zero is left out on the wire; and nobody measures it for FSK.
+    // An SNR of zero is omitted from the JSON. With FSK, no SNR is measured.
     let zero = rate.is_none_or(|rate| rate.fsk.is_none()).then(|| Number::from(0));
     Radio {
         snr: best.as_ref().and_then(|best| best.snr.clone().or(zero.filter(|_| best.rssi.is_some()))),
@@ -145,8 +146,8 @@ pub fn radio(receptions: Option<&RawValue>, settings: Option<&RawValue>) -> Radi
 }
 
 impl Reception {
-    /// SNR, then RSSI. Some networks do not tell how well their gateways hear: nothing is worse than 0 dBm, which does not
-    /// occur, being left out.
+    /// SNR, then RSSI, for finding the best gateway. A missing RSSI is not zero (0 dBm does not occur): some networks
+    /// withhold the reception quality of their gateways. Such a gateway ranks last.
     fn quality(&self) -> (f64, f64) {
         let number = |value: &Option<Number>| value.as_ref().and_then(Number::as_f64);
         match number(&self.rssi) {
@@ -156,7 +157,7 @@ impl Reception {
     }
 }
 
-/// As gateways name them, and as V2 did: `SF7BW125`, `FSK50000` (bits per second), `M0CW137` (LR-FHSS).
+/// The data rate as gateways and V2 write it: `SF7BW125`, `FSK50000` (bits per second), `M0CW137` (LR-FHSS).
 fn data_rate(rate: &DataRate) -> Option<String> {
     const KILO: u32 = 1000;
     if let Some(lora) = &rate.lora {
@@ -169,7 +170,7 @@ fn data_rate(rate: &DataRate) -> Option<String> {
     Some(format!("M{}CW{}", fhss.modulation_type.unwrap_or_default(), fhss.operating_channel_width? / KILO))
 }
 
-/// What it should be, or nothing.
+/// Parses the value. `None` if it has another type.
 fn lenient<T: DeserializeOwned>(raw: Option<&RawValue>) -> Option<T> {
     serde_json::from_str(raw?.get()).ok()
 }
@@ -194,10 +195,10 @@ mod tests {
         ]}));
         assert_eq!(radio.gateway.as_deref(), Some("best"));
         assert_eq!((radio.rssi, radio.snr), (Some((-80).into()), Number::from_f64(9.8)));
-        // An SNR of zero is left out on the wire.
+        // An SNR of zero is omitted from the JSON.
         let zero = radio_of(json!({"rx_metadata": [{"gateway_ids": {"eui": "9C5C8E00001A05C4"}, "rssi": -90}]}));
         assert_eq!((zero.gateway.as_deref(), zero.snr), (Some("9C5C8E00001A05C4"), Some(0.into())));
-        // What is withheld or masked out is not zero.
+        // A withheld or masked value is not zero.
         let withheld = json!({"gateway_ids": {"gateway_id": "packetbroker"}});
         let radio = radio_of(json!({"rx_metadata": [withheld, gateway("mine", -120, -19.5)]}));
         assert_eq!((radio.gateway.as_deref(), radio.rssi), (Some("mine"), Some((-120).into())));

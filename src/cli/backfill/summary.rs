@@ -1,4 +1,4 @@
-//! What is printed at the end of a site, to standard output: a sentence, or with `--json` a line of JSON.
+//! Prints the result for a site to standard output: a sentence, or with `--json` a line of JSON.
 
 use std::{
     io::{self, Write as _},
@@ -17,19 +17,19 @@ use super::{
 };
 use crate::cli::table;
 
-/// What a site's range came to.
+/// The result for a site's range.
 pub struct Summary<'a> {
     pub site: &'a str,
     pub from: DateTime<Utc>,
     pub until: DateTime<Utc>,
-    /// With what earlier processes did.
+    /// Includes the work of earlier processes.
     pub backfill: Option<&'a Backfill>,
     pub totals: &'a Totals,
     pub took: Duration,
 }
 
 impl Progress {
-    /// All of the range is at the hub, but for what it says.
+    /// The backfill is finished: all rows are at the hub, except the losses that are printed.
     pub fn finished(&self, summary: &Summary<'_>) -> io::Result<()> {
         let Summary { site, from, until, backfill: Some(backfill), totals, took } = summary else { return Ok(()) };
         self.clear();
@@ -58,7 +58,6 @@ impl Progress {
         print_line(&(said + &losses(site, backfill)))
     }
 
-    /// A dry run has ended.
     pub fn counted(&self, summary: &Summary<'_>) -> io::Result<()> {
         let Summary { site, from, until, totals, took, .. } = summary;
         self.clear();
@@ -84,7 +83,7 @@ impl Progress {
         print_line(&said)
     }
 
-    /// There is nothing to do. Returns whether all of it is at the hub.
+    /// There is nothing to do. Returns whether all rows of the range are at the hub.
     pub fn is_done(&self, site: &str, cursor: &Cursor, was_open: bool) -> io::Result<bool> {
         let Some(backfill) = &cursor.backfill else { return Ok(false) };
         let is_well = backfill.dropped_at.is_none() && backfill.rejected == 0 && backfill.bad_rows == 0;
@@ -114,7 +113,7 @@ impl Progress {
         Ok(is_well)
     }
 
-    /// A backfill is given up.
+    /// The backfill was given up.
     pub fn dropped(&self, summary: &Summary<'_>, rejected: usize) -> io::Result<()> {
         let Summary { site, from, until, .. } = summary;
         if self.is_json {
@@ -132,7 +131,7 @@ impl Progress {
     }
 }
 
-/// What is not at the hub, though the backfill is at its end.
+/// Rows and messages of a finished backfill that are not at the hub.
 fn losses(site: &str, backfill: &Backfill) -> String {
     let mut said = String::new();
     if backfill.rejected > 0 {

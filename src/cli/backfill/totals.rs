@@ -6,12 +6,12 @@ use iothub_connector::rapidm2m::{backfill::Measured, polling::Report};
 #[derive(Debug, Default)]
 pub struct Totals {
     pub requests: usize,
-    /// Of the backend's answers.
+    /// Size of the backend's responses.
     pub bytes: usize,
-    /// Recorded; in a dry run: counted.
+    /// Rows that were recorded, or in a dry run counted.
     pub rows: usize,
     pub messages: usize,
-    /// Acknowledged by the hub.
+    /// Messages that the hub has acknowledged.
     pub forwarded: usize,
     pub rejected: usize,
     pub bad_rows: usize,

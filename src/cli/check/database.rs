@@ -1,4 +1,5 @@
-//! Cosmos DB: the account, the database, its containers, and whether documents could be written. Nothing is.
+//! Checks Cosmos DB: the account, the database, its containers, and whether documents could be written. It writes
+//! nothing.
 
 use std::sync::Arc;
 
@@ -49,7 +50,7 @@ fn fault(what: impl Into<String>, failure: &Failure) -> Row {
     Row::fault(what, failure.kind(), &failure.to_string())
 }
 
-/// `keeps_history`: whether the documents are never to be removed; `None` if they never are anyway.
+/// `keeps_history`: whether documents must never expire. `None` for a container whose documents never expire anyway.
 fn of_container(
     what: String,
     database: &str,

@@ -1,4 +1,4 @@
-//! The hub, as the device that sends; and where devices come from.
+//! Checks the hub as the device that sends, and the services and hubs where devices come from.
 
 use chrono::{SecondsFormat, TimeDelta, Utc};
 use futures::{StreamExt as _, stream};
@@ -18,14 +18,14 @@ use secrecy::ExposeSecret as _;
 
 use super::report::{Checked, Row};
 
-/// Services that are asked at once.
+/// Services that are called at once.
 const AT_ONCE: usize = 8;
-/// A ready token that ends sooner is warned of, as the connector does.
+/// A warning is printed if a ready token ends sooner than this, as in the connector.
 const EXPIRY_NOTICE: TimeDelta = TimeDelta::days(7);
-/// As which device a hub is asked whose devices are only known when they send.
+/// The device id for checking a hub whose devices are not known before they send.
 const NOBODY: &str = "iothub-connector-check";
 
-/// What is known without asking anybody: when a ready token ends.
+/// Checks, without calling a service, when a ready token ends.
 pub fn token(config: &Config) -> Option<Row> {
     let device = config.hub.identity.as_ref()?.one()?;
     let Credential::Token(token) = &device.credential else { return None };
@@ -41,7 +41,7 @@ pub fn token(config: &Config) -> Option<Row> {
     })
 }
 
-/// The hub as the one device, if there is one.
+/// Checks the hub as the one device that sends everything.
 pub async fn device(device: &Device, transport: Transport, trusted_ca: &[CertificateDer<'static>]) -> Checked {
     let over: &str = transport.into();
     let what = format!("hub {}", device.endpoint);
@@ -54,7 +54,7 @@ pub async fn device(device: &Device, transport: Transport, trusted_ca: &[Certifi
     }
 }
 
-/// Each of the services and hubs that devices come from, once.
+/// Checks each service and hub where devices come from, once.
 pub async fn enrollments(config: &Config) -> Checked {
     let trusted_ca = &config.hub.trusted_ca;
     let of_sites = match &config.hub.identity {

@@ -1,4 +1,4 @@
-//! `replay`: what could not be forwarded is put back where it is sent from, after the cause was mended.
+//! `replay`: puts rejected messages back after the cause was fixed, so that they are sent again.
 //!
 //! | Part | |
 //! |---|---|
@@ -55,13 +55,13 @@ pub struct Options {
     /// Messages of The Things Network: those that were rejected, or those that failed for a day
     #[arg(long, value_name = "QUEUE", conflicts_with_all = ["sites", "which"])]
     queue: Option<QueueKind>,
-    /// Only what was rejected for this reason, such as hub_message_rejected or no_device
+    /// Only messages that were rejected for this reason, such as hub_message_rejected or no_device
     #[arg(long, value_name = "KIND")]
     kind: Option<String>,
     /// Only uplinks of this application of The Things Stack
     #[arg(long, value_name = "ID", requires = "queue", conflicts_with = "sites")]
     application: Option<String>,
-    /// At most so many messages of a queue
+    /// At most this many messages of a queue
     #[arg(long, value_name = "N", conflicts_with = "sites", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
     /// Show what would be put back, and change nothing
@@ -77,7 +77,7 @@ pub struct Options {
 #[derive(Debug, clap::Args)]
 #[group(id = "which", multiple = false)]
 struct Which {
-    /// Only what was polled since: 2h or 7d ago, or a time such as 2026-01-31T12:00:00Z
+    /// Only messages that were polled since then: 2h or 7d ago, or a time such as 2026-01-31T12:00:00Z
     #[arg(long, value_name = "TIME", value_parser = time::moment)]
     since: Option<Moment>,
     /// Only this record, by its id; can be given several times
@@ -94,17 +94,17 @@ enum QueueKind {
     Poison,
 }
 
-/// What became of a message, for people and for scripts.
+/// The result for one message, for users and for scripts.
 struct Line {
     /// Site, or application and device.
     of: String,
-    /// Id of the record or of the queue's message.
+    /// Id of the record or of the queue message.
     id: String,
-    /// Why it was rejected.
+    /// Why the message was rejected.
     kind: String,
-    /// Why it stays where it is.
+    /// Why the message is not put back.
     refused: Option<String>,
-    /// The members of the JSON object that say whose it is.
+    /// The members of the JSON object that name the message's origin.
     json: Value,
 }
 

@@ -1,4 +1,4 @@
-//! A hub's own connection string, of one of its shared access policies.
+//! Parses a hub's own connection string, which belongs to one of the hub's shared access policies.
 //! <https://learn.microsoft.com/azure/iot-hub/iot-hub-dev-guide-sas>
 
 use std::sync::Arc;
@@ -7,10 +7,10 @@ use crate::iot_hub::{Endpoint, Policy, device::decode_key, devices::enrollment::
 
 const SHAPE: &str = "HostName=…;SharedAccessKeyName=device;SharedAccessKey=…";
 
-/// Reads `HostName=…;SharedAccessKeyName=…;SharedAccessKey=…`. The host may have a port, of an emulator.
+/// Reads `HostName=…;SharedAccessKeyName=…;SharedAccessKey=…`. The host may have a port, for an emulator.
 ///
 /// # Errors
-/// What is wrong with it, continuing a sentence that begins with the setting's name. No secret is repeated.
+/// Returns the fault as the rest of a sentence that begins with the setting's name. It never contains a secret.
 pub fn parse(text: &str) -> Result<HubPolicy, String> {
     let (mut host, mut name, mut key) = (None, None, None);
     for part in text.split(';').filter(|part| !part.trim().is_empty()) {
@@ -29,7 +29,7 @@ pub fn parse(text: &str) -> Result<HubPolicy, String> {
             "SharedAccessSignature" => {
                 return Err(format!("holds a ready token (SharedAccessSignature): take one with a key: {SHAPE}"));
             }
-            // Says nothing that is needed here.
+            // Other fields are not needed here.
             _ => {}
         }
     }
@@ -39,7 +39,7 @@ pub fn parse(text: &str) -> Result<HubPolicy, String> {
     };
     let host = needed("HostName", host)?;
     let name = needed("SharedAccessKeyName", name)?;
-    // It is printed: what lost its separator is in it.
+    // The name is printed. If a separator is missing, the name contains the key or other parts of the string.
     if name.contains(['=', '&']) {
         return Err(format!("names a SharedAccessKeyName with = or & in it: is a ; missing? It looks like {SHAPE}"));
     }

@@ -1,4 +1,4 @@
-//! The settings of enrollments with all their suffixes: what is wrong with them, and which of them belong together.
+//! Reads the enrollment settings with all their suffixes, finds faults in them and combines those that belong together.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -15,18 +15,18 @@ use crate::{
 
 const ID_SCOPE: &str = dps::ID_SCOPE[0];
 const GROUP_KEY: &str = dps::GROUP_KEY[0];
-/// The first is the C# sample's; the second is spelt as the other settings are.
+/// The C# sample uses the first spelling. The second is spelt like the other settings.
 pub const CONNECTION_STRING: [&str; 2] = ["AzureIotHubConnectionString", "AzureIoTHubConnectionString"];
 
 /// A setting with one suffix.
 struct Setting<'a, T> {
     name: &'a str,
     text: &'a str,
-    /// `None` if it is wrong.
+    /// `None` if the value is wrong.
     value: Option<T>,
 }
 
-/// A setting with all its suffixes, by what follows the first `-`; the default is under the empty one.
+/// A setting with all its suffixes. The key is the text after the first `-`; the default has the empty key.
 type Family<'a, T> = BTreeMap<String, Setting<'a, T>>;
 
 fn family<'a, T>(
@@ -53,14 +53,14 @@ fn family<'a, T>(
             }
             continue;
         }
-        // An empty one is a problem already.
+        // An empty value is already a problem.
         let checked = (!text.is_empty()).then(|| check(text).map_err(|why| problems.add(name.to_owned(), why)).ok());
         family.insert(suffix, Setting { name, text, value: checked.flatten() });
     }
     family
 }
 
-/// What a setting's name says of whom it holds for. `None` if it cannot.
+/// Extracts the suffix from a setting's name. `None` if the name is malformed.
 pub fn suffix(text: &str) -> Option<String> {
     match text.replace("__", "-").as_str() {
         "" | "Default" => Some(String::new()),
@@ -68,19 +68,19 @@ pub fn suffix(text: &str) -> Option<String> {
     }
 }
 
-/// Whether it can be an application's id, with or without a port: ids have no capitals.
+/// Whether the suffix can be an application id, with or without a port: ids have no capitals.
 fn is_of_application(suffix: &str) -> bool {
     !suffix.is_empty() && suffix.chars().all(|letter| matches!(letter, 'a'..='z' | '0'..='9' | '-' | '_'))
 }
 
-/// The application, if a suffix ends in a port.
+/// The application, if the suffix ends in a port.
 fn without_port(suffix: &str) -> Option<&str> {
     let (application, port) = suffix.rsplit_once('-')?;
     let is_port = port.parse::<u8>().is_ok_and(|number| number.to_string() == port);
     (is_port && !application.is_empty()).then_some(application)
 }
 
-/// What stands in the settings.
+/// The enrollment settings as they were read.
 pub struct Families<'a> {
     scopes: Family<'a, String>,
     keys: Family<'a, SecretBox<Vec<u8>>>,
@@ -101,19 +101,20 @@ impl<'a> Families<'a> {
         self.scopes.keys().chain(self.keys.keys()).map(String::as_str).collect()
     }
 
-    /// The suffixes at which ID scope and group key of one suffix are looked for: an application's, or a port's.
+    /// The suffixes at which ID scope and group key are looked up, most specific first. A suffix that ends in a port
+    /// has two chains: one as an application, one as an application with a port.
     fn chains(suffix: &str) -> impl Iterator<Item = Vec<&str>> {
         let of_port = without_port(suffix).map(|application| vec![suffix, application, ""]);
         [vec![suffix, ""]].into_iter().chain(of_port)
     }
 
-    /// The ID scope and group key that hold along a chain, by suffix.
+    /// The most specific suffixes in the chain that have an ID scope and a group key.
     fn pair<'c>(&self, chain: &[&'c str]) -> (Option<&'c str>, Option<&'c str>) {
         let first = |is_there: &dyn Fn(&str) -> bool| chain.iter().copied().find(|suffix| is_there(suffix));
         (first(&|suffix| self.scopes.contains_key(suffix)), first(&|suffix| self.keys.contains_key(suffix)))
     }
 
-    /// What is wrong with the settings as a whole.
+    /// Checks the settings as a whole.
     pub fn check(&self, problems: &mut Problems) {
         if self.scopes.is_empty() && self.keys.is_empty() && self.hubs.is_empty() {
             let [connection_string, _] = CONNECTION_STRING;
@@ -131,7 +132,7 @@ impl<'a> Families<'a> {
                 problems.add(hub.name.to_owned(), text);
             }
         }
-        // Half of a pair is fine as long as somebody more specific has the other half.
+        // One half of a pair is enough if a more specific suffix has the other half.
         let suffixes = self.of_dps();
         let pairs: Vec<_> =
             suffixes.iter().flat_map(|suffix| Self::chains(suffix)).map(|chain| self.pair(&chain)).collect();
@@ -149,7 +150,7 @@ impl<'a> Families<'a> {
         }
     }
 
-    /// Every suffix with what holds there. `None` if a value is wrong.
+    /// Finds the enrollment for every suffix. `None` if a value is wrong.
     pub fn resolve(&self, endpoint: &Endpoint) -> Option<Enrollments> {
         let mut found =
             Enrollments { all: Vec::new(), ports: HashMap::new(), applications: HashMap::new(), default: None };
@@ -183,7 +184,8 @@ impl<'a> Families<'a> {
     }
 }
 
-/// What to do about an ID scope without a group key, or the other way round. `spelt` is the suffix as it stands in the name.
+/// Advice for an ID scope without a group key, or a group key without an ID scope. `spelt` is the suffix as the name
+/// has it.
 fn lonely(suffix: &str, spelt: &str, what: &str, other: &str) -> String {
     let set = match suffix {
         "" => format!("{other}Default, or {other}-APPLICATION for each application"),

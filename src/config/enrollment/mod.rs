@@ -1,9 +1,9 @@
-//! Where the devices of LoRaWAN applications come from: which Device Provisioning Service and enrollment group, or which
-//! hub, by application and port.
+//! Reads where the devices of LoRaWAN applications come from: which Device Provisioning Service and enrollment group,
+//! or which hub, per application and port.
 //!
-//! Each setting comes with a suffix; `__` counts as `-` everywhere in a name, since many places refuse a `-`:
+//! Each setting's name ends in a suffix. `__` counts as `-` everywhere in a name, because many tools refuse a `-`:
 //!
-//! | Suffix | Holds for |
+//! | Suffix | Used for |
 //! |---|---|
 //! | `-{application}-{port}` | uplinks of one application with one fPort |
 //! | `-{application}` | the application's other uplinks |
@@ -12,11 +12,11 @@
 //! | Setting | |
 //! |---|---|
 //! | `DPSIDScope…`, `DPSEnrollmentGroupSymmetricKey…` | a service and an enrollment group in it |
-//! | `AzureIotHubConnectionString…` | instead of these: a hub's own connection string, for devices that are in its registry |
+//! | `AzureIotHubConnectionString…` | instead of these: a hub's own connection string, for devices in its registry |
 //!
-//! The most specific suffix wins. ID scope and group key are looked for separately, so that one service with a group for
-//! each application needs `DPSIDScopeDefault` once. An application id may end in what looks like a port: `-pumps-1` is for
-//! port 1 of `pumps` as well as for all of `pumps-1`.
+//! The most specific suffix wins. ID scope and group key are looked up separately, so that a service with one group per
+//! application needs only one ID scope setting, `DPSIDScopeDefault`. An application id may end in something that looks
+//! like a port: `-pumps-1` applies to port 1 of `pumps` and to all of `pumps-1`.
 
 mod connection_string;
 mod families;
@@ -28,7 +28,7 @@ pub(super) use self::families::{CONNECTION_STRING, suffix};
 use super::{Problems, Settings, dps};
 use crate::iot_hub::devices::enrollment::Enrollments;
 
-/// Reads the settings. What is wrong with them goes to `problems`, also if there are none.
+/// Reads the settings. Adds faults to `problems`; having no enrollment settings is a fault.
 pub fn read(settings: &Settings, problems: &mut Problems) -> Option<Enrollments> {
     let mut found = Problems::default();
     let endpoint = dps::read_endpoint(settings, &mut found);

@@ -19,7 +19,7 @@ fn good(pairs: Pairs<'_>) -> Enrollments {
     enrollments.unwrap_or_else(|| panic!("{problems}"))
 }
 
-/// ID scope and key, or hub and policy's key; then the port.
+/// ID scope and group key, or hub and policy key, and the port.
 fn found(enrollments: &Enrollments, application: &str, port: u8) -> Option<(String, Option<u8>)> {
     let text = |key: &SecretBox<Vec<u8>>| String::from_utf8(key.expose_secret().clone()).unwrap();
     enrollments.of(application, port).map(|(enrollment, port)| match enrollment {

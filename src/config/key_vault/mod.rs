@@ -1,7 +1,7 @@
-//! `KeyVaultURI`: settings that are absent are looked up in a Key Vault. Without it nobody is asked anything.
+//! Looks up absent settings in the Key Vault that `KeyVaultURI` names. Without this setting, no vault is called.
 //!
-//! The vault is asked for the names of its secrets first: which applications have settings of their own (suffixes) cannot be
-//! guessed. Only secrets that hold a setting are read, and only if the setting is not there.
+//! The list of the vault's secrets is requested first, because the names of applications with their own settings
+//! (suffixes) cannot be guessed. A secret is read only if it holds a setting and this setting is absent.
 
 mod failure;
 
@@ -23,38 +23,38 @@ use crate::support::{
     identity::{self, SignIn},
 };
 
-/// The setting.
 pub const KEY_VAULT: &str = "KeyVaultURI";
 
-/// All of it may take this long, signing in and trying again included. The Functions host waits 30 s for the first answer.
+/// Time-out for the whole look-up, with sign-in and retries. The Functions host waits 30 s for the handler's first
+/// response.
 const TIME: Duration = Duration::from_secs(20);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Silence in the middle of an answer.
+/// Longest silence in the middle of a response.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
-/// Largest answer that is read, in bytes. A secret has at most 25 KB, a page of names 25 of them.
+/// Largest response that is read, in bytes. A secret has at most 25 KB; a page of names has 25 secrets.
 const MAX_BODY: usize = 1024 * 1024;
-/// Names of secrets that are looked at.
+/// Most names of secrets that are read.
 const MAX_NAMES: usize = 2_000;
-/// Secrets that are asked for at once.
+/// Secrets that are requested at once.
 const AT_ONCE: usize = 8;
 
-/// Settings with what the vault had of them.
+/// The settings, completed from the vault.
 pub struct Completed {
     pub settings: Settings,
-    /// The names of those that were in the vault, in order.
+    /// The names of the settings that came from the vault, in order.
     pub from_vault: BTreeSet<String>,
 }
 
-/// Whether there is a vault to look into.
+/// Whether the settings name a vault.
 #[must_use]
 pub fn is_wanted(settings: &Settings) -> bool {
     settings.names().any(|name| name == KEY_VAULT)
 }
 
-/// Adds what is absent and in the vault.
+/// Adds settings that are absent but in the vault.
 ///
 /// # Errors
-/// The vault cannot be used, or has a setting that is disabled: as a setting at fault, without any secret.
+/// The vault cannot be used, or holds a setting that is disabled. The error names the setting and contains no secret.
 pub async fn complete(settings: Settings) -> Result<Completed, Problems> {
     let mut problems = Problems::default();
     if !is_wanted(&settings) {
@@ -90,7 +90,7 @@ pub async fn complete(settings: Settings) -> Result<Completed, Problems> {
 
 fn vault_url(text: &str) -> Result<Url, String> {
     let example = "write it like https://myvault.vault.azure.net/";
-    // The text is not repeated: it may be anything.
+    // Do not repeat the text: it may be anything.
     let url = Url::parse(text).map_err(|error| format!("is not a URL ({error}): {example}"))?;
     let is_plain = url.username().is_empty() && url.password().is_none() && url.query().is_none();
     if url.scheme() != "https" || !url.has_host() || url.path() != "/" || url.fragment().is_some() || !is_plain {
@@ -125,7 +125,7 @@ async fn look_up(url: &Url, settings: &Settings, problems: &mut Problems) -> Res
     let read = stream::iter(wanted).map(|(name, secret)| async move {
         match vault.get_secret(&secret, None).await.and_then(|response| response.into_model()) {
             Ok(secret) => Ok(secret.value.map(|value| (name, value))),
-            // Deleted meanwhile.
+            // The secret was deleted after it was listed.
             Err(error) if error.http_status() == Some(StatusCode::NotFound) => Ok(None),
             Err(error) => Err(Failure::Request(error, "read")),
         }
@@ -137,7 +137,7 @@ fn client(url: &Url, sign_in: SignIn) -> azure_core::Result<SecretClient> {
     let http = reqwest::Client::builder()
         .connect_timeout(CONNECT_TIMEOUT)
         .read_timeout(READ_TIMEOUT)
-        // A token must not follow where a redirect leads.
+        // Do not send the token to the target of a redirect.
         .redirect(reqwest::redirect::Policy::none())
         .build()
         .map_err(|error| Error::new(ErrorKind::Other, error))?;
@@ -146,14 +146,14 @@ fn client(url: &Url, sign_in: SignIn) -> azure_core::Result<SecretClient> {
     let credential = sign_in.credential(client_options.clone())?;
     let options = SecretClientOptions {
         client_options,
-        // A vault must be of the domain that it has the token made for; one on this machine has none.
+        // The token's resource must have the vault's domain. A vault on this machine has no domain.
         verify_challenge_resource: Some(!http::is_on_this_machine(url)),
         ..SecretClientOptions::default()
     };
     SecretClient::new(url.as_str(), credential, Some(options))
 }
 
-/// Reads no answer that is larger than any that is needed.
+/// Refuses responses that are larger than any that is needed.
 #[derive(Debug)]
 struct Bounded(reqwest::Client);
 

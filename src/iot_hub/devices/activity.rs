@@ -1,4 +1,4 @@
-//! What LoRaWAN devices did lately, in container `devices`: for people. Nothing is decided by it.
+//! The latest activity of LoRaWAN devices in container `devices`, for the user. No decision depends on it.
 
 use std::collections::VecDeque;
 
@@ -8,15 +8,15 @@ use serde::{Deserialize, Serialize};
 use super::{Owner, StoredOwner};
 use crate::{rapidm2m::ledger::Fault, support::hours::Hours};
 
-/// What is kept of a device's last uplinks.
+/// Limits for the values that are kept of a device's last uplinks.
 pub const MAX_POINTS: usize = 48;
 pub const MAX_CHANNELS: usize = 16;
 
-/// A device's document, beside the ones that say which device stands for whom.
+/// The activity document of a device. Other documents in the container say which owner has which device.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Document {
-    /// [`id`].
+    /// See [`id`].
     #[serde(rename = "id")]
     pub id: String,
     pub kind: Kind,
@@ -32,7 +32,7 @@ pub enum Kind {
     Activity,
 }
 
-/// What a device did lately; also what of it is not written yet.
+/// The latest activity of a device. Also holds the part that is not written yet.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Activity {
@@ -42,27 +42,27 @@ pub struct Activity {
     /// Uplinks forwarded in each hour.
     #[serde(default)]
     pub uplinks: Hours,
-    /// Attempts in a row that failed; whatever they were of.
+    /// Failed attempts in a row, of any kind.
     #[serde(default)]
     pub failures: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<Fault>,
-    /// Numbers of the last uplinks.
+    /// Numbers from the last uplinks.
     #[serde(default)]
     pub series: Series,
 }
 
-/// The last values of a few channels. Channels and points are bounded: the oldest points fall off, and channels that come
-/// when there is no room are left out.
+/// The last values of some channels. The numbers of channels and points are limited: the oldest points are removed, and
+/// new channels are left out if there is no room.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Series {
     pub channels: Vec<String>,
-    /// Unix time in milliseconds, and the values in the order of the channels; the oldest first.
+    /// Unix time in milliseconds, and the values in the order of the channels; oldest first.
     pub points: VecDeque<(i64, Vec<Option<f64>>)>,
 }
 
-/// The document of an owner. Cannot be that of a device: a registration id has no `|`.
+/// The id of an owner's document. It cannot be the id of a device's document, because a registration id has no `|`.
 #[must_use]
 pub fn id(owner: &StoredOwner) -> String {
     format!("activity|{}|{}", owner.group, owner.name)
@@ -74,7 +74,7 @@ impl Document {
         Self { id: id(&owner), kind: Kind::Activity, owner, activity: Activity::default() }
     }
 
-    /// Whose it is.
+    /// Whether the document is of a device of The Things Network.
     #[must_use]
     pub fn is_of_things_network(&self) -> bool {
         self.owner.system == Owner::THINGS_NETWORK
@@ -82,7 +82,7 @@ impl Document {
 }
 
 impl Activity {
-    /// Notes an uplink that was forwarded.
+    /// Adds an uplink that was forwarded.
     pub fn uplink(&mut self, at: DateTime<Utc>, values: impl IntoIterator<Item = (String, f64)>) {
         self.last_uplink_at = self.last_uplink_at.max(Some(at));
         self.uplinks.add(at, 1);
@@ -90,13 +90,13 @@ impl Activity {
         self.series.add(at, values);
     }
 
-    /// Notes a failure.
+    /// Adds a failure.
     pub fn failure(&mut self, fault: Fault) {
         self.failures = self.failures.saturating_add(1);
         self.last_error = Some(fault);
     }
 
-    /// Adds what happened since.
+    /// Adds the activity of a later period.
     pub fn add(&mut self, since: Self) {
         if since.last_uplink_at.is_some() {
             (self.failures, self.last_error) = (since.failures, since.last_error);
@@ -138,7 +138,7 @@ impl Series {
         }
     }
 
-    /// The values of a channel, by its place.
+    /// The values of the channel at this index.
     pub fn values(&self, channel: usize) -> impl Iterator<Item = (i64, f64)> {
         self.points.iter().filter_map(move |(at, row)| Some((*at, (*row.get(channel)?)?)))
     }

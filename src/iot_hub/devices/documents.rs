@@ -6,40 +6,40 @@ use serde::{Deserialize, Serialize};
 use super::StoredOwner;
 use crate::iot_hub::{Credential, Device, Endpoint, device::check_id};
 
-/// What a device stands for, and where it is. Holds no secret: keys are derived from the enrollment group's, or are in the
-/// settings.
+/// A device with its owner and its hub. Contains no secret: keys are derived from the enrollment group's key, or are in
+/// the settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Document {
-    /// The registration id: [`id`].
+    /// The registration id, perhaps with a port: [`id`].
     #[serde(rename = "id")]
     pub id: String,
     pub owner: StoredOwner,
-    /// Host name of the hub, with a port if that is not the usual one. Empty in a [claim](Self::claim).
+    /// Host name of the hub, with a port if it is not the default one. Empty in a [claim](Self::claim).
     pub assigned_hub: String,
     /// The device's id at that hub. Empty in a [claim](Self::claim).
     pub device_id: String,
     pub registered_at: DateTime<Utc>,
-    /// The service instance that assigned the hub. Absent if none did: the device is in the registry of the hub that the
-    /// settings name.
+    /// The service instance that assigned the hub. Absent if none did: the device is then in the registry of the hub
+    /// that the settings name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id_scope: Option<String>,
-    /// How often it was registered.
+    /// Number of registrations of this device.
     pub registrations: u32,
 }
 
-/// Between registration id and port. Can stand in no registration id, and may stand in the id of a document.
+/// Separates registration id and port. Registration ids cannot contain it; ids of documents can.
 const BEFORE_PORT: char = '|';
 
-/// The id of the document of a device: its registration id, `pump-7`; with the port if the device is for one port only,
-/// `pump-7|10`. A LoRaWAN device that has ports with enrollments of their own is several devices, perhaps at several hubs.
+/// The id of a device's document: its registration id, `pump-7`; with a port if the device is for one port only,
+/// `pump-7|10`. A LoRaWAN device that has ports with their own enrollments is several devices, perhaps at several hubs.
 #[must_use]
 pub fn id(registration_id: &str, port: Option<u8>) -> String {
     port.map_or_else(|| registration_id.to_owned(), |port| format!("{registration_id}{BEFORE_PORT}{port}"))
 }
 
 impl Document {
-    /// Says whose the registration id is, for an owner who has devices for single ports and none for the others.
+    /// Reserves the registration id for an owner that has devices for single ports and none for the other ports.
     #[must_use]
     pub fn claim(registration_id: &str, owner: StoredOwner, now: DateTime<Utc>) -> Self {
         Self {
@@ -53,28 +53,28 @@ impl Document {
         }
     }
 
-    /// Whether there is no device behind it.
+    /// Whether the document is a claim without a device.
     #[must_use]
     pub fn is_claim(&self) -> bool {
         self.registrations == 0
     }
 
-    /// What the device is registered as.
+    /// The device's registration id.
     #[must_use]
     pub fn registration_id(&self) -> &str {
         self.id.split_once(BEFORE_PORT).map_or(&self.id, |(registration_id, _)| registration_id)
     }
 
-    /// The only port that the device is for.
+    /// The port, if the device is for one port only.
     #[must_use]
     pub fn port(&self) -> Option<u8> {
         self.id.split_once(BEFORE_PORT)?.1.parse().ok()
     }
 
-    /// The device, which proves itself with `credential`.
+    /// The device, with `credential`.
     ///
     /// # Errors
-    /// A field that cannot be what the service assigned.
+    /// A field that the service cannot have assigned.
     pub fn device(&self, credential: Credential) -> Result<Device, String> {
         let endpoint = Endpoint::parse(&self.assigned_hub).map_err(|why| format!("AssignedHub {why}"))?;
         check_id(&self.device_id).map_err(|why| format!("DeviceId {why}"))?;

@@ -1,5 +1,5 @@
-//! Where the devices of sites and LoRaWAN applications come from: a Device Provisioning Service and an enrollment group in
-//! it, or a hub whose registry has them.
+//! The origins of the devices of sites and LoRaWAN applications: a Device Provisioning Service with an enrollment
+//! group, or a hub that has them in its registry.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -7,10 +7,10 @@ use secrecy::{ExposeSecret as _, SecretBox};
 
 use crate::iot_hub::{Endpoint, Policy};
 
-/// An enrollment group of a Device Provisioning Service. The settings that name it: `config/dps.rs`.
+/// An enrollment group of a Device Provisioning Service. `config/dps.rs` reads its settings.
 #[derive(Debug)]
 pub struct EnrollmentGroup {
-    /// The service, without a port: 443.
+    /// The service. Without a port, 443 is used.
     pub endpoint: Endpoint,
     /// The ID scope of the service instance, such as `0ne00111111`.
     pub id_scope: String,
@@ -18,27 +18,27 @@ pub struct EnrollmentGroup {
     pub group_key: SecretBox<Vec<u8>>,
 }
 
-/// Where devices come from.
+/// The origin of devices.
 #[derive(Debug)]
 pub enum Enrollment {
-    /// They are registered with a Device Provisioning Service.
+    /// The devices are registered with a Device Provisioning Service.
     Dps(EnrollmentGroup),
-    /// They are in a hub's registry, and we connect with the key of one of its policies.
+    /// The devices are in a hub's registry. The connector connects with the key of one of the hub's policies.
     Hub(HubPolicy),
 }
 
-/// A hub, and the policy whose key tokens are made from.
+/// A hub, and the policy whose key signs the tokens.
 #[derive(Clone, Debug)]
 pub struct HubPolicy {
-    /// Tokens are for its host name; connections go to it.
+    /// Tokens are signed for its host name, and connections go to it.
     pub hub: Endpoint,
     pub policy: Arc<Policy>,
 }
 
-/// The enrollments of all applications, or what was made of each of them.
+/// The enrollments of all applications, or values that were made from them.
 #[derive(Debug)]
 pub struct Enrollments<T = Enrollment> {
-    /// Each of them once, however many suffixes lead to it.
+    /// Each value once, even if several suffixes lead to it.
     pub all: Vec<T>,
     /// Indices by `{application}-{port}`.
     pub ports: HashMap<String, usize>,
@@ -47,8 +47,8 @@ pub struct Enrollments<T = Enrollment> {
 }
 
 impl<T> Enrollments<T> {
-    /// What holds for an application's uplinks with this fPort; with the port if it is not what holds for the application's
-    /// others.
+    /// The value for an application's uplinks with this fPort. Contains the port only if the value differs from that of
+    /// the application's other uplinks.
     #[must_use]
     pub fn of(&self, application: &str, port: u8) -> Option<(&T, Option<u8>)> {
         let of_port = self.ports.get(&format!("{application}-{port}")).copied();
@@ -59,12 +59,12 @@ impl<T> Enrollments<T> {
         }
     }
 
-    /// Each of them once.
+    /// Each value once.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         self.all.iter()
     }
 
-    /// Each of them once, with the suffixes that lead to it: `Default`, `pumps`, `pumps-10`.
+    /// Each value once, with the suffixes that lead to it: `Default`, `pumps`, `pumps-10`.
     #[must_use]
     pub fn named(&self) -> Vec<(String, &T)> {
         let suffixes = self.applications.iter().chain(&self.ports);
@@ -78,7 +78,7 @@ impl<T> Enrollments<T> {
         self.all.iter().enumerate().map(|(index, enrollment)| (names(index), enrollment)).collect()
     }
 
-    /// Makes something of each of them.
+    /// Converts each value.
     #[must_use]
     pub fn map<U>(self, make: impl FnMut(T) -> U) -> Enrollments<U> {
         let Self { all, ports, applications, default } = self;
@@ -87,7 +87,7 @@ impl<T> Enrollments<T> {
 }
 
 impl Enrollment {
-    /// Whether devices that come from here and from there are the same.
+    /// Whether both enrollments give the same devices.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
         match (self, other) {

@@ -1,4 +1,4 @@
-//! What the process knows of one owner's device.
+//! The state of one owner's device in this process.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,23 +14,23 @@ pub struct Entry {
     pub id: String,
     /// The document's id.
     pub document_id: String,
-    /// Whoever waits watches it.
+    /// Callers that wait for the device watch it.
     pub state: watch::Sender<State>,
     notes: Mutex<Notes>,
 }
 
-/// How far it has come.
+/// How far the search for the device has come.
 #[derive(Clone)]
 pub enum State {
     Unknown,
-    /// In the store.
+    /// The device is looked up in the store.
     LookingUp,
-    /// It is not in the store, or not any more what it was.
+    /// The device is not in the store, or its document no longer applies.
     Registering,
     Known(Known),
     Failed {
         error: DeviceError,
-        /// Whoever asks before is told the same.
+        /// Until then, all callers get the same error.
         retry_at: Instant,
     },
 }
@@ -41,18 +41,19 @@ pub struct Known {
     pub registered_at: DateTime<Utc>,
 }
 
-/// What must not be forgotten when an attempt fails.
+/// Facts that must survive a failed attempt.
 #[derive(Clone, Default)]
 pub struct Notes {
-    /// `RegisteredAt` of the device that the hub refused: to be registered again.
+    /// `RegisteredAt` of the device that the hub refused. This device is registered again.
     pub refused: Option<DateTime<Utc>>,
-    /// How often it was registered again because the hub refused it, without much time in between.
+    /// How often the device was registered again at short intervals because the hub refused it.
     pub refusals: u32,
-    /// Assigned, but not yet in the store. Registrations are billed: it is kept.
+    /// An assignment that is not in the store yet. It is kept, because registrations are billed.
     pub unrecorded: Option<Assignment>,
 }
 
-/// The promise of whoever has begun: sets the state when it is kept, and also when it is dropped in the middle.
+/// A guard for the task that finds the device. It sets the state when the task ends, also if the task is dropped in the
+/// middle.
 pub struct Settles<'a> {
     entry: &'a Entry,
     state: Option<State>,
@@ -94,12 +95,13 @@ impl Entry {
         change(&mut self.notes.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// For the one that [`begin`](Self::begin) has told to find the device: without it a panic would leave all others waiting.
+    /// For the caller that got `true` from [`begin`](Self::begin). Without this guard, a panic would leave all other
+    /// callers waiting.
     pub fn settles(&self) -> Settles<'_> {
         Settles { entry: self, state: None }
     }
 
-    /// Whether the caller is to find the device: nobody does, and nothing is known that holds.
+    /// Whether the caller must find the device: no other task is doing so, and no valid result is known.
     pub fn begin(&self) -> bool {
         self.state.send_if_modified(|state| {
             let is_settled = match state {

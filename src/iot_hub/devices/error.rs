@@ -1,13 +1,13 @@
-//! Why there is no device for an owner, in words for whoever runs the connector.
+//! Why an owner has no device, in words for the operator.
 
 use std::sync::Arc;
 
 use super::{Owner, StoredOwner, dps::DpsError, store::StoreError};
 
-/// Why there is no device for an owner (now).
+/// Why an owner has no device at the moment.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DeviceError {
-    /// No failure: the registration goes on.
+    /// No failure: the registration continues.
     #[error("device {id} for {owner} is still being registered: its messages go when it is")]
     Underway { owner: Arc<Owner>, id: String },
     #[error("device {id} for {owner} cannot be registered: {error}")]
@@ -18,7 +18,7 @@ pub enum DeviceError {
         .owner.how_to_rename()
     )]
     Taken { owner: Arc<Owner>, id: String, other: StoredOwner },
-    /// A device that is not registered by us: that of a hub whose connection string is in the settings.
+    /// The device is not registered by the connector: it belongs to a hub whose connection string is in the settings.
     #[error(
         "hub {hub} refused device {id} for {owner}: create the device in the hub's registry, or enable it, or have devices \
          registered through DPS (DPSIDScope…); if it is there, check that policy {policy} of AzureIotHubConnectionString… \

@@ -1,4 +1,4 @@
-//! From an owner to a device: looked up in the store, else registered and written down.
+//! Finds the device of an owner: looks it up in the store, or registers and records it.
 
 use std::{
     collections::HashMap,
@@ -18,10 +18,10 @@ use super::{
 };
 use crate::support::clock::Clock;
 
-/// How often a device is looked up again because somebody else wrote its document meanwhile.
+/// How often the device is looked up again because another process wrote its document meanwhile.
 const ROUNDS: usize = 3;
 
-/// The devices of one enrollment, and how they are found.
+/// The devices of one enrollment, and the services for finding them.
 pub struct Inner {
     pub source: Source,
     pub shared: Shared,
@@ -30,7 +30,7 @@ pub struct Inner {
     pub entries: Mutex<HashMap<Owner, Arc<Entry>>>,
 }
 
-/// An error, and whether the device is left alone for a while.
+/// An error, and whether the device is not tried again for a while.
 pub struct Ended {
     pub error: DeviceError,
     rests: bool,
@@ -78,8 +78,8 @@ impl Inner {
         Err(self.keeps_changing(entry))
     }
 
-    /// A device for one port has a document of its own. The plain one of the registration id says all the same whose the id
-    /// is: other ports may lead to the same hub.
+    /// A device for one port has its own document. The document of the plain registration id still has to name the
+    /// owner of this id, because other ports may lead to the same hub.
     async fn claim(&self, entry: &Entry) -> Result<(), Ended> {
         for _ in 0..ROUNDS {
             if self.read(entry, &entry.id).await?.is_some() {
@@ -93,7 +93,7 @@ impl Inner {
         Err(self.keeps_changing(entry))
     }
 
-    /// A document, if it is there. It must not be somebody else's.
+    /// Reads a document, if it exists. It is an error if the document belongs to another owner.
     async fn read(&self, entry: &Entry, id: &str) -> Result<Option<Stored>, Ended> {
         let stored = self.measured(self.shared.store.read(id)).await.map_err(|error| self.of_store(entry, error))?;
         match stored {
@@ -116,7 +116,7 @@ impl Inner {
         result
     }
 
-    /// The document of a device that is assigned now, or was in an earlier round.
+    /// The document of a device that is assigned now, or was assigned in an earlier round.
     async fn register(&self, entry: &Entry, registrations: u32) -> Result<Document, Ended> {
         let assignment = match &self.source {
             Source::Hub(policy) => Assignment { hub: policy.hub.to_string(), device_id: entry.id.clone() },
@@ -152,7 +152,7 @@ impl Inner {
         Ok(assignment)
     }
 
-    /// What stands in the store.
+    /// The device that a document in the store describes.
     fn known(&self, entry: &Entry, document: &Document) -> Result<Known, Ended> {
         let device = document
             .device(self.source.credential(document))

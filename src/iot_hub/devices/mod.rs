@@ -1,18 +1,19 @@
-//! Who sends: each owner (a rapidM2M site, a LoRaWAN device) is a device of its own, made by the Device Provisioning Service,
-//! or in the registry of a hub whose policy may connect as its devices.
+//! Finds the device that sends an owner's messages. Each owner (a rapidM2M site, a LoRaWAN device) has its own device,
+//! which the Device Provisioning Service registers or which is in the registry of a hub. The hub's policy may then
+//! connect as its devices.
 //!
 //! | Part | |
 //! |---|---|
-//! | `naming` | a registration id from any name |
-//! | `owner` | whom a device stands for |
-//! | `documents`, `store` | container `devices` in Cosmos DB: nothing is registered twice |
+//! | `naming` | makes a registration id from any name |
+//! | `owner` | the site or LoRaWAN device that a device belongs to |
+//! | `documents`, `store` | container `devices` in Cosmos DB, so that nothing is registered twice |
 //! | `source` | the service, or the hub |
-//! | `dps` | the service: register, wait, and when not to ask it |
-//! | `entry` | what the process knows of one device |
-//! | `finding` | from an owner to a device: look up, register, write down |
-//! | `per_application` | the devices of LoRaWAN applications, which may each come from elsewhere |
+//! | `dps` | the service: register, wait, and when not to call it |
+//! | `entry` | the state of one device in this process |
+//! | `finding` | finds an owner's device: look up, register, record |
+//! | `per_application` | the devices of LoRaWAN applications, which may have different origins |
 //!
-//! Nothing is sent as a device before its document is written: that is what keeps two owners from being one device.
+//! Nothing is sent as a device before its document is written. This prevents two owners from sharing one device.
 
 pub mod activity;
 pub mod documents;
@@ -60,22 +61,23 @@ use crate::{
     support::{clock::Clock, meter::Meters, retry},
 };
 
-/// Registrations under way at once, of an enrollment: one whose service is throttling must not hold up the others. A service
-/// takes 1,000 a minute; a registration takes 3 to 7 s.
+/// Concurrent registrations of one enrollment. The limit is per enrollment, so that a service that throttles does not
+/// delay the others. A service accepts 1,000 a minute; a registration takes 3 to 7 s.
 const CONCURRENCY: usize = 64;
-/// A device that could not be registered is left alone for so long, and so is one that the hub refuses and that we cannot
-/// register; one that we can is registered again so long after the last time at the earliest.
+/// A device whose registration failed is not tried again for this long. The same applies to a device that the hub
+/// refuses and the connector cannot register. A device that the connector can register is registered again no sooner
+/// than this after its last registration.
 const REST: Duration = Duration::from_secs(60);
-/// A device that the hub refuses again and again is registered after longer and longer rests, up to this: registrations are
-/// billed, and what did not help ten times will hardly help the next.
+/// If the hub refuses a device repeatedly, the waits before its next registration grow up to this one. Registrations
+/// are billed, and a registration that did not help ten times will hardly help the next time.
 const LONGEST_REST: Duration = Duration::from_secs(60 * 60);
-/// A lookup in the store is waited for at least so long. Its requests end sooner by themselves.
+/// The least time-out of a look-up in the store. Its requests end sooner by themselves.
 const LOOKUP_WAIT: Duration = Duration::from_secs(30);
 /// The devices of all owners that come from one enrollment. Cheap to clone.
 #[derive(Clone)]
 pub struct Devices(Arc<Inner>);
 
-/// What several enrollments have together.
+/// The parts that several enrollments share.
 #[derive(Clone)]
 struct Shared {
     store: Arc<Store>,
@@ -90,8 +92,8 @@ impl Shared {
 }
 
 impl Devices {
-    /// Does not connect. `trusted_ca` are certificates that are trusted in addition to the platform's. Lookups are counted in
-    /// `ledger` of `meters`, registrations in `dps`.
+    /// Does not connect. `trusted_ca` are certificates that are trusted in addition to the platform's. Look-ups are
+    /// counted in `ledger` of `meters`, registrations in `dps`.
     #[must_use]
     pub fn new(
         enrollment: impl Into<Enrollment>,
@@ -115,20 +117,21 @@ impl Devices {
         Self(Arc::new(Inner { source, shared, clock, registering, entries: Mutex::default() }))
     }
 
-    /// The owner's device: from memory, else from the store, else registered now. A registration is waited for until
-    /// `wait_until` at most, and goes on in the background; there is one per device however many ask. A lookup in the store
-    /// is waited for although `wait_until` is over, up to half a minute.
+    /// The owner's device: from memory, else from the store, else registered now. The call waits for a registration
+    /// until `wait_until` at most; the registration continues in the background. There is one registration per device,
+    /// however many callers wait. The call waits for a look-up in the store up to half a minute, even after
+    /// `wait_until`.
     ///
     /// # Errors
-    /// [`DeviceError::Underway`] if the registration takes longer; else why there is no device.
+    /// [`DeviceError::Underway`] if the registration takes longer; otherwise why there is no device.
     pub async fn device(&self, owner: &Owner, wait_until: Instant) -> Result<Arc<Device>, DeviceError> {
         let entry = self.entry(owner);
-        // Before it begins, so that no change is missed.
+        // Subscribe before the search begins, so that no change is missed.
         let mut state = entry.state.subscribe();
         if entry.begin() {
             tokio::spawn(self.0.clone().establish(entry.clone()).in_current_span());
         }
-        // The sender is in the entry: it does not go away.
+        // The entry holds the sender, so the channel stays open.
         let is_looked_up = state.wait_for(|state| !matches!(state, State::Unknown | State::LookingUp));
         if timeout_at(wait_until.max(Instant::now() + LOOKUP_WAIT), is_looked_up).await.is_err() {
             return Err(self.0.of_store(&entry, crate::cosmos::Failure::Timeout.into()).error);
@@ -141,12 +144,13 @@ impl Devices {
         }
     }
 
-    /// The hub refused this device (401, 403, 404, or its CONNACK 5). Returns whether it is worth to call
-    /// [`device`](Self::device) once more: what it says then is not what it said before.
+    /// The hub refused this device (401, 403, 404, or its CONNACK 5). Returns whether calling [`device`](Self::device)
+    /// once more is worthwhile, because it then gives another result.
     ///
-    /// A device that we can register is registered again with that call, after a minute at the earliest, counted from
-    /// `RegisteredAt` in the store, and after twice as long each time that it did not help, up to an hour. For one that we cannot, the call ends with [`DeviceError::RefusedByHub`], which says what to do, and so
-    /// does every other for a minute.
+    /// If the connector can register the device, the next call of [`device`](Self::device) registers it again: after a
+    /// minute at the earliest, counted from `RegisteredAt` in the store, and after twice as long each time that it did
+    /// not help, up to an hour. If the connector cannot, that call and all others for a minute end with
+    /// [`DeviceError::RefusedByHub`], which says what to do.
     pub async fn refused(&self, owner: &Owner, device: &Arc<Device>) -> bool {
         let entry = self.entry(owner);
         let now = self.0.clock.now();
@@ -178,8 +182,8 @@ impl Devices {
         is_worth
     }
 
-    /// Passing failures of the service are forgotten, though it would be asked again by itself after a while: for the start of
-    /// an invocation. What it asked for (`Retry-After`) is not.
+    /// Forgets transient failures of the service, although it would be called again after a while anyway: for the start
+    /// of an invocation. A wait that the service requested (`Retry-After`) still applies.
     pub fn try_again(&self) {
         self.0.source.try_again();
     }
@@ -193,12 +197,12 @@ impl Devices {
     }
 }
 
-/// Whether a device that was registered so long ago, and was refused so often before, is to be registered again now that
-/// the hub refuses it: if so, how often it was refused with this time. A clock that was wrong when it was registered must
-/// not block it: the future is as far as the past.
+/// Decides whether a device that the hub refuses is registered again. `before` is the number of earlier refusals.
+/// Returns the number including this refusal, or `None` if it is too early. If the clock was wrong at the registration,
+/// this must not block the device: a time in the future counts like one as far in the past.
 fn refusals(before: u32, since_registered: TimeDelta) -> Option<u32> {
     let since = since_registered.abs().to_std().unwrap_or(Duration::MAX);
-    // It has worked in between.
+    // The device has worked in between.
     let before = if since > 2 * LONGEST_REST { 0 } else { before };
     let refusals = before.saturating_add(1);
     (since >= retry::exponential(refusals, REST, LONGEST_REST)).then_some(refusals)

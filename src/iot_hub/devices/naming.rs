@@ -1,21 +1,22 @@
-//! Registration ids from names. Pure. Ids must never change once they are in use: what they are made of is fixed here, and
-//! depends on no table of a library.
+//! Makes registration ids from names. No I/O. An id must never change once it is in use: the rules are fixed in this
+//! file and depend on no table of a library.
 
 use sha2::{Digest as _, Sha256};
 
 use crate::iot_hub::device::MAX_ID;
 
-/// Hexadecimal digits of the hash.
+/// Hexadecimal digits of the hash in the id.
 const HASH: usize = 8;
 
-/// The registration id for a name, which is also its device id at the hub.
+/// The registration id for a name. It is also the device id at the hub.
 ///
-/// A name that is an id already, in lower case, stays as it is: `pump-7`. Any other becomes a readable form and the hash
-/// of the whole name: `Pump 7` is `pump-7-538ca4f8`. Two names have the same id only if their readable forms are the same
-/// and so are 32 bits of their hashes, or if one name was chosen to look like the other's id.
+/// A name that is already a valid id in lower case is used unchanged: `pump-7`. Any other name becomes a readable form
+/// and a hash of the whole name: `Pump 7` is `pump-7-538ca4f8`. Two names have the same id only if their readable forms
+/// and 32 bits of their hashes are equal, or if one name was chosen to look like the other's id.
 ///
-/// The service takes up to 128 letters, digits and `-._:`, ends them with a letter, a digit or `-`, and knows no upper
-/// case. <https://learn.microsoft.com/azure/iot-dps/concepts-service#registration-id>
+/// The service accepts up to 128 letters, digits and `-._:`, requires a letter, a digit or `-` at the end, and ignores
+/// case.
+/// <https://learn.microsoft.com/azure/iot-dps/concepts-service#registration-id>
 #[must_use]
 pub fn registration_id(name: &str) -> String {
     if is_id(name) {
@@ -24,12 +25,12 @@ pub fn registration_id(name: &str) -> String {
     let hash = Sha256::digest(name.as_bytes());
     let hash: String = hash.iter().take(HASH / 2).map(|byte| format!("{byte:02x}")).collect();
     let slug = slug(name);
-    // All of it is ASCII: every index is a character's.
+    // The slug is ASCII, so every index is a character boundary.
     let slug = &slug[..slug.len().min(MAX_ID - HASH - 1)];
     if slug.is_empty() { format!("device-{hash}") } else { format!("{slug}-{hash}") }
 }
 
-/// The readable form: lower case, without anything that the service or the hub refuses. May be empty.
+/// The readable form: lower case, without characters that the service or the hub refuses. May be empty.
 fn slug(name: &str) -> String {
     let mut slug = String::with_capacity(name.len());
     for letter in name.chars() {
@@ -47,15 +48,15 @@ fn slug(name: &str) -> String {
     slug.trim_matches(['-', '.', '_', ':']).to_owned()
 }
 
-/// Whether it is a name that can be used as it is: other spellings of it would be the same id.
+/// Whether the name can be used unchanged. Other spellings would give the same id, so they cannot.
 fn is_id(name: &str) -> bool {
     check_registration_id(name).is_ok() && !name.contains(|letter: char| letter.is_ascii_uppercase())
 }
 
-/// The service's rule for registration ids.
+/// Checks the service's rule for registration ids.
 ///
 /// # Errors
-/// The rule. The value is not repeated.
+/// The rule. The error does not contain the value.
 pub fn check_registration_id(id: &str) -> Result<(), &'static str> {
     let valid = |letter: char| letter.is_ascii_alphanumeric() || "-._:".contains(letter);
     if id.is_empty() || id.len() > MAX_ID || !id.chars().all(valid) || id.ends_with(['.', '_', ':']) {
@@ -111,7 +112,8 @@ mod tests {
             prop_assert_eq!(&id, &registration_id(&id), "an id is its own id");
         }
 
-        /// 32 bits of hash do not collide by chance in a few hundred names; where the slugs differ the hash is not needed.
+        /// 32 bits of hash do not collide by chance in a few hundred names. Where the slugs differ, the hash is not
+        /// needed.
         #[test]
         fn different_names_have_different_ids(names in proptest::collection::hash_set("[ -~äöüß]{0,140}", 2..20)) {
             let ids: HashSet<_> = names.iter().map(|name| registration_id(name)).collect();

@@ -1,4 +1,4 @@
-//! Whom a device stands for.
+//! The owner of a device.
 
 use std::fmt;
 
@@ -6,16 +6,16 @@ use serde::{Deserialize, Serialize};
 
 use super::naming;
 
-/// Who a device stands for: one site, or one LoRaWAN device.
+/// The owner of a device: one site, or one LoRaWAN device.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Owner {
     pub system: &'static str,
-    /// What the name is unique in: the customer, or the application.
+    /// The scope in which the name is unique: the customer, or the application.
     pub group: String,
     pub name: String,
-    /// The device's name at the hub is made of this.
+    /// The text from which the device's id at the hub is made.
     named_after: String,
-    /// The only fPort whose uplinks the device is for, if its enrollment is that port's own.
+    /// The fPort, if the device is only for uplinks with it. That is so if this port has its own enrollment.
     port: Option<u8>,
 }
 
@@ -25,22 +25,22 @@ impl Owner {
     /// The `system` of LoRaWAN devices of The Things Network.
     pub const THINGS_NETWORK: &str = "thingsNetwork";
 
-    /// A site; its device is named after it.
+    /// A site. Its device is named after it.
     #[must_use]
     pub fn rapidm2m_site(customer: &str, site: &str) -> Self {
         let (group, name) = (customer.to_owned(), site.to_owned());
         Self { system: Self::RAPIDM2M, group, named_after: name.clone(), name, port: None }
     }
 
-    /// A LoRaWAN device, by its application's id and its own. `named_after` is what the setting `DeviceIdTemplate` makes
-    /// of them.
+    /// A LoRaWAN device, identified by its application's id and its own. `named_after` is the text that the setting
+    /// `DeviceIdTemplate` makes from them.
     #[must_use]
     pub fn things_network(application: &str, device: &str, named_after: impl Into<String>) -> Self {
         let (group, name) = (application.to_owned(), device.to_owned());
         Self { system: Self::THINGS_NETWORK, group, name, named_after: named_after.into(), port: None }
     }
 
-    /// With the port that [`PerApplication::of`](super::PerApplication::of) gives.
+    /// Sets the port that [`PerApplication::of`](super::PerApplication::of) returns.
     #[must_use]
     pub fn at_port(self, port: Option<u8>) -> Self {
         Self { port, ..self }
@@ -51,7 +51,7 @@ impl Owner {
         self.port
     }
 
-    /// What to do when somebody else's device has the same name.
+    /// What to do if another owner's device has the same name.
     pub(super) fn how_to_rename(&self) -> &'static str {
         match self.system {
             Self::THINGS_NETWORK => "set DeviceIdTemplate to {application_id}-{device_id}, or rename one of them",
@@ -59,7 +59,7 @@ impl Owner {
         }
     }
 
-    /// What its device is registered as.
+    /// The registration id of the owner's device.
     #[must_use]
     pub fn registration_id(&self) -> String {
         naming::registration_id(&self.named_after)
@@ -73,7 +73,7 @@ impl fmt::Display for Owner {
     }
 }
 
-/// An [`Owner`] as it stands in a document.
+/// An [`Owner`] as it is stored in a document.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct StoredOwner {

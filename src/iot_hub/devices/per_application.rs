@@ -1,4 +1,4 @@
-//! The devices of LoRaWAN applications, which may each come from elsewhere.
+//! The devices of LoRaWAN applications. Each application may have another origin of its devices.
 
 use std::sync::Arc;
 
@@ -7,15 +7,15 @@ use rustls::pki_types::CertificateDer;
 use super::{Devices, Shared, Store, enrollment::Enrollments};
 use crate::support::meter::Meters;
 
-/// For each enrollment its devices, all of them in one store. What enrollments have in common they share: the connections to
-/// services, and how many registrations are under way at once.
+/// The devices of each enrollment, all in one store. Enrollments share the connections to services, but each has its
+/// own limit of concurrent registrations.
 pub struct PerApplication {
     devices: Enrollments<Devices>,
     meters: Arc<Meters>,
 }
 
 impl PerApplication {
-    /// Does not connect. `trusted_ca` are certificates that are trusted in addition to the platform's. What is asked for is
+    /// Does not connect. `trusted_ca` are certificates that are trusted in addition to the platform's. Requests are
     /// counted as by [`Devices::new`].
     #[must_use]
     pub fn new(
@@ -28,14 +28,14 @@ impl PerApplication {
         Self { devices: enrollments.map(|enrollment| Devices::of(enrollment, shared.clone())), meters }
     }
 
-    /// What services are asked for.
+    /// The counters of requests to services.
     #[must_use]
     pub fn meters(&self) -> &Arc<Meters> {
         &self.meters
     }
 
-    /// The devices among which is the one for an application's uplinks with this fPort (0 if there is none), and what
-    /// [`Owner::at_port`](super::Owner::at_port) must be told. `None` if no setting holds for the application.
+    /// The devices that contain the one for an application's uplinks with this fPort (0 if there is none), and the port
+    /// to pass to [`Owner::at_port`](super::Owner::at_port). `None` if no setting applies to the application.
     #[must_use]
     pub fn of(&self, application: &str, port: u8) -> Option<(&Devices, Option<u8>)> {
         self.devices.of(application, port)

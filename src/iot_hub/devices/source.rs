@@ -1,4 +1,4 @@
-//! Where devices come from, and what proves that we are them.
+//! The origin of devices, and their credentials.
 
 use secrecy::{ExposeSecret as _, SecretBox};
 
@@ -10,14 +10,14 @@ use super::{
 use crate::iot_hub::{Credential, sas};
 
 pub enum Source {
-    /// They are registered with the Device Provisioning Service, and have keys derived from their group's.
+    /// The devices are registered with the Device Provisioning Service. Their keys are derived from the group's key.
     Dps(Provisioner),
-    /// They are in the hub's registry already. Whether one is shows when it connects.
+    /// The devices are already in the hub's registry. A missing device shows only when it connects.
     Hub(HubPolicy),
 }
 
 impl Source {
-    /// The service instance.
+    /// The ID scope of the service instance.
     pub fn id_scope(&self) -> Option<&str> {
         match self {
             Self::Dps(provisioner) => Some(&provisioner.config().id_scope),
@@ -25,7 +25,7 @@ impl Source {
         }
     }
 
-    /// Whether a device that is in the store came from here. If not, the settings have changed since.
+    /// Whether a device in the store comes from this source. If not, the settings have changed since.
     pub fn has_made(&self, document: &Document) -> bool {
         document.id_scope.as_deref() == self.id_scope()
             && match self {
@@ -34,7 +34,7 @@ impl Source {
             }
     }
 
-    /// What proves that we are the device.
+    /// The device's credential.
     pub fn credential(&self, document: &Document) -> Credential {
         match self {
             Self::Dps(provisioner) => {
@@ -45,14 +45,14 @@ impl Source {
         }
     }
 
-    /// Passing failures of the service are forgotten; what it asked for (`Retry-After`) is not.
+    /// Forgets transient failures of the service, but not a wait that it requested (`Retry-After`).
     pub fn try_again(&self) {
         if let Self::Dps(provisioner) = self {
             provisioner.try_again();
         }
     }
 
-    /// How long the service wants to be left alone, if it does.
+    /// The wait that the service requests, if any.
     pub fn throttled(&self) -> Option<DpsError> {
         match self {
             Self::Dps(provisioner) => provisioner.throttled(),

@@ -1,4 +1,4 @@
-//! Container `devices` in Cosmos DB: which device stands for whom, so that nothing is registered twice.
+//! Container `devices` in Cosmos DB: stores which owner has which device, so that nothing is registered twice.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,7 +22,7 @@ use crate::{
     support::retry::full_jitter,
 };
 
-/// Beside the container of polls. Partition key `/id`.
+/// Next to the container of polls. Partition key `/id`.
 pub const CONTAINER: &str = "devices";
 pub const PARTITION_KEY: &str = "/id";
 
@@ -32,16 +32,16 @@ pub struct Store {
     container: Container,
 }
 
-/// But for the numbers, which are nearly all of their size.
+/// Leaves out the numbers of uplinks, which are nearly all of a document's size.
 const ACTIVITIES: &str = "SELECT c.id, c.Kind, c.Owner, {\"LastUplinkAt\": c.Activity.LastUplinkAt, \"Uplinks\": c.Activity.Uplinks, \
                           \"Failures\": c.Activity.Failures, \"LastError\": c.Activity.LastError} AS Activity \
                           FROM c WHERE c.Kind = 'activity'";
-/// How often an activity is written again when somebody else writes in between, and how long to wait in between.
+/// How often an activity is written again if other processes write it meanwhile, and the pauses between these attempts.
 const ATTEMPTS: u32 = 8;
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// A document as it stands in the store.
+/// A document as it is in the store.
 #[derive(Debug)]
 pub struct Stored<T = Document> {
     pub document: T,
@@ -69,11 +69,11 @@ impl StoreError {
     }
 }
 
-/// What became of a write.
+/// The result of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Written {
     Yes,
-    /// Somebody else wrote first: nothing was written.
+    /// Another process wrote first: nothing was written.
     Conflict,
 }
 
@@ -81,7 +81,7 @@ pub enum Written {
 #[derive(Debug, Default)]
 pub struct Listing {
     pub documents: Vec<Document>,
-    /// Ids of what is not one of ours.
+    /// Ids of documents that the connector has not written.
     pub foreign: Vec<String>,
 }
 
@@ -91,10 +91,10 @@ impl Store {
         Self { account, container: Container::default() }
     }
 
-    /// The document with this id, if it is there.
+    /// The document with this id, if it exists.
     ///
     /// # Errors
-    /// The store cannot be read, or what stands there is no document of ours.
+    /// The store cannot be read, or the document is not one of the connector's.
     pub async fn read(&self, id: &str) -> Result<Option<Stored>, StoreError> {
         self.get(id).await
     }
@@ -113,10 +113,10 @@ impl Store {
         .await
     }
 
-    /// Writes a document: a new one without `etag`, else in place of the one that was read.
+    /// Writes a document: a new one without `etag`, otherwise in place of the one that was read.
     ///
     /// # Errors
-    /// The store cannot be written. It is unknown then whether it was: read again.
+    /// The store cannot be written. The document may have been written all the same: read it again.
     pub async fn write(&self, document: &Document, etag: Option<&str>) -> Result<Written, StoreError> {
         self.put(&document.id, document, etag).await
     }
@@ -132,12 +132,13 @@ impl Store {
                 }
             };
             match result {
-                // The document is what keeps two owners from being one device: a proxy's "200" must not pass for it.
+                // The document prevents two owners from sharing one device, so a proxy's "200" must not count as a
+                // write.
                 Ok(response) if response.headers().etag().is_none() => {
                     Err(Failure::Other(format!("writing document {id} was answered without an ETag")).into())
                 }
                 Ok(_) => Ok(Written::Yes),
-                // Not found: deleted since it was read.
+                // Not found: the document was deleted after it was read.
                 Err(error) if is(&error, StatusCode::Conflict) || is(&error, StatusCode::PreconditionFailed) => {
                     Ok(Written::Conflict)
                 }
@@ -151,10 +152,10 @@ impl Store {
         .await
     }
 
-    /// Adds what a device did to its document. Several processes may do that at once.
+    /// Adds a device's activity to its document. Several processes may do so at once.
     ///
     /// # Errors
-    /// The store cannot be used, or others keep writing.
+    /// The store cannot be used, or other processes keep writing the document.
     pub async fn add_activity(&self, new: activity::Document, since: &Activity) -> Result<(), StoreError> {
         for attempt in 1..=ATTEMPTS {
             let (mut document, etag) = match self.get::<activity::Document>(&new.id).await? {
@@ -170,7 +171,8 @@ impl Store {
         Err(Failure::Other(format!("document {} is written by others all the time", new.id)).into())
     }
 
-    /// What all LoRaWAN devices did lately, without the numbers of their uplinks; nothing if there is no container yet.
+    /// The latest activity of all LoRaWAN devices, without the numbers of their uplinks. Empty if there is no container
+    /// yet.
     ///
     /// # Errors
     /// The store cannot be read.
@@ -183,7 +185,7 @@ impl Store {
         values.into_iter().map(read).collect()
     }
 
-    /// What one device did lately, if it is there.
+    /// The latest activity of one device, if there is any.
     ///
     /// # Errors
     /// The store cannot be read.
@@ -191,7 +193,7 @@ impl Store {
         Ok(self.get(id).await?.map(|stored| stored.document))
     }
 
-    /// Which device stands for whom, all of it. `None` if there is no container yet; it is not made for this.
+    /// All owners with their devices. `None` if there is no container yet; this call does not create it.
     ///
     /// # Errors
     /// The store cannot be read.
@@ -210,19 +212,19 @@ impl Store {
         Ok(Some(listing))
     }
 
-    /// What is there, and whether it can be used. Makes nothing.
+    /// Checks whether the container exists and can be used. Creates nothing.
     ///
     /// # Errors
     /// The account cannot be used.
     pub async fn inspect(&self) -> Result<Found, Failure> {
         let partition = PartitionKey::from(NEVER);
         let document = serde_json::json!({ "id": NEVER });
-        // A document's partition is its id: in one transaction there cannot be another.
+        // A document's partition is its id, so a transaction cannot contain a second document.
         let batch = TransactionalBatch::new(partition.clone()).replace_item(NEVER, &document, None);
         self.account.inspect(CONTAINER, Trial { partition_key: &[PARTITION_KEY], partition, batch }).await
     }
 
-    /// Page by page. `None` if there is no container yet.
+    /// Reads page by page. `None` if there is no container yet.
     async fn query(&self, text: &str) -> Result<Option<Vec<Value>>, StoreError> {
         let explain = |error| StoreError::from(self.account.explain(&error, CONTAINER));
         let Some(container) = within(self.account.find(CONTAINER)).await? else { return Ok(None) };
@@ -254,7 +256,7 @@ impl Store {
 }
 
 fn properties(key: PartitionKeyDefinition) -> ContainerProperties {
-    // What devices did lately is written often and never searched.
+    // Activities are written often and never searched.
     let policy = IndexingPolicy::default().with_included_path("/*").with_excluded_path("/Activity/*");
     ContainerProperties::new(CONTAINER, key).with_indexing_policy(policy)
 }

@@ -32,7 +32,7 @@ fn cursor(name: &str, text: &str) -> Cursor {
     cursor
 }
 
-/// What is shown, from page to page.
+/// Returns the sites shown, from page to page.
 fn walk(all: &Overview) -> Vec<String> {
     let (mut seen, mut query) = (Vec::new(), Query { limit: 50, ..Query::default() });
     loop {

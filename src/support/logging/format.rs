@@ -1,5 +1,5 @@
-//! A record as one line: `warn: not forwarded now failure.kind="turn" message.attempt=2 invocation.id="5b2f"`, or a flat JSON
-//! object with the same names.
+//! Writes a log record as one line: `warn: not forwarded now failure.kind="turn" message.attempt=2
+//! invocation.id="5b2f"`, or as a flat JSON object with the same names.
 
 use std::fmt::{self, Write as _};
 
@@ -18,7 +18,7 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
-/// What a line looks like.
+/// The format of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// `level: message name="text" name=7`
@@ -27,7 +27,7 @@ pub enum Format {
     Json,
 }
 
-/// The fields of an event or a span as they follow the message, and the message.
+/// The message and the fields of an event or a span. The fields follow the message.
 struct Fields {
     format: Format,
     written: String,
@@ -66,7 +66,7 @@ impl Visit for Fields {
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
-        // JSON has no others.
+        // JSON has no infinite numbers and no NaN.
         if value.is_finite() {
             self.value(field, value);
         }
@@ -85,7 +85,7 @@ impl Visit for Fields {
     }
 }
 
-/// A string of JSON. Names and texts come from outside: none of them may begin a line of its own, or look like a field.
+/// A JSON string. Names and texts come from outside and must not start a new line or look like a field.
 struct Quoted<'a>(&'a str);
 
 impl fmt::Display for Quoted<'_> {
@@ -105,7 +105,7 @@ impl fmt::Display for Quoted<'_> {
     }
 }
 
-/// The fields of spans.
+/// Formats the fields of spans.
 impl FormatFields<'_> for Format {
     fn format_fields<R: RecordFields>(&self, mut out: Writer<'_>, fields: R) -> fmt::Result {
         let mut visitor = Fields::new(*self);
@@ -154,7 +154,7 @@ fn name(level: Level) -> &'static str {
     }
 }
 
-/// The text on one line.
+/// Escapes control characters, so that the text stays on one line.
 fn plain(text: &str) -> String {
     text.chars().fold(String::with_capacity(text.len()), |mut line, letter| {
         if letter.is_control() {
@@ -166,8 +166,8 @@ fn plain(text: &str) -> String {
     })
 }
 
-/// The host takes every line on standard error with "warn" in it for a warning, whatever else it says, so an error about the
-/// site Warnemünde has it as `W\u0061rnemünde`: in strings that is the same text.
+/// The host takes every line on standard error with "warn" in it for a warning, whatever else the line says. An error
+/// about the site Warnemünde therefore has `W\u0061rnemünde`, which is the same text in a string.
 fn not_a_warning(line: String) -> String {
     const WORD: &[u8] = b"warn";
     let is_word = |at: &usize| line.as_bytes()[*at..].get(..WORD.len()).is_some_and(|it| it.eq_ignore_ascii_case(WORD));
@@ -209,7 +209,7 @@ mod tests {
         }
     }
 
-    /// What `log` writes.
+    /// Returns the lines that `log` writes.
     fn lines(format: Format, log: impl FnOnce()) -> String {
         let written = Written::default();
         let of = written.clone();

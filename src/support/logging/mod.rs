@@ -1,6 +1,7 @@
-//! Log lines as the Functions host reads them. What is fine goes to standard output, where every line is Information. The rest
-//! goes to standard error, where the host looks for words: "warn" makes it a Warning, else "error" makes it an Error. One line
-//! a record; the host adds the time but no invocation id. `docs/operations.md` lists the fields.
+//! Writes log lines in the form that the Functions host reads. Lines without a fault go to standard output, where the
+//! host takes every line for Information. The others go to standard error, where the host looks for words: a line with
+//! "warn" is a Warning, another line with "error" is an Error. A record is one line. The host adds the time but no
+//! invocation id. `docs/operations.md` lists the fields.
 
 mod format;
 
@@ -16,8 +17,8 @@ use tracing_subscriber::{
 pub use self::format::Format;
 use crate::support::redact::without_credentials;
 
-/// Writes lines without the credentials that may stand in them: what libraries log at `debug` and `trace`, and what services
-/// answer, is not ours to choose.
+/// Removes credentials from the lines: the connector cannot control what libraries log at `debug` and `trace`, and what
+/// services answer.
 struct Redacting<W>(W);
 
 impl<W: Write> Write for Redacting<W> {
@@ -34,10 +35,10 @@ impl<W: Write> Write for Redacting<W> {
     }
 }
 
-/// What is logged without `RUST_LOG`: our own information, of the libraries only what is wrong.
+/// The filter without `RUST_LOG`: information of the connector, warnings of the emulators, errors of the libraries.
 const DEFAULT_FILTER: &str = "error,iothub_connector=info,emulators=warn";
 
-/// Sets up logging by `RUST_LOG` (`info`) and `LOG_FORMAT` (`text` or `json`), also of panics.
+/// Sets up logging by `RUST_LOG` (`info`) and `LOG_FORMAT` (`text` or `json`). Panics are logged too.
 ///
 /// # Errors
 /// A sentence that names the setting at fault.
@@ -48,7 +49,7 @@ pub fn init() -> Result<(), String> {
     let format = format_of(format.as_deref()).map_err(said)?;
     let (stdout, stderr) = (|| Redacting(io::stdout()), || Redacting(io::stderr()));
     subscriber(format, filter, stdout.with_min_level(Level::INFO).and(stderr.with_max_level(Level::WARN))).init();
-    // The standard library's own words are several lines, none of which the host takes for an error.
+    // The standard library's panic message has several lines, and the host takes none of them for an error.
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         let (text, string) = (panic.payload().downcast_ref::<&str>(), panic.payload().downcast_ref::<String>());
@@ -58,13 +59,13 @@ pub fn init() -> Result<(), String> {
     Ok(())
 }
 
-/// What is logged at this `RUST_LOG`.
+/// The filter for this `RUST_LOG`.
 ///
 /// # Errors
-/// The setting's name, and what is wrong with it.
+/// The setting's name and its fault.
 pub fn filter(level: Option<&str>) -> Result<EnvFilter, (&'static str, String)> {
     let filter = match level {
-        // A bare level means ours: nobody wants the libraries' debug output by accident.
+        // A bare level applies to the connector only: users do not want the libraries' debug output by accident.
         Some(level) if level.parse::<Level>().is_ok() => format!("error,iothub_connector={level},emulators=warn"),
         Some(filter) if !filter.trim().is_empty() => filter.to_owned(),
         _ => DEFAULT_FILTER.to_owned(),
@@ -72,10 +73,10 @@ pub fn filter(level: Option<&str>) -> Result<EnvFilter, (&'static str, String)> 
     EnvFilter::try_new(&filter).map_err(|error| ("RUST_LOG", format!("is {filter:?}: {error}")))
 }
 
-/// How it is logged with this `LOG_FORMAT`.
+/// The format for this `LOG_FORMAT`.
 ///
 /// # Errors
-/// The setting's name, and what is wrong with it.
+/// The setting's name and its fault.
 pub fn format_of(name: Option<&str>) -> Result<Format, (&'static str, String)> {
     match name {
         None | Some("text") => Ok(Format::Text),

@@ -1,4 +1,4 @@
-//! The service's REST API for devices: one request each. Trying again is the caller's affair.
+//! A client for the service's REST API for devices. Each call makes one request; the caller retries.
 //! <https://learn.microsoft.com/rest/api/iot-dps/device/runtime-registration>
 
 use std::{
@@ -30,13 +30,13 @@ use crate::{
 
 const API_VERSION: &str = "2021-06-01";
 const HTTPS_PORT: u16 = 443;
-/// The name of the policy in the token of a registration.
+/// The policy name in the token of a registration.
 const POLICY: &str = "registration";
 const TOKEN_LIFETIME: Duration = Duration::from_secs(60 * 60);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// A request may take this long.
+/// Time-out of a request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
-/// Largest answer that is read, in bytes. The service's have less than one thousand.
+/// Largest response that is read, in bytes. The service's responses have less than one thousand.
 const MAX_BODY: usize = 64 * 1024;
 
 pub struct Client {
@@ -44,26 +44,26 @@ pub struct Client {
     pool: Arc<Pool>,
 }
 
-/// The connections to services, for all of their clients.
+/// The connections to services, which all clients share.
 pub struct Pool {
     trusted_ca: Vec<CertificateDer<'static>>,
-    /// Made with the first request: most starts need none, and reading the platform's certificates takes its time.
+    /// Made for the first request: most starts need none, and reading the platform's certificates takes time.
     http: OnceLock<reqwest::Client>,
 }
 
-/// What came of a request, and how long the service wants to be left alone.
+/// The result of a request, and the back-off that the service requests.
 pub struct Answer {
     pub result: Result<Progress, DpsError>,
     pub retry_after: Option<Duration>,
 }
 
-/// What the service says of a device's registration.
+/// The service's information about a device's registration.
 pub struct Lookup {
-    /// Whether there is one.
+    /// Whether there is a registration.
     pub is_known: bool,
-    /// Our clock minus the service's.
+    /// This machine's clock minus the service's clock.
     pub clock_skew: Option<TimeDelta>,
-    /// In what words it says so.
+    /// The service's message.
     pub said: String,
 }
 
@@ -76,7 +76,7 @@ impl Client {
         &self.config
     }
 
-    /// Registers a device, or asks for the result of its registration.
+    /// Registers a device, or requests the result of its registration.
     pub async fn ask(&self, registration_id: &str, operation: Option<&str>) -> Answer {
         let mut retry_after = None;
         let result = self.request(registration_id, operation, &mut retry_after).await;
@@ -104,9 +104,9 @@ impl Client {
         let skew = http::clock_skew(headers, now);
         *retry_after = http::retry_after(headers, now);
         if status.is_success() {
-            // What is cut off is no answer of the service, and reads as garbage.
+            // A response that is cut off is reported as a failed connection. Parsing it would report garbage instead.
             let body = http::body(response, MAX_BODY).await.map_err(|error| {
-                // When to ask for the result: no wish to be left alone.
+                // This header said when to request the result. It is no request to back off.
                 *retry_after = None;
                 self.explain(error)
             })?;
@@ -117,7 +117,7 @@ impl Client {
         Err(wire::refusal(Refusal { status, body: &body, skew, is_poll, retry_after: *retry_after }))
     }
 
-    /// Asks whether a device is registered, without registering it.
+    /// Requests the state of a device's registration without registering the device.
     pub async fn look_up(&self, registration_id: &str, now: DateTime<Utc>) -> Result<Lookup, DpsError> {
         let body = serde_json::json!({ "registrationId": registration_id }).to_string();
         let request = self.authorized(Method::POST, registration_id, "")?;
@@ -126,7 +126,7 @@ impl Client {
         let (status, headers) = (response.status(), response.headers());
         let (clock_skew, retry_after) = (http::clock_skew(headers, now), http::retry_after(headers, now));
         let body = http::error_body(response).await;
-        // What answers something else is no such service.
+        // Another kind of response does not come from this service.
         let is_registration = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&body).is_ok();
         match status.as_u16() {
             200 if is_registration => Ok(Lookup { is_known: true, clock_skew, said: String::new() }),
@@ -138,7 +138,7 @@ impl Client {
         }
     }
 
-    /// A request about a device, as the device. `action` follows its path.
+    /// A request for a device, with the device's token. `action` is appended to the device's path.
     fn authorized(&self, method: Method, registration_id: &str, action: &str) -> Result<RequestBuilder, DpsError> {
         let EnrollmentGroup { id_scope, group_key, .. } = &self.config;
         let (place, id) = (self.place(), utf8_percent_encode(registration_id, RESERVED));
@@ -182,7 +182,7 @@ impl Pool {
         let http = reqwest::Client::builder()
             .tls_backend_preconfigured(ClientConfig::clone(&tls))
             .https_only(true)
-            // A token must not follow where a redirect leads.
+            // Do not send the token to the target of a redirect.
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(REQUEST_TIMEOUT)

@@ -1,4 +1,4 @@
-//! Why there is no answer from the Device Provisioning Service to use, in words for whoever runs the connector.
+//! Failures of the Device Provisioning Service, in words for the operator.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ pub enum DpsError {
     ClockWrong { minutes: i64 },
     #[error("the Device Provisioning Service does not know the ID scope (404): check DPSIDScope…{}", quote(.said))]
     UnknownScope { said: String },
-    /// This device alone.
+    /// Concerns this device only.
     #[error("the Device Provisioning Service refused the registration ({how}): look at it in the enrollment group{}", quote(.said))]
     Refused { how: String, said: String },
     #[error("the Device Provisioning Service asks to slow down and to wait {} s", .wait.as_secs().max(1))]
@@ -65,12 +65,12 @@ impl DpsError {
         }
     }
 
-    /// Whether trying again soon could help.
+    /// Whether a retry soon may help.
     pub(crate) fn is_passing(&self) -> bool {
         matches!(self, Self::Unreachable(_) | Self::Timeout | Self::Status { status: 408 | 500.., .. })
     }
 
-    /// Whether every other registration would end the same way.
+    /// Whether every other registration would end in the same way.
     pub(super) fn concerns_service(&self) -> bool {
         self.is_passing()
             || matches!(

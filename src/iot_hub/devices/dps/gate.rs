@@ -1,4 +1,4 @@
-//! Whether the service may be asked: what one registration learns of it holds for all.
+//! Decides whether the service may be called. A response to one registration applies to all registrations.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -10,13 +10,13 @@ use tokio::time::{Instant, sleep_until};
 use super::DpsError;
 use crate::support::retry;
 
-/// What a service that does not say how long gets, doubling with every refusal.
+/// First wait if the service requests none. It doubles with every refusal.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const SHORTEST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(100);
-/// Nobody asks for more in earnest.
+/// Upper limit of the wait that the service requests.
 const LONGEST_ASKED: Duration = Duration::from_secs(60 * 60);
-/// Those who wait go on at different moments within this time after its end.
+/// After a wait, the pending registrations resume at random moments within this time.
 const SPREAD: Duration = Duration::from_secs(5);
 
 #[derive(Default)]
@@ -26,12 +26,12 @@ pub struct Gate(Mutex<State>);
 struct State {
     failure: Option<Failure>,
     wait: Option<Wait>,
-    /// Answers in a row that asked to slow down.
+    /// Responses in a row that requested to slow down.
     slowdowns: u32,
     has_registered: bool,
 }
 
-/// What everybody is told, until somebody may try again.
+/// The failure that all registrations get until the service may be tried again.
 struct Failure {
     error: DpsError,
     attempts: u32,
@@ -45,10 +45,10 @@ struct Wait {
 }
 
 impl Gate {
-    /// Waits as long as the service has asked.
+    /// Waits as long as the service has requested.
     ///
     /// # Errors
-    /// Asking is of no use now: the service's failure is known, or the wait would be longer than until `deadline`.
+    /// A call is of no use now: the service is known to fail, or the wait would end after `deadline`.
     pub async fn pass(&self, deadline: Instant) -> Result<(), DpsError> {
         loop {
             let wait = {
@@ -66,13 +66,13 @@ impl Gate {
         }
     }
 
-    /// Whether the service's last word was to slow down: how long it asked to be left alone, if that is not over.
+    /// The remaining wait as an error, if the service's last response requested to slow down or the wait is not over.
     pub fn throttled(&self) -> Option<DpsError> {
         let state = self.state();
         state.wait.filter(|wait| state.slowdowns > 0 || wait.until > Instant::now()).map(|wait| wait.error())
     }
 
-    /// The service has answered, if not yet with a device.
+    /// The service has responded, perhaps without a device yet.
     pub fn heard(&self) {
         self.state().slowdowns = 0;
     }
@@ -84,8 +84,9 @@ impl Gate {
         state.has_registered = true;
     }
 
-    /// A registration failed. If that concerns everybody they are told so for a while, longer each time, or until
-    /// [`forget_failure`](Self::forget_failure); returns whether it does. What fails together counts once. A refused token does not once a device was registered: it is that one device's.
+    /// A registration failed. If the failure concerns all registrations, all of them get it for a while, which grows
+    /// with each failure, or until [`forget_failure`](Self::forget_failure). Returns whether it concerns all.
+    /// Simultaneous failures count once. After any device was registered, a refused token concerns only its own device.
     pub fn failed(&self, error: &DpsError) -> bool {
         let mut state = self.state();
         let is_of_device = state.has_registered && matches!(error, DpsError::Unauthorized { .. });
@@ -100,11 +101,11 @@ impl Gate {
         is_of_all
     }
 
-    /// The service asks to slow down, and perhaps for how long.
+    /// The service requests to slow down, perhaps with a wait.
     pub fn slow_down(&self, asked: Option<Duration>) {
         let now = Instant::now();
         let mut state = self.state();
-        // What was under way at the same time is answered the same: that counts once.
+        // Requests that were in flight together get the same response. They count once.
         if state.wait.is_none_or(|wait| wait.until <= now) {
             state.slowdowns = state.slowdowns.saturating_add(1);
         }
@@ -148,7 +149,7 @@ mod tests {
             tokio::time::advance(LONGEST_WAIT).await;
             assert_eq!(pass().await, Ok(()));
         }
-        // What was under way at the same time counts once.
+        // Failures of requests that were in flight together count once.
         for _ in 0..1000 {
             gate.failed(&DpsError::Timeout);
         }

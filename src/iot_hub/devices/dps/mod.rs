@@ -1,4 +1,5 @@
-//! The Device Provisioning Service: from a registration id to the hub and device that belong to it.
+//! Registers devices with the Device Provisioning Service: gets the hub and the device that belong to a registration
+//! id.
 
 mod client;
 mod error;
@@ -22,12 +23,12 @@ use self::{
 use super::enrollment::EnrollmentGroup;
 use crate::support::retry;
 
-/// How patient a registration is.
+/// Time limits of a registration.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// A registration may take this long.
+    /// Time-out of a registration.
     pub registration: Duration,
-    /// The wait after a passing failure is anything up to this, and doubles with each.
+    /// Upper limit of the random wait after a transient failure. It doubles with each failure.
     pub first_wait: Duration,
 }
 
@@ -37,15 +38,15 @@ impl Default for Limits {
     }
 }
 
-/// Passing failures in a row that end a registration, and tell all others that the service is away.
+/// After this many transient failures in a row, a registration ends and all others count the service as unavailable.
 const ATTEMPTS: u32 = 3;
 const LONGEST_WAIT: Duration = Duration::from_secs(100);
-/// How soon to ask for a result when the service does not say.
+/// The interval for polling the result if the service requests none.
 const POLL_INTERVAL: Duration = Duration::from_secs(3);
-/// Between two polls although the service says `Retry-After: 0`.
+/// The shortest interval for polling, if the service sends `Retry-After: 0`.
 const SHORTEST_POLL_INTERVAL: Duration = Duration::from_millis(10);
 const LONGEST_POLL_INTERVAL: Duration = Duration::from_secs(60);
-/// The service allows a device so many polls in so long.
+/// The service allows this many polls per device in this time.
 /// <https://learn.microsoft.com/azure/iot-dps/about-iot-dps#quotas-and-limits>
 const POLLS: usize = 5;
 const POLLS_PER: Duration = Duration::from_secs(10);
@@ -53,7 +54,7 @@ const POLLS_PER: Duration = Duration::from_secs(10);
 /// A registration that did not succeed.
 pub struct Failed {
     pub error: DpsError,
-    /// Others may succeed all the same.
+    /// Other registrations may succeed all the same.
     pub is_of_device: bool,
 }
 
@@ -73,17 +74,17 @@ impl Provisioner {
         self.client.config()
     }
 
-    /// Passing failures are forgotten; what the service asked for is not.
+    /// Forgets transient failures, but not a wait that the service requested.
     pub fn try_again(&self) {
         self.gate.forget_failure();
     }
 
-    /// How long the service wants to be left alone, if it does.
+    /// The wait that the service requests, if any.
     pub fn throttled(&self) -> Option<DpsError> {
         self.gate.throttled()
     }
 
-    /// Registers and waits for the result.
+    /// Registers a device and waits for the result.
     pub async fn provision(&self, registration_id: &str) -> Result<Assignment, Failed> {
         let deadline = Instant::now() + self.limits.registration;
         match timeout_at(deadline, self.provision_until(registration_id, deadline)).await {
@@ -102,7 +103,7 @@ impl Provisioner {
                 polls.count(Instant::now());
             }
             let Answer { result, retry_after } = self.client.ask(registration_id, operation.as_deref()).await;
-            // A refusal with the advice to come back at once (or in the past) would make a loop without a pause.
+            // A `Retry-After` that is zero or in the past would cause a loop without a pause.
             let pause = retry_after.filter(|wait| !wait.is_zero());
             match result {
                 Ok(Progress::Assigned(assignment)) => {
@@ -136,7 +137,7 @@ impl Provisioner {
     }
 }
 
-/// When a device's last polls were.
+/// The times of a device's last polls.
 #[derive(Default)]
 struct Polls(VecDeque<Instant>);
 
@@ -148,7 +149,7 @@ impl Polls {
         self.0.push_back(now);
     }
 
-    /// How long to wait before the next.
+    /// The wait before the next poll.
     fn wait(&self, retry_after: Option<Duration>, now: Instant) -> Duration {
         let asked = retry_after.unwrap_or(POLL_INTERVAL).clamp(SHORTEST_POLL_INTERVAL, LONGEST_POLL_INTERVAL);
         let allowed = self.0.front().filter(|_| self.0.len() == POLLS).map(|first| *first + POLLS_PER);

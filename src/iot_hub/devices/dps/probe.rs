@@ -1,9 +1,9 @@
-//! Whether ID scope and group key are good, without registering anybody: for whoever asks before the connector runs.
+//! Checks ID scope and group key without registering a device, before the connector runs.
 //! <https://learn.microsoft.com/rest/api/iot-dps/device/runtime-registration/device-registration-status-lookup>
 //!
-//! The service is asked for the registration of a device that was never registered, once with a token from the group's key,
-//! once with one from a key that nobody has. That it answers "no such device" to the first and "unauthorized" to the
-//! second proves that it knows the scope and has looked at the key.
+//! The check requests the registration of a device that was never registered: first with a token from the group's key,
+//! then with a token from a random key. If the service answers "no such device" to the first request and "unauthorized"
+//! to the second, it knows the scope and has checked the key.
 
 use std::sync::Arc;
 
@@ -17,13 +17,14 @@ use super::{
 };
 use crate::iot_hub::devices::enrollment::EnrollmentGroup;
 
-/// Bytes of a key that nobody has.
+/// Length of the random key, in bytes.
 const KEY: usize = 32;
 
-/// Asks the service of `config`. Nothing is registered. Returns our clock minus the service's, if it has told its time.
+/// Checks the service of `config`. Registers nothing. Returns this machine's clock minus the service's clock, if the
+/// response contains the time.
 ///
 /// # Errors
-/// It cannot be reached, or does not know the scope or the key.
+/// The service cannot be reached, or does not know the scope or the key.
 pub async fn group(
     config: &EnrollmentGroup,
     trusted_ca: Vec<CertificateDer<'static>>,

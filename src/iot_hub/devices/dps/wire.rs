@@ -1,4 +1,4 @@
-//! What the service answers. Pure.
+//! Parses the service's responses. No I/O.
 //! <https://learn.microsoft.com/rest/api/iot-dps/device/runtime-registration/register-device>
 
 use std::time::Duration;
@@ -12,33 +12,33 @@ use crate::{
     support::http,
 };
 
-/// A successful answer.
+/// A successful response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// Ask for the operation's result later.
+    /// The operation is not finished: request its result later.
     Assigning {
         operation: String,
     },
     Assigned(Assignment),
 }
 
-/// Where a device belongs.
+/// The hub and device that the service assigned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Assignment {
-    /// Host name of the hub, with a port if that is not the usual one.
+    /// Host name of the hub, with a port if it is not the default one.
     pub hub: String,
     /// Device id at that hub.
     pub device_id: String,
 }
 
-/// An answer that is no success.
+/// A response without success.
 #[derive(Clone, Copy, Debug)]
 pub struct Refusal<'a> {
     pub status: u16,
     pub body: &'a [u8],
-    /// Our clock minus the service's.
+    /// This machine's clock minus the service's clock.
     pub skew: Option<TimeDelta>,
-    /// Whether it was asked for the result of a registration that it had accepted.
+    /// Whether the request was for the result of a registration that the service had accepted.
     pub is_poll: bool,
     pub retry_after: Option<Duration>,
 }
@@ -61,10 +61,10 @@ struct Registration {
     error_message: Option<String>,
 }
 
-/// Reads a 2xx answer. `operation` is the one that was asked for, if any.
+/// Reads a 2xx response. `operation` is the operation whose result was requested, if any.
 ///
 /// # Errors
-/// [`DpsError::Refused`] if the registration failed, [`DpsError::Garbage`] if it is not such an answer.
+/// [`DpsError::Refused`] if the registration failed, [`DpsError::Garbage`] if the response has another form.
 pub fn progress(body: &[u8], operation: Option<&str>) -> Result<Progress, DpsError> {
     let answer: Operation =
         serde_json::from_slice(body).map_err(|error| DpsError::Garbage(format!("no registration: {error}")))?;
@@ -94,7 +94,7 @@ fn assignment(state: Registration) -> Result<Assignment, DpsError> {
     Ok(Assignment { hub, device_id })
 }
 
-/// What an answer that is no success means.
+/// The error for a response without success.
 #[must_use]
 pub fn refusal(refusal: Refusal<'_>) -> DpsError {
     let said = said(refusal.body);

@@ -1,4 +1,4 @@
-//! Devices of LoRaWAN applications: of hubs that need no registration, of single ports, and of namesakes.
+//! Devices of LoRaWAN applications: at hubs without registration, for single ports, and with the same name.
 
 use std::sync::Arc;
 
@@ -41,7 +41,7 @@ fn policy(device: &Device) -> &str {
     &policy.name
 }
 
-/// With the scripted service for what is registered.
+/// Uses the scripted service for devices that are registered.
 fn per_application(world: &World, more: &[(&str, &str)]) -> PerApplication {
     let endpoint = world.service.config().endpoint.to_string();
     let service = [("DPSGlobalDeviceEndpoint", endpoint.as_str())];
@@ -130,7 +130,7 @@ async fn ports_with_enrollments_of_their_own_are_devices_of_their_own() {
     ];
     let uplinks =
         [(10, "hub-0", "0ne00222222"), (1, "hub-1", super::SCOPE), (11, "own", ""), (2, "hub-1", super::SCOPE)];
-    // Also after a restart, and again and again: nothing is registered twice.
+    // Also after a restart and for repeated calls: nothing is registered twice.
     for _ in 0..2 {
         let devices = per_application(&world, &settings);
         for (port, hub, _) in uplinks.into_iter().chain(uplinks) {

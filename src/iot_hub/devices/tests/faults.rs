@@ -1,4 +1,4 @@
-//! How the service can fail, and what everybody is told.
+//! Failures of the service, and the errors that all callers get.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -224,7 +224,7 @@ async fn a_panic_is_said_and_the_device_found_the_next_time() {
 async fn a_lookup_is_not_waited_for_for_ever() {
     let world = World::start(well).await;
     let devices = world.devices();
-    // Somebody has begun and does not go on.
+    // A search begins and does not continue.
     assert!(devices.entry(&site("well-1")).begin());
     tokio::time::pause();
     let start = tokio::time::Instant::now();

@@ -1,4 +1,4 @@
-//! Against a scripted service and the Cosmos DB emulator.
+//! Tests against a scripted service and the Cosmos DB emulator.
 
 mod applications;
 mod faults;
@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{config, cosmos::Account, iot_hub::Device, support::clock::Clock};
 
-/// A service, a Cosmos DB, and what runs of the connector with them.
+/// A service, a Cosmos DB, and the parts of the connector that use them.
 struct World {
     service: Service,
     cosmos: cosmos::Emulator,
@@ -38,7 +38,7 @@ impl World {
         Self { service, cosmos: cosmos.unwrap(), limits }
     }
 
-    /// As a process that has just started.
+    /// The devices of a process that has just started.
     fn devices(&self) -> Devices {
         self.devices_with(self.service.config(), vec![self.service.certificate.clone()])
     }
@@ -77,7 +77,7 @@ impl World {
         self.store().read(id).await.unwrap().unwrap_or_else(|| panic!("no document {id}")).document
     }
 
-    /// Registered `seconds` ago, assigned to `old.azure-devices.net`.
+    /// Stores a document that was registered `seconds` ago and assigned to `old.azure-devices.net`.
     async fn put(&self, owner: &Owner, seconds: i64) -> Document {
         let id = super::naming::registration_id(&owner.name);
         let document = Document {
@@ -114,7 +114,7 @@ async fn device(devices: &Devices, owner: &Owner) -> Arc<Device> {
     devices.device(owner, soon()).await.unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// The error for an owner. It must name the device and the owner, and no secret.
+/// The error for an owner. It must name the device and the owner, and contain no secret.
 async fn error(devices: &Devices, owner: &Owner) -> DeviceError {
     let error = devices.device(owner, soon()).await.expect_err("there is a device");
     let (text, debug) = (error.to_string(), format!("{error:?}"));

@@ -1,4 +1,4 @@
-//! From nothing to a device, and from a device that the hub refused to a new one.
+//! Registers a new device, and registers a device again that the hub refused.
 
 use chrono::TimeDelta;
 use futures::future::join_all;

@@ -1,4 +1,4 @@
-//! A provisioning service that answers as a test says, over TLS.
+//! A provisioning service over TLS that gives the responses of a test's script.
 
 use std::{
     io,
@@ -32,13 +32,13 @@ use crate::iot_hub::{Endpoint, devices::enrollment::EnrollmentGroup, sas};
 pub const SCOPE: &str = "0ne00111111";
 pub const GROUP_KEY: &str = "8isrFI1sGsIlvvFSSFRiMfCNzv21fjbE/+ah/lSh3lF8e2YG1Te7w1KpZhJFFXJrqYKi9yegxkqIChbqOS9Egw==";
 
-/// A request, as far as answers depend on it.
+/// The parts of a request that the response depends on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Asked {
     pub id: String,
-    /// The operation whose result is asked for; none in a registration.
+    /// The operation whose result is requested; `None` in a registration.
     pub operation: Option<String>,
-    /// How many requests came before, of any device.
+    /// The number of earlier requests, of any device.
     pub before: usize,
 }
 
@@ -47,7 +47,7 @@ pub struct Reply {
     pub status: u16,
     pub headers: Vec<(&'static str, String)>,
     pub body: String,
-    /// Never answers.
+    /// The service never responds.
     pub hangs: bool,
 }
 
@@ -89,7 +89,7 @@ impl Service {
         *self.inner.script.lock().unwrap() = Box::new(script);
     }
 
-    /// Nobody listens any more.
+    /// Stops the service: nothing listens afterwards.
     pub async fn stop(&self) {
         self.server.abort();
         while TcpStream::connect(self.address).await.is_ok() {
@@ -105,7 +105,7 @@ impl Service {
         self.asked().iter().filter(|asked| asked.operation.is_none()).count()
     }
 
-    /// Waits for so many requests.
+    /// Waits until there were this many requests.
     pub async fn wait_for(&self, count: usize) {
         self.inner.asked.subscribe().wait_for(|asked| asked.len() >= count).await.unwrap();
     }
@@ -173,7 +173,7 @@ impl Reply {
     }
 }
 
-/// Accepted, to be asked for again at once.
+/// Accepted; the result may be requested at once.
 pub fn assigning(asked: &Asked) -> Reply {
     let operation = format!("4.op/{}", asked.id);
     reply(202, serde_json::json!({ "operationId": operation, "status": "assigning" })).with("Retry-After", 0)
@@ -187,7 +187,7 @@ pub fn assigned_to(asked: &Asked, hub: &str) -> Reply {
     reply(200, serde_json::json!({ "operationId": operation, "status": "assigned", "registrationState": state }))
 }
 
-/// As the service does when all is well.
+/// The responses of a service without faults.
 pub fn well(asked: &Asked) -> Reply {
     match asked.operation {
         None => assigning(asked),
@@ -207,7 +207,7 @@ impl Listener for TlsListener {
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         loop {
             let (stream, address) = self.listener.accept().await.unwrap();
-            // A handshake that fails is the client's affair.
+            // A handshake that fails is the client's fault.
             if let Ok(stream) = self.acceptor.accept(stream).await {
                 return (stream, address);
             }

@@ -1,4 +1,4 @@
-//! One store, several processes and owners.
+//! One store with several processes and owners.
 
 use azure_data_cosmos::models::{ContainerProperties, PartitionKeyDefinition};
 use serde_json::json;
@@ -75,7 +75,7 @@ async fn what_could_not_be_recorded_is_not_used_and_not_registered_again() {
     let world = World::start(well).await;
     let devices = world.devices();
     let owner = site("pump-7");
-    // The container is there before the fault, which spares what is no item.
+    // Create the container before the fault, because the fault affects documents only.
     assert!(world.store().read("x").await.unwrap().is_none());
     world.faults(json!({ "writesOnly": true, "status": 403 })).await;
     assert_eq!(error(&devices, &owner).await.kind(), "ledger_unauthorized");
@@ -103,7 +103,7 @@ async fn a_write_whose_answer_is_lost_is_found_again() {
     let owner = site("pump-7");
     assert!(world.store().read("x").await.unwrap().is_none());
     world.faults(json!({ "writesOnly": true, "swallowAnswer": true, "times": 1 })).await;
-    // The SDK may try again by itself: then it is told of a conflict with its own document.
+    // The SDK may retry by itself. It then gets a conflict with its own document.
     if let Err(error) = devices.device(&owner, soon()).await {
         assert!(error.kind().starts_with("ledger_"), "{error}");
         device(&devices, &owner).await;
