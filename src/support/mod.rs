@@ -1,5 +1,6 @@
 //! Code that both halves use and that depends on neither of them.
 
+pub mod backoff;
 pub mod clock;
 pub mod hours;
 pub(crate) mod http;

@@ -11,7 +11,7 @@ use iothub_connector::{
         ledger::{Cursor, SiteKey},
         polling::{Forwarder, Limits, Report},
     },
-    support::retry,
+    support::backoff::Policy,
 };
 use tokio::time::Instant;
 
@@ -27,8 +27,7 @@ use super::{
 const ASKING: Duration = Duration::from_secs(5 * 60);
 /// Additional time for sending the window's messages to the hub. A hub that is silent is given up on long before.
 const SENDING: Duration = Duration::from_secs(5 * 60);
-const FIRST_WAIT: Duration = Duration::from_secs(1);
-const LONGEST_WAIT: Duration = Duration::from_secs(30);
+const RETRY: Policy = Policy::jittered(Duration::from_secs(1), Duration::from_secs(30));
 /// The command stops if a service requests a longer back-off than this.
 const PATIENCE: Duration = Duration::from_secs(5 * 60);
 
@@ -125,7 +124,7 @@ impl OneRange<'_> {
                     if failures >= self.site.options.attempts || rest > PATIENCE {
                         bail!("{}", self.stopped(&report, last.as_ref()));
                     }
-                    let wait = retry::full_jitter(failures, FIRST_WAIT, LONGEST_WAIT).max(rest);
+                    let wait = RETRY.wait(failures).max(rest);
                     progress.remark(
                         site,
                         &format!("{}; trying again in {:.1} s", what_failed(&report), wait.as_secs_f64()),
@@ -191,7 +190,7 @@ impl OneRange<'_> {
                     if error.is_permanent() || failures >= self.site.options.attempts || rest > PATIENCE {
                         bail!("{error}; it was counted up to {}", at.rfc3339());
                     }
-                    let wait = retry::full_jitter(failures, FIRST_WAIT, LONGEST_WAIT).max(rest);
+                    let wait = RETRY.wait(failures).max(rest);
                     progress.remark(site, &format!("{error}; trying again in {:.1} s", wait.as_secs_f64()));
                     tokio::time::sleep(wait).await;
                 }

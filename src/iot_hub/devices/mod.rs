@@ -58,7 +58,7 @@ use self::{
 };
 use crate::{
     iot_hub::Device,
-    support::{clock::Clock, meter::Meters, retry},
+    support::{backoff::Policy, clock::Clock, meter::Meters},
 };
 
 /// Concurrent registrations of one enrollment. The limit is per enrollment, so that a service that throttles does not
@@ -70,7 +70,7 @@ const CONCURRENCY: usize = 64;
 const REST: Duration = Duration::from_secs(60);
 /// If the hub refuses a device repeatedly, the waits before its next registration grow up to this one. Registrations
 /// are billed, and a registration that did not help ten times will hardly help the next time.
-const LONGEST_REST: Duration = Duration::from_secs(60 * 60);
+const REGISTER_AGAIN: Policy = Policy::exact(REST, Duration::from_secs(60 * 60));
 /// The least time-out of a look-up in the store. Its requests end sooner by themselves.
 const LOOKUP_WAIT: Duration = Duration::from_secs(30);
 /// The devices of all owners that come from one enrollment. Cheap to clone.
@@ -203,7 +203,7 @@ impl Devices {
 fn refusals(before: u32, since_registered: TimeDelta) -> Option<u32> {
     let since = since_registered.abs().to_std().unwrap_or(Duration::MAX);
     // The device has worked in between.
-    let before = if since > 2 * LONGEST_REST { 0 } else { before };
+    let before = if since > 2 * REGISTER_AGAIN.longest { 0 } else { before };
     let refusals = before.saturating_add(1);
-    (since >= retry::exponential(refusals, REST, LONGEST_REST)).then_some(refusals)
+    (since >= REGISTER_AGAIN.wait(refusals)).then_some(refusals)
 }

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     cosmos::{Account, Container, Failure, Found, NEVER, Trial, is, one_line, within},
-    support::retry::full_jitter,
+    support::backoff::Policy,
 };
 
 /// Next to the container of polls. Partition key `/id`.
@@ -38,8 +38,7 @@ const ACTIVITIES: &str = "SELECT c.id, c.Kind, c.Owner, {\"LastUplinkAt\": c.Act
                           FROM c WHERE c.Kind = 'activity'";
 /// How often an activity is written again if other processes write it meanwhile, and the pauses between these attempts.
 const ATTEMPTS: u32 = 8;
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+const RETRY: Policy = Policy::jittered(Duration::from_millis(20), Duration::from_secs(1));
 
 /// A document as it is in the store.
 #[derive(Debug)]
@@ -166,7 +165,7 @@ impl Store {
             if self.put(&document.id, &document, etag.as_deref()).await? == Written::Yes {
                 return Ok(());
             }
-            tokio::time::sleep(full_jitter(attempt, FIRST_PAUSE, LONGEST_PAUSE)).await;
+            tokio::time::sleep(RETRY.wait(attempt)).await;
         }
         Err(Failure::Other(format!("document {} is written by others all the time", new.id)).into())
     }

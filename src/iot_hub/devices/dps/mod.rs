@@ -21,26 +21,28 @@ use self::{
     wire::Progress,
 };
 use super::enrollment::EnrollmentGroup;
-use crate::support::retry;
+use crate::support::backoff::Policy;
 
 /// Time limits of a registration.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Time-out of a registration.
     pub registration: Duration,
-    /// Upper limit of the random wait after a transient failure. It doubles with each failure.
-    pub first_wait: Duration,
+    /// The wait after a transient failure.
+    pub retry: Policy,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { registration: Duration::from_secs(5 * 60), first_wait: Duration::from_secs(1) }
+        Self {
+            registration: Duration::from_secs(5 * 60),
+            retry: Policy::jittered(Duration::from_secs(1), Duration::from_secs(100)),
+        }
     }
 }
 
 /// After this many transient failures in a row, a registration ends and all others count the service as unavailable.
 const ATTEMPTS: u32 = 3;
-const LONGEST_WAIT: Duration = Duration::from_secs(100);
 /// The interval for polling the result if the service requests none.
 const POLL_INTERVAL: Duration = Duration::from_secs(3);
 /// The shortest interval for polling, if the service sends `Retry-After: 0`.
@@ -124,7 +126,7 @@ impl Provisioner {
                     }
                     match pause {
                         Some(_) => self.gate.slow_down(pause),
-                        None => sleep(retry::full_jitter(failures, self.limits.first_wait, LONGEST_WAIT)).await,
+                        None => sleep(self.limits.retry.wait(failures)).await,
                     }
                 }
                 Err(error) => return Err(self.failed(error)),

@@ -22,7 +22,12 @@ use super::{
     source::Source,
     store::{Listing, Written},
 };
-use crate::{config, cosmos::Account, iot_hub::Device, support::clock::Clock};
+use crate::{
+    config,
+    cosmos::Account,
+    iot_hub::Device,
+    support::{backoff::Policy, clock::Clock},
+};
 
 /// A service, a Cosmos DB, and the parts of the connector that use them.
 struct World {
@@ -34,7 +39,10 @@ struct World {
 impl World {
     async fn start(script: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> Self {
         let (service, cosmos) = tokio::join!(Service::start(script), cosmos::start(cosmos::Options::default()));
-        let limits = Limits { first_wait: Duration::from_millis(20), ..Limits::default() };
+        let limits = Limits {
+            retry: Policy::jittered(Duration::from_millis(20), Duration::from_secs(100)),
+            ..Limits::default()
+        };
         Self { service, cosmos: cosmos.unwrap(), limits }
     }
 
