@@ -17,11 +17,10 @@ pub mod probe;
 mod rest;
 pub mod sas;
 mod sender;
-mod tls;
 
+pub(crate) use crate::support::tls::client_config;
 pub use device::{Credential, Device, Endpoint, Policy};
 pub use devicebound::{CloudMessage, Devicebound, DeviceboundError, MAX_CLOUD_MESSAGE, Settlement};
 pub use error::SendError;
 pub use message::Message;
 pub use sender::{Options, Sender, Transport};
-pub(crate) use tls::client_config;

@@ -24,7 +24,6 @@ use super::{
     links::{Links, Session},
     message::MAX_SIZE,
     mqtt::{Connection, Over},
-    tls,
 };
 
 /// How long a token made from a device's key holds.
@@ -192,7 +191,7 @@ impl Sender {
             return Ok(way);
         }
         let Options { transport, max_connections, trusted_ca, token_lifetime } = &self.options;
-        let tls = tls::client_config(trusted_ca).map_err(SendError::Untrusted)?;
+        let tls = super::client_config(trusted_ca).map_err(SendError::Untrusted)?;
         let mqtt = |over| Way::Mqtt(Links::new(over, tls.clone(), *max_connections, *token_lifetime));
         let way = match transport {
             Transport::Mqtt => mqtt(Over::Tcp),

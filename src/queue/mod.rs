@@ -18,11 +18,10 @@ pub use self::{
     account::Account,
     uplinks::{Lengths, UplinkQueues},
 };
-use crate::support::http;
+use crate::support::{http, http_client::HttpClient};
 
 /// The version of the service's API.
 const VERSION: &str = "2021-12-02";
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time-out of a whole request. The service itself gives up after 30 s.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(35);
 /// The most messages that the service returns at once, and the largest response with this many messages of 64 KiB each.
@@ -52,7 +51,7 @@ pub enum QueueError {
 pub struct Queue {
     account: Account,
     name: String,
-    http: reqwest::Client,
+    http: HttpClient,
 }
 
 /// A message that is invisible to other readers for a while.
@@ -84,17 +83,9 @@ impl Taken {
 
 impl Queue {
     /// Does not connect.
-    ///
-    /// # Errors
-    /// TLS cannot be set up.
-    pub fn new(account: &Account, name: &str) -> Result<Self, QueueError> {
-        let http = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(REQUEST_TIMEOUT)
-            .build()
-            .map_err(|error| QueueError::Credential(http::cause(&error)))?;
-        Ok(Self { account: account.clone(), name: name.to_owned(), http })
+    #[must_use]
+    pub fn new(account: &Account, name: &str, http: HttpClient) -> Self {
+        Self { account: account.clone(), name: name.to_owned(), http }
     }
 
     #[must_use]
@@ -177,7 +168,8 @@ impl Queue {
             path.pop_if_empty().push(&self.name).extend(below);
         }
         url.query_pairs_mut().extend_pairs(query);
-        let request = self.account.authorized(&self.http, method, url).await?;
+        let http = self.http.get().map_err(QueueError::Credential)?;
+        let request = self.account.authorized(http, method, url).await?.timeout(REQUEST_TIMEOUT);
         let request = request.header("x-ms-version", VERSION).header("x-ms-date", http_date());
         let request = match body {
             Some(body) => request.header(CONTENT_TYPE, "application/xml").body(body),

@@ -4,6 +4,7 @@ use futures::future::try_join3;
 use serde::Serialize;
 
 use super::{Account, Queue, QueueError};
+use crate::support::http_client::HttpClient;
 
 /// The queues' suffixes, as function.json and the Functions host have them.
 const REJECTED: &str = "rejected";
@@ -27,12 +28,11 @@ pub struct Lengths {
 
 impl UplinkQueues {
     /// The queues that belong to `UplinkQueueName`. Does not connect.
-    ///
-    /// # Errors
-    /// TLS cannot be set up.
-    pub fn new(account: &Account, uplinks: &str) -> Result<Self, QueueError> {
-        let queue = |suffix| Queue::new(account, &format!("{uplinks}-{suffix}"));
-        Ok(Self { uplinks: Queue::new(account, uplinks)?, rejected: queue(REJECTED)?, poison: queue(POISON)? })
+    #[must_use]
+    pub fn new(account: &Account, uplinks: &str, http: &HttpClient) -> Self {
+        let queue = |name: &str| Queue::new(account, name, http.clone());
+        let beside = |suffix| queue(&format!("{uplinks}-{suffix}"));
+        Self { uplinks: queue(uplinks), rejected: beside(REJECTED), poison: beside(POISON) }
     }
 
     /// # Errors

@@ -6,6 +6,7 @@ use futures::{StreamExt as _, stream};
 use iothub_connector::{
     config::rapidm2m::{Config, SourceConfig},
     rapidm2m::{Client, FetchError, Selection},
+    support::http_client::HttpClient,
 };
 use tokio::time::{Instant, timeout_at};
 
@@ -27,7 +28,7 @@ pub async fn check(config: &Config, named: &[String]) -> Checked {
         return Checked::of(Row::skipped("backend", "EmulationMode=true: none is called"));
     };
     let what = format!("backend {}", url.host_str().unwrap_or_default());
-    let client = Client::new(url.clone(), credentials, config.concurrency);
+    let client = Client::new(url.clone(), credentials, HttpClient::default());
     let mut checked = Checked::default();
     match client.me(LIMIT).await {
         Ok(me) => {

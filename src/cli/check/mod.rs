@@ -24,7 +24,7 @@ use iothub_connector::{
         storage,
     },
     queue::{Lengths, UplinkQueues},
-    support::logging,
+    support::{http_client::HttpClient, logging},
 };
 
 use self::report::{Checked, Row, Summary, Verdict};
@@ -227,11 +227,7 @@ async fn storage(settings: &Settings, uplinks: &str, is_offline: bool) -> Row {
     if is_offline {
         return Row::skipped(what, "--offline");
     }
-    let lengths = match UplinkQueues::new(&account, uplinks) {
-        Ok(queues) => queues.lengths().await,
-        Err(error) => Err(error),
-    };
-    match lengths {
+    match UplinkQueues::new(&account, uplinks, &HttpClient::default()).lengths().await {
         Ok(Lengths { waiting, rejected: 0, poison: 0 }) => {
             Row::ok(what, format!("{waiting} messages wait in {uplinks}"))
         }

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use iothub_connector::{
     config::{Problems, Settings, storage},
     queue::{Queue, QueueError, Taken, UplinkQueues},
-    support::clock,
+    support::{clock, http_client::HttpClient},
     things_network::queued::Queued,
 };
 use serde_json::{Value, json};
@@ -33,7 +33,7 @@ pub async fn replay(
     let (Some(uplinks), Some(account), true) = (uplinks, account, problems.is_empty()) else {
         bail!("{}", problems.list());
     };
-    let queues = UplinkQueues::new(&account, uplinks)?;
+    let queues = UplinkQueues::new(&account, uplinks, &HttpClient::default());
     let to = queues.uplinks;
     let from = match kind {
         QueueKind::Rejected => queues.rejected,

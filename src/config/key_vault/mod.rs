@@ -19,7 +19,7 @@ use url::Url;
 use self::failure::Failure;
 use super::{Problems, Settings, names};
 use crate::support::{
-    http,
+    http, http_client,
     identity::{self, SignIn},
 };
 
@@ -28,9 +28,6 @@ pub const KEY_VAULT: &str = "KeyVaultURI";
 /// Time-out for the whole look-up, with sign-in and retries. The Functions host waits 30 s for the handler's first
 /// response.
 const TIME: Duration = Duration::from_secs(20);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longest silence in the middle of a response.
-const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// Largest response that is read, in bytes. A secret has at most 25 KB; a page of names has 25 secrets.
 const MAX_BODY: usize = 1024 * 1024;
 /// Most names of secrets that are read.
@@ -134,14 +131,9 @@ async fn look_up(url: &Url, settings: &Settings, problems: &mut Problems) -> Res
 }
 
 fn client(url: &Url, sign_in: SignIn) -> azure_core::Result<SecretClient> {
-    let http = reqwest::Client::builder()
-        .connect_timeout(CONNECT_TIMEOUT)
-        .read_timeout(READ_TIMEOUT)
-        // Do not send the token to the target of a redirect.
-        .redirect(reqwest::redirect::Policy::none())
-        .build()
-        .map_err(|error| Error::new(ErrorKind::Other, error))?;
-    let transport = Transport::new(Arc::new(Bounded(http)));
+    let http = http_client::HttpClient::default();
+    let http = http.get().map_err(|text| Error::with_message(ErrorKind::Other, text))?;
+    let transport = Transport::new(Arc::new(Bounded(http.clone())));
     let client_options = ClientOptions { transport: Some(transport), ..identity::client_options() };
     let credential = sign_in.credential(client_options.clone())?;
     let options = SecretClientOptions {

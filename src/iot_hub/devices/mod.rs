@@ -36,7 +36,6 @@ use std::{
 };
 
 use chrono::TimeDelta;
-use rustls::pki_types::CertificateDer;
 use tokio::{
     sync::Semaphore,
     time::{Instant, timeout_at},
@@ -50,7 +49,7 @@ pub use per_application::PerApplication;
 pub use store::{Store, StoreError};
 
 use self::{
-    dps::{Limits, Pool, Provisioner},
+    dps::{Limits, Provisioner},
     enrollment::Enrollment,
     entry::{Entry, State},
     finding::Inner,
@@ -58,7 +57,7 @@ use self::{
 };
 use crate::{
     iot_hub::Device,
-    support::{backoff::Policy, clock::Clock, meter::Meters},
+    support::{backoff::Policy, clock::Clock, http_client::HttpClient, meter::Meters},
 };
 
 /// Concurrent registrations of one enrollment. The limit is per enrollment, so that a service that throttles does not
@@ -81,32 +80,32 @@ pub struct Devices(Arc<Inner>);
 #[derive(Clone)]
 struct Shared {
     store: Arc<Store>,
-    pool: Arc<Pool>,
+    http: HttpClient,
     meters: Arc<Meters>,
 }
 
 impl Shared {
-    fn new(store: impl Into<Arc<Store>>, trusted_ca: Vec<CertificateDer<'static>>, meters: Arc<Meters>) -> Self {
-        Self { store: store.into(), pool: Arc::new(Pool::new(trusted_ca)), meters }
+    fn new(store: impl Into<Arc<Store>>, http: impl Into<HttpClient>, meters: Arc<Meters>) -> Self {
+        Self { store: store.into(), http: http.into(), meters }
     }
 }
 
 impl Devices {
-    /// Does not connect. `trusted_ca` are certificates that are trusted in addition to the platform's. Look-ups are
+    /// Does not connect. Look-ups are
     /// counted in `ledger` of `meters`, registrations in `dps`.
     #[must_use]
     pub fn new(
         enrollment: impl Into<Enrollment>,
         store: impl Into<Arc<Store>>,
-        trusted_ca: Vec<CertificateDer<'static>>,
+        http: impl Into<HttpClient>,
         meters: Arc<Meters>,
     ) -> Self {
-        Self::of(enrollment.into(), Shared::new(store, trusted_ca, meters))
+        Self::of(enrollment.into(), Shared::new(store, http, meters))
     }
 
     fn of(enrollment: Enrollment, shared: Shared) -> Self {
         let source = match enrollment {
-            Enrollment::Dps(config) => Source::Dps(Provisioner::new(config, shared.pool.clone(), Limits::default())),
+            Enrollment::Dps(config) => Source::Dps(Provisioner::new(config, shared.http.clone(), Limits::default())),
             Enrollment::Hub(policy) => Source::Hub(policy),
         };
         Self::with(source, shared, Clock::system())

@@ -2,10 +2,8 @@
 
 use std::sync::Arc;
 
-use rustls::pki_types::CertificateDer;
-
 use super::{Devices, Shared, Store, enrollment::Enrollments};
-use crate::support::meter::Meters;
+use crate::support::{http_client::HttpClient, meter::Meters};
 
 /// The devices of each enrollment, all in one store. Enrollments share the connections to services, but each has its
 /// own limit of concurrent registrations.
@@ -15,16 +13,16 @@ pub struct PerApplication {
 }
 
 impl PerApplication {
-    /// Does not connect. `trusted_ca` are certificates that are trusted in addition to the platform's. Requests are
+    /// Does not connect. Requests are
     /// counted as by [`Devices::new`].
     #[must_use]
     pub fn new(
         enrollments: Enrollments,
         store: impl Into<Arc<Store>>,
-        trusted_ca: Vec<CertificateDer<'static>>,
+        http: impl Into<HttpClient>,
         meters: Arc<Meters>,
     ) -> Self {
-        let shared = Shared::new(store, trusted_ca, meters.clone());
+        let shared = Shared::new(store, http, meters.clone());
         Self { devices: enrollments.map(|enrollment| Devices::of(enrollment, shared.clone())), meters }
     }
 

@@ -1,20 +1,18 @@
 //! The Things Stack as a service: takes downlinks.
 //! <https://www.thethingsindustries.com/docs/integrations/webhooks/scheduling-downlinks/>
 
-use std::{sync::OnceLock, time::Duration};
+use std::time::Duration;
 
 use chrono::Utc;
 use reqwest::{
     StatusCode, Url,
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue},
 };
-use rustls::{ClientConfig, pki_types::CertificateDer};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 
-use crate::{iot_hub, support::http};
+use crate::support::{http, http_client::HttpClient};
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A request may take this long.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -83,15 +81,13 @@ impl PushError {
 
 /// A client for all servers. Connects with the first downlink.
 pub struct Stack {
-    trusted_ca: Vec<CertificateDer<'static>>,
-    http: OnceLock<reqwest::Client>,
+    http: HttpClient,
 }
 
 impl Stack {
-    /// `trusted_ca` are certificates that are trusted in addition to the platform's.
     #[must_use]
-    pub fn new(trusted_ca: Vec<CertificateDer<'static>>) -> Self {
-        Self { trusted_ca, http: OnceLock::new() }
+    pub fn new(http: impl Into<HttpClient>) -> Self {
+        Self { http: http.into() }
     }
 
     /// Posts a downlink to the URL that came with the device's last webhook. It is accepted when this succeeds; after an
@@ -105,7 +101,8 @@ impl Stack {
         let mut authorization = HeaderValue::try_from(format!("Bearer {}", api_key.expose_secret()))
             .map_err(|_| PushError::Unusable("the webhook's downlink API key cannot stand in a header".into()))?;
         authorization.set_sensitive(true);
-        let request = self.http()?.post(url).header(AUTHORIZATION, authorization);
+        let http = self.http.get().map_err(|text| PushError::Unusable(format!("TLS cannot be used: {text}")))?;
+        let request = http.post(url).timeout(REQUEST_TIMEOUT).header(AUTHORIZATION, authorization);
         let request = request.header(CONTENT_TYPE, "application/json").header(ACCEPT, "application/json").body(body);
         let response = request.send().await.map_err(|error| PushError::Unreachable {
             place,
@@ -134,24 +131,6 @@ impl Stack {
             (StatusCode::BAD_REQUEST, status) if is_invalid => PushError::Rejected { status, text },
             (_, status) => PushError::Status { status, text, wait },
         })
-    }
-
-    fn http(&self) -> Result<&reqwest::Client, PushError> {
-        if let Some(http) = self.http.get() {
-            return Ok(http);
-        }
-        let unusable = |text: String| PushError::Unusable(format!("TLS cannot be used: {text}"));
-        let tls = iot_hub::client_config(&self.trusted_ca).map_err(unusable)?;
-        let http = reqwest::Client::builder()
-            .tls_backend_preconfigured(ClientConfig::clone(&tls))
-            // The key must not follow where a redirect leads.
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(REQUEST_TIMEOUT)
-            .user_agent(concat!("iothub-connector/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|error| unusable(error.to_string()))?;
-        Ok(self.http.get_or_init(|| http))
     }
 }
 

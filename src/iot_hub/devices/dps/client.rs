@@ -1,10 +1,7 @@
 //! A client for the service's REST API for devices. Each call makes one request; the caller retries.
 //! <https://learn.microsoft.com/rest/api/iot-dps/device/runtime-registration>
 
-use std::{
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use percent_encoding::utf8_percent_encode;
@@ -12,7 +9,6 @@ use reqwest::{
     Method, RequestBuilder,
     header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue},
 };
-use rustls::{ClientConfig, pki_types::CertificateDer};
 use secrecy::ExposeSecret as _;
 
 use super::{
@@ -21,11 +17,11 @@ use super::{
 };
 use crate::{
     iot_hub::{
-        self, Endpoint,
+        Endpoint,
         devices::enrollment::EnrollmentGroup,
         sas::{self, RESERVED},
     },
-    support::http,
+    support::{http, http_client::HttpClient},
 };
 
 const API_VERSION: &str = "2021-06-01";
@@ -33,7 +29,6 @@ const HTTPS_PORT: u16 = 443;
 /// The policy name in the token of a registration.
 const POLICY: &str = "registration";
 const TOKEN_LIFETIME: Duration = Duration::from_secs(60 * 60);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time-out of a request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 /// Largest response that is read, in bytes. The service's responses have less than one thousand.
@@ -41,14 +36,7 @@ const MAX_BODY: usize = 64 * 1024;
 
 pub struct Client {
     config: EnrollmentGroup,
-    pool: Arc<Pool>,
-}
-
-/// The connections to services, which all clients share.
-pub struct Pool {
-    trusted_ca: Vec<CertificateDer<'static>>,
-    /// Made for the first request: most starts need none, and reading the platform's certificates takes time.
-    http: OnceLock<reqwest::Client>,
+    http: HttpClient,
 }
 
 /// The result of a request, and the back-off that the service requests.
@@ -68,8 +56,8 @@ pub struct Lookup {
 }
 
 impl Client {
-    pub fn new(config: EnrollmentGroup, pool: Arc<Pool>) -> Self {
-        Self { config, pool }
+    pub fn new(config: EnrollmentGroup, http: HttpClient) -> Self {
+        Self { config, http }
     }
 
     pub fn config(&self) -> &EnrollmentGroup {
@@ -149,7 +137,8 @@ impl Client {
         let mut authorization =
             HeaderValue::from_str(token.expose_secret()).map_err(|error| DpsError::Tls(error.to_string()))?;
         authorization.set_sensitive(true);
-        Ok(self.pool.http()?.request(method, url).header(AUTHORIZATION, authorization))
+        let http = self.http.get().map_err(DpsError::Tls)?;
+        Ok(http.request(method, url).timeout(REQUEST_TIMEOUT).header(AUTHORIZATION, authorization))
     }
 
     fn place(&self) -> Endpoint {
@@ -165,30 +154,5 @@ impl Client {
         let is_untrusted = http::is_untrusted(&text);
         let text = format!("{}: {text}", self.place());
         if is_untrusted { DpsError::Untrusted(text) } else { DpsError::Unreachable(text) }
-    }
-}
-
-impl Pool {
-    /// Does not connect. `trusted_ca` are certificates that are trusted in addition to the platform's.
-    pub fn new(trusted_ca: Vec<CertificateDer<'static>>) -> Self {
-        Self { trusted_ca, http: OnceLock::new() }
-    }
-
-    fn http(&self) -> Result<&reqwest::Client, DpsError> {
-        if let Some(http) = self.http.get() {
-            return Ok(http);
-        }
-        let tls = iot_hub::client_config(&self.trusted_ca).map_err(DpsError::Tls)?;
-        let http = reqwest::Client::builder()
-            .tls_backend_preconfigured(ClientConfig::clone(&tls))
-            .https_only(true)
-            // Do not send the token to the target of a redirect.
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(REQUEST_TIMEOUT)
-            .user_agent(concat!("iothub-connector/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|error| DpsError::Tls(error.to_string()))?;
-        Ok(self.http.get_or_init(|| http))
     }
 }

@@ -7,11 +7,10 @@ mod gate;
 pub mod probe;
 mod wire;
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, time::Duration};
 
 use tokio::time::{Instant, sleep, timeout_at};
 
-pub use client::Pool;
 pub use error::DpsError;
 pub use wire::Assignment;
 
@@ -21,7 +20,7 @@ use self::{
     wire::Progress,
 };
 use super::enrollment::EnrollmentGroup;
-use crate::support::backoff::Policy;
+use crate::support::{backoff::Policy, http_client::HttpClient};
 
 /// Time limits of a registration.
 #[derive(Clone, Copy, Debug)]
@@ -68,8 +67,8 @@ pub struct Provisioner {
 
 impl Provisioner {
     /// Does not connect.
-    pub fn new(config: EnrollmentGroup, pool: Arc<Pool>, limits: Limits) -> Self {
-        Self { client: Client::new(config, pool), gate: Gate::default(), limits }
+    pub fn new(config: EnrollmentGroup, http: HttpClient, limits: Limits) -> Self {
+        Self { client: Client::new(config, http), gate: Gate::default(), limits }
     }
 
     pub fn config(&self) -> &EnrollmentGroup {

@@ -5,17 +5,15 @@
 //! then with a token from a random key. If the service answers "no such device" to the first request and "unauthorized"
 //! to the second, it knows the scope and has checked the key.
 
-use std::sync::Arc;
-
 use chrono::{TimeDelta, Utc};
 use rustls::pki_types::CertificateDer;
 use secrecy::{ExposeSecret as _, SecretBox};
 
 use super::{
-    DpsError, Pool,
+    DpsError,
     client::{Client, Lookup},
 };
-use crate::iot_hub::devices::enrollment::EnrollmentGroup;
+use crate::{iot_hub::devices::enrollment::EnrollmentGroup, support::http_client::HttpClient};
 
 /// Length of the random key, in bytes.
 const KEY: usize = 32;
@@ -29,20 +27,20 @@ pub async fn group(
     config: &EnrollmentGroup,
     trusted_ca: Vec<CertificateDer<'static>>,
 ) -> Result<Option<TimeDelta>, DpsError> {
-    let client = |group_key: Vec<u8>, pool: Arc<Pool>| {
+    let client = |group_key: Vec<u8>, http: HttpClient| {
         let group_key = SecretBox::new(Box::new(group_key));
         Client::new(
             EnrollmentGroup { endpoint: config.endpoint.clone(), id_scope: config.id_scope.clone(), group_key },
-            pool,
+            http,
         )
     };
-    let pool = Arc::new(Pool::new(trusted_ca));
+    let http = HttpClient::new(trusted_ca);
     let id = format!("iothub-connector-check-{:016x}", fastrand::u64(..));
-    let ours = client(config.group_key.expose_secret().clone(), pool.clone());
+    let ours = client(config.group_key.expose_secret().clone(), http.clone());
     let Lookup { is_known, clock_skew, .. } = ours.look_up(&id, Utc::now()).await?;
     if !is_known {
         let nobodys = (0..KEY).map(|_| fastrand::u8(..)).collect();
-        match client(nobodys, pool).look_up(&id, Utc::now()).await {
+        match client(nobodys, http).look_up(&id, Utc::now()).await {
             Err(DpsError::Unauthorized { .. }) => {}
             Ok(Lookup { said, .. }) => return Err(DpsError::UnknownScope { said }),
             Err(error) => return Err(error),
