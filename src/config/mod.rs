@@ -6,6 +6,7 @@
 
 pub mod dps;
 pub mod enrollment;
+mod host_json;
 pub mod hub;
 pub mod key_vault;
 pub mod ledger;

@@ -7,7 +7,7 @@ use chrono::DateTime;
 use secrecy::SecretString;
 use url::Url;
 
-use super::{Problems, Settings};
+use super::{Problems, Settings, host_json};
 use crate::rapidm2m::{Client, Selection, StartFrom};
 
 const LONGEST_OVERLAP: u64 = 31 * 24 * 60 * 60;
@@ -84,6 +84,8 @@ impl Config {
         let histdata = settings.number("Histdata", 0, 0..=9, problems);
         let concurrency = settings.number("PollConcurrency", 16, 1..=1000, problems);
         let timeout = settings.number("PollTimeoutSeconds", 50, 1..=3600, problems);
+        let needed = Duration::from_secs(timeout);
+        host_json::check("PollTimeoutSeconds", timeout, needed, settings.function_timeout, problems);
         let overlap = settings.number("OverlapSeconds", 0, 0..=LONGEST_OVERLAP, problems);
         let record_empty_polls = settings.flag("RecordEmptyPolls", true, problems);
         Some(Self {
@@ -228,6 +230,22 @@ mod tests {
             assert!(text.contains(name), "{name} is missing in {text}");
         }
         assert!(!text.contains("SECRET"), "{text}");
+    }
+
+    #[test]
+    fn a_run_must_end_before_the_host_ends_the_handler() {
+        let problems_at = |seconds: &str, function_timeout: Option<u64>| {
+            let mut settings: Settings = [("PollTimeoutSeconds", seconds)].into_iter().collect();
+            settings.function_timeout = function_timeout.map(Duration::from_secs);
+            let mut problems = Problems::default();
+            Config::read(&settings, &mut problems);
+            problems.list()
+        };
+        let said = problems_at("300", Some(300));
+        assert!(said.contains("PollTimeoutSeconds is 300") && said.contains("functionTimeout"), "{said}");
+        for fits in [problems_at("299", Some(300)), problems_at("3600", None), problems_at("50", Some(300))] {
+            assert!(!fits.contains("PollTimeoutSeconds"), "{fits}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-use super::{Problems, Settings, enrollment, storage};
+use super::{Problems, Settings, enrollment, host_json, storage};
 use crate::{iot_hub::devices::enrollment::Enrollments, queue::Account, things_network::template::Template};
 
 const QUEUE: &str = "UplinkQueueName";
@@ -15,6 +15,8 @@ const SHORTEST_SECRET: usize = 16;
 /// Suffix of the queue for rejected messages. The bindings use the same suffix.
 const REJECTED: &str = "-rejected";
 const LONGEST_QUEUE: usize = 63;
+/// How long downlinks may take after the uplink.
+const DOWNLINKS: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
 pub struct Config {
@@ -58,8 +60,9 @@ impl Config {
             problems.add(SECRET, format!("is too short: use at least {SHORTEST_SECRET} random characters"));
         }
         let events = settings.flag("ThingsNetworkEvents", false, problems);
-        // When `functionTimeout` (5 min) passes, the host ends that invocation and all others with it.
         let timeout = settings.number("ForwardTimeoutSeconds", 60, 1..=240, problems);
+        let needed = Duration::from_secs(timeout) + DOWNLINKS;
+        host_json::check("ForwardTimeoutSeconds", timeout, needed, settings.function_timeout, problems);
         let activity = settings.number("DeviceActivitySeconds", 60, 0..=3600, problems);
         let enrollments = enrollment::read(settings, problems);
         Some(Self {
@@ -112,6 +115,18 @@ mod tests {
         assert_eq!(problems, "");
         assert_eq!((config.queue.as_str(), config.device_ids, config.events), ("uplinks", Template::default(), false));
         assert_eq!((config.secret.is_none(), config.timeout), (true, Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn an_uplink_and_its_downlinks_must_end_before_the_host_ends_the_handler() {
+        for (seconds, is_refused) in [("30", true), ("29", false)] {
+            let mut settings: Settings = [(QUEUE, "uplinks"), ("ForwardTimeoutSeconds", seconds)].into_iter().collect();
+            settings.function_timeout = Some(Duration::from_secs(60));
+            let mut problems = Problems::default();
+            Config::read(&settings, &mut problems);
+            let said = problems.list();
+            assert_eq!(said.contains("ForwardTimeoutSeconds is 30: a call can then take 60 s"), is_refused, "{said}");
+        }
     }
 
     #[test]
