@@ -1,6 +1,6 @@
 //! The clock for times in data. Delays and deadlines use tokio's clock instead.
 
-use chrono::{DateTime, Datelike as _, DurationRound as _, TimeDelta, Utc};
+use chrono::{DateTime, Datelike as _, DurationRound as _, SecondsFormat, TimeDelta, Utc};
 
 /// Reads an RFC 3339 time from another system. `None` also for years before 1 and after 9999, because not every reader
 /// could read such a time if it were written again. A leap second becomes the end of the second before it.
@@ -9,6 +9,12 @@ pub fn read_rfc3339(text: &str) -> Option<DateTime<Utc>> {
     let time = DateTime::parse_from_rfc3339(text).ok()?.to_utc();
     let time = DateTime::from_timestamp(time.timestamp(), time.timestamp_subsec_nanos().min(999_999_999))?;
     (1..=9999).contains(&time.year()).then_some(time)
+}
+
+/// An RFC 3339 time with as many digits as it has.
+#[must_use]
+pub fn rfc3339(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::AutoSi, true)
 }
 
 /// A clock in whole milliseconds, the precision of the ledger and the backend.
@@ -36,8 +42,6 @@ impl Clock {
 
 #[cfg(test)]
 mod tests {
-    use chrono::SecondsFormat;
-
     use super::*;
 
     #[test]

@@ -2,6 +2,7 @@
 
 pub mod backoff;
 pub mod clock;
+pub(crate) mod hex;
 pub mod hours;
 pub(crate) mod http;
 pub mod http_client;

@@ -7,12 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
-use super::{
-    uplink::{hex, rfc3339},
-    v3::EndDeviceIds,
-    webhook::Invalid,
-};
-use crate::support::clock;
+use super::ids::{EndDeviceIds, Invalid};
+use crate::support::{clock, hex::hex};
 
 /// An event of The Things Stack.
 #[derive(Debug)]
@@ -103,7 +99,7 @@ impl<'a> Event<'a> {
             hardware_serial: self.dev_eui.as_deref(),
             device: self.device.as_deref(),
             application: self.application.as_deref(),
-            received_at: rfc3339(self.received_at.unwrap_or(received_at)),
+            received_at: clock::rfc3339(self.received_at.unwrap_or(received_at)),
             event: self.content.as_ref().map(|(_, content)| *content),
         };
         serde_json::to_vec(&telemetry).expect("a Vec takes all, and what was JSON stays JSON")

@@ -1,13 +1,17 @@
 //! An uplink, independent of its webhook format: makes its telemetry and its message id.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::collections::BTreeMap;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::ser::{SerializeMap, Serializer};
-use serde_json::{Number, value::RawValue};
+use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
-use super::{position, v3};
+use super::{
+    position,
+    reception::{Radio, Reception},
+};
+use crate::support::{clock, hex::hex};
 
 #[derive(Debug)]
 pub struct Uplink<'a> {
@@ -32,31 +36,6 @@ pub struct Uplink<'a> {
     pub(super) reception: Reception<'a>,
     /// The whole webhook as it arrived.
     pub(super) body: &'a str,
-}
-
-/// Reception data. V3 data is parsed only when it is needed; the function that receives webhooks does not need it.
-#[derive(Debug)]
-pub(super) enum Reception<'a> {
-    /// V3: `rx_metadata` and `settings`.
-    Raw {
-        receptions: Option<&'a RawValue>,
-        settings: Option<&'a RawValue>,
-    },
-    Read(Radio),
-}
-
-/// Reception data of the gateway with the best reception.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Radio {
-    pub gateway: Option<String>,
-    /// dBm.
-    pub rssi: Option<Number>,
-    /// dB.
-    pub snr: Option<Number>,
-    /// Such as `SF7BW125`.
-    pub data_rate: Option<String>,
-    /// MHz.
-    pub frequency: Option<f64>,
 }
 
 /// The telemetry's own members. Decoded fields are added next to them.
@@ -103,15 +82,6 @@ impl Uplink<'_> {
         hex(&hash.finalize()[..16])
     }
 
-    /// The reception data. Unreadable parts are left out.
-    #[must_use]
-    pub fn radio(&self) -> Radio {
-        match &self.reception {
-            Reception::Raw { receptions, settings } => v3::radio(*receptions, *settings),
-            Reception::Read(radio) => radio.clone(),
-        }
-    }
-
     /// The telemetry as JSON: the members of the C# sample with their names, reception data, and the decoded fields
     /// next to them. `received_at` is used if the network did not say when it received the uplink.
     #[must_use]
@@ -131,8 +101,8 @@ impl Uplink<'_> {
         map.serialize_entry("ApplicationID", &self.application)?;
         map.serialize_entry("Port", &self.port)?;
         map.serialize_entry("PayloadRaw", &self.payload)?;
-        map.serialize_entry("ReceivedAtUTC", &rfc3339(self.received_at.unwrap_or(received_at)))?;
-        let Radio { gateway, rssi, snr, data_rate, frequency } = &self.radio();
+        map.serialize_entry("ReceivedAtUTC", &clock::rfc3339(self.received_at.unwrap_or(received_at)))?;
+        let Radio { gateway, rssi, snr, data_rate, frequency } = &self.reception.radio();
         for (name, number) in [("Rssi", rssi), ("Snr", snr)] {
             if let Some(number) = number {
                 map.serialize_entry(name, number)?;
@@ -169,17 +139,6 @@ fn write_fields<M: SerializeMap<Error = serde_json::Error>>(
         }
     }
     if apart.is_empty() { Ok(()) } else { map.serialize_entry(PAYLOAD_FIELDS, &apart) }
-}
-
-pub(super) fn rfc3339(time: DateTime<Utc>) -> String {
-    time.to_rfc3339_opts(SecondsFormat::AutoSi, true)
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("a String takes all");
-        text
-    })
 }
 
 #[cfg(test)]

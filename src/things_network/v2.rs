@@ -5,8 +5,9 @@ use serde::Deserialize;
 use serde_json::{Number, value::RawValue};
 
 use super::{
-    uplink::{Radio, Reception, Uplink},
-    webhook::Invalid,
+    ids::Invalid,
+    reception::{Radio, Reception},
+    uplink::Uplink,
 };
 use crate::support::clock;
 

@@ -3,6 +3,8 @@
 
 use sha2::{Digest as _, Sha256};
 
+use crate::support::hex::hex;
+
 use crate::iot_hub::device::MAX_ID;
 
 /// Hexadecimal digits of the hash in the id.
@@ -23,7 +25,7 @@ pub fn registration_id(name: &str) -> String {
         return name.to_owned();
     }
     let hash = Sha256::digest(name.as_bytes());
-    let hash: String = hash.iter().take(HASH / 2).map(|byte| format!("{byte:02x}")).collect();
+    let hash = hex(&hash[..HASH / 2]);
     let slug = slug(name);
     // The slug is ASCII, so every index is a character boundary.
     let slug = &slug[..slug.len().min(MAX_ID - HASH - 1)];

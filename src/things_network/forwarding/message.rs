@@ -4,7 +4,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 
 use crate::{
     iot_hub::Message,
-    things_network::webhook::{Invalid, Webhook},
+    things_network::{ids::Invalid, webhook::Webhook},
 };
 
 /// A message that is ready to be sent.
