@@ -1,6 +1,7 @@
 //! The Cosmos DB account: one client for all containers, and one way to open or make them.
 
 mod inspection;
+mod requirements;
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -19,22 +20,27 @@ use azure_data_cosmos::{
     },
 };
 use secrecy::{ExposeSecret as _, SecretString};
-use tokio::sync::OnceCell;
+use tokio::{sync::OnceCell, time::Instant};
 use url::Url;
 
 use crate::support::{
+    backoff::{Backoff, Policy},
     http,
     identity::{self, SignIn},
 };
 
-pub use inspection::{Facts, Found, Ttl};
+pub use inspection::{Facts, Found};
 pub(crate) use inspection::{NEVER, Trial};
+pub use requirements::{Requirements, Ttl, Unfit};
 
 /// The longest that one operation may take, the SDK's own retries included.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Of that, how long the SDK may wait because the service is busy: whoever waits longer is to be told so, not of a time-out.
 const THROTTLED_FOR: Duration = Duration::from_secs(5);
+
+/// How long a container that is unfit is not looked at again.
+const UNFIT: Policy = Policy::exact(Duration::from_secs(1), Duration::from_secs(1));
 
 /// Why Cosmos DB could not be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -51,6 +57,8 @@ pub enum Failure {
         "Cosmos DB has no {0} any more: it was deleted while the connector ran; it is made again with the next run"
     )]
     Deleted(String),
+    #[error("Cosmos DB: {container} must not be used: {unfit}")]
+    Unfit { container: String, unfit: Unfit },
     #[error("Cosmos DB is busy ({0}): it needs more throughput, or (rapidM2M) fewer sites at once: PollConcurrency")]
     Throttled(String),
     #[error("Cosmos DB did not answer within {} s", OPERATION_TIMEOUT.as_secs())]
@@ -68,6 +76,7 @@ impl Failure {
         match self {
             Self::Unauthorized { .. } | Self::NobodySignedIn(_) => "ledger_unauthorized",
             Self::Missing(_) | Self::Deleted(_) => "ledger_missing",
+            Self::Unfit { .. } => "ledger_unfit",
             Self::Throttled(_) => "ledger_throttled",
             Self::Timeout => "ledger_timeout",
             Self::Unreachable(_) => "ledger_unreachable",
@@ -114,8 +123,21 @@ impl Account {
         }
     }
 
-    /// A container and what it is; with the account's key, makes what is absent.
+    /// A container that is fit for use; with the account's key, makes what is absent.
     pub(crate) async fn open(
+        &self,
+        properties: ContainerProperties,
+        requirements: &Requirements,
+    ) -> Result<ContainerClient, Failure> {
+        let container = properties.id.to_string();
+        let (client, found) = self.find_or_make(properties).await?;
+        match requirements.unfit(&requirements::partition_key(&found), Ttl::of(&found)) {
+            None => Ok(client),
+            Some(unfit) => Err(Failure::Unfit { container: self.name(&container), unfit }),
+        }
+    }
+
+    async fn find_or_make(
         &self,
         properties: ContainerProperties,
     ) -> Result<(ContainerClient, ContainerProperties), Failure> {
@@ -216,24 +238,45 @@ impl Account {
 }
 
 /// A container that is opened with its first use, and again after it was forgotten.
-#[derive(Default)]
-pub(crate) struct Container(Mutex<Arc<OnceCell<ContainerClient>>>);
+pub(crate) struct Container {
+    client: Mutex<Arc<OnceCell<ContainerClient>>>,
+    /// Why it is not opened now: a thousand sites must not each ask for a container that is unfit.
+    unfit: Backoff<(), Failure>,
+}
+
+impl Default for Container {
+    fn default() -> Self {
+        Self { client: Mutex::default(), unfit: Backoff::new(UNFIT) }
+    }
+}
 
 impl Container {
     /// The container; `open` is what opens it, once however many wait.
-    pub async fn get<E, F>(&self, open: impl FnOnce() -> F) -> Result<ContainerClient, E>
+    pub async fn get<F>(&self, open: impl FnOnce() -> F) -> Result<ContainerClient, Failure>
     where
-        F: Future<Output = Result<ContainerClient, E>>,
+        F: Future<Output = Result<ContainerClient, Failure>>,
     {
-        let cell = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let cell = self.client.lock().unwrap_or_else(PoisonError::into_inner).clone();
         // Boxed: the SDK's futures are large, and every operation would carry this one.
-        cell.get_or_try_init(|| Box::pin(open())).await.cloned()
+        let opened = cell.get_or_try_init(|| {
+            Box::pin(async {
+                if let Some(failed) = self.unfit.holding(&()) {
+                    return Err(failed.error);
+                }
+                let (began, opened) = (Instant::now(), open().await);
+                if let Err(failure @ Failure::Unfit { .. }) = &opened {
+                    self.unfit.failed((), failure.clone(), None, began);
+                }
+                opened
+            })
+        });
+        opened.await.cloned()
     }
 
     /// If the error of a write says that the container is gone, the next use opens (makes) it again.
     pub fn forget_if_gone(&self, error: &CosmosError) {
         if is(error, StatusCode::NotFound) {
-            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::default();
+            *self.client.lock().unwrap_or_else(PoisonError::into_inner) = Arc::default();
         }
     }
 }

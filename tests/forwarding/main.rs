@@ -20,3 +20,4 @@ mod provisioning;
 mod selection;
 mod startup;
 mod transports;
+mod wrong_container;

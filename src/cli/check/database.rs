@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use iothub_connector::{
-    cosmos::{Failure, Found, Ttl},
+    cosmos::{Failure, Found, Requirements, Ttl, Unfit},
     iot_hub::devices::{Store, store},
-    rapidm2m::ledger::{Ledger, MESSAGE_PATH, Options, PARTITION_KEY},
+    rapidm2m::ledger::{Ledger, MESSAGE_PATH, Options, REQUIREMENTS},
 };
 
 use super::report::{Checked, Row};
@@ -31,7 +31,7 @@ pub async fn check(options: Options, needs_devices: bool, needs_polls: bool) -> 
         let what = format!("container {container}");
         match ledger.inspect().await {
             Ok(found) => {
-                rows.extend(of_container(what, &database, &found, is_made, &PARTITION_KEY, Some(keeps_history)))
+                rows.extend(of_container(what, &database, &found, is_made, &REQUIREMENTS, Some(keeps_history)))
             }
             Err(failure) => rows.push(fault(what, &failure)),
         }
@@ -39,7 +39,7 @@ pub async fn check(options: Options, needs_devices: bool, needs_polls: bool) -> 
     if needs_devices {
         let what = format!("container {}", store::CONTAINER);
         match Store::new(Arc::clone(&account)).inspect().await {
-            Ok(found) => rows.extend(of_container(what, &database, &found, is_made, &[store::PARTITION_KEY], None)),
+            Ok(found) => rows.extend(of_container(what, &database, &found, is_made, &store::REQUIREMENTS, None)),
             Err(failure) => rows.push(fault(what, &failure)),
         }
     }
@@ -56,7 +56,7 @@ fn of_container(
     database: &str,
     found: &Found,
     is_made: bool,
-    partition_key: &[&str],
+    requirements: &Requirements,
     keeps_history: Option<bool>,
 ) -> Vec<Row> {
     let facts = match found {
@@ -75,24 +75,21 @@ fn of_container(
             return vec![Row { kind: Some("ledger_missing"), ..row }];
         }
     };
-    if facts.partition_key != partition_key {
-        let text = format!("its partition key is {}, not {}", facts.partition_key.join(", "), partition_key.join(", "));
-        return vec![Row::failed(what, text, "name another container or database: it belongs to something else")];
+    let unfit = requirements.unfit(&facts.partition_key, facts.time_to_live);
+    if let Some(Unfit { reason, remedy }) = &unfit
+        && facts.access.is_none()
+    {
+        return vec![Row::failed(what, reason, *remedy)];
     }
     let mut rows = Vec::new();
     match &facts.access {
         Some(Err(failure)) => rows.push(fault(&what, failure)),
         _ => rows.push(Row::ok(&what, "documents can be read and written")),
     }
+    if let Some(Unfit { reason, remedy }) = unfit {
+        rows.push(Row::failed(&what, reason, remedy));
+    }
     match (facts.time_to_live, keeps_history) {
-        (Ttl::Default(seconds), Some(_)) => {
-            let text = format!("its time to live is {seconds} s: records that wait for the hub would expire");
-            rows.push(Row::failed(&what, text, "set the default time to live to -1 (on, no default)"));
-        }
-        (Ttl::Default(seconds), None) => {
-            let text = format!("its time to live is {seconds} s: devices would be registered again and again");
-            rows.push(Row::failed(&what, text, "switch its time to live off"));
-        }
         (Ttl::Off, Some(false)) => {
             let text = "its time to live is off: records are never removed";
             rows.push(Row::warning(&what, text, "set it to -1 (on, no default), or PollHistoryDays=0"));
@@ -112,9 +109,10 @@ mod tests {
 
     use super::*;
     use crate::cli::check::report::Verdict;
+    use iothub_connector::rapidm2m::ledger::PARTITION_KEY;
 
     fn rows(found: &Found, is_made: bool, keeps_history: Option<bool>) -> Vec<(Verdict, String)> {
-        let rows = of_container("container x".into(), "db", found, is_made, &PARTITION_KEY, keeps_history);
+        let rows = of_container("container x".into(), "db", found, is_made, &REQUIREMENTS, keeps_history);
         rows.into_iter().map(|row| (row.result, row.text)).collect()
     }
 

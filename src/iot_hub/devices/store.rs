@@ -18,13 +18,19 @@ use super::{
     documents::Document,
 };
 use crate::{
-    cosmos::{Account, Container, Failure, Found, NEVER, Trial, is, one_line, within},
+    cosmos::{Account, Container, Failure, Found, NEVER, Requirements, Trial, is, one_line, within},
     support::backoff::Policy,
 };
 
 /// Next to the container of polls. Partition key `/id`.
 pub const CONTAINER: &str = "devices";
 pub const PARTITION_KEY: &str = "/id";
+
+pub const REQUIREMENTS: Requirements = Requirements {
+    partition_key: &[PARTITION_KEY],
+    expiry_means: "devices would be registered again and again",
+    expiry_remedy: "switch its time to live off",
+};
 
 /// The container. Connects with the first operation.
 pub struct Store {
@@ -237,24 +243,12 @@ impl Store {
     }
 
     async fn container(&self) -> Result<ContainerClient, Failure> {
-        self.container.get(|| self.open()).await
-    }
-
-    async fn open(&self) -> Result<ContainerClient, Failure> {
-        let key = PartitionKeyDefinition::new(vec![PARTITION_KEY.into()]);
-        let (container, found) = self.account.open(properties(key.clone())).await?;
-        if found.partition_key.paths() != key.paths() {
-            return Err(Failure::Other(format!(
-                "container {CONTAINER} has partition key {}, not {PARTITION_KEY}: it belongs to something else, \
-                 set M2MDocumentsDBName to another database",
-                found.partition_key.paths().join(", ")
-            )));
-        }
-        Ok(container)
+        self.container.get(|| self.account.open(properties(), &REQUIREMENTS)).await
     }
 }
 
-fn properties(key: PartitionKeyDefinition) -> ContainerProperties {
+fn properties() -> ContainerProperties {
+    let key = PartitionKeyDefinition::new(vec![PARTITION_KEY.into()]);
     // Activities are written often and never searched.
     let policy = IndexingPolicy::default().with_included_path("/*").with_excluded_path("/Activity/*");
     ContainerProperties::new(CONTAINER, key).with_indexing_policy(policy)

@@ -12,7 +12,7 @@ use azure_data_cosmos::{
 };
 
 use super::documents::{CURSOR_ID, Cursor, Poll, SiteKey};
-use crate::cosmos::{self, Account, Container, Failure, Found, NEVER, Trial, is, one_line, within};
+use crate::cosmos::{self, Account, Container, Failure, Found, NEVER, Requirements, Trial, is, one_line, within};
 
 /// What goes into one transaction. The service takes 2 MB and 100 operations.
 /// <https://learn.microsoft.com/azure/cosmos-db/concepts-limits>
@@ -20,6 +20,11 @@ pub const MAX_BATCH_BYTES: usize = 1_800_000;
 pub const MAX_BATCH_POLLS: usize = 90;
 
 pub const PARTITION_KEY: [&str; 2] = ["/Customer_Id", "/Site_Id"];
+pub const REQUIREMENTS: Requirements = Requirements {
+    partition_key: &PARTITION_KEY,
+    expiry_means: "records that wait for the hub would expire",
+    expiry_remedy: "set the default time to live to -1 (on, no default)",
+};
 /// The bulk of a record, which is never searched: not indexing it halves the price of a write.
 pub const MESSAGE_PATH: &str = "/IoTHubMessage/?";
 
@@ -195,7 +200,7 @@ impl Ledger {
     }
 
     async fn container(&self) -> Result<ContainerClient, LedgerError> {
-        self.container.get(|| async { Ok(self.account.open(self.properties()).await?.0) }).await
+        Ok(self.container.get(|| self.account.open(self.properties(), &REQUIREMENTS)).await?)
     }
 
     fn properties(&self) -> ContainerProperties {

@@ -14,6 +14,7 @@ pub use activity::Activity;
 pub use backfill::{Backfill, backfill_id};
 pub use cosmos::{
     Committed, Ledger, LedgerError, MAX_BATCH_BYTES, MAX_BATCH_POLLS, MESSAGE_PATH, Options, PARTITION_KEY,
+    REQUIREMENTS,
 };
 pub use documents::{BadRows, Cursor, Fault, Outcome, Poll, PollKind, PollResult, Request, SiteKey};
 pub use queries::PollQuery;

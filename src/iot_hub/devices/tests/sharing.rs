@@ -5,11 +5,16 @@ use serde_json::json;
 use tokio::join;
 
 use super::{
-    super::{DeviceError, Owner, store::CONTAINER},
+    super::{
+        DeviceError, Owner,
+        store::{CONTAINER, REQUIREMENTS},
+    },
     World, device, error,
     service::{assigned_to, well},
     site, soon,
 };
+
+use crate::cosmos::Requirements;
 
 fn namesakes(name: &str) -> (Owner, Owner) {
     (Owner::rapidm2m_site("Upper Valley", name), Owner::rapidm2m_site("Lower Valley", name))
@@ -131,10 +136,11 @@ async fn something_else_under_the_id_is_left_alone_and_listed_apart() {
 async fn a_container_of_somebody_else_is_not_used() {
     let world = World::start(well).await;
     let key = PartitionKeyDefinition::new(vec!["/tenant".into()]);
-    world.account().open(ContainerProperties::new(CONTAINER, key)).await.unwrap();
+    let tenants = Requirements { partition_key: &["/tenant"], ..REQUIREMENTS };
+    world.account().open(ContainerProperties::new(CONTAINER, key), &tenants).await.unwrap();
     let error = error(&world.devices(), &site("pump-7")).await;
-    assert_eq!(error.kind(), "ledger_error");
-    assert!(error.to_string().contains("has partition key /tenant, not /id"), "{error}");
+    assert_eq!(error.kind(), "ledger_unfit");
+    assert!(error.to_string().contains("its partition key is /tenant, not /id"), "{error}");
     assert_eq!(world.service.asked(), []);
 }
 
