@@ -5,7 +5,9 @@ use std::{io, sync::Arc};
 use axum::{
     Json, Router,
     body::Body,
+    extract::Request,
     http::{StatusCode, Uri},
+    middleware::{self, Next},
     response::Response,
     routing::{get, post},
 };
@@ -16,6 +18,7 @@ use crate::{
     app::App,
     functions::{rapidm2m_forwarding, status, things_network_forwarding, things_network_uplink},
     host::{self, envelope},
+    support::panics,
 };
 
 /// Serves until `shutdown` resolves.
@@ -39,6 +42,13 @@ fn router(app: Arc<App>) -> Router {
         .route("/status", post(status::call))
         .fallback(not_found)
         .with_state(app)
+        .layer(middleware::from_fn(answer_panics))
+}
+
+/// A call that meets a bug fails with an answer. Without one, the host would wait for it until `functionTimeout`.
+async fn answer_panics(request: Request, next: Next) -> Response {
+    let answered = panics::caught(next.run(request)).await;
+    answered.unwrap_or_else(|text| host::failed(StatusCode::INTERNAL_SERVER_ERROR, &text, &json!([])))
 }
 
 /// The host takes any answer for a sign that the handler is ready.
@@ -49,4 +59,24 @@ async fn ready() -> Json<Value> {
 async fn not_found(uri: Uri, body: Body) -> Response {
     let _ = envelope::read(body).await;
     host::failed(StatusCode::NOT_FOUND, &format!("there is no function at {}", uri.path()), &json!([]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_answered() {
+        async fn bug() -> &'static str {
+            panic!("index out of bounds, AccountKey=c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0")
+        }
+        let buggy = Router::new().route("/buggy", get(bug)).layer(middleware::from_fn(answer_panics));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/buggy", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, buggy).await });
+        let answer = reqwest::get(url).await.unwrap();
+        assert_eq!(answer.status(), 500);
+        let text = answer.text().await.unwrap();
+        assert!(text.contains("index out of bounds") && !text.contains("c2VjcmV0"), "{text}");
+    }
 }

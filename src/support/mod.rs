@@ -9,6 +9,7 @@ pub mod http_client;
 pub mod identity;
 pub mod logging;
 pub mod meter;
+pub(crate) mod panics;
 pub(crate) mod redact;
 pub mod retry;
 pub(crate) mod summary_line;

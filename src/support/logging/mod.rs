@@ -52,8 +52,7 @@ pub fn init() -> Result<(), String> {
     // The standard library's panic message has several lines, and the host takes none of them for an error.
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        let (text, string) = (panic.payload().downcast_ref::<&str>(), panic.payload().downcast_ref::<String>());
-        let why = text.copied().or(string.map(String::as_str)).unwrap_or_default();
+        let why = super::panics::message(panic.payload());
         tracing::error!(panic.place = place, "a bug in the connector, please report it: {why}");
     }));
     Ok(())

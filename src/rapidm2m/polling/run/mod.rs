@@ -22,7 +22,7 @@ use crate::{
         ledger::SiteKey,
         polling::{Failure, Forwarder, Limits, Report, SiteMemory, record::Rest},
     },
-    support::meter::Readings,
+    support::{meter::Readings, panics},
 };
 
 /// Of the invocation's time: when listing the sites, sending what waits, asking, and sending what is new must have ended.
@@ -110,7 +110,7 @@ impl Polling {
         let turns = futures::stream::iter(self.in_turn(sites)).map(|(site, memory)| async move {
             let report = if Instant::now() < limits.ask_until {
                 let span = tracing::error_span!("site", site.name = site);
-                let turn = self.turn(&site, &memory, limits).instrument(span);
+                let turn = self.caught(&site, self.turn(&site, &memory, limits)).instrument(span);
                 tokio::time::timeout_at(deadline, turn).await.map_err(|_| "was cut off")
             } else {
                 Err("was not reached")
@@ -159,7 +159,7 @@ impl Polling {
                 let mut memory = memory.lock().await;
                 self.forwarder.send_site(&self.key(&site), &mut memory, limits).await
             };
-            let turn = turn.instrument(span);
+            let turn = self.caught(&site, turn).instrument(span);
             // Cut off: what was polled and recorded is still so.
             if let Ok(sent) = tokio::time::timeout_at(deadline, turn).await {
                 report.add_sent(sent);
@@ -186,6 +186,19 @@ impl Polling {
         let report = self.forwarder.poll_site(&self.key(site), &mut memory, limits).await;
         self.had_its_turn(site);
         report
+    }
+
+    /// A site's turn. A panic in it ends this turn only, and throws away what is remembered of the site.
+    async fn caught(&self, site: &str, turn: impl Future<Output = Report>) -> Report {
+        // Boxed: a turn's future is large, and each layer around it would hold it once more.
+        panics::caught(Box::pin(turn)).await.unwrap_or_else(|text| {
+            if let Some(entry) = self.memory().sites.get_mut(site) {
+                entry.memory = Arc::default();
+            }
+            // The panic hook has logged it.
+            let failure = Failure { kind: "panic".into(), text, is_known: true };
+            Report { failures: vec![failure], ..Report::default() }
+        })
     }
 
     /// The sites to poll. If the backend cannot list them, those that are known from an earlier list.
@@ -285,3 +298,6 @@ impl Polling {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
