@@ -8,9 +8,11 @@
 //! | `turns` | one device's messages leave one after the other |
 //! | `activities` | what devices did lately, for the status page |
 //! | `downlinks` | from the hub's cloud-to-device messages to The Things Stack |
+//! | `fetching` | one device's cloud-to-device messages are fetched by one uplink at a time |
 
 mod activities;
 mod downlinks;
+mod fetching;
 pub mod message;
 pub mod rejected;
 mod turns;
@@ -117,13 +119,15 @@ impl ThingsNetworkForwarding {
             Ok(found) => found,
             Err(reason) => return self.reject(&message.text, Some(&forwardable), "no_device", &reason),
         };
-        // Until the end: a device's downlinks are passed on by one at a time, too.
         let turn_until = deadline.min(Instant::now() + TURN_WAIT);
-        let Ok(_turn) = timeout_at(turn_until, self.turns.take(&owner)).await else {
+        let Ok(turn) = timeout_at(turn_until, self.turns.take(&owner)).await else {
             let text = "earlier messages of the device are still on their way".to_owned();
             return self.fail(&forwardable, "turn", text, message.dequeue_count);
         };
-        match self.send(devices, &owner, &forwardable, deadline).await {
+        let sent = self.send(devices, &owner, &forwardable, deadline).await;
+        // The device's next uplink does not wait for downlinks.
+        drop(turn);
+        match sent {
             Ok(()) => {
                 self.activities.forwarded(&forwardable, self.clock.now());
                 self.tally.count(if forwardable.is_uplink { Count::UplinksForwarded } else { Count::EventsForwarded });
