@@ -19,7 +19,7 @@ use tracing::{Instrument as _, field::Empty};
 
 use crate::{
     app::App,
-    functions::{things_network_forwarding::Outcome, things_network_uplink},
+    functions::{progress::Progress, things_network_forwarding::Outcome, things_network_uplink},
     host::{self, http::HttpRequest, queue::QueueMessage, timer::Invocation},
 };
 
@@ -62,9 +62,9 @@ async fn ready() -> Json<Value> {
     Json(json!({ "name": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION"), "status": "ready" }))
 }
 
-async fn not_found(uri: axum::http::Uri, body: Body) -> Response {
+async fn not_found(uri: axum::http::Uri, headers: HeaderMap, body: Body) -> Response {
     // A connection that is closed on unread bytes takes the answer with it.
-    let _ = read(body).await;
+    let _ = read(&headers, body).await;
     host::failed(StatusCode::NOT_FOUND, &format!("there is no function at {}", uri.path()), &json!([]))
 }
 
@@ -87,11 +87,16 @@ impl Unread {
 }
 
 /// Reads a body to its end, and keeps it if it is not too large.
-async fn read(body: Body) -> Result<Bytes, Unread> {
+async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, Unread> {
     let mut pieces = body.into_data_stream();
     let (mut bytes, mut length) = (BytesMut::new(), 0);
     while let Some(piece) = pieces.next().await {
-        let piece = piece.map_err(|error| Unread::Broken(format!("the body breaks off: {error}")))?;
+        let piece = piece.map_err(|error| {
+            let text = format!("the body breaks off: {error}");
+            // Nobody may be there to read the answer.
+            invocation_span(host::invocation_id(headers)).in_scope(|| tracing::warn!("a call was not read: {text}"));
+            Unread::Broken(text)
+        })?;
         length += piece.len();
         if length > MAX_DISCARDED {
             return Err(Unread::TooLarge);
@@ -115,7 +120,7 @@ fn invocation_span(id: &str) -> tracing::Span {
 }
 
 async fn rapidm2m_forwarding(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Response {
-    let body = match read(body).await {
+    let body = match read(&headers, body).await {
         Ok(body) => body,
         Err(unread) => return unread.response(),
     };
@@ -137,14 +142,20 @@ async fn rapidm2m_forwarding(State(app): State<Arc<App>>, headers: HeaderMap, bo
 }
 
 async fn status(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Response {
-    let request = match read(body).await {
+    let request = match read(&headers, body).await {
         Ok(body) => HttpRequest::read(&body, REQUEST),
         Err(unread) => return unread.response(),
     };
     match request {
         Ok(request) => {
+            let answer = async {
+                let progress = Progress::of("status");
+                let response = app.status.invoke(&request).await;
+                progress.end();
+                response
+            };
             let span = invocation_span(host::invocation_id(&headers));
-            host::succeeded(&json!({ RESPONSE: app.status.invoke(&request).instrument(span).await }), &[])
+            host::succeeded(&json!({ RESPONSE: answer.instrument(span).await }), &[])
         }
         Err(error) => no_envelope("an HTTP call", &error),
     }
@@ -162,12 +173,12 @@ struct UplinkOutputs<'a> {
 async fn things_network_uplink(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Response {
     let Some(function) = &app.things_network_uplink else {
         // A connection that is closed on unread bytes takes the answer with it.
-        let _ = read(body).await;
+        let _ = read(&headers, body).await;
         let text = "The Things Network is off: set UplinkQueueName in the function app's settings";
         let response = host::http::problem(reqwest::StatusCode::SERVICE_UNAVAILABLE, text);
         return host::succeeded(&UplinkOutputs { res: &response, uplinks: None }, &[]);
     };
-    let answer = match read(body).await {
+    let answer = match read(&headers, body).await {
         Ok(body) => match HttpRequest::read(&body, REQUEST) {
             Ok(request) => invocation_span(host::invocation_id(&headers)).in_scope(|| function.invoke(&request)),
             Err(error) => return no_envelope("an HTTP call", &error),
@@ -181,11 +192,11 @@ async fn things_network_uplink(State(app): State<Arc<App>>, headers: HeaderMap, 
 
 async fn things_network_forwarding(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Response {
     let Some(function) = &app.things_network_forwarding else {
-        let _ = read(body).await;
+        let _ = read(&headers, body).await;
         let text = "The Things Network is off, the message stays in the queue: set UplinkQueueName";
         return host::failed(StatusCode::INTERNAL_SERVER_ERROR, text, &json!([]));
     };
-    let message = match read(body).await {
+    let message = match read(&headers, body).await {
         Ok(body) => QueueMessage::read(&body, UPLINK),
         Err(unread) => return unread.response(),
     };

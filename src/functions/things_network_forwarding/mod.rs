@@ -26,7 +26,10 @@ use tokio::{
 
 pub use self::{activities::Activities, downlinks::Downlinks};
 use self::{message::Forwardable, turns::Turns};
-use super::tally::{Count, Tally};
+use super::{
+    progress::{Progress, Step},
+    tally::{Count, Tally},
+};
 use crate::{
     clock::Clock,
     delivery::{DeliveryError, send_as_provisioned},
@@ -45,6 +48,9 @@ const REGISTERING: usize = 16;
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long a message waits for earlier ones of its device.
 const TURN_WAIT: Duration = Duration::from_secs(10);
+
+/// As in host.json's folder, and in what is logged.
+const NAME: &str = "thingsNetworkForwarding";
 
 /// The function.
 pub struct ThingsNetworkForwarding {
@@ -95,7 +101,7 @@ impl ThingsNetworkForwarding {
             turns: Turns::default(),
             waiting: Semaphore::new(WAITING),
             registering: Semaphore::new(REGISTERING),
-            tally: Tally::new("thingsNetworkForwarding", meters.clone(), Some(sender.clone())),
+            tally: Tally::new(NAME, meters.clone(), Some(sender.clone())),
             meters,
             sender,
         }
@@ -103,6 +109,13 @@ impl ThingsNetworkForwarding {
 
     /// One message of the queue.
     pub async fn invoke(&self, message: &QueueMessage) -> Outcome {
+        let mut progress = Progress::of(NAME);
+        let outcome = self.forward(message, &mut progress).await;
+        progress.end();
+        outcome
+    }
+
+    async fn forward(&self, message: &QueueMessage, progress: &mut Progress) -> Outcome {
         let deadline = Instant::now() + self.timeout;
         let queued = match Queued::parse(&message.text) {
             Ok(queued) => queued,
@@ -119,16 +132,19 @@ impl ThingsNetworkForwarding {
             Ok(found) => found,
             Err(reason) => return self.reject(&message.text, Some(&forwardable), "no_device", &reason),
         };
+        progress.step = Step::WaitingForTurn;
         let turn_until = deadline.min(Instant::now() + TURN_WAIT);
         let Ok(turn) = timeout_at(turn_until, self.turns.take(&owner)).await else {
             let text = "earlier messages of the device are still on their way".to_owned();
             return self.fail(&forwardable, "turn", text, message.dequeue_count);
         };
+        progress.step = Step::Sending;
         let sent = self.send(devices, &owner, &forwardable, deadline).await;
         // The device's next uplink does not wait for downlinks.
         drop(turn);
         match sent {
             Ok(()) => {
+                progress.step = Step::PassingOnCommands;
                 self.activities.forwarded(&forwardable, self.clock.now());
                 self.tally.count(if forwardable.is_uplink { Count::UplinksForwarded } else { Count::EventsForwarded });
                 if forwardable.is_uplink
