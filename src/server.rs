@@ -6,7 +6,7 @@ use axum::{
     Json, Router,
     body::Body,
     extract::Request,
-    http::{StatusCode, Uri},
+    http::{HeaderMap, StatusCode, Uri},
     middleware::{self, Next},
     response::Response,
     routing::{get, post},
@@ -56,8 +56,8 @@ async fn ready() -> Json<Value> {
     Json(json!({ "name": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION"), "status": "ready" }))
 }
 
-async fn not_found(uri: Uri, body: Body) -> Response {
-    let _ = envelope::read(body).await;
+async fn not_found(uri: Uri, headers: HeaderMap, body: Body) -> Response {
+    let _ = envelope::read(&headers, body).await;
     host::failed(StatusCode::NOT_FOUND, &format!("there is no function at {}", uri.path()), &json!([]))
 }
 

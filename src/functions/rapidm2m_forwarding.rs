@@ -17,7 +17,7 @@ use crate::{
 };
 
 pub async fn call(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Response {
-    let body = match envelope::read(body).await {
+    let body = match envelope::read(&headers, body).await {
         Ok(body) => body,
         Err(unread) => return unread.response(),
     };

@@ -23,11 +23,11 @@ const REJECTED: &str = "rejected";
 
 pub async fn call(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Response {
     let Some(forwarding) = &app.forwarding else {
-        let _ = envelope::read(body).await;
+        let _ = envelope::read(&headers, body).await;
         let text = "The Things Network is off, the message stays in the queue: set UplinkQueueName";
         return host::failed(StatusCode::INTERNAL_SERVER_ERROR, text, &json!([]));
     };
-    let message = match envelope::read(body).await {
+    let message = match envelope::read(&headers, body).await {
         Ok(body) => QueueMessage::read(&body, UPLINK),
         Err(unread) => return unread.response(),
     };

@@ -31,12 +31,12 @@ struct Outputs<'a> {
 
 pub async fn call(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Response {
     let Some(receiving) = &app.receiving else {
-        let _ = envelope::read(body).await;
+        let _ = envelope::read(&headers, body).await;
         let text = "The Things Network is off: set UplinkQueueName in the function app's settings";
         let response = problem(StatusCode::SERVICE_UNAVAILABLE, text);
         return host::succeeded(&Outputs { res: &response, uplinks: None }, &[]);
     };
-    let answer = match envelope::read(body).await {
+    let answer = match envelope::read(&headers, body).await {
         Ok(body) => match HttpRequest::read(&body, REQUEST) {
             Ok(request) => envelope::span(host::invocation_id(&headers)).in_scope(|| receiving.webhook(&request)),
             Err(error) => return envelope::malformed("an HTTP call", &error),

@@ -1,12 +1,16 @@
 //! The parts that all calls share: reading the whole body, and the span of the call's log lines.
 
-use axum::{body::Body, http::StatusCode, response::Response};
+use axum::{
+    body::Body,
+    http::{HeaderMap, StatusCode},
+    response::Response,
+};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
 use serde_json::json;
 use tracing::field::Empty;
 
-use super::failed;
+use super::{failed, invocation_id};
 
 /// The largest envelope that is accepted, in bytes. A timer's has less than 1 KB, that of a 64 KiB queue message less
 /// than 400 KB.
@@ -38,11 +42,16 @@ impl Unread {
 ///
 /// # Errors
 /// See [`Unread`].
-pub async fn read(body: Body) -> Result<Bytes, Unread> {
+pub async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, Unread> {
     let mut pieces = body.into_data_stream();
     let (mut bytes, mut length) = (BytesMut::new(), 0);
     while let Some(piece) = pieces.next().await {
-        let piece = piece.map_err(|error| Unread::Broken(format!("the body breaks off: {error}")))?;
+        let piece = piece.map_err(|error| {
+            let text = format!("the body breaks off: {error}");
+            // The caller may have gone, and never read the answer.
+            span(invocation_id(headers)).in_scope(|| tracing::warn!("a call was not read: {text}"));
+            Unread::Broken(text)
+        })?;
         length += piece.len();
         if length > MAX_DISCARDED {
             return Err(Unread::TooLarge);

@@ -156,6 +156,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let expected = Expected { runs: layout.has_sites, uplinks: watched.stack.is_some() };
     let mut session = Session::new(host.ready().functions.clone(), timers);
     if printed.is_ok() {
+        tokio::spawn(session::end_at_second_interrupt(host.killing()));
         printed = session.watch(host, watched, options.end_after, &mut output).await;
     }
     let printed = printed.and_then(|()| output.summary(&session.tally, started.elapsed()));

@@ -10,6 +10,7 @@ pub mod identity;
 pub mod logging;
 pub mod meter;
 pub(crate) mod panics;
+pub(crate) mod progress;
 pub(crate) mod redact;
 pub mod retry;
 pub(crate) mod summary_line;

@@ -10,6 +10,7 @@ mod azure_iot_sdk;
 mod backend_faults;
 mod backlog;
 mod delivery;
+mod dropped;
 mod fault_switches;
 mod hub_faults;
 mod late;

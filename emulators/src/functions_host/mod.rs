@@ -159,6 +159,15 @@ impl Emulator {
         self.handler.gone().await
     }
 
+    /// Kills the handler and waits for its end, for whoever does not have the host itself.
+    pub fn killing(&self) -> impl Future<Output = ()> + Send + use<> {
+        let (stop, handler) = (self.stop.clone(), self.handler.clone());
+        async move {
+            stop.cancel();
+            handler.gone().await;
+        }
+    }
+
     /// Kills the handler, as the real host does, and waits for its end.
     pub async fn stop(mut self) {
         self.tasks.shutdown().await;

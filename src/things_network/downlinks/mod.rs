@@ -5,6 +5,7 @@
 //! keeps it from everybody, and says so to whoever asked for feedback.
 
 pub mod downlink;
+mod fetching;
 pub mod stack;
 
 use std::{
@@ -14,8 +15,12 @@ use std::{
 };
 
 use lru::LruCache;
-use tokio::time::{Instant, sleep};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, sleep, timeout},
+};
 
+use self::fetching::Fetching;
 use crate::{
     iot_hub::{CloudMessage, Device, Devicebound, Settlement},
     support::retry,
@@ -36,7 +41,12 @@ const MOST: usize = 50;
 const ATTEMPTS: u32 = 3;
 /// An attempt that is to wait for longer is left to the next uplink.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
-/// The longest that a device's downlinks hold up its next uplink.
+/// Downlinks that are on their way to The Things Stack at once. Their invocations last until they are accepted, and the host
+/// runs 64 at a time: however slow The Things Stack is, most of them are left to telemetry.
+const POSTING: usize = 16;
+/// How long a downlink waits for others to be on their way no more.
+const PLACE_WAIT: Duration = Duration::from_secs(2);
+/// The longest that an uplink's invocation lasts for the device's downlinks.
 const TIME: Duration = Duration::from_secs(20);
 /// A device whose downlink was not accepted is left alone for so long, doubling each time: the hub gives a message ten times
 /// only, and a backlog of uplinks must not use them up.
@@ -52,6 +62,8 @@ const REMEMBERED: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
 pub struct Downlinks {
     devicebound: Devicebound,
     stack: Stack,
+    fetching: Fetching,
+    posting: Semaphore,
     accepted: Mutex<LruCache<MessageKey, ()>>,
     /// Devices whose downlinks were not accepted.
     resting: Mutex<LruCache<String, Rest>>,
@@ -71,15 +83,19 @@ impl Downlinks {
         Self {
             devicebound,
             stack,
+            fetching: Fetching::default(),
+            posting: Semaphore::new(POSTING),
             accepted: Mutex::new(LruCache::new(REMEMBERED)),
             resting: Mutex::new(LruCache::new(REMEMBERED)),
         }
     }
 
-    /// Passes on what waits for the device. What fails is logged, and waits for the next uplink.
+    /// Passes on what waits for the device, unless somebody else is at it, who then looks once more. What fails is logged, and
+    /// waits for the next uplink.
     pub async fn pass_on(&self, device: &Device, keys: &DownlinkKeys, tally: &Tally) {
         let deadline = Instant::now() + TIME;
         let name = format!("{}/{}", device.endpoint, device.id);
+        let Some(mut fetcher) = self.fetching.begin(&name) else { return };
         if self.is_resting(&name) {
             return;
         }
@@ -89,6 +105,7 @@ impl Downlinks {
             }
             let message = match self.devicebound.receive(device, deadline).await {
                 Ok(Some(message)) => message,
+                Ok(None) if fetcher.is_wanted_again() => continue,
                 Ok(None) => return,
                 Err(error) => {
                     if tally.count(Count::DownlinkChecksFailed) {
@@ -197,6 +214,7 @@ impl Downlinks {
         downlink: &Downlink,
         deadline: Instant,
     ) -> Result<(), PushError> {
+        let Ok(_place) = timeout(PLACE_WAIT, self.posting.acquire()).await else { return Err(PushError::Busy) };
         let mut attempt = 1;
         loop {
             let error = match self.stack.post(url, &keys.api_key, downlink.body.clone()).await {

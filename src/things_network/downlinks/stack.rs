@@ -46,6 +46,8 @@ pub enum PushError {
     /// Whether it was accepted is not known, unless it `is_unsent`.
     #[error("The Things Stack cannot be reached at {place}: {text}")]
     Unreachable { place: String, text: String, is_unsent: bool },
+    #[error("too many downlinks are on their way to The Things Stack, which is slow to take them")]
+    Busy,
 }
 
 impl PushError {
@@ -75,6 +77,7 @@ impl PushError {
             Self::Unauthorized { .. } => "downlink_unauthorized",
             Self::Status { .. } => "downlink_status",
             Self::Unreachable { .. } => "downlink_unreachable",
+            Self::Busy => "downlink_busy",
         }
     }
 }

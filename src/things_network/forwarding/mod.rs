@@ -30,6 +30,7 @@ use crate::{
         delivery::{DeliveryError, send_as_provisioned},
         devices::{Devices, Owner, PerApplication},
     },
+    support::progress::{Progress, Step},
     support::{clock::Clock, meter::Meters},
     things_network::{queued::Queued, template::Template},
 };
@@ -42,6 +43,9 @@ const REGISTERING: usize = 16;
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long a message waits for earlier ones of its device.
 const TURN_WAIT: Duration = Duration::from_secs(10);
+
+/// As in host.json's folder, and in what is logged.
+const NAME: &str = "thingsNetworkForwarding";
 
 /// Forwards one message of the queue after the other.
 pub struct Forwarding {
@@ -92,7 +96,7 @@ impl Forwarding {
             turns: Turns::default(),
             waiting: Semaphore::new(WAITING),
             registering: Semaphore::new(REGISTERING),
-            tally: Tally::new("thingsNetworkForwarding", meters.clone(), Some(sender.clone())),
+            tally: Tally::new(NAME, meters.clone(), Some(sender.clone())),
             meters,
             sender,
         }
@@ -100,6 +104,13 @@ impl Forwarding {
 
     /// One message of the queue.
     pub async fn message(&self, message: &QueueMessage) -> Outcome {
+        let mut progress = Progress::of(NAME);
+        let outcome = self.forward(message, &mut progress).await;
+        progress.end();
+        outcome
+    }
+
+    async fn forward(&self, message: &QueueMessage, progress: &mut Progress) -> Outcome {
         let deadline = Instant::now() + self.timeout;
         let queued = match Queued::parse(&message.text) {
             Ok(queued) => queued,
@@ -116,14 +127,19 @@ impl Forwarding {
             Ok(found) => found,
             Err(reason) => return self.reject(&message.text, Some(&forwardable), "no_device", &reason),
         };
-        // Until the end: a device's downlinks are passed on by one at a time, too.
+        progress.step = Step::WaitingForTurn;
         let turn_until = deadline.min(Instant::now() + TURN_WAIT);
-        let Ok(_turn) = timeout_at(turn_until, self.turns.take(&owner)).await else {
+        let Ok(turn) = timeout_at(turn_until, self.turns.take(&owner)).await else {
             let text = "earlier messages of the device are still on their way".to_owned();
             return self.fail(&forwardable, "turn", text, message.dequeue_count);
         };
-        match self.send(devices, &owner, &forwardable, deadline).await {
+        progress.step = Step::Sending;
+        let sent = self.send(devices, &owner, &forwardable, deadline).await;
+        // The device's next uplink does not wait for downlinks.
+        drop(turn);
+        match sent {
             Ok(()) => {
+                progress.step = Step::PassingOnCommands;
                 self.activities.forwarded(&forwardable, self.clock.now());
                 self.tally.count(if forwardable.is_uplink { Count::UplinksForwarded } else { Count::EventsForwarded });
                 if forwardable.is_uplink

@@ -22,9 +22,12 @@ use crate::{
         ledger::SiteKey,
         polling::{Failure, Forwarder, Limits, Report, SiteMemory, record::Rest},
     },
+    support::progress::{Progress, Step},
     support::{meter::Readings, panics},
 };
 
+/// As in host.json's folder, and in what is logged.
+const NAME: &str = "rapidM2MForwarding";
 /// Of the invocation's time: when listing the sites, sending what waits, asking, and sending what is new must have ended.
 /// The rest is for marking what was acknowledged.
 const LISTING: f64 = 0.25;
@@ -93,6 +96,13 @@ impl Polling {
 
     /// One run over all sites, those first that waited longest.
     pub async fn run(&self) -> Summary {
+        let mut progress = Progress::of(NAME);
+        let summary = self.run_all(&mut progress).await;
+        progress.end();
+        summary
+    }
+
+    async fn run_all(&self, progress: &mut Progress) -> Summary {
         let started = Instant::now();
         let limits = Limits {
             // Every site is polled and recorded before anybody waits for a registration.
@@ -107,6 +117,7 @@ impl Polling {
         let mut summary = Summary { lags: Lags::new(&mut self.memory().lags_told), ..Summary::default() };
         let sites = self.sites(&mut summary).await;
         summary.sites = sites.len();
+        progress.step = Step::Sites { done: 0, total: summary.sites };
         let turns = futures::stream::iter(self.in_turn(sites)).map(|(site, memory)| async move {
             let report = if Instant::now() < limits.ask_until {
                 let span = tracing::error_span!("site", site.name = site);
@@ -121,7 +132,10 @@ impl Polling {
         let mut provisioning = Vec::new();
         while let Some((site, report)) = turns.next().await {
             match report {
-                Ok(report) if report.is_provisioning => provisioning.push((site, report)),
+                Ok(report) if report.is_provisioning => {
+                    provisioning.push((site, report));
+                    continue;
+                }
                 Ok(report) => summary.add(site, report, self.forwarder.outside.clock.now()),
                 Err(what) => {
                     let text = format!(
@@ -131,9 +145,10 @@ impl Polling {
                     summary.failures.push((site, Failure { kind: "deadline".into(), text, is_known: false }));
                 }
             }
+            progress.one_site_done();
         }
         drop(turns);
-        self.send_when_provisioned(provisioning, limits, deadline, &mut summary).await;
+        self.send_when_provisioned(provisioning, limits, deadline, &mut summary, progress).await;
         summary.failures.sort_by(|(a, _), (b, _)| a.cmp(b));
         let outside = &self.forwarder.outside;
         summary.readings =
@@ -150,6 +165,7 @@ impl Polling {
         limits: Limits,
         deadline: Instant,
         summary: &mut Summary,
+        progress: &mut Progress,
     ) {
         let limits = Limits { resend_until: limits.send_until, provision_until: limits.send_until, ..limits };
         let turns = futures::stream::iter(sites).map(|(site, mut report)| async move {
@@ -169,6 +185,7 @@ impl Polling {
         let mut turns = turns.buffer_unordered(PROVISIONING_CONCURRENCY);
         while let Some((site, report)) = turns.next().await {
             summary.add(site, report, self.forwarder.outside.clock.now());
+            progress.one_site_done();
         }
     }
 
