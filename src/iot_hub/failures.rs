@@ -21,6 +21,12 @@ const LONGEST_ASKED: Duration = Duration::from_secs(60 * 60);
 const ASKED_JITTER: f64 = 0.1;
 /// A wait that the hub asks for and that is no longer than this is kept; a longer one ends the attempt.
 const LONGEST_ASKED_WAIT: Duration = Duration::from_secs(5);
+/// Two clients of one device cut each other. Whoever waits no longer than this has several tries before it counts as stalled;
+/// the waits differ, so that both get their turn.
+const LONGEST_CONTEST_WAIT: Duration = Duration::from_secs(4);
+/// A hub that has cut the connections of several devices for so long, and acknowledged nothing to any, has its quota used up:
+/// of clients that take each other's devices over, each gets something acknowledged now and then.
+const ALL_CUT_AFTER: Duration = Duration::from_secs(5);
 
 /// A device of a hub, as a key of maps.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -53,10 +59,16 @@ pub struct Failures(Mutex<Known>);
 struct Known {
     hubs: HashMap<Endpoint, Failure>,
     devices: HashMap<DeviceKey, Failure>,
-    /// Devices whose connections were accepted and cut since a hub last acknowledged anything.
-    cut: HashMap<Endpoint, HashSet<String>>,
+    cut: HashMap<Endpoint, Cuts>,
     /// Devices that had no acknowledgement for too long since a hub last acknowledged anything.
     silent: HashMap<Endpoint, HashSet<String>>,
+}
+
+/// Connections of a hub, accepted and cut since it last acknowledged anything.
+struct Cuts {
+    since: Instant,
+    /// How many of each device.
+    devices: HashMap<String, u32>,
 }
 
 struct Failure {
@@ -64,6 +76,8 @@ struct Failure {
     attempts: u32,
     at: Instant,
     wait_until: Instant,
+    /// Nobody tries again before the wait is over; everyone is told at once.
+    is_given_up: bool,
     /// The hub itself asked for the wait: it outlives [`Failures::forget`].
     is_asked: bool,
 }
@@ -76,7 +90,7 @@ impl Failures {
         let mut gate = Gate::Open;
         for failure in failures.into_iter().flatten().filter(|failure| now < failure.wait_until) {
             let too_long = failure.is_asked && failure.wait_until - now > LONGEST_ASKED_WAIT;
-            if failure.attempts >= ATTEMPTS || !failure.error.is_passing() || too_long {
+            if failure.is_given_up || too_long {
                 return Gate::Closed(failure.error.clone());
             }
             gate = match gate {
@@ -95,10 +109,17 @@ impl Failures {
             fail(known.hubs.entry(device.endpoint.clone()), error, began);
             return;
         }
-        fail(known.devices.entry(device.clone()), error, began);
-        if known.is_cut_everywhere(device, error) {
+        let counts = fail(known.devices.entry(device.clone()), error, began);
+        if counts && known.is_cut_everywhere(device, error) {
             known.hubs.insert(device.endpoint.clone(), Failure::lasting(SendError::AllCut));
         }
+    }
+
+    /// That the device's connections were cut before anything was acknowledged, if that is why its messages wait.
+    pub fn contest(&self, device: &DeviceKey) -> Option<SendError> {
+        let known = self.known();
+        let error = &known.devices.get(device)?.error;
+        matches!(error, SendError::AcceptedThenCut { .. }).then(|| error.clone())
     }
 
     /// The device had no acknowledgement for too long: nobody waits for it any more, until [`forget`](Self::forget); for
@@ -107,6 +128,11 @@ impl Failures {
         let mut known = self.known();
         let error = known.hubs.get(&device.endpoint).or_else(|| known.devices.get(device));
         let error = error.map_or(SendError::Stalled, |failure| failure.error.clone());
+        if let SendError::AcceptedThenCut { .. } = error {
+            // A hub that cuts is not silent: another client may have the device.
+            known.devices.insert(device.clone(), Failure::lasting(error.clone()));
+            return error;
+        }
         let silent = known.silent.entry(device.endpoint.clone()).or_default();
         silent.insert(device.id.clone());
         if silent.len() >= ATTEMPTS as usize || error.concerns_hub() {
@@ -161,7 +187,7 @@ impl Failure {
     /// One that nobody tries again before [`Failures::forget`].
     fn lasting(error: SendError) -> Self {
         let at = Instant::now();
-        Self { error, attempts: ATTEMPTS, at, wait_until: at + LONGEST_WAIT, is_asked: false }
+        Self { error, attempts: ATTEMPTS, at, wait_until: at + LONGEST_WAIT, is_given_up: true, is_asked: false }
     }
 }
 
@@ -170,22 +196,27 @@ impl Known {
         self.hubs.is_empty() && self.devices.is_empty() && self.cut.is_empty() && self.silent.is_empty()
     }
 
-    /// Connections of several devices, accepted and cut, none of them fruitful: that is no second client, but the quota.
+    /// Connections of several devices, accepted and cut again and again, none of them fruitful: that is no second client, but
+    /// the quota.
     fn is_cut_everywhere(&mut self, device: &DeviceKey, error: &SendError) -> bool {
         if !matches!(error, SendError::AcceptedThenCut { .. }) {
             return false;
         }
-        let cut = self.cut.entry(device.endpoint.clone()).or_default();
-        cut.insert(device.id.clone());
-        cut.len() >= ATTEMPTS as usize
+        let now = Instant::now();
+        let cuts = self.cut.entry(device.endpoint.clone());
+        let cuts = cuts.or_insert_with(|| Cuts { since: now, devices: HashMap::new() });
+        *cuts.devices.entry(device.id.clone()).or_default() += 1;
+        let often = cuts.devices.values().filter(|times| **times >= ATTEMPTS).count();
+        often >= ATTEMPTS as usize && now >= cuts.since + ALL_CUT_AFTER
     }
 }
 
-fn fail<K>(entry: std::collections::hash_map::Entry<'_, K, Failure>, error: &SendError, began: Instant) {
+/// Whether it counts: it does not if another attempt has failed since this one began.
+fn fail<K>(entry: std::collections::hash_map::Entry<'_, K, Failure>, error: &SendError, began: Instant) -> bool {
     use std::collections::hash_map::Entry;
     let now = Instant::now();
     let before = match &entry {
-        Entry::Occupied(known) if known.get().at > began => return,
+        Entry::Occupied(known) if known.get().at > began => return false,
         Entry::Occupied(known) => known.get().attempts,
         Entry::Vacant(_) => 0,
     };
@@ -194,10 +225,19 @@ fn fail<K>(entry: std::collections::hash_map::Entry<'_, K, Failure>, error: &Sen
     // "Wait no time" is as good as saying nothing.
     let asked = asked.filter(|wait| !wait.is_zero()).map(|wait| wait.min(LONGEST_ASKED));
     let asked = asked.map(|wait| wait.mul_f64(1.0 + ASKED_JITTER * fastrand::f64()));
-    let wait = asked.unwrap_or_else(|| retry::full_jitter(attempts, FIRST_WAIT, LONGEST_WAIT));
-    let failure =
-        Failure { error: error.clone(), attempts, at: now, wait_until: now + wait, is_asked: asked.is_some() };
+    let is_contest = matches!(error, SendError::AcceptedThenCut { .. });
+    let longest = if is_contest { LONGEST_CONTEST_WAIT } else { LONGEST_WAIT };
+    let wait = asked.unwrap_or_else(|| retry::full_jitter(attempts, FIRST_WAIT, longest));
+    let failure = Failure {
+        error: error.clone(),
+        attempts,
+        at: now,
+        wait_until: now + wait,
+        is_given_up: !error.is_passing() || attempts >= ATTEMPTS && !is_contest,
+        is_asked: asked.is_some(),
+    };
     entry.insert_entry(failure);
+    true
 }
 
 #[cfg(test)]
@@ -252,17 +292,55 @@ mod tests {
         assert_eq!(failures.gate(&device("a")), Gate::Open);
     }
 
+    async fn cut_thrice(failures: &Failures, id: &str) {
+        fail_thrice(failures, &device(id), &SendError::AcceptedThenCut { device: id.into() }).await;
+    }
+
     #[tokio::test(start_paused = true)]
-    async fn connections_of_three_devices_cut_after_connack_are_the_hubs_matter() {
+    async fn a_hub_that_does_nothing_but_cut_has_its_quota_used_up() {
         let failures = Failures::default();
-        for id in ["a", "b"] {
-            fail_thrice(&failures, &device(id), &SendError::AcceptedThenCut { device: id.into() }).await;
+        for id in ["a", "b", "c", "d"] {
+            cut_thrice(&failures, id).await;
         }
-        assert_eq!(failures.gate(&device("z")), Gate::Open);
-        fail_thrice(&failures, &device("c"), &SendError::AcceptedThenCut { device: "c".into() }).await;
-        assert!(matches!(failures.gate(&device("z")), Gate::Closed(SendError::AllCut)));
+        assert_eq!(failures.gate(&device("z")), Gate::Open, "too early to tell");
+        tokio::time::advance(ALL_CUT_AFTER).await;
+        failures.failed(&device("d"), &SendError::AcceptedThenCut { device: "d".into() }, Instant::now());
+        assert_eq!(failures.gate(&device("z")), Gate::Closed(SendError::AllCut));
         failures.acknowledged(&device("z"));
         assert_eq!(failures.gate(&device("z")), Gate::Open);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn devices_that_another_client_takes_over_are_not_the_hubs_matter() {
+        let failures = Failures::default();
+        for _ in 0..10 {
+            for id in ["a", "b", "c", "d"] {
+                cut_thrice(&failures, id).await;
+                tokio::time::advance(Duration::from_secs(1)).await;
+            }
+            // Now and then one gets through.
+            failures.acknowledged(&device("a"));
+        }
+        for id in ["b", "c", "d"] {
+            assert!(!matches!(failures.gate(&device(id)), Gate::Closed(_)), "{id} is to try again");
+            // It does not end.
+            let error = SendError::AcceptedThenCut { device: id.into() };
+            assert_eq!(failures.contest(&device(id)), Some(error.clone()));
+            assert_eq!(failures.stalled(&device(id)), error);
+            assert_eq!(failures.gate(&device(id)), Gate::Closed(error));
+        }
+        assert_eq!(failures.gate(&device("a")), Gate::Open);
+        assert_eq!(failures.contest(&device("a")), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_waits_of_a_contest_leave_time_for_several_tries() {
+        let failures = Failures::default();
+        for _ in 0..20 {
+            cut_thrice(&failures, "a").await;
+            let Gate::Wait(until) = failures.gate(&device("a")) else { continue };
+            assert!(until <= Instant::now() + LONGEST_CONTEST_WAIT);
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -27,7 +27,7 @@ use super::{
 const DRAIN: Duration = Duration::from_secs(10);
 /// A connection that was cut before this had been short-lived.
 const SHORT_LIFE: Duration = Duration::from_secs(30);
-/// Short-lived connections in a row after which a device takes its time.
+/// Short-lived connections in a row, all of them fruitful, after which a device takes its time.
 const CUTS_IN_A_ROW: u32 = 3;
 /// How long a connection that makes room for another may take to say goodbye.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -45,6 +45,8 @@ pub struct Links {
     has_connected: AtomicBool,
     /// Whether it was said that connections make room for each other.
     warned_of_room: AtomicBool,
+    /// Whether it was said that another client takes devices over.
+    warned_of_contest: AtomicBool,
 }
 
 /// The way to the hub for one device.
@@ -88,6 +90,7 @@ impl Links {
             idle: Notify::new(),
             has_connected: AtomicBool::new(false),
             warned_of_room: AtomicBool::new(false),
+            warned_of_contest: AtomicBool::new(false),
         }
     }
 
@@ -241,16 +244,18 @@ impl Session<'_> {
     }
 
     /// Two clients with the same device id would cut each other as fast as they can connect: from the third time on, this one
-    /// takes its time.
+    /// takes its time. The hub is not to blame.
     fn was_cut_short(&self, failures: &Failures, opened: Instant) {
         let times = self.link.cut_short.fetch_add(1, Ordering::Relaxed) + 1;
-        if times >= CUTS_IN_A_ROW {
-            failures.failed(&self.key, &SendError::AcceptedThenCut { device: self.key.id.clone() }, opened);
+        if times < CUTS_IN_A_ROW {
+            return;
         }
-        if times == CUTS_IN_A_ROW {
+        failures.failed(&self.key, &SendError::Cut, opened);
+        if !self.links.warned_of_contest.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 device.id = self.key.id,
-                "the hub cuts the device's connections again and again: does another client use the same device id?"
+                "the hub cuts a device's connections again and again: another client uses the same device id. Both are served \
+                 in turns; this is said once"
             );
         }
     }

@@ -1,4 +1,8 @@
 //! One MQTT connection of one device, from CONNECT to its end. It never connects again: [`super::Sender`] decides that.
+//!
+//! It carries telemetry only. Commands (cloud-to-device messages) are fetched over HTTPS, where they can be rejected and given
+//! back ([`super::Devicebound`]). The session outlives its connections, so somebody else may have subscribed in it; whatever is
+//! pushed here for that reason is left unacknowledged: the hub takes it back after a minute.
 
 use std::{
     io,
@@ -10,8 +14,8 @@ use std::{
 };
 
 use rumqttc::{
-    AsyncClient, Broker, ConnectReturnCode, ConnectionError, Event, EventLoop, MqttOptions, NetworkOptions, Packet,
-    PublishNotice, PublishOptions, SessionMode, TlsConfiguration, Transport,
+    AckMode, AsyncClient, Broker, ConnectReturnCode, ConnectionError, Event, EventLoop, MqttOptions, NetworkOptions,
+    Packet, Publish, PublishNotice, PublishOptions, QoS, SessionMode, TlsConfiguration, Transport,
 };
 use rustls::ClientConfig;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -99,7 +103,11 @@ impl Connection {
 
         let connected = tokio::time::timeout(TIMEOUT, await_connack(&mut events)).await;
         match connected {
-            Ok(Ok(())) => {}
+            Ok(Ok(Session::New)) => {}
+            // Not waited for: what comes before the hub has heard it is not acknowledged anyway.
+            Ok(Ok(Session::Kept)) => {
+                client.try_unsubscribe_many(subscriptions(&login.device.id)).map_err(|_| SendError::Cut)?;
+            }
             Ok(Err(error)) => return Err(explain_connect(&error, &place, &login)),
             Err(_) => {
                 return Err(no_answer(&place, login.over));
@@ -215,17 +223,35 @@ fn options(login: &Login<'_>, place: &Endpoint) -> Result<MqttOptions, SendError
         .set_keep_alive(KEEP_ALIVE_SECONDS)
         // A clean session would drop the cloud-to-device messages that wait for the device.
         .set_session_mode(SessionMode::Persistent)
+        // An acknowledgement would complete a message that nobody has looked at.
+        .set_ack_mode(AckMode::Manual)
         .set_max_packet_size(MAX_SIZE + TOPIC_ROOM, MAX_SIZE + TOPIC_ROOM)
         .set_inflight(IN_FLIGHT);
     Ok(options)
 }
 
-async fn await_connack(events: &mut EventLoop) -> Result<(), ConnectionError> {
+/// Whether there can be subscriptions.
+enum Session {
+    New,
+    Kept,
+}
+
+async fn await_connack(events: &mut EventLoop) -> Result<Session, ConnectionError> {
     loop {
-        if let Event::Incoming(Packet::ConnAck(_)) = events.poll().await? {
-            return Ok(());
+        if let Event::Incoming(Packet::ConnAck(connack)) = events.poll().await? {
+            return Ok(if connack.session_present { Session::Kept } else { Session::New });
         }
     }
+}
+
+/// Everything that a device can subscribe to.
+fn subscriptions(device: &str) -> [String; 4] {
+    [
+        format!("devices/{device}/messages/devicebound/#"),
+        "$iothub/methods/POST/#".into(),
+        "$iothub/twin/PATCH/properties/desired/#".into(),
+        "$iothub/twin/res/#".into(),
+    ]
 }
 
 /// Moves bytes until the connection ends, then says why. What is unacknowledged by then is its sender's to send again.
@@ -240,6 +266,7 @@ async fn drive(
             Ok(Event::Incoming(Packet::PubAck(_))) => {
                 acknowledged.fetch_add(1, Ordering::Relaxed);
             }
+            Ok(Event::Incoming(Packet::Publish(publish))) => leave(&publish, &device),
             Ok(_) => {}
             Err(error) => break error,
         }
@@ -249,6 +276,19 @@ async fn drive(
     let reason = if fruitful { SendError::Cut } else { SendError::AcceptedThenCut { device } };
     // Said before the event loop is dropped: that wakes everyone who waits for an acknowledgement.
     ended.send_replace(Some(reason));
+}
+
+/// Does nothing with what the hub has pushed.
+fn leave(publish: &Publish, device: &str) {
+    if publish.qos == QoS::AtMostOnce {
+        tracing::warn!(
+            device.id = device,
+            "a message to the device came at QoS 0 and is lost: another client has subscribed as this device. The \
+             subscription is removed"
+        );
+    } else {
+        tracing::debug!(device.id = device, "a message to the device came over MQTT and is left to the hub");
+    }
 }
 
 fn no_answer(place: &Endpoint, over: Over) -> SendError {

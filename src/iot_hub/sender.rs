@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use super::azure_iot_sdk;
 use super::{
     Device, Message, SendError,
-    failures::{ATTEMPTS, DeviceKey, Failures, Gate},
+    failures::{DeviceKey, Failures, Gate},
     https,
     links::{Links, Session},
     message::MAX_SIZE,
@@ -32,6 +32,9 @@ const TOKEN_LIFETIME: Duration = Duration::from_secs(60 * 60);
 const EXPIRY_NOTICE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// Messages of one caller that may be on their way at once: hides the round trip, bounds what is sent twice after a cut.
 const PIPELINE: usize = 16;
+/// Connections that may be cut one after the other without an acknowledgement for a caller, though other callers had some:
+/// perhaps it is one of this caller's messages that the hub cuts them for.
+const CUTS_IN_A_ROW: u32 = 10;
 /// A hub that acknowledges nothing for this long is not waited for any more.
 pub(super) const PATIENCE: Duration = Duration::from_secs(15);
 /// A connection on which nothing was acknowledged for this long when the time was over is not used again: whatever holds
@@ -219,7 +222,9 @@ impl Sender {
             let patience = Instant::now() + PATIENCE;
             match tokio::time::timeout_at(deadline.min(patience), sending.as_mut()).await {
                 Ok(outcome) => return outcome,
-                Err(_) if Instant::now() >= deadline => return Err(SendError::TimedOut),
+                Err(_) if Instant::now() >= deadline => {
+                    return Err(self.failures.contest(key).unwrap_or(SendError::TimedOut));
+                }
                 Err(_) => {}
             }
             if progress() == before && !is_excused() {
@@ -241,9 +246,11 @@ impl Sender {
             match self.pipeline(session, &connection, messages, acknowledged).await {
                 Ok(()) => {}
                 Err(error) if error.condemns_message() => return Err(error),
+                // Whether and when to try again is for the gate to say.
+                Err(SendError::AcceptedThenCut { .. }) => {}
                 Err(error) => {
                     cuts = if *acknowledged > before { 0 } else { cuts + 1 };
-                    if cuts >= ATTEMPTS {
+                    if cuts >= CUTS_IN_A_ROW {
                         return Err(error);
                     }
                 }

@@ -39,7 +39,9 @@ const EXAMPLES: &str = "\
 Examples:
   cargo build --release --workspace
   cargo run --release -p trials -- races                 8 handlers, 200 sites, 50 runs each
-  cargo run --release -p trials -- races --one-device    as one device: each cuts the others";
+  cargo run --release -p trials -- races --one-device    as one device: each cuts the others
+  cargo run --release -p trials -- races --device-per-site --handlers 2 --sites 20
+                                                         as two apps whose sites are devices of their own";
 
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
@@ -59,6 +61,10 @@ pub struct Options {
     /// All handlers are the same device and take its connection from each other; then runs may fail
     #[arg(long)]
     one_device: bool,
+    /// Each site is a device of its own, registered through DPS: the handlers take the devices from each other, and no run may
+    /// fail
+    #[arg(long, conflicts_with = "one_device")]
+    device_per_site: bool,
     /// The connector's binary [default: iothub-connector beside this program]
     #[arg(long, value_name = "FILE")]
     handler: Option<PathBuf>,
@@ -82,9 +88,9 @@ pub async fn run(options: &Options) -> anyhow::Result<bool> {
     let world = World::start(&sites, Steps::default(), true).await?;
     let mut pollers = Vec::new();
     for number in 1..=options.handlers {
-        let mut settings = world.settings();
+        let mut settings = if options.device_per_site { world.provisioned_settings() } else { world.settings() };
         settings.insert("RUST_LOG".to_owned(), "warn".to_owned());
-        if !options.one_device {
+        if !options.one_device && !options.device_per_site {
             settings.insert("IoTHubDeviceId".to_owned(), format!("gateway-{number}"));
         }
         settings.extend(options.settings.iter().cloned());

@@ -55,8 +55,10 @@ impl World {
         };
         let cosmos = cosmos::Options { steps: steps.clone(), plain_items: is_large, ..cosmos::Options::default() };
         // Everything is kept, because the audit reads every message.
+        let dps_options = iot_hub::DpsOptions { dps_retry_after: 0, ..iot_hub::DpsOptions::default() };
         let hub = iot_hub::Options {
             steps,
+            dps_options,
             keep_messages: usize::MAX,
             keep_bytes: usize::MAX,
             ..iot_hub::Options::default()
@@ -88,6 +90,20 @@ impl World {
             ("IoTHubTrustedCa", &hub.ca.to_string_lossy()),
         ];
         settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
+    }
+
+    /// As [`settings`](Self::settings), with a device of its own for each site.
+    pub fn provisioned_settings(&self) -> BTreeMap<String, String> {
+        let hub = self.hub.ready();
+        let mut settings = self.settings();
+        settings.retain(|name, _| !["IoTHubURL", "IoTHubDeviceId", "IoTHubDeviceKey"].contains(&name.as_str()));
+        let provisioning = [
+            ("DPSGlobalDeviceEndpoint", &hub.dps),
+            ("DPSIDScope", &hub.id_scope),
+            ("DPSEnrollmentGroupSymmetricKey", &hub.group_key),
+        ];
+        settings.extend(provisioning.map(|(name, value)| (name.to_owned(), value.clone())));
+        settings
     }
 
     /// Uploads the producer's rows, one upload per `pace`, until it is over.

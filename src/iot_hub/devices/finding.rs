@@ -2,14 +2,18 @@
 
 use std::{
     collections::HashMap,
+    ops::RangeInclusive,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, sleep},
+};
 
 use super::{
-    DeviceError, Owner, REST, Shared, StoreError, StoredOwner,
+    DeviceError, DpsError, Owner, REST, Shared, StoreError, StoredOwner,
     documents::Document,
     dps::{Assignment, Provisioner},
     entry::{Entry, Known, State},
@@ -18,8 +22,11 @@ use super::{
 };
 use crate::support::clock::Clock;
 
-/// How often the device is looked up again because another process wrote its document meanwhile.
-const ROUNDS: usize = 3;
+/// How often the device is looked up again because another process wrote its document meanwhile, or registers it too.
+const ROUNDS: usize = 5;
+/// How many seconds, at least and at most, the device is left to another app that registers it. A registration takes 3 to 7 s.
+/// The wait is random, or two apps would take the registration from each other again and again.
+const OTHERS_TURN: RangeInclusive<f64> = 2.0..=6.0;
 
 /// The devices of one enrollment, and the services for finding them.
 pub struct Inner {
@@ -53,7 +60,7 @@ impl Inner {
         if entry.owner.port().is_some() {
             self.claim(entry).await?;
         }
-        for _ in 0..ROUNDS {
+        for round in 1..=ROUNDS {
             let (mut etag, mut registrations) = (None, 0);
             if let Some(Stored { document, etag: stored }) = self.read(entry, &entry.document_id).await? {
                 let is_refused = entry.notes().refused == Some(document.registered_at);
@@ -62,7 +69,16 @@ impl Inner {
                 }
                 (etag, registrations) = (stored, document.registrations);
             }
-            let document = self.register(entry, registrations).await?;
+            let document = match self.register(entry, registrations).await {
+                Err(Ended { error: DeviceError::Dps { error: DpsError::OperationGone { .. }, .. }, .. })
+                    if round < ROUNDS =>
+                {
+                    let (least, most) = OTHERS_TURN.into_inner();
+                    sleep(Duration::from_secs_f64(least + (most - least) * fastrand::f64())).await;
+                    continue;
+                }
+                registered => registered?,
+            };
             if self.write(entry, &document, etag.as_deref()).await? == Written::Yes {
                 let did = if document.id_scope.is_some() { "registered" } else { "noted down" };
                 tracing::info!(

@@ -50,7 +50,8 @@ const POLL: [Cell; 17] = [
     cell(Slow, "forwarded", "-", "", SameRun),
     cell(Status(401), "pending", "dps_unauthorized", "check DPSEnrollmentGroupSymmetricKey", NextRun),
     cell(Status(403), "pending", "dps_refused", "look at it in the enrollment group", Soon),
-    cell(Status(404), "pending", "dps_refused", "look at it in the enrollment group", Soon),
+    // Another app may register the device: it is given time, which is no failure yet.
+    cell(Status(404), "pending", "-", "", Soon),
     cell(Status(408), "pending", "dps_status", "status 408", NextRun),
     cell(Status(412), "pending", "dps_refused", "look at it in the enrollment group", Soon),
     cell(Status(429), "pending", "dps_throttled", "asks to slow down", Soon),

@@ -20,6 +20,9 @@ pub enum DpsError {
     /// Concerns this device only.
     #[error("the Device Provisioning Service refused the registration ({how}): look at it in the enrollment group{}", quote(.said))]
     Refused { how: String, said: String },
+    /// Its result cannot be asked for: the service has forgotten it, or another app has begun to register the same device.
+    #[error("the Device Provisioning Service no longer knows the registration that it had begun (404){}", quote(.said))]
+    OperationGone { said: String },
     #[error("the Device Provisioning Service asks to slow down and to wait {} s", .wait.as_secs().max(1))]
     Throttled { wait: Duration },
     #[error("the Device Provisioning Service answered with status {status}{}", quote(.said))]
@@ -53,7 +56,7 @@ impl DpsError {
             Self::Unauthorized { .. } => "dps_unauthorized",
             Self::ClockWrong { .. } => "dps_clock_wrong",
             Self::UnknownScope { .. } => "dps_unknown_scope",
-            Self::Refused { .. } => "dps_refused",
+            Self::Refused { .. } | Self::OperationGone { .. } => "dps_refused",
             Self::Throttled { .. } => "dps_throttled",
             Self::Status { .. } => "dps_status",
             Self::Unreachable(_) => "dps_unreachable",
