@@ -46,23 +46,22 @@ struct Shared {
     http: HttpClient,
     /// For the hub, DPS and The Things Stack: trusts those of `IoTHubTrustedCa` as well.
     http_of_hub: HttpClient,
-    trusted_ca: Vec<rustls::pki_types::CertificateDer<'static>>,
 }
 
 impl App {
     #[must_use]
     pub fn new(config: Config) -> Self {
         let Config { rapidm2m, things_network, ledger, hub } = config;
-        let options = iot_hub::Options::new(hub.transport, hub.max_connections, hub.trusted_ca.clone());
-        let ledger = Arc::new(Ledger::new(ledger));
         let http = HttpClient::default();
+        let http_of_hub = if hub.trusted_ca.is_empty() { http.clone() } else { hub.trusted_ca.into() };
+        let options = iot_hub::Options::new(hub.transport, hub.max_connections, http_of_hub.clone());
+        let ledger = Arc::new(Ledger::new(ledger));
         let shared = Shared {
             clock: Clock::system(),
             store: Arc::new(devices::Store::new(ledger.account())),
             sender: Arc::new(Sender::new(options)),
-            http: http.clone(),
-            http_of_hub: if hub.trusted_ca.is_empty() { http } else { hub.trusted_ca.clone().into() },
-            trusted_ca: hub.trusted_ca,
+            http,
+            http_of_hub,
         };
         let scope = Scope {
             rapidm2m: rapidm2m.as_ref().map(|rapidm2m| (rapidm2m.customer.clone(), rapidm2m.sites.clone())),
@@ -118,7 +117,7 @@ impl Shared {
         let things_network::Config { enrollments, device_ids, timeout, activity, .. } = config;
         let (store, http) = (self.store.clone(), self.http_of_hub.clone());
         let devices = PerApplication::new(enrollments, store, http.clone(), Arc::default());
-        let downlinks = Downlinks::new(Devicebound::new(self.trusted_ca.clone()), Stack::new(http));
+        let downlinks = Downlinks::new(Devicebound::new(http.clone()), Stack::new(http));
         let activities = Activities::new(self.store.clone(), activity);
         Forwarding::new(device_ids, timeout, devices, self.sender.clone(), downlinks, activities, self.clock)
     }

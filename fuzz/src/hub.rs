@@ -5,7 +5,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use chrono::{DateTime, TimeDelta};
 use iothub_connector::{
     iot_hub::{CloudMessage, Message, sas},
-    support::retry,
+    support::retry_after,
     things_network::downlinks::downlink::{Downlink, Operation},
 };
 use percent_encoding::percent_decode_str;
@@ -135,7 +135,7 @@ fn check_spellings(bytes: &[u8]) {
 /// Seconds and dates: the wait is as long as the header says, counted from now, and never negative.
 pub fn retry_after(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    if let Some(wait) = retry::retry_after(text, now()) {
+    if let Some(wait) = retry_after::parse(text, now()) {
         let text = text.trim();
         match text.parse::<u64>() {
             Ok(seconds) => assert_eq!(wait.as_secs(), seconds),
@@ -146,9 +146,9 @@ pub fn retry_after(data: &[u8]) {
         }
     }
     let seconds = data.iter().fold(0_u64, |sum, byte| sum.wrapping_mul(257).wrapping_add(u64::from(*byte)));
-    assert_eq!(retry::retry_after(&seconds.to_string(), now()).map(|wait| wait.as_secs()), Some(seconds));
+    assert_eq!(retry_after::parse(&seconds.to_string(), now()).map(|wait| wait.as_secs()), Some(seconds));
     let date = now() + TimeDelta::seconds(i64::try_from(seconds % (1 << 33)).expect("a few centuries"));
     let header = date.format("%a, %d %b %Y %H:%M:%S GMT").to_string();
-    let wait = retry::retry_after(&header, now()).expect("an HTTP date");
+    let wait = retry_after::parse(&header, now()).expect("an HTTP date");
     assert_eq!(wait.as_secs(), (date - now()).num_seconds().saturating_sub(1).max(0).unsigned_abs(), "{header}");
 }

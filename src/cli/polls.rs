@@ -200,7 +200,7 @@ fn of_site(cursor: &Cursor, now: DateTime<Utc>) -> String {
         1 => line += ", 1 failure",
         count => line += &format!(", {count} failures in a row"),
     }
-    if let Some(until) = record::rests_until(cursor, now) {
+    if let Some(until) = record::backs_off_until(cursor, now) {
         line += &format!(", left alone until {}", stamp(until));
     }
     line

@@ -7,11 +7,7 @@
 //! Hubs allow S1 and S2 16.67 fetches a second for each unit, S3 833: more are throttled.
 //! <https://learn.microsoft.com/azure/iot-hub/iot-hub-devguide-quotas-throttling>
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use chrono::Utc;
@@ -20,14 +16,17 @@ use reqwest::{
     Method, Response, StatusCode,
     header::{ETAG, HeaderMap, IF_MATCH},
 };
-use rustls::pki_types::CertificateDer;
 use tokio::{
     sync::Semaphore,
     time::{Instant, timeout_at},
 };
 
-use super::{Device, Endpoint, SendError, client_config, rest, sas::RESERVED};
-use crate::support::{http, retry};
+use super::{Device, Endpoint, SendError, rest, sas::RESERVED};
+use crate::support::{
+    backoff::{Backoff, Policy},
+    http,
+    http_client::HttpClient,
+};
 
 /// Largest body of a message to a device, in bytes.
 pub const MAX_CLOUD_MESSAGE: usize = 64 * 1024;
@@ -35,12 +34,9 @@ pub const MAX_CLOUD_MESSAGE: usize = 64 * 1024;
 const CONCURRENCY: usize = 32;
 /// Each request has a token of its own: making one takes microseconds. The time is for clocks that are slow.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(60 * 60);
-/// A wait that a hub asks for is kept up to this; what asks for more is not a hub that is throttling.
-const LONGEST_ASKED: Duration = Duration::from_secs(60 * 60);
 /// A hub that does not say for how long it wants to be left alone, or does not answer, is left alone for so long, doubling
 /// each time: messages to devices are not worth holding up telemetry.
-const FIRST_PAUSE: Duration = Duration::from_secs(10);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5 * 60);
+const POLICY: Policy = Policy::exact(Duration::from_secs(10), Duration::from_secs(5 * 60));
 /// A fetch may take this long.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 const PATH: &str = "messages/devicebound";
@@ -121,25 +117,17 @@ impl DeviceboundError {
 
 /// The way from the cloud to all devices.
 pub struct Devicebound {
-    trusted_ca: Vec<CertificateDer<'static>>,
-    /// Made with the first request: reading the platform's certificates takes its time.
-    client: OnceLock<rest::Client>,
+    client: rest::Client,
     under_way: Semaphore,
-    /// Hubs that are left alone.
-    pauses: Mutex<HashMap<Endpoint, Pause>>,
-}
-
-struct Pause {
-    error: SendError,
-    failures: u32,
-    until: Instant,
+    /// Hubs that are not asked for a while.
+    failures: Backoff<Endpoint, SendError>,
 }
 
 impl Devicebound {
-    /// Does not connect. `trusted_ca` are certificates that are trusted in addition to the platform's.
     #[must_use]
-    pub fn new(trusted_ca: Vec<CertificateDer<'static>>) -> Self {
-        Self { trusted_ca, client: OnceLock::new(), under_way: Semaphore::new(CONCURRENCY), pauses: Mutex::default() }
+    pub fn new(http: impl Into<HttpClient>) -> Self {
+        let client = rest::Client::new(http.into());
+        Self { client, under_way: Semaphore::new(CONCURRENCY), failures: Backoff::new(POLICY) }
     }
 
     /// The oldest message that waits for the device and is not locked.
@@ -148,7 +136,7 @@ impl Devicebound {
     /// There is no telling whether there is one. A hub that wants to be left alone, or does not answer, is not asked for a
     /// while, for any of its devices: then this is the same error, at once.
     pub async fn receive(&self, device: &Device, deadline: Instant) -> Result<Option<CloudMessage>, DeviceboundError> {
-        if let Some(error) = self.paused(&device.endpoint) {
+        if let Some(error) = self.backing_off(&device.endpoint) {
             return Err(error.into());
         }
         let receiving = async {
@@ -159,13 +147,14 @@ impl Devicebound {
                 _ => Err(rest::explain(response, device, Utc::now()).await.into()),
             }
         };
-        let patience = Instant::now() + FETCH_TIMEOUT;
+        let began = Instant::now();
+        let patience = began + FETCH_TIMEOUT;
         let received = self.within(deadline.min(patience), receiving).await;
         match &received {
             // The caller's time was over, not the hub's.
             Err(DeviceboundError::Hub(SendError::TimedOut)) if deadline < patience => {}
-            Err(DeviceboundError::Hub(error)) => self.pause(&device.endpoint, error),
-            _ => drop(self.pauses().remove(&device.endpoint)),
+            Err(DeviceboundError::Hub(error)) => self.back_off(&device.endpoint, error, began),
+            _ => self.failures.succeeded(&device.endpoint),
         }
         received
     }
@@ -210,7 +199,7 @@ impl Devicebound {
         lock: Option<&str>,
     ) -> Result<Response, SendError> {
         let (token, _) = device.token(Utc::now(), TOKEN_LIFETIME)?;
-        let mut request = self.client()?.request(method, device, &token, path, query)?;
+        let mut request = self.client.request(method, device, &token, path, query)?;
         if let Some(lock) = lock {
             // As Microsoft's SDKs do; the lock in the path is what counts.
             request = request.header(IF_MATCH, lock);
@@ -232,50 +221,23 @@ impl Devicebound {
         done.await.unwrap_or(Err(SendError::TimedOut.into()))
     }
 
-    /// After an error that is not a single device's nobody asks the hub for a while.
-    fn pause(&self, hub: &Endpoint, error: &SendError) {
-        let asked = match error {
-            SendError::Throttled { wait } => wait.map(|wait| wait.min(LONGEST_ASKED)),
+    /// A hub whose failure concerns all devices is not asked for a while.
+    fn back_off(&self, hub: &Endpoint, error: &SendError, began: Instant) {
+        let requested = match error {
+            SendError::Throttled { wait } => *wait,
             SendError::Unreachable(_) | SendError::Cut | SendError::TimedOut | SendError::Untrusted(_) => None,
             _ => return,
         };
-        let now = Instant::now();
-        let mut pauses = self.pauses();
-        let before = pauses.get(hub);
-        // What fails together counts once.
-        if before.is_some_and(|pause| now < pause.until) && asked.is_none() {
-            return;
-        }
-        let failures = before.map_or(0, |pause| pause.failures).saturating_add(1);
-        let wait = asked.unwrap_or_else(|| retry::exponential(failures, FIRST_PAUSE, LONGEST_PAUSE));
-        let until = before.map_or(now, |pause| pause.until).max(now + wait);
-        pauses.insert(hub.clone(), Pause { error: error.clone(), failures, until });
+        self.failures.failed(hub.clone(), error.clone(), requested, began);
     }
 
-    /// Why a hub is left alone now.
-    fn paused(&self, hub: &Endpoint) -> Option<SendError> {
-        let pauses = self.pauses();
-        let pause = pauses.get(hub)?;
-        let left = pause.until.saturating_duration_since(Instant::now());
-        match &pause.error {
-            _ if left.is_zero() => None,
-            SendError::Throttled { .. } => Some(SendError::Throttled { wait: Some(left) }),
-            error => Some(error.clone()),
-        }
-    }
-
-    fn pauses(&self) -> MutexGuard<'_, HashMap<Endpoint, Pause>> {
-        self.pauses.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn client(&self) -> Result<&rest::Client, SendError> {
-        if let Some(client) = self.client.get() {
-            return Ok(client);
-        }
-        let tls = client_config(&self.trusted_ca).map_err(SendError::Untrusted)?;
-        let client = rest::Client::new(&tls, CONCURRENCY)?;
-        // Somebody else may have been faster: theirs is as good.
-        Ok(self.client.get_or_init(|| client))
+    /// Why a hub is not asked now.
+    fn backing_off(&self, hub: &Endpoint) -> Option<SendError> {
+        let failed = self.failures.holding(hub)?;
+        Some(match failed.error {
+            SendError::Throttled { .. } => SendError::Throttled { wait: Some(failed.left()) },
+            error => error,
+        })
     }
 }
 
@@ -297,6 +259,7 @@ mod tests {
     use reqwest::header::{HeaderName, HeaderValue};
 
     use super::*;
+    use crate::support::backoff::LONGEST_REQUESTED;
 
     #[test]
     fn headers_make_a_message() {
@@ -356,17 +319,20 @@ mod tests {
         let devicebound = Devicebound::new(Vec::new());
         let endpoint = |host: &str| Endpoint::parse(host).unwrap();
         let throttled = |seconds: u64| SendError::Throttled { wait: Some(Duration::from_secs(seconds)) };
-        devicebound.pause(&endpoint("one.net"), &throttled(u64::MAX));
-        devicebound.pause(&endpoint("two.net"), &throttled(7));
-        devicebound.pause(&endpoint("two.net"), &throttled(1));
-        assert_eq!(devicebound.paused(&endpoint("one.net")), Some(SendError::Throttled { wait: Some(LONGEST_ASKED) }));
-        assert_eq!(devicebound.paused(&endpoint("two.net")), Some(throttled(7)));
-        assert_eq!(devicebound.paused(&endpoint("three.net")), None);
+        devicebound.back_off(&endpoint("one.net"), &throttled(u64::MAX), Instant::now());
+        devicebound.back_off(&endpoint("two.net"), &throttled(7), Instant::now());
+        devicebound.back_off(&endpoint("two.net"), &throttled(1), Instant::now());
+        assert_eq!(
+            devicebound.backing_off(&endpoint("one.net")),
+            Some(SendError::Throttled { wait: Some(LONGEST_REQUESTED) })
+        );
+        assert_eq!(devicebound.backing_off(&endpoint("two.net")), Some(throttled(7)));
+        assert_eq!(devicebound.backing_off(&endpoint("three.net")), None);
         let soon = Instant::now() + Duration::from_secs(1);
         let error = devicebound.receive(&device("two.net"), soon).await.unwrap_err();
         assert_eq!(error.kind(), "hub_throttled");
         tokio::time::advance(Duration::from_secs(7)).await;
-        assert_eq!(devicebound.paused(&endpoint("two.net")), None);
+        assert_eq!(devicebound.backing_off(&endpoint("two.net")), None);
     }
 
     #[tokio::test(start_paused = true)]
@@ -375,16 +341,18 @@ mod tests {
         let hub = Endpoint::parse("one.net").unwrap();
         for seconds in [10, 20, 40, 80, 160, 300, 300] {
             // What fails together counts once.
+            let began = Instant::now();
+            tokio::time::advance(Duration::from_millis(1)).await;
             for _ in 0..100 {
-                devicebound.pause(&hub, &SendError::TimedOut);
+                devicebound.back_off(&hub, &SendError::TimedOut, began);
             }
             tokio::time::advance(Duration::from_secs(seconds - 1)).await;
-            assert_eq!(devicebound.paused(&hub), Some(SendError::TimedOut), "{seconds}");
+            assert_eq!(devicebound.backing_off(&hub), Some(SendError::TimedOut), "{seconds}");
             tokio::time::advance(Duration::from_secs(1)).await;
-            assert_eq!(devicebound.paused(&hub), None, "{seconds}");
+            assert_eq!(devicebound.backing_off(&hub), None, "{seconds}");
         }
         // A single device's trouble is not the hub's.
-        devicebound.pause(&hub, &SendError::Refused { device: "d".into() });
-        assert_eq!(devicebound.paused(&hub), None);
+        devicebound.back_off(&hub, &SendError::Refused { device: "d".into() }, Instant::now());
+        assert_eq!(devicebound.backing_off(&hub), None);
     }
 }

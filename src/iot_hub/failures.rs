@@ -1,4 +1,4 @@
-//! What is remembered of failures, so that one that concerns everybody is waited for together, not by each in turn.
+//! Remembers failures of hubs and devices, so that callers wait together for what concerns all of them.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -9,24 +9,19 @@ use std::{
 use tokio::time::Instant;
 
 use super::{Endpoint, SendError, device::Device};
-use crate::support::retry;
+use crate::support::backoff::{Backoff, Policy};
 
-/// Attempts that may fail between two calls of [`Failures::forget`] before everyone is told at once.
+/// Attempts that may fail between two calls of [`Failures::forget`] before all callers get the error at once.
 pub const ATTEMPTS: u32 = 3;
-const FIRST_WAIT: Duration = Duration::from_secs(1);
-const LONGEST_WAIT: Duration = Duration::from_secs(100);
-/// A wait that the hub asks for is kept up to this; what asks for more is not a hub that is throttling.
-const LONGEST_ASKED: Duration = Duration::from_secs(60 * 60);
-/// Who was asked to wait does not come back at the same moment as everybody else.
-const ASKED_JITTER: f64 = 0.1;
-/// A wait that the hub asks for and that is no longer than this is kept; a longer one ends the attempt.
-const LONGEST_ASKED_WAIT: Duration = Duration::from_secs(5);
-/// Two clients of one device cut each other. Whoever waits no longer than this has several tries before it counts as stalled;
-/// the waits differ, so that both get their turn.
-const LONGEST_CONTEST_WAIT: Duration = Duration::from_secs(4);
-/// A hub that has cut the connections of several devices for so long, and acknowledged nothing to any, has its quota used up:
-/// of clients that take each other's devices over, each gets something acknowledged now and then.
+const POLICY: Policy = Policy::jittered(Duration::from_secs(1), Duration::from_secs(100));
+/// Two clients of one device cut each other's connections. These waits leave time for several tries before a client counts
+/// as stalled; they are random, so that both clients get their turn.
+const CONTEST: Policy = Policy::jittered(Duration::from_secs(1), Duration::from_secs(4));
+/// A hub that has cut the connections of several devices for so long, and acknowledged nothing to any of them, has its
+/// quota used up. If clients take each other's devices over, each of them gets something acknowledged now and then.
 const ALL_CUT_AFTER: Duration = Duration::from_secs(5);
+/// A caller waits this long for a wait that the hub requests. A longer one ends the attempt.
+const LONGEST_REQUESTED_WAIT: Duration = Duration::from_secs(5);
 
 /// A device of a hub, as a key of maps.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -47,161 +42,150 @@ pub enum Gate {
     Open,
     /// Not before this.
     Wait(Instant),
-    /// No: this has gone wrong often enough, or will not pass by itself.
+    /// No: this has failed often enough, or waiting cannot help.
     Closed(SendError),
 }
 
 /// Failures of hubs, and of single devices.
-#[derive(Default)]
-pub struct Failures(Mutex<Known>);
+pub struct Failures {
+    hubs: Backoff<Endpoint, SendError>,
+    devices: Backoff<DeviceKey, SendError>,
+    /// Devices whose connections were accepted, and cut before anything was acknowledged.
+    contests: Backoff<DeviceKey, SendError>,
+    signs: Mutex<Signs>,
+}
 
+impl Default for Failures {
+    fn default() -> Self {
+        Self {
+            hubs: Backoff::new(POLICY),
+            devices: Backoff::new(POLICY),
+            contests: Backoff::new(CONTEST),
+            signs: Mutex::default(),
+        }
+    }
+}
+
+/// Signs that a hub fails for all devices, since it last acknowledged anything.
 #[derive(Default)]
-struct Known {
-    hubs: HashMap<Endpoint, Failure>,
-    devices: HashMap<DeviceKey, Failure>,
+struct Signs {
     cut: HashMap<Endpoint, Cuts>,
-    /// Devices that had no acknowledgement for too long since a hub last acknowledged anything.
+    /// Devices that had no acknowledgement for too long.
     silent: HashMap<Endpoint, HashSet<String>>,
 }
 
-/// Connections of a hub, accepted and cut since it last acknowledged anything.
+/// Connections that were accepted and cut.
 struct Cuts {
     since: Instant,
     /// How many of each device.
     devices: HashMap<String, u32>,
 }
 
-struct Failure {
-    error: SendError,
-    attempts: u32,
-    at: Instant,
-    wait_until: Instant,
-    /// Nobody tries again before the wait is over; everyone is told at once.
-    is_given_up: bool,
-    /// The hub itself asked for the wait: it outlives [`Failures::forget`].
-    is_asked: bool,
-}
-
 impl Failures {
     pub fn gate(&self, device: &DeviceKey) -> Gate {
-        let known = self.known();
-        let now = Instant::now();
-        let failures = [known.hubs.get(&device.endpoint), known.devices.get(device)];
+        let failures = [
+            (self.hubs.holding(&device.endpoint), ATTEMPTS),
+            (self.devices.holding(device), ATTEMPTS),
+            (self.contests.holding(device), u32::MAX),
+        ];
         let mut gate = Gate::Open;
-        for failure in failures.into_iter().flatten().filter(|failure| now < failure.wait_until) {
-            let too_long = failure.is_asked && failure.wait_until - now > LONGEST_ASKED_WAIT;
-            if failure.is_given_up || too_long {
-                return Gate::Closed(failure.error.clone());
+        for (failed, attempts) in failures {
+            let Some(failed) = failed else { continue };
+            let is_too_long = failed.is_requested && failed.left() > LONGEST_REQUESTED_WAIT;
+            if failed.failures >= attempts || !failed.error.is_passing() || is_too_long {
+                return Gate::Closed(failed.error);
             }
             gate = match gate {
-                Gate::Wait(until) => Gate::Wait(until.max(failure.wait_until)),
-                _ => Gate::Wait(failure.wait_until),
+                Gate::Wait(until) => Gate::Wait(until.max(failed.until)),
+                _ => Gate::Wait(failed.until),
             };
         }
         gate
     }
 
-    /// An attempt that began at `began` has failed. What fails together counts once.
+    /// An attempt that began at `began` has failed.
     pub fn failed(&self, device: &DeviceKey, error: &SendError, began: Instant) {
         tracing::debug!(device.id = device.id, failure.kind = error.kind(), "{error}");
-        let mut known = self.known();
+        let requested = if let SendError::Throttled { wait } = error { *wait } else { None };
         if error.concerns_hub() {
-            fail(known.hubs.entry(device.endpoint.clone()), error, began);
-            return;
-        }
-        let counts = fail(known.devices.entry(device.clone()), error, began);
-        if counts && known.is_cut_everywhere(device, error) {
-            known.hubs.insert(device.endpoint.clone(), Failure::lasting(SendError::AllCut));
+            self.hubs.failed(device.endpoint.clone(), error.clone(), requested, began);
+        } else if let SendError::AcceptedThenCut { .. } = error {
+            let counts = self.contests.failed(device.clone(), error.clone(), requested, began);
+            if counts && self.signs().is_cut_everywhere(device) {
+                self.hubs.hold(device.endpoint.clone(), SendError::AllCut, POLICY.longest);
+            }
+        } else {
+            self.devices.failed(device.clone(), error.clone(), requested, began);
         }
     }
 
-    /// That the device's connections were cut before anything was acknowledged, if that is why its messages wait.
+    /// The error of a device whose connections are cut before anything is acknowledged, if its messages wait because of it.
     pub fn contest(&self, device: &DeviceKey) -> Option<SendError> {
-        let known = self.known();
-        let error = &known.devices.get(device)?.error;
-        matches!(error, SendError::AcceptedThenCut { .. }).then(|| error.clone())
+        self.contests.last(device).map(|failed| failed.error)
     }
 
-    /// The device had no acknowledgement for too long: nobody waits for it any more, until [`forget`](Self::forget); for
-    /// none of the hub's devices after several had none, and no other had one. Returns why: the hub may be out of reach.
+    /// The device had no acknowledgement for too long: callers do not wait for it any more, until [`forget`](Self::forget).
+    /// If several devices had none and no other had one, callers do not wait for any device of the hub. Returns the cause:
+    /// the hub may be unreachable.
     pub fn stalled(&self, device: &DeviceKey) -> SendError {
-        let mut known = self.known();
-        let error = known.hubs.get(&device.endpoint).or_else(|| known.devices.get(device));
-        let error = error.map_or(SendError::Stalled, |failure| failure.error.clone());
-        if let SendError::AcceptedThenCut { .. } = error {
+        if let Some(error) = self.contest(device) {
             // A hub that cuts is not silent: another client may have the device.
-            known.devices.insert(device.clone(), Failure::lasting(error.clone()));
+            self.contests.hold(device.clone(), error.clone(), POLICY.longest);
             return error;
         }
-        let silent = known.silent.entry(device.endpoint.clone()).or_default();
+        let known = self.hubs.last(&device.endpoint).or_else(|| self.devices.last(device));
+        let error = known.map_or(SendError::Stalled, |failed| failed.error);
+        let mut signs = self.signs();
+        let silent = signs.silent.entry(device.endpoint.clone()).or_default();
         silent.insert(device.id.clone());
         if silent.len() >= ATTEMPTS as usize || error.concerns_hub() {
-            known.hubs.insert(device.endpoint.clone(), Failure::lasting(error.clone()));
+            self.hubs.hold(device.endpoint.clone(), error.clone(), POLICY.longest);
         } else {
-            known.devices.insert(device.clone(), Failure::lasting(error.clone()));
+            self.devices.hold(device.clone(), error.clone(), POLICY.longest);
         }
         error
     }
 
     /// The hub has accepted a connection; whether it also takes messages is not known yet.
     pub fn connected(&self, device: &DeviceKey) {
-        let mut known = self.known();
-        if known.hubs.get(&device.endpoint).is_some_and(|failure| failure.error.concerns_hub()) {
-            known.hubs.remove(&device.endpoint);
+        if self.hubs.last(&device.endpoint).is_some_and(|failed| failed.error.concerns_hub()) {
+            self.hubs.forget_key(&device.endpoint);
         }
     }
 
     /// The hub has acknowledged a message.
     pub fn acknowledged(&self, device: &DeviceKey) {
-        let mut known = self.known();
-        if known.is_empty() {
-            return;
-        }
-        known.hubs.remove(&device.endpoint);
-        known.devices.remove(device);
-        known.cut.remove(&device.endpoint);
-        known.silent.remove(&device.endpoint);
+        self.hubs.forget_key(&device.endpoint);
+        self.devices.forget_key(device);
+        self.contests.forget_key(device);
+        let mut signs = self.signs();
+        signs.cut.remove(&device.endpoint);
+        signs.silent.remove(&device.endpoint);
     }
 
     /// The device has a new identity: what failed with the old one does not count.
     pub fn forget_device(&self, device: &DeviceKey) {
-        self.known().devices.remove(device);
+        self.devices.forget_key(device);
+        self.contests.forget_key(device);
     }
 
-    /// Forgets everything but waits that a hub asked for.
+    /// Forgets everything but waits that a hub requested.
     pub fn forget(&self) {
-        let now = Instant::now();
-        let mut known = self.known();
-        known.hubs.retain(|_, failure| failure.is_asked && now < failure.wait_until);
-        known.devices.clear();
-        known.cut.clear();
-        known.silent.clear();
+        self.hubs.forget();
+        self.devices.forget();
+        self.contests.forget();
+        *self.signs() = Signs::default();
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn signs(&self) -> MutexGuard<'_, Signs> {
+        self.signs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Failure {
-    /// One that nobody tries again before [`Failures::forget`].
-    fn lasting(error: SendError) -> Self {
-        let at = Instant::now();
-        Self { error, attempts: ATTEMPTS, at, wait_until: at + LONGEST_WAIT, is_given_up: true, is_asked: false }
-    }
-}
-
-impl Known {
-    fn is_empty(&self) -> bool {
-        self.hubs.is_empty() && self.devices.is_empty() && self.cut.is_empty() && self.silent.is_empty()
-    }
-
-    /// Connections of several devices, accepted and cut again and again, none of them fruitful: that is no second client, but
+impl Signs {
+    /// Connections of several devices were cut again and again, and nothing was acknowledged: that is no second client, but
     /// the quota.
-    fn is_cut_everywhere(&mut self, device: &DeviceKey, error: &SendError) -> bool {
-        if !matches!(error, SendError::AcceptedThenCut { .. }) {
-            return false;
-        }
+    fn is_cut_everywhere(&mut self, device: &DeviceKey) -> bool {
         let now = Instant::now();
         let cuts = self.cut.entry(device.endpoint.clone());
         let cuts = cuts.or_insert_with(|| Cuts { since: now, devices: HashMap::new() });
@@ -209,35 +193,6 @@ impl Known {
         let often = cuts.devices.values().filter(|times| **times >= ATTEMPTS).count();
         often >= ATTEMPTS as usize && now >= cuts.since + ALL_CUT_AFTER
     }
-}
-
-/// Whether it counts: it does not if another attempt has failed since this one began.
-fn fail<K>(entry: std::collections::hash_map::Entry<'_, K, Failure>, error: &SendError, began: Instant) -> bool {
-    use std::collections::hash_map::Entry;
-    let now = Instant::now();
-    let before = match &entry {
-        Entry::Occupied(known) if known.get().at > began => return false,
-        Entry::Occupied(known) => known.get().attempts,
-        Entry::Vacant(_) => 0,
-    };
-    let attempts = before + 1;
-    let asked = if let SendError::Throttled { wait } = error { *wait } else { None };
-    // "Wait no time" is as good as saying nothing.
-    let asked = asked.filter(|wait| !wait.is_zero()).map(|wait| wait.min(LONGEST_ASKED));
-    let asked = asked.map(|wait| wait.mul_f64(1.0 + ASKED_JITTER * fastrand::f64()));
-    let is_contest = matches!(error, SendError::AcceptedThenCut { .. });
-    let longest = if is_contest { LONGEST_CONTEST_WAIT } else { LONGEST_WAIT };
-    let wait = asked.unwrap_or_else(|| retry::full_jitter(attempts, FIRST_WAIT, longest));
-    let failure = Failure {
-        error: error.clone(),
-        attempts,
-        at: now,
-        wait_until: now + wait,
-        is_given_up: !error.is_passing() || attempts >= ATTEMPTS && !is_contest,
-        is_asked: asked.is_some(),
-    };
-    entry.insert_entry(failure);
-    true
 }
 
 #[cfg(test)]
@@ -339,7 +294,7 @@ mod tests {
         for _ in 0..20 {
             cut_thrice(&failures, "a").await;
             let Gate::Wait(until) = failures.gate(&device("a")) else { continue };
-            assert!(until <= Instant::now() + LONGEST_CONTEST_WAIT);
+            assert!(until <= Instant::now() + CONTEST.longest);
         }
     }
 

@@ -7,13 +7,12 @@
 //! type and encoding, creation time) stand beside the application properties, under the names of their headers, is how
 //! Microsoft's own SDK for Java sends them.
 
-use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use chrono::Utc;
 use percent_encoding::utf8_percent_encode;
 use reqwest::{Method, StatusCode, header::CONTENT_TYPE};
-use rustls::ClientConfig;
 use secrecy::SecretString;
 use serde::Serialize;
 
@@ -23,6 +22,7 @@ use super::{
     rest,
     sas::RESERVED,
 };
+use crate::support::http_client::HttpClient;
 
 pub const BATCH_CONTENT_TYPE: &str = "application/vnd.microsoft.iothub.json";
 /// What may stand in a property over HTTPS beside letters and digits. `%` is not among them here: a value that has one is
@@ -41,11 +41,9 @@ struct Event<'a> {
 }
 
 impl Client {
-    /// # Errors
-    /// TLS cannot be set up.
-    pub fn new(tls: &Arc<ClientConfig>) -> Result<Self, SendError> {
-        // The callers bound how many there are.
-        rest::Client::new(tls, usize::MAX).map(Self)
+    #[must_use]
+    pub fn new(http: HttpClient) -> Self {
+        Self(rest::Client::new(http))
     }
 
     /// Sends a batch. All its messages are acknowledged by one answer, or none.

@@ -1,7 +1,7 @@
 //! The hub's REST API for devices: one request each, and what its answers mean. Trying again is the caller's affair.
 //! <https://learn.microsoft.com/rest/api/iothub/device>
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use percent_encoding::utf8_percent_encode;
@@ -9,52 +9,33 @@ use reqwest::{
     Method, RequestBuilder, Response, StatusCode,
     header::{AUTHORIZATION, HeaderValue},
 };
-use rustls::ClientConfig;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::{Device, Endpoint, SendError, sas::RESERVED};
-use crate::support::http;
+use crate::support::{http, http_client::HttpClient};
 
 /// The version of the device API that requests ask for.
 const API_VERSION: &str = "2021-04-12";
 const HTTPS_PORT: u16 = 443;
 /// MQTT's: a device that is told to use it for telemetry does REST at the usual one.
 const MQTT_PORT: u16 = 8883;
-/// Below the time that the sender waits for a hub that acknowledges nothing: what is out of reach is to be called so.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A request may take this long. Longer than the sender waits for a hub that acknowledges nothing.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// One pool of connections for all devices.
-pub struct Client {
-    http: reqwest::Client,
-}
+/// Makes requests as devices.
+pub struct Client(HttpClient);
 
 impl Client {
-    /// Keeps at most `most_idle` connections to each hub that nobody uses.
-    ///
-    /// # Errors
-    /// TLS cannot be set up.
-    pub fn new(tls: &Arc<ClientConfig>, most_idle: usize) -> Result<Self, SendError> {
-        let http = reqwest::Client::builder()
-            .tls_backend_preconfigured(ClientConfig::clone(tls))
-            .https_only(true)
-            // A token must not follow where a redirect leads.
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(REQUEST_TIMEOUT)
-            .pool_max_idle_per_host(most_idle)
-            .tcp_nodelay(true)
-            .build()
-            .map_err(|error| SendError::Untrusted(format!("TLS cannot be set up: {error}")))?;
-        Ok(Self { http })
+    #[must_use]
+    pub fn new(http: HttpClient) -> Self {
+        Self(http)
     }
 
     /// A request as the device. `path` follows the device in the URL: `messages/events`; so does `query` the version: empty,
     /// or `&name`.
     ///
     /// # Errors
-    /// The token is none.
+    /// The token is none, or TLS cannot be set up.
     pub fn request(
         &self,
         method: Method,
@@ -68,7 +49,8 @@ impl Client {
         authorization.set_sensitive(true);
         let id = utf8_percent_encode(&device.id, RESERVED);
         let url = format!("https://{}/devices/{id}/{path}?api-version={API_VERSION}{query}", place(device));
-        Ok(self.http.request(method, url).header(AUTHORIZATION, authorization))
+        let http = self.0.get().map_err(SendError::Untrusted)?;
+        Ok(http.request(method, url).timeout(REQUEST_TIMEOUT).header(AUTHORIZATION, authorization))
     }
 }
 
@@ -160,8 +142,7 @@ mod tests {
 
     #[test]
     fn a_request_is_the_devices() {
-        let tls = crate::iot_hub::client_config(&[]).unwrap();
-        let client = Client::new(&tls, 1).unwrap();
+        let client = Client::new(HttpClient::default());
         let request = |token: &str| {
             client.request(Method::DELETE, &device("h.net"), &token.into(), "messages/devicebound/1", "&reject")
         };

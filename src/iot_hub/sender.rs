@@ -12,7 +12,6 @@ use std::{
 };
 
 use chrono::Utc;
-use rustls::pki_types::CertificateDer;
 use tokio::time::Instant;
 
 #[cfg(feature = "azure-iot-sdk")]
@@ -25,6 +24,7 @@ use super::{
     message::MAX_SIZE,
     mqtt::{Connection, Over},
 };
+use crate::support::http_client::HttpClient;
 
 /// How long a token made from a device's key holds.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(60 * 60);
@@ -68,14 +68,13 @@ impl Transport {
     }
 }
 
-/// How a [`Sender`] is to work.
-#[derive(Clone, Debug)]
+/// How a [`Sender`] works.
+#[derive(Clone)]
 pub struct Options {
     pub transport: Transport,
     /// MQTT connections open at a time.
     pub max_connections: NonZeroUsize,
-    /// Certificates trusted in addition to the platform's.
-    pub trusted_ca: Vec<CertificateDer<'static>>,
+    pub http: HttpClient,
     /// How long a token made from a device's key holds.
     pub token_lifetime: Duration,
 }
@@ -83,8 +82,8 @@ pub struct Options {
 impl Options {
     /// Over `transport`, with the usual limits.
     #[must_use]
-    pub fn new(transport: Transport, max_connections: NonZeroUsize, trusted_ca: Vec<CertificateDer<'static>>) -> Self {
-        Self { transport, max_connections, trusted_ca, token_lifetime: TOKEN_LIFETIME }
+    pub fn new(transport: Transport, max_connections: NonZeroUsize, http: impl Into<HttpClient>) -> Self {
+        Self { transport, max_connections, http: http.into(), token_lifetime: TOKEN_LIFETIME }
     }
 }
 
@@ -193,13 +192,13 @@ impl Sender {
         if let Some(way) = self.way.get() {
             return Ok(way);
         }
-        let Options { transport, max_connections, trusted_ca, token_lifetime } = &self.options;
-        let tls = super::client_config(trusted_ca).map_err(SendError::Untrusted)?;
+        let Options { transport, max_connections, http, token_lifetime } = &self.options;
+        let tls = http.tls().map_err(SendError::Untrusted)?;
         let mqtt = |over| Way::Mqtt(Links::new(over, tls.clone(), *max_connections, *token_lifetime));
         let way = match transport {
             Transport::Mqtt => mqtt(Over::Tcp),
             Transport::MqttWs => mqtt(Over::WebSocket),
-            Transport::Https => Way::Https(https::Client::new(&tls)?),
+            Transport::Https => Way::Https(https::Client::new(http.clone())),
             #[cfg(feature = "azure-iot-sdk")]
             Transport::AzureIotSdk => Way::AzureIotSdk(azure_iot_sdk::Clients::default()),
         };

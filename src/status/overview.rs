@@ -44,7 +44,7 @@ pub struct Item {
     pub failures: u32,
     /// The last error of the backend or of the forwarding, and the last error of the hub.
     pub errors: Vec<Fault>,
-    pub rests_until: Option<DateTime<Utc>>,
+    pub backs_off_until: Option<DateTime<Utc>>,
     /// Rows or uplinks.
     pub per_hour: [u32; HOURS],
 }
@@ -73,7 +73,7 @@ impl Item {
             waiting,
             failures: cursor.consecutive_failures,
             errors: cursor.last_error.into_iter().chain(hub_error).collect(),
-            rests_until: cursor.not_before.filter(|until| now < *until),
+            backs_off_until: cursor.not_before.filter(|until| now < *until),
             per_hour: activity.rows.until(now),
         }
     }
@@ -97,7 +97,7 @@ impl Item {
             waiting: 0,
             failures: activity.failures,
             errors: activity.last_error.into_iter().collect(),
-            rests_until: None,
+            backs_off_until: None,
             per_hour: activity.uplinks.until(now),
         }
     }
@@ -130,7 +130,7 @@ impl Item {
             "Waiting": self.waiting,
             "ConsecutiveFailures": self.failures,
             "Errors": self.errors,
-            "NotBefore": self.rests_until,
+            "NotBefore": self.backs_off_until,
             "PerHour": self.per_hour,
         })
     }

@@ -200,10 +200,10 @@ fn errors(item: &Item, now: DateTime<Utc>) -> Markup {
         @for error in &item.errors {
             span.error { code { (error.kind) } " " (shortened(&error.text, MAX_TEXT)) }
         }
-        @if item.failures > 1 || item.rests_until.is_some() {
+        @if item.failures > 1 || item.backs_off_until.is_some() {
             span.error {
                 @if item.failures > 1 { (item.failures) " failures in a row. " }
-                @if let Some(until) = item.rests_until { "Left alone for " (ago((until - now).num_seconds())) ", until " (time(until)) "." }
+                @if let Some(until) = item.backs_off_until { "Left alone for " (ago((until - now).num_seconds())) ", until " (time(until)) "." }
             }
         }
     }
@@ -235,7 +235,7 @@ pub fn detail(detail: &Detail<'_>, now: DateTime<Utc>) -> Page {
             @if let Some(at) = item.polled_at { dt { "Last poll" } dd { (time(at)) } }
             @if is_site { dt { "Waiting for the hub" } dd { (item.waiting) @if item.waiting == 1 { " message" } @else { " messages" } } }
         }
-        @if !item.errors.is_empty() || item.rests_until.is_some() { div.errors { (errors(item, now)) } }
+        @if !item.errors.is_empty() || item.backs_off_until.is_some() { div.errors { (errors(item, now)) } }
         section {
             h2 { @if is_site { "Rows" } @else { "Uplinks" } " per hour" }
             figure.wide { (chart::bars(&item.per_hour, if is_site { "rows" } else { "uplinks" })) figcaption { "Last 24 hours" } }

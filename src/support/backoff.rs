@@ -122,24 +122,21 @@ impl<K: Hash + Eq, E: Clone> Backoff<K, E> {
     }
 
     /// An attempt that began at `began` has failed. Attempts that were in flight together count once: those that began
-    /// before the last failure, or end while the key is held. A longer wait that the service requests always counts.
-    pub fn failed(&self, key: K, error: E, requested: Option<Duration>, began: Instant) {
+    /// before the last failure. A longer wait that the service requests holds in any case. Returns whether it counts.
+    pub fn failed(&self, key: K, error: E, requested: Option<Duration>, began: Instant) -> bool {
         let now = Instant::now();
         let requested = requested.filter(|wait| !wait.is_zero());
         let mut known = self.known();
-        let before = known.get_mut(&key);
-        let was_in_flight = before.as_ref().is_some_and(|last| last.at > began || now < last.until);
-        let (failures, held_until) = before.as_ref().map_or((0, now), |last| (last.failures, last.until));
-        let counted = if was_in_flight { failures.max(1) } else { failures.saturating_add(1) };
-        let until = now + self.policy.wait_or(requested, counted);
-        match before {
-            Some(last) if was_in_flight && (requested.is_none() || until <= held_until) => last.failures = counted,
-            _ => {
-                let is_requested = requested.is_some();
-                let until = until.max(held_until);
-                known.put(key, Failed { error, failures: counted, until, is_requested, at: now });
-            }
+        let last = known.get(&key);
+        let counts = last.is_none_or(|last| last.at <= began);
+        let failures = last.map_or(0, |last| last.failures).saturating_add(u32::from(counts));
+        let until = now + self.policy.wait_or(requested, failures);
+        let held = last.filter(|last| last.until >= until).map(|last| (last.until, last.is_requested));
+        if counts || requested.is_some() && held.is_none() {
+            let (until, is_requested) = held.unwrap_or((until, requested.is_some()));
+            known.put(key, Failed { error, failures, until, is_requested, at: now });
         }
+        counts
     }
 
     /// Holds the key for this time, whatever failed before.
@@ -248,11 +245,11 @@ mod tests {
             advance(Duration::from_millis(1)).await;
             backoff.failed("hub", 1, None, began);
         }
-        advance(Duration::from_secs(60)).await;
         // It began before the last failure, and was slow to fail.
-        backoff.failed("hub", 1, None, began);
+        advance(Duration::from_secs(60)).await;
+        assert!(!backoff.failed("hub", 1, None, began));
         assert_eq!(backoff.last(&"hub").unwrap().failures, 1);
-        backoff.failed("hub", 2, None, Instant::now());
+        assert!(backoff.failed("hub", 2, None, Instant::now()));
         let last = backoff.last(&"hub").unwrap();
         assert_eq!((last.error, last.failures), (2, 2));
     }

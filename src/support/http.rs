@@ -11,7 +11,7 @@ use reqwest::{
 use serde_json::Value;
 use url::{Host, Url};
 
-use crate::support::{redact, retry};
+use crate::support::{redact, retry_after};
 
 /// Azure's services refuse tokens when the clocks differ by more.
 pub const CLOCK_TOLERANCE: TimeDelta = TimeDelta::minutes(5);
@@ -53,7 +53,7 @@ pub async fn error_body(response: Response) -> Bytes {
 
 /// How long the service wants to be left alone.
 pub fn retry_after(headers: &HeaderMap, now: DateTime<Utc>) -> Option<Duration> {
-    retry::retry_after(header(headers, &RETRY_AFTER)?, now)
+    retry_after::parse(header(headers, &RETRY_AFTER)?, now)
 }
 
 /// Our clock minus the service's.

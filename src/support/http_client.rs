@@ -17,9 +17,10 @@ const READ_TIMEOUT: Duration = Duration::from_secs(15);
 #[derive(Clone)]
 pub struct HttpClient(Arc<Lazy>);
 
+/// Made for the first request: most starts need none, and reading the platform's certificates takes time.
 struct Lazy {
     trusted_ca: Vec<CertificateDer<'static>>,
-    /// Made for the first request: most starts need none, and reading the platform's certificates takes time.
+    tls: OnceLock<Arc<ClientConfig>>,
     client: OnceLock<reqwest::Client>,
 }
 
@@ -27,19 +28,17 @@ impl HttpClient {
     /// Does not connect. `trusted_ca` are certificates that are trusted in addition to the platform's.
     #[must_use]
     pub fn new(trusted_ca: Vec<CertificateDer<'static>>) -> Self {
-        Self(Arc::new(Lazy { trusted_ca, client: OnceLock::new() }))
+        Self(Arc::new(Lazy { trusted_ca, tls: OnceLock::new(), client: OnceLock::new() }))
     }
 
     /// # Errors
     /// TLS cannot be set up: why.
     pub fn get(&self) -> Result<&reqwest::Client, String> {
-        let Lazy { trusted_ca, client } = &*self.0;
-        if let Some(client) = client.get() {
+        if let Some(client) = self.0.client.get() {
             return Ok(client);
         }
-        let tls = tls::client_config(trusted_ca)?;
-        let made = reqwest::Client::builder()
-            .tls_backend_preconfigured(ClientConfig::clone(&tls))
+        let client = reqwest::Client::builder()
+            .tls_backend_preconfigured(ClientConfig::clone(self.tls()?))
             // Credentials must not follow to the target of a redirect.
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT_TIMEOUT)
@@ -49,7 +48,19 @@ impl HttpClient {
             .build()
             .map_err(|error| error.to_string())?;
         // Another caller may have been faster. Its client is as good.
-        Ok(client.get_or_init(|| made))
+        Ok(self.0.client.get_or_init(|| client))
+    }
+
+    /// The same trust, for protocols other than HTTP.
+    ///
+    /// # Errors
+    /// TLS cannot be set up: why.
+    pub fn tls(&self) -> Result<&Arc<ClientConfig>, String> {
+        if let Some(tls) = self.0.tls.get() {
+            return Ok(tls);
+        }
+        let tls = tls::client_config(&self.0.trusted_ca)?;
+        Ok(self.0.tls.get_or_init(|| tls))
     }
 }
 

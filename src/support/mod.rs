@@ -12,6 +12,6 @@ pub mod meter;
 pub(crate) mod panics;
 pub(crate) mod progress;
 pub(crate) mod redact;
-pub mod retry;
+pub mod retry_after;
 pub(crate) mod summary_line;
 pub(crate) mod tls;

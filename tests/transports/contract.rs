@@ -153,7 +153,7 @@ async fn a_hub_that_is_silent_is_left_at_the_deadline(transport: Transport) {
 async fn an_unknown_authority_is_named(transport: Transport) {
     let world = World::start(transport).await;
     let mut options = world.options();
-    options.trusted_ca.clear();
+    options.http = Vec::new().into();
     let sender = iothub_connector::iot_hub::Sender::new(options);
     let (_, outcome) = sender.send_in_order(&world.device("d"), &messages(1), soon()).await;
     let error = outcome.unwrap_err();

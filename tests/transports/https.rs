@@ -102,7 +102,8 @@ async fn in_between(status: u16, header: &'static str) -> (String, u16) {
 async fn send_to((ca, port): (String, u16), world: &World) -> (usize, Result<(), SendError>) {
     use rustls::pki_types::{CertificateDer, pem::PemObject as _};
     let mut options = world.options();
-    options.trusted_ca.push(CertificateDer::from_pem_slice(ca.as_bytes()).unwrap());
+    let ca = CertificateDer::from_pem_slice(ca.as_bytes()).unwrap();
+    options.http = vec![world.ca(), ca].into();
     let mut device = world.device("d");
     device.endpoint.port = Some(port);
     iothub_connector::iot_hub::Sender::new(options).send_in_order(&device, &messages(3), soon()).await

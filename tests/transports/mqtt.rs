@@ -60,7 +60,7 @@ async fn a_command_that_the_session_brings_is_left_to_the_hub_and_comes_over_htt
         assert_eq!(sender.send_in_order(&device, &messages(1), soon()).await, (1, Ok(())));
         assert_eq!(world.commands("d", "enqueued:2").await, ["enqueued", "enqueued"], "the subscription is gone");
 
-        let devicebound = Devicebound::new(world.options().trusted_ca);
+        let devicebound = Devicebound::new(world.options().http);
         for (id, deliveries) in [("1", 2), ("2", 1)] {
             let command = devicebound.receive(&device, soon()).await.unwrap().expect("a command");
             assert_eq!((command.message_id.as_deref(), command.delivery_count), (Some(id), deliveries));

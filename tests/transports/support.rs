@@ -35,8 +35,11 @@ impl World {
     }
 
     pub fn options(&self) -> Options {
-        let ca = CertificateDer::from_pem_file(&self.hub.ready().ca).unwrap();
-        Options::new(self.transport, NonZeroUsize::new(1_000).unwrap(), vec![ca])
+        Options::new(self.transport, NonZeroUsize::new(1_000).unwrap(), vec![self.ca()])
+    }
+
+    pub fn ca(&self) -> CertificateDer<'static> {
+        CertificateDer::from_pem_file(&self.hub.ready().ca).unwrap()
     }
 
     pub fn device(&self, id: &str) -> Device {

@@ -121,7 +121,7 @@ impl<O: Outside> Forwarder<O> {
         let Turn { committed, mut report, .. } = turn;
         report.waiting = committed.cursor.unforwarded.len();
         let now = self.outside.now();
-        let rest = record::rests_until(&committed.cursor, now).and_then(|until| (until - now).to_std().ok());
+        let rest = record::backs_off_until(&committed.cursor, now).and_then(|until| (until - now).to_std().ok());
         let is_finished = ended.as_ref().ok().copied();
         let next = next(&report, is_finished, rest.unwrap_or_default());
         let cursor = committed.cursor.clone();

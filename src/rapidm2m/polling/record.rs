@@ -14,16 +14,15 @@ use crate::{
         },
         wire::Flaws,
     },
-    support::retry,
+    support::backoff::{LONGEST_REQUESTED, Policy},
 };
 
 use super::split::Part;
 
 /// A site is not asked for more while this many messages wait: the backend keeps the data.
 pub const MAX_UNFORWARDED: usize = 100;
-/// First and longest time that a site is left alone after an error that somebody has to mend, or on the backend's wish.
-const FIRST_REST: Duration = Duration::from_secs(60);
-const LONGEST_REST: Duration = Duration::from_secs(60 * 60);
+/// The waits of a site, or of the list of sites, after an error that an operator must fix.
+pub const BACK_OFF: Policy = Policy::exact(Duration::from_secs(60), Duration::from_secs(60 * 60));
 /// A message body that could not go into a document with it; only one made of a single huge row comes near.
 const MAX_KEPT_BODY: usize = 800_000;
 /// What a poll document holds beside its message, generously.
@@ -147,11 +146,11 @@ pub fn advanced(cursor: &Cursor, recorded: &[Poll], scanned_until: DateTime<Utc>
 
 /// The cursor after a poll that failed.
 #[must_use]
-pub fn set_back(cursor: &Cursor, fault: Fault, rest: Rest, now: DateTime<Utc>) -> Cursor {
+pub fn set_back(cursor: &Cursor, fault: Fault, retry: Retry, now: DateTime<Utc>) -> Cursor {
     let mut cursor = cursor.clone();
     cursor.consecutive_failures = cursor.consecutive_failures.saturating_add(1);
-    let rest = rest.wait(cursor.consecutive_failures);
-    cursor.not_before = rest.and_then(|rest| now.checked_add_signed(TimeDelta::from_std(rest).ok()?));
+    let wait = retry.wait(cursor.consecutive_failures);
+    cursor.not_before = wait.and_then(|wait| now.checked_add_signed(TimeDelta::from_std(wait).ok()?));
     cursor.last_error = Some(fault);
     cursor
 }
@@ -169,11 +168,11 @@ pub fn keep_recorded(cursor: &mut Cursor, overlap: Option<Duration>) {
     }
 }
 
-/// Until when the site is to be left alone. A time further ahead than any rest was set by a clock that has since been put
-/// right: it does not count.
+/// Until when the site is not polled. A time further ahead than any wait was set by a clock that has since been corrected: it
+/// does not count.
 #[must_use]
-pub fn rests_until(cursor: &Cursor, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-    let longest = TimeDelta::from_std(LONGEST_REST).unwrap_or(TimeDelta::MAX);
+pub fn backs_off_until(cursor: &Cursor, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    let longest = TimeDelta::from_std(LONGEST_REQUESTED).unwrap_or(TimeDelta::MAX);
     cursor.not_before.filter(|until| now < *until && *until - now <= longest)
 }
 
@@ -183,34 +182,29 @@ pub fn is_permanent(kind: &str) -> bool {
     matches!(kind, "unauthorized" | "forbidden" | "not_found")
 }
 
-/// How long a site is left alone after a failure.
+/// When a site is polled again after a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rest {
-    /// It is asked again with the next tick.
-    None,
-    /// Somebody has to mend something: ever longer, up to an hour.
-    Growing,
-    /// As long as the backend asked for.
-    For(Duration),
+pub enum Retry {
+    NextRun,
+    /// After the wait that the backend requests; else, because an operator must fix something, after ever longer waits.
+    BackOff(Option<Duration>),
 }
 
-impl Rest {
+impl Retry {
     #[must_use]
     pub fn after(error: &FetchError) -> Self {
         match error.retry_after() {
-            Some(wait) => Self::For(wait),
-            None if error.is_permanent() => Self::Growing,
-            None => Self::None,
+            None if !error.is_permanent() => Self::NextRun,
+            requested => Self::BackOff(requested),
         }
     }
 
-    /// How long that is after so many failures in a row.
+    /// The wait after so many failures in a row.
     #[must_use]
     pub fn wait(self, failures: u32) -> Option<Duration> {
         match self {
-            Self::None => None,
-            Self::Growing => Some(retry::exponential(failures, FIRST_REST, LONGEST_REST)),
-            Self::For(asked_for) => Some(asked_for.min(LONGEST_REST)),
+            Self::NextRun => None,
+            Self::BackOff(requested) => Some(BACK_OFF.wait_or(requested, failures)),
         }
     }
 }
@@ -372,7 +366,7 @@ mod tests {
     fn a_clock_that_is_put_back_does_not_prolong_a_rest() {
         let mut cursor = Cursor::new(&asked().key);
         cursor.not_before = Some(asked().at + TimeDelta::minutes(60));
-        let rests = |now| rests_until(&cursor, now).is_some();
+        let rests = |now| backs_off_until(&cursor, now).is_some();
         assert!(rests(asked().at) && rests(asked().at + TimeDelta::minutes(59)));
         assert!(!rests(asked().at + TimeDelta::minutes(60)) && !rests(asked().at - TimeDelta::days(1)));
     }
@@ -393,14 +387,15 @@ mod tests {
         let mut cursor = Cursor::new(&asked().key);
         let mut rests = Vec::new();
         for _ in 0..8 {
-            cursor = set_back(&cursor, fault(), Rest::Growing, now);
+            cursor = set_back(&cursor, fault(), Retry::BackOff(None), now);
             rests.push((cursor.not_before.unwrap() - now).num_minutes());
         }
         assert_eq!(rests, [1, 2, 4, 8, 16, 32, 60, 60]);
-        assert_eq!(set_back(&cursor, fault(), Rest::None, now).not_before, None);
-        let asked_for = set_back(&cursor, fault(), Rest::For(Duration::from_secs(7)), now).not_before.unwrap();
+        assert_eq!(set_back(&cursor, fault(), Retry::NextRun, now).not_before, None);
+        let asked_for =
+            set_back(&cursor, fault(), Retry::BackOff(Some(Duration::from_secs(7))), now).not_before.unwrap();
         assert_eq!((asked_for - now).num_seconds(), 7);
-        let forever = set_back(&cursor, fault(), Rest::For(Duration::MAX), now).not_before.unwrap();
+        let forever = set_back(&cursor, fault(), Retry::BackOff(Some(Duration::MAX)), now).not_before.unwrap();
         assert_eq!((forever - now).num_minutes(), 60);
     }
 }

@@ -7,7 +7,7 @@ use super::{
     Failure,
     outside::Outside,
     plan::Plan,
-    record::{self, Asked, MAX_UNFORWARDED, Rest},
+    record::{self, Asked, MAX_UNFORWARDED, Retry},
     split::{Heading, Part, Splitter},
     turn::{Stop, Turn},
 };
@@ -155,26 +155,26 @@ impl<O: Outside> Turn<'_, O> {
             self.committed.cursor.last_value_from = Some(asked.at);
             record::keep_recorded(&mut self.committed.cursor, self.forwarder.overlap);
         }
-        self.write_failure(asked, fault, Rest::None, Some(flaws)).await
+        self.write_failure(asked, fault, Retry::NextRun, Some(flaws)).await
     }
 
     pub async fn record_failure(&mut self, asked: &Asked, error: &FetchError) -> Result<(), Stop> {
         let fault = Fault { kind: error.kind().into(), text: error.to_string() };
-        self.write_failure(asked, fault, Rest::after(error), None).await
+        self.write_failure(asked, fault, Retry::after(error), None).await
     }
 
     pub async fn write_failure(
         &mut self,
         asked: &Asked,
         fault: Fault,
-        rest: Rest,
+        retry: Retry,
         flaws: Option<&Flaws>,
     ) -> Result<(), Stop> {
         self.report.failures.push(Failure::new(&fault.kind, &fault.text));
         let history = self.forwarder.outside.history_seconds();
         let mut poll = record::failed_poll(asked, fault.clone(), &self.committed.cursor, history);
         poll.result.bad_rows = flaws.and_then(record::bad_rows);
-        let cursor = record::set_back(&self.committed.cursor, fault, rest, self.forwarder.outside.now());
+        let cursor = record::set_back(&self.committed.cursor, fault, retry, self.forwarder.outside.now());
         self.commit(&[poll], &[], cursor).await.map_err(|error| self.stop(&error))
     }
 

@@ -71,7 +71,7 @@ impl<O: Outside> Turn<'_, O> {
     /// Whether the site is to be left alone for now; says so in the report.
     fn is_left_alone(&mut self) -> bool {
         let cursor = &self.committed.cursor;
-        let Some(until) = record::rests_until(cursor, self.forwarder.outside.now()) else { return false };
+        let Some(until) = record::backs_off_until(cursor, self.forwarder.outside.now()) else { return false };
         let error = cursor.last_error.clone().unwrap_or_else(|| Fault { kind: "rest".into(), text: String::new() });
         // Whoever mended the settings restarts the app: do not make them wait for an hour.
         if !self.memory.tried && record::is_permanent(&error.kind) {

@@ -23,7 +23,7 @@ use tokio::{
 use self::fetching::Fetching;
 use crate::{
     iot_hub::{CloudMessage, Device, Devicebound, Settlement},
-    support::retry,
+    support::backoff::{Backoff, Policy},
     things_network::{
         downlinks::{
             downlink::{Downlink, Operation},
@@ -50,8 +50,7 @@ const PLACE_WAIT: Duration = Duration::from_secs(2);
 const TIME: Duration = Duration::from_secs(20);
 /// A device whose downlink was not accepted is left alone for so long, doubling each time: the hub gives a message ten times
 /// only, and a backlog of uplinks must not use them up.
-const FIRST_REST: Duration = Duration::from_secs(5);
-const LONGEST_REST: Duration = Duration::from_secs(60 * 60);
+const POLICY: Policy = Policy::exact(Duration::from_secs(5), Duration::from_secs(60 * 60));
 /// What is handled is settled although the time is over.
 const SETTLING: Duration = Duration::from_secs(10);
 /// Accepted downlinks whose messages could not be completed: they come again, and must not be accepted twice. Also devices
@@ -66,16 +65,11 @@ pub struct Downlinks {
     posting: Semaphore,
     accepted: Mutex<LruCache<MessageKey, ()>>,
     /// Devices whose downlinks were not accepted.
-    resting: Mutex<LruCache<String, Rest>>,
+    failures: Backoff<String, ()>,
 }
 
 /// Device, sequence number and id: a device that is deleted and made again has the same numbers again.
 type MessageKey = (String, u64, Option<String>);
-
-struct Rest {
-    failures: u32,
-    until: Instant,
-}
 
 impl Downlinks {
     #[must_use]
@@ -86,7 +80,7 @@ impl Downlinks {
             fetching: Fetching::default(),
             posting: Semaphore::new(POSTING),
             accepted: Mutex::new(LruCache::new(REMEMBERED)),
-            resting: Mutex::new(LruCache::new(REMEMBERED)),
+            failures: Backoff::new(POLICY),
         }
     }
 
@@ -96,7 +90,7 @@ impl Downlinks {
         let deadline = Instant::now() + TIME;
         let name = format!("{}/{}", device.endpoint, device.id);
         let Some(mut fetcher) = self.fetching.begin(&name) else { return };
-        if self.is_resting(&name) {
+        if self.failures.holding(&name).is_some() {
             return;
         }
         for _ in 0..MOST {
@@ -132,10 +126,10 @@ impl Downlinks {
             }
             if settlement == Settlement::Abandon {
                 // The next would overtake it.
-                self.rest(name);
+                self.failures.failed(name, (), None, Instant::now());
                 return;
             }
-            self.resting().pop(&name);
+            self.failures.succeeded(&name);
             if let Some(key) = key(device, &message) {
                 self.accepted().pop(&key);
             }
@@ -228,21 +222,6 @@ impl Downlinks {
             }
             attempt += 1;
         }
-    }
-
-    fn is_resting(&self, device: &str) -> bool {
-        self.resting().get(device).is_some_and(|rest| Instant::now() < rest.until)
-    }
-
-    fn rest(&self, device: String) {
-        let mut resting = self.resting();
-        let failures = resting.get(&device).map_or(0, |rest| rest.failures).saturating_add(1);
-        let until = Instant::now() + retry::exponential(failures, FIRST_REST, LONGEST_REST);
-        resting.put(device, Rest { failures, until });
-    }
-
-    fn resting(&self) -> std::sync::MutexGuard<'_, LruCache<String, Rest>> {
-        self.resting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn accepted(&self) -> std::sync::MutexGuard<'_, LruCache<MessageKey, ()>> {

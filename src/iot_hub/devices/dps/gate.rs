@@ -72,7 +72,8 @@ impl Gate {
         let is_of_device =
             self.has_registered.load(Ordering::Relaxed) && matches!(error, DpsError::Unauthorized { .. });
         let is_of_all = error.concerns_service() && !is_of_device;
-        if is_of_all {
+        // Registrations that were in flight together fail together.
+        if is_of_all && self.failures.holding(&()).is_none() {
             self.failures.failed((), error.clone(), None, Instant::now());
         }
         is_of_all

@@ -18,12 +18,15 @@ pub use self::summary::Summary;
 
 use crate::{
     rapidm2m::{
-        FetchError, Selection, Stamp,
+        Selection, Stamp,
         ledger::SiteKey,
-        polling::{Failure, Forwarder, Limits, Report, SiteMemory, record::Rest},
+        polling::{
+            Failure, Forwarder, Limits, Report, SiteMemory,
+            record::{self, Retry},
+        },
     },
     support::progress::{Progress, Step},
-    support::{meter::Readings, panics},
+    support::{backoff::Backoff, meter::Readings, panics},
 };
 
 /// As in host.json's folder, and in what is logged.
@@ -51,6 +54,8 @@ pub struct Polling {
     /// How long an invocation may take.
     pub timeout: Duration,
     memory: Mutex<Memory>,
+    /// Why and until when the list of sites is not requested. A restart forgets it.
+    listing: Backoff<(), Failure>,
 }
 
 #[derive(Default)]
@@ -58,19 +63,9 @@ struct Memory {
     invocations: u64,
     /// Whether the sites were listed the last time; an earlier failure is on record until they are.
     sites_listed: bool,
-    /// Why and for how long the list of sites is not asked for. A restart forgets it, and asks at once.
-    listing_rests: Option<Resting>,
     sites: HashMap<String, SiteEntry>,
     /// When the sites that lag were told one by one.
     lags_told: Option<Instant>,
-}
-
-struct Resting {
-    /// Failures in a row.
-    failures: u32,
-    /// `None`: it is asked for with the next invocation.
-    until: Option<Instant>,
-    failure: Failure,
 }
 
 #[derive(Default)]
@@ -91,7 +86,15 @@ impl Polling {
         concurrency: usize,
         timeout: Duration,
     ) -> Self {
-        Self { forwarder, customer, sites, concurrency, timeout, memory: Mutex::default() }
+        Self {
+            forwarder,
+            customer,
+            sites,
+            concurrency,
+            timeout,
+            memory: Mutex::default(),
+            listing: Backoff::new(record::BACK_OFF),
+        }
     }
 
     /// One run over all sites, those first that waited longest.
@@ -223,7 +226,7 @@ impl Polling {
         if let Selection::Named(sites) = &self.sites {
             return sites.clone();
         }
-        if let Some(failure) = self.listing_is_left_alone() {
+        if let Some(failure) = self.listing_backs_off() {
             summary.failures.push((ALL_SITES.into(), failure));
             return self.known_sites();
         }
@@ -233,7 +236,7 @@ impl Polling {
         match self.forwarder.outside.sites(&self.customer, limit).await {
             Ok(sites) => {
                 self.forget_all_but(&sites);
-                self.memory().listing_rests = None;
+                self.listing.forget_key(&());
                 if !std::mem::replace(&mut self.memory().sites_listed, true) {
                     self.forwarder.record_listing(&key, Ok(()), started.elapsed()).await;
                 }
@@ -243,7 +246,11 @@ impl Polling {
                 let failure =
                     Failure { kind: error.kind().into(), text: format!("listing the sites: {error}"), is_known: false };
                 summary.failures.push((ALL_SITES.into(), failure.clone()));
-                self.let_listing_rest(&error, failure);
+                if let Retry::BackOff(requested) = Retry::after(&error) {
+                    self.listing.failed((), failure, requested, started);
+                } else {
+                    self.listing.forget_key(&());
+                }
                 self.memory().sites_listed = false;
                 self.forwarder.record_listing(&key, Err(&error), started.elapsed()).await;
                 self.known_sites()
@@ -251,21 +258,11 @@ impl Polling {
         }
     }
 
-    /// As a site: what somebody has to mend, and what the backend asks for itself, is waited for.
-    fn let_listing_rest(&self, error: &FetchError, failure: Failure) {
-        let mut memory = self.memory();
-        let failures = memory.listing_rests.as_ref().map_or(0, |rests| rests.failures).saturating_add(1);
-        let until = Rest::after(error).wait(failures).map(|rest| Instant::now() + rest);
-        memory.listing_rests = Some(Resting { failures, until, failure });
-    }
-
-    fn listing_is_left_alone(&self) -> Option<Failure> {
-        let memory = self.memory();
-        let Resting { until, failure, .. } = memory.listing_rests.as_ref()?;
-        let left = until.filter(|until| Instant::now() < *until)? - Instant::now();
-        let until = self.forwarder.outside.clock.now() + left;
-        let text = format!("left alone until {}, after {}", Stamp::from_time(until).rfc3339(), failure.text);
-        Some(Failure { kind: failure.kind.clone(), text, is_known: true })
+    fn listing_backs_off(&self) -> Option<Failure> {
+        let failed = self.listing.holding(&())?;
+        let until = self.forwarder.outside.clock.now() + failed.left();
+        let text = format!("next attempt at {}, after {}", Stamp::from_time(until).rfc3339(), failed.error.text);
+        Some(Failure { text, is_known: true, ..failed.error })
     }
 
     fn memory(&self) -> std::sync::MutexGuard<'_, Memory> {
