@@ -10,8 +10,9 @@ use rustls::{ClientConfig, pki_types::CertificateDer};
 use super::tls;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// A service that sends nothing for this long is given up. Requests have a limit for their whole time beside it.
-const READ_TIMEOUT: Duration = Duration::from_secs(15);
+/// A service that sends nothing for this long is given up; requests have a limit for their whole time beside it. Longer than
+/// the sender's patience with a hub, so that a silent hub is reported as stalled, not as unreachable.
+const READ_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Cheap to clone: clones share the connections.
 #[derive(Clone)]
