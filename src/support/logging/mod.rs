@@ -37,7 +37,7 @@ impl<W: Write> Write for Redacting<W> {
 /// What is logged without `RUST_LOG`: our own information, of the libraries only what is wrong.
 const DEFAULT_FILTER: &str = "error,iothub_connector=info,emulators=warn";
 
-/// Sets up logging by `RUST_LOG` (`info`) and `LOG_FORMAT` (`text` or `json`), also of panics.
+/// Sets up logging by `RUST_LOG` (`info`) and `LOG_FORMAT` (`text`, `brief` or `json`), also of panics.
 ///
 /// # Errors
 /// A sentence that names the setting at fault.
@@ -79,8 +79,9 @@ pub fn filter(level: Option<&str>) -> Result<EnvFilter, (&'static str, String)> 
 pub fn format_of(name: Option<&str>) -> Result<Format, (&'static str, String)> {
     match name {
         None | Some("text") => Ok(Format::Text),
+        Some("brief") => Ok(Format::Brief),
         Some("json") => Ok(Format::Json),
-        Some(other) => Err(("LOG_FORMAT", format!("is {other:?}: write text or json"))),
+        Some(other) => Err(("LOG_FORMAT", format!("is {other:?}: write text, brief or json"))),
     }
 }
 
