@@ -2,6 +2,7 @@
 
 use std::{
     env, fs,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -32,13 +33,6 @@ pub fn executable(app: &Path, packaged: bool) -> anyhow::Result<PathBuf> {
     Ok(executable)
 }
 
-#[cfg(unix)]
 fn may_run(file: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt as _;
     fs::metadata(file).is_ok_and(|metadata| metadata.permissions().mode() & 0o111 != 0)
-}
-
-#[cfg(not(unix))]
-fn may_run(_: &Path) -> bool {
-    true
 }

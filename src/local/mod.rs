@@ -7,19 +7,20 @@
 //! | `plan` | what is real, what is emulated and what is off |
 //! | `handler` | the executable that the host starts |
 //! | `services` | the emulators, and the settings that lead the handler to them |
-//! | `rows`, `schedule` | where the services are and when the timer runs, for the introduction |
-//! | `session` | watches until it is over |
-//! | `forwarded`, `tally` | what reached the hub, and what it comes to |
-//! | `output` | what is printed: for people, or as JSON lines |
+//! | `introduction`, `rows` | what is told first: where everything is |
+//! | `session` | passes the handler's lines on until it is over |
+//! | `tally`, `arrived`, `summary` | what it came to, what reached the hub, and both in words |
+//! | `output` | how it is printed: for people, or as JSON lines |
 
-mod forwarded;
+mod arrived;
 mod handler;
+mod introduction;
 mod output;
 mod plan;
 mod rows;
-mod schedule;
 mod services;
 mod session;
+mod summary;
 mod tally;
 
 use std::{
@@ -32,20 +33,22 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use emulators::functions_host;
-use iothub_connector::{config::Config, iot_hub::devices::Owner};
+use iothub_connector::config::Config;
 use tokio::time::Instant;
 
 use self::{
-    output::{Downlinks, Introduction, Layout, Output, Webhooks},
+    arrived::Arrived,
+    introduction::Introduction,
+    output::Output,
     plan::Source,
-    services::{FORWARDING, RAPIDM2M, ROUTE, STATUS, STATUS_ROUTE, Services, UPLINK},
-    session::{Session, Watched, WatchedStack},
-    tally::Expected,
+    services::{FORWARDING, RAPIDM2M, STATUS, Services, UPLINK},
+    session::Session,
 };
 use crate::cli::time::duration;
 
-/// What the handler logs unless `RUST_LOG` is set, here or in the settings: what is wrong, and one line for each run.
-const HANDLER_LOG: &str = "error,iothub_connector=warn,iothub_connector::functions=info";
+/// What the handler logs: a line for each run, and one a minute for what The Things Network's functions did; what is wrong. Not
+/// that the emulated database gets its containers.
+const HANDLER_LOG: &str = "error,iothub_connector=info,iothub_connector::cosmos=warn";
 const LONGEST_INTERVAL: i64 = 24 * 60 * 60 - 1;
 const EXAMPLES: &str = "\
 Examples:
@@ -113,19 +116,12 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
         Ok(config) => config,
         Err(problems) => return Ok(misconfigured(&problems, &services)),
     };
-    let own_schedule = options.every.map(schedule::time_span).or_else(|| options.schedule.clone());
-    let mut env = services.settings.clone();
-    env.entry("RUST_LOG".to_owned())
-        .or_insert_with(|| std::env::var("RUST_LOG").unwrap_or_else(|_| HANDLER_LOG.to_owned()));
-    // The lines are read by `output`, whatever the user would have chosen.
-    env.insert("LOG_FORMAT".to_owned(), "json".to_owned());
-    let messages = services.iot_hub.as_ref().map(emulators::iot_hub::Emulator::subscribe);
     let host = functions_host::start(functions_host::Options {
         app: app.clone(),
         port: options.port,
         handler: Some(handler),
-        env: env.into_iter().collect(),
-        schedule: own_schedule.clone(),
+        env: handlers_settings(&services, options.json),
+        schedule: options.every.map(time_span).or(options.schedule),
         run_at_start: true,
         home: app.join(STATUS).is_dir().then(|| STATUS.to_owned()),
         ..functions_host::Options::default()
@@ -133,39 +129,54 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     .await?;
 
     // The app may have fewer functions than the settings are for.
-    let has = |function: &str| host.ready().functions.iter().any(|name| name == function);
+    let ready = host.ready().clone();
+    let has = |function: &str| ready.functions.iter().any(|name| name == function);
     config.rapidm2m = config.rapidm2m.filter(|_| has(RAPIDM2M));
     config.things_network = config.things_network.filter(|_| has(UPLINK) && has(FORWARDING));
-    let introduction = introduction(&services, &config, &host, &app, own_schedule.as_deref(), settings_file.as_deref());
-    let timers: Vec<_> = introduction.timers.iter().map(|timer| timer.function.clone()).collect();
-    let layout = Layout {
-        has_messages: services.iot_hub.is_some(),
-        has_devices: config.hub.identity.as_ref().is_some_and(|identity| identity.one().is_none()),
-        has_sites: config.rapidm2m.is_some(),
-        has_uplinks: config.things_network.is_some(),
-    };
-    let mut output = Output::new(options.json, layout, &services.names(&config), timers.clone());
-    let mut watched = Watched { messages, stack: None };
+    let things_stack = config.things_network.as_ref().zip(services.things_stack.as_ref());
+    let mut session = Session::new(Output { is_json: options.json });
+    session.tally.needs = (config.rapidm2m.is_some(), things_stack.is_some());
     let started = Instant::now();
-    let mut printed = output.introduction(&introduction);
-    if let (Some(things_network), Some(stack), Ok(())) = (&config.things_network, &services.things_stack, &printed) {
-        let (emulator, events) = (&stack.emulator, stack.emulator.subscribe());
-        watched.stack = Some(WatchedStack { emulator, events, queue: things_network.queue.clone() });
-        stack.send(&host.ready().endpoint, things_network)?;
-    }
-    let expected = Expected { runs: layout.has_sites, uplinks: watched.stack.is_some() };
-    let mut session = Session::new(host.ready().functions.clone(), timers);
+    let introduction = Introduction::new(&services, &config, &ready, settings_file.as_deref());
+    let mut printed = session.output.tell(&introduction);
     if printed.is_ok() {
         tokio::spawn(session::end_at_second_interrupt(host.killing()));
-        printed = session.watch(host, watched, options.end_after, &mut output).await;
+        if let Some((config, stack)) = things_stack {
+            stack.send(&ready.endpoint, config)?;
+        }
+        let webhooks = things_stack.map(|(config, stack)| (&stack.emulator, config.queue.as_str()));
+        printed = session.watch(host, webhooks, options.end_after).await;
     }
-    let printed = printed.and_then(|()| output.summary(&session.tally, started.elapsed()));
-    match printed {
+    let Session { output, mut tally, .. } = session;
+    tally.seconds = (started.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
+    tally.arrived = services.iot_hub.as_ref().map(|hub| Arrived::of(&hub.received()));
+    if let Some((_, stack)) = things_stack {
+        tally.downlinks = stack.downlinks().await.context("the emulated Things Stack does not answer")?;
+    }
+    match printed.and_then(|()| output.tell(&tally)) {
         // Nobody reads on (`| head`): the exit code still tells how it went.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("cannot print"),
-        _ if session.tally.is_success(expected) => Ok(ExitCode::SUCCESS),
+        _ if tally.is_success() => Ok(ExitCode::SUCCESS),
         _ => Ok(ExitCode::FAILURE),
     }
+}
+
+/// What the handler finds in its environment: the settings, and what and how it logs unless that is set, here or in the settings.
+fn handlers_settings(services: &Services, is_json: bool) -> Vec<(String, String)> {
+    let mut settings = services.settings.clone();
+    for (name, default) in [("RUST_LOG", HANDLER_LOG), ("LOG_FORMAT", "brief")] {
+        let own = || std::env::var(name).unwrap_or_else(|_| default.to_owned());
+        settings.entry(name.to_owned()).or_insert_with(own);
+    }
+    if is_json {
+        settings.insert("LOG_FORMAT".to_owned(), "json".to_owned());
+    }
+    settings.into_iter().collect()
+}
+
+/// .NET's time span `hh:mm:ss`, for less than a day.
+fn time_span(seconds: u32) -> String {
+    format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
 }
 
 fn misconfigured(problems: &dyn Display, services: &Services) -> ExitCode {
@@ -174,47 +185,6 @@ fn misconfigured(problems: &dyn Display, services: &Services) -> ExitCode {
         eprintln!("{reason}");
     }
     ExitCode::from(crate::MISCONFIGURED)
-}
-
-fn introduction<'a>(
-    services: &Services,
-    config: &Config,
-    host: &'a functions_host::Emulator,
-    app: &Path,
-    own_schedule: Option<&str>,
-    settings_file: Option<&'a Path>,
-) -> Introduction<'a> {
-    let ready = host.ready();
-    let webhooks = config.things_network.as_ref().map(|things_network| Webhooks {
-        url: format!("{}{ROUTE}", ready.endpoint),
-        queue: things_network.queue.clone(),
-    });
-    let downlinks = || {
-        let device = services.things_stack.as_ref()?.devices.first()?;
-        let ids = &config.things_network.as_ref()?.device_ids;
-        let name = ids.expand(&device.application, &device.device, Some(&device.dev_eui)).ok()?;
-        let owner = Owner::things_network(&device.application, &device.device, name);
-        let control = services.iot_hub.as_ref()?.ready().control.clone();
-        Some(Downlinks { control, device: owner.registration_id() })
-    };
-    let mut off = Vec::new();
-    if services.plan.rapidm2m == Source::Off {
-        off.push("rapidM2M is off: it is on when M2MBackendURL and Customer_ID are set, or EmulationMode=true");
-    }
-    if services.plan.things_stack == Source::Off {
-        off.push("The Things Network is off: it is on when UplinkQueueName is set");
-    }
-    let has_status = ready.functions.iter().any(|function| function == STATUS);
-    Introduction {
-        status: has_status.then(|| format!("{}{STATUS_ROUTE}", ready.endpoint)),
-        endpoint: &ready.endpoint,
-        services: services.rows(config, &ready.queues),
-        timers: schedule::timers(app, &ready.functions, own_schedule, &services.settings),
-        webhooks,
-        downlinks: downlinks(),
-        off,
-        settings_file,
-    }
 }
 
 /// Finds the app and its settings, and goes to the app's folder: there the handler looks for what settings name.

@@ -5,12 +5,9 @@ use std::{collections::BTreeMap, path::Path};
 use anyhow::{Context as _, ensure};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use emulators::{cosmos, iot_hub, rapidm2m, things_stack};
-use iothub_connector::{
-    config::{self, Config, KEY_VAULT, key_vault, things_network},
-    rapidm2m::Selection,
-};
+use iothub_connector::config::{self, KEY_VAULT, key_vault, things_network};
 use reqwest::Url;
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 
 use super::plan::{Plan, QUEUE, Source};
 use crate::cli::settings;
@@ -106,18 +103,6 @@ impl Services {
         }
         Ok(Self { plan, settings, iot_hub, rapidm2m, cosmos, things_stack })
     }
-
-    /// Sites and LoRaWAN devices, as far as they are known before the first message.
-    pub fn names(&self, config: &Config) -> Vec<String> {
-        let mut names = match (&self.rapidm2m, config.rapidm2m.as_ref().map(|rapidm2m| &rapidm2m.sites)) {
-            (Some(emulator), _) => emulator.site_names(),
-            (None, Some(Selection::Named(sites))) => sites.clone(),
-            (None, _) => Vec::new(),
-        };
-        let devices = self.things_stack.iter().flat_map(|stack| &stack.devices);
-        names.extend(devices.map(|device| format!("{}/{}", device.application, device.device)));
-        names
-    }
 }
 
 impl Stack {
@@ -134,6 +119,17 @@ impl Stack {
             plain: true,
             ..things_stack::Sending::default()
         })
+    }
+
+    /// How many downlinks were accepted.
+    pub async fn downlinks(&self) -> anyhow::Result<u64> {
+        /// Without those of a request that was refused.
+        #[derive(Deserialize)]
+        struct Request {
+            downlinks: Vec<serde::de::IgnoredAny>,
+        }
+        let requests: Vec<Request> = told(&self.emulator.ready().control, "downlinks").await?;
+        Ok(requests.iter().map(|request| request.downlinks.len() as u64).sum())
     }
 }
 
@@ -206,12 +202,14 @@ async fn start_things_stack(settings: &Settings, interval: Option<u32>) -> anyho
         ..things_stack::Options::default()
     };
     let emulator = things_stack::start(options).await.context("cannot emulate The Things Stack")?;
-    let devices = devices(&emulator.ready().control).await.context("the emulated Things Stack does not answer")?;
+    let devices =
+        told(&emulator.ready().control, "devices").await.context("the emulated Things Stack does not answer")?;
     Ok(Stack { emulator, devices, interval: interval.unwrap_or(UPLINK_INTERVAL) })
 }
 
-async fn devices(control: &str) -> anyhow::Result<Vec<LorawanDevice>> {
+/// What the emulator's control endpoint says.
+async fn told<T: DeserializeOwned>(control: &str, what: &str) -> anyhow::Result<T> {
     let client = reqwest::Client::builder().no_proxy().build()?;
-    let answer = client.get(format!("{control}devices")).send().await?.error_for_status()?;
+    let answer = client.get(format!("{control}{what}")).send().await?.error_for_status()?;
     Ok(serde_json::from_slice(&answer.bytes().await?)?)
 }

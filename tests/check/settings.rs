@@ -109,6 +109,6 @@ async fn what_the_log_is_to_be_is_checked_too() {
     world.set("RUST_LOG", "a=b=c");
     let report = Report::of(&world, &["--offline"]).await;
     assert_eq!((report.ran.code, report.of_result("failed")), (2, vec!["RUST_LOG", "LOG_FORMAT"]), "{report:#?}");
-    assert_eq!(report.row("LOG_FORMAT", "failed")["toDo"], "write text or json", "{report:#?}");
+    assert_eq!(report.row("LOG_FORMAT", "failed")["toDo"], "write text, brief or json", "{report:#?}");
     assert_eq!(report.of_result("ok"), [""; 0], "they are not complete");
 }

@@ -71,9 +71,22 @@ impl Live {
         lines.find(|line| line.contains(part)).unwrap_or_else(|| panic!("no line with {part:?}"))
     }
 
-    /// The next record of this type.
-    pub fn record(&mut self, kind: &str) -> Value {
-        serde_json::from_str(&self.line(&format!(r#""type":"{kind}""#))).unwrap()
+    /// What is told first.
+    pub fn start_record(&mut self) -> Value {
+        serde_json::from_str(&self.line(r#""type":"start""#)).unwrap()
+    }
+
+    /// The next line of the handler whose message begins so.
+    pub fn told(&mut self, message: &str) -> Value {
+        serde_json::from_str(&self.line(&format!(r#""message":"{message}"#))).unwrap()
+    }
+
+    /// Waits until the emulated hub has a message of the device that the session takes commands for.
+    pub fn wait_for_uplink(&self, start: &Value) {
+        let (hub, device) = start["commands"].as_str().unwrap().split_once("c2d?device=").unwrap();
+        let (status, _, messages) = self.get(&format!("{hub}received?device={device}&wait=1&timeout_ms=60000"));
+        assert_eq!(status, 200, "{messages}");
+        assert_ne!(messages.trim(), "[]", "nothing came from {device}");
     }
 
     pub fn post(&self, url: &str, body: &Value) -> u16 {
@@ -161,8 +174,9 @@ pub fn records(output: &Output) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
 }
 
-pub fn of_type<'a>(records: &'a [Value], kind: &str) -> Vec<&'a Value> {
-    records.iter().filter(|record| record["type"] == kind).collect()
+/// The lines that sum up the timer's runs.
+pub fn runs(records: &[Value]) -> Vec<&Value> {
+    records.iter().filter(|record| record["function.name"] == "rapidM2MForwarding").collect()
 }
 
 pub fn stderr(output: &Output) -> &str {

@@ -85,6 +85,8 @@ pub struct Ready {
     pub endpoint: String,
     pub handler: String,
     pub functions: Vec<String>,
+    /// The timers among them, with their schedules.
+    pub timers: BTreeMap<String, String>,
     /// Where each queue is: `memory`, or its URL.
     pub queues: BTreeMap<String, String>,
 }

@@ -15,7 +15,7 @@ use super::{
     app::App,
     events,
     front::{self, Front, HttpFunction},
-    function::Trigger,
+    function::{Function, Trigger},
     handler::{self, Handler},
     invoke::{Callee, Invoker},
     listener::Listener,
@@ -51,6 +51,7 @@ pub async fn start(options: Options) -> anyhow::Result<Emulator> {
         endpoint: format!("http://{}/", door.address()),
         handler: handler.endpoint.to_string(),
         functions: app.functions.iter().map(|function| function.name.clone()).collect(),
+        timers: app.functions.iter().filter_map(Function::timer).collect(),
         queues: queues.locations(),
     };
     let (mut timers, mut http, mut listeners) = (Vec::new(), Vec::new(), Vec::new());

@@ -23,6 +23,8 @@ use tracing_subscriber::{
 pub enum Format {
     /// `level: message name="text" name=7`
     Text,
+    /// For people: as `Text`, but of what is fine the message alone, and of the rest no numbers and ids of calls.
+    Brief,
     /// `{"timestamp":"…","level":"…","message":"…","name":"text","name":7}`
     Json,
 }
@@ -43,14 +45,21 @@ impl Fields {
         let name = field.name();
         // Writing to a string does not fail.
         let _ = match self.format {
-            Format::Text => write!(self.written, " {name}={value}"),
+            Format::Text | Format::Brief => write!(self.written, " {name}={value}"),
             Format::Json => write!(self.written, ",\"{name}\":{value}"),
         };
+    }
+
+    fn number(&mut self, field: &Field, number: impl fmt::Display) {
+        if self.format != Format::Brief {
+            self.value(field, number);
+        }
     }
 
     fn text(&mut self, field: &Field, text: &str) {
         match field.name() {
             "message" => text.clone_into(&mut self.message),
+            "function.name" | "invocation.id" if self.format == Format::Brief => {}
             _ => self.value(field, Quoted(text)),
         }
     }
@@ -68,20 +77,20 @@ impl Visit for Fields {
     fn record_f64(&mut self, field: &Field, value: f64) {
         // JSON has no infinite numbers and no NaN.
         if value.is_finite() {
-            self.value(field, value);
+            self.number(field, value);
         }
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.value(field, value);
+        self.number(field, value);
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.value(field, value);
+        self.number(field, value);
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.value(field, value);
+        self.number(field, value);
     }
 }
 
@@ -132,9 +141,12 @@ where
                 fields.written.push_str(of_span);
             }
         }
-        let Fields { written, message, .. } = fields;
+        let Fields { mut written, message, .. } = fields;
+        if *self == Self::Brief && level >= Level::INFO {
+            written.clear();
+        }
         let line = match self {
-            Self::Text => format!("{}: {}{written}", name(level), plain(&message)),
+            Self::Text | Self::Brief => format!("{}: {}{written}", name(level), plain(&message)),
             Self::Json => {
                 let (now, message) = (Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true), Quoted(&message));
                 format!("{{\"timestamp\":\"{now}\",\"level\":\"{}\",\"message\":{message}{written}}}", name(level))
@@ -244,6 +256,14 @@ mod tests {
             "rows": 7, "invocation.id": "i\n1", "end_device.id": "d 1",
         });
         assert_eq!(serde_json::Value::Object(object), expected);
+    }
+
+    #[test]
+    fn people_read_which_site_and_why_but_no_figures() {
+        let expected = r#"warn: not sent\r\n: a\tb site.name="Süd\"\nazfuncjsonlog:x\u0085" end_device.id="d 1""#;
+        assert_eq!(lines(Format::Brief, log), format!("{expected}\n"));
+        let fine = || tracing::info!(sites.polled = 3, function.name = "f", "f: 3 of 3 sites polled");
+        assert_eq!(lines(Format::Brief, fine), "info: f: 3 of 3 sites polled\n");
     }
 
     #[test]

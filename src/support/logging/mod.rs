@@ -38,7 +38,7 @@ impl<W: Write> Write for Redacting<W> {
 /// The filter without `RUST_LOG`: information of the connector, warnings of the emulators, errors of the libraries.
 const DEFAULT_FILTER: &str = "error,iothub_connector=info,emulators=warn";
 
-/// Sets up logging by `RUST_LOG` (`info`) and `LOG_FORMAT` (`text` or `json`). Panics are logged too.
+/// Sets up logging by `RUST_LOG` (`info`) and `LOG_FORMAT` (`text`, `brief` or `json`). Panics are logged too.
 ///
 /// # Errors
 /// A sentence that names the setting at fault.
@@ -79,8 +79,9 @@ pub fn filter(level: Option<&str>) -> Result<EnvFilter, (&'static str, String)> 
 pub fn format_of(name: Option<&str>) -> Result<Format, (&'static str, String)> {
     match name {
         None | Some("text") => Ok(Format::Text),
+        Some("brief") => Ok(Format::Brief),
         Some("json") => Ok(Format::Json),
-        Some(other) => Err(("LOG_FORMAT", format!("is {other:?}: write text or json"))),
+        Some(other) => Err(("LOG_FORMAT", format!("is {other:?}: write text, brief or json"))),
     }
 }
 

@@ -129,8 +129,14 @@ mod tests {
     }
 
     fn trigger(schedule: &str) -> TimerTrigger {
-        let schedule = Schedule::parse(schedule).unwrap();
-        TimerTrigger { binding: "myTimer".to_owned(), schedule, monitored: true, run_on_startup: false, retry: None }
+        TimerTrigger {
+            binding: "myTimer".to_owned(),
+            schedule: Schedule::parse(schedule).unwrap(),
+            schedule_text: schedule.to_owned(),
+            monitored: true,
+            run_on_startup: false,
+            retry: None,
+        }
     }
 
     #[test]

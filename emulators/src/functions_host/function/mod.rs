@@ -39,6 +39,8 @@ pub enum Trigger {
 pub struct TimerTrigger {
     pub binding: String,
     pub schedule: Schedule,
+    /// As it was written.
+    pub schedule_text: String,
     /// Whether the host keeps its `ScheduleStatus`.
     pub monitored: bool,
     pub run_on_startup: bool,
@@ -108,6 +110,14 @@ impl Function {
         };
         Ok(Some(Self { name, trigger, queue_outputs }))
     }
+
+    /// Its name and its schedule, if it is a timer.
+    pub fn timer(&self) -> Option<(String, String)> {
+        match &self.trigger {
+            Trigger::Timer(timer) => Some((self.name.clone(), timer.schedule_text.clone())),
+            Trigger::Http(_) | Trigger::Queue(_) => None,
+        }
+    }
 }
 
 fn name_of(binding: &Node<'_>, direction: &str) -> anyhow::Result<String> {
@@ -127,12 +137,12 @@ fn timer(
     schedule: Option<&str>,
 ) -> anyhow::Result<TimerTrigger> {
     let own = trigger.required("schedule")?;
-    let schedule = match schedule {
-        Some(text) => Schedule::parse(text).map_err(|problem| anyhow!("--schedule {problem}"))?,
+    let (text, schedule) = match schedule {
+        Some(text) => (text, Schedule::parse(text).map_err(|problem| anyhow!("--schedule {problem}"))?),
         None => {
             let unknown = || own.error(format_args!("is {}: there is no such setting", own.value()));
             let text = settings::resolved(settings, own.str()?).ok_or_else(unknown)?;
-            Schedule::parse(text).map_err(|problem| own.error(format_args!("is wrong: {problem}")))?
+            (text, Schedule::parse(text).map_err(|problem| own.error(format_args!("is wrong: {problem}")))?)
         }
     };
     let flag = |name, default| trigger.get(name).map_or(Ok(default), |node| node.bool());
@@ -140,6 +150,7 @@ fn timer(
         binding: name_of(trigger, "in")?,
         monitored: flag("useMonitor", true)? && schedule.is_monitored(chrono::Utc::now()),
         schedule,
+        schedule_text: text.to_owned(),
         run_on_startup: flag("runOnStartup", false)?,
         retry: retry.map(|node| retry::parse(&node)).transpose()?,
     })
