@@ -13,7 +13,7 @@ use indicatif::HumanDuration;
 use iothub_connector::{
     config::{Problems, Settings, ledger},
     forward::{backfill, record},
-    ledger::{Cursor, Ledger, Outcome, Poll, PollQuery, SiteKey},
+    ledger::{Cursor, Ledger, Outcome, Poll, PollList, PollQuery, SiteKey},
 };
 use serde_json::Value;
 
@@ -93,7 +93,10 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let query = query(&options, now)?;
     let ledger = Ledger::new(config);
     let cursors = ledger.cursors_of_site(&key).await?;
-    let polls = ledger.polls(&key, &query).await?.unwrap_or_default();
+    let PollList { polls, unreadable } = ledger.polls(&key, &query).await?.unwrap_or_default();
+    for error in &unreadable {
+        eprintln!("warning: left out: {error}");
+    }
     if cursors.is_empty() && polls.is_empty() {
         bail!("{}", unknown(&key, &ledger).await?);
     }

@@ -14,5 +14,5 @@ pub use activity::Activity;
 pub use backfill::{Backfill, backfill_id};
 pub use cosmos::{Committed, Ledger, LedgerError, MAX_BATCH_BYTES, MAX_BATCH_POLLS, MESSAGE_PATH, PARTITION_KEY};
 pub use documents::{BadRows, Cursor, Fault, Outcome, Poll, PollKind, PollResult, Request, SiteKey};
-pub use queries::PollQuery;
+pub use queries::{PollList, PollQuery};
 pub use recorded::Recorded;

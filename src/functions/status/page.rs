@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     devices::Owner,
-    ledger::{Outcome, Poll},
+    ledger::{Outcome, Poll, PollList},
     queue::Lengths,
 };
 
@@ -210,7 +210,7 @@ fn errors(item: &Item, now: DateTime<Utc>) -> Markup {
 
 /// One site or device.
 pub fn detail(detail: &Detail<'_>, now: DateTime<Utc>) -> Page {
-    let Detail { item, polls, readings } = detail;
+    let Detail { item, polls: PollList { polls, unreadable }, readings } = detail;
     let is_site = item.system == Owner::RAPIDM2M;
     let drawn: Vec<_> = readings.channels.iter().filter(|channel| !channel.points.is_empty()).collect();
     let most = MAX_POINTS / drawn.len().max(1);
@@ -250,6 +250,9 @@ pub fn detail(detail: &Detail<'_>, now: DateTime<Utc>) -> Page {
                 } }
             }
             @if left_out > 0 { p { (left_out) " more channels are not shown." } }
+        }
+        @if let Some(first) = unreadable.first() {
+            p.note { (unreadable.len()) " of the last polls cannot be read; the first: " (shortened(&first.to_string(), MAX_TEXT)) }
         }
         @if !polls.is_empty() {
             section {
@@ -347,7 +350,7 @@ mod tests {
         devices::{Owner, activity},
         forward::record::{Asked, failed_poll},
         functions::status::{Scope, detail::Readings},
-        ledger::{Cursor, Fault, Request, SiteKey},
+        ledger::{Cursor, Fault, LedgerError, Request, SiteKey},
     };
 
     const LARGEST: usize = 100 * 1024;
@@ -405,7 +408,7 @@ mod tests {
         let all = Overview::new(vec![cursor(evil, evil)], Vec::new(), &scope(), now());
         let query = Query { search: "<script>".into(), ..Query { limit: 50, ..Query::default() } };
         let item = all.select(&query).items[0];
-        let detail = Detail { item, polls: Vec::new(), readings: Readings::default() };
+        let detail = Detail { item, polls: PollList::default(), readings: Readings::default() };
         for page in [overview(&all, &query, now()), super::detail(&detail, now()), problem(StatusCode::NOT_FOUND, evil)]
         {
             let html = page.html.replace(&format!("<script>{SCRIPT}</script>"), "");
@@ -439,9 +442,12 @@ mod tests {
         };
         let fault = Fault { kind: "timeout".into(), text: text.clone() };
         let polls = vec![failed_poll(&asked, fault, &Cursor::new(&key), None); 40];
+        let unreadable = vec![LedgerError::Foreign { id: name.clone(), site: name.clone(), text: text.clone() }; 40];
+        let polls = PollList { polls, unreadable };
         let page = detail(&Detail { item: all.select(&query).items[0], polls, readings }, now());
         assert!(page.html.len() <= LARGEST, "{}", page.html.len());
         assert!(page.html.contains(" more channels are not shown"));
+        assert!(page.html.contains("40 of the last polls cannot be read; the first: "));
     }
 
     #[test]
@@ -451,7 +457,7 @@ mod tests {
         let readings = Readings::of_series(document.activity.series.clone());
         let all = Overview::new(Vec::new(), vec![document], &scope(), now());
         let item = all.select(&Query { limit: 1, ..Query::default() }).items[0];
-        let page = detail(&Detail { item, polls: Vec::new(), readings }, now() + TimeDelta::minutes(5));
+        let page = detail(&Detail { item, polls: PollList::default(), readings }, now() + TimeDelta::minutes(5));
         for part in
             ["Device of application", "pump-7", "5 min ago", "1 uplinks in 24 hours", "<strong>level</strong> 1.5"]
         {
