@@ -14,7 +14,7 @@ use iothub_connector::{
     config::{Problems, Settings, ledger},
     rapidm2m::{
         backfill,
-        ledger::{Cursor, Ledger, Outcome, Poll, PollQuery, SiteKey},
+        ledger::{Cursor, Ledger, Outcome, Poll, PollList, PollQuery, SiteKey},
         polling::record,
     },
 };
@@ -96,7 +96,10 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let query = query(&options, now)?;
     let ledger = Ledger::new(config);
     let cursors = ledger.cursors_of_site(&key).await?;
-    let polls = ledger.polls(&key, &query).await?.unwrap_or_default();
+    let PollList { polls, unreadable } = ledger.polls(&key, &query).await?.unwrap_or_default();
+    for error in &unreadable {
+        eprintln!("warning: left out: {error}");
+    }
     if cursors.is_empty() && polls.is_empty() {
         bail!("{}", unknown(&key, &ledger).await?);
     }

@@ -23,6 +23,13 @@ pub fn refusal(poll: &Poll) -> Option<String> {
         (Outcome::Rejected, "message_too_large" | "hub_message_too_large") => {
             Some("is larger than the hub takes: name fewer Channelnames; the row stays in the backend".into())
         }
+        (Outcome::Rejected, "record_lost") => {
+            Some("stands for a record that was deleted: `backfill` fetches what the backend still has".into())
+        }
+        (Outcome::Rejected, "record_unreadable") => {
+            Some("stands for a record that cannot be read: fix that one, and put it back by its id (--poll)".into())
+        }
+        // Of version 0.1: today such a record is left as it is.
         (Outcome::Rejected, _) if kind == "no_message" || poll.message_id.is_none() => {
             Some("holds no message: somebody edited the document".into())
         }
@@ -125,7 +132,7 @@ mod tests {
     #[test]
     fn only_what_can_go_is_put_back() {
         assert_eq!(refusal(&rejected("hub_message_rejected")), None);
-        for kind in ["message_too_large", "hub_message_too_large", "no_message"] {
+        for kind in ["message_too_large", "hub_message_too_large", "no_message", "record_lost", "record_unreadable"] {
             assert!(refusal(&rejected(kind)).is_some(), "{kind}");
         }
         for outcome in [Outcome::Pending, Outcome::Forwarded, Outcome::Empty, Outcome::Failed] {

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 
 use super::overview::Item;
-use crate::{iot_hub::devices::activity::Series, rapidm2m::ledger::Poll};
+use crate::{iot_hub::devices::activity::Series, rapidm2m::ledger::PollList};
 
 /// Most rows that are read for the charts.
 const ENOUGH_ROWS: usize = 240;
@@ -21,8 +21,8 @@ const MAX_TEXT: usize = 80;
 /// Everything that is shown of one site or device.
 pub struct Detail<'a> {
     pub item: &'a Item,
-    /// Newest first. A device has none.
-    pub polls: Vec<Poll>,
+    /// None of a device.
+    pub polls: PollList,
     pub readings: Readings,
 }
 
@@ -144,7 +144,9 @@ impl Detail<'_> {
         });
         document["Channels"] = channels.collect();
         document["ChannelsLeftOut"] = self.readings.left_out.into();
+        document["UnreadablePolls"] = self.polls.unreadable.iter().map(ToString::to_string).collect();
         document["RecentPolls"] = self
+            .polls
             .polls
             .iter()
             .map(|poll| {

@@ -37,7 +37,7 @@ use crate::{
     queue::{Lengths, UplinkQueues},
     rapidm2m::{
         Selection,
-        ledger::{Ledger, LedgerError, Poll, PollQuery, SiteKey},
+        ledger::{Ledger, LedgerError, Poll, PollList, PollQuery, SiteKey},
     },
     support::clock::Clock,
 };
@@ -178,7 +178,8 @@ impl Status {
             let document = self.store.activity(&activity::id(&owner)).await;
             let document = document.map_err(|error| Unread::Away(error.to_string()))?;
             let readings = document.map(|document| Readings::of_series(document.activity.series));
-            return Ok(Detail { item, polls: Vec::new(), readings: readings.unwrap_or_default() });
+            let (polls, readings) = (PollList::default(), readings.unwrap_or_default());
+            return Ok(Detail { item, polls, readings });
         }
         let key = SiteKey { customer: item.group.clone(), site: item.name.clone() };
         let newest = PollQuery { limit: POLLS, ..PollQuery::default() };
@@ -199,14 +200,14 @@ impl Status {
                 without_backfills: true,
                 ..PollQuery::default()
             };
-            let polls = self.ledger.polls(key, &messages).await?.unwrap_or_default();
+            let PollList { polls, unreadable } = self.ledger.polls(key, &messages).await?.unwrap_or_default();
             for Poll { message, .. } in &polls {
                 let message = message.as_deref().unwrap_or_default();
                 bytes += message.len();
                 readings.add_message(message);
             }
-            let is_last = polls.len() < MESSAGES as usize;
-            if is_last || readings.is_full() || bytes > MAX_MESSAGE_BYTES {
+            let is_last = polls.len() + unreadable.len() < MESSAGES as usize;
+            if is_last || polls.is_empty() || readings.is_full() || bytes > MAX_MESSAGE_BYTES {
                 break;
             }
             before_id = polls.last().map(|poll| poll.id.clone());

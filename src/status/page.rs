@@ -18,7 +18,7 @@ use super::{
 use crate::{
     iot_hub::devices::Owner,
     queue::Lengths,
-    rapidm2m::ledger::{Outcome, Poll},
+    rapidm2m::ledger::{Outcome, Poll, PollList},
 };
 
 const STYLE: &str = include_str!("page.css");
@@ -211,7 +211,7 @@ fn errors(item: &Item, now: DateTime<Utc>) -> Markup {
 
 /// The page of one site or device.
 pub fn detail(detail: &Detail<'_>, now: DateTime<Utc>) -> Page {
-    let Detail { item, polls, readings } = detail;
+    let Detail { item, polls: PollList { polls, unreadable }, readings } = detail;
     let is_site = item.system == Owner::RAPIDM2M;
     let drawn: Vec<_> = readings.channels.iter().filter(|channel| !channel.points.is_empty()).collect();
     let most = MAX_POINTS / drawn.len().max(1);
@@ -251,6 +251,9 @@ pub fn detail(detail: &Detail<'_>, now: DateTime<Utc>) -> Page {
                 } }
             }
             @if left_out > 0 { p { (left_out) " more channels are not shown." } }
+        }
+        @if let Some(first) = unreadable.first() {
+            p.note { (unreadable.len()) " of the last polls cannot be read; the first: " (shortened(&first.to_string(), MAX_TEXT)) }
         }
         @if !polls.is_empty() {
             section {

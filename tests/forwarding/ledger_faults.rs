@@ -6,7 +6,7 @@ use azure_data_cosmos::{
 };
 use serde_json::{Value, json};
 
-use super::support::{CUSTOMER, World, rows};
+use super::support::{CUSTOMER, World, binary, rows};
 
 const SITE: &str = "Well 7";
 
@@ -132,6 +132,71 @@ async fn a_waiting_record_that_somebody_deletes_is_said_and_the_rest_goes() {
     handler.invoke_ok().await;
     world.assert_rows(SITE, &[rows(0..3), rows(6..12)].concat()).await;
     world.assert_settled().await;
+}
+
+/// A document as it was put there, without what the service adds.
+fn bare(document: &Value) -> Value {
+    let mut document = document.clone();
+    document.as_object_mut().unwrap().retain(|name, _| !name.starts_with('_'));
+    document
+}
+
+/// Three messages wait; of the one in the middle somebody makes what `damage` says.
+async fn a_damaged_record_stops_nothing(damage: impl FnOnce(&mut Value)) -> (World, String) {
+    let world = World::with_sites(&[SITE]).await;
+    let handler = world.handler().await;
+    world.hub.away(true).await;
+    for round in 0..3 {
+        world.add(SITE, round * 3..round * 3 + 3).await;
+        handler.invoke_failing().await;
+    }
+    let mut damaged = bare(&world.polls(SITE).await[1]);
+    damage(&mut damaged);
+    let id = damaged["id"].as_str().unwrap().to_owned();
+    world.replace(SITE, &damaged).await;
+    world.hub.away(false).await;
+
+    assert_eq!(handler.invoke_failing().await, failed("record_unreadable"), "{}", world.output());
+    assert_eq!(world.cursor(SITE).await["Unforwarded"], json!([]), "it does not hold up the others");
+    let documents = world.documents(SITE).await;
+    let kept = documents.iter().find(|document| document["id"] == *id).expect("it is still there");
+    assert_eq!(bare(kept), damaged, "nothing of it is changed");
+    let notes: Vec<_> = documents.iter().filter(|poll| poll["Error"]["Kind"] == "record_unreadable").collect();
+    let [note] = notes[..] else { panic!("one note stands beside it: {documents:?}") };
+    assert_eq!((&note["Kind"], &note["Outcome"], note.get("ttl")), (&json!("poll"), &json!("rejected"), None));
+    assert!(note["Error"]["Text"].as_str().unwrap().contains(&id), "{note}");
+    world.printed("messages.rejected=1", 1).await;
+    world.printed(&format!("the record {id} of a message that waited cannot be read"), 1).await;
+
+    world.add(SITE, 9..12).await;
+    handler.invoke_ok().await;
+    world.assert_rows(SITE, &[rows(0..3), rows(6..12)].concat()).await;
+    assert_eq!(world.cursor(SITE).await["Unforwarded"], json!([]));
+    (world, id)
+}
+
+#[tokio::test]
+async fn a_waiting_record_with_a_field_of_another_kind_is_said_and_kept_and_the_rest_goes() {
+    let (world, id) = a_damaged_record_stops_nothing(|record| record["Result"] = json!("many")).await;
+    // Nor does it hide the others from whoever looks.
+    let polls = binary().args(["polls", SITE]).envs(&world.settings).output().await.unwrap();
+    let [out, said] = [polls.stdout, polls.stderr].map(|text| String::from_utf8(text).unwrap());
+    assert!(polls.status.success() && out.contains("record_unreadable"), "{out}{said}");
+    assert!(said.contains("left out") && said.contains(&id), "{said}");
+}
+
+#[tokio::test]
+async fn a_waiting_record_of_another_shape_is_said_and_kept_and_the_rest_goes() {
+    a_damaged_record_stops_nothing(|record| *record = json!({ "id": record["id"], "Customer_Id": record["Customer_Id"], "Site_Id": record["Site_Id"], "Note": "mine" })).await;
+}
+
+/// It can be read, but its message stands where nobody looks for it: were it replaced, the rows would be gone.
+#[tokio::test]
+async fn a_waiting_record_without_a_message_is_said_and_kept_and_the_rest_goes() {
+    a_damaged_record_stops_nothing(|record| {
+        record["Message"] = record.as_object_mut().unwrap().remove("IoTHubMessage").unwrap()
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -185,3 +185,45 @@ async fn it_goes_at_once_also_at_a_site_that_is_left_alone() {
     handler.invoke_failing().await;
     assert_eq!(world.delivered().await.ids.len(), 1, "the site's rest is from the backend, not from the hub");
 }
+
+/// Somebody damages a record that waits, and mends it when the app has said so.
+#[tokio::test]
+async fn a_record_that_could_not_be_read_goes_once_it_is_mended() {
+    let world = World::with_sites(&[SITE]).await;
+    let handler = world.handler().await;
+    world.hub.away(true).await;
+    world.add(SITE, 0..3).await;
+    handler.invoke_failing().await;
+    let mut whole = world.polls(SITE).await.remove(0);
+    let id = &whole["id"].as_str().unwrap().to_owned();
+    let mut damaged = whole.clone();
+    damaged["Outcome"] = json!("perhaps");
+    world.replace(SITE, &damaged).await;
+    world.hub.away(false).await;
+    handler.invoke_failing().await;
+    let note = world.polls(SITE).await.into_iter().find(|poll| poll["Outcome"] == "rejected").unwrap();
+
+    for arguments in [&[SITE, "--poll", id][..], &[SITE, "--poll", id, "--dry-run"]] {
+        let done = replay(&world.settings, arguments).await;
+        assert_eq!(done.code, Some(1), "{done:?}");
+        assert!(done.said.contains(id) && done.said.contains("not one of ours"), "{done:?}");
+    }
+    let done = replay(&world.settings, &[SITE, "--all"]).await;
+    assert_eq!(done.code, Some(1), "{done:?}");
+    assert!(done.text.contains("record_unreadable") && done.text.contains("--poll"), "{}", done.text);
+
+    // As the note says.
+    let text = note["Error"]["Text"].as_str().unwrap();
+    assert!(
+        text.contains("set its Outcome to rejected") && text.ends_with(&format!("replay \"{SITE}\" --poll {id}")),
+        "{text}"
+    );
+    whole["Outcome"] = json!("rejected");
+    world.replace(SITE, &whole).await;
+    let done = replay(&world.settings, &[SITE, "--poll", id]).await;
+    assert!(done.code == Some(0) && done.text.contains("put back"), "{done:?}");
+    handler.invoke_ok().await;
+    handler.invoke_ok().await;
+    world.assert_rows(SITE, &rows(0..3)).await;
+    assert_eq!(world.cursor(SITE).await["Unforwarded"], json!([]));
+}

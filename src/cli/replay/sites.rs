@@ -5,7 +5,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use iothub_connector::{
     config::{Problems, Settings, ledger},
     rapidm2m::{
-        ledger::{Ledger, Outcome, Poll, PollQuery, SiteKey},
+        ledger::{Ledger, Outcome, Poll, PollList, PollQuery, SiteKey},
         replay::{self, Replayed},
     },
 };
@@ -113,7 +113,10 @@ async fn polls(
     }
     let from_id = from.map(|at| format!("{:013}", at.timestamp_millis()));
     let query = PollQuery { limit: MOST, outcomes: vec![Outcome::Rejected], from_id, ..PollQuery::default() };
-    let mut polls = ledger.polls(key, &query).await?.context(NO_LEDGER)?;
+    let PollList { mut polls, unreadable } = ledger.polls(key, &query).await?.context(NO_LEDGER)?;
+    for error in &unreadable {
+        eprintln!("warning: left out: {error}");
+    }
     polls.reverse();
     Ok(polls)
 }

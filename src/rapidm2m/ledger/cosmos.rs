@@ -7,12 +7,14 @@ use azure_data_cosmos::{
     PartitionKey, TransactionalBatch,
     clients::ContainerClient,
     error::CosmosError,
-    models::{ContainerProperties, IndexingPolicy, ItemResponse, PartitionKeyDefinition, TimeToLive},
+    models::{ContainerProperties, IndexingPolicy, PartitionKeyDefinition, TimeToLive},
     options::{BatchReplaceOptions, Precondition},
 };
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::documents::{CURSOR_ID, Cursor, Poll, SiteKey};
-use crate::cosmos::{self, Account, Container, Failure, Found, NEVER, Requirements, Trial, is, one_line, within};
+use crate::cosmos::{self, Account, Container, Failure, Found, NEVER, Requirements, Trial, is, within};
 
 /// What goes into one transaction. The service takes 2 MB and 100 operations.
 /// <https://learn.microsoft.com/azure/cosmos-db/concepts-limits>
@@ -41,6 +43,10 @@ pub enum LedgerError {
 }
 
 impl LedgerError {
+    pub(super) fn foreign(key: &SiteKey, id: &str, error: &serde_json::Error) -> Self {
+        Self::Foreign { id: id.to_owned(), site: key.site.clone(), text: error.to_string() }
+    }
+
     /// A short name for summaries.
     #[must_use]
     pub fn kind(&self) -> &'static str {
@@ -109,32 +115,41 @@ impl Ledger {
     /// # Errors
     /// The ledger cannot be read.
     pub async fn cursor_with_id(&self, key: &SiteKey, id: &str) -> Result<Option<Committed>, LedgerError> {
-        let Some(response) = self.read(key, id).await? else { return Ok(None) };
-        let etag = response.headers().etag().map(ToString::to_string);
-        let cursor = response.into_model().map_err(|error| foreign(id, key, &error))?;
-        Ok(Some(Committed { cursor, etag }))
+        let found = self.read(key, id).await?;
+        Ok(found.map(|(cursor, etag)| Committed { cursor, etag }))
     }
 
     /// The poll with this id, if it is (still) there.
     ///
     /// # Errors
-    /// The ledger cannot be read.
+    /// The ledger cannot be read; [`LedgerError::Foreign`] if what stands there is no poll.
     pub async fn poll(&self, key: &SiteKey, id: &str) -> Result<Option<Poll>, LedgerError> {
-        match self.read(key, id).await? {
-            Some(response) => response.into_model().map(Some).map_err(|error| foreign(id, key, &error)),
-            None => Ok(None),
-        }
+        Ok(self.read(key, id).await?.map(|(poll, _)| poll))
     }
 
-    async fn read(&self, key: &SiteKey, id: &str) -> Result<Option<ItemResponse>, LedgerError> {
-        within(async {
+    /// A document and its ETag, if it is there.
+    async fn read<T: DeserializeOwned>(
+        &self,
+        key: &SiteKey,
+        id: &str,
+    ) -> Result<Option<(T, Option<String>)>, LedgerError> {
+        let response = within(async {
             match self.container().await?.read_item(partition(key), id, None).await {
                 Ok(response) => Ok(Some(response)),
                 Err(error) if is(&error, StatusCode::NotFound) => Ok(None),
                 Err(error) => Err(self.explain(&error)),
             }
-        })
-        .await
+        });
+        let Some(response) = response.await? else { return Ok(None) };
+        let etag = response.headers().etag().map(ToString::to_string);
+        // What does not even have the id is no damaged document, but an answer that something on the way has spoilt.
+        let document = response.into_model::<Value>().ok().filter(|document| document["id"] == *id);
+        let Some(document) = document else {
+            let text = format!("the answer to reading document {id} is not that document: is a proxy in between?");
+            return Err(Failure::Other(text).into());
+        };
+        let read = serde_json::from_value(document).map_err(|error| LedgerError::foreign(key, id, &error))?;
+        Ok(Some((read, etag)))
     }
 
     /// Creates and replaces polls and writes the cursor, all or nothing, if the cursor is still the one that was read.
@@ -247,8 +262,4 @@ fn batch(
 
 pub(super) fn partition(key: &SiteKey) -> PartitionKey {
     PartitionKey::from((key.customer.clone(), key.site.clone()))
-}
-
-fn foreign(id: &str, key: &SiteKey, error: &CosmosError) -> LedgerError {
-    LedgerError::Foreign { id: id.to_owned(), site: key.site.clone(), text: one_line(error) }
 }

@@ -17,5 +17,5 @@ pub use cosmos::{
     REQUIREMENTS,
 };
 pub use documents::{BadRows, Cursor, Fault, Outcome, Poll, PollKind, PollResult, Request, SiteKey};
-pub use queries::PollQuery;
+pub use queries::{PollList, PollQuery};
 pub use recorded::Recorded;

@@ -78,10 +78,19 @@ impl PollQuery {
     }
 }
 
-fn read_cursor(value: Value) -> Result<Cursor, LedgerError> {
+/// Polls of a site.
+#[derive(Debug, Default)]
+pub struct PollList {
+    /// Newest first.
+    pub polls: Vec<Poll>,
+    /// What does not look like a poll, though it says that it is one: each with its id and the reason.
+    pub unreadable: Vec<LedgerError>,
+}
+
+fn read<T: DeserializeOwned>(value: Value) -> Result<T, LedgerError> {
     let text = |name| value[name].as_str().unwrap_or_default().to_owned();
-    let (id, site) = (text("id"), text("Site_Id"));
-    serde_json::from_value(value).map_err(|error| LedgerError::Foreign { id, site, text: error.to_string() })
+    let (id, key) = (text("id"), SiteKey { customer: text("Customer_Id"), site: text("Site_Id") });
+    serde_json::from_value(value).map_err(|error| LedgerError::foreign(&key, &id, &error))
 }
 
 impl Ledger {
@@ -93,7 +102,7 @@ impl Ledger {
     pub async fn cursors(&self) -> Result<Option<Vec<Cursor>>, LedgerError> {
         let Some(container) = self.find().await? else { return Ok(None) };
         let values: Vec<Value> = self.all(&container, CURSORS, FeedScope::full_container()).await?;
-        values.into_iter().map(read_cursor).collect::<Result<_, _>>().map(Some)
+        values.into_iter().map(read).collect::<Result<_, _>>().map(Some)
     }
 
     /// The sites of which something is on record, in order. Empty if there is no container yet; it is not made for this.
@@ -122,17 +131,26 @@ impl Ledger {
     pub async fn cursors_of_site(&self, key: &SiteKey) -> Result<Vec<Cursor>, LedgerError> {
         let Some(container) = self.find().await? else { return Ok(Vec::new()) };
         let values: Vec<Value> = self.all(&container, CURSORS_OF_SITE, FeedScope::partition(partition(key))).await?;
-        values.into_iter().map(read_cursor).collect()
+        values.into_iter().map(read).collect()
     }
 
-    /// Polls of a site, newest first. `None` if there is no container yet.
+    /// Polls of a site, newest first; one that somebody has damaged does not hide the others. `None` if there is no container
+    /// yet.
     ///
     /// # Errors
     /// The ledger cannot be read.
-    pub async fn polls(&self, key: &SiteKey, polls: &PollQuery) -> Result<Option<Vec<Poll>>, LedgerError> {
+    pub async fn polls(&self, key: &SiteKey, polls: &PollQuery) -> Result<Option<PollList>, LedgerError> {
         let Some(container) = self.find().await? else { return Ok(None) };
         let query = polls.query().map_err(|error| self.explain(&error))?;
-        self.all(&container, query, FeedScope::partition(partition(key))).await.map(Some)
+        let values: Vec<Value> = self.all(&container, query, FeedScope::partition(partition(key))).await?;
+        let mut list = PollList::default();
+        for value in values {
+            match read(value) {
+                Ok(poll) => list.polls.push(poll),
+                Err(error) => list.unreadable.push(error),
+            }
+        }
+        Ok(Some(list))
     }
 
     /// Page by page, each with the time of one operation.

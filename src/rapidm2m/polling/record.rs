@@ -209,14 +209,58 @@ impl Retry {
     }
 }
 
-/// Stands where a record was that has vanished while its message waited.
+/// Why a message that waits cannot be sent: its record is no good any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unsendable {
+    /// Somebody has deleted it.
+    Gone,
+    /// Somebody has edited it, or a newer version wrote it.
+    Unreadable(String),
+}
+
+impl Unsendable {
+    /// Whether a record can be sent.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check(poll: &Poll) -> Result<(), Self> {
+        if poll.message.is_some() && poll.message_id.is_some() {
+            return Ok(());
+        }
+        Err(Self::Unreadable("it holds no message".into()))
+    }
+
+    #[must_use]
+    pub fn fault(&self, key: &SiteKey, id: &str) -> Fault {
+        let (kind, text) = match self {
+            Self::Gone => (
+                "record_lost",
+                format!("the record {id} of a message that waited is gone from the ledger: its rows cannot be sent"),
+            ),
+            Self::Unreadable(why) => (
+                "record_unreadable",
+                format!(
+                    "the record {id} of a message that waited cannot be read ({why}): it stays as it is and is not \
+                     sent; to send it, fix it, set its Outcome to rejected, and run: iothub-connector replay {:?} --poll {id}",
+                    key.site
+                ),
+            ),
+        };
+        Fault { kind: kind.into(), text }
+    }
+}
+
+/// Says of a message that waited that it cannot be sent. Where its record is gone the note stands in the place of it; one that
+/// is damaged stays beside the note, for it may be the only copy of its rows.
 #[must_use]
-pub fn lost_poll(key: &SiteKey, id: &str, fault: Fault, now: DateTime<Utc>) -> Poll {
-    let (key, request, took) = (key.clone(), Request::default(), Duration::ZERO);
-    let asked = Asked { key, at: now, request, status: None, bytes: 0, took, backfill: None };
+pub fn note(key: &SiteKey, id: &str, unsendable: &Unsendable, now: DateTime<Utc>) -> Poll {
+    let (at, request, took) = (now, Request::default(), Duration::ZERO);
+    let asked = Asked { key: key.clone(), at, request, status: None, bytes: 0, took, backfill: None };
     let mut poll = asked.poll(0, Outcome::Rejected);
-    poll.id = id.to_owned();
-    poll.error = Some(fault);
+    if *unsendable == Unsendable::Gone {
+        poll.id = id.to_owned();
+    }
+    poll.error = Some(unsendable.fault(key, id));
     poll
 }
 

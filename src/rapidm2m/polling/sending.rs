@@ -5,7 +5,7 @@ use tokio::time::Instant;
 use super::{
     Failure,
     outside::Outside,
-    record,
+    record::{self, Unsendable},
     turn::{Stop, Turn},
 };
 use crate::{
@@ -41,34 +41,39 @@ impl<O: Outside> Turn<'_, O> {
         Ok(())
     }
 
-    /// The records of the first messages that wait. None if the first of them was gone: that is on record then.
+    /// The records of the first messages that wait. None if the first of them cannot be sent: that is on record then.
     async fn what_waits(&mut self) -> Result<Vec<Poll>, Stop> {
         let ids: Vec<_> = self.committed.cursor.unforwarded.iter().take(RESEND_CHUNK).cloned().collect();
         let mut polls = Vec::with_capacity(ids.len());
         let mut size = 0;
         for id in ids {
-            match self.forwarder.outside.poll(self.key, &id).await {
-                Ok(Some(poll)) if record::fits(&mut size, &poll) => polls.push(poll),
-                Ok(Some(_)) => break,
-                // What stands before a lost record goes first; the lost one is then the first of the next round.
-                Ok(None) if !polls.is_empty() => break,
-                Ok(None) => {
-                    self.forget(&id).await?;
+            let found = match self.forwarder.outside.poll(self.key, &id).await {
+                Ok(Some(poll)) => Unsendable::check(&poll).map(|()| poll),
+                Ok(None) => Err(Unsendable::Gone),
+                Err(LedgerError::Foreign { text, .. }) => Err(Unsendable::Unreadable(text)),
+                Err(error) => return Err(self.stop(&error)),
+            };
+            match found {
+                Ok(poll) if record::fits(&mut size, &poll) => polls.push(poll),
+                Ok(_) => break,
+                // What stands before it goes first; it is then the first of the next round.
+                Err(_) if !polls.is_empty() => break,
+                Err(unsendable) => {
+                    self.set_aside(&id, &unsendable).await?;
                     break;
                 }
-                Err(error) => return Err(self.stop(&error)),
             }
         }
         Ok(polls)
     }
 
-    /// Takes a poll whose record is gone out of the queue: somebody has deleted it. A note takes its place, which also makes
-    /// sure: if the record was only not yet visible where it was read, the transaction fails and it is looked for again.
-    async fn forget(&mut self, id: &str) -> Result<(), Stop> {
-        let text = format!("the record {id} of a message that waited is gone from the ledger: its rows cannot be sent");
-        let fault = Fault { kind: "record_lost".into(), text };
+    /// Takes a message that cannot be sent out of the queue, and leaves a note. The note of a record that is gone has its id,
+    /// which also makes sure: if the record was only not yet visible where it was read, the transaction fails and it is looked
+    /// for again.
+    async fn set_aside(&mut self, id: &str, unsendable: &Unsendable) -> Result<(), Stop> {
+        let fault = unsendable.fault(self.key, id);
         let failure = Failure::new(&fault.kind, &fault.text);
-        let mut note = record::lost_poll(self.key, id, fault, self.forwarder.outside.now());
+        let mut note = record::note(self.key, id, unsendable, self.forwarder.outside.now());
         let mut cursor = self.committed.cursor.clone();
         if let Some(backfill) = &mut cursor.backfill {
             backfill.rejected += 1;
@@ -76,6 +81,7 @@ impl<O: Outside> Turn<'_, O> {
         }
         cursor.unforwarded.retain(|waiting| waiting != id);
         self.commit(&[note], &[], cursor).await.map_err(|error| self.stop(&error))?;
+        self.report.messages_rejected += 1;
         self.report.failures.push(failure);
         Ok(())
     }
@@ -85,6 +91,9 @@ impl<O: Outside> Turn<'_, O> {
     pub async fn send_and_mark(&mut self, mut polls: Vec<Poll>, until: Instant) -> Result<(), Stop> {
         while self.can_send && !polls.is_empty() {
             let finished = self.send_some(&mut polls, until).await?;
+            if finished == 0 {
+                break;
+            }
             polls.drain(..finished);
         }
         Ok(())
@@ -96,7 +105,6 @@ impl<O: Outside> Turn<'_, O> {
         // What was acknowledged in an earlier turn stands at the front, by the order in which messages leave.
         let known = polls.iter().take_while(|poll| self.memory.acknowledged.contains(&poll.id)).count();
         let messages: Vec<_> = polls[known..].iter().map_while(record::message).collect();
-        let readable = messages.len();
         let owner = record::owner(self.key);
         let provision_until = self.limits.provision_until;
         let (sent, outcome) = self.forwarder.outside.send_in_order(&owner, &messages, provision_until, until).await;
@@ -115,13 +123,7 @@ impl<O: Outside> Turn<'_, O> {
             self.committed.cursor.activity.get_or_insert_default().note_hub(None);
         }
         match outcome {
-            Ok(()) if readable == polls.len() - known => {}
-            Ok(()) => {
-                // Only somebody else's edit can make a waiting record that has no message.
-                let fault = Fault { kind: "no_message".into(), text: "the record holds no message to send".into() };
-                self.reject(&mut polls[finished], fault, history);
-                finished += 1;
-            }
+            Ok(()) => {}
             Err(error) if error.condemns_message() => {
                 let fault = Fault { kind: error.kind().into(), text: error.to_string() };
                 self.reject(&mut polls[finished], fault, history);

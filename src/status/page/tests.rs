@@ -5,7 +5,7 @@ use crate::{
     iot_hub::devices::{Owner, activity},
     rapidm2m::{
         Selection,
-        ledger::{Cursor, Fault, Request, SiteKey},
+        ledger::{Cursor, Fault, LedgerError, Request, SiteKey},
         polling::record::{Asked, failed_poll},
     },
     status::{Scope, detail::Readings},
@@ -66,7 +66,7 @@ fn names_and_texts_are_no_markup() {
     let all = Overview::new(vec![cursor(evil, evil)], Vec::new(), &scope(), now());
     let query = Query { search: "<script>".into(), ..Query { limit: 50, ..Query::default() } };
     let item = all.select(&query).items[0];
-    let detail = Detail { item, polls: Vec::new(), readings: Readings::default() };
+    let detail = Detail { item, polls: PollList::default(), readings: Readings::default() };
     for page in [overview(&all, &query, now()), super::detail(&detail, now()), problem(StatusCode::NOT_FOUND, evil)] {
         let html = page.html.replace(&format!("<script>{SCRIPT}</script>"), "");
         assert!(!html.contains("<script") && !html.contains("<img"), "{html}");
@@ -98,9 +98,12 @@ fn a_site_with_everything_is_not_large_either() {
     };
     let fault = Fault { kind: "timeout".into(), text: text.clone() };
     let polls = vec![failed_poll(&asked, fault, &Cursor::new(&key), None); 40];
+    let unreadable = vec![LedgerError::Foreign { id: name.clone(), site: name.clone(), text: text.clone() }; 40];
+    let polls = PollList { polls, unreadable };
     let page = detail(&Detail { item: all.select(&query).items[0], polls, readings }, now());
     assert!(page.html.len() <= LARGEST, "{}", page.html.len());
     assert!(page.html.contains(" more channels are not shown"));
+    assert!(page.html.contains("40 of the last polls cannot be read; the first: "));
 }
 
 #[test]
@@ -110,7 +113,7 @@ fn a_device_shows_its_uplinks() {
     let readings = Readings::of_series(document.activity.series.clone());
     let all = Overview::new(Vec::new(), vec![document], &scope(), now());
     let item = all.select(&Query { limit: 1, ..Query::default() }).items[0];
-    let page = detail(&Detail { item, polls: Vec::new(), readings }, now() + TimeDelta::minutes(5));
+    let page = detail(&Detail { item, polls: PollList::default(), readings }, now() + TimeDelta::minutes(5));
     for part in ["Device of application", "pump-7", "5 min ago", "1 uplinks in 24 hours", "<strong>level</strong> 1.5"]
     {
         assert!(page.html.contains(part), "{part} is missing in {}", page.html);

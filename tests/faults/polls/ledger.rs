@@ -37,7 +37,7 @@ fn reads() -> [Cell; 17] {
         cell(Status(500), "-", "ledger_error", "Cosmos DB", NextRun),
         cell(Status(503), "-", "ledger_error", "Cosmos DB", NextRun),
         cell(CutBody, "-", "ledger_unreachable", "Cosmos DB", NextRun),
-        cell(Garbage, "-", "ledger_foreign_document", "not one of ours", NextRun),
+        cell(Garbage, "-", "ledger_error", "is not that document", NextRun),
         cell(ContentType, "forwarded", "-", "", SameRun),
         cell(Echo, "-", "ledger_error", "Cosmos DB", NextRun),
     ];

@@ -42,6 +42,14 @@ impl Ledger {
         self.0.delete_item(partition, id, None).await.unwrap();
     }
 
+    /// As somebody who edits by hand.
+    #[allow(dead_code, reason = "for tests/forwarding and tests/replay")]
+    pub async fn replace(&self, customer: &str, site: &str, document: &Value) {
+        let partition = PartitionKey::from((customer.to_owned(), site.to_owned()));
+        let id = document["id"].as_str().unwrap();
+        self.0.replace_item(partition, id, document, None).await.unwrap();
+    }
+
     /// Every document of the container.
     #[allow(dead_code, reason = "for tests/faults")]
     pub async fn all(&self) -> Vec<Value> {

@@ -172,6 +172,12 @@ impl World {
         self.ledger().await.all().await
     }
 
+    /// Edits a document by hand.
+    #[allow(dead_code, reason = "for tests/forwarding and tests/replay")]
+    pub async fn replace(&self, site: &str, document: &Value) {
+        self.ledger().await.replace(CUSTOMER, site, document).await;
+    }
+
     pub async fn documents(&self, site: &str) -> Vec<Value> {
         self.ledger().await.documents(CUSTOMER, site).await
     }
