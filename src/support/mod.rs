@@ -2,6 +2,7 @@
 
 pub mod backoff;
 pub mod clock;
+pub mod fault;
 pub(crate) mod hex;
 pub mod hours;
 pub(crate) mod http;

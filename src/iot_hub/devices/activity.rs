@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::{Owner, StoredOwner};
-use crate::{rapidm2m::ledger::Fault, support::hours::Hours};
+use crate::support::{fault::Fault, hours::Hours};
 
 /// Limits for the values that are kept of a device's last uplinks.
 pub const MAX_POINTS: usize = 48;

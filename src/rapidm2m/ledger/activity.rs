@@ -6,8 +6,8 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use super::documents::{Fault, Outcome, Poll};
-use crate::support::hours::Hours;
+use super::Outcome;
+use crate::support::{fault::Fault, hours::Hours};
 
 /// How many polls are remembered.
 pub const REMEMBERED_POLLS: usize = 24;
@@ -47,21 +47,19 @@ impl Activity {
         Ok(serde_json::from_value(value).ok())
     }
 
-    /// Notes polls that are recorded together. Several documents of one poll count once.
-    pub fn note(&mut self, polls: &[Poll]) {
-        for poll in polls {
-            let mark = match poll.outcome {
-                Outcome::Empty => 'e',
-                Outcome::Failed => 'f',
-                Outcome::Pending | Outcome::Forwarded | Outcome::Rejected => 'r',
-            };
-            if poll.polling_timestamp != self.polled_at || !self.polls.ends_with(mark) {
-                self.polled_at = poll.polling_timestamp;
-                self.polls.push(mark);
-            }
-            if poll.result.rows > 0 {
-                self.rows.add(poll.polling_timestamp, poll.result.rows);
-            }
+    /// Notes a poll that is recorded. Several documents of one poll count once.
+    pub fn note(&mut self, at: DateTime<Utc>, outcome: Outcome, rows: usize) {
+        let mark = match outcome {
+            Outcome::Empty => 'e',
+            Outcome::Failed => 'f',
+            Outcome::Pending | Outcome::Forwarded | Outcome::Rejected => 'r',
+        };
+        if at != self.polled_at || !self.polls.ends_with(mark) {
+            self.polled_at = at;
+            self.polls.push(mark);
+        }
+        if rows > 0 {
+            self.rows.add(at, rows);
         }
         if let Some((old, _)) = self.polls.char_indices().rev().nth(REMEMBERED_POLLS - 1) {
             self.polls.drain(..old);
@@ -79,54 +77,30 @@ impl Activity {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use chrono::TimeDelta;
 
     use super::*;
-    use crate::rapidm2m::{
-        ledger::{Cursor, Request, SiteKey},
-        polling::record::{Asked, empty_poll, failed_poll},
-    };
+    use crate::rapidm2m::ledger::Cursor;
 
-    fn polls(second: i64) -> [Poll; 3] {
-        let key = SiteKey { customer: "c".into(), site: "s".into() };
-        let at = DateTime::from_timestamp(1_767_225_600 + second, 0).unwrap();
-        let cursor = Cursor::new(&key);
-        let asked = Asked {
-            key,
-            at,
-            request: Request::default(),
-            status: None,
-            bytes: 0,
-            took: Duration::ZERO,
-            backfill: None,
-        };
-        let empty = empty_poll(&asked, &cursor, None);
-        let fault = Fault { kind: "timeout".into(), text: String::new() };
-        let mut rows = empty.clone();
-        (rows.outcome, rows.result.rows) = (Outcome::Pending, 5);
-        [failed_poll(&asked, fault, &cursor, None), rows, empty]
+    fn at(second: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(1_767_225_600 + second, 0).unwrap()
     }
 
     #[test]
     fn the_last_polls_are_remembered_and_a_poll_of_several_documents_is_one() {
         let mut activity = Activity::default();
-        let [failed, ..] = polls(0);
-        let [_, rows, _] = polls(60);
-        let [.., empty] = polls(120);
-        activity.note(&[failed]);
-        activity.note(&[rows.clone(), rows.clone()]);
-        activity.note(&[rows]);
-        activity.note(std::slice::from_ref(&empty));
-        assert_eq!((activity.polls.as_str(), activity.polled_at), ("fre", empty.polling_timestamp));
-        assert_eq!(activity.rows.until(empty.polling_timestamp)[23], 15);
+        activity.note(at(0), Outcome::Failed, 0);
+        for _ in 0..3 {
+            activity.note(at(60), Outcome::Pending, 5);
+        }
+        activity.note(at(120), Outcome::Empty, 0);
+        assert_eq!((activity.polls.as_str(), activity.polled_at), ("fre", at(120)));
+        assert_eq!(activity.rows.until(at(120))[23], 15);
         for second in 0..100 {
-            activity.note(&polls(1_000 + second)[2..]);
+            activity.note(at(1_000 + second), Outcome::Empty, 0);
         }
         assert_eq!(activity.polls, "e".repeat(REMEMBERED_POLLS));
-        let later = empty.polling_timestamp + TimeDelta::hours(1);
-        assert_eq!(activity.rows.until(later)[22], 15);
+        assert_eq!(activity.rows.until(at(120) + TimeDelta::hours(1))[22], 15);
     }
 
     #[test]
@@ -156,7 +130,7 @@ mod tests {
     #[test]
     fn the_fields_are_as_documented() {
         let mut activity = Activity::default();
-        activity.note(&polls(0)[1..2]);
+        activity.note(at(0), Outcome::Pending, 5);
         let json = serde_json::json!({
             "PolledAt": "2026-01-01T00:00:00Z", "Polls": "r", "Rows": {"Last": "2026-01-01T00:00:00Z", "Counts": [5]}
         });

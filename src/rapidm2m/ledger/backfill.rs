@@ -1,52 +1,8 @@
 //! The document of a backfill: a cursor that goes through one range of time and ends, beside the one that follows the site.
 
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
 
-use super::documents::{Cursor, CursorKind, SiteKey};
-
-/// What a backfill is to fetch, and how far that is in numbers. `ScannedUntil` of the document is exact here: every row
-/// from `From` up to it is recorded, and nothing behind it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-pub struct Backfill {
-    /// The first moment that belongs to it.
-    pub from: DateTime<Utc>,
-    /// The first moment that does not belong to it any more.
-    pub until: DateTime<Utc>,
-    /// How often it was begun.
-    pub runs: u32,
-    /// Rows that this run has recorded.
-    #[serde(default)]
-    pub rows: u64,
-    /// Messages that this run has recorded.
-    #[serde(default)]
-    pub messages: u64,
-    /// Messages of this run that the hub will never take.
-    #[serde(default)]
-    pub rejected: u64,
-    /// Rows that this run could not use.
-    #[serde(default)]
-    pub bad_rows: u64,
-    /// When everything was fetched and nothing waited any more.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub finished_at: Option<DateTime<Utc>>,
-    /// When somebody gave it up.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dropped_at: Option<DateTime<Utc>>,
-}
-
-impl Backfill {
-    fn new(from: DateTime<Utc>, until: DateTime<Utc>, runs: u32) -> Self {
-        Self { from, until, runs, rows: 0, messages: 0, rejected: 0, bad_rows: 0, finished_at: None, dropped_at: None }
-    }
-
-    /// Whether there is something left to do.
-    #[must_use]
-    pub fn is_open(&self) -> bool {
-        self.finished_at.is_none() && self.dropped_at.is_none()
-    }
-}
+use super::documents::{Backfill, Cursor, CursorKind, SiteKey};
 
 /// The id of the document: the same for the same range, whoever asks for it.
 #[must_use]

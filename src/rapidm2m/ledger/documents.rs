@@ -3,7 +3,8 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{Activity, Recorded, backfill::Backfill};
+use super::{Activity, Outcome, Recorded};
+pub use crate::support::fault::Fault;
 
 /// Id of the cursor document in its partition.
 pub const CURSOR_ID: &str = "cursor";
@@ -13,22 +14,6 @@ pub const CURSOR_ID: &str = "cursor";
 pub struct SiteKey {
     pub customer: String,
     pub site: String,
-}
-
-/// What became of a poll.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Outcome {
-    /// The backend has no row newer than the cursor.
-    Empty,
-    /// The rows are recorded, the hub has not acknowledged them yet.
-    Pending,
-    /// The hub has acknowledged exactly this message.
-    Forwarded,
-    /// The hub will never take this message.
-    Rejected,
-    /// The backend gave no usable answer.
-    Failed,
 }
 
 /// One poll and its message. A poll with more rows than one message holds is recorded as several documents.
@@ -120,16 +105,6 @@ pub struct BadRows {
     pub first: Vec<String>,
 }
 
-/// Why something failed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-pub struct Fault {
-    /// A short name, such as `not_found`.
-    pub kind: String,
-    /// A sentence for the user.
-    pub text: String,
-}
-
 /// How far a site has come; or how far a backfill of it has, which has a document of its own.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -167,6 +142,49 @@ pub struct Cursor {
     /// What the site did lately. For people.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "Activity::if_it_is_one")]
     pub activity: Option<Activity>,
+}
+
+/// What a backfill is to fetch, and how far that is in numbers. `ScannedUntil` of the document is exact here: every row
+/// from `From` up to it is recorded, and nothing behind it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Backfill {
+    /// The first moment that belongs to it.
+    pub from: DateTime<Utc>,
+    /// The first moment that does not belong to it any more.
+    pub until: DateTime<Utc>,
+    /// How often it was begun.
+    pub runs: u32,
+    /// Rows that this run has recorded.
+    #[serde(default)]
+    pub rows: u64,
+    /// Messages that this run has recorded.
+    #[serde(default)]
+    pub messages: u64,
+    /// Messages of this run that the hub will never take.
+    #[serde(default)]
+    pub rejected: u64,
+    /// Rows that this run could not use.
+    #[serde(default)]
+    pub bad_rows: u64,
+    /// When everything was fetched and nothing waited any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<DateTime<Utc>>,
+    /// When somebody gave it up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dropped_at: Option<DateTime<Utc>>,
+}
+
+impl Backfill {
+    pub(super) fn new(from: DateTime<Utc>, until: DateTime<Utc>, runs: u32) -> Self {
+        Self { from, until, runs, rows: 0, messages: 0, rejected: 0, bad_rows: 0, finished_at: None, dropped_at: None }
+    }
+
+    /// Whether there is something left to do.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.finished_at.is_none() && self.dropped_at.is_none()
+    }
 }
 
 /// The value of `Kind` in a cursor document.

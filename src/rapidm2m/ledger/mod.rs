@@ -7,15 +7,17 @@ mod activity;
 mod backfill;
 mod cosmos;
 pub mod documents;
+mod outcome;
 mod queries;
 mod recorded;
 
 pub use activity::Activity;
-pub use backfill::{Backfill, backfill_id};
+pub use backfill::backfill_id;
 pub use cosmos::{
     Committed, Ledger, LedgerError, MAX_BATCH_BYTES, MAX_BATCH_POLLS, MESSAGE_PATH, Options, PARTITION_KEY,
     REQUIREMENTS,
 };
-pub use documents::{BadRows, Cursor, Fault, Outcome, Poll, PollKind, PollResult, Request, SiteKey};
+pub use documents::{Backfill, BadRows, Cursor, Fault, Poll, PollKind, PollResult, Request, SiteKey};
+pub use outcome::Outcome;
 pub use queries::{PollList, PollQuery};
 pub use recorded::Recorded;

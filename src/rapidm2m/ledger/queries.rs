@@ -8,9 +8,9 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::{
-    Ledger, LedgerError, SiteKey,
+    Ledger, LedgerError, Outcome, SiteKey,
     cosmos::partition,
-    documents::{Cursor, Outcome, Poll},
+    documents::{Cursor, Poll},
 };
 use crate::cosmos::within;
 

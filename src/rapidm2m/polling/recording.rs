@@ -184,7 +184,9 @@ impl<O: Outside> Turn<'_, O> {
             cursor.activity = None;
         } else {
             let activity = cursor.activity.get_or_insert_default();
-            activity.note(created);
+            for poll in created {
+                activity.note(poll.polling_timestamp, poll.outcome, poll.result.rows);
+            }
             activity.is_news = false;
         }
         let etag = self.committed.etag.as_deref();

@@ -17,7 +17,7 @@ use crate::{
         Owner, Store, StoredOwner,
         activity::{self, Activity, Document},
     },
-    rapidm2m::ledger::Fault,
+    support::fault::Fault,
     things_network::uplink::MEMBERS,
 };
 
