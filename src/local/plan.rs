@@ -1,6 +1,9 @@
 //! What is real, what is emulated, and which half of the connector stays off. Pure: it follows from the settings alone.
 
-use super::services::Settings;
+use std::collections::BTreeMap;
+
+/// Settings by name.
+pub type Settings = BTreeMap<String, String>;
 
 /// A service is real as soon as one of these is set; then none of them is made up. What only tunes it, such as
 /// `PollConcurrency`, does not count and holds for an emulated service too.

@@ -1,6 +1,6 @@
 //! Starts what is emulated, and makes the settings that lead the handler to it.
 
-use std::{collections::BTreeMap, path::Path};
+use std::path::Path;
 
 use anyhow::{Context as _, ensure};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
@@ -9,10 +9,8 @@ use iothub_connector::config::{self, KEY_VAULT, key_vault, things_network};
 use reqwest::Url;
 use serde::{Deserialize, de::DeserializeOwned};
 
-use super::plan::{Plan, QUEUE, Source};
+use super::plan::{Plan, QUEUE, Settings, Source};
 use crate::cli::settings;
-
-pub type Settings = BTreeMap<String, String>;
 
 /// The functions of the two halves, as their folders are called.
 pub const RAPIDM2M: &str = "rapidM2MForwarding";
