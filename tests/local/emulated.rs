@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 
-use crate::support::{Live, SITES, app, command, last_record, of_type, records, stderr, webhook};
+use crate::local::support::{Live, SITES, app, command, last_record, of_type, records, stderr, webhook};
 
 #[test]
 fn without_any_setting_both_halves_reach_the_hub() {

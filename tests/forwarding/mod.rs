@@ -3,8 +3,6 @@
 //! received, what stands in the ledger, what was answered and logged. No type of the product is used, so that a wrong
 //! field name cannot pass on both sides.
 
-mod support;
-
 #[cfg(feature = "azure-iot-sdk")]
 mod azure_iot_sdk;
 mod backend_faults;
@@ -20,3 +18,5 @@ mod provisioning;
 mod selection;
 mod startup;
 mod transports;
+
+use crate::support;

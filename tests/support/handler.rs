@@ -14,7 +14,7 @@ use tokio::process::Child;
 use super::process::{Output, binary, client};
 
 /// What the host posts when a timer is due.
-pub const TIMER: &str = include_str!("../../fixtures/host/timer.json");
+pub const TIMER: &str = include_str!("../fixtures/host/timer.json");
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The host's own interval.
 const PROBE: Duration = Duration::from_millis(25);
@@ -127,7 +127,6 @@ impl Handler {
         answer(self.client.get(self.url(path))).await
     }
 
-    #[allow(dead_code, reason = "for tests/faults")]
     pub fn pid(&self) -> u32 {
         self.child.id().expect("it runs")
     }
