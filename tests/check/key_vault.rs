@@ -4,7 +4,7 @@ use std::{os::unix::fs::PermissionsExt as _, path::Path};
 
 use futures::future::join_all;
 
-use crate::{
+use crate::check::{
     command::{Ran, Settings, run, settings},
     vault::{APP_SECRET, Fault, TOKEN, Vault},
 };

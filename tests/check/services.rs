@@ -5,9 +5,8 @@ use serde_json::Value;
 use tokio::join;
 
 use crate::{
-    command::{Ran, run},
-    storage::Storage,
-    support::{Emulator, World},
+    check::command::{Ran, run},
+    support::{Emulator, Storage, World},
 };
 
 pub const SITES: [&str; 2] = ["Well 7", "Reservoir Süd"];
@@ -20,17 +19,11 @@ pub async fn world() -> World {
 
 pub async fn world_of(backend: rapidm2m::Options) -> World {
     let (backend, cosmos, hub) = join!(
-        rapidm2m::start(backend),
-        cosmos::start(cosmos::Options::default()),
-        iot_hub::start(iot_hub::Options::default())
+        Emulator::rapidm2m(backend),
+        Emulator::cosmos(cosmos::Options::default()),
+        Emulator::iot_hub(iot_hub::Options::default())
     );
-    let (backend, cosmos, hub) = (backend.unwrap(), cosmos.unwrap(), hub.unwrap());
-    let mut world = World::of(
-        Emulator::within("rapidm2m", backend.ready().clone(), backend),
-        Emulator::within("cosmos", cosmos.ready().clone(), cosmos),
-        Emulator::within("iot_hub", hub.ready().clone(), hub),
-        &SITES,
-    );
+    let mut world = World::of(backend, cosmos, hub, &SITES);
     let [dps, scope, group, https, policy, key] =
         ["dps", "idScope", "groupKey", "https", "policy", "policyKey"].map(|name| world.hub.ready(name).to_owned());
     let https = https.trim_start_matches("https://");

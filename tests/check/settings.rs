@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::{
+use crate::check::{
     command::{Settings, run, settings},
     services::{Report, world},
     vault::{Fault, Vault},

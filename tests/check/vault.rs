@@ -18,6 +18,7 @@ use axum::{
     serve::Listener,
 };
 use futures::{StreamExt as _, stream};
+use rcgen::CertificateParams;
 use serde_json::{Value, json};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -25,7 +26,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use crate::{authority::Authority, command::Settings};
+use crate::support::{Authority, Settings};
 
 /// What the identity's endpoint wants to see, and what it gives.
 pub const APP_SECRET: &str = "secret-of-the-app";
@@ -68,7 +69,7 @@ struct Inner {
 impl Vault {
     /// With these secrets; one whose value is empty is disabled.
     pub async fn start(secrets: &[(&str, &str)], fault: Option<Fault>) -> Self {
-        let authority = Authority::new();
+        let authority = Authority::new("vault");
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("https://{}/", listener.local_addr().unwrap());
         let secret = |(name, value): &(&str, &str)| ((*name).to_owned(), ((*value).to_owned(), !value.is_empty()));
@@ -80,7 +81,8 @@ impl Vault {
         let identity = format!("http://{}/msi/token", at_identity.local_addr().unwrap());
         let tokens = Router::new().route("/msi/token", get(token)).with_state(state.clone());
         let mut tasks = JoinSet::new();
-        let listener = Tls { listener, acceptor: TlsAcceptor::from(authority.server()) };
+        let certificate = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+        let listener = Tls { listener, acceptor: TlsAcceptor::from(authority.server(certificate)) };
         tasks.spawn(async move { axum::serve(listener, vault).await.unwrap() });
         tasks.spawn(async move { axum::serve(at_identity, tokens).await.unwrap() });
         Self { url, identity, authority, state, _tasks: tasks }
@@ -96,7 +98,7 @@ impl Vault {
 
     /// The same without an identity.
     pub fn trusted(&self) -> Settings {
-        let file = self.authority.file.to_str().unwrap().to_owned();
+        let file = self.authority.path().to_owned();
         [("KeyVaultURI".to_owned(), self.url.clone()), ("SSL_CERT_FILE".to_owned(), file)].into()
     }
 

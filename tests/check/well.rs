@@ -4,8 +4,10 @@ use emulators::rapidm2m;
 use serde_json::json;
 
 use crate::{
-    command::run,
-    services::{Report, SITES, secrets, world, world_of},
+    check::{
+        command::run,
+        services::{Report, SITES, secrets, world, world_of},
+    },
     support::{Ledger, World},
 };
 

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::{
-    run::{DAY, SITE, assert_settled, backfilled, documents, ids, ranges, rows_of, run, run_failing, run_ok},
+    commands::run::{DAY, SITE, assert_settled, backfilled, documents, ids, ranges, rows_of, run, run_failing, run_ok},
     support::{World, rows, stamp},
 };
 

@@ -13,7 +13,7 @@ use emulators::{
 use serde_json::{Value, json};
 
 use crate::{
-    run::{DAY, SITE, assert_settled, backfilled, command, ids, run_ok},
+    commands::run::{DAY, SITE, assert_settled, backfilled, command, ids, run_ok},
     support::{Emulator, World, stamp},
 };
 
@@ -85,11 +85,8 @@ async fn world(killer: &Killer) -> World {
     };
     let cosmos = cosmos::Options { steps: killer.steps(), ..cosmos::Options::default() };
     let hub = iot_hub::Options { steps: killer.steps(), ..iot_hub::Options::default() };
-    let (backend, cosmos, hub) = tokio::join!(rapidm2m::start(backend), cosmos::start(cosmos), iot_hub::start(hub));
-    let (backend, cosmos, hub) = (backend.unwrap(), cosmos.unwrap(), hub.unwrap());
-    let backend = Emulator::within("rapidm2m", backend.ready().clone(), backend);
-    let cosmos = Emulator::within("cosmos", cosmos.ready().clone(), cosmos);
-    let hub = Emulator::within("iot_hub", hub.ready().clone(), hub);
+    let (backend, cosmos, hub) =
+        tokio::join!(Emulator::rapidm2m(backend), Emulator::cosmos(cosmos), Emulator::iot_hub(hub));
     World::of(backend, cosmos, hub, &[SITE])
 }
 

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::{
-    run::{SITE, run, run_failing, run_ok},
+    commands::run::{SITE, run, run_failing, run_ok},
     support::World,
 };
 

@@ -10,7 +10,9 @@ use tokio::{
 };
 
 use crate::{
-    run::{DAY, Ran, SITE, assert_settled, backfilled, command, documents, ids, rows_of, run, run_failing, run_ok},
+    commands::run::{
+        DAY, Ran, SITE, assert_settled, backfilled, command, documents, ids, rows_of, run, run_failing, run_ok,
+    },
     support::{CUSTOMER, Ledger, World, rows, stamp},
 };
 

@@ -4,7 +4,7 @@ use emulators::iot_hub;
 use iothub_connector::iot_hub::devices::Owner;
 use serde_json::json;
 
-use crate::{
+use crate::devices::{
     TRANSPORTS,
     support::{World, message, send, soon},
 };

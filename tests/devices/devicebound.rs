@@ -12,7 +12,7 @@ use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::support::{World, soon};
+use crate::devices::support::{World, soon};
 
 fn device(world: &World, id: &str, credential: Credential) -> Device {
     let endpoint = Endpoint::parse(&world.ready().mqtt).unwrap();

@@ -6,9 +6,11 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::{
-    polls::{self, Polled},
+    faults::{
+        polls::{self, Polled},
+        uplinks,
+    },
     support::Emulator,
-    uplinks,
 };
 
 /// The most that the handler may have had in memory, in KiB: an answer of rows of 64 MiB, which grows by doubling.

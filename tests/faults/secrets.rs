@@ -8,7 +8,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use sha2::Sha256;
 
-use super::support::World;
+use crate::support::World;
 
 /// What no log, answer or document may hold, with the name to say in its place.
 #[derive(Clone, Default)]

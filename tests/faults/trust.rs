@@ -2,24 +2,22 @@
 //! clients.
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Arc, Mutex},
 };
 
 use futures::{StreamExt as _, stream};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
-use rustls::{
-    ServerConfig,
-    crypto::aws_lc_rs,
-    pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
-};
+use rcgen::{CertificateParams, date_time_ymd};
 use serde_json::{Value, json};
 use tokio::{io::AsyncReadExt as _, net::TcpListener, task::JoinSet};
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
-    polls::{self, Polled},
-    uplinks,
+    faults::{
+        polls::{self, Polled},
+        uplinks,
+    },
+    support::Authority,
 };
 
 /// Worlds at a time.
@@ -45,12 +43,6 @@ enum Client {
     ThingsStack,
 }
 
-/// An authority that is trusted, and servers with certificates.
-struct Authority {
-    issuer: CertifiedIssuer<'static, KeyPair>,
-    file: PathBuf,
-}
-
 /// A server that speaks TLS and nothing else.
 struct Server {
     address: String,
@@ -59,40 +51,16 @@ struct Server {
     _tasks: JoinSet<()>,
 }
 
-impl Authority {
-    fn new(name: &str) -> Self {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(rcgen::DnType::CommonName, name);
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let file = format!("faults-{name}-{}.pem", std::process::id());
-        let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(file);
-        std::fs::write(&file, issuer.pem()).unwrap();
-        Self { issuer, file }
-    }
-
-    fn path(&self) -> &str {
-        self.file.to_str().unwrap()
-    }
-
-    async fn server(&self, is_expired: bool, name: &str) -> Server {
+impl Server {
+    async fn start(authority: &Authority, is_expired: bool, name: &str) -> Self {
         let mut params = CertificateParams::new([name.to_owned()]).unwrap();
         if is_expired {
             (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2021, 1, 1));
         }
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.into()], key)
-            .unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let handshakes = Arc::new(Mutex::new(Vec::new()));
-        let (seen, acceptor) = (handshakes.clone(), TlsAcceptor::from(Arc::new(config)));
+        let (seen, acceptor) = (handshakes.clone(), TlsAcceptor::from(authority.server(params)));
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             loop {
@@ -106,16 +74,16 @@ impl Authority {
                 seen.lock().unwrap().push(went_on);
             }
         });
-        Server { address, handshakes, _tasks: tasks }
+        Self { address, handshakes, _tasks: tasks }
     }
 }
 
 async fn server(trusted: &Authority, certificate: Certificate) -> Server {
     match certificate {
-        Certificate::Good => trusted.server(false, "127.0.0.1").await,
-        Certificate::UnknownAuthority => Authority::new("unknown").server(false, "127.0.0.1").await,
-        Certificate::Expired => trusted.server(true, "127.0.0.1").await,
-        Certificate::WrongName => trusted.server(false, "another.azure-devices.net").await,
+        Certificate::Good => Server::start(trusted, false, "127.0.0.1").await,
+        Certificate::UnknownAuthority => Server::start(&Authority::new("unknown"), false, "127.0.0.1").await,
+        Certificate::Expired => Server::start(trusted, true, "127.0.0.1").await,
+        Certificate::WrongName => Server::start(trusted, false, "another.azure-devices.net").await,
     }
 }
 
@@ -237,5 +205,4 @@ async fn a_server_that_is_not_who_it_says_gets_nothing() {
         assert!(says_why, "{client:?}, {certificate:?}: {ours:?}");
     });
     tried.await;
-    std::fs::remove_file(&trusted.file).unwrap();
 }

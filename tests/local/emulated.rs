@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use serde_json::{Value, json};
 
-use crate::support::{Live, SITES, app, command, last_record, records, runs, stderr, webhook};
+use crate::local::support::{Live, SITES, app, command, last_record, records, runs, stderr, webhook};
 
 #[test]
 fn without_any_setting_both_halves_reach_the_hub() {

@@ -6,7 +6,7 @@ use emulators::iot_hub;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
-use crate::support::{Live, app, command, last_record, records, runs, stderr, webhook};
+use crate::local::support::{Live, app, command, last_record, records, runs, stderr, webhook};
 
 #[test]
 fn half_a_service_is_not_completed_by_an_emulator() {

@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
 use serde_json::Value;
 
-use crate::support::{app, command, records, stderr};
+use crate::local::support::{app, command, records, stderr};
 
 const PACKAGED: [&str; 4] = ["--packaged", "--for", "3s", "--json"];
 

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use crate::{
-    INVOCATION,
+    operations::INVOCATION,
     support::{Emulator, Settings, World, client, start_and_wait_for_exit},
 };
 
@@ -71,11 +71,9 @@ pub async fn of_uplinks(format: &str) -> Vec<String> {
     let subscriber = logging::subscriber(format, "error,iothub_connector=info".into(), move || of.clone());
     let _guard = tracing::subscriber::set_default(subscriber);
 
-    let cosmos = cosmos::start(cosmos::Options::default()).await.unwrap();
+    let cosmos = Emulator::cosmos(cosmos::Options::default()).await;
     let dps_options = iot_hub::DpsOptions { dps_retry_after: 0, ..iot_hub::DpsOptions::default() };
-    let hub = iot_hub::start(iot_hub::Options { dps_options, ..iot_hub::Options::default() }).await.unwrap();
-    let cosmos = Emulator::within("cosmos", cosmos.ready().clone(), cosmos);
-    let hub = Emulator::within("iot_hub", hub.ready().clone(), hub);
+    let hub = Emulator::iot_hub(iot_hub::Options { dps_options, ..iot_hub::Options::default() }).await;
     let settings = [
         ("UplinkQueueName", "uplinks"),
         ("M2MDocumentsDBUri", cosmos.ready("endpoint")),

@@ -3,7 +3,8 @@
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 
-use crate::{replay, storage::Storage, support::Settings};
+use super::replay;
+use crate::support::{Settings, Storage};
 
 fn stored(text: &str) -> String {
     BASE64_STANDARD.encode(text)

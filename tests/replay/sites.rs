@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::join;
 
 use crate::{
-    replay,
+    replay::replay,
     support::{Handler, World, rows},
 };
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Host, QUEUE, World, uplink};
+use crate::things_network::support::{Host, QUEUE, World, uplink};
 
 const LONG: &str = "timeout_ms=50000";
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::support::{Host, World, uplink};
+use crate::things_network::support::{Host, World, uplink};
 
 fn with_port(application: &str, device: &str, counter: u32, port: u8) -> String {
     let mut uplink = uplink(application, device, counter);

@@ -10,7 +10,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::support::{Host, World};
+use crate::things_network::support::{Host, World};
 
 const DEVICES: usize = 500;
 /// Webhooks of all kinds: more than 4 in 5 of them are distinct uplinks.

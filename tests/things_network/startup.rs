@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{Host, World, start_and_wait_for_exit, uplink};
+use crate::things_network::support::{Host, World, start_and_wait_for_exit, uplink};
 
 #[tokio::test]
 async fn without_either_half_the_message_says_what_each_needs() {

@@ -1,7 +1,6 @@
 //! Everything between The Things Stack and the hub, each in a process of its own.
 
 use std::{
-    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -12,19 +11,14 @@ use std::{
 use serde_json::{Value, json};
 use tokio::{join, process::Child, time::sleep};
 
-#[path = "../forwarding/support/process.rs"]
-mod process;
-
-pub use process::Emulator;
-use process::{Output, binary, client};
+pub use crate::support::start_and_wait_for_exit;
+use crate::support::{Emulator, Output, Settings, binary, client};
 
 pub const QUEUE: &str = "uplinks";
 /// What hangs fails.
 const PATIENCE: Duration = Duration::from_secs(50);
 /// Between two looks at something that cannot be awaited.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
-
-pub type Settings = BTreeMap<String, String>;
 
 /// The services, and the settings that lead the handler to them.
 pub struct World {
@@ -280,12 +274,4 @@ pub fn uplink(application: &str, device: &str, counter: u32) -> Value {
             "decoded_payload": {"level": counter}, "received_at": "2026-01-31T12:00:00.25Z"
         }
     })
-}
-
-/// For settings that stop the start: the exit code and what stands on standard error.
-pub async fn start_and_wait_for_exit(settings: &Settings) -> (Option<i32>, String) {
-    let mut command = binary();
-    command.arg("serve").envs(settings).env("FUNCTIONS_CUSTOMHANDLER_PORT", "0");
-    let output = tokio::time::timeout(PATIENCE, command.output()).await.expect("it must end by itself").unwrap();
-    (output.status.code(), String::from_utf8(output.stderr).unwrap())
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::support::{Host, QUEUE, World, uplink};
+use crate::things_network::support::{Host, QUEUE, World, uplink};
 
 /// Everything that was posted has arrived, nothing was given up.
 async fn arrived(world: &World, host: &Host, counters: impl IntoIterator<Item = u32>) {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use serde_json::{Value, json};
 
-use crate::support::{Host, QUEUE, World, uplink};
+use crate::things_network::support::{Host, QUEUE, World, uplink};
 
 /// Every fixture, with what is expected of it.
 fn fixtures() -> Vec<(String, String, Value)> {

@@ -4,7 +4,7 @@ use chrono::{TimeDelta, Utc};
 use serde_json::{Value, json};
 
 use super::case::{Case, Service::Backend, Wrong, answer, failed, run, set, warning};
-use crate::services::{Report, world};
+use crate::check::services::{Report, world};
 
 fn of_me(effect: Value) -> Wrong {
     Wrong::Trouble(Backend, "/me", effect)

@@ -11,7 +11,7 @@ use futures::{StreamExt as _, stream};
 use serde_json::{Value, json};
 
 use crate::{
-    services::{Report, world},
+    check::services::{Report, world},
     support::{Emulator, World},
 };
 

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::case::{Case, Service::Hub, Wrong, answer, failed, run, set};
 use crate::{
-    services::{Report, world},
+    check::services::{Report, world},
     support::token,
 };
 

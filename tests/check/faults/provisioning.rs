@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::case::{Service::Hub, Wrong, answer, failed, run, set};
-use crate::services::{Report, world};
+use crate::check::services::{Report, world};
 
 const DPS: &str = "DPS ";
 const PUMPS: &str = "AzureIotHubConnectionString__pumps";

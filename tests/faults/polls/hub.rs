@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::run::{Service, Table, USUAL, assert_complete, run};
-use crate::{
+use crate::faults::{
     cell::{
         Cell,
         Recovers::{NextRun, SameRun, WhenAsked},

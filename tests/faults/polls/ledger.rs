@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::run::{Begins, Closes, Service, Table, USUAL, assert_complete, run};
-use crate::{
+use crate::faults::{
     cell::{
         Cell,
         Recovers::{NextRun, SameRun},

@@ -13,12 +13,14 @@ use tokio::task::JoinHandle;
 
 use super::world::{Polled, SITE, platform, world};
 use crate::{
-    cell::{
-        Line,
-        Recovers::{self, NextRun, SameRun},
+    faults::{
+        cell::{
+            Line,
+            Recovers::{self, NextRun, SameRun},
+        },
+        table,
     },
     support::{World, token},
-    table,
 };
 
 /// What goes wrong.

@@ -8,10 +8,12 @@ use tokio::join;
 
 use super::world::{Polled, SITE, world};
 use crate::{
-    cell::{Cell, Line, Recovers},
-    fault::Fault,
+    faults::{
+        cell::{Cell, Line, Recovers},
+        fault::Fault,
+        table,
+    },
     support::{Answer, Emulator, World},
-    table,
 };
 
 /// Whose answers are wrong.

@@ -1,15 +1,14 @@
 //! A site, a backend, a ledger and a hub of its own for each cell.
 
-use std::{path::Path, sync::LazyLock, time::Duration};
+use std::{sync::LazyLock, time::Duration};
 
 use emulators::{cosmos, iot_hub, rapidm2m};
 use serde_json::{Value, json};
 use tokio::{join, time::Instant};
 
 use crate::{
-    cell::normal,
-    secrets::Secrets,
-    support::{Answer, Emulator, Handler, Ledger, World, rows},
+    faults::{cell::normal, secrets::Secrets},
+    support::{Answer, Authority, Emulator, Handler, Ledger, World, rows},
 };
 
 pub const SITE: &str = "well-7";
@@ -42,17 +41,11 @@ pub async fn world() -> World {
     let backend =
         rapidm2m::Options { site: vec![SITE.into()], no_generate: true, channels: 2, ..rapidm2m::Options::default() };
     let (backend, cosmos, hub) = join!(
-        rapidm2m::start(backend),
-        cosmos::start(cosmos::Options::default()),
-        iot_hub::start(iot_hub::Options::default())
+        Emulator::rapidm2m(backend),
+        Emulator::cosmos(cosmos::Options::default()),
+        Emulator::iot_hub(iot_hub::Options::default())
     );
-    let (backend, cosmos, hub) = (backend.unwrap(), cosmos.unwrap(), hub.unwrap());
-    let mut world = World::of(
-        Emulator::within("rapidm2m", backend.ready().clone(), backend),
-        Emulator::within("cosmos", cosmos.ready().clone(), cosmos),
-        Emulator::within("iot_hub", hub.ready().clone(), hub),
-        &[SITE],
-    );
+    let mut world = World::of(backend, cosmos, hub, &[SITE]);
     world.set("RUST_LOG", EVERYTHING);
     world.set("SSL_CERT_FILE", &platform());
     world
@@ -61,14 +54,8 @@ pub async fn world() -> World {
 /// What stands for the platform's certificate authorities: one instead of a hundred and fifty, which each start would
 /// read. The hub's is not among them.
 pub fn platform() -> String {
-    static FILE: LazyLock<String> = LazyLock::new(|| {
-        let key = rcgen::KeyPair::generate().unwrap();
-        let ca = rcgen::CertificateParams::default().self_signed(&key).unwrap();
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("platform-{}.pem", std::process::id()));
-        std::fs::write(&path, ca.pem()).unwrap();
-        path.to_str().unwrap().to_owned()
-    });
-    FILE.clone()
+    static AUTHORITY: LazyLock<Authority> = LazyLock::new(|| Authority::new("platform"));
+    AUTHORITY.path().to_owned()
 }
 
 impl Polled {

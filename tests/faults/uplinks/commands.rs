@@ -7,15 +7,17 @@ use tokio::time::Instant;
 
 use super::world::{DEVICE, World};
 use crate::{
-    cell::{
-        Cell, Line,
-        Recovers::{self, SameRun, Soon},
-        cell,
+    faults::{
+        cell::{
+            Cell, Line,
+            Recovers::{self, SameRun, Soon},
+            cell,
+        },
+        fault::Fault::{ContentType, CutBody, Echo, Garbage, Refused, Silent, Slow, Status, StatusAfter, TooSlow},
+        polls::{assert_answers_complete, assert_complete},
+        table,
     },
-    fault::Fault::{ContentType, CutBody, Echo, Garbage, Refused, Silent, Slow, Status, StatusAfter, TooSlow},
-    polls::{assert_answers_complete, assert_complete},
     support::Emulator,
-    table,
 };
 
 /// Between two uplinks.

@@ -4,15 +4,19 @@ use serde_json::{Value, json};
 
 use super::world::World;
 use crate::{
-    cell::{
-        Cell, Line,
-        Recovers::{self, NextRun, SameRun, Soon, WhenAsked},
-        cell, normal,
+    faults::{
+        cell::{
+            Cell, Line,
+            Recovers::{self, NextRun, SameRun, Soon, WhenAsked},
+            cell, normal,
+        },
+        fault::Fault::{
+            self, ContentType, CutBody, Echo, Garbage, Refused, Silent, Slow, Status, StatusAfter, TooSlow,
+        },
+        polls::assert_complete,
+        table,
     },
-    fault::Fault::{self, ContentType, CutBody, Echo, Garbage, Refused, Silent, Slow, Status, StatusAfter, TooSlow},
-    polls::assert_complete,
     support::Emulator,
-    table,
 };
 
 #[derive(Clone, Copy)]

@@ -7,9 +7,7 @@ use serde_json::{Value, json};
 use tokio::{join, time::Instant};
 
 use crate::{
-    cell::normal,
-    polls::platform,
-    secrets::Secrets,
+    faults::{cell::normal, polls::platform, secrets::Secrets},
     support::{Answer, Emulator, Handler, Ledger, Output, Settings},
 };
 
@@ -39,14 +37,10 @@ impl World {
     pub async fn start() -> Self {
         let dps_options = iot_hub::DpsOptions { dps_retry_after: 0, ..iot_hub::DpsOptions::default() };
         let (cosmos, hub, stack) = join!(
-            cosmos::start(cosmos::Options::default()),
-            iot_hub::start(iot_hub::Options { dps_options, ..iot_hub::Options::default() }),
-            things_stack::start(things_stack::Options::default())
+            Emulator::cosmos(cosmos::Options::default()),
+            Emulator::iot_hub(iot_hub::Options { dps_options, ..iot_hub::Options::default() }),
+            Emulator::things_stack(things_stack::Options::default())
         );
-        let (cosmos, hub, stack) = (cosmos.unwrap(), hub.unwrap(), stack.unwrap());
-        let cosmos = Emulator::within("cosmos", cosmos.ready().clone(), cosmos);
-        let hub = Emulator::within("iot_hub", hub.ready().clone(), hub);
-        let stack = Emulator::within("things_stack", stack.ready().clone(), stack);
         let platform = platform();
         let settings = [
             ("UplinkQueueName", "uplinks"),

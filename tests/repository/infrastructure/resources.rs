@@ -5,7 +5,7 @@ use iothub_connector::{
     iot_hub::devices::store::CONTAINER,
 };
 
-use crate::bicep::{quoted, resource, text, variable};
+use super::bicep::{quoted, resource, text, variable};
 
 /// What stands between two texts, for the first time after `start`.
 fn between<'a>(text: &'a str, start: &str, end: &str) -> &'a str {

@@ -1,4 +1,4 @@
-//! Certificates for this machine, and the file by which the binary trusts them.
+//! Certificates, and the file by which the binary trusts them.
 
 use std::{
     path::{Path, PathBuf},
@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::{
     ServerConfig,
     crypto::aws_lc_rs,
@@ -17,27 +17,32 @@ use rustls::{
 
 pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
-    /// For `SSL_CERT_FILE`. Gone with this.
-    pub file: PathBuf,
+    /// Gone with this.
+    file: PathBuf,
 }
 
 impl Authority {
-    pub fn new() -> Self {
+    pub fn new(name: &str) -> Self {
         static MADE: AtomicUsize = AtomicUsize::new(0);
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, name);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let name = format!("check-{}-{}.pem", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
-        let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let file = format!("authority-{name}-{}-{}.pem", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
+        let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(file);
         std::fs::write(&file, issuer.pem()).unwrap();
         Self { issuer, file }
     }
 
-    /// What a server at 127.0.0.1 needs.
-    pub fn server(&self) -> Arc<ServerConfig> {
-        let params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+    /// Of the file with its certificate, for `SSL_CERT_FILE` and `IoTHubTrustedCa`.
+    pub fn path(&self) -> &str {
+        self.file.to_str().unwrap()
+    }
+
+    /// What a server with this certificate needs.
+    pub fn server(&self, certificate: CertificateParams) -> Arc<ServerConfig> {
         let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let certificate = certificate.signed_by(&key, &self.issuer).unwrap();
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()

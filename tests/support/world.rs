@@ -124,7 +124,6 @@ impl World {
     }
 
     /// Waits until this stands in the output so often: lines come through pipes.
-    #[allow(dead_code, reason = "for tests/operations")]
     pub async fn printed(&self, part: &str, count: usize) {
         let give_up = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
         while self.output().matches(part).count() < count {
@@ -161,7 +160,6 @@ impl World {
     }
 
     /// Every document of the ledger; none if there is no container yet.
-    #[allow(dead_code, reason = "for tests/faults")]
     pub async fn all_documents(&self) -> Vec<Value> {
         let (endpoint, key) = (self.cosmos.ready("endpoint"), self.cosmos.ready("key"));
         if self.ledger.get().is_none() {

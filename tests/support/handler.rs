@@ -14,7 +14,7 @@ use tokio::process::Child;
 use super::process::{Output, binary, client};
 
 /// What the host posts when a timer is due.
-pub const TIMER: &str = include_str!("../../fixtures/host/timer.json");
+pub const TIMER: &str = include_str!("../fixtures/host/timer.json");
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The host's own interval.
 const PROBE: Duration = Duration::from_millis(25);

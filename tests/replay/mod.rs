@@ -3,14 +3,10 @@
 
 mod queues;
 mod sites;
-mod storage;
-#[path = "../forwarding/support/mod.rs"]
-#[allow(dead_code, unused_imports, reason = "tests/forwarding uses the rest")]
-mod support;
 
 use serde_json::Value;
 
-use support::Settings;
+use crate::support::{self, Settings};
 
 /// What the command did: exit code, lines, and what it said.
 #[derive(Debug)]

@@ -36,7 +36,6 @@ impl Ledger {
     }
 
     /// As somebody who tidies up by hand.
-    #[allow(dead_code, reason = "for tests/commands")]
     pub async fn delete(&self, customer: &str, site: &str, id: &str) {
         let partition = PartitionKey::from((customer.to_owned(), site.to_owned()));
         self.0.delete_item(partition, id, None).await.unwrap();
@@ -51,7 +50,6 @@ impl Ledger {
     }
 
     /// Every document of the container.
-    #[allow(dead_code, reason = "for tests/faults")]
     pub async fn all(&self) -> Vec<Value> {
         let found = self.0.query_items::<Value>("SELECT * FROM c", FeedScope::full_container(), None).await;
         found.unwrap().try_collect().await.unwrap()

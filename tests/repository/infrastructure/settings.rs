@@ -9,7 +9,7 @@ use std::{
 use iothub_connector::config::{Config, Settings};
 use serde_json::Value;
 
-use crate::bicep::{objects, quoted, text};
+use super::bicep::{objects, quoted, text};
 
 /// Read by the host, not by the code.
 const OF_THE_HOST: [&str; 4] = [
@@ -101,6 +101,20 @@ fn bindings() -> Vec<Value> {
 
 fn connections() -> BTreeSet<String> {
     bindings().iter().filter_map(|binding| binding["connection"].as_str().map(str::to_owned)).collect()
+}
+
+/// Every setting that somebody reads: the code, the bindings, or the host.
+pub fn known() -> BTreeSet<String> {
+    let mut known = read();
+    known.extend(connections());
+    known.extend(OF_THE_HOST.map(str::to_owned));
+    known
+}
+
+/// Also with what can stand behind a setting's name: an application, or which property of a connection it is.
+pub fn is_one_of(known: &BTreeSet<String>, name: &str) -> bool {
+    let is_ending = |end: &str| end.is_empty() || end == "Default" || end.starts_with('-') || end.starts_with("__");
+    known.iter().any(|known| name.strip_prefix(known.as_str()).is_some_and(is_ending))
 }
 
 #[test]

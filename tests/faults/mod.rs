@@ -17,9 +17,6 @@ mod limits;
 mod page;
 mod polls;
 mod secrets;
-#[path = "../forwarding/support/mod.rs"]
-#[allow(dead_code, unused_imports, reason = "tests/forwarding uses the rest")]
-mod support;
 mod table;
 mod trust;
 mod uplinks;

@@ -3,4 +3,4 @@
 
 mod bicep;
 mod resources;
-mod settings;
+pub mod settings;

@@ -71,9 +71,8 @@ impl Emulator {
         Self { ready, name, client: client(), _running: Box::new(child) }
     }
 
-    /// One that runs within this process: quicker to start.
-    #[allow(dead_code, reason = "only tests/faults has so many")]
-    pub fn within(name: &'static str, ready: impl Serialize, running: impl Any) -> Self {
+    /// One that runs within this process.
+    pub(super) fn within(name: &'static str, ready: impl Serialize, running: impl Any) -> Self {
         Self { ready: serde_json::to_value(ready).unwrap(), name, client: client(), _running: Box::new(running) }
     }
 

@@ -3,8 +3,6 @@
 //! received, what stands in the ledger, what was answered and logged. No type of the product is used, so that a wrong
 //! field name cannot pass on both sides.
 
-mod support;
-
 #[cfg(feature = "azure-iot-sdk")]
 mod azure_iot_sdk;
 mod backend_faults;
@@ -22,3 +20,5 @@ mod selection;
 mod startup;
 mod transports;
 mod wrong_container;
+
+use crate::support;

@@ -6,7 +6,4 @@ mod crashes;
 mod help;
 mod polls;
 mod run;
-#[path = "../forwarding/support/mod.rs"]
-#[allow(dead_code, unused_imports, reason = "tests/forwarding uses the rest")]
-mod support;
 mod trouble;

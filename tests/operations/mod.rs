@@ -8,9 +8,6 @@
 
 mod captured;
 mod page;
-#[path = "../forwarding/support/mod.rs"]
-#[allow(dead_code, unused_imports, reason = "tests/forwarding uses the rest")]
-mod support;
 
 use std::{collections::BTreeSet, fs, path::Path};
 
