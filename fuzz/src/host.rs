@@ -1,17 +1,15 @@
 //! Laws for the requests of the Functions host.
 
-use axum::http::HeaderMap;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use iothub_connector::host::{http::HttpRequest, queue::QueueMessage, timer::Invocation};
+use iothub_connector::host::{http::HttpRequest, queue::QueueMessage, timer};
 use serde_json::json;
 
 use super::bounds::check_error;
 
 /// Envelopes of all kinds. The bytes are the envelope itself, and also the content of an envelope.
 pub fn envelopes(data: &[u8]) {
-    match Invocation::read(&HeaderMap::new(), data) {
-        Ok(invocation) => assert!(invocation.id.is_empty()),
-        Err(error) => check_error(&error.to_string()),
+    if let Err(error) = timer::check(data) {
+        check_error(&error);
     }
     match HttpRequest::read(data, "req") {
         Ok(request) => {

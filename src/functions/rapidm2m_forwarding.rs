@@ -13,7 +13,7 @@ use tracing::Instrument as _;
 
 use crate::{
     app::App,
-    host::{self, envelope, timer::Invocation},
+    host::{self, envelope, timer},
 };
 
 pub async fn call(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Response {
@@ -21,15 +21,14 @@ pub async fn call(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -
         Ok(body) => body,
         Err(unread) => return unread.response(),
     };
-    let invocation = match Invocation::read(&headers, &body) {
-        Ok(invocation) => invocation,
-        Err(error) => return envelope::malformed("a timer's call", &error),
-    };
+    if let Err(error) = timer::check(&body) {
+        return envelope::malformed("a timer's call", &error);
+    }
     // The timer runs in every app. A half that is not configured is no failure.
     let Some(polling) = &app.polling else {
         return host::succeeded(&json!({}), &["rapidM2M is off: M2MBackendURL and Customer_ID are not set".to_owned()]);
     };
-    let summary = polling.run().instrument(envelope::span(&invocation.id)).await;
+    let summary = polling.run().instrument(envelope::span(host::invocation_id(&headers))).await;
     if summary.is_success() {
         host::succeeded(&json!({}), &[])
     } else {

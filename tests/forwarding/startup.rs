@@ -115,7 +115,7 @@ async fn what_is_no_call_of_a_function_is_refused_in_json() {
         assert_eq!(answer.status, 404, "{path}");
         assert!(answer.body["Error"].as_str().unwrap().contains(path), "{}", answer.body);
     }
-    for broken in ["{", "[]", "7", "not json", "{\"Data\":7}"] {
+    for broken in ["{", "[]", "7", "not json"] {
         let answer = handler.post("/rapidM2MForwarding", broken).await;
         assert_eq!(answer.status, 400, "{broken}: {}", answer.body);
         assert!(answer.body["Error"].as_str().unwrap().contains("envelope"), "{}", answer.body);

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{Owner, StoredOwner};
+use super::StoredOwner;
 use crate::support::{fault::Fault, hours::Hours};
 
 /// Limits for the values that are kept of a device's last uplinks.
@@ -72,12 +72,6 @@ impl Document {
     #[must_use]
     pub fn new(owner: StoredOwner) -> Self {
         Self { id: id(&owner), kind: Kind::Activity, owner, activity: Activity::default() }
-    }
-
-    /// Whether the document is of a device of The Things Network.
-    #[must_use]
-    pub fn is_of_things_network(&self) -> bool {
-        self.owner.system == Owner::THINGS_NETWORK
     }
 }
 
@@ -150,6 +144,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::iot_hub::devices::Owner;
 
     fn at(minute: i64) -> DateTime<Utc> {
         DateTime::from_timestamp(1_767_225_600, 0).unwrap() + TimeDelta::minutes(minute)
