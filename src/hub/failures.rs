@@ -60,6 +60,8 @@ struct Known {
     hubs: HashMap<Endpoint, Failure>,
     devices: HashMap<DeviceKey, Failure>,
     cut: HashMap<Endpoint, Cuts>,
+    /// Hubs that have refused a message for good since they last acknowledged anything. Outlives [`Failures::forget`].
+    rejecting: HashSet<Endpoint>,
     /// Devices that had no acknowledgement for too long since a hub last acknowledged anything.
     silent: HashMap<Endpoint, HashSet<String>>,
 }
@@ -122,6 +124,17 @@ impl Failures {
         matches!(error, SendError::AcceptedThenCut { .. }).then(|| error.clone())
     }
 
+    /// What becomes of a message that the hub refuses: of two in a row, whosever they are, only the first can be at fault. The
+    /// second waits, until the hub has acknowledged anything.
+    pub fn judge(&self, device: &DeviceKey, error: SendError) -> SendError {
+        match error {
+            SendError::Rejected { status, text } if !self.known().rejecting.insert(device.endpoint.clone()) => {
+                SendError::RejectsAll { status, text }
+            }
+            error => error,
+        }
+    }
+
     /// The device had no acknowledgement for too long: nobody waits for it any more, until [`forget`](Self::forget); for
     /// none of the hub's devices after several had none, and no other had one. Returns why: the hub may be out of reach.
     pub fn stalled(&self, device: &DeviceKey) -> SendError {
@@ -161,6 +174,7 @@ impl Failures {
         known.devices.remove(device);
         known.cut.remove(&device.endpoint);
         known.silent.remove(&device.endpoint);
+        known.rejecting.remove(&device.endpoint);
     }
 
     /// The device has a new identity: what failed with the old one does not count.
@@ -168,7 +182,7 @@ impl Failures {
         self.known().devices.remove(device);
     }
 
-    /// Forgets everything but waits that a hub asked for.
+    /// Forgets everything but waits that a hub asked for, and which hubs refuse messages.
     pub fn forget(&self) {
         let now = Instant::now();
         let mut known = self.known();
@@ -193,7 +207,11 @@ impl Failure {
 
 impl Known {
     fn is_empty(&self) -> bool {
-        self.hubs.is_empty() && self.devices.is_empty() && self.cut.is_empty() && self.silent.is_empty()
+        self.hubs.is_empty()
+            && self.devices.is_empty()
+            && self.cut.is_empty()
+            && self.silent.is_empty()
+            && self.rejecting.is_empty()
     }
 
     /// Connections of several devices, accepted and cut again and again, none of them fruitful: that is no second client, but
@@ -393,6 +411,23 @@ mod tests {
             failures.gate(&DeviceKey { endpoint: Endpoint::parse("other.hub").unwrap(), id: "z".into() }),
             Gate::Open
         );
+    }
+
+    #[tokio::test]
+    async fn of_two_messages_that_a_hub_refuses_in_a_row_the_second_is_not_to_blame() {
+        let failures = Failures::default();
+        let rejected = || SendError::Rejected { status: 400, text: "no".into() };
+        let rejects_all = SendError::RejectsAll { status: 400, text: "no".into() };
+        assert_eq!(failures.judge(&device("a"), rejected()), rejected());
+        failures.forget();
+        assert_eq!(failures.judge(&device("b"), rejected()), rejects_all);
+        let other = DeviceKey { endpoint: Endpoint::parse("other.hub").unwrap(), id: "a".into() };
+        assert_eq!(failures.judge(&other, rejected()), rejected());
+        failures.acknowledged(&device("z"));
+        assert_eq!(failures.judge(&device("b"), rejected()), rejected());
+        let too_large = SendError::too_large(1_000_000);
+        assert_eq!(failures.judge(&device("b"), too_large.clone()), too_large, "that is not for the hub to say");
+        assert_eq!(failures.gate(&device("b")), Gate::Open);
     }
 
     #[tokio::test(start_paused = true)]

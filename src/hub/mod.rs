@@ -6,6 +6,7 @@ mod azure_iot_sdk;
 pub mod device;
 mod devicebound;
 mod error;
+mod error_code;
 mod failures;
 mod https;
 mod links;

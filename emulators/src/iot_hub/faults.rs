@@ -15,6 +15,7 @@
 //! | `cutAfterMs` | cut so long after the first message on the connection | – |
 //! | `noSessionPresent` | the session is lost | – |
 //! | `httpStatus`, `httpStatusTimes`, `retryAfterSeconds` | – | so many requests are answered with this status |
+//! | `httpErrorCode` | – | these answers have this code of the hub's, and the status that belongs to it |
 //! | `httpDelayMs` | – | a request waits before anything is done about it |
 //! | `misspellTopics` | twin answers and messages to devices go to a wrong topic | – |
 //! | `acceptAnyToken` | tokens are not checked | tokens are not checked |
@@ -62,6 +63,9 @@ pub struct Faults {
     pub http_status: HttpStatus,
     /// So many HTTPS requests are answered with `http_status`.
     pub http_status_times: u64,
+    /// The code of those answers, such as 400004, whose first three digits are their status. Absent: one that fits
+    /// `http_status`.
+    pub http_error_code: Option<ErrorCode>,
     /// The header `Retry-After` of those answers, in seconds. Absent: they have none.
     pub retry_after_seconds: Option<u32>,
     /// HTTPS requests wait this many milliseconds before anything is done about them.
@@ -97,6 +101,7 @@ impl Default for Faults {
             no_session_present: false,
             http_status: HttpStatus::default(),
             http_status_times: 0,
+            http_error_code: None,
             retry_after_seconds: None,
             http_delay_ms: 0,
             misspell_topics: false,
@@ -129,6 +134,28 @@ impl From<HttpStatus> for u16 {
     }
 }
 
+/// An error code of the hub: a status of 400 to 599 and three more digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "u32", into = "u32")]
+pub struct ErrorCode(u32);
+
+impl TryFrom<u32> for ErrorCode {
+    type Error = String;
+
+    fn try_from(code: u32) -> Result<Self, String> {
+        match code {
+            400_000..600_000 => Ok(Self(code)),
+            _ => Err(format!("{code} is no error code; 400000 to 599999 are")),
+        }
+    }
+}
+
+impl From<ErrorCode> for u32 {
+    fn from(code: ErrorCode) -> Self {
+        code.0
+    }
+}
+
 /// How a CONNECT is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -158,7 +185,7 @@ pub enum OnRequest {
     Unauthorized,
     QuotaExceeded,
     Unavailable,
-    Status { status: u16, retry_after: Option<u32> },
+    Status { status: u16, code: Option<u32>, retry_after: Option<u32> },
 }
 
 /// What becomes of messages over HTTPS.
@@ -236,7 +263,11 @@ impl Faults {
         if self.cuts_after_connect(device_id) {
             return Some(OnRequest::QuotaExceeded);
         }
-        let answer = OnRequest::Status { status: self.http_status.0, retry_after: self.retry_after_seconds };
+        let answer = OnRequest::Status {
+            status: self.http_status.0,
+            code: self.http_error_code.map(u32::from),
+            retry_after: self.retry_after_seconds,
+        };
         (self.concern(device_id) && count_down(&mut self.http_status_times)).then_some(answer)
     }
 
