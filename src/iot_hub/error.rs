@@ -14,6 +14,15 @@ pub enum SendError {
     #[error("the hub refused the message for good ({status}): {text}")]
     Rejected { status: u16, text: String },
     #[error(
+        "the hub refuses the request (400), and does not say that it is the message's fault: {text}. The message waits"
+    )]
+    BadRequest { text: String },
+    #[error(
+        "the hub refuses every message ({status}), and acknowledged none since the last one that it refused: {text}. This \
+         message waits"
+    )]
+    RejectsAll { status: u16, text: String },
+    #[error(
         "the hub refused device {device}: the token or key is wrong or has expired, the device is unknown or disabled, \
          or this machine's clock is wrong by more than 5 minutes"
     )]
@@ -68,6 +77,8 @@ impl SendError {
         match self {
             Self::TooLarge { .. } => "hub_message_too_large",
             Self::Rejected { .. } => "hub_message_rejected",
+            Self::BadRequest { .. } => "hub_bad_request",
+            Self::RejectsAll { .. } => "hub_rejects_all",
             Self::Refused { .. } | Self::RefusedBecause { .. } => "hub_refused",
             Self::ClockWrong { .. } => "hub_clock_wrong",
             Self::TokenExpired { .. } => "hub_token_expired",
@@ -86,6 +97,11 @@ impl SendError {
     #[must_use]
     pub fn condemns_message(&self) -> bool {
         matches!(self, Self::TooLarge { .. } | Self::Rejected { .. })
+    }
+
+    /// Whether it may be one message alone for which the hub takes none of its batch.
+    pub(super) fn may_be_one_message(&self) -> bool {
+        self.condemns_message() || matches!(self, Self::BadRequest { .. })
     }
 
     /// Whether the hub does not let this device in (any more).

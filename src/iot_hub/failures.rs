@@ -70,6 +70,8 @@ impl Default for Failures {
 #[derive(Default)]
 struct Signs {
     cut: HashMap<Endpoint, Cuts>,
+    /// Hubs that have refused a message for good. Outlives [`Failures::forget`].
+    rejecting: HashSet<Endpoint>,
     /// Devices that had no acknowledgement for too long.
     silent: HashMap<Endpoint, HashSet<String>>,
 }
@@ -124,6 +126,17 @@ impl Failures {
         self.contests.last(device).map(|failed| failed.error)
     }
 
+    /// The verdict on a message that the hub refuses: of two in a row, of whatever device, only the first can be at fault. The
+    /// second stays pending until the hub has acknowledged anything.
+    pub fn judge(&self, device: &DeviceKey, error: SendError) -> SendError {
+        match error {
+            SendError::Rejected { status, text } if !self.signs().rejecting.insert(device.endpoint.clone()) => {
+                SendError::RejectsAll { status, text }
+            }
+            error => error,
+        }
+    }
+
     /// The device had no acknowledgement for too long: callers do not wait for it any more, until [`forget`](Self::forget).
     /// If several devices had none and no other had one, callers do not wait for any device of the hub. Returns the cause:
     /// the hub may be unreachable.
@@ -161,6 +174,7 @@ impl Failures {
         let mut signs = self.signs();
         signs.cut.remove(&device.endpoint);
         signs.silent.remove(&device.endpoint);
+        signs.rejecting.remove(&device.endpoint);
     }
 
     /// The device has a new identity: what failed with the old one does not count.
@@ -169,12 +183,14 @@ impl Failures {
         self.contests.forget_key(device);
     }
 
-    /// Forgets everything but waits that a hub requested.
+    /// Forgets everything but waits that a hub requested, and which hubs refuse messages.
     pub fn forget(&self) {
         self.hubs.forget();
         self.devices.forget();
         self.contests.forget();
-        *self.signs() = Signs::default();
+        let mut signs = self.signs();
+        signs.cut.clear();
+        signs.silent.clear();
     }
 
     fn signs(&self) -> MutexGuard<'_, Signs> {
@@ -348,6 +364,23 @@ mod tests {
             failures.gate(&DeviceKey { endpoint: Endpoint::parse("other.hub").unwrap(), id: "z".into() }),
             Gate::Open
         );
+    }
+
+    #[tokio::test]
+    async fn of_two_messages_that_a_hub_refuses_in_a_row_the_second_is_not_to_blame() {
+        let failures = Failures::default();
+        let rejected = || SendError::Rejected { status: 400, text: "no".into() };
+        let rejects_all = SendError::RejectsAll { status: 400, text: "no".into() };
+        assert_eq!(failures.judge(&device("a"), rejected()), rejected());
+        failures.forget();
+        assert_eq!(failures.judge(&device("b"), rejected()), rejects_all);
+        let other = DeviceKey { endpoint: Endpoint::parse("other.hub").unwrap(), id: "a".into() };
+        assert_eq!(failures.judge(&other, rejected()), rejected());
+        failures.acknowledged(&device("z"));
+        assert_eq!(failures.judge(&device("b"), rejected()), rejected());
+        let too_large = SendError::too_large(1_000_000);
+        assert_eq!(failures.judge(&device("b"), too_large.clone()), too_large, "that is not for the hub to say");
+        assert_eq!(failures.gate(&device("b")), Gate::Open);
     }
 
     #[tokio::test(start_paused = true)]

@@ -8,6 +8,7 @@ pub mod device;
 mod devicebound;
 pub mod devices;
 mod error;
+mod error_code;
 mod failures;
 mod https;
 mod links;

@@ -81,7 +81,7 @@ async fn over_https(device: &Device, trusted_ca: &[CertificateDer<'static>]) -> 
         return Ok(clock_skew);
     }
     match rest::explain(response, device, now).await {
-        SendError::Rejected { .. } => Ok(clock_skew),
+        SendError::Rejected { .. } | SendError::BadRequest { .. } => Ok(clock_skew),
         error => Err(error),
     }
 }

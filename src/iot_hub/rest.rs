@@ -11,7 +11,7 @@ use reqwest::{
 };
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::{Device, Endpoint, SendError, sas::RESERVED};
+use super::{Device, Endpoint, SendError, error_code::ErrorCode, sas::RESERVED};
 use crate::support::{http, http_client::HttpClient};
 
 /// The version of the device API that requests ask for.
@@ -78,31 +78,30 @@ pub fn no_answer(error: &reqwest::Error, device: &Device) -> SendError {
 pub async fn explain(response: Response, device: &Device, now: DateTime<Utc>) -> SendError {
     let status = response.status();
     let wait = http::retry_after(response.headers(), now);
-    let is_named = response.headers().contains_key("iothub-errorcode");
+    let name = response.headers().get("iothub-errorcode").and_then(|name| name.to_str().ok()).map(str::to_owned);
     let skew = http::clock_skew(response.headers(), now).filter(|skew| skew.abs() > http::CLOCK_TOLERANCE);
     let body = http::error_body(response).await;
-    let (code, text) = error_text(&body);
+    let (number, text) = error_text(&body);
+    let code = ErrorCode::of_answer(number, name.as_deref(), &text);
     let id = device.id.clone();
     match status {
         StatusCode::UNAUTHORIZED => match skew {
             Some(skew) => SendError::ClockWrong { device: id, minutes: skew.num_minutes() },
             None => SendError::RefusedBecause { device: id, status: 401, text },
         },
-        StatusCode::FORBIDDEN if code == Some(403_002) || text.contains("IotHubQuotaExceeded") => {
-            SendError::QuotaUsedUp
-        }
+        StatusCode::FORBIDDEN if code == Some(ErrorCode::QuotaExceeded) => SendError::QuotaUsedUp,
         StatusCode::FORBIDDEN if wait.is_some() => SendError::Throttled { wait },
         StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => {
             SendError::RefusedBecause { device: id, status: status.as_u16(), text }
         }
         StatusCode::TOO_MANY_REQUESTS => SendError::Throttled { wait },
         StatusCode::SERVICE_UNAVAILABLE if wait.is_some() => SendError::Throttled { wait },
-        // Only the hub itself can condemn a message, not whatever stands in between.
-        StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE
-            if is_named || code.is_some() || text.starts_with("ErrorCode:") =>
-        {
-            SendError::Rejected { status: status.as_u16(), text }
+        // Only the hub itself can judge a message, not whatever stands in between.
+        StatusCode::PAYLOAD_TOO_LARGE if code.is_some() => SendError::Rejected { status: 413, text },
+        StatusCode::BAD_REQUEST if code.is_some_and(ErrorCode::concerns_message) => {
+            SendError::Rejected { status: 400, text }
         }
+        StatusCode::BAD_REQUEST if code.is_some() => SendError::BadRequest { text },
         _ if status.is_success() => {
             let place = &device.endpoint;
             SendError::Unreachable(format!(
@@ -169,6 +168,26 @@ mod tests {
         assert_eq!(explained(429, None, "").await, SendError::Throttled { wait: None });
         assert_eq!(explained(403, Some("7"), r#"{"errorCode":403002}"#).await, SendError::QuotaUsedUp);
         assert_eq!(explained(403, None, "").await.kind(), "hub_refused");
+    }
+
+    #[tokio::test]
+    async fn a_refused_request_condemns_its_message_only_if_the_hub_says_so() {
+        let explained = async |status: u16, name: Option<&str>, body: &'static str| {
+            let mut answer = axum::http::Response::builder().status(status);
+            if let Some(name) = name {
+                answer = answer.header("iothub-errorcode", name);
+            }
+            explain(answer.body(body).unwrap().into(), &device("h.net"), Utc::now()).await.kind()
+        };
+        assert_eq!(explained(400, Some("ArgumentInvalid"), "").await, "hub_message_rejected");
+        assert_eq!(explained(400, None, r#"{"Message":"ErrorCode:ArgumentInvalid;no"}"#).await, "hub_message_rejected");
+        assert_eq!(explained(400, None, r#"{"errorCode":400001}"#).await, "hub_bad_request");
+        assert_eq!(explained(400, Some("InvalidProtocolVersion"), "").await, "hub_bad_request");
+        assert_eq!(explained(413, Some("RequestEntityTooLarge"), "").await, "hub_message_rejected");
+        for status in [400, 413] {
+            assert_eq!(explained(status, None, "<html></html>").await, "hub_unreachable");
+        }
+        assert_eq!(explained(403, Some("IotHubQuotaExceeded"), "").await, "hub_quota");
     }
 
     #[test]

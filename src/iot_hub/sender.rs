@@ -321,8 +321,10 @@ impl Sender {
                     progress.fetch_add(1, Ordering::Relaxed);
                     self.failures.acknowledged(key);
                 }
-                Err(error) if error.condemns_message() && count == 1 => return Err(error),
-                Err(error) if error.condemns_message() => one_by_one = *acknowledged + count,
+                Err(error) if error.may_be_one_message() && count == 1 => {
+                    return Err(self.failures.judge(key, error));
+                }
+                Err(error) if error.may_be_one_message() => one_by_one = *acknowledged + count,
                 Err(error) => self.failures.failed(key, &error, began),
             }
         }

@@ -145,7 +145,8 @@ async fn a_message_that_is_refused_does_not_let_newer_ones_overtake() {
     let refusal = json!({ "method": "POST", "path": "/messages/events", "skip": 1, "times": 1,
         "effect": { "answer": { "status": 400, "body": r#"{"Message":"ErrorCode:ArgumentInvalid;no"}"# } } });
     world.hub.put("trouble", json!([refusal])).await;
-    world.handler().await.invoke_ok().await;
+    let failed = world.handler().await.invoke_failing().await;
+    assert_eq!(failed, [("Well 7".to_owned(), "hub_message_rejected".to_owned())]);
     let polls = world.polls("Well 7").await;
     let rejected: Vec<_> = polls.iter().filter(|poll| poll["Outcome"] == "rejected").collect();
     assert_eq!(rejected.len(), 1, "{}", world.output());

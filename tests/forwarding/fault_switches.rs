@@ -112,6 +112,8 @@ switches! { https:
     too_many_requests_for_a_while {"httpStatus": 429, "httpStatusTimes": 2, "retryAfterSeconds": 1} Nothing;
     internal_error {"httpStatus": 500, "httpStatusTimes": 1_000_000} Kind("hub_unreachable");
     internal_error_once {"httpStatus": 500, "httpStatusTimes": 1} Nothing;
+    bad_request {"httpErrorCode": 400_000, "httpStatusTimes": 1_000_000} Kind("hub_bad_request");
+    protocol_version {"httpErrorCode": 400_001, "httpStatusTimes": 1_000_000} Kind("hub_bad_request");
     forbidden {"httpStatus": 403, "httpStatusTimes": 1_000_000} Kind("hub_quota");
     unknown_device {"httpStatus": 404, "httpStatusTimes": 1_000_000} Kind("hub_refused");
 }
@@ -124,7 +126,9 @@ async fn a_message_that_the_hub_refuses_for_good_is_kept_as_rejected_and_the_nex
     world.add(site, 0..4).await;
     world.hub.put("faults", json!({"httpStatus": 400, "httpStatusTimes": 1})).await;
     let handler = world.handler().await;
-    handler.invoke_ok().await;
+    // A message that is given up is no success: an alert must see the run.
+    let rejected = [(site.to_owned(), "hub_message_rejected".to_owned())];
+    assert_eq!(handler.invoke_failing().await, rejected);
     world.add(site, 4..7).await;
     handler.invoke_ok().await;
     world.assert_rows(site, &rows(4..7)).await;
@@ -132,7 +136,35 @@ async fn a_message_that_the_hub_refuses_for_good_is_kept_as_rejected_and_the_nex
     assert_eq!((&polls[0]["Outcome"], &polls[1]["Outcome"]), (&json!("rejected"), &json!("forwarded")));
     assert_eq!(polls[0]["Error"]["Kind"], "hub_message_rejected");
     assert!(polls[0]["IoTHubMessage"].as_str().unwrap().contains("Timeseries"), "kept, to be sent again by hand");
-    assert!(world.output().contains("error: a message is rejected"), "{}", world.output());
+    let output = world.output();
+    assert_eq!(output.matches("the hub refused the message for good").count(), 1, "told once: {output}");
+    assert!(output.contains("error: a message is rejected") && output.contains("1 messages rejected"), "{output}");
+}
+
+/// Whatever the hub says of the messages: one that refuses everything has trouble of its own.
+#[tokio::test]
+async fn a_hub_that_refuses_every_message_condemns_one_at_most() {
+    let sites: Vec<String> = (0..20).map(|number| format!("well-{number}")).collect();
+    let sites: Vec<&str> = sites.iter().map(String::as_str).collect();
+    let mut world = World::with_sites(&sites).await;
+    world.provision_sites().await;
+    world.set("IoTHubTransport", "https");
+    let handler = world.handler().await;
+    world.hub.put("faults", json!({"httpErrorCode": 400_004, "httpStatusTimes": 1_000_000})).await;
+    for round in 0..3 {
+        for site in &sites {
+            world.add(site, round * 2..round * 2 + 2).await;
+        }
+        assert_eq!(handler.invoke_failing().await.len(), 20, "{}", world.output());
+    }
+    world.hub.heal().await;
+    handler.invoke_ok().await;
+    let mut outcomes = Vec::new();
+    for site in &sites {
+        outcomes.extend(world.outcomes(site).await);
+    }
+    let count = |wanted: &str| outcomes.iter().filter(|outcome| *outcome == wanted).count();
+    assert_eq!((count("rejected"), count("forwarded")), (1, 59), "{outcomes:?}");
 }
 
 #[tokio::test]

@@ -32,16 +32,17 @@ pub async fn of_polls(format: &str) -> Vec<String> {
     }
     world.hub.put("faults", json!({ "httpDropBeforeAnswerTimes": 1 })).await;
     handler.invoke_ok().await;
-    world.hub.put("faults", json!({ "httpStatus": 400, "httpStatusTimes": 2 })).await;
+    world.hub.put("faults", json!({ "httpStatus": 400, "httpStatusTimes": 1 })).await;
     for site in SITES {
         world.add(site, 3..6).await;
     }
-    handler.invoke_ok().await;
+    // One message is rejected.
+    handler.invoke_failing().await;
     world.backend.put("faults", json!({ "rules": [{ "status": 429, "times": 2 }] })).await;
     handler.invoke_failing().await;
     // The lines come through pipes: this one is the last.
     handler.invoke_ok().await;
-    world.printed("0 failed", 3).await;
+    world.printed("0 failed", 2).await;
     let mut unset = world.settings.clone();
     unset.remove("Customer_ID");
     let (code, refused) = start_and_wait_for_exit(&unset).await;

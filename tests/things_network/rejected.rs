@@ -85,3 +85,23 @@ async fn a_message_that_the_hub_refuses_for_good_is_rejected_and_the_next_goes()
     assert_eq!(host.post(uplink("app", "dev", 2).to_string()).await.status, 202);
     assert_eq!(world.received(1).await[0]["body"]["Counter"], 2);
 }
+
+#[tokio::test]
+async fn a_hub_that_refuses_every_message_condemns_one_at_most() {
+    for (code, rejected) in [(400_001, 0), (400_004, 1)] {
+        let mut world = World::start().await;
+        world.set("IoTHubTransport", "https");
+        let host = Host::start(&world.settings).await;
+        world.hub.put("faults", json!({"httpErrorCode": code, "httpStatusTimes": 1_000_000})).await;
+        for counter in 0..10 {
+            let device = format!("dev-{counter}");
+            assert_eq!(host.post(uplink("app", &device, counter).to_string()).await.status, 202);
+        }
+        host.logged_times("failed, 500", 10).await;
+        host.texts(REJECTED, rejected).await;
+        world.hub.heal().await;
+        world.received(10 - rejected).await;
+        host.drained().await;
+        assert_eq!(host.queue(REJECTED).await.len(), rejected, "{code}");
+    }
+}

@@ -59,6 +59,55 @@ async fn a_refused_batch_goes_again_one_by_one_and_the_bad_message_is_found() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn only_what_the_hub_says_of_the_message_condemns_it() {
+    for (code, kind) in [
+        (400_004, "hub_message_rejected"),
+        (400_103, "hub_message_rejected"),
+        (413_001, "hub_message_rejected"),
+        (400_000, "hub_bad_request"),
+        (400_001, "hub_bad_request"),
+        (400_003, "hub_bad_request"),
+        (400_999, "hub_bad_request"),
+    ] {
+        let world = World::start(Transport::Https).await;
+        let (sender, device, sent) = (world.sender(), world.device("d"), messages(3));
+        world.set_faults(json!({"httpErrorCode": code, "httpStatusTimes": 1_000_000})).await;
+        let (acknowledged, outcome) = sender.send_in_order(&device, &sent, soon()).await;
+        let error = outcome.unwrap_err();
+        assert_eq!((acknowledged, error.kind()), (0, kind), "{code}: {error}");
+        assert_eq!(error.condemns_message(), kind == "hub_message_rejected", "{code}");
+        assert!(error.to_string().contains(&format!("{}", code / 1000)), "{error}");
+        // The batch, then its first message alone.
+        assert_eq!(world.counts().https_requests, 2, "{code}");
+        world.set_faults(json!({})).await;
+        assert_eq!(sender.send_in_order(&device, &sent, soon()).await, (3, Ok(())), "nobody is kept waiting: {code}");
+    }
+}
+
+/// A hub that refuses whatever it gets has trouble of its own, whatever it says of the messages.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_messages_in_a_row_only_one_is_condemned() {
+    let world = World::start(Transport::Https).await;
+    let (sender, sent) = (world.sender(), messages(3));
+    world.set_faults(json!({"httpErrorCode": 400_004, "httpStatusTimes": 1_000_000})).await;
+    let mut condemned = 0;
+    for round in 0..10 {
+        // Also of other devices, and in later invocations.
+        let (_, outcome) = sender.send_in_order(&world.device(&format!("d{}", round % 4)), &sent, soon()).await;
+        let error = outcome.unwrap_err();
+        condemned += usize::from(error.condemns_message());
+        assert!(error.condemns_message() || error.kind() == "hub_rejects_all", "{error}");
+        sender.try_again();
+    }
+    assert_eq!(condemned, 1);
+    world.set_faults(json!({})).await;
+    assert_eq!(sender.send_in_order(&world.device("d1"), &sent[..1], soon()).await, (1, Ok(())));
+    world.set_faults(json!({"httpErrorCode": 400_004, "httpStatusTimes": 1_000_000})).await;
+    let (_, outcome) = sender.send_in_order(&world.device("d2"), &sent, soon()).await;
+    assert!(outcome.unwrap_err().condemns_message(), "the hub has acknowledged something since");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_quota_is_named_as_such() {
     let world = World::start(Transport::Https).await;
     world.set_faults(json!({"cutAfterConnectTimes": 1})).await;

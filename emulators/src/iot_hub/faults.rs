@@ -15,6 +15,7 @@
 //! | `cutAfterMs` | the connection is cut this long after its first message | – |
 //! | `noSessionPresent` | the session is lost | – |
 //! | `httpStatus`, `httpStatusTimes`, `retryAfterSeconds` | – | this many requests are answered with this status |
+//! | `httpErrorCode` | – | these answers have this error code of the hub, and the status that belongs to it |
 //! | `httpDelayMs` | – | a request waits before it is processed |
 //! | `misspellTopics` | twin answers and messages to devices go to a wrong topic | – |
 //! | `acceptAnyToken` | tokens are not checked | tokens are not checked |
@@ -65,6 +66,9 @@ pub struct Faults {
     pub http_status: HttpStatus,
     /// This many HTTPS requests are answered with `http_status`.
     pub http_status_times: u64,
+    /// The code of those answers, such as 400004, whose first three digits are their status. Absent: one that fits
+    /// `http_status`.
+    pub http_error_code: Option<ErrorCode>,
     /// The header `Retry-After` of those answers, in seconds. Absent: they have no such header.
     pub retry_after_seconds: Option<u32>,
     /// HTTPS requests wait this many milliseconds before they are processed.
@@ -100,6 +104,7 @@ impl Default for Faults {
             no_session_present: false,
             http_status: HttpStatus::default(),
             http_status_times: 0,
+            http_error_code: None,
             retry_after_seconds: None,
             http_delay_ms: 0,
             misspell_topics: false,
@@ -132,6 +137,28 @@ impl From<HttpStatus> for u16 {
     }
 }
 
+/// An error code of the hub: a status of 400 to 599 and three more digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "u32", into = "u32")]
+pub struct ErrorCode(u32);
+
+impl TryFrom<u32> for ErrorCode {
+    type Error = String;
+
+    fn try_from(code: u32) -> Result<Self, String> {
+        match code {
+            400_000..600_000 => Ok(Self(code)),
+            _ => Err(format!("{code} is no error code; 400000 to 599999 are")),
+        }
+    }
+}
+
+impl From<ErrorCode> for u32 {
+    fn from(code: ErrorCode) -> Self {
+        code.0
+    }
+}
+
 /// How a CONNECT is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -161,7 +188,7 @@ pub enum OnRequest {
     Unauthorized,
     QuotaExceeded,
     Unavailable,
-    Status { status: u16, retry_after: Option<u32> },
+    Status { status: u16, code: Option<u32>, retry_after: Option<u32> },
 }
 
 /// The treatment of messages over HTTPS.
@@ -239,7 +266,11 @@ impl Faults {
         if self.cuts_after_connect(device_id) {
             return Some(OnRequest::QuotaExceeded);
         }
-        let answer = OnRequest::Status { status: self.http_status.0, retry_after: self.retry_after_seconds };
+        let answer = OnRequest::Status {
+            status: self.http_status.0,
+            code: self.http_error_code.map(u32::from),
+            retry_after: self.retry_after_seconds,
+        };
         (self.concern(device_id) && count_down(&mut self.http_status_times)).then_some(answer)
     }
 

@@ -34,7 +34,7 @@ use tokio::time::Instant;
 
 use crate::rapidm2m::{
     FetchError, Selection, Stamp, StartFrom,
-    ledger::{Committed, SiteKey},
+    ledger::{Committed, Fault, SiteKey},
     window::Search,
     wire::Flaws,
 };
@@ -105,6 +105,8 @@ pub struct Report {
     pub messages_forwarded: usize,
     pub rows_forwarded: usize,
     pub messages_rejected: usize,
+    /// Why, once for each of them. Each is logged already.
+    pub rejections: Vec<Failure>,
     /// Rows that could not be used.
     pub bad_rows: usize,
     /// Messages that wait for the hub now.
@@ -127,6 +129,7 @@ impl Report {
         self.messages_forwarded += sent.messages_forwarded;
         self.rows_forwarded += sent.rows_forwarded;
         self.messages_rejected += sent.messages_rejected;
+        self.rejections.extend(sent.rejections);
         // A turn that could not even read the cursor knows nothing.
         if sent.failures.is_empty() || sent.waiting > 0 {
             self.waiting = sent.waiting;
@@ -144,11 +147,15 @@ impl Report {
 pub struct Failure {
     pub kind: String,
     pub text: String,
-    /// It went wrong before, is logged, and the site is left alone because of it.
+    /// It is logged already: it went wrong before, and the site is left alone because of it; or a message is rejected.
     pub is_known: bool,
 }
 
 impl Failure {
+    fn known(fault: &Fault) -> Self {
+        Self { kind: fault.kind.clone(), text: fault.text.clone(), is_known: true }
+    }
+
     pub(super) fn new(kind: &str, text: impl ToString) -> Self {
         Self { kind: kind.to_owned(), text: text.to_string(), is_known: false }
     }

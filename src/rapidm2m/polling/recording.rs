@@ -92,6 +92,7 @@ impl<O: Outside> Turn<'_, O> {
             self.report.rows_recorded += in_batch;
             for poll in polls.iter().filter(|poll| poll.outcome == Outcome::Rejected) {
                 self.report.messages_rejected += 1;
+                self.report.rejections.extend(poll.error.as_ref().map(Failure::known));
                 let (kind, why) = poll.error.as_ref().map_or(("", ""), |fault| (&fault.kind, &fault.text));
                 tracing::error!(poll.id = poll.id, failure.kind = kind, "a message is rejected: {why}");
             }

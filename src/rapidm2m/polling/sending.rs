@@ -153,6 +153,7 @@ impl<O: Outside> Turn<'_, O> {
 
     fn reject(&mut self, poll: &mut Poll, fault: Fault, history: Option<u32>) {
         tracing::error!(poll.id = poll.id, failure.kind = fault.kind, "a message is rejected: {}", fault.text);
+        self.report.rejections.push(Failure::known(&fault));
         record::set_rejected(poll, fault, history);
         self.report.messages_rejected += 1;
     }

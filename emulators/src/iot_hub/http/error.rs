@@ -87,7 +87,10 @@ impl From<OnRequest> for Failure {
             OnRequest::Unauthorized => Self::unauthorized(text),
             OnRequest::QuotaExceeded => Self::numbered(403_002, "IotHubQuotaExceeded", text),
             OnRequest::Unavailable => Self::unavailable(text),
-            OnRequest::Status { status, retry_after } => {
+            OnRequest::Status { code: Some(code), retry_after, .. } => {
+                Self { retry_after, ..Self::numbered(code, name(code), text) }
+            }
+            OnRequest::Status { status, code: None, retry_after } => {
                 let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
                 let failure = match status.as_u16() {
                     401 => Self::unauthorized(text),
@@ -103,6 +106,20 @@ impl From<OnRequest> for Failure {
                 Self { retry_after, ..failure }
             }
         }
+    }
+}
+
+/// Microsoft's name of an error code.
+/// <https://learn.microsoft.com/dotnet/api/microsoft.azure.devices.common.exceptions.errorcode>
+fn name(code: u32) -> &'static str {
+    match code {
+        400_000 => "GenericBadRequest",
+        400_001 => "InvalidProtocolVersion",
+        400_003 => "InvalidOperation",
+        400_004 => "ArgumentInvalid",
+        400_103 => "InvalidContentEncodingOrType",
+        413_001 => "MessageTooLarge",
+        _ => "InvalidErrorCode",
     }
 }
 

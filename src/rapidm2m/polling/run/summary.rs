@@ -61,10 +61,12 @@ impl Summary {
         self.provisioning += usize::from(report.is_provisioning);
         self.lost_races += usize::from(report.lost_race);
         self.lags.add(&site, &report, now);
-        self.failures.extend(report.failures.into_iter().map(|failure| (site.clone(), failure)));
+        let failures = report.failures.into_iter().chain(report.rejections);
+        self.failures.extend(failures.map(|failure| (site.clone(), failure)));
     }
 
-    /// Whether every site was polled, recorded and forwarded.
+    /// Whether every site was polled, recorded and forwarded. A run that has given a message up is no success, though the next
+    /// one may be: somebody has to look.
     #[must_use]
     pub fn is_success(&self) -> bool {
         self.failures.is_empty()
