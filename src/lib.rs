@@ -15,11 +15,12 @@
 //! | [`queue`] | storage queues, for commands and the status page |
 //! | [`hub`] | devices, tokens, messages and the transports to IoT Hub |
 //! | [`cosmos`] | the account behind ledger and devices |
-//! | [`config`], [`app`], [`logging`], [`meter`], [`clock`], [`retry`], [`identity`], `http`, `redact` | what all of them need |
+//! | [`config`], [`app`], [`logging`], [`meter`], [`clock`], [`retry`], [`identity`], `blocking`, `http`, `redact` | what all of them need |
 //!
 //! `ARCHITECTURE.md` tells how they work together and what must hold.
 
 pub mod app;
+mod blocking;
 pub mod clock;
 pub mod config;
 pub mod cosmos;

@@ -30,11 +30,12 @@ use self::{
     query::{Format, Query, Wanted},
 };
 use crate::{
+    blocking,
     clock::Clock,
     config::rapidm2m::Selection,
     devices::{Owner, Store, StoredOwner, activity},
     host::http::{HttpRequest, document, problem},
-    ledger::{Ledger, LedgerError, Poll, PollQuery, SiteKey},
+    ledger::{Ledger, LedgerError, PollQuery, SiteKey},
     queue::{Lengths, UplinkQueues},
 };
 
@@ -50,6 +51,8 @@ const POLLS: u32 = 40;
 const MESSAGES: u32 = 60;
 const MAX_PIECES: usize = 5;
 const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
+/// What a site or device comes to when the time is judged that work on many of them takes, in bytes of JSON.
+const ITEM_BYTES: usize = 512;
 
 /// The function.
 pub struct Status {
@@ -58,7 +61,7 @@ pub struct Status {
     /// If the settings say where they are.
     queues: Option<UplinkQueues>,
     clock: Clock,
-    scope: Scope,
+    scope: Arc<Scope>,
     read: Mutex<Option<(Instant, Arc<Overview>)>>,
 }
 
@@ -93,7 +96,7 @@ impl Status {
         clock: Clock,
         scope: Scope,
     ) -> Self {
-        Self { ledger, store, queues, clock, scope, read: Mutex::default() }
+        Self { ledger, store, queues, clock, scope: Arc::new(scope), read: Mutex::default() }
     }
 
     /// The value of the `http` output.
@@ -126,10 +129,12 @@ impl Status {
         let now = self.clock.now();
         let overview = self.overview().await?;
         let Some(wanted) = &query.wanted else {
-            return Ok(match query.format {
-                Format::Html => html(StatusCode::OK, &page::overview(&overview, query, now)),
-                Format::Json => json(&overview.select(query).document(now)),
-            });
+            let (size, query) = (overview.len() * ITEM_BYTES, query.clone());
+            let write = move || match query.format {
+                Format::Html => html(StatusCode::OK, &page::overview(&overview, &query, now)),
+                Format::Json => json(&overview.select(&query).document(now)),
+            };
+            return Ok(blocking::run(size, write).await);
         };
         let Some(item) = overview.find(wanted) else {
             return Err(Unread::NotFound(wanted.not_found()));
@@ -152,7 +157,9 @@ impl Status {
             tokio::join!(self.ledger.cursors(), self.store.activities(), self.lengths());
         let cursors = cursors?.unwrap_or_default();
         let activities = activities.map_err(|error| Unread::Away(error.to_string()))?;
-        let mut overview = Overview::new(cursors, activities, &self.scope, self.clock.now());
+        let size = (cursors.len() + activities.len()) * ITEM_BYTES;
+        let (scope, now) = (self.scope.clone(), self.clock.now());
+        let mut overview = blocking::run(size, move || Overview::new(cursors, activities, &scope, now)).await;
         match queues {
             Some(Ok(lengths)) => overview.queues = Some(lengths),
             Some(Err(text)) => overview.notes.push(format!("It is not known what waits in the queues: {text}")),
@@ -197,16 +204,19 @@ impl Status {
                 ..PollQuery::default()
             };
             let polls = self.ledger.polls(key, &messages).await?.unwrap_or_default();
-            for Poll { message, .. } in &polls {
-                let message = message.as_deref().unwrap_or_default();
-                bytes += message.len();
-                readings.add_message(message);
-            }
             let is_last = polls.len() < MESSAGES as usize;
+            before_id = polls.last().map(|poll| poll.id.clone());
+            let messages: Vec<_> = polls.into_iter().filter_map(|poll| poll.message).collect();
+            let size = messages.iter().map(String::len).sum();
+            bytes += size;
+            let read = move || {
+                messages.iter().for_each(|message| readings.add_message(message));
+                readings
+            };
+            readings = blocking::run(size, read).await;
             if is_last || readings.is_full() || bytes > MAX_MESSAGE_BYTES {
                 break;
             }
-            before_id = polls.last().map(|poll| poll.id.clone());
         }
         readings.sort();
         Ok(readings)

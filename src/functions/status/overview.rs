@@ -257,6 +257,12 @@ impl Overview {
         overview
     }
 
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
     /// How many are in each state.
     #[must_use]
     pub fn counts(&self) -> BTreeMap<State, usize> {
