@@ -4,7 +4,7 @@
 //! there is no function, which reads them and answers 404, and the kernel tells how long the handler was ready to run and did
 //! not: its core was another's.
 
-use std::{fs, thread, time::Duration};
+use std::{thread, time::Duration};
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
@@ -14,6 +14,7 @@ use crate::{
     handler::Handler,
     load::{Load, Report},
     median, runtime,
+    support::{BINARY, of_threads},
 };
 
 /// Different webhooks, posted over and over.
@@ -86,7 +87,7 @@ fn ms(micros: u64) -> f64 {
 }
 
 fn run(requests: &Requests, ours: usize, theirs: usize) -> Run {
-    let handler = on_core(theirs, || runtime().block_on(Handler::start(&settings(), &reqwest::Client::new())));
+    let handler = on_core(theirs, || runtime().block_on(Handler::start(BINARY, &settings(), &reqwest::Client::new())));
     on_core(ours, || {
         let fast = Load {
             address: handler.address,
@@ -119,12 +120,7 @@ fn run(requests: &Requests, ours: usize, theirs: usize) -> Run {
 
 /// How long its threads were ready to run and did not, so far.
 fn waited(handler: &Handler) -> Duration {
-    let threads = fs::read_dir(format!("/proc/{}/task", handler.process.0.id())).expect("Linux");
-    let of_thread = |thread: std::io::Result<fs::DirEntry>| -> u64 {
-        let schedule = fs::read_to_string(thread.expect("a thread").path().join("schedstat")).expect("Linux");
-        schedule.split_whitespace().nth(1).and_then(|nanoseconds| nanoseconds.parse().ok()).expect("a number")
-    };
-    Duration::from_nanos(threads.map(of_thread).sum())
+    Duration::from_nanos(of_threads(handler.process.0.id(), "schedstat", |text| text.split(' ').nth(1)?.parse().ok()))
 }
 
 /// Enough to start; nobody is connected to.
