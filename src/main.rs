@@ -4,7 +4,7 @@ mod cli;
 #[cfg(feature = "local")]
 mod local;
 
-use std::{process::ExitCode, sync::Arc};
+use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser, Subcommand};
@@ -14,7 +14,8 @@ use iothub_connector::{
         Config, Problems, Settings,
         key_vault::{self, Completed},
     },
-    logging, server,
+    server,
+    support::logging,
 };
 
 /// The clients of Azure's services allocate 800 times for each poll: docs/performance.md.
@@ -89,6 +90,10 @@ enum Command {
 
 /// Settings that stop the start. Also what clap uses for a wrong command line.
 const MISCONFIGURED: u8 = 2;
+/// As shells have it of what Ctrl-C has ended: 128 and the signal's number.
+const INTERRUPTED: u8 = 130;
+/// How long the end waits for lines of what is dropped.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -157,7 +162,8 @@ fn serve() -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(MISCONFIGURED));
         }
     };
-    runtime()?.block_on(async {
+    let runtime = runtime()?;
+    let ended = runtime.block_on(async {
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", port))
             .await
             .with_context(|| format!("cannot listen on 127.0.0.1:{port} (FUNCTIONS_CUSTOMHANDLER_PORT)"))?;
@@ -166,12 +172,20 @@ fn serve() -> anyhow::Result<ExitCode> {
         tracing::info!(
             handler.version = env!("CARGO_PKG_VERSION"),
             "the handler has started: rapidM2M is {}, The Things Network is {}",
-            on_or_off(app.rapidm2m_forwarding.is_some()),
-            on_or_off(app.things_network_forwarding.is_some())
+            on_or_off(app.polling.is_some()),
+            on_or_off(app.forwarding.is_some())
         );
-        server::run(listener, app, interrupted()).await.context("the server failed")
-    })?;
-    Ok(ExitCode::SUCCESS)
+        tokio::select! {
+            served = server::run(listener, app, interrupted()) => {
+                served.context("the server failed")?;
+                Ok(ExitCode::SUCCESS)
+            }
+            () = interrupted_twice() => Ok(ExitCode::from(INTERRUPTED)),
+        }
+    });
+    // What is still under way is dropped, and says so.
+    runtime.shutdown_timeout(LAST_WORDS);
+    ended
 }
 
 /// The function app's settings.
@@ -208,4 +222,10 @@ async fn interrupted() {
     if tokio::signal::ctrl_c().await.is_err() {
         std::future::pending::<()>().await;
     }
+}
+
+/// Whoever presses Ctrl-C again does not want to wait for what is under way.
+async fn interrupted_twice() {
+    interrupted().await;
+    interrupted().await;
 }

@@ -13,7 +13,7 @@ use emulators::cosmos;
 use iothub_connector::{
     config::{Problems, ledger},
     cosmos::Account,
-    devices::{
+    iot_hub::devices::{
         Owner, Store,
         documents::{self, Document},
         store::Written,
@@ -159,7 +159,7 @@ fn what_is_missing_or_wrong_is_named_without_secrets() {
         (&["sas", "--registration", "Pump 7"], &[], "--registration is no registration id"),
         (&["sas", "--registration", "d"], &[], "no ID scope: give --id-scope, or set DPSIDScope"),
         (&["sas", "--registration", "d", "--id-scope", "a b"], &[], "--id-scope is no ID scope"),
-        (&["sas", "--registration", "d", "--id-scope", "0ne1"], &[], "no key of an enrolment group"),
+        (&["sas", "--registration", "d", "--id-scope", "0ne1"], &[], "no key of an enrollment group"),
         (&["sas", "--key-file", "absent.txt"], hub, "absent.txt cannot be read"),
         (&["sas", "--settings", "absent.json"], hub, "absent.json cannot be read"),
     ];
@@ -196,8 +196,8 @@ impl World {
         let cosmos = cosmos::start(cosmos::Options::default()).await.unwrap();
         let ready = cosmos.ready();
         let settings = [("M2MDocumentsDBUri", &ready.endpoint), ("M2MDocumentsDBPrimaryKey", &ready.key)];
-        let config = ledger::Config::read(&settings.into_iter().collect(), &mut Problems::default()).unwrap();
-        let store = Store::new(Arc::new(Account::new(&config)));
+        let config = ledger::read(&settings.into_iter().collect(), &mut Problems::default()).unwrap();
+        let store = Store::new(Arc::new(Account::new(config.account)));
         Self { cosmos, store }
     }
 

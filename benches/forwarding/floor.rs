@@ -13,7 +13,7 @@ use azure_data_cosmos::{
 };
 use chrono::{TimeDelta, Utc};
 use futures::StreamExt as _;
-use iothub_connector::hub::{device::decode_key, sas};
+use iothub_connector::iot_hub::{device::decode_key, sas};
 use percent_encoding::utf8_percent_encode;
 use rumqttc::{
     AsyncClient, Broker, Event, MqttOptions, NetworkOptions, Packet, PublishOptions, TlsConfiguration, Transport,

@@ -1,4 +1,4 @@
-//! The handler, as the host starts it.
+//! Starts the handler as the host does, and reads what it uses.
 
 use std::{
     net::{SocketAddr, TcpListener},
@@ -16,7 +16,7 @@ pub struct Handler {
 }
 
 impl Handler {
-    /// Starts it and asks until it answers. It runs on the cores that the calling thread runs on.
+    /// Starts the handler and polls it until it answers. It runs on the cores of the calling thread.
     pub async fn start(executable: &str, settings: &[(&str, String)], http: &reqwest::Client) -> Self {
         let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
         let mut command = Command::new(executable);

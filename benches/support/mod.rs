@@ -1,4 +1,4 @@
-//! The processes of a benchmark, and what the kernel says of them.
+//! The processes of a benchmark, and their memory and CPU time from the kernel.
 
 use std::{
     fs,
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_iothub-connector");
 
-/// A process that ends with its handle.
+/// A process that is killed when this is dropped.
 pub struct Process(pub Child);
 
 impl Drop for Process {
@@ -22,7 +22,7 @@ impl Drop for Process {
     }
 }
 
-/// One of the stand-ins, in a process of its own.
+/// A stand-in in its own process.
 pub struct Emulator {
     pub ready: Value,
     process: Process,
@@ -40,7 +40,7 @@ pub fn emulator(arguments: &[&str]) -> Emulator {
     let mut command = Command::new(BINARY);
     command.arg("emulator").args(arguments).env("RUST_LOG", "error").stdout(Stdio::piped());
     if arguments[0] == "functions_host" {
-        // It tells of every invocation.
+        // It prints every invocation.
         command.stderr(Stdio::null());
     }
     let mut process = command.spawn().expect("the emulator starts");

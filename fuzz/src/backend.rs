@@ -1,18 +1,19 @@
-//! What the rapidM2M backend answers.
+//! Laws for the answers of the rapidM2M backend.
 
 use std::collections::{BTreeMap, HashSet};
 
 use chrono::{DateTime, NaiveDateTime, Timelike as _};
-use iothub_connector::{
-    forward::split::{Heading, Part, Splitter},
+use iothub_connector::rapidm2m::{
+    Rows, Stamp,
     ledger::SiteKey,
-    rapidm2m::{Rows, Stamp, wire},
+    polling::split::{Heading, Part, Splitter},
+    wire,
 };
 use serde_json::{Map, Value, value::RawValue};
 
 use super::bounds::{LONGEST_ERROR, check_error, is_json, now};
 
-/// Digits are read as chrono reads them once they are filled up, and written back as short as they can be.
+/// Filled-up digits are read as chrono reads them. They are written back as short as possible.
 pub fn stamp(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let stamp = Stamp::parse(text);
@@ -30,7 +31,7 @@ pub fn stamp(data: &[u8]) {
     assert_eq!(Stamp::from_time(stamp.time()), stamp);
 }
 
-/// The first byte says how many channels were asked for, the second how large messages may be.
+/// The first byte is the number of requested channels, the second gives the largest size of a message.
 pub fn rows(data: &[u8]) {
     let [channels, size, body @ ..] = data else { return };
     let (channels, max_body) = (usize::from(channels % 5), 200 + 16 * usize::from(*size));
@@ -66,9 +67,9 @@ fn contents(rows: &Rows) -> Vec<(Stamp, Vec<Option<String>>)> {
     rows.rows.iter().map(|row| (row.stamp, values(row))).collect()
 }
 
-/// However much of a body has come: its complete rows are the first of the whole body's.
+/// Whatever part of a body has arrived: its complete rows are the first rows of the whole body.
 fn check_prefixes(body: &[u8], channels: usize, rows: &Rows) {
-    // `["2017012",5]` is a row only because nothing comes behind it.
+    // `["2017012",5]` is a row only if nothing follows it.
     let is_array_of_arrays = contents(&Rows::read_prefix(body, channels)).len() == rows.rows.len();
     if rows.flaws.count == 0 && rows.rows.len() > 1 {
         assert!(is_array_of_arrays, "a body without flaws is its own prefix");
@@ -107,7 +108,7 @@ struct MessageRow<'a> {
     values: BTreeMap<String, &'a RawValue>,
 }
 
-/// Every row is in one message, in order, with its values to the letter; the same rows have the same message id.
+/// Every row is in exactly one message, in order, with unchanged values. The same rows have the same message id.
 fn check_messages(body: &[u8], channels: usize, max_body: usize) {
     let mut rows = read(body, channels).expect("read before");
     rows.sort();
@@ -136,7 +137,7 @@ fn check_messages(body: &[u8], channels: usize, max_body: usize) {
     assert_eq!(next, rows.rows.len(), "no row is lost");
 }
 
-/// Lists of sites and blueprints.
+/// Laws for lists of sites and for blueprints.
 pub fn lists(body: &[u8]) {
     match wire::json::<Vec<wire::Site>>(body, "an array of sites") {
         Ok(sites) => {

@@ -1,13 +1,13 @@
 //! What is there, and what is allowed, without making or leaving anything: for whoever asks before the connector runs.
 
 use azure_core::http::StatusCode;
-use azure_data_cosmos::{
-    PartitionKey, TransactionalBatch,
-    clients::ContainerClient,
-    models::{ContainerProperties, TimeToLive},
-};
+use azure_data_cosmos::{PartitionKey, TransactionalBatch, clients::ContainerClient, models::ContainerProperties};
 
-use super::{Account, Failure, is, within};
+use super::{
+    Account, Failure, is,
+    requirements::{Ttl, partition_key},
+    within,
+};
 
 /// The id of documents that are never written.
 pub(crate) const NEVER: &str = "iothub-connector-check";
@@ -30,16 +30,6 @@ pub struct Facts {
     pub excluded_paths: Vec<String>,
     /// Whether documents can be read and written; nothing is known if its partition key is another than the expected one.
     pub access: Option<Result<(), Failure>>,
-}
-
-/// When documents expire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ttl {
-    Off,
-    /// When they say so themselves (-1).
-    NoDefault,
-    /// After so many seconds, unless they say something else.
-    Default(u32),
 }
 
 /// How to try whether documents can be written: a transaction that cannot succeed, because it replaces a document that is
@@ -78,14 +68,14 @@ impl Account {
             .await;
         };
         let Some(properties) = within(self.read(&client, container)).await? else { return Ok(Found::NoContainer) };
-        let paths = properties.partition_key.paths().iter().map(ToString::to_string).collect::<Vec<_>>();
+        let (paths, time_to_live) = (partition_key(&properties), Ttl::of(&properties));
         let access = match paths == trial.partition_key {
             true => Some(self.try_access(&client, container, trial).await),
             false => None,
         };
         Ok(Found::Container(Facts {
             partition_key: paths,
-            time_to_live: time_to_live(&properties),
+            time_to_live,
             excluded_paths: excluded_paths(properties),
             access,
         }))
@@ -114,14 +104,6 @@ impl Account {
             Some(status) => Err(Failure::Unauthorized { status, text: "writing is not allowed".into() }),
             None => Ok(()),
         }
-    }
-}
-
-fn time_to_live(properties: &ContainerProperties) -> Ttl {
-    match properties.default_ttl {
-        TimeToLive::NoDefault => Ttl::NoDefault,
-        TimeToLive::Seconds(seconds) => Ttl::Default(seconds),
-        _ => Ttl::Off,
     }
 }
 

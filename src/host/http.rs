@@ -10,7 +10,7 @@ use serde::{
 };
 use serde_json::{Value, json, value::RawValue};
 
-use crate::http::{MAX_ERROR_TEXT, one_line};
+use crate::support::http::{MAX_ERROR_TEXT, one_line};
 
 /// A request as the host passes it on. Headers and body may hold secrets: they are not printed.
 #[derive(Clone)]

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::{
+use crate::support::{
     clock,
     http::{MAX_ERROR_TEXT, one_line},
 };

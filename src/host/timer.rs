@@ -1,23 +1,22 @@
-//! A timer's call.
+//! Reads a timer's call.
 
 use axum::http::HeaderMap;
 use serde_json::{Map, Value};
 
 use super::invocation_id;
-use crate::http::{MAX_ERROR_TEXT, one_line};
+use crate::support::http::{MAX_ERROR_TEXT, one_line};
 
-/// A call of one of the functions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Invocation {
     /// The host's id of the call; empty if there is none.
     pub id: String,
-    /// A timer's run that is late, made up for.
+    /// The timer's run is late: it makes up for a missed one.
     pub is_past_due: bool,
 }
 
 impl Invocation {
-    /// Reads the envelope of a timer's call. Members that are not known are ignored; an empty body is an empty envelope,
-    /// so that the function can be called by hand.
+    /// Reads the envelope of a timer's call. Unknown members are ignored. An empty body counts as an empty envelope, so
+    /// that the function can be called by hand.
     ///
     /// # Errors
     /// The body is not a JSON object.
@@ -27,14 +26,14 @@ impl Invocation {
             if body.trim_ascii().is_empty() { Map::new() } else { serde_json::from_slice(body).map_err(wrong)? };
         let data: Map<String, Value> =
             envelope.remove("Data").map_or(Ok(Map::new()), serde_json::from_value).map_err(wrong)?;
-        // The name of the binding is the user's choice: the timer is the entry that says whether it is past due.
+        // The user chooses the binding's name, so the timer is found as the entry that has `IsPastDue`.
         let is_past_due =
             data.into_values().filter_map(object).any(|timer| timer.get("IsPastDue") == Some(&Value::Bool(true)));
         Ok(Self { id: invocation_id(headers).to_owned(), is_past_due })
     }
 }
 
-/// An entry of `Data`: an object, or a string that holds one.
+/// An entry of `Data`: an object, or a string that contains one.
 fn object(entry: Value) -> Option<Map<String, Value>> {
     match entry {
         Value::Object(object) => Some(object),

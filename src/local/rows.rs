@@ -3,8 +3,11 @@
 use std::{collections::BTreeMap, fmt::Display};
 
 use iothub_connector::{
-    config::{Config, dps, enrolment::Enrolment, hub::Identity, rapidm2m::SourceConfig},
-    hub::Transport,
+    config::{Config, hub::Identity, rapidm2m::SourceConfig},
+    iot_hub::{
+        Transport,
+        devices::enrollment::{Enrollment, EnrollmentGroup},
+    },
 };
 
 use super::services::Services;
@@ -48,8 +51,8 @@ impl Services {
         rows.push(Row {
             service: "Cosmos DB",
             is_emulated: self.cosmos.is_some(),
-            place: ledger.endpoint.to_string(),
-            details: format!("{}/{}", ledger.database, ledger.container),
+            place: ledger.account.endpoint.to_string(),
+            details: format!("{}/{}", ledger.account.database, ledger.container),
         });
         self.add_hubs(config, &mut rows);
         rows
@@ -63,7 +66,7 @@ impl Services {
             Transport::Https => "https",
             _ => "mqtts",
         };
-        let dps = |config: &dps::Config| Row {
+        let dps = |config: &EnrollmentGroup| Row {
             service: "DPS",
             is_emulated,
             place: format!("https://{}", config.endpoint),
@@ -86,13 +89,13 @@ impl Services {
             }
             None => {}
         }
-        for enrolment in config.things_network.iter().flat_map(|things_network| things_network.enrolments.iter()) {
-            match enrolment {
-                Enrolment::Dps(config) => {
+        for enrollment in config.things_network.iter().flat_map(|things_network| things_network.enrollments.iter()) {
+            match enrollment {
+                Enrollment::Dps(config) => {
                     services.push(dps(config));
                     provisioned.push("LoRaWAN device");
                 }
-                Enrolment::Hub(of) => hubs.push(hub(&of.hub, format!("policy {:?}", of.policy.name))),
+                Enrollment::Hub(of) => hubs.push(hub(&of.hub, format!("policy {:?}", of.policy.name))),
             }
         }
         provisioned.dedup();

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, path::Path};
 use anyhow::{Context as _, ensure};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use emulators::{cosmos, iot_hub, rapidm2m, things_stack};
-use iothub_connector::config::{self, Config, KEY_VAULT, key_vault, rapidm2m::Selection, things_network};
+use iothub_connector::{
+    config::{self, Config, KEY_VAULT, key_vault, things_network},
+    rapidm2m::Selection,
+};
 use reqwest::Url;
 use serde::Deserialize;
 

@@ -17,6 +17,7 @@ use tokio::{
 };
 
 use super::{forwarded::Forwarded, output::Output, tally::Tally};
+use crate::{INTERRUPTED, LAST_WORDS};
 
 /// Ctrl-C reaches the handler too. When it is gone first, our own signal is at most so far behind.
 const SIGNALS_APART: Duration = Duration::from_millis(500);
@@ -207,6 +208,19 @@ fn pending<T: Clone>(receiver: &mut Option<Receiver<T>>) -> Option<Result<T, Rec
         Err(TryRecvError::Lagged(count)) => Some(Err(RecvError::Lagged(count))),
         Err(TryRecvError::Empty | TryRecvError::Closed) => None,
     }
+}
+
+/// Ends the process at once when it is interrupted for the second time, also while nobody reads what it prints. Must run beside
+/// the session, in a thread of its own. `kill` ends the handler.
+pub async fn end_at_second_interrupt(kill: impl Future<Output = ()>) {
+    for _ in 0..2 {
+        if interrupted().await.is_err() {
+            // The session has told so.
+            return;
+        }
+    }
+    let _ = timeout(LAST_WORDS, kill).await;
+    std::process::exit(INTERRUPTED.into());
 }
 
 async fn interrupted() -> io::Result<()> {

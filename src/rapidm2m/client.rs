@@ -1,6 +1,6 @@
 //! The REST API under `https://HOST/api/1/`, with HTTP Basic. One request each; trying again is the caller's affair.
 
-use std::{sync::OnceLock, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::{TimeDelta, Utc};
@@ -14,24 +14,22 @@ use super::{
     Stamp,
     wire::{self, WireError},
 };
-use crate::{blocking, http, hub::sas::RESERVED};
+use crate::{
+    iot_hub::sas::RESERVED,
+    support::{blocking, http, http_client::HttpClient},
+};
 
 /// Largest answer that is read: `GET` of a window of rows.
 pub const MAX_BODY: usize = 64 * 1024 * 1024;
 /// Largest list of sites, and largest blueprint: they are read whole into memory, several times their size.
 const MAX_LIST: usize = 32 * 1024 * 1024;
 const MAX_BLUEPRINT: usize = 2 * 1024 * 1024;
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Silence in the middle of an answer. The vendor's own driver gives up after the same time.
-const READ_TIMEOUT: Duration = Duration::from_secs(15);
 /// How much of an error answer is kept, in characters.
 const ERROR_TEXT: usize = 200;
 
 /// A connection pool to one backend with one user's credentials.
 pub struct Client {
-    /// Made with the first request: reading the platform's certificates takes longer than everything else at the start.
-    http: OnceLock<reqwest::Client>,
-    connections: usize,
+    http: HttpClient,
     base: Url,
     authorization: header::HeaderValue,
 }
@@ -158,29 +156,13 @@ impl FetchError {
 }
 
 impl Client {
-    /// Does not connect. Keeps up to `connections` idle connections.
+    /// Does not connect.
     #[must_use]
-    pub fn new(base: Url, credentials: &SecretString, connections: usize) -> Self {
+    pub fn new(base: Url, credentials: &SecretString, http: HttpClient) -> Self {
         let mut authorization = header::HeaderValue::try_from(format!("Basic {}", credentials.expose_secret()))
             .unwrap_or(header::HeaderValue::from_static("Basic"));
         authorization.set_sensitive(true);
-        Self { http: OnceLock::new(), connections, base, authorization }
-    }
-
-    fn http(&self) -> Result<&reqwest::Client, FetchError> {
-        if let Some(http) = self.http.get() {
-            return Ok(http);
-        }
-        let http = reqwest::Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(READ_TIMEOUT)
-            .pool_max_idle_per_host(self.connections)
-            // A redirect leads to a login page, and the credentials must not follow it.
-            .redirect(reqwest::redirect::Policy::none())
-            .user_agent(concat!("iothub-connector/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(explain)?;
-        Ok(self.http.get_or_init(|| http))
+        Self { http, base, authorization }
     }
 
     /// Who the backend takes us for.
@@ -288,8 +270,8 @@ impl Client {
 
     /// A successful answer, unread.
     async fn send(&self, url: Url) -> Result<reqwest::Response, FetchError> {
-        let request = self
-            .http()?
+        let http = self.http.get().map_err(|text| FetchError::Connect(format!("TLS cannot be set up: {text}")))?;
+        let request = http
             .get(url)
             .header(header::AUTHORIZATION, self.authorization.clone())
             .header(header::ACCEPT, "application/json");

@@ -14,7 +14,7 @@ use serde::de::{DeserializeSeed, Deserializer, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::{Client, Stamp};
-use crate::http::one_line;
+use crate::support::http::one_line;
 
 /// How many flawed rows are described one by one; the others are counted.
 const DESCRIBED_FLAWS: usize = 5;

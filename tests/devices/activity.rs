@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::future::join_all;
-use iothub_connector::devices::{
+use iothub_connector::iot_hub::devices::{
     Owner, Store,
     activity::{Activity, Document},
 };

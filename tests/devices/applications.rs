@@ -1,7 +1,7 @@
 //! Devices of LoRaWAN applications.
 
 use emulators::iot_hub;
-use iothub_connector::devices::Owner;
+use iothub_connector::iot_hub::devices::Owner;
 use serde_json::json;
 
 use crate::{

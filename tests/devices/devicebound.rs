@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use chrono::{TimeDelta, Utc};
 use futures::future::join_all;
-use iothub_connector::hub::{
+use iothub_connector::iot_hub::{
     Credential, Device, Devicebound, DeviceboundError, Endpoint, MAX_CLOUD_MESSAGE, Policy, SendError, Settlement,
     device::decode_key, sas,
 };

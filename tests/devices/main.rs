@@ -8,9 +8,9 @@ mod support;
 use std::time::Duration;
 
 use futures::future::join_all;
-use iothub_connector::{
+use iothub_connector::iot_hub::{
+    Transport,
     devices::{DeviceError, Owner, naming::registration_id},
-    hub::Transport,
 };
 use serde_json::json;
 use tokio::time::Instant;
@@ -57,6 +57,18 @@ async fn a_thousand_sites_are_registered_once_each_and_never_again_after_a_resta
     let calls = world.register_calls().await;
     assert_eq!(calls.len(), SITES);
     assert!(calls.iter().all(|(_, calls)| *calls == 1), "{calls:?}");
+}
+
+/// The service forgets an operation when the same device begins another.
+#[tokio::test]
+async fn two_apps_that_register_the_same_devices_at_once_both_get_them() {
+    let world = World::start().await;
+    world.put("dps/faults", json!({ "assigningPolls": 3 })).await;
+    let sites: Vec<_> = (0..20).map(|number| site(&format!("well-{number}"))).collect();
+    let (one, two) = (world.devices(), world.devices());
+    let both = sites.iter().flat_map(|owner| [one.device(owner, soon()), two.device(owner, soon())]);
+    let failed: Vec<_> = join_all(both).await.into_iter().filter_map(Result::err).collect();
+    assert!(failed.is_empty(), "{} of 40 failed: {}", failed.len(), failed[0]);
 }
 
 #[tokio::test]

@@ -6,11 +6,13 @@ use bytes::Bytes;
 use chrono::{DateTime, TimeDelta};
 use emulators::{cosmos, iot_hub};
 use iothub_connector::{
-    config::{self, Problems, Settings, enrolment::Enrolments},
+    config::{self, Problems, Settings},
     cosmos::Account,
-    delivery::{Delivery, Identities},
-    devices::{Devices, Owner, PerApplication, Store, store::Written},
-    hub::{Message, Options, Sender, Transport},
+    iot_hub::{
+        Message, Options, Sender, Transport,
+        delivery::{Delivery, Identities},
+        devices::{Devices, Owner, PerApplication, Store, store::Written},
+    },
 };
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use serde_json::{Value, json};
@@ -58,7 +60,7 @@ impl World {
     /// As a process that has just started.
     pub fn devices(&self) -> Devices {
         let mut problems = Problems::default();
-        let config = config::dps::Config::read(&self.settings(), &mut problems);
+        let config = config::dps::read(&self.settings(), &mut problems);
         let config = config.unwrap_or_else(|| panic!("{problems}"));
         Devices::new(config, self.store(), self.trusted_ca(), Arc::default())
     }
@@ -74,9 +76,9 @@ impl World {
     pub fn per_application(&self, settings: &[(&str, &str)]) -> PerApplication {
         let endpoint = [("DPSGlobalDeviceEndpoint", self.hub.ready().dps.as_str())];
         let mut problems = Problems::default();
-        let enrolments = Enrolments::read(&endpoint.iter().chain(settings).copied().collect(), &mut problems);
+        let enrollments = config::enrollment::read(&endpoint.iter().chain(settings).copied().collect(), &mut problems);
         PerApplication::new(
-            enrolments.unwrap_or_else(|| panic!("{problems}")),
+            enrollments.unwrap_or_else(|| panic!("{problems}")),
             self.store(),
             self.trusted_ca(),
             Arc::default(),
@@ -84,8 +86,8 @@ impl World {
     }
 
     pub fn store(&self) -> Store {
-        let config = config::ledger::Config::read(&self.settings(), &mut Problems::default()).unwrap();
-        Store::new(Arc::new(Account::new(&config)))
+        let config = config::ledger::read(&self.settings(), &mut Problems::default()).unwrap();
+        Store::new(Arc::new(Account::new(config.account)))
     }
 
     /// The way to the hub of a process that has just started.

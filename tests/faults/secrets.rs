@@ -102,7 +102,7 @@ impl Secrets {
     }
 }
 
-/// A device's key, as an enrolment group's device makes it.
+/// A device's key, as an enrollment group's device makes it.
 /// <https://learn.microsoft.com/azure/iot-dps/concepts-symmetric-key-attestation>
 fn derived(group_key: &str, registration_id: &str) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(&BASE64_STANDARD.decode(group_key).unwrap()).unwrap();

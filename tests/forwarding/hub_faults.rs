@@ -121,7 +121,8 @@ async fn a_hub_that_is_not_trusted_gets_nothing() {
 
 #[tokio::test]
 async fn a_hub_that_accepts_and_cuts_is_told_from_one_that_is_away() {
-    let world = world().await;
+    let mut world = world().await;
+    world.set("PollTimeoutSeconds", "5");
     world.hub.put("faults", json!({ "cutAfterConnectTimes": 1000 })).await;
     let handler = world.handler().await;
     assert_eq!(handler.invoke_failing().await, only("hub_accepted_then_cut"));

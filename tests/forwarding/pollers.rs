@@ -40,3 +40,25 @@ async fn two_pollers_with_the_same_device_lose_and_repeat_nothing() {
     let settings = world.settings.clone();
     race(&world, settings).await;
 }
+
+/// As two apps with the same settings: each takes the other's devices over, and still no run fails.
+#[tokio::test]
+async fn two_pollers_with_a_device_for_each_site_take_them_from_each_other_and_no_run_fails() {
+    let sites: Vec<String> = (0..20).map(|number| format!("well-{number}")).collect();
+    let sites: Vec<&str> = sites.iter().map(String::as_str).collect();
+    let mut world = World::with_sites(&sites).await;
+    world.provision_sites().await;
+    let (one, two) = tokio::join!(world.handler(), world.handler());
+    for round in 0..8 {
+        for site in &sites {
+            world.add(site, round * 4..round * 4 + 4).await;
+        }
+        tokio::join!(one.invoke_ok(), two.invoke_ok());
+    }
+    two.kill().await;
+    one.invoke_ok().await;
+    for site in &sites {
+        world.assert_rows(site, &rows(0..8 * 4)).await;
+    }
+    world.assert_settled().await;
+}

@@ -2,7 +2,7 @@
 
 use iothub_connector::{
     config::{Problems, Settings, ledger},
-    devices::store::CONTAINER,
+    iot_hub::devices::store::CONTAINER,
 };
 
 use crate::bicep::{quoted, resource, text, variable};
@@ -17,8 +17,8 @@ fn between<'a>(text: &'a str, start: &str, end: &str) -> &'a str {
 fn database_and_containers_have_the_names_that_the_code_looks_for() {
     let cosmos = text("infra/modules/cosmos.bicep");
     let settings: Settings = [("M2MDocumentsDBUri", "https://a.documents.azure.com:443/")].into_iter().collect();
-    let config = ledger::Config::read(&settings, &mut Problems::default()).unwrap();
-    assert_eq!(variable(&cosmos, "databaseName"), config.database);
+    let config = ledger::read(&settings, &mut Problems::default()).unwrap();
+    assert_eq!(variable(&cosmos, "databaseName"), config.account.database);
     assert_eq!(variable(&cosmos, "pollsContainerName"), config.container);
     assert_eq!(variable(&cosmos, "devicesContainerName"), CONTAINER);
 }
@@ -27,7 +27,7 @@ fn database_and_containers_have_the_names_that_the_code_looks_for() {
 fn the_polls_container_is_the_one_that_the_code_would_make() {
     let cosmos = text("infra/modules/cosmos.bicep");
     let polls = resource(&cosmos, "polls");
-    let file = text("src/ledger/cosmos.rs");
+    let file = text("src/rapidm2m/ledger/cosmos.rs");
     let message_path = between(&file, "MESSAGE_PATH: &str = ", ";");
     let code = between(&file, "fn properties(&self)", "\n    }\n").replace("MESSAGE_PATH", message_path);
 
@@ -48,9 +48,9 @@ fn the_polls_container_is_the_one_that_the_code_would_make() {
 fn the_devices_container_is_the_one_that_the_code_would_make() {
     let cosmos = text("infra/modules/cosmos.bicep");
     let devices = resource(&cosmos, "devices");
-    let key = between(&text("src/devices/store.rs"), "const PARTITION_KEY: &str = \"", "\"").to_owned();
+    let key = between(&text("src/iot_hub/devices/store.rs"), "const PARTITION_KEY: &str = \"", "\"").to_owned();
     assert_eq!(quoted(between(devices, "paths: [", "]"), '\''), [key.as_str()]);
-    let code = text("src/devices/store.rs");
+    let code = text("src/iot_hub/devices/store.rs");
     let paths = |call: &str| -> Vec<_> { code.split(call).skip(1).map(|rest| quoted(rest, '"')[0]).collect() };
     assert_eq!(quoted(between(devices, "includedPaths: [", "]"), '\''), paths(".with_included_path("));
     assert_eq!(quoted(between(devices, "excludedPaths: [", "]"), '\''), paths(".with_excluded_path("));

@@ -221,3 +221,16 @@ fn a_folder_that_is_no_function_app_is_named() {
     let text = stderr(&output);
     assert!(text.contains("has no host.json") && text.contains("--app"), "{text}");
 }
+
+/// Whoever reads the lines has stopped to, so the session cannot print its summary and come to its end.
+#[test]
+fn the_second_ctrl_c_ends_at_once() {
+    let mut live = Live::start(command(&app("interrupted-twice", None), &["--json"]));
+    live.record("start");
+    let handler = live.child_processes();
+    assert_eq!(handler.len(), 1, "{handler:?}");
+    live.fill_output();
+    // To this process only: it takes the handler with it.
+    assert_eq!(live.interrupt_until_ended().code(), Some(130), "as shells have it: 128 and the signal's number");
+    assert!(!Path::new(&format!("/proc/{}", handler[0])).exists(), "the handler is left behind");
+}

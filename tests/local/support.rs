@@ -2,14 +2,23 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader, Lines, Read as _},
-    os::unix::process::CommandExt as _,
+    io::{BufRead as _, BufReader, ErrorKind, Lines, Read as _, Write as _},
+    os::unix::{fs::OpenOptionsExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio},
+    thread::sleep,
+    time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
+
+/// What hangs fails.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Between two looks at something that cannot be awaited.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// Of Linux: to write to a pipe only what has room.
+const O_NONBLOCK: i32 = 0o4000;
 
 pub const SITES: [&str; 3] = ["Energy meter 1", "Reservoir Süd", "Well 7 / Level"];
 
@@ -80,6 +89,48 @@ impl Live {
             let content_type = answer.headers()["content-type"].to_str().unwrap().to_owned();
             (answer.status().as_u16(), content_type, answer.text().await.unwrap())
         })
+    }
+
+    /// The processes that the session has started.
+    pub fn child_processes(&self) -> Vec<u32> {
+        let processes = fs::read_dir("/proc").unwrap();
+        let pids = processes.filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+        pids.filter(|pid| {
+            // A process that has ended meanwhile is none.
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            let behind_name = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+            behind_name.split(' ').nth(1) == Some(&self.child.id().to_string())
+        })
+        .collect()
+    }
+
+    /// From now on the session can print nothing: nobody reads, and there is no room.
+    pub fn fill_output(&self) {
+        let stdout = format!("/proc/{}/fd/1", self.child.id());
+        // Opened once more: the session's own writes still wait.
+        let mut stdout = fs::OpenOptions::new().write(true).custom_flags(O_NONBLOCK).open(stdout).unwrap();
+        let error = loop {
+            if let Err(error) = stdout.write_all(b"\n") {
+                break error;
+            }
+        };
+        assert_eq!(error.kind(), ErrorKind::WouldBlock, "{error}");
+    }
+
+    /// Ctrl-C, again and again: two that come together count as one.
+    pub fn interrupt_until_ended(mut self) -> ExitStatus {
+        let (pid, give_up) = (self.child.id().to_string(), Instant::now() + PATIENCE);
+        loop {
+            assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+            sleep(LOOK_AGAIN);
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            if Instant::now() > give_up {
+                self.child.kill().unwrap();
+                panic!("it has not ended after {PATIENCE:?}");
+            }
+        }
     }
 
     /// Ctrl-C as in a terminal: it goes to the group, that is to the handler too. Returns what is printed from then on.

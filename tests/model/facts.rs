@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use iothub_connector::ledger::{Fault, Outcome};
+use iothub_connector::rapidm2m::ledger::{Fault, Outcome};
 
 use crate::{
     backend,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use iothub_connector::{forward::record, hub::Message};
+use iothub_connector::{iot_hub::Message, rapidm2m::polling::record};
 
 use crate::{
     rules::{Rule, Violation},

@@ -5,9 +5,9 @@ use std::{
     hash::{DefaultHasher, Hash as _, Hasher as _},
 };
 
-use iothub_connector::{
-    forward::SiteMemory,
+use iothub_connector::rapidm2m::{
     ledger::{Committed, LedgerError, Outcome, Poll},
+    polling::SiteMemory,
 };
 
 use crate::{

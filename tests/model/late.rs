@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use iothub_connector::ledger::Cursor;
+use iothub_connector::rapidm2m::ledger::Cursor;
 
 use crate::{
     backend::stamp,

@@ -1,5 +1,5 @@
 //! The protocol of cursor and records, tried in all its interleavings: two pollers of one site, each with the product's own
-//! code ([`Forwarder`](iothub_connector::forward::Forwarder)), in a world that decides after each of their questions who
+//! code ([`Forwarder`](iothub_connector::rapidm2m::polling::Forwarder)), in a world that decides after each of their questions who
 //! goes on and what goes wrong. Every state within the stated bounds is visited, and every rule checked at every step.
 //!
 //! | Module | |

@@ -17,15 +17,12 @@ use std::{
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use iothub_connector::{
-    config::rapidm2m::{Selection, StartFrom},
-    delivery::DeliveryError,
-    devices::Owner,
-    forward::{Forwarder, Limits, Report, SiteMemory, outside::Outside},
-    hub::Message,
-    ledger::{Committed, Cursor, LedgerError, Poll, SiteKey},
+    iot_hub::{Message, delivery::DeliveryError, devices::Owner},
     rapidm2m::{
-        FetchError,
+        FetchError, Selection, StartFrom,
         client::{Answer as Rows, Range, RowsQuery},
+        ledger::{Committed, Cursor, LedgerError, Poll, SiteKey},
+        polling::{Forwarder, Limits, Report, SiteMemory, outside::Outside},
     },
 };
 use tokio::time::Instant;

@@ -1,6 +1,6 @@
 //! How large a space is tried, and what of the world is broken on purpose.
 
-use iothub_connector::ledger::{Cursor, Recorded};
+use iothub_connector::rapidm2m::ledger::{Cursor, Recorded};
 
 /// The bounds of a space. What is not bounded here may happen any number of times: turns, empty polls, lost races.
 #[derive(Clone, Copy, Debug)]

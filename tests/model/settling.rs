@@ -5,7 +5,7 @@ use std::{
     sync::Mutex,
 };
 
-use iothub_connector::ledger::Outcome as RecordOutcome;
+use iothub_connector::rapidm2m::ledger::Outcome as RecordOutcome;
 
 use crate::{
     backend::stamp,

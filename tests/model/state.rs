@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use iothub_connector::forward::{Report, SiteMemory};
+use iothub_connector::rapidm2m::polling::{Report, SiteMemory};
 
 use crate::{
     facts::Facts,

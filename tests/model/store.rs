@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use iothub_connector::ledger::{Committed, Cursor, Outcome, Poll};
+use iothub_connector::rapidm2m::ledger::{Committed, Cursor, Outcome, Poll};
 use serde_json::Value;
 
 use crate::{

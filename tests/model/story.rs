@@ -1,8 +1,8 @@
 //! A way through the space, in words.
 
 use iothub_connector::{
-    hub::Message,
-    ledger::{Outcome as RecordOutcome, Poll},
+    iot_hub::Message,
+    rapidm2m::ledger::{Outcome as RecordOutcome, Poll},
 };
 
 use crate::{

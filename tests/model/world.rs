@@ -4,9 +4,8 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use iothub_connector::{
     cosmos::Failure,
-    delivery::DeliveryError,
-    hub::{Message, SendError},
-    ledger::{Committed, LedgerError, Poll},
+    iot_hub::{Message, SendError, delivery::DeliveryError},
+    rapidm2m::ledger::{Committed, LedgerError, Poll},
 };
 
 use crate::{

@@ -7,7 +7,7 @@ use std::{
 };
 
 use emulators::{cosmos, iot_hub};
-use iothub_connector::{app::App, config::Config, logging, server};
+use iothub_connector::{app::App, config::Config, server, support::logging};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 

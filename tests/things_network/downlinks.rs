@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Host, World, uplink};
+use crate::support::{Host, QUEUE, World, uplink};
 
 const LONG: &str = "timeout_ms=50000";
 
@@ -212,4 +212,65 @@ async fn a_hub_that_throttles_the_questions_still_gets_the_uplinks() {
     host.logged("what waits for the device was not fetched").await;
     send_until_requested(&world, &host, 1).await;
     assert_eq!(states(&world, "completed:1").await, ["completed"]);
+}
+
+/// The emulated Things Stack sends an uplink, and nobody waits for what becomes of it.
+async fn hand_in(world: &World, host: &Host, device: &str, counter: u32) {
+    let body = json!({"target": host.target(), "application": "app-1", "device": device, "fCnt": counter});
+    world.stack.post("uplink", body).await;
+}
+
+/// The Things Stack takes 9 s for each downlink. The device's telemetry goes on, in its order; so do its commands.
+#[tokio::test]
+async fn a_slow_things_stack_neither_holds_up_nor_reorders_uplinks() {
+    let world = World::start().await;
+    // What is put back stays away: an uplink that had to wait would be missing.
+    let host = Host::start_with(&world.settings, json!({"visibilityTimeout": "00:10:00"}), &[]).await;
+    send(&world, &host, 1).await;
+    world.stack.post("faults", json!({"times": 2, "delayMs": 9_000})).await;
+    for body in ["01", "02"] {
+        command(&world, json!({"body": body, "properties": {"Port": "1", "Payload": "hex"}})).await;
+    }
+    hand_in(&world, &host, "valve", 2).await;
+    requests(&world, 1).await;
+    for counter in 3..=7 {
+        hand_in(&world, &host, "valve", counter).await;
+        world.received(counter as usize).await;
+    }
+    // All are answered but the one whose downlinks are on their way.
+    host.left(QUEUE, 1).await;
+    assert_ne!(states(&world, "locked:0").await[1], "completed", "the second command was still to come");
+    let counters: Vec<_> = world.received(7).await.iter().map(|message| message["body"]["Counter"].clone()).collect();
+    assert_eq!(counters, (1..=7).map(Value::from).collect::<Vec<_>>());
+    host.drained().await;
+    assert_eq!(states(&world, "completed:2").await, ["completed"; 2]);
+    let payloads: Vec<_> =
+        requests(&world, 2).await.iter().map(|request| request["downlinks"][0]["frm_payload"].clone()).collect();
+    assert_eq!(payloads, ["AQ==", "Ag=="]);
+}
+
+/// The host runs 64 messages at once: downlinks of many devices leave most of them to telemetry.
+#[tokio::test]
+async fn downlinks_of_many_devices_leave_room_for_uplinks() {
+    const DEVICES: usize = 70;
+    let world = World::start().await;
+    let host = Host::start(&world.settings).await;
+    let devices: Vec<_> = (0..DEVICES).map(|number| format!("valve-{number}")).collect();
+    for device in &devices {
+        hand_in(&world, &host, device, 1).await;
+    }
+    host.drained().await;
+    world.stack.post("faults", json!({"times": 1000, "delayMs": 9_000})).await;
+    for device in &devices {
+        let message = json!({"body": "x", "properties": {"Port": "1"}});
+        world.hub.post(&format!("c2d?device={device}"), message).await;
+    }
+    for device in &devices {
+        hand_in(&world, &host, device, 2).await;
+    }
+    let under_way = requests(&world, 1).await;
+    world.received(2 * DEVICES).await;
+    let requests = requests(&world, 0).await;
+    assert!(requests.len() <= DEVICES / 2, "{} of {DEVICES} downlinks at once", requests.len());
+    assert!(!under_way.is_empty());
 }

@@ -2,7 +2,7 @@
 //! processes of their own.
 
 mod downlinks;
-mod enrolments;
+mod enrollments;
 mod fleet;
 mod rejected;
 mod startup;

@@ -33,7 +33,7 @@ async fn what_the_sample_has_left_in_the_queue_is_forwarded() {
 }
 
 #[tokio::test]
-async fn an_application_without_an_enrolment_is_rejected_and_can_be_put_back() {
+async fn an_application_without_an_enrollment_is_rejected_and_can_be_put_back() {
     let mut world = World::start().await;
     world.unset("DPSEnrollmentGroupSymmetricKeyDefault");
     let key = world.hub.ready("groupKey").to_owned();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
 use futures::{StreamExt as _, future::join_all};
-use iothub_connector::hub::{
+use iothub_connector::iot_hub::{
     Credential, Message, SendError, Transport, device::decode_key, message::MAX_PORTABLE_SIZE,
 };
 use serde_json::json;
@@ -154,7 +154,7 @@ async fn an_unknown_authority_is_named(transport: Transport) {
     let world = World::start(transport).await;
     let mut options = world.options();
     options.trusted_ca.clear();
-    let sender = iothub_connector::hub::Sender::new(options);
+    let sender = iothub_connector::iot_hub::Sender::new(options);
     let (_, outcome) = sender.send_in_order(&world.device("d"), &messages(1), soon()).await;
     let error = outcome.unwrap_err();
     assert!(matches!(error, SendError::Untrusted(_)) && error.to_string().contains("IoTHubTrustedCa"), "{error}");
@@ -164,7 +164,7 @@ async fn many_devices_at_once_each_keep_their_order(transport: Transport) {
     let world = World::start(transport).await;
     let mut options = world.options();
     options.max_connections = 8.try_into().unwrap();
-    let (sender, sent) = (iothub_connector::hub::Sender::new(options), messages(5));
+    let (sender, sent) = (iothub_connector::iot_hub::Sender::new(options), messages(5));
     // Twice, so that devices come back that had to make room; more at once than there is room for.
     for round in 0..2 {
         let devices: Vec<_> = (0..50).map(|n| world.device(&format!("d{n}"))).collect();
@@ -197,7 +197,8 @@ async fn a_quota_that_is_used_up_is_said_and_nothing_is_lost(transport: Transpor
     let world = World::start(transport).await;
     let (sender, device, sent) = (world.sender(), world.device("d"), messages(3));
     world.set_faults(json!({"cutAfterConnectTimes": 100})).await;
-    let (acknowledged, outcome) = sender.send_in_order(&device, &sent, soon()).await;
+    // Over MQTT another client might have the device, and be done in a moment.
+    let (acknowledged, outcome) = sender.send_in_order(&device, &sent, within(3.0)).await;
     let error = outcome.unwrap_err();
     assert!(error.to_string().contains("daily quota is used up"), "{error}");
     assert_eq!(acknowledged, 0);
@@ -211,7 +212,7 @@ async fn tokens_are_renewed_before_they_end(transport: Transport) {
     let world = World::start(transport).await;
     let mut options = world.options();
     options.token_lifetime = Duration::from_secs(2);
-    let (sender, device) = (iothub_connector::hub::Sender::new(options), world.device("d"));
+    let (sender, device) = (iothub_connector::iot_hub::Sender::new(options), world.device("d"));
     let until = std::time::Instant::now() + Duration::from_secs(5);
     let mut sent: Vec<Message> = Vec::new();
     while std::time::Instant::now() < until {

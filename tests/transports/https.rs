@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use iothub_connector::hub::{SendError, Transport};
+use iothub_connector::iot_hub::{SendError, Transport};
 use serde_json::json;
 
 use super::support::{World, ids, messages, soon};
@@ -105,7 +105,7 @@ async fn send_to((ca, port): (String, u16), world: &World) -> (usize, Result<(),
     options.trusted_ca.push(CertificateDer::from_pem_slice(ca.as_bytes()).unwrap());
     let mut device = world.device("d");
     device.endpoint.port = Some(port);
-    iothub_connector::hub::Sender::new(options).send_in_order(&device, &messages(3), soon()).await
+    iothub_connector::iot_hub::Sender::new(options).send_in_order(&device, &messages(3), soon()).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,12 +4,14 @@ use std::{num::NonZeroUsize, time::Duration};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use emulators::iot_hub;
-use iothub_connector::hub::{
+use iothub_connector::iot_hub::{
     Credential, Device, Endpoint, Message, Options, Sender, Transport, device::decode_key, sas,
 };
+use rumqttc::{AsyncClient, Broker, Event, MqttOptions, Packet, QoS, SessionMode, TlsConfiguration};
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
+use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -60,10 +62,60 @@ impl World {
         self.put("away", &json!(away)).await;
     }
 
+    /// Ends every connection.
+    pub async fn cut(&self) {
+        self.call("POST", "cut", &Value::Null).await;
+    }
+
+    /// Enqueues a cloud-to-device message.
+    pub async fn post_command(&self, device: &str, id: &str) {
+        self.call("POST", &format!("c2d?device={device}"), &json!({"messageId": id, "body": "open"})).await;
+    }
+
+    /// As if a minute had passed since the device's messages were delivered.
+    pub async fn unlock_commands(&self, device: &str) {
+        self.call("POST", &format!("c2d/unlock?device={device}"), &Value::Null).await;
+    }
+
+    /// Where the device's cloud-to-device messages are, when so many are in a state (`locked:2`).
+    pub async fn commands(&self, device: &str, wait: &str) -> Vec<String> {
+        let statuses = self.call("GET", &format!("c2d?device={device}&wait={wait}"), &Value::Null).await;
+        let statuses: Vec<Value> = serde_json::from_str(&statuses).unwrap();
+        statuses.iter().map(|status| status["state"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// Another client connects as the device, subscribes to its messages and goes. Its session stays, as it does with most of
+    /// Microsoft's SDKs.
+    pub async fn subscribe_as(&self, device: &str, qos: QoS) {
+        let (host, port) = self.hub.ready().mqtt.split_once(':').unwrap();
+        let mut options = MqttOptions::new(device, Broker::tcp(host, port.parse().unwrap()));
+        let ca = std::fs::read(&self.hub.ready().ca).unwrap();
+        let tls = TlsConfiguration::Simple { ca, alpn: None, client_auth: None };
+        options.set_transport(rumqttc::Transport::Tls(tls));
+        options.set_session_mode(SessionMode::Persistent);
+        let token = self.token(device, Utc::now() + TimeDelta::hours(1));
+        let Credential::Token(token) = token else { panic!("it is a token") };
+        let user = format!("{host}/{device}/?api-version=2021-04-12");
+        options.set_credentials(user, token.expose_secret().to_owned());
+        let (client, mut events) = AsyncClient::builder(options).build();
+        client.subscribe(format!("devices/{device}/messages/devicebound/#"), qos).await.unwrap();
+        while !matches!(events.poll().await.unwrap(), Event::Incoming(Packet::SubAck(_))) {}
+        // The hub says goodbye when it has done with the connection: nothing is pushed onto it any more.
+        self.call("POST", "expire", &Value::Null).await;
+        while events.poll().await.is_ok() {}
+    }
+
     async fn put(&self, path: &str, body: &Value) {
+        self.call("PUT", path, body).await;
+    }
+
+    async fn call(&self, method: &str, path: &str, body: &Value) -> String {
         let url = format!("{}{path}", self.hub.ready().control);
-        let answer = self.http.put(url).body(body.to_string()).send().await.unwrap();
-        assert!(answer.status().is_success(), "{}", answer.text().await.unwrap());
+        let request = self.http.request(method.parse().unwrap(), url).body(body.to_string());
+        let answer = request.send().await.unwrap();
+        let (status, text) = (answer.status(), answer.text().await.unwrap());
+        assert!(status.is_success(), "{method} {path}: {status} {text}");
+        text
     }
 
     /// What the device's messages are, in order of arrival, repetitions included.

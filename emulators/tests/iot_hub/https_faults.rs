@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::client::{HUB, Hub, Identity, answer, error_code, now};
 
-/// Status, Microsoft's code and `Retry-After` of a message sent.
+/// Sends a message. Returns status, Microsoft's code and `Retry-After` of the answer.
 async fn send(hub: &Hub) -> (u16, String, Option<String>) {
     let response = hub.post("d", "x").send().await.unwrap();
     let status = response.status().as_u16();

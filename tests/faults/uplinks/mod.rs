@@ -2,6 +2,7 @@
 //! again, as the queue does it.
 
 mod commands;
+mod dropped;
 mod forwarding;
 mod world;
 

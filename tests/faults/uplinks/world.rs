@@ -17,6 +17,8 @@ pub const DEVICE: &str = "dev-1";
 const APPLICATION: &str = "app-1";
 /// Between two attempts of what waits for something to pass.
 const PAUSE: Duration = Duration::from_secs(1);
+/// Between two looks at the log.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// How long a recovery may take.
 const PATIENCE: Duration = Duration::from_secs(75);
 
@@ -89,6 +91,11 @@ impl World {
         answer
     }
 
+    /// The same, for whoever does not wait for the answer.
+    pub fn request(&self, counter: u32) -> reqwest::RequestBuilder {
+        self.handler.as_ref().expect("a handler").request("/thingsNetworkForwarding", self.envelope(counter))
+    }
+
     /// Gives it until it is taken.
     pub async fn give_until_taken(&mut self, counter: u32) {
         let give_up = Instant::now() + PATIENCE;
@@ -155,6 +162,15 @@ impl World {
 
     pub fn log(&self) -> String {
         self.output.text()
+    }
+
+    /// Waits until this was logged: lines come through a pipe.
+    pub async fn logged(&self, part: &str) {
+        let give_up = Instant::now() + PATIENCE;
+        while !self.log().contains(part) {
+            assert!(Instant::now() < give_up, "{part:?} is not logged: {}", self.told());
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
     }
 
     /// The last warning or error that contains this, without fields that differ.

@@ -108,28 +108,55 @@ impl Handler {
         assert_eq!(answer.status, 200, "after {most} runs: {} {}", answer.body, self.output.text());
     }
 
-    /// As the host posts: chunked.
+    /// As the host posts.
     pub async fn post(&self, path: &str, body: impl Into<Bytes>) -> Answer {
+        answer(self.request(path, body)).await
+    }
+
+    /// What the host posts: chunked.
+    pub fn request(&self, path: &str, body: impl Into<Bytes>) -> reqwest::RequestBuilder {
         let body = body.into();
         let piece = |at: usize| body.slice(at..body.len().min(at + PIECE));
         let chunks = (0..body.len()).step_by(PIECE).map(|at| Ok::<_, std::io::Error>(piece(at)));
-        let request = self
-            .client
+        self.client
             .post(self.url(path))
             .header("content-type", "application/json; charset=utf-8")
             .header("x-azure-functions-invocationid", "5b2f9c6e-0000-4000-8000-000000000000")
             .header("x-azure-functions-hostversion", "4.1037.0")
-            .body(reqwest::Body::wrap_stream(stream::iter(chunks.collect::<Vec<_>>())));
-        answer(request).await
+            .body(reqwest::Body::wrap_stream(stream::iter(chunks.collect::<Vec<_>>())))
     }
 
     pub async fn get(&self, path: &str) -> Answer {
         answer(self.client.get(self.url(path))).await
     }
 
-    #[allow(dead_code, reason = "for tests/faults")]
     pub fn pid(&self) -> u32 {
         self.child.id().expect("it runs")
+    }
+
+    /// Ctrl-C.
+    pub fn interrupt(&self) {
+        let pid = self.pid().to_string();
+        assert!(std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    }
+
+    pub fn address(&self) -> (&'static str, u16) {
+        ("127.0.0.1", self.port)
+    }
+
+    /// Waits until it takes no more calls.
+    pub async fn is_closed(&self) {
+        let give_up = Instant::now() + PATIENCE;
+        while tokio::net::TcpStream::connect(self.address()).await.is_ok() {
+            assert!(Instant::now() < give_up, "it still takes calls: {}", self.output.text());
+            tokio::time::sleep(PROBE).await;
+        }
+    }
+
+    /// Waits until it ends by itself.
+    pub async fn ended(mut self) -> std::process::ExitStatus {
+        let ended = tokio::time::timeout(PATIENCE, self.child.wait()).await;
+        ended.unwrap_or_else(|_| panic!("it has not ended after {PATIENCE:?}: {}", self.output.text())).unwrap()
     }
 
     /// SIGKILL, as the host does; returns when the process is gone.

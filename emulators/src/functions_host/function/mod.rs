@@ -1,4 +1,4 @@
-//! One function.json: a timer, an HTTP or a queue function, and its outputs.
+//! Reads one function.json: a timer, an HTTP or a queue function, with its outputs.
 
 mod queue;
 mod retry;
@@ -15,14 +15,14 @@ use super::{
     settings::{self, Settings},
 };
 
-/// Longest name that Azure takes.
+/// Longest name that Azure accepts.
 const LONGEST_NAME: usize = 127;
 const METHODS: [&str; 7] = ["GET", "POST", "PUT", "DELETE", "HEAD", "PATCH", "OPTIONS"];
 
 /// A function of the app.
 #[derive(Clone, Debug)]
 pub struct Function {
-    /// The folder's name, and the handler's path.
+    /// The folder's name. It is also the path at the handler.
     pub name: String,
     pub trigger: Trigger,
     pub queue_outputs: Vec<QueueBinding>,
@@ -49,17 +49,17 @@ pub struct TimerTrigger {
 pub struct HttpTrigger {
     pub binding: String,
     pub route: Route,
-    /// Upper case; empty: all.
+    /// In upper case. Empty means all methods.
     pub methods: Vec<String>,
     /// Name of the `http` output.
     pub output: Option<String>,
 }
 
 impl Function {
-    /// `None` when it is disabled. `schedule` replaces a timer's own.
+    /// `None` if the function is disabled. `schedule` replaces a timer's own schedule.
     ///
     /// # Errors
-    /// Names the file and the member at fault, and what this host does not have.
+    /// Names the file and the member that is invalid or not supported by this host.
     pub fn load(path: &Path, settings: &Settings, schedule: Option<&str>) -> anyhow::Result<Option<Self>> {
         let folder = path.parent().and_then(Path::file_name).unwrap_or_default();
         let name = folder.to_string_lossy().into_owned();

@@ -1,8 +1,9 @@
-//! What the hub answers when it does not do what it was asked to.
+//! The hub's error answers.
 //!
-//! Microsoft's bodies have two shapes, both of which are used here so that clients see both:
-//! `{"Message":"ErrorCode:ArgumentInvalid;…","ExceptionMessage":"Tracking ID:…"}`, and a `Message` that holds JSON itself:
-//! `{"Message":"{\"errorCode\":401003,…}","ExceptionMessage":""}`. The header `iothub-errorcode` names the error in both.
+//! Microsoft's bodies have two shapes. Both are used here, so that clients see both:
+//! `{"Message":"ErrorCode:ArgumentInvalid;…","ExceptionMessage":"Tracking ID:…"}`, and a `Message` that holds JSON
+//! itself: `{"Message":"{\"errorCode\":401003,…}","ExceptionMessage":""}`. In both, the header `iothub-errorcode` names
+//! the error.
 //!
 //! Source: <https://learn.microsoft.com/azure/iot-hub/troubleshoot-error-codes>.
 
@@ -16,11 +17,11 @@ use serde_json::json;
 
 use crate::iot_hub::{faults::OnRequest, login::Denied};
 
-/// An answer that is an error.
+/// An error answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     pub status: StatusCode,
-    /// Microsoft's number, for the errors whose body has one.
+    /// Microsoft's number, for errors that have one in their body.
     number: Option<u32>,
     /// Microsoft's name.
     name: &'static str,

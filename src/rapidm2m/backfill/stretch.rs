@@ -1,0 +1,200 @@
+//! A stretch of a backfill: what waits is sent, or a window fetched, recorded and sent.
+
+use chrono::{DateTime, Utc};
+
+use super::{
+    grid::{Grid, Span, Window},
+    position,
+};
+use crate::rapidm2m::{
+    FetchError, Rows, Stamp,
+    client::{Answer, MAX_BODY, Range},
+    ledger::{Backfill, Cursor, Fault, Outcome, SiteKey},
+    polling::{
+        Failure,
+        outside::Outside,
+        record::{self, Asked},
+        recording::Batch,
+        split::{Heading, Part, Splitter},
+        turn::{Stop, Turn, read_rows},
+    },
+    window::SOFT_BODY_LIMIT,
+    wire::Flaws,
+};
+
+/// The kind of what was given up by hand.
+pub(super) const DROPPED: &str = "dropped";
+
+impl<O: Outside> Turn<'_, O> {
+    /// Returns whether the backfill has come to its end.
+    pub(super) async fn backfill(&mut self, grid: &mut Grid) -> Result<bool, Stop> {
+        if self.committed.cursor.backfill.as_ref().is_some_and(|backfill| backfill.dropped_at.is_some()) {
+            self.report
+                .failures
+                .push(Failure::new(DROPPED, "the backfill was dropped by hand: --again begins it anew"));
+            return Err(Stop);
+        }
+        self.send_what_waits(self.limits.send_until).await?;
+        let cursor = &self.committed.cursor;
+        let (Some(position), Some(backfill)) = (position(cursor), &cursor.backfill) else { return Ok(true) };
+        if !cursor.unforwarded.is_empty() {
+            return Ok(false);
+        }
+        if position >= Stamp::from_time(backfill.until) {
+            if backfill.is_open() {
+                self.end_backfill(|backfill, now| backfill.finished_at = Some(now)).await?;
+            }
+            return Ok(true);
+        }
+        let Some(channels) = self.channels().await? else { return Ok(false) };
+        match self.fetch(grid, position, &channels).await {
+            Ok((asked, window, answer)) => {
+                self.take_window(grid, &asked, &window, answer, &channels, position).await?;
+            }
+            // Nobody has heard of the site, and nothing is on record of it: it stays so.
+            Err((_, error)) if error.is_permanent() && self.committed.etag.is_none() => {
+                self.report.failures.push(Failure::new(error.kind(), error));
+            }
+            Err((asked, error)) => self.record_failure(&asked, &error).await?,
+        }
+        Ok(false)
+    }
+
+    pub(super) async fn drop_backfill(&mut self) -> Result<bool, Stop> {
+        let text = "the backfill was dropped by hand before the hub had acknowledged the message".into();
+        self.reject_what_waits(&Fault { kind: DROPPED.into(), text }).await?;
+        self.end_backfill(|backfill, now| backfill.dropped_at = Some(now)).await?;
+        Ok(true)
+    }
+
+    async fn end_backfill(&mut self, end: impl FnOnce(&mut Backfill, DateTime<Utc>)) -> Result<(), Stop> {
+        let mut cursor = self.committed.cursor.clone();
+        if let Some(backfill) = &mut cursor.backfill {
+            end(backfill, self.forwarder.outside.now());
+        }
+        self.commit(&[], &[], cursor).await.map_err(|error| self.stop(&error))
+    }
+
+    /// Asks for the window at `position`; for a shorter one if the answer is too large.
+    pub(super) async fn fetch(
+        &mut self,
+        grid: &mut Grid,
+        position: Stamp,
+        channels: &[String],
+    ) -> Result<(Asked, Window, Answer), (Asked, FetchError)> {
+        loop {
+            let window = grid.window(position);
+            // Whether the bounds belong to a window is not known: ask for a little more, keep what was meant.
+            let range = Range::Window { from: window.span.from.shifted(-1), until: Some(window.span.until) };
+            let limit = if window.can_narrow() { SOFT_BODY_LIMIT } else { MAX_BODY };
+            let at = self.forwarder.outside.now();
+            let (asked, answer) = self.ask(at, channels, range, limit).await;
+            match answer {
+                Ok(answer) => {
+                    self.report.bytes += answer.body.len();
+                    return Ok((asked, window, answer));
+                }
+                Err(FetchError::TooLarge { prefix, .. }) if grid.narrow(&window) => self.report.bytes += prefix.len(),
+                Err(error) => return Err((asked, error)),
+            }
+        }
+    }
+
+    async fn take_window(
+        &mut self,
+        grid: &mut Grid,
+        asked: &Asked,
+        window: &Window,
+        answer: Answer,
+        channels: &[String],
+        position: Stamp,
+    ) -> Result<(), Stop> {
+        let size = answer.body.len();
+        let rows = match read(answer, channels, window, position).await {
+            Ok(rows) => rows,
+            Err(error) => return self.record_failure(asked, &error).await,
+        };
+        self.report.bad_rows += rows.flaws.count;
+        grid.fitted(window, size);
+        if rows.rows.is_empty() {
+            return self.record_window_without_rows(asked, window, &rows.flaws).await;
+        }
+        let key = self.key;
+        let parts = parts(key, window, &rows, channels);
+        let all = self
+            .record_parts(asked, &rows, parts, |turn, batch| moved(&turn.committed.cursor, batch, window, &rows.flaws));
+        all.await.map(|_all| ())
+    }
+
+    async fn record_window_without_rows(&mut self, asked: &Asked, window: &Window, flaws: &Flaws) -> Result<(), Stop> {
+        let history = self.forwarder.outside.history_seconds();
+        let nothing = Batch { polls: &[], rows: &[], is_last: true };
+        let cursor = moved(&self.committed.cursor, &nothing, window, flaws);
+        let polls = if flaws.count > 0 {
+            // It must not look like "no data". The range goes on all the same: they will not get better.
+            let text = format!("{} rows of the answer cannot be used, the others are none of this range", flaws.count);
+            let mut poll = record::failed_poll(asked, Fault { kind: "bad_rows".into(), text }, &cursor, history);
+            poll.result.bad_rows = record::bad_rows(flaws);
+            vec![poll]
+        } else if self.forwarder.record_empty_polls {
+            vec![record::empty_poll(asked, &cursor, history)]
+        } else {
+            Vec::new()
+        };
+        self.commit(&polls, &[], cursor).await.map_err(|error| self.stop(&error))
+    }
+}
+
+/// The rows of the window that are not recorded yet. Those that the backend was not asked for are flaws.
+pub(super) async fn read(
+    answer: Answer,
+    channels: &[String],
+    window: &Window,
+    position: Stamp,
+) -> Result<Rows, FetchError> {
+    let mut rows = read_rows(answer.body, channels.len()).await?;
+    let Span { from, until } = window.span;
+    let mut outside = Flaws::default();
+    rows.rows.retain(|row| {
+        if row.stamp < from.shifted(-1) || row.stamp > until {
+            outside.add("a stamp outside of the window that was asked for", &row.stamp.rfc3339());
+        }
+        position.max(from) <= row.stamp && row.stamp < until
+    });
+    rows.flaws.count += outside.count;
+    rows.flaws.first.extend(outside.first);
+    Ok(rows)
+}
+
+/// The messages of a window: none spans two units of time.
+pub(super) fn parts<'a>(
+    key: &'a SiteKey,
+    window: &Window,
+    rows: &'a Rows,
+    channels: &'a [String],
+) -> impl Iterator<Item = Part> + use<'a> {
+    let max_body = record::max_body(key, true);
+    window.units(&rows.rows).into_iter().flat_map(move |(unit, of_unit)| {
+        let heading = Heading { key, begin: Some(unit.from.time()), end: unit.until.time(), channels };
+        Splitter::of(&heading, rows, of_unit, max_body)
+    })
+}
+
+/// The cursor with a transaction of the window.
+fn moved(cursor: &Cursor, batch: &Batch<'_>, window: &Window, flaws: &Flaws) -> Cursor {
+    let recorded_up_to = batch.polls.last().and_then(|poll| poll.last_value_from);
+    let next = match recorded_up_to.filter(|_| !batch.is_last) {
+        Some(newest) => Stamp::from_time(newest).shifted(1),
+        None => window.span.until,
+    };
+    let mut cursor = record::advanced(cursor, batch.polls, next.time());
+    if let Some(backfill) = &mut cursor.backfill {
+        backfill.rows += batch.rows.len() as u64;
+        backfill.messages += batch.polls.len() as u64;
+        let rejected = batch.polls.iter().filter(|poll| poll.outcome == Outcome::Rejected);
+        backfill.rejected += rejected.count() as u64;
+        // A window that is asked for twice has them twice.
+        backfill.bad_rows += if batch.is_last { flaws.count as u64 } else { 0 };
+    }
+    cursor
+}
