@@ -18,6 +18,10 @@ use iothub_connector::{
     support::logging,
 };
 
+/// The clients of Azure's services allocate 800 times for each poll: docs/performance.md.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const EXAMPLES: &str = "\
 Examples:
   iothub-connector local --for 30s       # see it run: everything emulated, no cloud
@@ -110,10 +114,10 @@ fn main() -> ExitCode {
         Command::Sas(options) => cli::sas::run(&options),
         Command::Completions(options) => cli::completions::run(&options, Cli::command()),
         #[cfg(feature = "local")]
-        Command::Local(options) => runtime().and_then(|runtime| runtime.block_on(local::run(options))),
+        Command::Local(options) => threads().and_then(|runtime| runtime.block_on(local::run(options))),
         #[cfg(feature = "local")]
         Command::Emulator { name } => {
-            runtime().and_then(|runtime| runtime.block_on(emulators::cli::run(*name))).map(|()| ExitCode::SUCCESS)
+            threads().and_then(|runtime| runtime.block_on(emulators::cli::run(*name))).map(|()| ExitCode::SUCCESS)
         }
     };
     result.unwrap_or_else(|error| match error.downcast_ref::<Problems>() {
@@ -208,7 +212,14 @@ fn handler_port() -> Result<u16, String> {
     value.trim().parse().map_err(|_| format!("{name} is {value:?}: it must be a port number"))
 }
 
+/// One thread: handing a poll from one to another costs more than it gains. What takes long leaves it, see `blocking`.
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")
+}
+
+/// For the stand-ins: a session that cannot print, because nobody reads, must still end at the second Ctrl-C.
+#[cfg(feature = "local")]
+fn threads() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")
 }
 

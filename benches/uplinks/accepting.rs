@@ -5,7 +5,7 @@
 //! also posted to a path without a function, where the handler reads them and answers 404. And the kernel reports how
 //! long the handler was ready to run but did not, because its core was busy.
 
-use std::{fs, thread, time::Duration};
+use std::{thread, time::Duration};
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
@@ -15,6 +15,7 @@ use crate::{
     handler::Handler,
     load::{Load, Report},
     median, runtime,
+    support::{BINARY, of_threads},
 };
 
 /// Number of different webhooks, posted again and again.
@@ -88,7 +89,7 @@ fn ms(micros: u64) -> f64 {
 }
 
 fn run(requests: &Requests, ours: usize, theirs: usize) -> Run {
-    let handler = on_core(theirs, || runtime().block_on(Handler::start(&settings(), &reqwest::Client::new())));
+    let handler = on_core(theirs, || runtime().block_on(Handler::start(BINARY, &settings(), &reqwest::Client::new())));
     on_core(ours, || {
         let fast = Load {
             address: handler.address,
@@ -121,12 +122,7 @@ fn run(requests: &Requests, ours: usize, theirs: usize) -> Run {
 
 /// How long its threads were ready to run but did not, so far.
 fn waited(handler: &Handler) -> Duration {
-    let threads = fs::read_dir(format!("/proc/{}/task", handler.process.0.id())).expect("Linux");
-    let of_thread = |thread: std::io::Result<fs::DirEntry>| -> u64 {
-        let schedule = fs::read_to_string(thread.expect("a thread").path().join("schedstat")).expect("Linux");
-        schedule.split_whitespace().nth(1).and_then(|nanoseconds| nanoseconds.parse().ok()).expect("a number")
-    };
-    Duration::from_nanos(threads.map(of_thread).sum())
+    Duration::from_nanos(of_threads(handler.process.0.id(), "schedstat", |text| text.split(' ').nth(1)?.parse().ok()))
 }
 
 /// Enough settings to start. The handler connects to no service.

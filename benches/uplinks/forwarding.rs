@@ -10,7 +10,7 @@ use crate::{
     APP, each,
     handler::Handler,
     median, runtime,
-    support::{Emulator, emulator},
+    support::{BINARY, Emulator, emulator},
 };
 
 const TRANSPORTS: [&str; 3] = ["mqtt", "mqtt-ws", "https"];
@@ -109,7 +109,7 @@ impl World {
         let stack = emulator(&stack);
         let http = reqwest::Client::builder().timeout(PATIENCE).build().expect("a client");
         let settings = settings(&cosmos.ready, &hub.ready, transport);
-        let handler = Handler::start(&settings, &http).await;
+        let handler = Handler::start(BINARY, &settings, &http).await;
         let endpoint = format!("http://{}/", handler.address);
         let host =
             emulator(&["functions_host", "--app", APP, "--attach", &endpoint, "--env", "UplinkQueueName=uplinks"]);

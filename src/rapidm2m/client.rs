@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     iot_hub::sas::RESERVED,
-    support::{http, http_client::HttpClient},
+    support::{blocking, http, http_client::HttpClient},
 };
 
 /// Largest answer that is read: `GET` of a window of rows.
@@ -187,9 +187,9 @@ impl Client {
     /// # Errors
     /// See [`FetchError`].
     pub async fn sites(&self, customer: &str, limit: Duration) -> Result<Vec<String>, FetchError> {
-        let answer = self.get(self.url(&["customers", customer, "sites"]), MAX_LIST, limit).await?;
-        let sites: Vec<wire::Site> = wire::json(&answer.body, "an array of sites")?;
-        let sites = wire::site_ids(sites);
+        let body = self.get(self.url(&["customers", customer, "sites"]), MAX_LIST, limit).await?.body;
+        let read = move |body: Bytes| wire::json(&body, "an array of sites").map(wire::site_ids);
+        let sites = blocking::run(body.len(), move || read(body)).await?;
         if sites.is_empty() { Err(FetchError::NoSites) } else { Ok(sites) }
     }
 
@@ -205,9 +205,10 @@ impl Client {
         limit: Duration,
     ) -> Result<Vec<String>, FetchError> {
         let url = self.url(&["customers", customer, "sites", site, "blueprint"]);
-        let answer = self.get(url, MAX_BLUEPRINT, limit).await?;
-        let blueprint: serde_json::Map<String, serde_json::Value> = wire::json(&answer.body, "a blueprint")?;
-        let channels = wire::channels(&blueprint, histdata);
+        let body = self.get(url, MAX_BLUEPRINT, limit).await?.body;
+        let read =
+            move |body: Bytes| wire::json(&body, "a blueprint").map(|blueprint| wire::channels(&blueprint, histdata));
+        let channels = blocking::run(body.len(), move || read(body)).await?;
         if channels.is_empty() { Err(FetchError::NoChannels(histdata)) } else { Ok(channels) }
     }
 

@@ -1,13 +1,16 @@
 //! Reads the backend's answers. Pure: bytes in, rows and flaws out.
 //!
 //! An answer is an array of arrays: `[["20170126133",51000,"NAN"]]`, the stamp first, then a value for each selected
-//! channel. Values stay the JSON text that the backend wrote, borrowed from the body, so that no digit of a number changes.
+//! channel. Values stay the JSON text that the backend wrote, so that no digit of a number changes.
 
 use std::{
     collections::{HashMap, HashSet},
+    fmt,
     ops::Range,
 };
 
+use bytes::Bytes;
+use serde::de::{DeserializeSeed, Deserializer, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::{Client, Stamp};
@@ -27,12 +30,14 @@ pub struct Row {
 
 /// The rows of an answer, in the order in which they came.
 #[derive(Debug, Default)]
-pub struct Rows<'a> {
+pub struct Rows {
     pub rows: Vec<Row>,
     pub flaws: Flaws,
-    /// The values of all rows, one after the other: a number, text, `true` or `false` as JSON text; `None` where there is
-    /// no value (`"NAN"` and `null`).
-    values: Vec<Option<&'a str>>,
+    /// The answer.
+    text: String,
+    /// Where in it the values of all rows stand, one after the other: numbers, texts, `true` and `false`, as JSON. `None` where
+    /// there is no value (`"NAN"` and `null`).
+    values: Vec<Option<Range<u32>>>,
 }
 
 /// Rows that cannot be used, and why.
@@ -65,60 +70,45 @@ pub enum WireError {
     WrongShape { expected: &'static str, start: String },
 }
 
-impl<'a> Rows<'a> {
+impl Rows {
     /// Reads an answer to a request for `channels` channels.
     ///
     /// A row that is not a stamp and `channels` values is left out and counted; the others are kept.
     ///
     /// # Errors
     /// The answer as a whole is no array of rows.
-    pub fn read(body: &'a [u8], channels: usize) -> Result<Self, WireError> {
-        let mut rows = Self::default();
-        let mut scalars = Vec::new();
-        json_seed(body, "an array of rows", Elements { rows: &mut rows, scalars: &mut scalars, channels })?;
-        // `youngest` could be written as the row alone; no client shows it, none excludes it.
-        let alone = scalars.len() == channels + 1 && rows.flaws.count == scalars.len() && rows.rows.is_empty();
-        if alone && scalars.first().is_some_and(|first| first.get().starts_with('"')) {
-            rows.flaws = Flaws::default();
-            rows.push(&scalars, channels, std::str::from_utf8(body).unwrap_or_default());
+    pub fn read(body: Bytes, channels: usize) -> Result<Self, WireError> {
+        let expected = "an array of rows";
+        let text = String::from_utf8(body.into()).map_err(|error| {
+            // An HTML page is still called one.
+            let other = json::<&RawValue>(error.as_bytes(), expected).err();
+            other.unwrap_or_else(|| WireError::NotJson(error.to_string()))
+        })?;
+        let mut reader = Reader::new(&text, channels);
+        if !reader.reads_clean_rows() {
+            reader = Reader::new(&text, channels);
+            json_seed(text.as_bytes(), expected, Elements(&mut reader))?;
+            reader.read_row_alone();
         }
-        Ok(rows)
+        let Reader { rows, flaws, values, .. } = reader;
+        Ok(Self { rows, flaws, values, text })
     }
 
     /// As many complete rows as stand at the start of a body that goes on behind `prefix`.
     #[must_use]
-    pub fn read_prefix(prefix: &'a [u8], channels: usize) -> Self {
-        let mut rows = Self::default();
-        let mut deserializer = serde_json::Deserializer::from_slice(without_bom(prefix));
-        // The error that ends it is the cut; what was read before is in `rows`.
-        let _cut = serde::de::Deserializer::deserialize_seq(&mut deserializer, Prefix { rows: &mut rows, channels });
-        rows
-    }
-
-    fn push(&mut self, cells: &[&'a RawValue], channels: usize, text: &str) {
-        let Some((stamp, values)) = cells.split_first() else { return self.flaws.add("an empty row", text) };
-        let Some(stamp) = Stamp::parse(stamp.get().trim_matches('"')) else {
-            return self.flaws.add("a stamp that is no time", text);
-        };
-        if values.len() != channels {
-            let reason = if values.len() < channels { "too few values" } else { "too many values" };
-            return self.flaws.add(reason, text);
-        }
-        if values.iter().any(|value| value.get().starts_with(['[', '{'])) {
-            return self.flaws.add("a value that is neither number nor text", text);
-        }
-        let start = self.values.len();
-        self.values.extend(values.iter().map(|value| match value.get() {
-            "null" | "\"NAN\"" => None,
-            value => Some(value),
-        }));
-        self.rows.push(Row { stamp, values: start..self.values.len() });
+    pub fn read_prefix(prefix: &[u8], channels: usize) -> Self {
+        // Behind the last whole letter is the cut, or what is not JSON anyhow.
+        let whole = prefix.utf8_chunks().next().map_or("", |chunk| chunk.valid());
+        let mut reader = Reader::new(whole, channels);
+        reader.reads_clean_rows();
+        let Reader { rows, flaws, values, .. } = reader;
+        Self { rows, flaws, values, text: whole.to_owned() }
     }
 
     /// The row's values in the order of the selected channels, as JSON text.
-    #[must_use]
-    pub fn values(&self, row: &Row) -> &[Option<&'a str>] {
-        &self.values[row.values.clone()]
+    pub fn values(&self, row: &Row) -> impl ExactSizeIterator<Item = Option<&str>> {
+        let values = self.values[row.values.clone()].iter();
+        values.map(|value| value.as_ref().map(|at| &self.text[at.start as usize..at.end as usize]))
     }
 
     /// Brings the rows into the order of their stamps and removes exact repeats. Rows with the same stamp and different
@@ -128,51 +118,132 @@ impl<'a> Rows<'a> {
         if self.rows.windows(2).all(|pair| pair[0].stamp != pair[1].stamp) {
             return;
         }
-        let values = &self.values;
+        let mut rows = std::mem::take(&mut self.rows);
         let mut seen = HashSet::new();
         let mut group = None;
-        self.rows.retain(|row| {
+        rows.retain(|row| {
             if group.replace(row.stamp) != Some(row.stamp) {
                 seen.clear();
             }
-            seen.insert(&values[row.values.clone()])
+            seen.insert(self.values(row).collect::<Vec<_>>())
         });
+        self.rows = rows;
     }
 }
 
-/// Reads rows one by one, so that an answer of millions of elements that are no rows takes no memory.
-struct Elements<'r, 'a> {
-    rows: &'r mut Rows<'a>,
-    /// The first elements that are no arrays, one more than a row has.
-    scalars: &'r mut Vec<&'a RawValue>,
+/// Reads the rows of an answer one by one, so that an answer of millions of elements that are no rows takes no memory.
+struct Reader<'a> {
+    text: &'a str,
     channels: usize,
+    rows: Vec<Row>,
+    flaws: Flaws,
+    values: Vec<Option<Range<u32>>>,
+    /// The first elements that are no arrays, one more than a row has.
+    scalars: Vec<&'a RawValue>,
 }
 
-impl<'a> serde::de::DeserializeSeed<'a> for Elements<'_, 'a> {
+impl<'a> Reader<'a> {
+    fn new(text: &'a str, channels: usize) -> Self {
+        let (rows, flaws, values, scalars) = Default::default();
+        Self { text, channels, rows, flaws, values, scalars }
+    }
+
+    /// Reads rows until something else comes, which is rare: then what is wrong is not described. Returns whether there was
+    /// nothing else.
+    fn reads_clean_rows(&mut self) -> bool {
+        let mut deserializer =
+            serde_json::Deserializer::from_str(self.text.strip_prefix('\u{feff}').unwrap_or(self.text));
+        let read = deserializer.deserialize_seq(CleanRows(self)).and_then(|()| deserializer.end());
+        read.is_ok() && self.flaws.count == 0
+    }
+
+    /// `youngest` could be written as the row alone; no client shows it, none excludes it.
+    fn read_row_alone(&mut self) {
+        let scalars = std::mem::take(&mut self.scalars);
+        let alone = scalars.len() == self.channels + 1 && self.flaws.count == scalars.len() && self.rows.is_empty();
+        if alone && scalars.first().is_some_and(|first| first.get().starts_with('"')) {
+            self.flaws = Flaws::default();
+            self.push(&scalars, self.text);
+        }
+    }
+
+    fn push(&mut self, cells: &[&'a RawValue], text: &str) {
+        let Some((stamp, values)) = cells.split_first() else { return self.flaws.add("an empty row", text) };
+        let Some(stamp) = Stamp::parse(stamp.get().trim_matches('"')) else {
+            return self.flaws.add("a stamp that is no time", text);
+        };
+        if values.len() != self.channels {
+            let reason = if values.len() < self.channels { "too few values" } else { "too many values" };
+            return self.flaws.add(reason, text);
+        }
+        if values.iter().any(|value| value.get().starts_with(['[', '{'])) {
+            return self.flaws.add("a value that is neither number nor text", text);
+        }
+        let (answer, start) = (self.text, self.values.len());
+        self.values.extend(values.iter().map(|value| match value.get() {
+            "null" | "\"NAN\"" => None,
+            value => Some(position(value, answer)),
+        }));
+        self.rows.push(Row { stamp, values: start..self.values.len() });
+    }
+}
+
+/// Where a part of an answer stands in it.
+fn position(part: &str, answer: &str) -> Range<u32> {
+    let start = part.as_ptr().addr() - answer.as_ptr().addr();
+    let within = |at| u32::try_from(at).expect("answers have at most 64 MiB");
+    within(start)..within(start + part.len())
+}
+
+/// An array of arrays, and nothing else.
+struct CleanRows<'r, 'a>(&'r mut Reader<'a>);
+
+impl<'a> Visitor<'a> for CleanRows<'_, 'a> {
     type Value = ();
 
-    fn deserialize<D: serde::Deserializer<'a>>(self, deserializer: D) -> Result<(), D::Error> {
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("an array of rows")
+    }
+
+    fn visit_seq<A: SeqAccess<'a>>(self, mut elements: A) -> Result<(), A::Error> {
+        let mut cells = Vec::with_capacity(self.0.channels + 1);
+        while elements.next_element_seed(Cells(&mut cells))?.is_some() {
+            self.0.push(&cells, "");
+            cells.clear();
+        }
+        Ok(())
+    }
+}
+
+/// An array of anything.
+struct Elements<'r, 'a>(&'r mut Reader<'a>);
+
+impl<'a> DeserializeSeed<'a> for Elements<'_, 'a> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'a>>(self, deserializer: D) -> Result<(), D::Error> {
         deserializer.deserialize_seq(self)
     }
 }
 
-impl<'a> serde::de::Visitor<'a> for Elements<'_, 'a> {
+impl<'a> Visitor<'a> for Elements<'_, 'a> {
     type Value = ();
 
-    fn expecting(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str("an array of rows")
     }
 
-    fn visit_seq<A: serde::de::SeqAccess<'a>>(self, mut elements: A) -> Result<(), A::Error> {
-        let mut cells = Vec::with_capacity(self.channels + 1);
+    fn visit_seq<A: SeqAccess<'a>>(self, mut elements: A) -> Result<(), A::Error> {
+        let reader = self.0;
+        let mut cells = Vec::with_capacity(reader.channels + 1);
         while let Some(element) = elements.next_element::<&'a RawValue>()? {
             cells.clear();
-            match read_cells(element, &mut cells) {
-                Ok(()) => self.rows.push(&cells, self.channels, element.get()),
+            match Cells(&mut cells).deserialize(&mut serde_json::Deserializer::from_str(element.get())) {
+                Ok(()) => reader.push(&cells, element.get()),
                 Err(_) => {
-                    self.rows.flaws.add("not an array", element.get());
-                    if self.scalars.len() <= self.channels + 1 {
-                        self.scalars.push(element);
+                    reader.flaws.add("not an array", element.get());
+                    if reader.scalars.len() <= reader.channels + 1 {
+                        reader.scalars.push(element);
                     }
                 }
             }
@@ -181,43 +252,30 @@ impl<'a> serde::de::Visitor<'a> for Elements<'_, 'a> {
     }
 }
 
-struct Prefix<'r, 'a> {
-    rows: &'r mut Rows<'a>,
-    channels: usize,
-}
+/// A row: stamp and values.
+struct Cells<'c, 'a>(&'c mut Vec<&'a RawValue>);
 
-impl<'a> serde::de::Visitor<'a> for Prefix<'_, 'a> {
+impl<'a> DeserializeSeed<'a> for Cells<'_, 'a> {
     type Value = ();
 
-    fn expecting(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.write_str("an array of rows")
+    fn deserialize<D: Deserializer<'a>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'a> Visitor<'a> for Cells<'_, 'a> {
+    type Value = ();
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("a row")
     }
 
-    fn visit_seq<A: serde::de::SeqAccess<'a>>(self, mut elements: A) -> Result<(), A::Error> {
-        while let Some(cells) = elements.next_element::<Vec<&'a RawValue>>()? {
-            self.rows.push(&cells, self.channels, "");
+    fn visit_seq<A: SeqAccess<'a>>(self, mut elements: A) -> Result<(), A::Error> {
+        while let Some(cell) = elements.next_element()? {
+            self.0.push(cell);
         }
         Ok(())
     }
-}
-
-fn read_cells<'a>(element: &'a RawValue, cells: &mut Vec<&'a RawValue>) -> Result<(), serde_json::Error> {
-    struct Cells<'c, 'a>(&'c mut Vec<&'a RawValue>);
-    impl<'a> serde::de::Visitor<'a> for Cells<'_, 'a> {
-        type Value = ();
-
-        fn expecting(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            out.write_str("a row")
-        }
-
-        fn visit_seq<A: serde::de::SeqAccess<'a>>(self, mut elements: A) -> Result<(), A::Error> {
-            while let Some(cell) = elements.next_element()? {
-                self.0.push(cell);
-            }
-            Ok(())
-        }
-    }
-    serde::de::Deserializer::deserialize_seq(&mut serde_json::Deserializer::from_str(element.get()), Cells(cells))
 }
 
 /// Reads any answer; `expected` names its shape for the error.
@@ -228,17 +286,13 @@ pub fn json<'a, T: serde::Deserialize<'a>>(body: &'a [u8], expected: &'static st
     json_seed(body, expected, std::marker::PhantomData)
 }
 
-/// Some servers put a byte order mark before their JSON.
-fn without_bom(body: &[u8]) -> &[u8] {
-    body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body)
-}
-
-fn json_seed<'a, S: serde::de::DeserializeSeed<'a>>(
+fn json_seed<'a, S: DeserializeSeed<'a>>(
     body: &'a [u8],
     expected: &'static str,
     seed: S,
 ) -> Result<S::Value, WireError> {
-    let body = without_bom(body);
+    // Some servers put a byte order mark before their JSON.
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     let trimmed = body.trim_ascii();
     if trimmed.is_empty() {
         return Err(WireError::Empty);
@@ -299,8 +353,12 @@ pub fn channels(blueprint: &serde_json::Map<String, serde_json::Value>, histdata
 mod tests {
     use super::*;
 
-    fn all(rows: &Rows<'_>) -> Vec<(String, Vec<Option<String>>)> {
-        let owned = |row| rows.values(row).iter().map(|value| value.map(str::to_owned)).collect();
+    fn read(body: &[u8], channels: usize) -> Result<Rows, WireError> {
+        Rows::read(Bytes::copy_from_slice(body), channels)
+    }
+
+    fn all(rows: &Rows) -> Vec<(String, Vec<Option<String>>)> {
+        let owned = |row| rows.values(row).map(|value| value.map(str::to_owned)).collect();
         rows.rows.iter().map(|row| (row.stamp.to_string(), owned(row))).collect()
     }
 
@@ -311,7 +369,7 @@ mod tests {
     #[test]
     fn every_kind_of_value_is_kept_as_it_was_written() {
         let body = br#"[["20170126133",51000,"NAN", 21.50, null,"a \"b\" \u00fc",-1e-3,"17",true]]"#;
-        let rows = Rows::read(body, 8).unwrap();
+        let rows = read(body, 8).unwrap();
         let values = [
             some("51000"),
             None,
@@ -329,7 +387,7 @@ mod tests {
     #[test]
     fn good_rows_are_kept_and_bad_ones_counted_and_named() {
         let body = br#"[["2017012",1],["2017013",1,2],["20170114"],["yesterday",1],[],7,{"a":1},["20170115",[1]],["2017016",2]]"#;
-        let rows = Rows::read(body, 1).unwrap();
+        let rows = read(body, 1).unwrap();
         assert_eq!(all(&rows), [("2017012".to_owned(), vec![some("1")])]);
         assert_eq!(rows.flaws.count, 8, "2017016 is no time: there is no 60th of January");
         let reasons: Vec<_> = rows.flaws.first.iter().map(|(reason, _)| *reason).collect();
@@ -342,25 +400,25 @@ mod tests {
 
     #[test]
     fn answers_that_are_no_rows_say_what_they_are() {
-        assert_eq!(Rows::read(b" \n", 1).unwrap_err(), WireError::Empty);
-        assert_eq!(Rows::read(b"\n<!DOCTYPE html><html>", 1).unwrap_err(), WireError::Html);
-        assert!(matches!(Rows::read(br#"[["2017012",1],["20"#, 1), Err(WireError::NotJson(_))));
-        assert!(matches!(Rows::read(b"[[\"2017012\",\"\xff\"]]", 1), Err(WireError::NotJson(_))));
-        assert!(matches!(Rows::read(b"[] trailing", 1), Err(WireError::NotJson(_))));
-        let error = Rows::read(br#"{"err":"no such thing"}"#, 1).unwrap_err().to_string();
+        assert_eq!(read(b" \n", 1).unwrap_err(), WireError::Empty);
+        assert_eq!(read(b"\n<!DOCTYPE html><html>", 1).unwrap_err(), WireError::Html);
+        assert!(matches!(read(br#"[["2017012",1],["20"#, 1), Err(WireError::NotJson(_))));
+        assert!(matches!(read(b"[[\"2017012\",\"\xff\"]]", 1), Err(WireError::NotJson(_))));
+        assert!(matches!(read(b"[] trailing", 1), Err(WireError::NotJson(_))));
+        let error = read(br#"{"err":"no such thing"}"#, 1).unwrap_err().to_string();
         assert!(error.contains("no such thing"), "{error}");
-        assert!(Rows::read(b"\xef\xbb\xbf[]", 1).unwrap().rows.is_empty());
+        assert!(read(b"\xef\xbb\xbf[]", 1).unwrap().rows.is_empty());
     }
 
     #[test]
     fn a_row_alone_is_a_row() {
-        assert_eq!(all(&Rows::read(br#"["2017012",5]"#, 1).unwrap()), [("2017012".to_owned(), vec![some("5")])]);
+        assert_eq!(all(&read(br#"["2017012",5]"#, 1).unwrap()), [("2017012".to_owned(), vec![some("5")])]);
     }
 
     #[test]
     fn unordered_and_repeated_rows_are_put_right() {
         let body = br#"[["2017013",3],["2017012",1],["2017013",3],["2017012",2],["2017012",1]]"#;
-        let mut rows = Rows::read(body, 1).unwrap();
+        let mut rows = read(body, 1).unwrap();
         rows.sort();
         let stamps: Vec<_> =
             all(&rows).into_iter().map(|(stamp, values)| (stamp, values[0].clone().unwrap())).collect();
@@ -402,13 +460,13 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn any_bytes_are_read_or_refused(bytes: Vec<u8>, channels in 0_usize..4) {
-            let _ = Rows::read(&bytes, channels);
+            let _ = read(&bytes, channels);
             let _ = Rows::read_prefix(&bytes, channels);
         }
 
         #[test]
         fn any_json_is_read_or_refused(text in r#"[\[\]{},:"0-9a-z. ]{0,60}"#, channels in 0_usize..4) {
-            let _ = Rows::read(text.as_bytes(), channels);
+            let _ = read(text.as_bytes(), channels);
         }
     }
 }

@@ -37,9 +37,9 @@ use crate::{
     queue::{Lengths, UplinkQueues},
     rapidm2m::{
         Selection,
-        ledger::{Ledger, LedgerError, Poll, PollList, PollQuery, SiteKey},
+        ledger::{Ledger, LedgerError, PollList, PollQuery, SiteKey},
     },
-    support::clock::Clock,
+    support::{blocking, clock::Clock},
 };
 
 /// How long an overview is reused. Reading ten thousand cursors costs Cosmos DB several thousand request units.
@@ -54,6 +54,8 @@ const POLLS: u32 = 40;
 const MESSAGES: u32 = 60;
 const MAX_PIECES: usize = 5;
 const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
+/// What a site or device comes to when the time is judged that work on many of them takes, in bytes of JSON.
+const ITEM_BYTES: usize = 512;
 
 pub struct Status {
     ledger: Arc<Ledger>,
@@ -61,7 +63,7 @@ pub struct Status {
     /// `Some` if the settings name them.
     queues: Option<UplinkQueues>,
     clock: Clock,
-    scope: Scope,
+    scope: Arc<Scope>,
     read: Mutex<Option<(Instant, Arc<Overview>)>>,
 }
 
@@ -96,7 +98,7 @@ impl Status {
         clock: Clock,
         scope: Scope,
     ) -> Self {
-        Self { ledger, store, queues, clock, scope, read: Mutex::default() }
+        Self { ledger, store, queues, clock, scope: Arc::new(scope), read: Mutex::default() }
     }
 
     /// The value of the `http` output.
@@ -129,10 +131,12 @@ impl Status {
         let now = self.clock.now();
         let overview = self.overview().await?;
         let Some(wanted) = &query.wanted else {
-            return Ok(match query.format {
-                Format::Html => html(StatusCode::OK, &page::overview(&overview, query, now)),
-                Format::Json => json(&overview.select(query).document(now)),
-            });
+            let (size, query) = (overview.len() * ITEM_BYTES, query.clone());
+            let write = move || match query.format {
+                Format::Html => html(StatusCode::OK, &page::overview(&overview, &query, now)),
+                Format::Json => json(&overview.select(&query).document(now)),
+            };
+            return Ok(blocking::run(size, write).await);
         };
         let Some(item) = overview.find(wanted) else {
             return Err(Unread::NotFound(wanted.not_found()));
@@ -155,7 +159,9 @@ impl Status {
             tokio::join!(self.ledger.cursors(), self.store.activities(), self.lengths());
         let cursors = cursors?.unwrap_or_default();
         let activities = activities.map_err(|error| Unread::Away(error.to_string()))?;
-        let mut overview = Overview::new(cursors, activities, &self.scope, self.clock.now());
+        let size = (cursors.len() + activities.len()) * ITEM_BYTES;
+        let (scope, now) = (self.scope.clone(), self.clock.now());
+        let mut overview = blocking::run(size, move || Overview::new(cursors, activities, &scope, now)).await;
         match queues {
             Some(Ok(lengths)) => overview.queues = Some(lengths),
             Some(Err(text)) => overview.notes.push(format!("It is not known what waits in the queues: {text}")),
@@ -201,16 +207,19 @@ impl Status {
                 ..PollQuery::default()
             };
             let PollList { polls, unreadable } = self.ledger.polls(key, &messages).await?.unwrap_or_default();
-            for Poll { message, .. } in &polls {
-                let message = message.as_deref().unwrap_or_default();
-                bytes += message.len();
-                readings.add_message(message);
-            }
-            let is_last = polls.len() + unreadable.len() < MESSAGES as usize;
-            if is_last || polls.is_empty() || readings.is_full() || bytes > MAX_MESSAGE_BYTES {
+            let is_last = polls.len() + unreadable.len() < MESSAGES as usize || polls.is_empty();
+            before_id = polls.last().map(|poll| poll.id.clone());
+            let messages: Vec<_> = polls.into_iter().filter_map(|poll| poll.message).collect();
+            let size = messages.iter().map(String::len).sum();
+            bytes += size;
+            let read = move || {
+                messages.iter().for_each(|message| readings.add_message(message));
+                readings
+            };
+            readings = blocking::run(size, read).await;
+            if is_last || readings.is_full() || bytes > MAX_MESSAGE_BYTES {
                 break;
             }
-            before_id = polls.last().map(|poll| poll.id.clone());
         }
         readings.sort();
         Ok(readings)

@@ -228,6 +228,12 @@ impl Overview {
         overview
     }
 
+    /// The number of items.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
     /// The number of items in each state.
     #[must_use]
     pub fn counts(&self) -> BTreeMap<State, usize> {

@@ -1,6 +1,7 @@
 //! Code that both halves use and that depends on neither of them.
 
 pub mod backoff;
+pub(crate) mod blocking;
 pub mod clock;
 pub mod fault;
 pub(crate) mod hex;

@@ -13,6 +13,7 @@ mod fault_switches;
 mod hub_faults;
 mod late;
 mod ledger_faults;
+mod one_thread;
 mod outages;
 mod pollers;
 mod provisioning;

@@ -153,7 +153,7 @@ mod tests {
 
     fn rows(stamps: &[i64]) -> Vec<Row> {
         let json: Vec<_> = stamps.iter().map(|stamp| (at(*stamp).to_string(), 1)).collect();
-        Rows::read(serde_json::to_string(&json).unwrap().as_bytes(), 1).unwrap().rows
+        Rows::read(serde_json::to_vec(&json).unwrap().into(), 1).unwrap().rows
     }
 
     /// Goes through a range as the connector does, a limit being on the number of rows in an answer. `cut_after` says after how

@@ -49,10 +49,11 @@ impl<O: Outside> Forwarder<O> {
         let mut turn =
             Turn { forwarder: self, key, memory, committed, report, limits, can_send: false, is_cursor_kept: true };
         let (_, window, answer) = turn.fetch(grid, position, &channels).await.map_err(|(_, error)| error)?;
-        let rows = read(&answer, &channels, &window, position)?;
+        let size = answer.body.len();
+        let rows = read(answer, &channels, &window, position).await?;
         let messages = parts(key, &window, &rows, &channels).count();
         let bytes = turn.report.bytes;
-        grid.fitted(&window, answer.body.len());
+        grid.fitted(&window, size);
         memory.channels = Some((tokio::time::Instant::now(), channels.clone()));
         let until = window.span.until;
         Ok(Measured { rows: rows.rows.len(), messages, bytes, bad_rows: rows.flaws.count, until })

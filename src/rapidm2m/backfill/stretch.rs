@@ -16,7 +16,7 @@ use crate::rapidm2m::{
         record::{self, Asked},
         recording::Batch,
         split::{Heading, Part, Splitter},
-        turn::{Stop, Turn},
+        turn::{Stop, Turn, read_rows},
     },
     window::SOFT_BODY_LIMIT,
     wire::Flaws,
@@ -49,7 +49,7 @@ impl<O: Outside> Turn<'_, O> {
         let Some(channels) = self.channels().await? else { return Ok(false) };
         match self.fetch(grid, position, &channels).await {
             Ok((asked, window, answer)) => {
-                self.take_window(grid, &asked, &window, &answer, &channels, position).await?;
+                self.take_window(grid, &asked, &window, answer, &channels, position).await?;
             }
             // Nobody has heard of the site, and nothing is on record of it: it stays so.
             Err((_, error)) if error.is_permanent() && self.committed.etag.is_none() => {
@@ -105,16 +105,17 @@ impl<O: Outside> Turn<'_, O> {
         grid: &mut Grid,
         asked: &Asked,
         window: &Window,
-        answer: &Answer,
+        answer: Answer,
         channels: &[String],
         position: Stamp,
     ) -> Result<(), Stop> {
-        let rows = match read(answer, channels, window, position) {
+        let size = answer.body.len();
+        let rows = match read(answer, channels, window, position).await {
             Ok(rows) => rows,
             Err(error) => return self.record_failure(asked, &error).await,
         };
         self.report.bad_rows += rows.flaws.count;
-        grid.fitted(window, answer.body.len());
+        grid.fitted(window, size);
         if rows.rows.is_empty() {
             return self.record_window_without_rows(asked, window, &rows.flaws).await;
         }
@@ -145,14 +146,13 @@ impl<O: Outside> Turn<'_, O> {
 }
 
 /// The rows of the window that are not recorded yet. Those that the backend was not asked for are flaws.
-pub(super) fn read<'a>(
-    answer: &'a Answer,
+pub(super) async fn read(
+    answer: Answer,
     channels: &[String],
     window: &Window,
     position: Stamp,
-) -> Result<Rows<'a>, FetchError> {
-    let mut rows = Rows::read(&answer.body, channels.len())?;
-    rows.sort();
+) -> Result<Rows, FetchError> {
+    let mut rows = read_rows(answer.body, channels.len()).await?;
     let Span { from, until } = window.span;
     let mut outside = Flaws::default();
     rows.rows.retain(|row| {
@@ -170,7 +170,7 @@ pub(super) fn read<'a>(
 pub(super) fn parts<'a>(
     key: &'a SiteKey,
     window: &Window,
-    rows: &'a Rows<'a>,
+    rows: &'a Rows,
     channels: &'a [String],
 ) -> impl Iterator<Item = Part> + use<'a> {
     let max_body = record::max_body(key, true);

@@ -12,7 +12,7 @@ use super::{
     cosmos::partition,
     documents::{Cursor, Poll},
 };
-use crate::cosmos::within;
+use crate::{cosmos::within, support::blocking};
 
 /// The fields of a cursor but `Recorded`, which can be as large as all the others of a hundred sites.
 const CURSORS: &str = "SELECT c.id, c.Kind, c.Customer_Id, c.Site_Id, c.LastValueFrom, c.ScannedUntil, c.Unforwarded, \
@@ -102,7 +102,8 @@ impl Ledger {
     pub async fn cursors(&self) -> Result<Option<Vec<Cursor>>, LedgerError> {
         let Some(container) = self.find().await? else { return Ok(None) };
         let values: Vec<Value> = self.all(&container, CURSORS, FeedScope::full_container()).await?;
-        values.into_iter().map(read).collect::<Result<_, _>>().map(Some)
+        // A cursor has about a kilobyte.
+        blocking::run(values.len() * 1024, || values.into_iter().map(read).collect::<Result<_, _>>().map(Some)).await
     }
 
     /// The sites of which something is on record, in order. Empty if there is no container yet; it is not made for this.

@@ -32,7 +32,7 @@ impl<O: Outside> Turn<'_, O> {
         &mut self,
         asked: &Asked,
         channels: &[String],
-        rows: &Rows<'_>,
+        rows: &Rows,
         plan: &Plan,
     ) -> Result<bool, Stop> {
         let begin = self.committed.cursor.last_value_from.map(|newest| newest.min(plan.from.time()));
@@ -52,7 +52,7 @@ impl<O: Outside> Turn<'_, O> {
     pub async fn record_parts(
         &mut self,
         asked: &Asked,
-        rows: &Rows<'_>,
+        rows: &Rows,
         parts: impl Iterator<Item = Part>,
         advance: impl Fn(&mut Self, &Batch<'_>) -> Cursor,
     ) -> Result<bool, Stop> {

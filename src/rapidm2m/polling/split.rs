@@ -43,7 +43,7 @@ pub struct Splitter<'a> {
     seed: Sha256,
     /// `"ch0":` for each channel.
     names: Vec<String>,
-    rows: &'a Rows<'a>,
+    rows: &'a Rows,
     next: usize,
     end: usize,
     max_body: usize,
@@ -54,13 +54,13 @@ const SUFFIX: &str = "]}";
 impl<'a> Splitter<'a> {
     /// Of all rows.
     #[must_use]
-    pub fn new(heading: &Heading<'_>, rows: &'a Rows<'a>, max_body: usize) -> Self {
+    pub fn new(heading: &Heading<'_>, rows: &'a Rows, max_body: usize) -> Self {
         Self::of(heading, rows, 0..rows.rows.len(), max_body)
     }
 
     /// Of some of the rows.
     #[must_use]
-    pub fn of(heading: &Heading<'_>, rows: &'a Rows<'a>, some: Range<usize>, max_body: usize) -> Self {
+    pub fn of(heading: &Heading<'_>, rows: &'a Rows, some: Range<usize>, max_body: usize) -> Self {
         let begin =
             heading.begin.map_or_else(|| "0001-01-01T00:00:00Z".to_owned(), |time| Stamp::from_time(time).rfc3339());
         let prefix = format!(
@@ -80,7 +80,7 @@ impl<'a> Splitter<'a> {
         out.push_str(r#"{"Timestamp":""#);
         row.stamp.write_rfc3339(out);
         out.push_str(r#"","Channels":{"#);
-        let values = self.names.iter().zip(self.rows.values(row)).filter_map(|(name, value)| Some((name, (*value)?)));
+        let values = self.names.iter().zip(self.rows.values(row)).filter_map(|(name, value)| Some((name, value?)));
         for (count, (name, value)) in values.enumerate() {
             if count > 0 {
                 out.push(',');
@@ -153,7 +153,7 @@ mod tests {
     }
 
     fn split(json: &str, channels: &[&str], begin: Option<&str>, end: &str, max_body: usize) -> Vec<Part> {
-        let rows = Rows::read(json.as_bytes(), channels.len()).unwrap();
+        let rows = Rows::read(json.to_owned().into(), channels.len()).unwrap();
         let channels: Vec<_> = channels.iter().map(|name| (*name).to_owned()).collect();
         let key = key();
         let heading = Heading { key: &key, begin: begin.map(time), end: time(end), channels: &channels };

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::time::Instant;
 
@@ -11,12 +12,15 @@ use super::{
     plan::Plan,
     record::{self, Asked, MAX_UNFORWARDED},
 };
-use crate::rapidm2m::{
-    FetchError, Rows, Selection, Stamp,
-    client::{Answer, MAX_BODY, Range, RowsQuery},
-    ledger::{Committed, Fault, SiteKey},
-    window::SOFT_BODY_LIMIT,
-    wire::Flaws,
+use crate::{
+    rapidm2m::{
+        FetchError, Rows, Selection, Stamp,
+        client::{Answer, MAX_BODY, Range, RowsQuery},
+        ledger::{Committed, Fault, SiteKey},
+        window::SOFT_BODY_LIMIT,
+        wire::{Flaws, WireError},
+    },
+    support::blocking,
 };
 
 /// A row may be this far ahead of our clock. One that is further ahead waits in the backend: would the cursor follow it,
@@ -159,11 +163,14 @@ impl<O: Outside> Turn<'_, O> {
             let limit = if narrowable.is_some() { SOFT_BODY_LIMIT } else { MAX_BODY };
             let (asked, answer) = self.ask(at, channels, plan.range, limit).await;
             match (answer, narrowable) {
-                (Ok(answer), _) => return self.take_answer(&asked, &plan, &answer, channels).await,
+                (Ok(answer), _) => return self.take_answer(&asked, &plan, answer, channels).await,
                 (Err(FetchError::TooLarge { prefix, .. }), Some(window)) => {
                     self.report.bytes += prefix.len();
-                    let rows = Rows::read_prefix(&prefix, channels.len());
-                    let stamps: Vec<_> = rows.rows.iter().map(|row| row.stamp).collect();
+                    let count = channels.len();
+                    let stamps = blocking::run(prefix.len(), move || {
+                        Rows::read_prefix(&prefix, count).rows.iter().map(|row| row.stamp).collect::<Vec<_>>()
+                    });
+                    let stamps = stamps.await;
                     force = !self.memory.search.narrow(plan.from, window, now, &stamps);
                     tracing::debug!(rows.read = stamps.len(), window.forced = force, "a window was too large");
                     if Instant::now() >= self.limits.ask_until {
@@ -185,18 +192,17 @@ impl<O: Outside> Turn<'_, O> {
         &mut self,
         asked: &Asked,
         plan: &Plan,
-        answer: &Answer,
+        answer: Answer,
         channels: &[String],
     ) -> Result<bool, Stop> {
         self.report.bytes += answer.body.len();
-        let mut rows = match Rows::read(&answer.body, channels.len()) {
+        let mut rows = match read_rows(answer.body, channels.len()).await {
             Ok(rows) => rows,
             Err(error) => {
                 self.record_failure(asked, &error.into()).await?;
                 return Ok(false);
             }
         };
-        rows.sort();
         let unreadable = rows.flaws.count;
         let future = hold_back_the_future(&mut rows, self.forwarder.outside.now());
         // Without an overlap these are the new rows; with one, those that are known are among them.
@@ -250,9 +256,19 @@ impl<O: Outside> Turn<'_, O> {
     }
 }
 
+/// The rows of an answer, in the order of their stamps.
+pub async fn read_rows(body: Bytes, channels: usize) -> Result<Rows, WireError> {
+    let read = move |body| {
+        let mut rows = Rows::read(body, channels)?;
+        rows.sort();
+        Ok(rows)
+    };
+    blocking::run(body.len(), move || read(body)).await
+}
+
 /// Leaves rows that are ahead of the clock where they are: they are asked for again until their time has come. Returns the
 /// stamp of the last one.
-fn hold_back_the_future(rows: &mut Rows<'_>, now: DateTime<Utc>) -> Option<Stamp> {
+fn hold_back_the_future(rows: &mut Rows, now: DateTime<Utc>) -> Option<Stamp> {
     let latest = Stamp::from_time(now + CLOCK_TOLERANCE);
     let future = rows.rows.split_off(rows.rows.partition_point(|row| row.stamp <= latest));
     for row in &future {

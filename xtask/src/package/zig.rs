@@ -12,10 +12,7 @@ use super::paths;
 
 const REQUIREMENTS: &str = include_str!("../../zig-requirements.txt");
 const TARGET: &str = "x86_64-unknown-linux-gnu";
-const PROFILE: &str = "deploy";
-/// The optimisation when everything is linked. Only rustc's last call, for the executable itself, gets it. Code that
-/// was compiled for speed stays fast, but is not copied into every caller.
-const LINKING: &str = "opt-level=s";
+const PROFILE: &str = "release";
 /// Flags for the C compiler. AWS-LC's code for AVX-512 has 0.7 MB, which pays for megabytes of data but not for
 /// messages (<https://github.com/aws/aws-lc/blob/main/CMakeLists.txt> has the option). No panic ever passes through C.
 const CFLAGS: (&str, &str) =
@@ -76,10 +73,9 @@ impl Tools {
         let cflags = [env::var(CFLAGS.0).unwrap_or_default(), CFLAGS.1.to_owned()].join(" ");
         let mut command = Command::new(self.programs.join("cargo-zigbuild"));
         command
-            .args(["rustc", "--locked", "--no-default-features", "--profile", PROFILE, "--bin", name])
+            .args(["build", "--locked", "--no-default-features", "--profile", PROFILE, "--bin", name])
             .args(["--target", &format!("{TARGET}.{}.{}", glibc.0, glibc.1)])
             .args(quiet.then_some("--quiet"))
-            .args(["--", "-C", LINKING])
             .current_dir(root)
             .env("PATH", path)
             .env("CARGO_ENCODED_RUSTFLAGS", paths::rustflags(&replacements))
