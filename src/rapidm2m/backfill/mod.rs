@@ -23,7 +23,7 @@ use crate::rapidm2m::polling::{
     Forwarder, Limits, Report, SiteMemory,
     outside::Outside,
     record,
-    turn::{Stop, Turn},
+    turn::{EndTurn, Step, Turn},
 };
 use crate::rapidm2m::{
     Stamp,
@@ -92,7 +92,7 @@ impl<O: Outside> Forwarder<O> {
     pub async fn begin_backfill_again(&self, key: &SiteKey, run: &mut Run, limits: Limits) -> Stretch {
         self.stretch(key, run, limits, async |turn, _| {
             let cursor = turn.committed.cursor.begun_again();
-            turn.commit(&[], &[], cursor).await.map_err(|error| turn.stop(&error)).map(|()| false)
+            turn.commit(&[], &[], cursor).await.map_err(|error| turn.stop(&error)).map(|()| Step::GoOn)
         })
         .await
     }
@@ -102,7 +102,7 @@ impl<O: Outside> Forwarder<O> {
         key: &SiteKey,
         run: &mut Run,
         limits: Limits,
-        what: impl AsyncFnOnce(&mut Turn<'_, O>, &mut Grid) -> Result<bool, Stop>,
+        what: impl AsyncFnOnce(&mut Turn<'_, O>, &mut Grid) -> Result<Step, EndTurn>,
     ) -> Stretch {
         let Run { memory, grid } = run;
         let mut report = Report::default();
@@ -122,8 +122,8 @@ impl<O: Outside> Forwarder<O> {
         report.waiting = committed.cursor.unforwarded.len();
         let now = self.outside.now();
         let rest = record::backs_off_until(&committed.cursor, now).and_then(|until| (until - now).to_std().ok());
-        let is_finished = ended.as_ref().ok().copied();
-        let next = next(&report, is_finished, rest.unwrap_or_default());
+        let step = ended.as_ref().ok().copied();
+        let next = next(&report, step, rest.unwrap_or_default());
         let cursor = committed.cursor.clone();
         // After a failure time passes: somebody may have dropped it meanwhile.
         if ended.is_ok() && report.failures.is_empty() {
@@ -133,14 +133,14 @@ impl<O: Outside> Forwarder<O> {
     }
 }
 
-/// `is_finished` is `None` if the stretch was stopped.
-fn next(report: &Report, is_finished: Option<bool>, rest: Duration) -> Next {
+/// `step` is `None` if the turn ended early.
+fn next(report: &Report, step: Option<Step>, rest: Duration) -> Next {
     if report.failures.iter().any(|failure| is_for_somebody(&failure.kind)) {
         return Next::GiveUp;
     }
-    match is_finished {
-        Some(true) => Next::Finished,
-        Some(false) if report.failures.is_empty() && !report.is_provisioning => Next::GoOn,
+    match step {
+        Some(Step::Done) => Next::Finished,
+        Some(Step::GoOn) if report.failures.is_empty() && !report.is_provisioning => Next::GoOn,
         _ => Next::TryAgain(rest),
     }
 }

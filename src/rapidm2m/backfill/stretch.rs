@@ -16,7 +16,7 @@ use crate::rapidm2m::{
         record::{self, Asked},
         recording::Batch,
         split::{Heading, Part, Splitter},
-        turn::{Stop, Turn, read_rows},
+        turn::{EndTurn, Step, Turn, read_rows},
     },
     window::SOFT_BODY_LIMIT,
     wire::Flaws,
@@ -26,27 +26,27 @@ use crate::rapidm2m::{
 pub(super) const DROPPED: &str = "dropped";
 
 impl<O: Outside> Turn<'_, O> {
-    /// Returns whether the backfill has come to its end.
-    pub(super) async fn backfill(&mut self, grid: &mut Grid) -> Result<bool, Stop> {
+    /// Done when the backfill has come to its end.
+    pub(super) async fn backfill(&mut self, grid: &mut Grid) -> Result<Step, EndTurn> {
         if self.committed.cursor.backfill.as_ref().is_some_and(|backfill| backfill.dropped_at.is_some()) {
             self.report
                 .failures
                 .push(Failure::new(DROPPED, "the backfill was dropped by hand: --again begins it anew"));
-            return Err(Stop);
+            return Err(EndTurn);
         }
         self.send_what_waits(self.limits.send_until).await?;
         let cursor = &self.committed.cursor;
-        let (Some(position), Some(backfill)) = (position(cursor), &cursor.backfill) else { return Ok(true) };
+        let (Some(position), Some(backfill)) = (position(cursor), &cursor.backfill) else { return Ok(Step::Done) };
         if !cursor.unforwarded.is_empty() {
-            return Ok(false);
+            return Ok(Step::GoOn);
         }
         if position >= Stamp::from_time(backfill.until) {
             if backfill.is_open() {
                 self.end_backfill(|backfill, now| backfill.finished_at = Some(now)).await?;
             }
-            return Ok(true);
+            return Ok(Step::Done);
         }
-        let Some(channels) = self.channels().await? else { return Ok(false) };
+        let Some(channels) = self.channels().await? else { return Ok(Step::GoOn) };
         match self.fetch(grid, position, &channels).await {
             Ok((asked, window, answer)) => {
                 self.take_window(grid, &asked, &window, answer, &channels, position).await?;
@@ -57,17 +57,17 @@ impl<O: Outside> Turn<'_, O> {
             }
             Err((asked, error)) => self.record_failure(&asked, &error).await?,
         }
-        Ok(false)
+        Ok(Step::GoOn)
     }
 
-    pub(super) async fn drop_backfill(&mut self) -> Result<bool, Stop> {
+    pub(super) async fn drop_backfill(&mut self) -> Result<Step, EndTurn> {
         let text = "the backfill was dropped by hand before the hub had acknowledged the message".into();
         self.reject_what_waits(&Fault { kind: DROPPED.into(), text }).await?;
         self.end_backfill(|backfill, now| backfill.dropped_at = Some(now)).await?;
-        Ok(true)
+        Ok(Step::Done)
     }
 
-    async fn end_backfill(&mut self, end: impl FnOnce(&mut Backfill, DateTime<Utc>)) -> Result<(), Stop> {
+    async fn end_backfill(&mut self, end: impl FnOnce(&mut Backfill, DateTime<Utc>)) -> Result<(), EndTurn> {
         let mut cursor = self.committed.cursor.clone();
         if let Some(backfill) = &mut cursor.backfill {
             end(backfill, self.forwarder.outside.now());
@@ -108,7 +108,7 @@ impl<O: Outside> Turn<'_, O> {
         answer: Answer,
         channels: &[String],
         position: Stamp,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), EndTurn> {
         let size = answer.body.len();
         let rows = match read(answer, channels, window, position).await {
             Ok(rows) => rows,
@@ -126,7 +126,12 @@ impl<O: Outside> Turn<'_, O> {
         all.await.map(|_all| ())
     }
 
-    async fn record_window_without_rows(&mut self, asked: &Asked, window: &Window, flaws: &Flaws) -> Result<(), Stop> {
+    async fn record_window_without_rows(
+        &mut self,
+        asked: &Asked,
+        window: &Window,
+        flaws: &Flaws,
+    ) -> Result<(), EndTurn> {
         let history = self.forwarder.outside.history_seconds();
         let nothing = Batch { polls: &[], rows: &[], is_last: true };
         let cursor = moved(&self.committed.cursor, &nothing, window, flaws);

@@ -9,7 +9,7 @@ use super::{
     plan::Plan,
     record::{self, Asked, MAX_UNFORWARDED, Retry},
     split::{Heading, Part, Splitter},
-    turn::{Stop, Turn},
+    turn::{EndTurn, Step, Turn},
 };
 use crate::rapidm2m::{
     FetchError, Rows, Stamp,
@@ -27,14 +27,14 @@ pub struct Batch<'a> {
 }
 
 impl<O: Outside> Turn<'_, O> {
-    /// Records rows and sends them. Returns whether all were recorded.
+    /// Records rows and sends them. The turn is done if there was no room or time for all of them.
     pub async fn record_and_send(
         &mut self,
         asked: &Asked,
         channels: &[String],
         rows: &Rows,
         plan: &Plan,
-    ) -> Result<bool, Stop> {
+    ) -> Result<Step, EndTurn> {
         let begin = self.committed.cursor.last_value_from.map(|newest| newest.min(plan.from.time()));
         let heading = Heading { key: self.key, begin, end: asked.at, channels };
         let parts = Splitter::new(&heading, rows, record::max_body(self.key, false));
@@ -48,14 +48,14 @@ impl<O: Outside> Turn<'_, O> {
     }
 
     /// Records messages and sends them, transaction by transaction. `advance` makes the cursor that is written with each.
-    /// Returns whether all were recorded.
+    /// The turn is done if there was no room or time for all of them.
     pub async fn record_parts(
         &mut self,
         asked: &Asked,
         rows: &Rows,
         parts: impl Iterator<Item = Part>,
         advance: impl Fn(&mut Self, &Batch<'_>) -> Cursor,
-    ) -> Result<bool, Stop> {
+    ) -> Result<Step, EndTurn> {
         let mut parts = parts.enumerate().peekable();
         let (mut carried, mut rows_recorded): (Option<Poll>, usize) = (None, 0);
         let history = self.forwarder.outside.history_seconds();
@@ -63,7 +63,7 @@ impl<O: Outside> Turn<'_, O> {
             let room = MAX_UNFORWARDED.saturating_sub(self.committed.cursor.unforwarded.len()).min(MAX_BATCH_POLLS);
             if room == 0 || Instant::now() >= self.limits.send_until {
                 self.report.is_behind = true;
-                return Ok(false);
+                return Ok(Step::Done);
             }
             let (mut polls, mut size) = (Vec::new(), 0);
             while polls.len() < room {
@@ -101,7 +101,7 @@ impl<O: Outside> Turn<'_, O> {
                 self.send_and_mark(polls, self.limits.send_until).await?;
             }
         }
-        Ok(true)
+        Ok(Step::GoOn)
     }
 
     /// With an overlap: `new` rows go into the cursor's list of what is recorded, but for those of a last stamp of which rows
@@ -126,7 +126,7 @@ impl<O: Outside> Turn<'_, O> {
     }
 
     /// A poll without new rows; `flaws` are rows of the future that were said before.
-    pub async fn record_nothing(&mut self, asked: &Asked, flaws: &Flaws) -> Result<(), Stop> {
+    pub async fn record_nothing(&mut self, asked: &Asked, flaws: &Flaws) -> Result<(), EndTurn> {
         let cursor = &self.committed.cursor;
         let hub_news = cursor.activity.as_ref().is_some_and(|activity| activity.is_news);
         let news = cursor.scanned_until.is_none() || cursor.last_error.is_some() || hub_news;
@@ -144,7 +144,7 @@ impl<O: Outside> Turn<'_, O> {
     }
 
     /// A poll that brought rows, none of which can be used now. It must not look like "no data".
-    pub async fn record_bad_rows(&mut self, asked: &Asked, flaws: &Flaws) -> Result<(), Stop> {
+    pub async fn record_bad_rows(&mut self, asked: &Asked, flaws: &Flaws) -> Result<(), EndTurn> {
         let (reason, _) = flaws.first.first().cloned().unwrap_or_default();
         let text = format!(
             "{} of the answer's rows cannot be used, none of the others is new; the first: {reason}",
@@ -159,7 +159,7 @@ impl<O: Outside> Turn<'_, O> {
         self.write_failure(asked, fault, Retry::NextRun, Some(flaws)).await
     }
 
-    pub async fn record_failure(&mut self, asked: &Asked, error: &FetchError) -> Result<(), Stop> {
+    pub async fn record_failure(&mut self, asked: &Asked, error: &FetchError) -> Result<(), EndTurn> {
         let fault = Fault { kind: error.kind().into(), text: error.to_string() };
         self.write_failure(asked, fault, Retry::after(error), None).await
     }
@@ -170,7 +170,7 @@ impl<O: Outside> Turn<'_, O> {
         fault: Fault,
         retry: Retry,
         flaws: Option<&Flaws>,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), EndTurn> {
         self.report.failures.push(Failure::new(&fault.kind, &fault.text));
         let history = self.forwarder.outside.history_seconds();
         let mut poll = record::failed_poll(asked, fault.clone(), &self.committed.cursor, history);
@@ -197,17 +197,17 @@ impl<O: Outside> Turn<'_, O> {
     }
 
     /// The end of the turn, and why. A lost race is no failure.
-    pub fn stop(&mut self, error: &LedgerError) -> Stop {
+    pub fn stop(&mut self, error: &LedgerError) -> EndTurn {
         if matches!(error, LedgerError::Conflict) {
             tracing::debug!("another poller was faster");
             self.report.lost_race = true;
         } else {
             self.report.failures.push(Failure::new(error.kind(), error));
         }
-        Stop
+        EndTurn
     }
 
-    pub fn ledger_failed(&mut self, error: &LedgerError) -> Result<(), Stop> {
+    pub fn ledger_failed(&mut self, error: &LedgerError) -> Result<(), EndTurn> {
         Err(self.stop(error))
     }
 }

@@ -6,7 +6,7 @@ use super::{
     Failure,
     outside::Outside,
     record::{self, Unsendable},
-    turn::{Stop, Turn},
+    turn::{EndTurn, Turn},
 };
 use crate::{
     iot_hub::{SendError, delivery::DeliveryError},
@@ -20,7 +20,7 @@ const MARK_ATTEMPTS: usize = 5;
 
 impl<O: Outside> Turn<'_, O> {
     /// Works off the backlog, oldest first, until it is empty or the hub fails.
-    pub async fn send_what_waits(&mut self, until: Instant) -> Result<(), Stop> {
+    pub async fn send_what_waits(&mut self, until: Instant) -> Result<(), EndTurn> {
         while self.can_send && !self.committed.cursor.unforwarded.is_empty() {
             let polls = self.what_waits().await?;
             self.send_and_mark(polls, until).await?;
@@ -29,7 +29,7 @@ impl<O: Outside> Turn<'_, O> {
     }
 
     /// Gives up what waits: nothing of it is sent, its records say why.
-    pub async fn reject_what_waits(&mut self, fault: &Fault) -> Result<(), Stop> {
+    pub async fn reject_what_waits(&mut self, fault: &Fault) -> Result<(), EndTurn> {
         let history = self.forwarder.outside.history_seconds();
         while !self.committed.cursor.unforwarded.is_empty() {
             let mut polls = self.what_waits().await?;
@@ -42,7 +42,7 @@ impl<O: Outside> Turn<'_, O> {
     }
 
     /// The records of the first messages that wait. None if the first of them cannot be sent: that is on record then.
-    async fn what_waits(&mut self) -> Result<Vec<Poll>, Stop> {
+    async fn what_waits(&mut self) -> Result<Vec<Poll>, EndTurn> {
         let ids: Vec<_> = self.committed.cursor.unforwarded.iter().take(RESEND_CHUNK).cloned().collect();
         let mut polls = Vec::with_capacity(ids.len());
         let mut size = 0;
@@ -70,7 +70,7 @@ impl<O: Outside> Turn<'_, O> {
     /// Takes a message that cannot be sent out of the queue, and leaves a note. The note of a record that is gone has its id,
     /// which also makes sure: if the record was only not yet visible where it was read, the transaction fails and it is looked
     /// for again.
-    async fn set_aside(&mut self, id: &str, unsendable: &Unsendable) -> Result<(), Stop> {
+    async fn set_aside(&mut self, id: &str, unsendable: &Unsendable) -> Result<(), EndTurn> {
         let fault = unsendable.fault(self.key, id);
         let failure = Failure::new(&fault.kind, &fault.text);
         let mut note = record::note(self.key, id, unsendable, self.forwarder.outside.now());
@@ -88,7 +88,7 @@ impl<O: Outside> Turn<'_, O> {
 
     /// Sends records, in order, and marks those that are acknowledged. After the hub's first failure nothing more is sent;
     /// after a message that it refuses for good, the next ones are, before anything newer.
-    pub async fn send_and_mark(&mut self, mut polls: Vec<Poll>, until: Instant) -> Result<(), Stop> {
+    pub async fn send_and_mark(&mut self, mut polls: Vec<Poll>, until: Instant) -> Result<(), EndTurn> {
         while self.can_send && !polls.is_empty() {
             let finished = self.send_some(&mut polls, until).await?;
             if finished == 0 {
@@ -101,7 +101,7 @@ impl<O: Outside> Turn<'_, O> {
 
     /// Sends until something is refused. Returns how many, counted from the first, are finished and marked; if it is not all
     /// of them, the rest can be sent as long as `can_send`.
-    async fn send_some(&mut self, polls: &mut [Poll], until: Instant) -> Result<usize, Stop> {
+    async fn send_some(&mut self, polls: &mut [Poll], until: Instant) -> Result<usize, EndTurn> {
         // What was acknowledged in an earlier turn stands at the front, by the order in which messages leave.
         let known = polls.iter().take_while(|poll| self.memory.acknowledged.contains(&poll.id)).count();
         let messages: Vec<_> = polls[known..].iter().map_while(record::message).collect();
@@ -159,7 +159,7 @@ impl<O: Outside> Turn<'_, O> {
     }
 
     /// Writes finished records and takes them out of the queue.
-    async fn mark(&mut self, finished: &[Poll]) -> Result<(), Stop> {
+    async fn mark(&mut self, finished: &[Poll]) -> Result<(), EndTurn> {
         let mut lost_race = false;
         for _ in 0..MARK_ATTEMPTS {
             let queue = &self.committed.cursor.unforwarded;
@@ -193,7 +193,7 @@ impl<O: Outside> Turn<'_, O> {
         if lost_race {
             // The rest of the answer in hand was planned from a cursor that is history: the other poller goes on from its own.
             self.report.lost_race = true;
-            return Err(Stop);
+            return Err(EndTurn);
         }
         Ok(())
     }

@@ -31,8 +31,17 @@ const BLUEPRINT_LIFETIME: Duration = Duration::from_secs(10 * 60);
 /// Windows that may prove too large for one that fits.
 const NARROWINGS: usize = 60;
 
-/// Why a site's turn ends early. What it says is in the report already.
-pub struct Stop;
+/// A site's turn ends early. The report already says why.
+pub struct EndTurn;
+
+/// What comes next in a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// There may be more to poll, or to record.
+    GoOn,
+    /// There is nothing more to do in this turn; of a backfill: it has come to its end.
+    Done,
+}
 
 /// One site's turn.
 pub struct Turn<'a, O> {
@@ -49,7 +58,7 @@ pub struct Turn<'a, O> {
 }
 
 impl<O: Outside> Turn<'_, O> {
-    pub async fn run(&mut self) -> Result<(), Stop> {
+    pub async fn run(&mut self) -> Result<(), EndTurn> {
         self.send_what_waits(self.limits.resend_until).await?;
         if self.is_left_alone() {
             // Nothing is written in such turns, so it would not be noticed that somebody put a message back.
@@ -63,7 +72,7 @@ impl<O: Outside> Turn<'_, O> {
                 self.report.is_behind = true;
                 return Ok(());
             }
-            if !self.poll(&channels).await? {
+            if self.poll(&channels).await? == Step::Done {
                 return Ok(());
             }
         }
@@ -87,7 +96,7 @@ impl<O: Outside> Turn<'_, O> {
     }
 
     /// The channels to select: named, or from the blueprint. `None` after a failure, which is recorded.
-    pub async fn channels(&mut self) -> Result<Option<Vec<String>>, Stop> {
+    pub async fn channels(&mut self) -> Result<Option<Vec<String>>, EndTurn> {
         let forwarder = self.forwarder;
         if let Selection::Named(channels) = &forwarder.channels {
             return Ok(Some(channels.clone()));
@@ -151,8 +160,8 @@ impl<O: Outside> Turn<'_, O> {
         self.limits.ask_until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1))
     }
 
-    /// Asks for one window and deals with the answer. Returns whether there is more to ask for now.
-    async fn poll(&mut self, channels: &[String]) -> Result<bool, Stop> {
+    /// Asks for one window and deals with the answer. Returns whether there is more to request now.
+    async fn poll(&mut self, channels: &[String]) -> Result<Step, EndTurn> {
         let forwarder = self.forwarder;
         let mut force = false;
         for _ in 0..NARROWINGS {
@@ -175,17 +184,17 @@ impl<O: Outside> Turn<'_, O> {
                     tracing::debug!(rows.read = stamps.len(), window.forced = force, "a window was too large");
                     if Instant::now() >= self.limits.ask_until {
                         self.report.is_behind = true;
-                        return Ok(false);
+                        return Ok(Step::Done);
                     }
                 }
                 (Err(error), _) => {
                     self.record_failure(&asked, &error).await?;
-                    return Ok(false);
+                    return Ok(Step::Done);
                 }
             }
         }
         self.report.is_behind = true;
-        Ok(false)
+        Ok(Step::Done)
     }
 
     async fn take_answer(
@@ -194,13 +203,13 @@ impl<O: Outside> Turn<'_, O> {
         plan: &Plan,
         answer: Answer,
         channels: &[String],
-    ) -> Result<bool, Stop> {
+    ) -> Result<Step, EndTurn> {
         self.report.bytes += answer.body.len();
         let mut rows = match read_rows(answer.body, channels.len()).await {
             Ok(rows) => rows,
             Err(error) => {
                 self.record_failure(asked, &error.into()).await?;
-                return Ok(false);
+                return Ok(Step::Done);
             }
         };
         let unreadable = rows.flaws.count;
@@ -212,8 +221,8 @@ impl<O: Outside> Turn<'_, O> {
         self.report.bad_rows += rows.flaws.count;
 
         if !rows.rows.is_empty() {
-            if !self.record_and_send(asked, channels, &rows, plan).await? {
-                return Ok(false);
+            if self.record_and_send(asked, channels, &rows, plan).await? == Step::Done {
+                return Ok(Step::Done);
             }
         } else if self.is_news(plan, unreadable, future, &rows.flaws) {
             self.record_bad_rows(asked, &rows.flaws).await?;
@@ -222,7 +231,7 @@ impl<O: Outside> Turn<'_, O> {
         } else {
             self.record_nothing(asked, &rows.flaws).await?;
         }
-        Ok(self.note_window(plan, newest, beyond))
+        Ok(if self.note_window(plan, newest, beyond) { Step::GoOn } else { Step::Done })
     }
 
     /// Whether rows that cannot be used are a failure: those of the future once; unreadable ones as long as they are there, for
@@ -236,7 +245,7 @@ impl<O: Outside> Turn<'_, O> {
         self.memory.future < future || (unreadable > 0 && !is_known)
     }
 
-    /// Remembers what the answer says about the next window. Returns whether there is more to ask for now.
+    /// Remembers what the answer says about the next window. Returns whether there is more to request now.
     fn note_window(&mut self, plan: &Plan, newest: Option<Stamp>, beyond: usize) -> bool {
         let Some(window) = plan.window else { return false };
         let is_open = window.until.is_none();
