@@ -1,4 +1,4 @@
-//! What is asked for next, and what becomes of the answer.
+//! Decides within a site's turn what to request next, and handles each answer.
 
 use std::time::Duration;
 
@@ -23,18 +23,17 @@ use crate::{
     support::blocking,
 };
 
-/// A row may be this far ahead of our clock. One that is further ahead waits in the backend: would the cursor follow it,
-/// the rows before it could never be told from old ones.
+/// A row may be this far ahead of our clock. A row further ahead stays in the backend: if the cursor moved to it, new
+/// rows before it would count as old.
 const CLOCK_TOLERANCE: TimeDelta = TimeDelta::seconds(60);
-/// How long a site's channels are remembered when they come from its blueprint.
+/// How long channels from a site's blueprint are remembered.
 const BLUEPRINT_LIFETIME: Duration = Duration::from_secs(10 * 60);
-/// Windows that may prove too large for one that fits.
+/// How many windows in a row may be too large before the turn ends.
 const NARROWINGS: usize = 60;
 
-/// Why a site's turn ends early. What it says is in the report already.
+/// A site's turn ends early. The reason is already in the report.
 pub struct Stop;
 
-/// One site's turn.
 pub struct Turn<'a, O> {
     pub forwarder: &'a Forwarder<O>,
     pub key: &'a SiteKey,
@@ -42,9 +41,9 @@ pub struct Turn<'a, O> {
     pub committed: Committed,
     pub report: Report,
     pub limits: Limits,
-    /// Not after the hub failed once: what comes later must not overtake what waits.
+    /// `false` after the hub's first failure: newer messages must not overtake pending ones.
     pub can_send: bool,
-    /// Whether the next turn may begin with the cursor of this one.
+    /// Whether the next turn may begin with this turn's cursor.
     pub is_cursor_kept: bool,
 }
 
@@ -52,7 +51,7 @@ impl<O: Outside> Turn<'_, O> {
     pub async fn run(&mut self) -> Result<(), Stop> {
         self.send_what_waits(self.limits.resend_until).await?;
         if self.is_left_alone() {
-            // Nothing is written in such turns, so it would not be noticed that somebody put a message back.
+            // Such turns write nothing, so they would not notice that the operator put a message back.
             self.is_cursor_kept = false;
             return Ok(());
         }
@@ -67,17 +66,18 @@ impl<O: Outside> Turn<'_, O> {
                 return Ok(());
             }
         }
-        // The hub has taken nothing for so long that the site is not asked any more.
+        // Too many messages are pending, so the site is not polled further.
         self.report.is_behind = true;
         Ok(())
     }
 
-    /// Whether the site is to be left alone for now; says so in the report.
+    /// Whether the site backs off now; reports it if so.
     fn is_left_alone(&mut self) -> bool {
         let cursor = &self.committed.cursor;
         let Some(until) = record::backs_off_until(cursor, self.forwarder.outside.now()) else { return false };
         let error = cursor.last_error.clone().unwrap_or_else(|| Fault { kind: "rest".into(), text: String::new() });
-        // Whoever mended the settings restarts the app: do not make them wait for an hour.
+        // An operator who has corrected the settings restarts the app. Try at once, so that the operator need not
+        // wait an hour.
         if !self.memory.tried && record::is_permanent(&error.kind) {
             return false;
         }
@@ -86,7 +86,7 @@ impl<O: Outside> Turn<'_, O> {
         true
     }
 
-    /// The channels to select: named, or from the blueprint. `None` after a failure, which is recorded.
+    /// The channels to select: the named ones, or those of the blueprint. `None` after a failure, which is recorded.
     pub async fn channels(&mut self) -> Result<Option<Vec<String>>, Stop> {
         let forwarder = self.forwarder;
         if let Selection::Named(channels) = &forwarder.channels {
@@ -121,7 +121,7 @@ impl<O: Outside> Turn<'_, O> {
         }
     }
 
-    /// One request for rows, begun at the time `at`.
+    /// Makes one request for rows, begun at the time `at`.
     pub async fn ask(
         &mut self,
         at: DateTime<Utc>,
@@ -151,7 +151,7 @@ impl<O: Outside> Turn<'_, O> {
         self.limits.ask_until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1))
     }
 
-    /// Asks for one window and deals with the answer. Returns whether there is more to ask for now.
+    /// Requests one window and handles the answer. Returns whether there is more to request now.
     async fn poll(&mut self, channels: &[String]) -> Result<bool, Stop> {
         let forwarder = self.forwarder;
         let mut force = false;
@@ -205,7 +205,7 @@ impl<O: Outside> Turn<'_, O> {
         };
         let unreadable = rows.flaws.count;
         let future = hold_back_the_future(&mut rows, self.forwarder.outside.now());
-        // Without an overlap these are the new rows; with one, those that are known are among them.
+        // Without an overlap these are the new rows. With an overlap, some of them may be known.
         let beyond = rows.rows.iter().filter(|row| plan.is_beyond(row.stamp)).count();
         let newest = rows.rows.last().map(|row| row.stamp).filter(|_| beyond > 0);
         rows.rows.retain(|row| plan.is_new(&self.committed.cursor, row.stamp));
@@ -225,9 +225,9 @@ impl<O: Outside> Turn<'_, O> {
         Ok(self.note_window(plan, newest, beyond))
     }
 
-    /// Whether rows that cannot be used are a failure: those of the future once; unreadable ones as long as they are there, for
-    /// they may be all that a logger sends. An overlap brings old ones back each time: then once is enough, too. A youngest row
-    /// that cannot be used is always one: with it the cursor gets its beginning.
+    /// Whether unusable rows are a failure. Rows from the future are one once. Unreadable rows are one each time,
+    /// because a logger may send nothing else. An overlap returns the same unreadable rows each time, so there once
+    /// is enough. An unusable youngest row is always one, because the failure gives the cursor its beginning.
     fn is_news(&self, plan: &Plan, unreadable: usize, future: Option<Stamp>, flaws: &Flaws) -> bool {
         if plan.window.is_none() && flaws.count > 0 {
             return true;
@@ -236,7 +236,7 @@ impl<O: Outside> Turn<'_, O> {
         self.memory.future < future || (unreadable > 0 && !is_known)
     }
 
-    /// Remembers what the answer says about the next window. Returns whether there is more to ask for now.
+    /// Remembers what the answer says about the next window. Returns whether there is more to request now.
     fn note_window(&mut self, plan: &Plan, newest: Option<Stamp>, beyond: usize) -> bool {
         let Some(window) = plan.window else { return false };
         let is_open = window.until.is_none();
@@ -266,8 +266,8 @@ pub async fn read_rows(body: Bytes, channels: usize) -> Result<Rows, WireError> 
     blocking::run(body.len(), move || read(body)).await
 }
 
-/// Leaves rows that are ahead of the clock where they are: they are asked for again until their time has come. Returns the
-/// stamp of the last one.
+/// Removes rows that are ahead of the clock. They stay in the backend and are requested again until their time has
+/// come. Returns the stamp of the last one.
 fn hold_back_the_future(rows: &mut Rows, now: DateTime<Utc>) -> Option<Stamp> {
     let latest = Stamp::from_time(now + CLOCK_TOLERANCE);
     let future = rows.rows.split_off(rows.rows.partition_point(|row| row.stamp <= latest));
