@@ -94,7 +94,7 @@ impl Rows {
         Ok(Self { rows, flaws, values, text })
     }
 
-    /// The complete rows at the start of a body of which only `prefix` has arrived.
+    /// The complete rows at the start of a body that was read only as far as `prefix`.
     #[must_use]
     pub fn read_prefix(prefix: &[u8], channels: usize) -> Self {
         // After the last whole character comes the cut, or text that is not JSON.

@@ -161,7 +161,7 @@ pub struct Backfill {
     /// Messages that this run has recorded.
     #[serde(default)]
     pub messages: u64,
-    /// Messages of this run that the hub will never accept.
+    /// Messages of this run that were rejected.
     #[serde(default)]
     pub rejected: u64,
     /// Rows that this run could not use.

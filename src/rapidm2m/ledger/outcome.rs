@@ -12,7 +12,7 @@ pub enum Outcome {
     Pending,
     /// The hub has acknowledged exactly this message.
     Forwarded,
-    /// The message will not be sent: the hub can never accept it, its record is unusable, or the operator dropped it.
+    /// The hub can never accept the message, its record is unusable, or the operator dropped it. It is not sent.
     Rejected,
     /// The backend gave no usable answer.
     Failed,

@@ -149,8 +149,7 @@ impl Report {
 pub struct Failure {
     pub kind: String,
     pub text: String,
-    /// It is already logged: it is the earlier failure because of which the site backs off, or a message was
-    /// rejected.
+    /// It is already logged: a rejected message, or an earlier failure that makes the site back off.
     pub is_known: bool,
 }
 

@@ -43,8 +43,7 @@ impl Plan {
             }
             StartFrom::All => Self::window(search, Stamp::BEGINNING, None, now),
             StartFrom::At(time) => {
-                // The window may or may not include its bound. Request a little more, and keep only the intended
-                // rows.
+                // The window may or may not include its bound. Request a little more; keep only the intended rows.
                 let before = Stamp::from_time(time).shifted(-1);
                 Self::window(search, before, Some(before), now)
             }

@@ -13,7 +13,8 @@ use crate::rapidm2m::{Rows, Stamp, ledger::SiteKey};
 /// The values that all messages of a poll have in common.
 pub struct Heading<'a> {
     pub key: &'a SiteKey,
-    /// The cursor before the poll; `None` for the first poll. In a backfill: the begin of the message's time unit.
+    /// The cursor before the poll; `None` for the first poll. In a backfill: the beginning of the message's time
+    /// unit.
     pub begin: Option<DateTime<Utc>>,
     /// When the backend was polled. In a backfill: the end of that time unit.
     pub end: DateTime<Utc>,

@@ -225,9 +225,9 @@ impl<O: Outside> Turn<'_, O> {
         Ok(self.note_window(plan, newest, beyond))
     }
 
-    /// Whether unusable rows are a failure. Rows from the future are one once. Unreadable rows are one each time,
-    /// because a logger may send nothing else. An overlap returns the same unreadable rows each time, so there once
-    /// is enough. An unusable youngest row is always one, because the failure gives the cursor its beginning.
+    /// Whether unusable rows are a failure now. Rows from the future fail once. Unreadable rows fail each time,
+    /// because a logger may send nothing else; with an overlap they fail once, because it returns the same rows each
+    /// time. An unusable youngest row always fails, because recording this failure gives the cursor its beginning.
     fn is_news(&self, plan: &Plan, unreadable: usize, future: Option<Stamp>, flaws: &Flaws) -> bool {
         if plan.window.is_none() && flaws.count > 0 {
             return true;
@@ -266,8 +266,8 @@ pub async fn read_rows(body: Bytes, channels: usize) -> Result<Rows, WireError> 
     blocking::run(body.len(), move || read(body)).await
 }
 
-/// Removes rows that are ahead of the clock. They stay in the backend and are requested again until their time has
-/// come. Returns the stamp of the last one.
+/// Removes the rows that are ahead of the clock. They stay in the backend and are requested again until their time
+/// has come. Returns the stamp of the last of them.
 fn hold_back_the_future(rows: &mut Rows, now: DateTime<Utc>) -> Option<Stamp> {
     let latest = Stamp::from_time(now + CLOCK_TOLERANCE);
     let future = rows.rows.split_off(rows.rows.partition_point(|row| row.stamp <= latest));
