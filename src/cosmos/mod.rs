@@ -1,4 +1,5 @@
-//! The Cosmos DB account: one client for all containers, and one way to open or make them.
+//! Opens the Cosmos DB account for the ledger and all other users: one client for all containers, and one way to open
+//! or create a container.
 
 mod inspection;
 mod requirements;
@@ -33,17 +34,18 @@ pub use inspection::{Facts, Found};
 pub(crate) use inspection::{NEVER, Trial};
 pub use requirements::{Requirements, Ttl, Unfit};
 
-/// The longest that one operation may take, the SDK's own retries included.
+/// The longest time for one operation, the SDK's own retries included.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Of that, how long the SDK may wait because the service is busy: whoever waits longer is to be told so, not of a time-out.
+/// How long the SDK may retry within that time when the service throttles. Shorter than the time-out, so that
+/// throttling is reported as throttling.
 const THROTTLED_FOR: Duration = Duration::from_secs(5);
 
-/// How often an idle connection is tested. The SDK's default, a second, costs an idle handler more than ten sites do. It stays
-/// below the four minutes after which Azure's load balancers forget a silent connection.
+/// How often an idle connection is tested. The SDK's default is one second, which costs an idle handler more than ten
+/// sites do. Keep it below four minutes: then Azure's load balancers forget a silent connection.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 
-/// How long a container that is unfit is not looked at again.
+/// How long an unfit container is not inspected again.
 const UNFIT: Policy = Policy::exact(Duration::from_secs(1), Duration::from_secs(1));
 
 /// Why Cosmos DB could not be used.
@@ -89,14 +91,14 @@ impl Failure {
     }
 }
 
-/// Where a database is, and who signs in.
+/// Where the database is, and with which credentials to sign in.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The account's endpoint.
     pub endpoint: Url,
     /// The account's key.
     pub key: Option<SecretString>,
-    /// Who signs in if there is no key.
+    /// How to sign in if there is no key.
     pub sign_in: SignIn,
     pub database: String,
 }
@@ -117,7 +119,7 @@ impl Account {
         Self { endpoint, key, sign_in, database, client: OnceCell::new() }
     }
 
-    /// A container, if it is there.
+    /// A container, if it exists.
     pub(crate) async fn find(&self, container: &str) -> Result<Option<ContainerClient>, Failure> {
         let database = self.client().await?.database_client(self.database.clone());
         match database.container_client(container.to_owned(), None).await {
@@ -127,7 +129,7 @@ impl Account {
         }
     }
 
-    /// A container that is fit for use; with the account's key, makes what is absent.
+    /// A container that is fit for use. With the account's key, creates what is missing.
     pub(crate) async fn open(
         &self,
         properties: ContainerProperties,
@@ -146,7 +148,7 @@ impl Account {
         properties: ContainerProperties,
     ) -> Result<(ContainerClient, ContainerProperties), Failure> {
         let container = properties.id.to_string();
-        // The SDK finds what it has found before, even if that is gone since.
+        // The SDK caches containers that it has found, and returns them even if they have been deleted since.
         if let Some(found) = self.find(&container).await?
             && let Some(properties) = self.read(&found, &container).await?
         {
@@ -198,17 +200,17 @@ impl Account {
                 AccountReference::with_credential(endpoint, credential)
             }
         };
-        // Azure names the region that an app runs in; elsewhere any order of the account's regions is as good.
+        // In Azure, REGION_NAME names the region of the app. Elsewhere any order of the account's regions will do.
         let region = std::env::var("REGION_NAME").ok().filter(|name| !name.is_empty());
         let routing = region.map_or(RoutingStrategy::PreferredRegions(Vec::new()), |name| {
             RoutingStrategy::ProximityTo(Region::new(name))
         });
-        // The SDK's shared runtime would end with the first tokio runtime that uses it: tests have many of them.
+        // The SDK's shared runtime ends with the first tokio runtime that uses it. Tests have many runtimes.
         let explain = |error: CosmosError| match is(&error, StatusCode::NotFound) {
             true => Failure::Other(format!("there is no account at {}: check M2MDocumentsDBUri", self.endpoint)),
             false => self.explain(&error, ""),
         };
-        // Else an environment variable of the SDK's could turn it off for endpoints on this machine.
+        // Without this, an environment variable of the SDK could turn validation off for endpoints on this machine.
         let connections = ConnectionPoolOptions::builder()
             .with_server_certificate_validation(ServerCertificateValidation::Required)
             .with_http2_keep_alive_interval(PING_INTERVAL)
@@ -228,24 +230,24 @@ impl Account {
     pub(crate) fn explain(&self, error: &CosmosError, container: &str) -> Failure {
         let text = one_line(error);
         match u16::from(error.status().status_code()) {
-            // The SDK's own: there was no token to ask with.
+            // This 401 comes from the SDK itself: it could not get a token for the request.
             401 if self.key.is_none() && !error.is_from_wire() => Failure::NobodySignedIn(self.sign_in.advice()),
             status @ (401 | 403) => Failure::Unauthorized { status, text },
             404 if self.key.is_some() => Failure::Deleted(self.name(container)),
             404 => Failure::Missing(self.name(container)),
             429 => Failure::Throttled("429".into()),
             408 => Failure::Timeout,
-            // The SDK's own answer when no request came through.
+            // This 503 comes from the SDK itself: no request reached the service.
             503 if !error.is_from_wire() => Failure::Unreachable(self.endpoint.to_string()),
             _ => Failure::Other(text),
         }
     }
 }
 
-/// A container that is opened with its first use, and again after it was forgotten.
+/// A container that is opened at its first use, and again after it was forgotten.
 pub(crate) struct Container {
     client: Mutex<Arc<OnceCell<ContainerClient>>>,
-    /// Why it is not opened now: a thousand sites must not each ask for a container that is unfit.
+    /// Why it is not opened now. Without this, a thousand sites would each request a container that is unfit.
     unfit: Backoff<(), Failure>,
 }
 
@@ -256,13 +258,13 @@ impl Default for Container {
 }
 
 impl Container {
-    /// The container; `open` is what opens it, once however many wait.
+    /// The container. Calls `open` once, however many callers wait for it.
     pub async fn get<F>(&self, open: impl FnOnce() -> F) -> Result<ContainerClient, Failure>
     where
         F: Future<Output = Result<ContainerClient, Failure>>,
     {
         let cell = self.client.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        // Boxed: the SDK's futures are large, and every operation would carry this one.
+        // Boxed: the SDK's futures are large, and otherwise every operation would contain this one.
         let opened = cell.get_or_try_init(|| {
             Box::pin(async {
                 if let Some(failed) = self.unfit.holding(&()) {
@@ -278,7 +280,7 @@ impl Container {
         opened.await.cloned()
     }
 
-    /// If the error of a write says that the container is gone, the next use opens (makes) it again.
+    /// If a write failed because the container is gone, the next use opens it again (and creates it if allowed).
     pub fn forget_if_gone(&self, error: &CosmosError) {
         if is(error, StatusCode::NotFound) {
             *self.client.lock().unwrap_or_else(PoisonError::into_inner) = Arc::default();
@@ -286,7 +288,7 @@ impl Container {
     }
 }
 
-/// Gives an operation its time.
+/// Limits an operation to [`OPERATION_TIMEOUT`].
 pub(crate) async fn within<T, E: From<Failure>>(operation: impl Future<Output = Result<T, E>>) -> Result<T, E> {
     tokio::time::timeout(OPERATION_TIMEOUT, operation).await.unwrap_or_else(|_| Err(Failure::Timeout.into()))
 }
@@ -295,7 +297,7 @@ pub(crate) fn is(error: &CosmosError, status: StatusCode) -> bool {
     error.status().status_code() == status
 }
 
-/// The SDK's errors can carry pages of diagnostics: their first line says what it is.
+/// The SDK's errors can contain pages of diagnostics. The first line names the error.
 pub(crate) fn one_line(error: &CosmosError) -> String {
     const MOST: usize = 300;
     http::one_line(error.to_string().lines().next().unwrap_or_default(), MOST)

@@ -1,19 +1,19 @@
-//! What a container must be like, so that no document of ours is lost in it. `check` and the first use ask the same.
+//! Keeps the app out of containers in which it would lose documents. The `check` command and the first use apply the
+//! same rules.
 
 use std::fmt;
 
 use azure_data_cosmos::models::{ContainerProperties, TimeToLive};
 
-/// What the app needs of a container.
+/// What the app requires of a container.
 #[derive(Clone, Copy, Debug)]
 pub struct Requirements {
     pub partition_key: &'static [&'static str],
-    /// What happens if documents expire by default.
+    /// What the app would lose if documents expired by default.
     pub expiry_means: &'static str,
     pub expiry_remedy: &'static str,
 }
 
-/// Why a container must not be used as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unfit {
     pub reason: String,
@@ -30,9 +30,9 @@ impl fmt::Display for Unfit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ttl {
     Off,
-    /// When they say so themselves (-1).
+    /// Only documents with a `ttl` of their own expire (-1).
     NoDefault,
-    /// After so many seconds, unless they say something else.
+    /// After this many seconds, unless the document has its own `ttl`.
     Default(u32),
 }
 

@@ -1,15 +1,16 @@
-//! rapidM2M (myDatanet): polls the sites of a backend, records their rows in the ledger, and forwards them to the hub.
+//! Everything for rapidM2M (myDatanet): polls the sites of a backend, records their rows in the ledger, and forwards
+//! them to the hub.
 //!
 //! | Module | |
 //! |---|---|
 //! | `polling` | a run over all sites, and one site's turn in it |
-//! | `backfill` | a range of one site, beside its polling |
-//! | `replay` | rejected messages are put back |
+//! | `backfill` | fetches a time range of one site, independently of its polling |
+//! | `replay` | puts rejected messages back into the queue |
 //! | `ledger` | polls, results and cursors in Cosmos DB |
 //! | `client` | requests to the backend's REST API |
-//! | `wire`, `stamp` | bytes into rows; the backend's digits into times |
+//! | `wire`, `stamp` | turn bytes into rows, and the backend's digits into times |
 //! | `window` | which time window to request next |
-//! | `selection` | which sites and channels, and from when |
+//! | `selection` | which sites and channels to poll, and from which time on |
 //!
 //! The vendor's documentation is not public. The facts come from its published samples and drivers. Where those leave a
 //! question open (are bounds inclusive? are rows sorted?), the code works with either answer.

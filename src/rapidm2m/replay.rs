@@ -1,21 +1,21 @@
-//! Puts rejected records back into the queue of their site: the next run sends them, the same bytes with the same id.
+//! Puts rejected records back into the queue of their site on the operator's request. The next run sends the same
+//! bytes with the same message id.
 
 use crate::rapidm2m::ledger::{Ledger, LedgerError, MAX_BATCH_POLLS, Outcome, Poll, SiteKey};
 use crate::rapidm2m::polling::record::{self, MAX_UNFORWARDED};
 
-/// How often a transaction is tried again when a poller writes to the site in between. A run writes a few times.
+/// How often a transaction is retried if a poller writes to the site in between. A run writes a few times.
 const ATTEMPTS: usize = 20;
 
-/// What became of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Replayed {
-    /// It waits to be sent.
+    /// The record is pending again.
     Yes,
-    /// Why it was left as it is, in words that follow "it".
+    /// Why the record was not changed, in words that follow "it".
     No(String),
 }
 
-/// What keeps a record from being sent again, in words that follow "it".
+/// Why a record cannot be sent again, in words that follow "it". `None` if it can.
 #[must_use]
 pub fn refusal(poll: &Poll) -> Option<String> {
     let kind = poll.error.as_ref().map_or("", |fault| fault.kind.as_str());
@@ -29,7 +29,7 @@ pub fn refusal(poll: &Poll) -> Option<String> {
         (Outcome::Rejected, "record_unreadable") => {
             Some("stands for a record that cannot be read: fix that one, and put it back by its id (--poll)".into())
         }
-        // Of version 0.1: today such a record is left as it is.
+        // Version 0.1 wrote such records. Now a damaged record is not changed.
         (Outcome::Rejected, _) if kind == "no_message" || poll.message_id.is_none() => {
             Some("holds no message: somebody edited the document".into())
         }
@@ -45,11 +45,11 @@ fn set_pending(poll: &mut Poll) {
     (poll.error, poll.ttl, poll.forwarded_at, poll.confirmed) = (None, None, None, None);
 }
 
-/// Puts records of a site back, in the order of `ids`, behind what waits already: record and cursor change in one
-/// transaction, or not at all. Says of each id what became of it.
+/// Appends records of a site to its queue, in the order of `ids`. Each transaction changes records and cursor
+/// together, or nothing. Returns the result for each id.
 ///
 /// # Errors
-/// The ledger cannot be read or written. What was put back before stays so.
+/// The ledger cannot be read or written. Records that were put back before the error stay in the queue.
 pub async fn replay(ledger: &Ledger, key: &SiteKey, ids: &[String]) -> Result<Vec<Replayed>, LedgerError> {
     let mut replayed = Vec::with_capacity(ids.len());
     let mut attempts = 0;
@@ -90,7 +90,7 @@ pub async fn replay(ledger: &Ledger, key: &SiteKey, ids: &[String]) -> Result<Ve
         if !polls.is_empty() {
             match ledger.commit(key, &[], &polls, &cursor, Some(etag)).await {
                 Ok(_) => {}
-                // Nothing was written: somebody else was, and what is true now is read again.
+                // Nothing was written because another poller wrote first. Read the current state again.
                 Err(LedgerError::Conflict) if attempts < ATTEMPTS => {
                     attempts += 1;
                     continue;

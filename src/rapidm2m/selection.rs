@@ -1,4 +1,4 @@
-//! Which sites and channels are polled, and from when on.
+//! The types for the operator's choice: which sites and channels to poll, and from which time on.
 
 use chrono::{DateTime, Utc};
 

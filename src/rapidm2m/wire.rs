@@ -1,7 +1,7 @@
-//! Reads the backend's answers. Pure: bytes in, rows and flaws out.
+//! Turns the backend's answers into rows and a list of flaws. Pure.
 //!
 //! An answer is an array of arrays: `[["20170126133",51000,"NAN"]]`, the stamp first, then a value for each selected
-//! channel. Values stay the JSON text that the backend wrote, so that no digit of a number changes.
+//! channel. A value stays the JSON text that the backend wrote, so that no digit of a number changes.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -16,9 +16,9 @@ use serde_json::value::RawValue;
 use super::{Client, Stamp};
 use crate::support::http::one_line;
 
-/// How many flawed rows are described one by one; the others are counted.
+/// How many flawed rows are described; further ones are only counted.
 const DESCRIBED_FLAWS: usize = 5;
-/// How much of a flawed row's text is kept, in characters.
+/// How many characters of a flawed row's text are kept.
 const FLAW_TEXT: usize = 200;
 
 /// One time stamp with its values.
@@ -28,15 +28,15 @@ pub struct Row {
     values: Range<usize>,
 }
 
-/// The rows of an answer, in the order in which they came.
+/// The rows of an answer, in the backend's order.
 #[derive(Debug, Default)]
 pub struct Rows {
     pub rows: Vec<Row>,
     pub flaws: Flaws,
-    /// The answer.
+    /// The whole answer.
     text: String,
-    /// Where in it the values of all rows stand, one after the other: numbers, texts, `true` and `false`, as JSON. `None` where
-    /// there is no value (`"NAN"` and `null`).
+    /// The positions in `text` of the values of all rows, one row after the other: numbers, texts, `true` and
+    /// `false`, as JSON. `None` for no value (`"NAN"` and `null`).
     values: Vec<Option<Range<u32>>>,
 }
 
@@ -57,7 +57,7 @@ impl Flaws {
     }
 }
 
-/// Why an answer is no array of rows.
+/// Why an answer is not an array of rows.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
     #[error("the answer is empty")]
@@ -73,14 +73,14 @@ pub enum WireError {
 impl Rows {
     /// Reads an answer to a request for `channels` channels.
     ///
-    /// A row that is not a stamp and `channels` values is left out and counted; the others are kept.
+    /// A row that is not a stamp and `channels` values is left out and counted. The other rows are kept.
     ///
     /// # Errors
-    /// The answer as a whole is no array of rows.
+    /// The answer as a whole is not an array of rows.
     pub fn read(body: Bytes, channels: usize) -> Result<Self, WireError> {
         let expected = "an array of rows";
         let text = String::from_utf8(body.into()).map_err(|error| {
-            // An HTML page is still called one.
+            // An HTML page that is not UTF-8 is still reported as HTML.
             let other = json::<&RawValue>(error.as_bytes(), expected).err();
             other.unwrap_or_else(|| WireError::NotJson(error.to_string()))
         })?;
@@ -94,10 +94,10 @@ impl Rows {
         Ok(Self { rows, flaws, values, text })
     }
 
-    /// As many complete rows as stand at the start of a body that goes on behind `prefix`.
+    /// The complete rows at the start of a body that was read only as far as `prefix`.
     #[must_use]
     pub fn read_prefix(prefix: &[u8], channels: usize) -> Self {
-        // Behind the last whole letter is the cut, or what is not JSON anyhow.
+        // After the last whole character comes the cut, or text that is not JSON.
         let whole = prefix.utf8_chunks().next().map_or("", |chunk| chunk.valid());
         let mut reader = Reader::new(whole, channels);
         reader.reads_clean_rows();
@@ -111,8 +111,8 @@ impl Rows {
         values.map(|value| value.as_ref().map(|at| &self.text[at.start as usize..at.end as usize]))
     }
 
-    /// Brings the rows into the order of their stamps and removes exact repeats. Rows with the same stamp and different
-    /// values stay, in the order in which they came.
+    /// Sorts the rows by stamp and removes exact repeats. Rows with the same stamp and different values stay, in the
+    /// backend's order.
     pub fn sort(&mut self) {
         self.rows.sort_by_key(|row| row.stamp);
         if self.rows.windows(2).all(|pair| pair[0].stamp != pair[1].stamp) {
@@ -131,14 +131,14 @@ impl Rows {
     }
 }
 
-/// Reads the rows of an answer one by one, so that an answer of millions of elements that are no rows takes no memory.
+/// Reads an answer element by element, so that millions of elements that are not rows take no memory.
 struct Reader<'a> {
     text: &'a str,
     channels: usize,
     rows: Vec<Row>,
     flaws: Flaws,
     values: Vec<Option<Range<u32>>>,
-    /// The first elements that are no arrays, one more than a row has.
+    /// The first elements that are not arrays: at most one more than a row has.
     scalars: Vec<&'a RawValue>,
 }
 
@@ -148,8 +148,8 @@ impl<'a> Reader<'a> {
         Self { text, channels, rows, flaws, values, scalars }
     }
 
-    /// Reads rows until something else comes, which is rare: then what is wrong is not described. Returns whether there was
-    /// nothing else.
+    /// Reads rows until the first element that is not a row, which is rare, and does not describe it. Returns whether
+    /// there was no such element.
     fn reads_clean_rows(&mut self) -> bool {
         let mut deserializer =
             serde_json::Deserializer::from_str(self.text.strip_prefix('\u{feff}').unwrap_or(self.text));
@@ -157,7 +157,8 @@ impl<'a> Reader<'a> {
         read.is_ok() && self.flaws.count == 0
     }
 
-    /// `youngest` could be written as the row alone; no client shows it, none excludes it.
+    /// Accepts a row without the outer array. The backend might answer `youngest` this way: no client shows it, none
+    /// excludes it.
     fn read_row_alone(&mut self) {
         let scalars = std::mem::take(&mut self.scalars);
         let alone = scalars.len() == self.channels + 1 && self.flaws.count == scalars.len() && self.rows.is_empty();
@@ -188,7 +189,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Where a part of an answer stands in it.
+/// The position of a part of an answer.
 fn position(part: &str, answer: &str) -> Range<u32> {
     let start = part.as_ptr().addr() - answer.as_ptr().addr();
     let within = |at| u32::try_from(at).expect("answers have at most 64 MiB");
@@ -215,7 +216,7 @@ impl<'a> Visitor<'a> for CleanRows<'_, 'a> {
     }
 }
 
-/// An array of anything.
+/// An array of any elements.
 struct Elements<'r, 'a>(&'r mut Reader<'a>);
 
 impl<'a> DeserializeSeed<'a> for Elements<'_, 'a> {
@@ -278,7 +279,7 @@ impl<'a> Visitor<'a> for Cells<'_, 'a> {
     }
 }
 
-/// Reads any answer; `expected` names its shape for the error.
+/// Parses any answer; `expected` names its shape for the error.
 ///
 /// # Errors
 /// The body is empty, HTML, not JSON, or JSON of another shape.
@@ -304,7 +305,8 @@ fn json_seed<'a, S: DeserializeSeed<'a>>(
     let value = seed.deserialize(&mut deserializer).and_then(|value| deserializer.end().map(|()| value));
     value.map_err(|error| {
         if error.is_data() {
-            // Redacted before it is cut: half a credential is one too much. A shape needs no more than this to be told.
+            // Redact before cutting: half a credential would be too much. This much text is enough to recognise the
+            // shape.
             let start = String::from_utf8_lossy(&trimmed[..trimmed.len().min(16 * FLAW_TEXT)]);
             WireError::WrongShape { expected, start: one_line(&start, FLAW_TEXT) }
         } else {
@@ -322,8 +324,8 @@ pub struct Site {
     site_id: Option<String>,
 }
 
-/// How each site is called in a path: by its name, by its id where it has none, by its `_uid` where another site has the
-/// same name. Sites that cannot be called at all are left out.
+/// How to name each site in a path: by its name; by its id if it has no name; by its `_uid` if another site has the
+/// same name. Sites that cannot be named in a path are left out.
 #[must_use]
 pub fn site_ids(sites: Vec<Site>) -> Vec<String> {
     let filled = |text: &Option<String>| text.clone().filter(|text| Client::is_segment(text));
@@ -340,8 +342,8 @@ pub fn site_ids(sites: Vec<Site>) -> Vec<String> {
     ids.filter(|id| seen.insert(id.clone())).collect()
 }
 
-/// The channels of a container in a site's blueprint: `{"histdata0":{"ch0":{"title":…},"calc0":{…}},…}`. What is
-/// calculated by the backend (`calc…`) cannot be selected.
+/// The channels of a container in a site's blueprint: `{"histdata0":{"ch0":{"title":…},"calc0":{…}},…}`. Channels
+/// that the backend calculates (`calc…`) cannot be selected.
 #[must_use]
 pub fn channels(blueprint: &serde_json::Map<String, serde_json::Value>, histdata: u8) -> Vec<String> {
     let container = blueprint.get(&format!("histdata{histdata}")).and_then(|container| container.as_object());

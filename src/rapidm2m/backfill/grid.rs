@@ -1,26 +1,27 @@
-//! Which windows a backfill asks for, and where its messages begin and end. Pure.
+//! Chooses the windows of a backfill, and where its messages begin and end, so that the same rows always make the
+//! same messages. Pure.
 //!
-//! The same rows must make the same messages, whenever they are asked for and wherever an earlier run was cut. So no message
-//! holds rows of two units of time, and what a unit is depends on its rows alone: a UTC day; an hour, if one answer cannot
-//! hold the day; a minute, if it cannot hold the hour. Windows are whole units (but at both ends of the range), and a unit
-//! that is recorded in part is asked for from its beginning. How many days a window has is the one thing that is free: it
-//! follows the size of the answers.
+//! This must hold whenever the rows are requested, and wherever an earlier run was cut off. So a message never
+//! crosses a time unit, and the unit depends only on the rows: a UTC day; an hour, if one answer cannot hold the day;
+//! a minute, if it cannot hold the hour. Windows are whole units, except at both ends of the range. A unit that is
+//! partly recorded is requested again from its beginning. Only the number of days in a window may vary: it follows
+//! the size of the answers.
 
 use std::ops::Range;
 
 use crate::rapidm2m::{Stamp, window::SOFT_BODY_LIMIT, wire::Row};
 
-/// Days of the largest window: with as many empty ones a year takes a dozen requests.
+/// The largest window, in days: with empty windows of this size a year takes a dozen requests.
 const MOST_DAYS: i64 = 32;
 
-/// A stretch of time: the first moment that belongs to it, and the first that does not any more.
+/// A range of time, from its first moment (included) to its end (excluded).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
     pub from: Stamp,
     pub until: Stamp,
 }
 
-/// Of what a message holds the rows.
+/// The time unit that a message never crosses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Unit {
     Day,
@@ -37,7 +38,7 @@ impl Unit {
         }
     }
 
-    /// Where the unit begins in which `at` lies.
+    /// The beginning of the unit that contains `at`.
     fn floor(self, at: Stamp) -> Stamp {
         at.shifted(-at.millis().rem_euclid(self.millis()))
     }
@@ -50,15 +51,15 @@ pub struct Window {
     unit: Unit,
 }
 
-/// The windows of one range. What it learns of the size of answers can be forgotten.
+/// The windows of one range. What it learns about the size of answers can be lost without harm.
 #[derive(Clone, Debug)]
 pub struct Grid {
     range: Span,
-    /// Days of the next window.
+    /// The size of the next window, in days.
     days: i64,
-    /// The day that is asked for by hours.
+    /// The day that is requested by hours.
     by_hours: Option<Span>,
-    /// The hour that is asked for by minutes.
+    /// The hour that is requested by minutes.
     by_minutes: Option<Span>,
 }
 
@@ -68,10 +69,11 @@ impl Grid {
         Self { range, days: 1, by_hours: None, by_minutes: None }
     }
 
-    /// What to ask for when everything before `position` is recorded. It begins before `position` if that lies within a unit.
+    /// The window to request when everything before `position` is recorded. If `position` lies within a unit, the
+    /// window begins before it.
     #[must_use]
     pub fn window(&self, position: Stamp) -> Window {
-        // Not only before its end: somebody else may have begun the range anew.
+        // Check both ends: another process may have begun the range again.
         let is_in = |span: Option<Span>| span.is_some_and(|span| span.from <= position && position < span.until);
         let (unit, units) = match (is_in(self.by_hours), is_in(self.by_minutes)) {
             (true, true) => (Unit::Minute, 1),
@@ -83,7 +85,7 @@ impl Grid {
         Window { span: Span { until: span.until.min(self.range.until), ..span }, unit }
     }
 
-    /// The answer would be too large. Returns whether a shorter window can be asked for.
+    /// The answer would be too large. Returns whether a shorter window can be requested.
     #[must_use]
     pub fn narrow(&mut self, window: &Window) -> bool {
         match window.unit {
@@ -95,7 +97,8 @@ impl Grid {
         true
     }
 
-    /// The answer had so many bytes, and is recorded: the next one may be of more days, or had better be of fewer.
+    /// The answer had this many bytes and could be read. A small answer makes the next window longer, a large one
+    /// makes it shorter.
     pub fn fitted(&mut self, window: &Window, bytes: usize) {
         if window.unit != Unit::Day {
             return;
@@ -109,13 +112,13 @@ impl Grid {
 }
 
 impl Window {
-    /// Whether [`Grid::narrow`] would find a shorter one.
+    /// Whether [`Grid::narrow`] would find a shorter window.
     #[must_use]
     pub fn can_narrow(&self) -> bool {
         self.unit != Unit::Minute
     }
 
-    /// Which of the rows (in order, all of the window) belong to which unit. Units without rows are left out.
+    /// Assigns the rows to units. The rows must be sorted and lie in the window. Units without rows are left out.
     #[must_use]
     pub fn units(&self, rows: &[Row]) -> Vec<(Span, Range<usize>)> {
         let mut units = Vec::new();
@@ -142,7 +145,7 @@ mod tests {
     const HOUR: i64 = Unit::Hour.millis();
     const DAY: i64 = Unit::Day.millis();
 
-    /// 2000-01-01, and so much later.
+    /// 2000-01-01 plus `millis`.
     fn at(millis: i64) -> Stamp {
         Stamp::BEGINNING.shifted(millis)
     }
@@ -156,8 +159,9 @@ mod tests {
         Rows::read(serde_json::to_vec(&json).unwrap().into(), 1).unwrap().rows
     }
 
-    /// Goes through a range as the connector does, a limit being on the number of rows in an answer. `cut_after` says after how
-    /// many messages of `per_message` rows each run ends. Returns the messages (their unit and rows), and the number of requests.
+    /// Goes through a range like the connector. An answer holds at most `most_rows` rows, a message `per_message`.
+    /// `cut_after` says after how many messages each run ends. Returns the messages (their unit and rows) and the
+    /// number of requests.
     fn go_through(
         range: Span,
         stamps: &[i64],
@@ -192,7 +196,7 @@ mod tests {
             };
             messages.extend(parts);
             if left == 0 {
-                // A new process: it knows nothing but the position.
+                // A new process knows only the position.
                 (grid, left) = (Grid::new(range), cut_after);
             }
         }

@@ -1,4 +1,4 @@
-//! What a backfill would fetch, without recording or sending anything.
+//! Tells the operator what a backfill would fetch, without recording or sending anything.
 
 use super::{
     Run,
@@ -10,12 +10,12 @@ use crate::rapidm2m::{
     polling::{Forwarder, Limits, Report, outside::Outside, turn::Turn},
 };
 
-/// What is in a window.
+/// The content of a window.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Measured {
     pub rows: usize,
     pub messages: usize,
-    /// Of the backend's answers.
+    /// Size of the backend's answers.
     pub bytes: usize,
     pub bad_rows: usize,
     /// The first moment that was not looked at.
@@ -23,7 +23,7 @@ pub struct Measured {
 }
 
 impl<O: Outside> Forwarder<O> {
-    /// Fetches the window at `position` and counts what is in it. Nothing is read from the ledger, nor written.
+    /// Fetches the window at `position` and counts its content. Does not read or write the ledger.
     ///
     /// # Errors
     /// See [`FetchError`].
@@ -43,7 +43,7 @@ impl<O: Outside> Forwarder<O> {
             }
         };
         let Run { memory, grid } = run;
-        // It is asked with, and never written.
+        // Used for the request only, and never written.
         let committed = Committed { cursor: Cursor::new(key), etag: None };
         let report = Report::default();
         let mut turn =

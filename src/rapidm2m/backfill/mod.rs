@@ -1,14 +1,16 @@
-//! A range of a site, again or for the first time, beside the polling of what is new: what it does not touch is the site's
-//! cursor. A backfill is a cursor of its own ([`Backfill`](crate::rapidm2m::ledger::Backfill)) that goes through the range once, window by
-//! window, and ends. All else is as in a turn: recorded before sent, moved only with what is recorded, `forwarded` when
-//! acknowledged. It can be cut anywhere; whoever goes on finds in the document where.
+//! Fetches a time range of a site, again or for the first time, without touching the site's cursor or its polling.
+//!
+//! A backfill has a cursor of its own ([`Backfill`](crate::rapidm2m::ledger::Backfill)), which goes through the range
+//! once, window by window, and ends. The rules of a turn apply: rows are recorded before they are sent, the cursor
+//! moves only with the recorded rows, and `forwarded` is written only after the acknowledgement. A backfill can be
+//! cut off anywhere: the document says where to continue.
 //!
 //! Its messages are a pure function of the range and of the backend's rows: see [`grid`].
 //!
 //! | Module | |
 //! |---|---|
-//! | [`grid`] | which windows are asked for, and where messages begin and end |
-//! | `stretch` | asking, and what becomes of the answer |
+//! | [`grid`] | which windows to request, and where messages begin and end |
+//! | `stretch` | makes the requests and handles the answers |
 //! | `measure` | the same without recording or sending anything |
 //! | `outside` | the services, with another cursor |
 
@@ -34,17 +36,17 @@ use grid::{Grid, Span};
 pub use measure::Measured;
 pub use outside::BackfillOutside;
 
-/// A backfill under way. Forgetting it costs requests, never data.
+/// A backfill in progress. Losing this costs requests, never data.
 pub struct Run {
     memory: SiteMemory,
     grid: Grid,
 }
 
-/// What a stretch of a backfill came to: a window, or what waited.
+/// The result of one step of a backfill: a window, or pending messages.
 #[derive(Debug)]
 pub struct Stretch {
     pub report: Report,
-    /// The backfill's document, as far as it is known.
+    /// The backfill's document, if it could be read.
     pub cursor: Option<Cursor>,
     pub next: Next,
 }
@@ -54,11 +56,11 @@ pub struct Stretch {
 pub enum Next {
     /// With the next stretch.
     GoOn,
-    /// All of the range is recorded, and nothing of it waits.
+    /// All of the range is recorded, and none of its messages is pending.
     Finished,
-    /// Something failed that may pass; somebody asked to be left alone for so long.
+    /// A failure that may pass. Try again after this time, if a service requested a wait.
     TryAgain(Duration),
-    /// Somebody has to mend something first.
+    /// An operator must fix something first.
     GiveUp,
 }
 
@@ -69,7 +71,7 @@ impl Run {
     }
 }
 
-/// Of a backfill: everything before this is recorded.
+/// The position of a backfill: everything before it is recorded.
 #[must_use]
 pub fn position(cursor: &Cursor) -> Option<Stamp> {
     let backfill = cursor.backfill.as_ref()?;
@@ -77,18 +79,18 @@ pub fn position(cursor: &Cursor) -> Option<Stamp> {
 }
 
 impl<O: Outside> Forwarder<O> {
-    /// Sends what waits, then fetches, records and sends the next window. `outside` must know the cursor of a backfill: see
-    /// [`BackfillOutside`].
+    /// Sends pending messages, then fetches, records and sends the next window. The forwarder's outside must provide
+    /// the cursor of a backfill: see [`BackfillOutside`].
     pub async fn backfill(&self, key: &SiteKey, run: &mut Run, limits: Limits) -> Stretch {
         self.stretch(key, run, limits, async |turn, grid| turn.backfill(grid).await).await
     }
 
-    /// Gives the backfill up: what waits is not sent any more.
+    /// Gives the backfill up: its pending messages are not sent.
     pub async fn drop_backfill(&self, key: &SiteKey, run: &mut Run, limits: Limits) -> Stretch {
         self.stretch(key, run, limits, async |turn, _| turn.drop_backfill().await).await
     }
 
-    /// Begins with the range anew; what waits goes on waiting.
+    /// Begins the range again. Pending messages stay pending.
     pub async fn begin_backfill_again(&self, key: &SiteKey, run: &mut Run, limits: Limits) -> Stretch {
         self.stretch(key, run, limits, async |turn, _| {
             let cursor = turn.committed.cursor.begun_again();
@@ -125,7 +127,7 @@ impl<O: Outside> Forwarder<O> {
         let step = ended.as_ref().ok().copied();
         let next = next(&report, step, rest.unwrap_or_default());
         let cursor = committed.cursor.clone();
-        // After a failure time passes: somebody may have dropped it meanwhile.
+        // The caller waits after a failure. The operator may drop the backfill meanwhile, so read the cursor again.
         if ended.is_ok() && report.failures.is_empty() {
             memory.committed = Some(committed);
         }
@@ -145,7 +147,7 @@ fn next(report: &Report, step: Option<Step>, rest: Duration) -> Next {
     }
 }
 
-/// Failures that no further attempt of this process can mend.
+/// Failures that remain, however often this process tries again.
 fn is_for_somebody(kind: &str) -> bool {
     let of_ledger = ["ledger_unauthorized", "ledger_missing", "ledger_foreign_document"];
     record::is_permanent(kind) || of_ledger.contains(&kind) || kind == "too_large" || kind == stretch::DROPPED

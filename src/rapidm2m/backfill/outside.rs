@@ -1,4 +1,4 @@
-//! The same world, with another cursor.
+//! Gives a turn the real services, but with a backfill's cursor instead of the site's.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-/// The services, and instead of a site's cursor the one of a backfill.
+/// The services with a backfill's cursor in place of the site's cursor.
 pub struct BackfillOutside<'a> {
     services: &'a Services,
     from: DateTime<Utc>,
@@ -26,7 +26,7 @@ pub struct BackfillOutside<'a> {
 }
 
 impl Forwarder {
-    /// As this one is, for a backfill of the range.
+    /// The same forwarder, for a backfill of the range.
     #[must_use]
     pub fn for_backfill(&self, from: DateTime<Utc>, until: DateTime<Utc>) -> Forwarder<BackfillOutside<'_>> {
         Forwarder {
@@ -34,7 +34,7 @@ impl Forwarder {
             channels: self.channels.clone(),
             histdata: self.histdata,
             start_from: self.start_from,
-            // What is late is no matter here: a range is fetched once.
+            // Late rows do not matter here: a range is fetched once.
             overlap: None,
             record_empty_polls: self.record_empty_polls,
         }

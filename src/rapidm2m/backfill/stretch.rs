@@ -1,4 +1,4 @@
-//! A stretch of a backfill: what waits is sent, or a window fetched, recorded and sent.
+//! Takes one step of a backfill: sends pending messages, or fetches, records and sends a window.
 
 use chrono::{DateTime, Utc};
 
@@ -22,11 +22,11 @@ use crate::rapidm2m::{
     wire::Flaws,
 };
 
-/// The kind of what was given up by hand.
+/// The failure kind of a backfill that the operator dropped.
 pub(super) const DROPPED: &str = "dropped";
 
 impl<O: Outside> Turn<'_, O> {
-    /// Done when the backfill has come to its end.
+    /// Done when the backfill is finished.
     pub(super) async fn backfill(&mut self, grid: &mut Grid) -> Result<Step, EndTurn> {
         if self.committed.cursor.backfill.as_ref().is_some_and(|backfill| backfill.dropped_at.is_some()) {
             self.report
@@ -51,7 +51,7 @@ impl<O: Outside> Turn<'_, O> {
             Ok((asked, window, answer)) => {
                 self.take_window(grid, &asked, &window, answer, &channels, position).await?;
             }
-            // Nobody has heard of the site, and nothing is on record of it: it stays so.
+            // The backend does not know the site, and the ledger has no record of this backfill. Do not create one.
             Err((_, error)) if error.is_permanent() && self.committed.etag.is_none() => {
                 self.report.failures.push(Failure::new(error.kind(), error));
             }
@@ -75,7 +75,7 @@ impl<O: Outside> Turn<'_, O> {
         self.commit(&[], &[], cursor).await.map_err(|error| self.stop(&error))
     }
 
-    /// Asks for the window at `position`; for a shorter one if the answer is too large.
+    /// Requests the window at `position`, or a shorter one if the answer is too large.
     pub(super) async fn fetch(
         &mut self,
         grid: &mut Grid,
@@ -84,7 +84,8 @@ impl<O: Outside> Turn<'_, O> {
     ) -> Result<(Asked, Window, Answer), (Asked, FetchError)> {
         loop {
             let window = grid.window(position);
-            // Whether the bounds belong to a window is not known: ask for a little more, keep what was meant.
+            // It is not documented whether the bounds are inclusive. Request a little more, and keep only the
+            // intended rows.
             let range = Range::Window { from: window.span.from.shifted(-1), until: Some(window.span.until) };
             let limit = if window.can_narrow() { SOFT_BODY_LIMIT } else { MAX_BODY };
             let at = self.forwarder.outside.now();
@@ -136,7 +137,8 @@ impl<O: Outside> Turn<'_, O> {
         let nothing = Batch { polls: &[], rows: &[], is_last: true };
         let cursor = moved(&self.committed.cursor, &nothing, window, flaws);
         let polls = if flaws.count > 0 {
-            // It must not look like "no data". The range goes on all the same: they will not get better.
+            // This must not look like "no data". The backfill continues all the same, because these rows will not
+            // become usable.
             let text = format!("{} rows of the answer cannot be used, the others are none of this range", flaws.count);
             let mut poll = record::failed_poll(asked, Fault { kind: "bad_rows".into(), text }, &cursor, history);
             poll.result.bad_rows = record::bad_rows(flaws);
@@ -150,7 +152,7 @@ impl<O: Outside> Turn<'_, O> {
     }
 }
 
-/// The rows of the window that are not recorded yet. Those that the backend was not asked for are flaws.
+/// The rows of the window that are not recorded yet. Rows outside of the requested window are flaws.
 pub(super) async fn read(
     answer: Answer,
     channels: &[String],
@@ -171,7 +173,7 @@ pub(super) async fn read(
     Ok(rows)
 }
 
-/// The messages of a window: none spans two units of time.
+/// The messages of a window. None crosses a time unit.
 pub(super) fn parts<'a>(
     key: &'a SiteKey,
     window: &Window,
@@ -185,7 +187,7 @@ pub(super) fn parts<'a>(
     })
 }
 
-/// The cursor with a transaction of the window.
+/// The cursor that a transaction of the window writes.
 fn moved(cursor: &Cursor, batch: &Batch<'_>, window: &Window, flaws: &Flaws) -> Cursor {
     let recorded_up_to = batch.polls.last().and_then(|poll| poll.last_value_from);
     let next = match recorded_up_to.filter(|_| !batch.is_last) {
@@ -198,7 +200,7 @@ fn moved(cursor: &Cursor, batch: &Batch<'_>, window: &Window, flaws: &Flaws) -> 
         backfill.messages += batch.polls.len() as u64;
         let rejected = batch.polls.iter().filter(|poll| poll.outcome == Outcome::Rejected);
         backfill.rejected += rejected.count() as u64;
-        // A window that is asked for twice has them twice.
+        // A window that is requested twice counts them twice.
         backfill.bad_rows += if batch.is_last { flaws.count as u64 } else { 0 };
     }
     cursor

@@ -1,4 +1,4 @@
-//! What a site did lately: for people, so that a page of thousands of sites needs no poll of any of them.
+//! Shows users what a site did lately, so that a page of thousands of sites need not read their polls.
 
 use std::fmt;
 
@@ -9,20 +9,20 @@ use serde_json::Value;
 use super::Outcome;
 use crate::support::{fault::Fault, hours::Hours};
 
-/// How many polls are remembered.
 pub const REMEMBERED_POLLS: usize = 24;
 
-/// A part of the cursor, written whenever that is. Nothing is decided by it.
+/// A part of the cursor, written with it. No decision depends on it.
 #[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Activity {
-    /// When the last recorded poll asked.
+    /// When the last recorded poll was made.
     pub polled_at: DateTime<Utc>,
-    /// How the last recorded polls ended, one letter each, the last one last: `r` with rows, `e` empty, `f` failed.
+    /// The results of the last recorded polls, one letter each, the latest last: `r` with rows, `e` empty, `f`
+    /// failed.
     pub polls: String,
     /// Rows recorded in each hour.
     pub rows: Hours,
-    /// Why the hub did not take what waits; absent if it did.
+    /// Why the hub did not accept the pending messages; absent if it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hub_error: Option<Fault>,
     /// `hub_error` is not in the ledger yet.
@@ -30,7 +30,8 @@ pub struct Activity {
     pub is_news: bool,
 }
 
-/// Leaves nearly all out: what a turn does next does not depend on it, and states that differ in nothing else are the same.
+/// Omits nearly all fields: the next turn does not depend on them, so states that differ only in them count as the
+/// same.
 impl fmt::Debug for Activity {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("Activity").field("is_news", &self.is_news).finish_non_exhaustive()
@@ -38,16 +39,17 @@ impl fmt::Debug for Activity {
 }
 
 impl Activity {
-    /// One that is none, since somebody edited it or another version wrote it, is none: no site stands still for it.
+    /// `None` if the value is not an activity, because it was edited or another version wrote it. A site must not
+    /// stop for that.
     ///
     /// # Errors
-    /// The document is no JSON.
+    /// The document is not JSON.
     pub fn if_it_is_one<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Self>, D::Error> {
         let value = Value::deserialize(deserializer)?;
         Ok(serde_json::from_value(value).ok())
     }
 
-    /// Notes a poll that is recorded. Several documents of one poll count once.
+    /// Notes a recorded poll. Several documents of one poll count once.
     pub fn note(&mut self, at: DateTime<Utc>, outcome: Outcome, rows: usize) {
         let mark = match outcome {
             Outcome::Empty => 'e',
@@ -66,10 +68,10 @@ impl Activity {
         }
     }
 
-    /// Notes how sending ended.
+    /// Notes the result of sending.
     pub fn note_hub(&mut self, error: Option<Fault>) {
         let kind = |error: &Option<Fault>| error.as_ref().map(|error| error.kind.clone());
-        // Texts say how long to wait: each of them another.
+        // Compare only kinds: texts contain the wait, so each text differs.
         self.is_news |= kind(&self.hub_error) != kind(&error);
         self.hub_error = error;
     }

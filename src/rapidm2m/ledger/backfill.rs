@@ -1,10 +1,11 @@
-//! The document of a backfill: a cursor that goes through one range of time and ends, beside the one that follows the site.
+//! Defines the document of a backfill: a cursor that goes through one time range and ends, beside the cursor of the
+//! site.
 
 use chrono::{DateTime, Utc};
 
 use super::documents::{Backfill, Cursor, CursorKind, SiteKey};
 
-/// The id of the document: the same for the same range, whoever asks for it.
+/// The id of the document. The same range always has the same id, so a second request finds it.
 #[must_use]
 pub fn backfill_id(from: DateTime<Utc>, until: DateTime<Utc>) -> String {
     const DIGITS: &str = "%Y%m%dT%H%M%S%3fZ";
@@ -12,20 +13,20 @@ pub fn backfill_id(from: DateTime<Utc>, until: DateTime<Utc>) -> String {
 }
 
 impl Cursor {
-    /// Of a backfill that has not begun.
+    /// The cursor of a backfill that has not begun.
     #[must_use]
     pub fn of_backfill(key: &SiteKey, from: DateTime<Utc>, until: DateTime<Utc>) -> Self {
         let (id, kind) = (backfill_id(from, until), CursorKind::Backfill);
         Self { id, kind, backfill: Some(Backfill::new(from, until, 1)), ..Self::new(key) }
     }
 
-    /// The backfill whose document this is, for the polls that it makes.
+    /// The backfill's id for the polls that it makes; `None` if this is a site's cursor.
     #[must_use]
     pub fn backfill_id(&self) -> Option<String> {
         self.backfill.as_ref().map(|_| self.id.clone())
     }
 
-    /// The same range from its beginning, as a new run. What still waits goes on waiting.
+    /// The same range from its beginning, as a new run. Pending messages stay pending.
     #[must_use]
     pub fn begun_again(&self) -> Self {
         let mut cursor = self.clone();

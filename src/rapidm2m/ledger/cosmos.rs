@@ -1,4 +1,4 @@
-//! The documents in Cosmos DB for NoSQL.
+//! Reads and writes the ledger's documents in Cosmos DB for NoSQL.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use serde_json::Value;
 use super::documents::{CURSOR_ID, Cursor, Poll, SiteKey};
 use crate::cosmos::{self, Account, Container, Failure, Found, NEVER, Requirements, Trial, is, within};
 
-/// What goes into one transaction. The service takes 2 MB and 100 operations.
+/// Limits of one transaction. The service accepts 2 MB and 100 operations.
 /// <https://learn.microsoft.com/azure/cosmos-db/concepts-limits>
 pub const MAX_BATCH_BYTES: usize = 1_800_000;
 pub const MAX_BATCH_POLLS: usize = 90;
@@ -27,13 +27,13 @@ pub const REQUIREMENTS: Requirements = Requirements {
     expiry_means: "records that wait for the hub would expire",
     expiry_remedy: "set the default time to live to -1 (on, no default)",
 };
-/// The bulk of a record, which is never searched: not indexing it halves the price of a write.
+/// Most of a record's size, and never searched: leaving it out of the index halves the price of a write.
 pub const MESSAGE_PATH: &str = "/IoTHubMessage/?";
 
 /// Why the ledger could not be read or written.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum LedgerError {
-    /// Nothing was written: another poller has written first.
+    /// Nothing was written, because another poller wrote first.
     #[error("another poller recorded this site at the same time")]
     Conflict,
     #[error(transparent)]
@@ -58,7 +58,7 @@ impl LedgerError {
     }
 }
 
-/// A cursor as it stands in the ledger. `etag` is `None` when it does not stand there yet.
+/// A cursor as the ledger has it. `etag` is `None` if the ledger does not have it yet.
 #[derive(Clone, Debug)]
 pub struct Committed {
     pub cursor: Cursor,
@@ -70,11 +70,10 @@ pub struct Committed {
 pub struct Options {
     pub account: cosmos::Options,
     pub container: String,
-    /// How long records of finished polls are kept; `None`: for ever.
+    /// How many days records of finished polls are kept; `None`: for ever.
     pub history_days: Option<u32>,
 }
 
-/// The container. Connects with the first operation.
 pub struct Ledger {
     account: Arc<Account>,
     name: String,
@@ -95,13 +94,13 @@ impl Ledger {
         self.account.clone()
     }
 
-    /// Seconds after which the service removes the record of a finished poll; `None` keeps it.
+    /// Seconds after which the service removes the record of a finished poll; `None` if it keeps it.
     #[must_use]
     pub fn history_seconds(&self) -> Option<u32> {
         self.history_days.map(|days| days * 24 * 60 * 60)
     }
 
-    /// The site's cursor; that of a site that was never polled if there is none.
+    /// The site's cursor, or a new one if the site was never polled.
     ///
     /// # Errors
     /// The ledger cannot be read.
@@ -110,7 +109,7 @@ impl Ledger {
         Ok(found.unwrap_or_else(|| Committed { cursor: Cursor::new(key), etag: None }))
     }
 
-    /// The cursor with this id, if it is there: a backfill's (see [`backfill_id`](super::backfill_id)).
+    /// The cursor with this id, if it exists. For backfills: see [`backfill_id`](super::backfill_id).
     ///
     /// # Errors
     /// The ledger cannot be read.
@@ -119,15 +118,15 @@ impl Ledger {
         Ok(found.map(|(cursor, etag)| Committed { cursor, etag }))
     }
 
-    /// The poll with this id, if it is (still) there.
+    /// The poll with this id, if it (still) exists.
     ///
     /// # Errors
-    /// The ledger cannot be read; [`LedgerError::Foreign`] if what stands there is no poll.
+    /// The ledger cannot be read; [`LedgerError::Foreign`] if the document is not a poll.
     pub async fn poll(&self, key: &SiteKey, id: &str) -> Result<Option<Poll>, LedgerError> {
         Ok(self.read(key, id).await?.map(|(poll, _)| poll))
     }
 
-    /// A document and its ETag, if it is there.
+    /// A document and its ETag, if it exists.
     async fn read<T: DeserializeOwned>(
         &self,
         key: &SiteKey,
@@ -142,7 +141,7 @@ impl Ledger {
         });
         let Some(response) = response.await? else { return Ok(None) };
         let etag = response.headers().etag().map(ToString::to_string);
-        // What does not even have the id is no damaged document, but an answer that something on the way has spoilt.
+        // An answer without the id is not a damaged document: something on the way has changed it.
         let document = response.into_model::<Value>().ok().filter(|document| document["id"] == *id);
         let Some(document) = document else {
             let text = format!("the answer to reading document {id} is not that document: is a proxy in between?");
@@ -152,12 +151,12 @@ impl Ledger {
         Ok(Some((read, etag)))
     }
 
-    /// Creates and replaces polls and writes the cursor, all or nothing, if the cursor is still the one that was read.
-    /// Returns the cursor's new ETag.
+    /// Creates and replaces polls and writes the cursor: all or nothing, and only if the cursor is unchanged since it
+    /// was read. Returns the cursor's new ETag.
     ///
     /// # Errors
-    /// [`LedgerError::Conflict`] if another poller was faster: nothing is written. After any other error it is unknown
-    /// whether it was: read the cursor again.
+    /// [`LedgerError::Conflict`] if another poller was faster: nothing is written. After any other error it is
+    /// unknown whether anything was written: read the cursor again.
     pub async fn commit(
         &self,
         key: &SiteKey,
@@ -179,11 +178,11 @@ impl Ledger {
         .await?;
         let response = response.into_model().map_err(|error| self.explain(&error))?;
         let results = response.results();
-        // A refused batch is an answer too: the operation at fault carries its status, the others 424.
+        // A refused batch is also a successful answer: the failed operation has its own status, the others have 424.
         if let Some(fault) = results.iter().find(|result| !result.is_success() && result.status_code() != 424) {
             return Err(match fault.status_code() {
                 409 | 412 => LedgerError::Conflict,
-                // Somebody deleted the cursor or a poll that was to be replaced.
+                // The cursor, or a poll that was to be replaced, has been deleted.
                 404 => LedgerError::Conflict,
                 429 => Failure::Throttled("429".into()).into(),
                 status => Failure::Other(format!("a transaction was refused with status {status}")).into(),
@@ -195,7 +194,7 @@ impl Ledger {
         }
     }
 
-    /// What is there, and whether it can be used. Makes nothing.
+    /// What exists, and whether it can be used. Creates nothing.
     ///
     /// # Errors
     /// The account cannot be used.
@@ -209,7 +208,7 @@ impl Ledger {
         self.account.inspect(&self.name, Trial { partition_key: &PARTITION_KEY, partition, batch }).await
     }
 
-    /// The container, if it is there.
+    /// The container, if it exists.
     pub(super) async fn find(&self) -> Result<Option<ContainerClient>, LedgerError> {
         within(async { Ok(self.account.find(&self.name).await?) }).await
     }
@@ -221,7 +220,7 @@ impl Ledger {
     fn properties(&self) -> ContainerProperties {
         ContainerProperties::new(self.name.clone(), PartitionKeyDefinition::new(PARTITION_KEY.map(Into::into).to_vec()))
             .with_indexing_policy(
-                // The same goes for what a cursor knows of recorded rows and of the site's last day.
+                // The list of recorded rows and the site's activity are not searched either.
                 IndexingPolicy::default()
                     .with_included_path("/*")
                     .with_excluded_path(MESSAGE_PATH)
@@ -250,7 +249,7 @@ fn batch(
     for poll in replaced {
         batch = batch.replace_item(poll.id.clone(), poll, None)?;
     }
-    // The cursor comes last: its ETag is the last result's.
+    // The cursor comes last, so its ETag is in the last result.
     match etag {
         None => batch.create_item(cursor),
         Some(etag) => {

@@ -1,4 +1,4 @@
-//! The kinds of documents. Field names are part of the product: users query them.
+//! Defines the ledger's documents. Their field names are part of the product, because users query them.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -20,7 +20,7 @@ pub struct SiteKey {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Poll {
-    /// Sorts by time: the poll's UTC milliseconds, the number of the message in the poll, something random.
+    /// Sorts by time: the poll's UTC milliseconds, the number of the message in the poll, a random number.
     #[serde(rename = "id")]
     pub id: String,
     pub kind: PollKind,
@@ -28,14 +28,14 @@ pub struct Poll {
     pub customer: String,
     #[serde(rename = "Site_Id")]
     pub site: String,
-    /// When the backend was asked.
+    /// When the backend was polled.
     pub polling_timestamp: DateTime<Utc>,
     pub request: Request,
     pub result: PollResult,
     pub outcome: Outcome,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<Fault>,
-    /// The newest row that is recorded up to and with this document.
+    /// The newest row that is recorded with this document or before it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_value_from: Option<DateTime<Utc>>,
     /// The exact body of the message.
@@ -45,14 +45,14 @@ pub struct Poll {
     pub message_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub forwarded_at: Option<DateTime<Utc>>,
-    /// `false` if the transport cannot know whether the hub has the message; absent otherwise.
+    /// `false` if the transport cannot know whether the hub has the message; otherwise absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub confirmed: Option<bool>,
-    /// Id of the backfill that fetched it; absent for the timer's polls.
+    /// Id of the backfill that made the poll; absent in the timer's polls.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backfill: Option<String>,
-    /// Seconds until the service removes the document. Absent while the message waits: a record that still has to be
-    /// forwarded must not vanish.
+    /// Seconds until the service removes the document. Absent while the message is pending, so that no record
+    /// disappears before it is forwarded.
     #[serde(rename = "ttl", skip_serializing_if = "Option::is_none")]
     pub ttl: Option<u32>,
 }
@@ -65,7 +65,7 @@ pub enum PollKind {
     Poll,
 }
 
-/// What was asked for.
+/// What was requested.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Request {
@@ -74,7 +74,7 @@ pub struct Request {
     pub select: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<DateTime<Utc>>,
-    /// Absent: no end.
+    /// Absent if the window has no end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until: Option<DateTime<Utc>>,
 }
@@ -87,11 +87,11 @@ pub struct PollResult {
     pub http_status: Option<u16>,
     /// Rows in this document's message.
     pub rows: usize,
-    /// Size of the whole answer.
+    /// Size of the whole answer, in bytes.
     pub bytes: usize,
     /// Duration of the request.
     pub milliseconds: u64,
-    /// Rows of the answer that could not be used, and rows from the future that wait in the backend.
+    /// Unusable rows of the answer, including rows from the future that stay in the backend.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bad_rows: Option<BadRows>,
 }
@@ -105,7 +105,7 @@ pub struct BadRows {
     pub first: Vec<String>,
 }
 
-/// How far a site has come; or how far a backfill of it has, which has a document of its own.
+/// How far a site has come. A backfill has a document of its own of this type.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Cursor {
@@ -122,8 +122,8 @@ pub struct Cursor {
     /// Which rows of the last `OverlapSeconds` are recorded; absent without an overlap.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recorded: Option<Recorded>,
-    /// Up to here the backend has been asked successfully. For people; the next window begins at `LastValueFrom` all the
-    /// same, since rows may still arrive late.
+    /// Up to here the backend was polled successfully. For users only: the next window still begins at
+    /// `LastValueFrom`, because rows may arrive late.
     #[serde(default)]
     pub scanned_until: Option<DateTime<Utc>>,
     /// Ids of the polls whose messages are not acknowledged, oldest first.
@@ -133,27 +133,27 @@ pub struct Cursor {
     pub consecutive_failures: u32,
     #[serde(default)]
     pub last_error: Option<Fault>,
-    /// The site is left alone until then.
+    /// The site is not polled until then.
     #[serde(default)]
     pub not_before: Option<DateTime<Utc>>,
-    /// Of a backfill alone: what it is to fetch.
+    /// The range of a backfill; absent in a site's cursor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backfill: Option<Backfill>,
-    /// What the site did lately. For people.
+    /// What the site did lately. For users only.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "Activity::if_it_is_one")]
     pub activity: Option<Activity>,
 }
 
-/// What a backfill is to fetch, and how far that is in numbers. `ScannedUntil` of the document is exact here: every row
-/// from `From` up to it is recorded, and nothing behind it.
+/// The range of a backfill, and its progress in numbers. In a backfill's document `ScannedUntil` is exact: every row
+/// from `From` up to it is recorded, and no row after it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Backfill {
-    /// The first moment that belongs to it.
+    /// The first moment of the range.
     pub from: DateTime<Utc>,
-    /// The first moment that does not belong to it any more.
+    /// The first moment after the range.
     pub until: DateTime<Utc>,
-    /// How often it was begun.
+    /// How often the range was begun.
     pub runs: u32,
     /// Rows that this run has recorded.
     #[serde(default)]
@@ -161,16 +161,16 @@ pub struct Backfill {
     /// Messages that this run has recorded.
     #[serde(default)]
     pub messages: u64,
-    /// Messages of this run that the hub will never take.
+    /// Messages of this run that were rejected.
     #[serde(default)]
     pub rejected: u64,
     /// Rows that this run could not use.
     #[serde(default)]
     pub bad_rows: u64,
-    /// When everything was fetched and nothing waited any more.
+    /// When all rows were fetched and no message was pending any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<DateTime<Utc>>,
-    /// When somebody gave it up.
+    /// When the operator gave it up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dropped_at: Option<DateTime<Utc>>,
 }
@@ -180,7 +180,7 @@ impl Backfill {
         Self { from, until, runs, rows: 0, messages: 0, rejected: 0, bad_rows: 0, finished_at: None, dropped_at: None }
     }
 
-    /// Whether there is something left to do.
+    /// Whether it is neither finished nor dropped.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.finished_at.is_none() && self.dropped_at.is_none()
@@ -197,20 +197,19 @@ pub(super) enum CursorKind {
 }
 
 impl Cursor {
-    /// Of a site that was never polled.
+    /// The cursor of a site that was never polled.
     #[must_use]
     pub fn new(key: &SiteKey) -> Self {
         Self { id: CURSOR_ID.into(), customer: key.customer.clone(), site: key.site.clone(), ..Self::default() }
     }
 
-    /// The document's id in its partition.
     #[must_use]
     pub fn id(&self) -> &str {
         &self.id
     }
 }
 
-/// The id of the `part`th document of the poll at `at`.
+/// The id of the document with index `part` of the poll at `at`.
 #[must_use]
 pub fn poll_id(at: DateTime<Utc>, part: usize, random: u32) -> String {
     format!("{:013}-{part:04}-{random:08x}", at.timestamp_millis())

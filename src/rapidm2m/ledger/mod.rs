@@ -1,7 +1,8 @@
-//! The ledger: every poll and its result, and how far each site has come, in Cosmos DB.
+//! Keeps in Cosmos DB every poll with its result, and how far each site has come, so that a crash loses no row.
 //!
-//! A row is recorded here before it is sent anywhere, and a site's cursor moves in the same transaction that records the
-//! rows. Both kinds of documents of a site share a partition, which is what makes that transaction possible. A backfill is a second cursor in it, for one range of time.
+//! A row is recorded here before it is sent, and a site's cursor moves in the same transaction that records the rows.
+//! That transaction is possible because both kinds of documents of a site share a partition. A backfill is another
+//! cursor in the same partition, for one time range.
 
 mod activity;
 mod backfill;

@@ -1,4 +1,4 @@
-//! Reading many documents: all cursors, or a site's polls. For people and pages; forwarding needs point reads only.
+//! Reads many documents for commands and pages: all cursors, or a site's polls. Forwarding needs point reads only.
 
 use std::collections::BTreeSet;
 
@@ -14,35 +14,34 @@ use super::{
 };
 use crate::{cosmos::within, support::blocking};
 
-/// The fields of a cursor but `Recorded`, which can be as large as all the others of a hundred sites.
+/// A cursor's fields without `Recorded`, which can be as large as all other fields of a hundred sites.
 const CURSORS: &str = "SELECT c.id, c.Kind, c.Customer_Id, c.Site_Id, c.LastValueFrom, c.ScannedUntil, c.Unforwarded, \
                        c.ConsecutiveFailures, c.LastError, c.NotBefore, c.Activity FROM c WHERE c.Kind = 'cursor'";
 /// A site's cursor and its backfills.
 const CURSORS_OF_SITE: &str = "SELECT c.id, c.Kind, c.Customer_Id, c.Site_Id, c.LastValueFrom, c.ScannedUntil, c.Unforwarded, \
      c.ConsecutiveFailures, c.LastError, c.NotBefore, c.Backfill FROM c WHERE c.Kind IN ('cursor', 'backfill')";
-/// Whose documents they are.
+/// The sites that have documents.
 const SITES: &str = "SELECT c.Customer_Id, c.Site_Id FROM c WHERE c.Kind IN ('cursor', 'backfill')";
-/// The fields of a poll but `IoTHubMessage`, which is nearly all of its size.
+/// A poll's fields without `IoTHubMessage`, which is nearly all of its size.
 const POLL: &str = "c.id, c.Kind, c.Customer_Id, c.Site_Id, c.PollingTimestamp, c.Request, c.Result, c.Outcome, c.Error, \
                     c.LastValueFrom, c.MessageId, c.ForwardedAt, c.Confirmed, c.Backfill, c.ttl";
 
-/// Which polls of a site.
 #[derive(Clone, Debug, Default)]
 pub struct PollQuery {
-    /// The newest ones, so many at most.
+    /// At most this many, the newest ones.
     pub limit: u32,
     /// Only those with one of these outcomes; empty: all.
     pub outcomes: Vec<Outcome>,
-    /// Only those whose id is not below this: ids begin with the time in milliseconds (see
+    /// Only those with this id or a later one: ids begin with the time in milliseconds (see
     /// [`poll_id`](super::documents::poll_id)).
     pub from_id: Option<String>,
-    /// Only those whose id is below this.
+    /// Only those with an earlier id.
     pub before_id: Option<String>,
-    /// Whether they come with their messages.
+    /// Whether to read their messages.
     pub with_messages: bool,
     /// Only those that have a message.
     pub only_with_messages: bool,
-    /// Only the timer's own, whose rows come in the order of time.
+    /// Only the timer's polls, whose rows are in time order.
     pub without_backfills: bool,
 }
 
@@ -83,7 +82,7 @@ impl PollQuery {
 pub struct PollList {
     /// Newest first.
     pub polls: Vec<Poll>,
-    /// What does not look like a poll, though it says that it is one: each with its id and the reason.
+    /// Documents that claim to be a poll but cannot be read as one, each with its id and the reason.
     pub unreadable: Vec<LedgerError>,
 }
 
@@ -94,19 +93,19 @@ fn read<T: DeserializeOwned>(value: Value) -> Result<T, LedgerError> {
 }
 
 impl Ledger {
-    /// The cursors of all sites, without what they know of recorded rows. `None` if there is no container yet; it is not made
-    /// for this.
+    /// The cursors of all sites, without their lists of recorded rows. `None` if the container does not exist; it is
+    /// not created for this.
     ///
     /// # Errors
     /// The ledger cannot be read.
     pub async fn cursors(&self) -> Result<Option<Vec<Cursor>>, LedgerError> {
         let Some(container) = self.find().await? else { return Ok(None) };
         let values: Vec<Value> = self.all(&container, CURSORS, FeedScope::full_container()).await?;
-        // A cursor has about a kilobyte.
+        // A cursor has about one kilobyte.
         blocking::run(values.len() * 1024, || values.into_iter().map(read).collect::<Result<_, _>>().map(Some)).await
     }
 
-    /// The sites of which something is on record, in order. Empty if there is no container yet; it is not made for this.
+    /// The sites that have documents, in order. Empty if the container does not exist; it is not created for this.
     ///
     /// # Errors
     /// The ledger cannot be read.
@@ -124,8 +123,8 @@ impl Ledger {
         Ok(sites.into_iter().map(|(customer, site)| SiteKey { customer, site }).collect())
     }
 
-    /// A site's cursor and its backfills, without what they know of recorded rows. Empty if there is no container yet; it is
-    /// not made for this.
+    /// A site's cursor and its backfills, without their lists of recorded rows. Empty if the container does not
+    /// exist; it is not created for this.
     ///
     /// # Errors
     /// The ledger cannot be read.
@@ -135,8 +134,8 @@ impl Ledger {
         values.into_iter().map(read).collect()
     }
 
-    /// Polls of a site, newest first; one that somebody has damaged does not hide the others. `None` if there is no container
-    /// yet.
+    /// Polls of a site, newest first. A damaged document does not hide the others. `None` if the container does not
+    /// exist.
     ///
     /// # Errors
     /// The ledger cannot be read.
@@ -154,7 +153,7 @@ impl Ledger {
         Ok(Some(list))
     }
 
-    /// Page by page, each with the time of one operation.
+    /// Reads page by page. Each page has the time-out of one operation.
     async fn all<T: DeserializeOwned + Send + 'static>(
         &self,
         container: &ContainerClient,

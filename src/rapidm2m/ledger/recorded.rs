@@ -1,44 +1,44 @@
-//! Which rows of the last while are recorded, so that one that arrives late is told from one that is known. Pure.
+//! Remembers which rows of the overlap are recorded, to distinguish a late row from a known one. Pure.
 //!
-//! Loggers measure at even intervals: a day of minutes is one run of three numbers. A site that measures at odd times takes a
-//! run for every two rows, and [`MAX_RUNS`] bounds what is kept of it.
+//! Loggers measure at even intervals: a day of rows each minute is one run of three numbers. A site that measures at
+//! irregular times needs a run for every two rows. [`MAX_RUNS`] limits how many runs are kept.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::rapidm2m::Stamp;
 
-/// Runs that are kept, the newest ones: about 25 kB of the cursor document.
+/// How many runs are kept, the newest ones: about 25 kB of the cursor document.
 pub const MAX_RUNS: usize = 1_000;
 
-/// The recorded rows from a time on, by their stamps. What a site has recorded before is not known any more.
+/// The stamps of the recorded rows from a time on. Which earlier rows are recorded is no longer known.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Recorded {
-    /// Rows with an earlier stamp are old, whether they are recorded or not.
+    /// Rows with an earlier stamp count as old, whether they are recorded or not.
     since: DateTime<Utc>,
     /// Stamps from `since` on, in order.
     stamps: Vec<Run>,
 }
 
-/// Stamps at even distances, in the document as `[first, step, count]`: Unix milliseconds, milliseconds, a number.
+/// Stamps at even intervals, in the document as `[first, step, count]`: Unix milliseconds, milliseconds, a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "(i64, i64, u32)", try_from = "(i64, i64, u32)")]
 struct Run {
     first: i64,
-    /// 0 in a run of one.
+    /// 0 in a run of one stamp.
     step: i64,
     count: u32,
 }
 
 impl Recorded {
-    /// Nothing is recorded, and nothing before `since` ever will be.
+    /// Nothing is recorded yet, and rows before `since` will never be recorded.
     #[must_use]
     pub fn starting(since: Stamp) -> Self {
         Self { since: since.time(), stamps: Vec::new() }
     }
 
-    /// Where a window begins that finds everything late.
+    /// Where a window must begin to include every late row.
     #[must_use]
     pub fn since(&self) -> Stamp {
         Stamp::from_time(self.since)
@@ -52,11 +52,12 @@ impl Recorded {
         stamp >= self.since() && run.is_none_or(|run| !run.contains(stamp.millis()))
     }
 
-    /// Adds stamps, in order, and forgets those of before `forget`. Returns `false` if more had to be forgotten for want of
-    /// room: what comes later than that is not recognised any more.
+    /// Adds stamps, which must be in order, and forgets the stamps before `forget`. Returns `false` if lack of room
+    /// forced it to forget more: late rows before the new `since` are then not recognised.
     pub fn extend(&mut self, stamps: impl Iterator<Item = Stamp>, forget: Stamp) -> bool {
         let mut stamps = stamps.map(Stamp::millis).peekable();
-        // Nearly always all are newer than what is there. If not, all runs are made anew, since runs must not overlap.
+        // Nearly always the new stamps come after all known ones. If not, all runs are built again, because runs must
+        // not overlap.
         let is_late = stamps.peek().zip(self.stamps.last()).is_some_and(|(stamp, run)| *stamp <= run.last());
         let known = if is_late { std::mem::take(&mut self.stamps) } else { Vec::new() };
         let mut known = known.iter().flat_map(|run| run.stamps()).peekable();
@@ -76,7 +77,7 @@ impl Recorded {
         over == 0
     }
 
-    /// One that is not before any other.
+    /// Adds a stamp that is not before any other.
     fn push(&mut self, stamp: i64) {
         match self.stamps.last_mut() {
             Some(run) if run.last() == stamp => {}
@@ -104,7 +105,7 @@ impl Run {
         self.first + self.step * i64::from(self.count - 1)
     }
 
-    /// Of a stamp that is not before the run.
+    /// `stamp` must not be before the run.
     fn contains(&self, stamp: i64) -> bool {
         stamp <= self.last() && (stamp == self.first || (stamp - self.first) % self.step == 0)
     }
@@ -178,7 +179,7 @@ mod tests {
     #[test]
     fn room_is_bounded_and_its_end_is_said() {
         let mut recorded = Recorded::starting(at(0));
-        // Each next one at another distance: two stamps a run.
+        // Each interval differs from the last, so a run holds two stamps.
         let odd = (0..2 * i64::try_from(MAX_RUNS).unwrap() + 2).map(|index| at(index * index * 10));
         assert!(!recorded.extend(odd, at(0)));
         assert_eq!(recorded.stamps.len(), MAX_RUNS);
@@ -204,7 +205,7 @@ mod tests {
         ) {
             let (mut recorded, mut set, mut since) = (Recorded::starting(at(0)), BTreeSet::new(), 0);
             for (stamps, forget) in rounds {
-                // As the connector does: only what is lacking is added.
+                // Like the connector: add only the missing stamps.
                 let new: Vec<_> = stamps.into_iter().filter(|stamp| recorded.lacks(at(*stamp))).collect();
                 prop_assert!(recorded.extend(new.iter().copied().map(at), at(forget)));
                 set.extend(new);

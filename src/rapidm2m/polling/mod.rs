@@ -1,20 +1,21 @@
-//! One site: what waits is sent, the backend is asked, its rows are recorded, sent, and marked when acknowledged.
+//! Forwards the rows of one site. A turn sends the pending messages, requests rows from the backend, records them,
+//! sends them, and marks the messages that the hub acknowledged.
 //!
-//! What must hold, wherever this is cut, and whoever else polls the same site:
-//! - A row is recorded before it is sent; the cursor moves only in the transaction that records the rows behind it.
+//! These rules hold even if a turn is cut off anywhere, or another poller serves the same site:
+//! - A row is recorded before it is sent. The cursor moves only in the transaction that records the rows up to it.
 //! - `forwarded` is written only after the hub acknowledged exactly that message.
-//! - A site's messages leave in the order of their rows; what waits goes first.
+//! - A site's messages are sent in the order of their rows. Pending messages go first.
 //!
 //! | Module | |
 //! |---|---|
-//! | `plan` | which window is asked for, and which of its rows are new |
-//! | `turn` | what is asked for next, and what becomes of the answer |
+//! | `plan` | which window to request, and which of its rows are new |
+//! | `turn` | what to request next, and how to handle the answer |
 //! | `recording` | what is written to the ledger |
-//! | `sending` | what goes to the hub, and the marks for what it acknowledged |
+//! | `sending` | what goes to the hub, and the marks for acknowledged messages |
 //! | [`record`], [`split`] | documents and messages, as pure functions |
-//! | [`replay`] | what was rejected, put back by hand |
+//! | [`replay`] | puts rejected messages back on the operator's request |
 //! | [`source`] | where rows come from |
-//! | [`backfill`] | a range of the site, beside all this and with a cursor of its own |
+//! | [`backfill`] | fetches a time range of the site independently, with its own cursor |
 //! | [`outside`] | the backend, the ledger, the hub and the clock, as a turn needs them |
 
 pub mod outside;
@@ -43,60 +44,62 @@ use outside::{Outside, Services};
 use record::Asked;
 use turn::Turn;
 
-/// Everything that polling a site takes.
+/// Everything that is needed to poll a site.
 pub struct Forwarder<O = Services> {
     pub outside: O,
     pub channels: Selection,
     pub histdata: u8,
     pub start_from: StartFrom,
-    /// How far behind the newest recorded row a row may still arrive.
+    /// How much older than the newest recorded row a late row may be.
     pub overlap: Option<Duration>,
     pub record_empty_polls: bool,
 }
 
-/// What is remembered of a site between polls. Forgetting it costs time, never data.
+/// What is remembered of a site between polls. Losing it costs time, never data.
 #[derive(Clone, Debug, Default)]
 pub struct SiteMemory {
-    /// The cursor as this process last wrote or read it. `None` while it is in use, and after every doubt.
+    /// The cursor as this process last wrote or read it. `None` while a turn uses it, and whenever it may be
+    /// outdated.
     pub(super) committed: Option<Committed>,
-    /// Polls whose messages the hub has acknowledged, but which could not be marked.
+    /// Polls whose messages the hub has acknowledged, but which could not be marked yet.
     pub(super) acknowledged: HashSet<String>,
     search: Search,
-    /// How far the reading of the overlap has come, where one answer does not hold it.
+    /// How far the overlap has been read, if it does not fit into one answer.
     swept: Option<Stamp>,
-    /// Whether it was said that the overlap is shorter than asked for.
+    /// Whether the log already says that the overlap is shorter than configured.
     said_overlap_is_short: bool,
     pub(super) channels: Option<(Instant, Vec<String>)>,
-    /// The furthest row of the future that was said to be one. A logger whose clock is wrong is a failure once for each such
-    /// row, not in every run until their time has come.
+    /// The latest row from the future that was reported as a failure. If a logger's clock is wrong, each such row is
+    /// a failure once, not in every run until its time has come.
     future: Option<Stamp>,
-    /// The rows that could not be used when that was last a failure.
+    /// The unusable rows of the last time that they were a failure.
     flaws: Option<Flaws>,
     /// Whether this process has tried the site at all.
     tried: bool,
 }
 
 impl SiteMemory {
-    /// The cursor is read again with the next turn: somebody else may have changed it.
+    /// Makes the next turn read the cursor again, because another process or the operator may have changed it.
     pub fn forget_cursor(&mut self) {
         self.committed = None;
     }
 }
 
-/// When to stop.
+/// Deadlines of a turn.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Nothing new is asked for after this.
+    /// No request begins after this.
     pub ask_until: Instant,
-    /// What waits from earlier turns is sent until here, so that a slow hub does not keep the backend from being asked.
+    /// Pending messages of earlier turns are sent until then, so that a slow hub leaves time for requests to the
+    /// backend.
     pub resend_until: Instant,
-    /// No acknowledgement is waited for after this.
+    /// No acknowledgement is awaited after this.
     pub send_until: Instant,
-    /// The registration of the site's device is not waited for after this.
+    /// The registration of the site's device is not awaited after this.
     pub provision_until: Instant,
 }
 
-/// What polling a site came to.
+/// The result of a turn.
 #[derive(Debug, Default)]
 pub struct Report {
     pub requests: usize,
@@ -105,32 +108,31 @@ pub struct Report {
     pub messages_forwarded: usize,
     pub rows_forwarded: usize,
     pub messages_rejected: usize,
-    /// Why, once for each of them. Each is logged already.
+    /// The reasons, one for each rejected message. They are already logged.
     pub rejections: Vec<Failure>,
     /// Rows that could not be used.
     pub bad_rows: usize,
-    /// Messages that wait for the hub now.
+    /// Messages that are pending now.
     pub waiting: usize,
     /// Stamp of the newest recorded row, if there is one and the cursor could be read.
     pub newest: Option<DateTime<Utc>>,
-    /// The site's device is being registered: its messages wait for that.
+    /// The site's device is being registered. Its messages are pending until then.
     pub is_provisioning: bool,
-    /// The backend has more, the deadline came first.
+    /// The backend has more rows, but the deadline came first.
     pub is_behind: bool,
-    /// Another poller was faster; nothing was written.
+    /// Another poller was faster, so nothing was written.
     pub lost_race: bool,
-    /// What went wrong.
     pub failures: Vec<Failure>,
 }
 
 impl Report {
-    /// Adds what a second turn came to that only sent.
+    /// Adds the result of a second turn, which only sent.
     pub fn add_sent(&mut self, sent: Self) {
         self.messages_forwarded += sent.messages_forwarded;
         self.rows_forwarded += sent.rows_forwarded;
         self.messages_rejected += sent.messages_rejected;
         self.rejections.extend(sent.rejections);
-        // A turn that could not even read the cursor knows nothing.
+        // A turn that could not read the cursor does not know these values.
         if sent.failures.is_empty() || sent.waiting > 0 {
             self.waiting = sent.waiting;
             self.newest = sent.newest;
@@ -147,7 +149,7 @@ impl Report {
 pub struct Failure {
     pub kind: String,
     pub text: String,
-    /// It is logged already: it went wrong before, and the site is left alone because of it; or a message is rejected.
+    /// It is already logged: a rejected message, or an earlier failure that makes the site back off.
     pub is_known: bool,
 }
 
@@ -162,12 +164,11 @@ impl Failure {
 }
 
 impl<O: Outside> Forwarder<O> {
-    /// One turn for one site.
     pub async fn poll_site(&self, key: &SiteKey, memory: &mut SiteMemory, limits: Limits) -> Report {
         self.turn(key, memory, limits, true).await
     }
 
-    /// Sends what waits of one site, without asking for more.
+    /// Sends the pending messages of one site, without a request to the backend.
     pub async fn send_site(&self, key: &SiteKey, memory: &mut SiteMemory, limits: Limits) -> Report {
         self.turn(key, memory, limits, false).await
     }
@@ -195,8 +196,8 @@ impl<O: Outside> Forwarder<O> {
         report
     }
 
-    /// The cursor as it was left, or from the ledger. It is taken out of memory: if whoever has it is dropped half-way, it is
-    /// read again.
+    /// The cursor that the last turn left, or the one in the ledger. This takes the cursor out of memory, so it is
+    /// read again if the caller is cancelled half-way.
     pub(super) async fn committed(&self, key: &SiteKey, memory: &mut SiteMemory) -> Result<Committed, Failure> {
         match memory.committed.take() {
             Some(committed) => Ok(committed),
@@ -204,8 +205,8 @@ impl<O: Outside> Forwarder<O> {
         }
     }
 
-    /// Records under the site `*` that the sites of a customer could not be listed, or (once) that they can again.
-    /// A ledger that is away will be reported by the sites themselves.
+    /// Records under the site `*` that the sites of a customer could not be listed, or (once) that they can be listed
+    /// again. If the ledger is unreachable, this reports nothing: the sites' own turns will.
     pub async fn record_listing(&self, key: &SiteKey, listed: Result<(), &FetchError>, took: Duration) {
         let now = Instant::now();
         let limits = Limits { ask_until: now, resend_until: now, send_until: now, provision_until: now };

@@ -1,5 +1,5 @@
-//! What a turn needs of the world. There are two of them: the real one, and the one in which the protocol is tried in all
-//! its interleavings (`tests/model`).
+//! Separates a turn from the outside world, so that tests can replace it. There are two implementations: the real
+//! one, and the one in which `tests/model` tries all interleavings of the protocol.
 
 use std::{
     future::Future,
@@ -25,7 +25,7 @@ use crate::{
     support::{clock::Clock, meter::Meters},
 };
 
-/// The backend, the ledger, the hub and the clock. What the operations promise is what crash safety rests on.
+/// The backend, the ledger, the hub and the clock. Crash safety depends on what these operations promise.
 pub trait Outside: Sync {
     fn now(&self) -> DateTime<Utc>;
 
@@ -54,7 +54,7 @@ pub trait Outside: Sync {
     /// See [`Ledger::poll`].
     fn poll(&self, key: &SiteKey, id: &str) -> impl Future<Output = Result<Option<Poll>, LedgerError>> + Send;
 
-    /// All or nothing, and only if the cursor is still the one that was read: see [`Ledger::commit`].
+    /// Writes all or nothing, and only if the cursor is unchanged since it was read: see [`Ledger::commit`].
     fn commit(
         &self,
         key: &SiteKey,
@@ -64,7 +64,8 @@ pub trait Outside: Sync {
         etag: Option<&str>,
     ) -> impl Future<Output = Result<String, LedgerError>> + Send;
 
-    /// In order; returns how many, counted from the first, are acknowledged: see [`Delivery::send_in_order`].
+    /// Sends in order. Returns how many messages, counted from the first, are acknowledged: see
+    /// [`Delivery::send_in_order`].
     fn send_in_order(
         &self,
         owner: &Owner,
@@ -73,17 +74,17 @@ pub trait Outside: Sync {
         deadline: Instant,
     ) -> impl Future<Output = (usize, Result<(), DeliveryError>)> + Send;
 
-    /// Whether "acknowledged" can be known: see [`crate::iot_hub::Sender::confirms`].
+    /// Whether the transport can know that a message is acknowledged: see [`crate::iot_hub::Sender::confirms`].
     fn confirms(&self) -> bool;
 }
 
-/// The real one.
+/// The real services.
 pub struct Services {
     pub source: Source,
     pub ledger: Arc<Ledger>,
     pub delivery: Delivery,
     pub clock: Clock,
-    /// What all of it comes to.
+    /// Counts and times of all these operations.
     pub meters: Arc<Meters>,
 }
 
@@ -106,7 +107,7 @@ impl Services {
         }
     }
 
-    /// An operation of the ledger. That another poller was faster is no failure.
+    /// Measures an operation of the ledger. A conflict with a faster poller is not a failure.
     async fn measured<T>(
         &self,
         operation: impl Future<Output = Result<T, LedgerError>> + Send,
@@ -129,7 +130,7 @@ impl Outside for Services {
         let answer = self.source.rows(query, max_body, limit).await;
         match &answer {
             Ok(Answer { body, .. }) => self.asked(began, body.len(), None),
-            // A window that was too wide, and is made narrower.
+            // The window was too wide, and will be made narrower.
             Err(FetchError::TooLarge { prefix, .. }) if max_body < MAX_BODY => self.asked(began, prefix.len(), None),
             Err(error) => self.asked(began, 0, Some(error)),
         }

@@ -1,4 +1,4 @@
-//! What to ask the backend for next, and which rows of its answer are new. Pure.
+//! Decides what to request from the backend next, and which rows of its answer are new. Pure.
 
 use super::SiteMemory;
 use crate::rapidm2m::{
@@ -13,7 +13,7 @@ pub struct Plan {
     pub range: Range,
     pub from: Stamp,
     pub window: Option<Window>,
-    /// Rows up to this are known, where the cursor does not say it better.
+    /// Rows up to this stamp are known, unless the cursor has a more exact list.
     newer_than: Option<Stamp>,
 }
 
@@ -23,7 +23,8 @@ impl Plan {
         let newest = cursor.last_value_from.map(Stamp::from_time);
         match (newest, &cursor.recorded) {
             (Some(newest), None) => Self::window(search, newest, Some(newest), now),
-            // From where rows may still be late; or, if one answer does not hold all since then, from where the last one ended.
+            // Begin where rows may still arrive late. If one answer does not hold all rows since then, begin where
+            // the last one ended.
             (Some(newest), Some(recorded)) => {
                 let from = memory.swept.map_or(recorded.since(), |swept| swept.max(recorded.since()));
                 Self::window(search, from, Some(newest), now)
@@ -34,14 +35,15 @@ impl Plan {
 
     fn first(cursor: &Cursor, start_from: StartFrom, search: &Search, now: Stamp) -> Self {
         match start_from {
-            // Asked before and there was nothing: whatever comes now is new, however many rows and however late.
+            // An earlier request found nothing. So every row that comes now is new, however many they are and however
+            // late.
             StartFrom::Youngest if cursor.scanned_until.is_some() => Self::window(search, Stamp::BEGINNING, None, now),
             StartFrom::Youngest => {
                 Self { range: Range::Youngest, from: Stamp::BEGINNING, window: None, newer_than: None }
             }
             StartFrom::All => Self::window(search, Stamp::BEGINNING, None, now),
             StartFrom::At(time) => {
-                // The bound itself may or may not be part of the window: ask for a little more, keep what was meant.
+                // The window may or may not include its bound. Request a little more; keep only the intended rows.
                 let before = Stamp::from_time(time).shifted(-1);
                 Self::window(search, before, Some(before), now)
             }
@@ -61,12 +63,12 @@ impl Plan {
         }
     }
 
-    /// Whether a row lies behind the beginning of the window: only such rows say anything about how dense rows are.
+    /// Whether a row is newer than the beginning of the window. Only such rows say how dense rows are.
     pub fn is_beyond(&self, stamp: Stamp) -> bool {
         self.newer_than.is_none() || stamp > self.from
     }
 
-    /// What is known of late rows when the first ones are recorded: where the user begins, there begins what can be late.
+    /// What is known of late rows when the first rows are recorded. Late rows count from the user's start time on.
     pub fn first_recorded(&self, oldest: Stamp) -> Recorded {
         let since = match (self.newer_than, &self.range) {
             (Some(before), _) => before.shifted(1),

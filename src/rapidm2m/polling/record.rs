@@ -1,4 +1,4 @@
-//! What a poll's result makes of the documents. Pure: no clock, no network.
+//! Turns the result of a poll into documents and messages. Pure: no clock, no network.
 
 use std::time::Duration;
 
@@ -19,16 +19,17 @@ use crate::{
 
 use super::split::Part;
 
-/// A site is not asked for more while this many messages wait: the backend keeps the data.
+/// A site is not polled while this many of its messages are pending: the backend keeps the data.
 pub const MAX_UNFORWARDED: usize = 100;
 /// The waits of a site, or of the list of sites, after an error that an operator must fix.
 pub const BACK_OFF: Policy = Policy::exact(Duration::from_secs(60), Duration::from_secs(60 * 60));
-/// A message body that could not go into a document with it; only one made of a single huge row comes near.
+/// The largest message body that is kept in its record, in bytes: a larger one does not fit into a document. Only a
+/// message of a single huge row comes near.
 const MAX_KEPT_BODY: usize = 800_000;
-/// What a poll document holds beside its message, generously.
+/// An upper estimate for the size of a poll document without its message, in bytes.
 const DOCUMENT_ENVELOPE: usize = 4_096;
 
-/// What all documents of one poll have in common.
+/// The values that all documents of one poll have in common.
 #[derive(Clone, Debug)]
 pub struct Asked {
     pub key: SiteKey,
@@ -37,7 +38,7 @@ pub struct Asked {
     pub status: Option<u16>,
     pub bytes: usize,
     pub took: Duration,
-    /// Id of the backfill that asked.
+    /// The id of the backfill that made the request.
     pub backfill: Option<String>,
 }
 
@@ -52,7 +53,7 @@ impl Asked {
         Request { path: Client::rows_path(query), select: query.channels.to_vec(), from, until }
     }
 
-    /// Up to where this request looked.
+    /// The time up to which this request looked for rows.
     #[must_use]
     pub fn scanned_until(&self) -> DateTime<Utc> {
         self.request.until.unwrap_or(self.at)
@@ -86,12 +87,12 @@ impl Asked {
     }
 }
 
-/// The record of a message that waits for the hub, or that the hub could never take.
+/// The record of a message that is pending, or that the hub can never accept.
 #[must_use]
 pub fn message_poll(asked: &Asked, index: usize, part: Part, history: Option<u32>) -> Poll {
     let mut poll = asked.poll(index, Outcome::Pending);
     poll.result.rows = part.rows.len();
-    // Were the cursor to stand at a stamp of which rows are still to come, they would be taken for old ones.
+    // If the cursor moved to this stamp, its remaining rows would count as old.
     let recorded_up_to = if part.splits_stamp { part.newest.shifted(-1) } else { part.newest };
     poll.last_value_from = Some(recorded_up_to.time());
     let size =
@@ -129,11 +130,11 @@ pub fn failed_poll(asked: &Asked, fault: Fault, cursor: &Cursor, history: Option
     poll
 }
 
-/// The cursor after a poll that succeeded, whose `recorded` documents are written with it.
+/// The cursor after a successful poll. The `recorded` documents are written with it.
 #[must_use]
 pub fn advanced(cursor: &Cursor, recorded: &[Poll], scanned_until: DateTime<Utc>) -> Cursor {
     let mut cursor = cursor.clone();
-    // Rows that came late do not move it back.
+    // Rows that arrive late do not move the cursor back.
     cursor.last_value_from = recorded.last().and_then(|poll| poll.last_value_from).max(cursor.last_value_from);
     cursor.scanned_until = Some(scanned_until);
     let waiting = recorded.iter().filter(|poll| poll.outcome == Outcome::Pending);
@@ -155,8 +156,8 @@ pub fn set_back(cursor: &Cursor, fault: Fault, retry: Retry, now: DateTime<Utc>)
     cursor
 }
 
-/// Makes the cursor keep a list of what is recorded, or not, as `OverlapSeconds` says. If it had none so far, all that can
-/// still be late is newer than its newest row.
+/// Adds or removes the cursor's list of recorded rows, as `OverlapSeconds` requires. A cursor without a list gets an
+/// empty one: then only rows after its newest row can be late.
 pub fn keep_recorded(cursor: &mut Cursor, overlap: Option<Duration>) {
     if overlap.is_none() {
         cursor.recorded = None;
@@ -168,15 +169,15 @@ pub fn keep_recorded(cursor: &mut Cursor, overlap: Option<Duration>) {
     }
 }
 
-/// Until when the site is not polled. A time further ahead than any wait was set by a clock that has since been corrected: it
-/// does not count.
+/// Until when the site is not polled. A time further ahead than the longest wait does not count: it was set by a
+/// clock that has since been corrected.
 #[must_use]
 pub fn backs_off_until(cursor: &Cursor, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
     let longest = TimeDelta::from_std(LONGEST_REQUESTED).unwrap_or(TimeDelta::MAX);
     cursor.not_before.filter(|until| now < *until && *until - now <= longest)
 }
 
-/// Whether a failure of this kind lasts until somebody has changed something: see [`FetchError::is_permanent`].
+/// Whether a failure of this kind lasts until an operator changes something: see [`FetchError::is_permanent`].
 #[must_use]
 pub fn is_permanent(kind: &str) -> bool {
     matches!(kind, "unauthorized" | "forbidden" | "not_found")
@@ -186,7 +187,8 @@ pub fn is_permanent(kind: &str) -> bool {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retry {
     NextRun,
-    /// After the wait that the backend requests; else, because an operator must fix something, after ever longer waits.
+    /// After the wait that the backend requests. If it requests none, after ever longer waits, because an operator
+    /// must fix something.
     BackOff(Option<Duration>),
 }
 
@@ -199,7 +201,7 @@ impl Retry {
         }
     }
 
-    /// The wait after so many failures in a row.
+    /// The wait after this many failures in a row.
     #[must_use]
     pub fn wait(self, failures: u32) -> Option<Duration> {
         match self {
@@ -209,20 +211,20 @@ impl Retry {
     }
 }
 
-/// Why a message that waits cannot be sent: its record is no good any more.
+/// Why a pending message cannot be sent: its record is unusable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unsendable {
-    /// Somebody has deleted it.
+    /// The record was deleted.
     Gone,
-    /// Somebody has edited it, or a newer version wrote it.
+    /// The record was edited, or a newer version wrote it.
     Unreadable(String),
 }
 
 impl Unsendable {
-    /// Whether a record can be sent.
+    /// Checks that a record can be sent.
     ///
     /// # Errors
-    /// Why not.
+    /// The reason why it cannot.
     pub fn check(poll: &Poll) -> Result<(), Self> {
         if poll.message.is_some() && poll.message_id.is_some() {
             return Ok(());
@@ -250,8 +252,8 @@ impl Unsendable {
     }
 }
 
-/// Says of a message that waited that it cannot be sent. Where its record is gone the note stands in the place of it; one that
-/// is damaged stays beside the note, for it may be the only copy of its rows.
+/// The note that a pending message cannot be sent. If the record is gone, the note takes its id. A damaged record
+/// stays beside the note, because it may be the only copy of its rows.
 #[must_use]
 pub fn note(key: &SiteKey, id: &str, unsendable: &Unsendable, now: DateTime<Utc>) -> Poll {
     let (at, request, took) = (now, Request::default(), Duration::ZERO);
@@ -264,7 +266,7 @@ pub fn note(key: &SiteKey, id: &str, unsendable: &Unsendable, now: DateTime<Utc>
     poll
 }
 
-/// Marks a message's record as acknowledged by the hub, or (not `confirmed`) as sent without knowing.
+/// Marks a message's record as acknowledged by the hub, or (not `confirmed`) as sent by a transport that cannot know.
 pub fn set_forwarded(poll: &mut Poll, at: DateTime<Utc>, confirmed: bool, history: Option<u32>) {
     poll.outcome = Outcome::Forwarded;
     poll.forwarded_at = Some(at);
@@ -279,7 +281,7 @@ pub fn set_rejected(poll: &mut Poll, fault: Fault, history: Option<u32>) {
     poll.ttl = history;
 }
 
-/// The message of a record: nothing but what is recorded goes into it, so that it is the same whenever it is sent.
+/// The message of a record. It contains only what is recorded, so that it is the same whenever it is sent.
 #[must_use]
 pub fn message(poll: &Poll) -> Option<Message> {
     Some(Message {
@@ -303,7 +305,7 @@ pub fn properties(key: &SiteKey, is_backfill: bool) -> Vec<(&'static str, String
     properties
 }
 
-/// Who a site's messages are of.
+/// The owner of a site's messages.
 #[must_use]
 pub fn owner(key: &SiteKey) -> Owner {
     Owner::rapidm2m_site(&key.customer, &key.site)
@@ -316,7 +318,7 @@ pub fn max_body(key: &SiteKey, is_backfill: bool) -> usize {
     message::MAX_PORTABLE_SIZE.saturating_sub(message::envelope_size(&message_id, &properties(key, is_backfill)))
 }
 
-/// What rows could not be used, for the record.
+/// The unusable rows, for the record.
 #[must_use]
 pub fn bad_rows(flaws: &Flaws) -> Option<BadRows> {
     let first = flaws.first.iter().map(|(reason, text)| format!("{reason}: {text}")).collect();
@@ -327,7 +329,7 @@ pub fn bad_rows(flaws: &Flaws) -> Option<BadRows> {
 #[must_use]
 pub fn fits(bytes: &mut usize, poll: &Poll) -> bool {
     let body = poll.message.as_deref().unwrap_or_default();
-    // Quotes and backslashes take two bytes inside of a document's text.
+    // A quote or a backslash takes two bytes in the text of a document.
     let escaped = body.len() + body.bytes().filter(|byte| matches!(byte, b'"' | b'\\')).count();
     let size = DOCUMENT_ENVELOPE
         + escaped

@@ -1,4 +1,4 @@
-//! What is written to the ledger: rows, empty polls, failures. The cursor moves in the same transaction.
+//! Writes a site's rows, empty polls and failures to the ledger. The cursor moves in the same transaction.
 
 use chrono::{DateTime, Utc};
 use tokio::time::Instant;
@@ -17,12 +17,12 @@ use crate::rapidm2m::{
     wire::{Flaws, Row},
 };
 
-/// What one transaction records.
+/// The content of one transaction.
 pub struct Batch<'a> {
     pub polls: &'a [Poll],
     /// The rows of their messages.
     pub rows: &'a [Row],
-    /// With it all of the answer is recorded.
+    /// The whole answer is recorded with this batch.
     pub is_last: bool,
 }
 
@@ -47,8 +47,8 @@ impl<O: Outside> Turn<'_, O> {
         .await
     }
 
-    /// Records messages and sends them, transaction by transaction. `advance` makes the cursor that is written with each.
-    /// The turn is done if there was no room or time for all of them.
+    /// Records messages and sends them, transaction by transaction. `advance` makes the cursor that each transaction
+    /// writes. The turn is done if there was no room or time for all rows.
     pub async fn record_parts(
         &mut self,
         asked: &Asked,
@@ -104,8 +104,8 @@ impl<O: Outside> Turn<'_, O> {
         Ok(Step::GoOn)
     }
 
-    /// With an overlap: `new` rows go into the cursor's list of what is recorded, but for those of a last stamp of which rows
-    /// are still to come.
+    /// With an overlap: adds the `new` rows to the cursor's list of recorded rows. If more rows of the last stamp are
+    /// to come, that stamp is not added.
     fn remember_recorded(&mut self, cursor: &mut Cursor, plan: &Plan, new: &[Row], up_to: Option<DateTime<Utc>>) {
         let (Some(overlap), Some(oldest), Some(newest)) =
             (self.forwarder.overlap, new.first(), cursor.last_value_from.map(Stamp::from_time))
@@ -125,7 +125,7 @@ impl<O: Outside> Turn<'_, O> {
         }
     }
 
-    /// A poll without new rows; `flaws` are rows of the future that were said before.
+    /// Records a poll without new rows. `flaws` are rows from the future that were reported before.
     pub async fn record_nothing(&mut self, asked: &Asked, flaws: &Flaws) -> Result<(), EndTurn> {
         let cursor = &self.committed.cursor;
         let hub_news = cursor.activity.as_ref().is_some_and(|activity| activity.is_news);
@@ -143,7 +143,7 @@ impl<O: Outside> Turn<'_, O> {
         self.commit(&polls, &[], cursor).await.map_err(|error| self.stop(&error))
     }
 
-    /// A poll that brought rows, none of which can be used now. It must not look like "no data".
+    /// Records a poll whose rows cannot be used now. It must not look like "no data".
     pub async fn record_bad_rows(&mut self, asked: &Asked, flaws: &Flaws) -> Result<(), EndTurn> {
         let (reason, _) = flaws.first.first().cloned().unwrap_or_default();
         let text = format!(
@@ -152,7 +152,7 @@ impl<O: Outside> Turn<'_, O> {
         );
         let fault = Fault { kind: "bad_rows".into(), text };
         if asked.request.from.is_none() && self.committed.cursor.last_value_from.is_none() {
-            // The youngest row is of no use, and might be the youngest for years: begin with what comes after now.
+            // The unusable row might stay the youngest for years. So begin with the rows after now.
             self.committed.cursor.last_value_from = Some(asked.at);
             record::keep_recorded(&mut self.committed.cursor, self.forwarder.overlap);
         }
@@ -181,7 +181,7 @@ impl<O: Outside> Turn<'_, O> {
 
     pub async fn commit(&mut self, created: &[Poll], replaced: &[Poll], mut cursor: Cursor) -> Result<(), LedgerError> {
         if cursor.backfill.is_some() {
-            // What a backfill does is not what the site does.
+            // Activity describes the polling of the site, not a backfill.
             cursor.activity = None;
         } else {
             let activity = cursor.activity.get_or_insert_default();
@@ -196,7 +196,7 @@ impl<O: Outside> Turn<'_, O> {
         Ok(())
     }
 
-    /// The end of the turn, and why. A lost race is no failure.
+    /// Ends the turn and reports why. A lost race is not a failure.
     pub fn stop(&mut self, error: &LedgerError) -> EndTurn {
         if matches!(error, LedgerError::Conflict) {
             tracing::debug!("another poller was faster");

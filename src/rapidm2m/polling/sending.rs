@@ -1,4 +1,4 @@
-//! What goes to the hub, and the marks in the ledger for what the hub acknowledged.
+//! Sends recorded messages to the hub, and marks in the ledger the ones that the hub acknowledged.
 
 use tokio::time::Instant;
 
@@ -13,13 +13,13 @@ use crate::{
     rapidm2m::ledger::{Fault, LedgerError, Outcome, Poll},
 };
 
-/// Records that are read, sent and marked at once when a backlog is worked off.
+/// How many records are read, sent and marked together when pending messages are sent.
 const RESEND_CHUNK: usize = 8;
-/// How often a mark is tried again when another poller writes in between.
+/// How often a mark is retried if another poller writes in between.
 const MARK_ATTEMPTS: usize = 5;
 
 impl<O: Outside> Turn<'_, O> {
-    /// Works off the backlog, oldest first, until it is empty or the hub fails.
+    /// Sends the pending messages, oldest first, until none is left or the hub fails.
     pub async fn send_what_waits(&mut self, until: Instant) -> Result<(), EndTurn> {
         while self.can_send && !self.committed.cursor.unforwarded.is_empty() {
             let polls = self.what_waits().await?;
@@ -28,7 +28,7 @@ impl<O: Outside> Turn<'_, O> {
         Ok(())
     }
 
-    /// Gives up what waits: nothing of it is sent, its records say why.
+    /// Gives all pending messages up. They are not sent, and their records say why.
     pub async fn reject_what_waits(&mut self, fault: &Fault) -> Result<(), EndTurn> {
         let history = self.forwarder.outside.history_seconds();
         while !self.committed.cursor.unforwarded.is_empty() {
@@ -41,7 +41,8 @@ impl<O: Outside> Turn<'_, O> {
         Ok(())
     }
 
-    /// The records of the first messages that wait. None if the first of them cannot be sent: that is on record then.
+    /// The records of the first pending messages. Empty if the first message cannot be sent; then a note records
+    /// that.
     async fn what_waits(&mut self) -> Result<Vec<Poll>, EndTurn> {
         let ids: Vec<_> = self.committed.cursor.unforwarded.iter().take(RESEND_CHUNK).cloned().collect();
         let mut polls = Vec::with_capacity(ids.len());
@@ -56,7 +57,7 @@ impl<O: Outside> Turn<'_, O> {
             match found {
                 Ok(poll) if record::fits(&mut size, &poll) => polls.push(poll),
                 Ok(_) => break,
-                // What stands before it goes first; it is then the first of the next round.
+                // Send the messages before it first. Then it is the first of the next round.
                 Err(_) if !polls.is_empty() => break,
                 Err(unsendable) => {
                     self.set_aside(&id, &unsendable).await?;
@@ -67,9 +68,9 @@ impl<O: Outside> Turn<'_, O> {
         Ok(polls)
     }
 
-    /// Takes a message that cannot be sent out of the queue, and leaves a note. The note of a record that is gone has its id,
-    /// which also makes sure: if the record was only not yet visible where it was read, the transaction fails and it is looked
-    /// for again.
+    /// Takes a message that cannot be sent out of the queue, and writes a note. If the record is gone, the note has
+    /// its id. This is also a check: if the record exists and was only not visible yet, the transaction fails and the
+    /// record is read again.
     async fn set_aside(&mut self, id: &str, unsendable: &Unsendable) -> Result<(), EndTurn> {
         let fault = unsendable.fault(self.key, id);
         let failure = Failure::new(&fault.kind, &fault.text);
@@ -86,8 +87,8 @@ impl<O: Outside> Turn<'_, O> {
         Ok(())
     }
 
-    /// Sends records, in order, and marks those that are acknowledged. After the hub's first failure nothing more is sent;
-    /// after a message that it refuses for good, the next ones are, before anything newer.
+    /// Sends records in order and marks the acknowledged ones. After the hub's first failure nothing more is sent.
+    /// After a message that the hub rejects for good, the next ones are sent, before anything newer.
     pub async fn send_and_mark(&mut self, mut polls: Vec<Poll>, until: Instant) -> Result<(), EndTurn> {
         while self.can_send && !polls.is_empty() {
             let finished = self.send_some(&mut polls, until).await?;
@@ -99,10 +100,10 @@ impl<O: Outside> Turn<'_, O> {
         Ok(())
     }
 
-    /// Sends until something is refused. Returns how many, counted from the first, are finished and marked; if it is not all
-    /// of them, the rest can be sent as long as `can_send`.
+    /// Sends until the hub refuses a message. Returns how many records, counted from the first, are finished and
+    /// marked. The others can be sent as long as `can_send` is true.
     async fn send_some(&mut self, polls: &mut [Poll], until: Instant) -> Result<usize, EndTurn> {
-        // What was acknowledged in an earlier turn stands at the front, by the order in which messages leave.
+        // Messages that were acknowledged in an earlier turn are the first ones, because messages are sent in order.
         let known = polls.iter().take_while(|poll| self.memory.acknowledged.contains(&poll.id)).count();
         let messages: Vec<_> = polls[known..].iter().map_while(record::message).collect();
         let owner = record::owner(self.key);
@@ -129,7 +130,7 @@ impl<O: Outside> Turn<'_, O> {
                 self.reject(&mut polls[finished], fault, history);
                 finished += 1;
             }
-            // The hub keeps up, the time is over: the next tick goes on.
+            // The hub acknowledges, but the time is over. The next run continues.
             Err(DeliveryError::Send(SendError::TimedOut)) if self.report.messages_forwarded > 0 => {
                 self.can_send = false;
                 self.report.is_behind = true;
@@ -141,7 +142,7 @@ impl<O: Outside> Turn<'_, O> {
             Err(error) => {
                 self.can_send = false;
                 let failure = Failure::new(error.kind(), error.text());
-                // Written with whatever is written next: a hub that is away costs no writes.
+                // The next write includes this, so an unreachable hub costs no writes of its own.
                 let fault = Fault { kind: failure.kind.clone(), text: failure.text.clone() };
                 self.committed.cursor.activity.get_or_insert_default().note_hub(Some(fault));
                 self.report.failures.push(failure);
@@ -179,7 +180,8 @@ impl<O: Outside> Turn<'_, O> {
                     }
                     break;
                 }
-                // Another poller has written to the site since: what it left of our queue is still ours to mark.
+                // Another poller has written to the site since. Mark those of our records that are still in the
+                // queue.
                 Err(LedgerError::Conflict) => {
                     lost_race = true;
                     match self.forwarder.outside.cursor(self.key).await {
@@ -191,7 +193,7 @@ impl<O: Outside> Turn<'_, O> {
             }
         }
         if lost_race {
-            // The rest of the answer in hand was planned from a cursor that is history: the other poller goes on from its own.
+            // The remaining answer was planned with an outdated cursor. The other poller continues from its own.
             self.report.lost_race = true;
             return Err(EndTurn);
         }

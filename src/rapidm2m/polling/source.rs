@@ -1,4 +1,4 @@
-//! Where rows come from: the backend, or in emulation mode a row made up on the spot.
+//! Provides rows from the backend, or in emulation mode a row made up for each poll.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ pub enum Source {
 const EMULATION_EPOCH: DateTime<Utc> = DateTime::from_timestamp(1_483_228_800, 0).unwrap();
 
 impl Source {
-    /// The rows of a window, as the backend wrote them.
+    /// The rows of a window, in the backend's bytes.
     ///
     /// # Errors
     /// See [`FetchError`].

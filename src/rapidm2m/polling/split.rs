@@ -1,6 +1,6 @@
-//! Packs rows into messages that the hub takes. Pure.
+//! Packs rows into messages that the hub accepts. Pure.
 //!
-//! A message has the shape of the connector's predecessor:
+//! A message has the format of the connector's predecessor:
 //! `{"customer_id":…,"site_id":…,"Timerange":{"begin":…,"end":…},"Timeseries":[{"Timestamp":…,"Channels":{"ch0":…}}]}`.
 
 use std::{fmt::Write as _, ops::Range};
@@ -10,12 +10,13 @@ use sha2::{Digest as _, Sha256};
 
 use crate::rapidm2m::{Rows, Stamp, ledger::SiteKey};
 
-/// What all messages of a poll have in common.
+/// The values that all messages of a poll have in common.
 pub struct Heading<'a> {
     pub key: &'a SiteKey,
-    /// The cursor before the poll; `None` for the first. Of a backfill: where the unit of time begins that the message is of.
+    /// The cursor before the poll; `None` for the first poll. In a backfill: the beginning of the message's time
+    /// unit.
     pub begin: Option<DateTime<Utc>>,
-    /// When the backend was asked. Of a backfill: where that unit of time ends.
+    /// When the backend was polled. In a backfill: the end of that time unit.
     pub end: DateTime<Utc>,
     /// The selected channels, in the order of the values.
     pub channels: &'a [String],
@@ -24,20 +25,21 @@ pub struct Heading<'a> {
 /// One message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Part {
-    /// Which of the rows are in it.
+    /// The rows in it.
     pub rows: Range<usize>,
-    /// Stamp of the last of them.
+    /// The stamp of its last row.
     pub newest: Stamp,
-    /// The next message begins with a row of the same stamp: only when more rows share a stamp than a message holds.
+    /// The next message begins with a row of the same stamp. Happens only if more rows share a stamp than a message
+    /// holds.
     pub splits_stamp: bool,
     pub body: String,
-    /// A hash of customer, site and rows: the same rows have the same id, whenever they are asked for.
+    /// A hash of customer, site and rows: the same rows have the same id, whenever they are requested.
     pub message_id: String,
 }
 
-/// Cuts rows into messages of at most `max_body` bytes, as few as possible, in order. Rows with the same stamp stay in one
-/// message if one can hold them, since the cursor cannot stand between them. A single row that is larger than a message
-/// makes one of its own, which is too large.
+/// Splits rows into messages of at most `max_body` bytes, as few as possible, in order. Rows with the same stamp stay
+/// in one message if they fit, because the cursor cannot stand between them. A row that is larger than a message gets
+/// a message of its own, which is too large.
 pub struct Splitter<'a> {
     prefix: String,
     seed: Sha256,
@@ -52,13 +54,13 @@ pub struct Splitter<'a> {
 const SUFFIX: &str = "]}";
 
 impl<'a> Splitter<'a> {
-    /// Of all rows.
+    /// A splitter for all rows.
     #[must_use]
     pub fn new(heading: &Heading<'_>, rows: &'a Rows, max_body: usize) -> Self {
         Self::of(heading, rows, 0..rows.rows.len(), max_body)
     }
 
-    /// Of some of the rows.
+    /// A splitter for some of the rows.
     #[must_use]
     pub fn of(heading: &Heading<'_>, rows: &'a Rows, some: Range<usize>, max_body: usize) -> Self {
         let begin =
@@ -69,7 +71,7 @@ impl<'a> Splitter<'a> {
             quoted(&heading.key.site),
             Stamp::from_time(heading.end).rfc3339(),
         );
-        // The zero byte keeps ("ab", "c") and ("a", "bc") apart; no id holds one.
+        // The zero byte distinguishes ("ab", "c") from ("a", "bc"). No id contains one.
         let seed = Sha256::new().chain_update(&heading.key.customer).chain_update([0]).chain_update(&heading.key.site);
         let names = heading.channels.iter().map(|name| format!("{}:", quoted(name))).collect();
         Self { prefix, seed: seed.chain_update([0]), names, rows, next: some.start, end: some.end, max_body }
@@ -102,7 +104,7 @@ impl Iterator for Splitter<'_> {
             return None;
         }
         let mut body = self.prefix.clone();
-        // Where the rows of the last stamp begin: in the text, and in the rows.
+        // Where the rows of the last stamp begin, in the text and in the rows.
         let (mut group_text, mut group) = (body.len(), first);
         while self.next < rows.len() {
             let before = body.len();
@@ -114,7 +116,8 @@ impl Iterator for Splitter<'_> {
             }
             self.write_row(self.next, &mut body);
             if body.len() + SUFFIX.len() > self.max_body && self.next > first {
-                // No room: without the whole last stamp, or without the last row where nothing else is in the message.
+                // The row does not fit. Leave out all rows of its stamp; if the message has no other stamp, leave out
+                // only this row.
                 let (text, row) = if group > first { (group_text, group) } else { (before, self.next) };
                 body.truncate(text);
                 self.next = row;

@@ -1,4 +1,4 @@
-//! What is asked for next, and what becomes of the answer.
+//! Decides within a site's turn what to request next, and handles each answer.
 
 use std::time::Duration;
 
@@ -23,12 +23,12 @@ use crate::{
     support::blocking,
 };
 
-/// A row may be this far ahead of our clock. One that is further ahead waits in the backend: would the cursor follow it,
-/// the rows before it could never be told from old ones.
+/// A row may be this far ahead of our clock. A row further ahead stays in the backend: if the cursor moved to it, new
+/// rows before it would count as old.
 const CLOCK_TOLERANCE: TimeDelta = TimeDelta::seconds(60);
-/// How long a site's channels are remembered when they come from its blueprint.
+/// How long channels from a site's blueprint are remembered.
 const BLUEPRINT_LIFETIME: Duration = Duration::from_secs(10 * 60);
-/// Windows that may prove too large for one that fits.
+/// How many windows in a row may be too large before the turn ends.
 const NARROWINGS: usize = 60;
 
 /// A site's turn ends early. The report already says why.
@@ -43,7 +43,6 @@ pub enum Step {
     Done,
 }
 
-/// One site's turn.
 pub struct Turn<'a, O> {
     pub forwarder: &'a Forwarder<O>,
     pub key: &'a SiteKey,
@@ -51,9 +50,9 @@ pub struct Turn<'a, O> {
     pub committed: Committed,
     pub report: Report,
     pub limits: Limits,
-    /// Not after the hub failed once: what comes later must not overtake what waits.
+    /// `false` after the hub's first failure: newer messages must not overtake pending ones.
     pub can_send: bool,
-    /// Whether the next turn may begin with the cursor of this one.
+    /// Whether the next turn may begin with this turn's cursor.
     pub is_cursor_kept: bool,
 }
 
@@ -61,7 +60,7 @@ impl<O: Outside> Turn<'_, O> {
     pub async fn run(&mut self) -> Result<(), EndTurn> {
         self.send_what_waits(self.limits.resend_until).await?;
         if self.is_left_alone() {
-            // Nothing is written in such turns, so it would not be noticed that somebody put a message back.
+            // Such turns write nothing, so they would not notice that the operator put a message back.
             self.is_cursor_kept = false;
             return Ok(());
         }
@@ -76,17 +75,18 @@ impl<O: Outside> Turn<'_, O> {
                 return Ok(());
             }
         }
-        // The hub has taken nothing for so long that the site is not asked any more.
+        // Too many messages are pending, so the site is not polled further.
         self.report.is_behind = true;
         Ok(())
     }
 
-    /// Whether the site is to be left alone for now; says so in the report.
+    /// Whether the site backs off now; reports it if so.
     fn is_left_alone(&mut self) -> bool {
         let cursor = &self.committed.cursor;
         let Some(until) = record::backs_off_until(cursor, self.forwarder.outside.now()) else { return false };
         let error = cursor.last_error.clone().unwrap_or_else(|| Fault { kind: "rest".into(), text: String::new() });
-        // Whoever mended the settings restarts the app: do not make them wait for an hour.
+        // An operator who has corrected the settings restarts the app. Try at once, so that the operator need not
+        // wait an hour.
         if !self.memory.tried && record::is_permanent(&error.kind) {
             return false;
         }
@@ -95,7 +95,7 @@ impl<O: Outside> Turn<'_, O> {
         true
     }
 
-    /// The channels to select: named, or from the blueprint. `None` after a failure, which is recorded.
+    /// The channels to select: the named ones, or those of the blueprint. `None` after a failure, which is recorded.
     pub async fn channels(&mut self) -> Result<Option<Vec<String>>, EndTurn> {
         let forwarder = self.forwarder;
         if let Selection::Named(channels) = &forwarder.channels {
@@ -130,7 +130,7 @@ impl<O: Outside> Turn<'_, O> {
         }
     }
 
-    /// One request for rows, begun at the time `at`.
+    /// Makes one request for rows, begun at the time `at`.
     pub async fn ask(
         &mut self,
         at: DateTime<Utc>,
@@ -160,7 +160,7 @@ impl<O: Outside> Turn<'_, O> {
         self.limits.ask_until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1))
     }
 
-    /// Asks for one window and deals with the answer. Returns whether there is more to request now.
+    /// Requests one window and handles the answer. Returns whether there is more to request now.
     async fn poll(&mut self, channels: &[String]) -> Result<Step, EndTurn> {
         let forwarder = self.forwarder;
         let mut force = false;
@@ -214,7 +214,7 @@ impl<O: Outside> Turn<'_, O> {
         };
         let unreadable = rows.flaws.count;
         let future = hold_back_the_future(&mut rows, self.forwarder.outside.now());
-        // Without an overlap these are the new rows; with one, those that are known are among them.
+        // Without an overlap these are the new rows. With an overlap, some of them may be known.
         let beyond = rows.rows.iter().filter(|row| plan.is_beyond(row.stamp)).count();
         let newest = rows.rows.last().map(|row| row.stamp).filter(|_| beyond > 0);
         rows.rows.retain(|row| plan.is_new(&self.committed.cursor, row.stamp));
@@ -234,9 +234,9 @@ impl<O: Outside> Turn<'_, O> {
         Ok(if self.note_window(plan, newest, beyond) { Step::GoOn } else { Step::Done })
     }
 
-    /// Whether rows that cannot be used are a failure: those of the future once; unreadable ones as long as they are there, for
-    /// they may be all that a logger sends. An overlap brings old ones back each time: then once is enough, too. A youngest row
-    /// that cannot be used is always one: with it the cursor gets its beginning.
+    /// Whether unusable rows are a failure now. Rows from the future fail once. Unreadable rows fail each time,
+    /// because a logger may send nothing else; with an overlap they fail once, because it returns the same rows each
+    /// time. An unusable youngest row always fails, because recording this failure gives the cursor its beginning.
     fn is_news(&self, plan: &Plan, unreadable: usize, future: Option<Stamp>, flaws: &Flaws) -> bool {
         if plan.window.is_none() && flaws.count > 0 {
             return true;
@@ -275,8 +275,8 @@ pub async fn read_rows(body: Bytes, channels: usize) -> Result<Rows, WireError> 
     blocking::run(body.len(), move || read(body)).await
 }
 
-/// Leaves rows that are ahead of the clock where they are: they are asked for again until their time has come. Returns the
-/// stamp of the last one.
+/// Removes the rows that are ahead of the clock. They stay in the backend and are requested again until their time
+/// has come. Returns the stamp of the last of them.
 fn hold_back_the_future(rows: &mut Rows, now: DateTime<Utc>) -> Option<Stamp> {
     let latest = Stamp::from_time(now + CLOCK_TOLERANCE);
     let future = rows.rows.split_off(rows.rows.partition_point(|row| row.stamp <= latest));

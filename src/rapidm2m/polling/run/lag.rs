@@ -1,4 +1,4 @@
-//! How far sites are behind the clock.
+//! Shows the operator how far sites are behind the clock.
 
 use std::time::Duration;
 
@@ -9,18 +9,18 @@ use crate::rapidm2m::{Stamp, polling::Report};
 
 /// A site whose newest row is older than this lags. Loggers upload a few times a day, or every hour.
 pub const LAGGING: TimeDelta = TimeDelta::hours(1);
-/// How often sites that lag are told one by one.
+/// How often the lagging sites are logged one by one.
 const EVERY: Duration = Duration::from_secs(60 * 60);
-/// How many of them, the worst first.
+/// How many of them are logged, the worst first.
 const MOST: usize = 1_000;
 
-/// What an invocation has found.
+/// The lags that an invocation has found.
 #[derive(Debug, Default)]
 pub struct Lags {
-    /// Only if they are to be told one by one.
+    /// Present only if the sites are to be logged one by one.
     sites: Option<Vec<Lag>>,
     pub lagging: usize,
-    /// The longest.
+    /// The longest lag.
     pub max: Option<TimeDelta>,
 }
 
@@ -33,7 +33,7 @@ struct Lag {
 }
 
 impl Lags {
-    /// `told` is when sites were told one by one the last time.
+    /// `told` is when the sites were last logged one by one.
     pub fn new(told: &mut Option<Instant>) -> Self {
         let is_due = told.is_none_or(|told| told.elapsed() >= EVERY);
         if is_due {
@@ -42,7 +42,7 @@ impl Lags {
         Self { sites: is_due.then(Vec::new), ..Self::default() }
     }
 
-    /// Counts a site, if it is known how far it has come.
+    /// Counts a site, if its newest row is known.
     pub fn add(&mut self, site: &str, report: &Report, now: DateTime<Utc>) {
         let Some(newest) = report.newest else { return };
         let lag = now - newest;
@@ -56,7 +56,7 @@ impl Lags {
         }
     }
 
-    /// A line for each site that lags, if it is time for that.
+    /// Logs a line for each lagging site, if it is time for that.
     pub fn log(&mut self) {
         let Some(mut sites) = self.sites.take() else { return };
         sites.sort_by(|a, b| b.lag.cmp(&a.lag).then_with(|| a.site.cmp(&b.site)));

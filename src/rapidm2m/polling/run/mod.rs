@@ -1,4 +1,4 @@
-//! One run over all sites of a customer: each is polled once, those first that waited longest.
+//! Polls all sites of a customer once per run. The sites that have waited longest come first.
 
 mod lag;
 mod summary;
@@ -29,19 +29,20 @@ use crate::{
     support::{backoff::Backoff, meter::Readings, panics},
 };
 
-/// As in host.json's folder, and in what is logged.
+/// The function's name: that of host.json's folder, and the one in the log.
 const NAME: &str = "rapidM2MForwarding";
-/// Of the invocation's time: when listing the sites, sending what waits, asking, and sending what is new must have ended.
-/// The rest is for marking what was acknowledged.
+/// Fractions of the invocation's time by which each step must have ended: listing the sites, sending pending
+/// messages, requesting rows, sending new messages. The remaining time is for marking acknowledged messages.
 const LISTING: f64 = 0.25;
 const RESENDING: f64 = 0.4;
 const ASKING: f64 = 0.8;
 const SENDING: f64 = 0.9;
-/// Sites that wait for the registration of their devices at once.
+/// How many sites wait for the registration of their devices at once.
 const PROVISIONING_CONCURRENCY: usize = 64;
-/// How often a cursor is read again that nothing was written to meanwhile: messages that were put back by hand stand in it.
+/// How often a cursor is read again even if this process wrote nothing in between: the operator may have put messages
+/// back.
 const CURSOR_HOLDS: Duration = Duration::from_secs(10 * 60);
-/// The pseudo site under which it is recorded that the sites could not be listed.
+/// The pseudo site for the record that the sites could not be listed.
 pub(crate) const ALL_SITES: &str = "*";
 
 /// Polls the sites of one customer.
@@ -49,31 +50,31 @@ pub struct Polling {
     pub forwarder: Forwarder,
     pub customer: String,
     pub sites: Selection,
-    /// Sites in flight at once.
+    /// How many sites are polled at once.
     pub concurrency: usize,
     /// How long an invocation may take.
     pub timeout: Duration,
     memory: Mutex<Memory>,
-    /// Why and until when the list of sites is not requested. A restart forgets it.
+    /// Why the list of sites is not requested, and until when. A restart forgets it.
     listing: Backoff<(), Failure>,
 }
 
 #[derive(Default)]
 struct Memory {
     invocations: u64,
-    /// Whether the sites were listed the last time; an earlier failure is on record until they are.
+    /// Whether the last request for the list of sites succeeded. If not, the failure is on record until one does.
     sites_listed: bool,
     sites: HashMap<String, SiteEntry>,
-    /// When the sites that lag were told one by one.
+    /// When the lagging sites were last logged one by one.
     lags_told: Option<Instant>,
 }
 
 #[derive(Default)]
 struct SiteEntry {
-    /// The invocation in which the site last had its turn: who waited longest comes first.
+    /// The invocation of the site's last turn. The site that has waited longest comes first.
     last_turn: u64,
     memory: Arc<tokio::sync::Mutex<SiteMemory>>,
-    /// When the cursor is read again.
+    /// When to read the cursor again.
     cursor_holds_until: Option<Instant>,
 }
 
@@ -97,7 +98,7 @@ impl Polling {
         }
     }
 
-    /// One run over all sites, those first that waited longest.
+    /// One run over all sites. The sites that have waited longest come first.
     pub async fn run(&self) -> Summary {
         let mut progress = Progress::of(NAME);
         let summary = self.run_all(&mut progress).await;
@@ -108,7 +109,7 @@ impl Polling {
     async fn run_all(&self, progress: &mut Progress) -> Summary {
         let started = Instant::now();
         let limits = Limits {
-            // Every site is polled and recorded before anybody waits for a registration.
+            // All sites are polled and recorded before any of them waits for a registration.
             provision_until: started,
             ask_until: started + self.timeout.mul_f64(ASKING),
             resend_until: started + self.timeout.mul_f64(RESENDING),
@@ -161,7 +162,7 @@ impl Polling {
         summary
     }
 
-    /// A second turn for sites whose devices were not registered yet when they were polled.
+    /// Gives a second turn to the sites whose devices were not yet registered when they were polled.
     async fn send_when_provisioned(
         &self,
         sites: Vec<(String, Report)>,
@@ -179,7 +180,7 @@ impl Polling {
                 self.forwarder.send_site(&self.key(&site), &mut memory, limits).await
             };
             let turn = self.caught(&site, turn).instrument(span);
-            // Cut off: what was polled and recorded is still so.
+            // If this turn is cut off, the result of the first turn still counts.
             if let Ok(sent) = tokio::time::timeout_at(deadline, turn).await {
                 report.add_sent(sent);
             }
@@ -197,9 +198,9 @@ impl Polling {
     }
 
     async fn turn(&self, site: &str, memory: &tokio::sync::Mutex<SiteMemory>, limits: Limits) -> Report {
-        // An overlapping invocation may be at the same site: it finishes first.
+        // An overlapping invocation may be serving the same site. Let it finish first.
         let mut memory = memory.lock().await;
-        // Where each run writes to the cursor, one that was changed is noticed by that.
+        // If each run writes to the cursor, a conflict reveals that it was changed.
         if !self.forwarder.record_empty_polls && self.cursor_is_old(site) {
             memory.forget_cursor();
         }
@@ -208,20 +209,20 @@ impl Polling {
         report
     }
 
-    /// A site's turn. A panic in it ends this turn only, and throws away what is remembered of the site.
+    /// Runs a site's turn. A panic ends only this turn, and discards what is remembered of the site.
     async fn caught(&self, site: &str, turn: impl Future<Output = Report>) -> Report {
-        // Boxed: a turn's future is large, and each layer around it would hold it once more.
+        // Boxed: the future of a turn is large, and each layer around it would contain it again.
         panics::caught(Box::pin(turn)).await.unwrap_or_else(|text| {
             if let Some(entry) = self.memory().sites.get_mut(site) {
                 entry.memory = Arc::default();
             }
-            // The panic hook has logged it.
+            // The panic hook has already logged it.
             let failure = Failure { kind: "panic".into(), text, is_known: true };
             Report { failures: vec![failure], ..Report::default() }
         })
     }
 
-    /// The sites to poll. If the backend cannot list them, those that are known from an earlier list.
+    /// The sites to poll. If the backend cannot list them, these are the sites of an earlier list.
     async fn sites(&self, summary: &mut Summary) -> Vec<String> {
         if let Selection::Named(sites) = &self.sites {
             return sites.clone();
@@ -278,7 +279,7 @@ impl Polling {
         self.memory().sites.retain(|site, _| sites.contains(site));
     }
 
-    /// The sites with their memories, the longest-waiting first.
+    /// The sites with their memories. The sites that have waited longest come first.
     fn in_turn(&self, sites: Vec<String>) -> Vec<(String, Arc<tokio::sync::Mutex<SiteMemory>>)> {
         let mut memory = self.memory();
         memory.invocations += 1;
@@ -293,7 +294,7 @@ impl Polling {
         sites.into_iter().map(|(_, site, memory)| (site, memory)).collect()
     }
 
-    /// Whether the site's cursor is to be read again; not for all sites in one run.
+    /// Whether to read the site's cursor again. The time is random, so that not all sites do so in one run.
     fn cursor_is_old(&self, site: &str) -> bool {
         let (mut memory, now) = (self.memory(), Instant::now());
         let Some(entry) = memory.sites.get_mut(site) else { return false };

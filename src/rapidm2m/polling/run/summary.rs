@@ -1,4 +1,4 @@
-//! What an invocation came to, and the lines that say so.
+//! Collects the result of an invocation for its answer and its log lines.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,13 +16,13 @@ use crate::{
     support::{meter::Readings, summary_line::summary_line},
 };
 
-/// How many different failures are logged, and how many of the sites that each hit are named; all are in the ledger.
+/// How many different failures are logged, and how many affected sites each line names. The ledger has them all.
 const LOGGED_FAILURES: usize = 20;
 const LOGGED_SITES: usize = 5;
-/// How many failures are named in the answer.
+/// How many failures the answer names.
 const NAMED_FAILURES: usize = 1_000;
 
-/// What an invocation came to.
+/// The result of an invocation.
 #[derive(Debug, Default)]
 pub struct Summary {
     pub sites: usize,
@@ -32,17 +32,17 @@ pub struct Summary {
     pub messages_forwarded: usize,
     pub messages_rejected: usize,
     pub bad_rows: usize,
-    /// Messages that wait for the hub.
+    /// Messages that are pending.
     pub waiting: usize,
-    /// Sites that have more to ask for than fitted into the time.
+    /// Sites whose rows could not all be requested in time.
     pub behind: usize,
     /// Sites whose devices are still being registered.
     pub provisioning: usize,
-    /// Sites that another poller served.
+    /// Sites at which another poller was faster.
     pub lost_races: usize,
     /// Site and failure.
     pub failures: Vec<(String, Failure)>,
-    /// What the services were asked for.
+    /// What the invocation requested from the services.
     pub readings: Readings,
     pub lags: Lags,
     pub took: Duration,
@@ -65,8 +65,8 @@ impl Summary {
         self.failures.extend(failures.map(|failure| (site.clone(), failure)));
     }
 
-    /// Whether every site was polled, recorded and forwarded. A run that has given a message up is no success, though the next
-    /// one may be: somebody has to look.
+    /// Whether every site was polled, recorded and forwarded. A run that gave a message up is not a success, even if
+    /// the next one is: an operator must look at it.
     #[must_use]
     pub fn is_success(&self) -> bool {
         self.failures.is_empty()
@@ -83,8 +83,8 @@ impl Summary {
         self.failures.iter().map(|(site, _)| site).collect::<BTreeSet<_>>().len()
     }
 
-    /// What went wrong in this invocation, once each, with the sites that it hit: a backend that is away is one failure,
-    /// not ten thousand.
+    /// The new failures of this invocation, each once with the sites that it affects: an unreachable backend is one
+    /// failure, not ten thousand.
     fn new_failures(&self) -> Vec<(&Failure, Vec<&str>)> {
         let mut groups: BTreeMap<(&str, &str), (&Failure, Vec<&str>)> = BTreeMap::new();
         for (site, failure) in self.failures.iter().filter(|(_, failure)| !failure.is_known) {
@@ -104,7 +104,7 @@ impl Summary {
             tracing::warn!(site.names = named, failure.kind = failure.kind, failure.count = count, "{}", failure.text);
         }
         self.lags.log();
-        // Each level is a line of its own in the code.
+        // A macro, because `tracing` needs the level at compile time: each level is a separate line in the code.
         macro_rules! line {
             ($level:expr) => {
                 summary_line!($level, self.readings, {

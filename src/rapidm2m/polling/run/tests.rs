@@ -1,4 +1,4 @@
-//! Runs against in-process emulators, with faults that no service can cause.
+//! Tests runs against in-process emulators, with faults that no service can cause.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -17,7 +17,7 @@ const SITES: &str = "Well 1,Well 2,Well 3";
 
 static HAS_PANICKED: AtomicBool = AtomicBool::new(false);
 
-/// A bug that one poll meets: the first that reads this clock.
+/// A bug that hits one poll: the first that reads this clock.
 fn panics_once() -> DateTime<Utc> {
     assert!(HAS_PANICKED.swap(true, Ordering::SeqCst), "the clock is broken");
     Utc::now()
