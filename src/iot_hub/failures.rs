@@ -17,8 +17,8 @@ const POLICY: Policy = Policy::jittered(Duration::from_secs(1), Duration::from_s
 /// Two clients of one device cut each other's connections. These back-offs leave time for several tries before a
 /// client counts as stalled. They are random, so that each client gets its turn.
 const CONTEST: Policy = Policy::jittered(Duration::from_secs(1), Duration::from_secs(4));
-/// A hub that has cut the connections of several devices for so long, and acknowledged nothing to any of them, has its
-/// quota used up. If clients take each other's devices over, each of them gets something acknowledged now and then.
+/// If a hub has cut the connections of several devices for this long and has acknowledged nothing to any of them, its
+/// quota is used up. If clients take over each other's devices, each of them has an acknowledgement now and then.
 const ALL_CUT_AFTER: Duration = Duration::from_secs(5);
 /// A caller waits at most this long when the hub requests a wait. A longer wait ends the attempt.
 const LONGEST_REQUESTED_WAIT: Duration = Duration::from_secs(5);

@@ -1,4 +1,4 @@
-//! How an uplink was received: by which gateway, how well, on which frequency.
+//! Extracts how an uplink was received: by which gateway, how well, on which frequency.
 
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Number, value::RawValue};
@@ -105,7 +105,7 @@ fn radio(receptions: Option<&RawValue>, settings: Option<&RawValue>) -> Radio {
 }
 
 impl GatewayReception {
-    /// SNR, then RSSI, for finding the best gateway. A missing RSSI is not zero (0 dBm does not occur): some networks
+    /// SNR, then RSSI, to find the best gateway. A missing RSSI is not zero (0 dBm does not occur): some networks
     /// withhold the reception quality of their gateways. Such a gateway ranks last.
     fn quality(&self) -> (f64, f64) {
         let number = |value: &Option<Number>| value.as_ref().and_then(Number::as_f64);
