@@ -93,7 +93,7 @@ fn radio(receptions: Option<&RawValue>, settings: Option<&RawValue>) -> Radio {
     });
     let settings = lenient::<Settings>(settings);
     let rate = settings.as_ref().and_then(|settings| settings.data_rate.as_ref());
-    // An SNR of zero is omitted from the JSON. With FSK, no SNR is measured.
+    // The JSON omits an SNR of zero. FSK has no measured SNR.
     let zero = rate.is_none_or(|rate| rate.fsk.is_none()).then(|| Number::from(0));
     Radio {
         snr: best.as_ref().and_then(|best| best.snr.clone().or(zero.filter(|_| best.rssi.is_some()))),

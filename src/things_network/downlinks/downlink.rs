@@ -2,7 +2,7 @@
 //!
 //! | Property | Meaning |
 //! |---|---|
-//! | `Port` | fPort, 1 to 223. Required, except with the payload `json`: there the device's payload formatter may choose it |
+//! | `Port` | fPort, 1 to 223. Required, except with the payload `json`: the device's payload formatter may choose it |
 //! | `Payload` | format of the body: `raw` bytes, `hex` digits, `base64`, or `json` for the payload formatter. Without it, a JSON object is `json`, any other body is `raw` |
 //! | `Confirmed` | `true` or `false` (default) |
 //! | `Priority` | `LOWEST`, `LOW`, `BELOW_NORMAL`, `NORMAL` (default), `ABOVE_NORMAL`, `HIGH` or `HIGHEST` |
