@@ -45,7 +45,7 @@ fn router(app: Arc<App>) -> Router {
         .layer(middleware::from_fn(answer_panics))
 }
 
-/// Answers a call that panics with a failure. Without an answer, the host would wait for it until `functionTimeout`.
+/// If a call panics, answers it with a failure. Without an answer, the host would wait for it until `functionTimeout`.
 async fn answer_panics(request: Request, next: Next) -> Response {
     let answered = panics::caught(next.run(request)).await;
     answered.unwrap_or_else(|text| host::failed(StatusCode::INTERNAL_SERVER_ERROR, &text, &json!([])))

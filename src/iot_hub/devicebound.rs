@@ -119,7 +119,7 @@ impl DeviceboundError {
 pub struct Devicebound {
     client: rest::Client,
     under_way: Semaphore,
-    /// Hubs that are not requested until their back-off ends.
+    /// Hubs that get no fetch until their back-off ends.
     failures: Backoff<Endpoint, SendError>,
 }
 
@@ -133,8 +133,8 @@ impl Devicebound {
     /// Fetches the oldest message that is pending for the device and not locked.
     ///
     /// # Errors
-    /// It is unknown whether there is a message. After a throttle or without an answer, the hub backs off for all its
-    /// devices: until the back-off ends, this returns the same error at once.
+    /// It is unknown whether there is a message. A hub that throttles or does not answer gets no fetch until its back-off
+    /// ends, for any of its devices: until then, this returns the same error at once.
     pub async fn receive(&self, device: &Device, deadline: Instant) -> Result<Option<CloudMessage>, DeviceboundError> {
         if let Some(error) = self.backing_off(&device.endpoint) {
             return Err(error.into());
@@ -231,7 +231,7 @@ impl Devicebound {
         self.failures.failed(hub.clone(), error.clone(), requested, began);
     }
 
-    /// Why the hub is not requested now.
+    /// Why the hub gets no fetch now.
     fn backing_off(&self, hub: &Endpoint) -> Option<SendError> {
         let failed = self.failures.holding(hub)?;
         Some(match failed.error {

@@ -45,7 +45,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// How long a message waits for earlier messages of its device.
 const TURN_WAIT: Duration = Duration::from_secs(10);
 
-/// Must equal the name of the function's folder. Also the name in the log.
+/// The name of the function's folder. The log uses it too.
 const NAME: &str = "thingsNetworkForwarding";
 
 /// Forwards the messages of the queue.
