@@ -133,8 +133,8 @@ impl Devicebound {
     /// Fetches the oldest message that is pending for the device and not locked.
     ///
     /// # Errors
-    /// It is unknown whether there is a message. A hub that throttles or does not answer gets no fetch until its back-off
-    /// ends, for any of its devices: until then, this returns the same error at once.
+    /// It is unknown whether there is a message. A hub that throttles or does not answer gets no fetch until its
+    /// back-off ends, for any of its devices: until then, this returns the same error at once.
     pub async fn receive(&self, device: &Device, deadline: Instant) -> Result<Option<CloudMessage>, DeviceboundError> {
         if let Some(error) = self.backing_off(&device.endpoint) {
             return Err(error.into());
