@@ -1,4 +1,4 @@
-//! What the functions work with, made once from the configuration. There are no globals.
+//! Makes everything that the functions work with, once, from the configuration. There are no globals.
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ use crate::{
     },
 };
 
-/// All functions: those of a half that is not configured are not there. Nothing is connected before it is used.
+/// All functions. Those of a half that is not configured are absent. Connections are made only at first use.
 pub struct App {
     pub polling: Option<Polling>,
     pub receiving: Option<Receiving>,
@@ -37,14 +37,14 @@ pub struct App {
     pub status: Status,
 }
 
-/// What both halves use.
+/// Parts that both halves use.
 struct Shared {
     clock: Clock,
     store: Arc<devices::Store>,
     sender: Arc<Sender>,
-    /// For the backend and the queues: trusts the platform's authorities.
+    /// For the backend and the queues: trusts the platform's certificate authorities.
     http: HttpClient,
-    /// For the hub, DPS and The Things Stack: trusts those of `IoTHubTrustedCa` as well.
+    /// For the hub, DPS and The Things Stack: also trusts those of `IoTHubTrustedCa`.
     http_of_hub: HttpClient,
 }
 
@@ -68,7 +68,7 @@ impl App {
             has_things_network: things_network.is_some(),
             records_empty_polls: rapidm2m.as_ref().is_some_and(|rapidm2m| rapidm2m.record_empty_polls),
         };
-        // The status page counts what is in the queues. The host itself reports what is wrong with their settings.
+        // The status page counts messages in the queues. The host itself reports errors in their settings.
         let queues = things_network
             .as_ref()
             .and_then(|config| Some(UplinkQueues::new(config.storage.as_ref()?, &config.queue, &shared.http)));

@@ -1,11 +1,12 @@
-//! Two clouds of field devices, one Azure IoT Hub: the library behind the `iothub-connector` binary.
+//! The library behind the `iothub-connector` binary: forwards data of two clouds of field devices to one Azure IoT
+//! Hub.
 //!
-//! | Module | Is |
+//! | Module | Purpose |
 //! |---|---|
 //! | [`server`], [`functions`], [`host`] | the Functions host's side: routes, a file for each function, envelopes |
 //! | [`rapidm2m`] | half one: polls the sites of a rapidM2M backend, records the rows and forwards them |
-//! | [`things_network`] | half two: takes webhooks of The Things Stack and forwards uplinks; downlinks back |
-//! | [`iot_hub`] | what both stand on: devices, messages, and the transports to IoT Hub |
+//! | [`things_network`] | half two: takes webhooks of The Things Stack and forwards uplinks; sends downlinks back |
+//! | [`iot_hub`] | shared by both: devices, messages, and the transports to IoT Hub |
 //! | [`cosmos`], [`queue`] | Cosmos DB and storage queues |
 //! | [`status`] | the status page |
 //! | [`config`], [`app`] | the settings, and everything that is made from them |

@@ -1,4 +1,4 @@
-//! The command line: parses, binds, calls.
+//! The command line of the binary: parses the arguments and runs the command.
 
 mod cli;
 #[cfg(feature = "local")]
@@ -88,11 +88,11 @@ enum Command {
     Completions(cli::completions::Options),
 }
 
-/// Settings that stop the start. Also what clap uses for a wrong command line.
+/// Exit code for settings that prevent the start. clap also uses it for a wrong command line.
 const MISCONFIGURED: u8 = 2;
-/// As shells have it of what Ctrl-C has ended: 128 and the signal's number.
+/// Exit code after Ctrl-C, as in shells: 128 plus the signal's number.
 const INTERRUPTED: u8 = 130;
-/// How long the end waits for lines of what is dropped.
+/// How long the end waits for log lines of dropped work.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
@@ -136,8 +136,8 @@ fn main() -> ExitCode {
     })
 }
 
-/// `local` and `backfill` tell themselves what happens; the log is for whoever asks for it. What the other commands for people
-/// print is read by scripts.
+/// `local` and `backfill` print their own progress, so they log only if the user requests it. Scripts read the output
+/// of the other commands.
 fn wants_log(command: &Command) -> bool {
     match command {
         Command::Check(_)
@@ -183,7 +183,7 @@ fn serve() -> anyhow::Result<ExitCode> {
             () = interrupted_twice() => Ok(ExitCode::from(INTERRUPTED)),
         }
     });
-    // What is still under way is dropped, and says so.
+    // Work in flight is dropped and logs that.
     runtime.shutdown_timeout(LAST_WORDS);
     ended
 }
@@ -200,7 +200,7 @@ fn settings() -> anyhow::Result<Settings> {
     Ok(settings)
 }
 
-/// The port that the host wants us on; its older name is still given by older hosts.
+/// The port that the host assigns. Older hosts still use the older name.
 fn handler_port() -> Result<u16, String> {
     let names = ["FUNCTIONS_CUSTOMHANDLER_PORT", "FUNCTIONS_HTTPWORKER_PORT"];
     let Some((name, value)) = names.iter().find_map(|name| Some((name, std::env::var(name).ok()?))) else {
@@ -212,25 +212,27 @@ fn handler_port() -> Result<u16, String> {
     value.trim().parse().map_err(|_| format!("{name} is {value:?}: it must be a port number"))
 }
 
-/// One thread: handing a poll from one to another costs more than it gains. What takes long leaves it, see `blocking`.
+/// One thread: moving a poll between threads costs more than it gains. Long work runs on other threads, see
+/// `blocking`.
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")
 }
 
-/// For the stand-ins: a session that cannot print, because nobody reads, must still end at the second Ctrl-C.
+/// For the emulators: a session that cannot print because nothing reads its output must still end at the second
+/// Ctrl-C.
 #[cfg(feature = "local")]
 fn threads() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")
 }
 
-/// Resolves when a person presses Ctrl-C. The host itself kills without asking; every step is safe to cut.
+/// Resolves when the user presses Ctrl-C. The host kills without warning; a cut at any step is safe.
 async fn interrupted() {
     if tokio::signal::ctrl_c().await.is_err() {
         std::future::pending::<()>().await;
     }
 }
 
-/// Whoever presses Ctrl-C again does not want to wait for what is under way.
+/// Resolves at the second Ctrl-C: the user does not want to wait for work in flight.
 async fn interrupted_twice() {
     interrupted().await;
     interrupted().await;

@@ -1,4 +1,4 @@
-//! The HTTP server that the Functions host talks to: one route for each function, and the host's ping.
+//! Serves the HTTP requests of the Functions host: one route for each function, and the host's ping.
 
 use std::{io, sync::Arc};
 
@@ -45,13 +45,13 @@ fn router(app: Arc<App>) -> Router {
         .layer(middleware::from_fn(answer_panics))
 }
 
-/// A call that meets a bug fails with an answer. Without one, the host would wait for it until `functionTimeout`.
+/// If a call panics, answers it with a failure. Without an answer, the host would wait for it until `functionTimeout`.
 async fn answer_panics(request: Request, next: Next) -> Response {
     let answered = panics::caught(next.run(request)).await;
     answered.unwrap_or_else(|text| host::failed(StatusCode::INTERNAL_SERVER_ERROR, &text, &json!([])))
 }
 
-/// The host takes any answer for a sign that the handler is ready.
+/// The host takes any answer as a sign that the handler is ready.
 async fn ready() -> Json<Value> {
     Json(json!({ "name": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION"), "status": "ready" }))
 }

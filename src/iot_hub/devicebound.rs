@@ -1,10 +1,10 @@
-//! Messages from the cloud to a device, fetched over HTTPS, whatever telemetry goes over.
+//! Fetches messages from the cloud to a device over HTTPS, whatever transport telemetry uses.
 //! <https://learn.microsoft.com/azure/iot-hub/iot-hub-devguide-messages-c2d>
 //!
-//! A message that is fetched is locked for a minute. Within that time it is completed, rejected or abandoned; else it comes
-//! again, up to ten times in all. So does one whose answer is lost on the way.
+//! A fetched message is locked for a minute. Within that time it is completed, rejected or abandoned. Otherwise the
+//! hub redelivers it, up to ten deliveries in all. It also redelivers a message if the answer with it is lost.
 //!
-//! Hubs allow S1 and S2 16.67 fetches a second for each unit, S3 833: more are throttled.
+//! Hubs of size S1 and S2 allow 16.67 fetches a second for each unit, S3 allows 833. The hub throttles more than that.
 //! <https://learn.microsoft.com/azure/iot-hub/iot-hub-devguide-quotas-throttling>
 
 use std::{collections::BTreeMap, time::Duration};
@@ -30,30 +30,30 @@ use crate::support::{
 
 /// Largest body of a message to a device, in bytes.
 pub const MAX_CLOUD_MESSAGE: usize = 64 * 1024;
-/// Requests under way at once, and connections kept open, over all devices.
+/// Limit for requests in flight and for connections kept open, over all devices.
 const CONCURRENCY: usize = 32;
-/// Each request has a token of its own: making one takes microseconds. The time is for clocks that are slow.
+/// Each request has its own token: making one takes microseconds. The lifetime allows for slow clocks.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(60 * 60);
-/// A hub that does not say for how long it wants to be left alone, or does not answer, is left alone for so long, doubling
-/// each time: messages to devices are not worth holding up telemetry.
+/// Back-off for a hub that does not answer, or that throttles without requesting a wait. It doubles each time.
+/// Messages to devices must not hold up telemetry.
 const POLICY: Policy = Policy::exact(Duration::from_secs(10), Duration::from_secs(5 * 60));
-/// A fetch may take this long.
+/// Time-out of a fetch.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 const PATH: &str = "messages/devicebound";
-/// Begins the name of a header that holds an application property.
+/// Prefix of a header that holds an application property.
 const PROPERTY: &str = "iothub-app-";
 
 /// A message to a device, locked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CloudMessage {
     pub message_id: Option<String>,
-    /// Of all messages to the device, the how-manieth, if the hub says so.
+    /// Sequence number among all messages to the device, if the hub gives it.
     pub sequence_number: Option<u64>,
-    /// How often it was fetched, this time included.
+    /// How often the message was fetched, this time included.
     pub delivery_count: u32,
     pub content_type: Option<String>,
-    /// Application properties. Their names are in lower case: over HTTPS they are names of headers, which have no case. Their
-    /// values are as the hub has them; as in Microsoft's SDKs, nothing is decoded.
+    /// Application properties. Names are in lower case: over HTTPS they are header names, which have no case. Values
+    /// are as the hub has them; nothing is decoded, as in Microsoft's SDKs.
     pub properties: BTreeMap<String, String>,
     /// At most [`MAX_CLOUD_MESSAGE`].
     pub body: Bytes,
@@ -61,7 +61,7 @@ pub struct CloudMessage {
 }
 
 impl CloudMessage {
-    /// Everything but the body, from the headers of the hub's answer.
+    /// Reads everything but the body from the headers of the hub's answer.
     #[must_use]
     pub fn of_headers(headers: &HeaderMap) -> Self {
         let text = |value: &reqwest::header::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
@@ -80,21 +80,21 @@ impl CloudMessage {
     }
 }
 
-/// What becomes of a message.
+/// How a message is settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Settlement {
-    /// It is done, and gone.
+    /// The message is done. The hub deletes it.
     Complete,
-    /// It comes again.
+    /// The hub redelivers the message.
     Abandon,
-    /// It can never be done, and is gone; who sent it is told, if they asked for it.
+    /// The message can never be done. The hub removes it and informs the sender if the sender requested feedback.
     Reject,
 }
 
 /// Why there is no message, or why it is not settled.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DeviceboundError {
-    /// It is not known whether the hub settled it before: the lock is over, or the first answer was lost.
+    /// Whether the hub settled the message before is unknown: the lock expired, or the first answer was lost.
     #[error("the hub no longer has the message to device {device} locked: it comes again, unless it is done")]
     LockLost { device: String },
     #[error("what came as a message to device {device} is none: {why}")]
@@ -115,11 +115,11 @@ impl DeviceboundError {
     }
 }
 
-/// The way from the cloud to all devices.
+/// Fetches and settles the messages to all devices.
 pub struct Devicebound {
     client: rest::Client,
     under_way: Semaphore,
-    /// Hubs that are not asked for a while.
+    /// Hubs that get no fetch until their back-off ends.
     failures: Backoff<Endpoint, SendError>,
 }
 
@@ -130,11 +130,11 @@ impl Devicebound {
         Self { client, under_way: Semaphore::new(CONCURRENCY), failures: Backoff::new(POLICY) }
     }
 
-    /// The oldest message that waits for the device and is not locked.
+    /// Fetches the oldest message that is pending for the device and not locked.
     ///
     /// # Errors
-    /// There is no telling whether there is one. A hub that wants to be left alone, or does not answer, is not asked for a
-    /// while, for any of its devices: then this is the same error, at once.
+    /// It is unknown whether there is a message. A hub that throttles or does not answer gets no fetch until its
+    /// back-off ends, for any of its devices: until then, this returns the same error at once.
     pub async fn receive(&self, device: &Device, deadline: Instant) -> Result<Option<CloudMessage>, DeviceboundError> {
         if let Some(error) = self.backing_off(&device.endpoint) {
             return Err(error.into());
@@ -151,7 +151,7 @@ impl Devicebound {
         let patience = began + FETCH_TIMEOUT;
         let received = self.within(deadline.min(patience), receiving).await;
         match &received {
-            // The caller's time was over, not the hub's.
+            // The caller's time ended, not the hub's.
             Err(DeviceboundError::Hub(SendError::TimedOut)) if deadline < patience => {}
             Err(DeviceboundError::Hub(error)) => self.back_off(&device.endpoint, error, began),
             _ => self.failures.succeeded(&device.endpoint),
@@ -159,11 +159,11 @@ impl Devicebound {
         received
     }
 
-    /// Says what became of a message that was [received](Self::receive) for this device. Also of a hub that wants to be left
-    /// alone, or the message would come again.
+    /// Settles a message that was [received](Self::receive) for this device. It does so during a back-off too:
+    /// otherwise the message would be redelivered.
     ///
     /// # Errors
-    /// [`DeviceboundError::LockLost`] if it took too long; else why it is not known whether the hub has heard it.
+    /// [`DeviceboundError::LockLost`] if it took too long; otherwise why it is unknown whether the hub has settled it.
     pub async fn settle(
         &self,
         device: &Device,
@@ -201,13 +201,13 @@ impl Devicebound {
         let (token, _) = device.token(Utc::now(), TOKEN_LIFETIME)?;
         let mut request = self.client.request(method, device, &token, path, query)?;
         if let Some(lock) = lock {
-            // As Microsoft's SDKs do; the lock in the path is what counts.
+            // As Microsoft's SDKs do. The lock in the path is the one that counts.
             request = request.header(IF_MATCH, lock);
         }
         request.send().await.map_err(|error| rest::no_answer(&error, device))
     }
 
-    /// With a place among the requests under way, until `deadline`.
+    /// Runs `doing` as one of the limited requests in flight, until `deadline`.
     async fn within<T>(
         &self,
         deadline: Instant,
@@ -221,7 +221,7 @@ impl Devicebound {
         done.await.unwrap_or(Err(SendError::TimedOut.into()))
     }
 
-    /// A hub whose failure concerns all devices is not asked for a while.
+    /// Backs off from a hub if its failure concerns all devices.
     fn back_off(&self, hub: &Endpoint, error: &SendError, began: Instant) {
         let requested = match error {
             SendError::Throttled { wait } => *wait,
@@ -231,7 +231,7 @@ impl Devicebound {
         self.failures.failed(hub.clone(), error.clone(), requested, began);
     }
 
-    /// Why a hub is not asked now.
+    /// Why the hub gets no fetch now.
     fn backing_off(&self, hub: &Endpoint) -> Option<SendError> {
         let failed = self.failures.holding(hub)?;
         Some(match failed.error {
@@ -340,7 +340,7 @@ mod tests {
         let devicebound = Devicebound::new(Vec::new());
         let hub = Endpoint::parse("one.net").unwrap();
         for seconds in [10, 20, 40, 80, 160, 300, 300] {
-            // What fails together counts once.
+            // Failures of requests that were in flight together count once.
             let began = Instant::now();
             tokio::time::advance(Duration::from_millis(1)).await;
             for _ in 0..100 {
@@ -351,7 +351,7 @@ mod tests {
             tokio::time::advance(Duration::from_secs(1)).await;
             assert_eq!(devicebound.backing_off(&hub), None, "{seconds}");
         }
-        // A single device's trouble is not the hub's.
+        // The failure of a single device does not concern the hub.
         devicebound.back_off(&hub, &SendError::Refused { device: "d".into() }, Instant::now());
         assert_eq!(devicebound.backing_off(&hub), None);
     }

@@ -1,4 +1,4 @@
-//! Why a message is not acknowledged, in words for whoever runs the connector.
+//! Says why a message is not acknowledged, in words for the operator.
 
 use std::time::Duration;
 
@@ -66,7 +66,7 @@ pub enum SendError {
 }
 
 impl SendError {
-    /// A message over the hub's limit.
+    /// For a message over the hub's limit.
     pub(super) fn too_large(size: usize) -> Self {
         Self::TooLarge { size, limit: MAX_SIZE }
     }
@@ -93,24 +93,24 @@ impl SendError {
         }
     }
 
-    /// Whether the hub will never take this very message.
+    /// Whether the hub will never take this message.
     #[must_use]
     pub fn condemns_message(&self) -> bool {
         matches!(self, Self::TooLarge { .. } | Self::Rejected { .. })
     }
 
-    /// Whether it may be one message alone for which the hub takes none of its batch.
+    /// Whether the hub may refuse the whole batch because of a single message.
     pub(super) fn may_be_one_message(&self) -> bool {
         self.condemns_message() || matches!(self, Self::BadRequest { .. })
     }
 
-    /// Whether the hub does not let this device in (any more).
+    /// Whether the hub does not accept this device, or no longer does.
     #[must_use]
     pub fn refuses_device(&self) -> bool {
         matches!(self, Self::Refused { .. } | Self::RefusedBecause { .. })
     }
 
-    /// Whether trying again at once could help.
+    /// Whether an immediate retry could help.
     #[must_use]
     pub fn is_passing(&self) -> bool {
         matches!(

@@ -1,9 +1,9 @@
-//! The hub's error codes, as far as something is decided by them. Pure.
+//! Knows the hub's error codes that decide something. Pure.
 //!
-//! What they mean: <https://learn.microsoft.com/rest/api/iothub/common-error-codes>. All names and numbers:
+//! Their meaning: <https://learn.microsoft.com/rest/api/iothub/common-error-codes>. All names and numbers:
 //! <https://learn.microsoft.com/dotnet/api/microsoft.azure.devices.common.exceptions.errorcode>.
 
-/// An error code that an answer bears: the hub itself has given it, not whatever stands in between.
+/// The error code of an answer. An answer with a code comes from the hub itself, not from a proxy in between.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorCode {
     /// 400004: the body of the request is not valid.
@@ -14,12 +14,12 @@ pub enum ErrorCode {
     QuotaExceeded,
     /// 413001.
     MessageTooLarge,
-    /// Any other. Nothing is decided by it.
+    /// Any other code. It decides nothing.
     Other,
 }
 
 impl ErrorCode {
-    /// The code of an answer. It may stand as a number in the body, as a name in the header `iothub-errorcode`, or as a name in
+    /// The code of an answer. It can be a number in the body, a name in the header `iothub-errorcode`, or a name in
     /// the body's text (`ErrorCode:NAME;…`).
     #[must_use]
     pub fn of_answer(number: Option<u64>, header: Option<&str>, text: &str) -> Option<Self> {
@@ -27,8 +27,8 @@ impl ErrorCode {
         number.map(Self::of_number).or(header.or(named).map(Self::of_name))
     }
 
-    /// Whether it is about the very message that was sent. All others (400000 `GenericBadRequest`, 400001
-    /// `InvalidProtocolVersion`, 400003 `InvalidOperation`, …) may be about every request.
+    /// Whether it concerns the message that was sent. All others (400000 `GenericBadRequest`, 400001
+    /// `InvalidProtocolVersion`, 400003 `InvalidOperation`, …) may concern every request.
     #[must_use]
     pub fn concerns_message(self) -> bool {
         match self {

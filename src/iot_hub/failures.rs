@@ -1,4 +1,4 @@
-//! Remembers failures of hubs and devices, so that callers wait together for what concerns all of them.
+//! Remembers failures of hubs and devices, so that all callers that a failure concerns back off together.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -11,16 +11,16 @@ use tokio::time::Instant;
 use super::{Endpoint, SendError, device::Device};
 use crate::support::backoff::{Backoff, Policy};
 
-/// Attempts that may fail between two calls of [`Failures::forget`] before all callers get the error at once.
+/// After this many failed attempts between two calls of [`Failures::forget`], all callers get the error at once.
 pub const ATTEMPTS: u32 = 3;
 const POLICY: Policy = Policy::jittered(Duration::from_secs(1), Duration::from_secs(100));
-/// Two clients of one device cut each other's connections. These waits leave time for several tries before a client counts
-/// as stalled; they are random, so that both clients get their turn.
+/// Two clients of one device cut each other's connections. These back-offs leave time for several tries before a
+/// client counts as stalled. They are random, so that each client gets its turn.
 const CONTEST: Policy = Policy::jittered(Duration::from_secs(1), Duration::from_secs(4));
-/// A hub that has cut the connections of several devices for so long, and acknowledged nothing to any of them, has its
-/// quota used up. If clients take each other's devices over, each of them gets something acknowledged now and then.
+/// If a hub has cut the connections of several devices for this long and has acknowledged nothing to any of them, its
+/// quota is used up. If clients take over each other's devices, each of them has an acknowledgement now and then.
 const ALL_CUT_AFTER: Duration = Duration::from_secs(5);
-/// A caller waits this long for a wait that the hub requests. A longer one ends the attempt.
+/// A caller waits at most this long when the hub requests a wait. A longer wait ends the attempt.
 const LONGEST_REQUESTED_WAIT: Duration = Duration::from_secs(5);
 
 /// A device of a hub, as a key of maps.
@@ -36,13 +36,13 @@ impl DeviceKey {
     }
 }
 
-/// Whether to try.
+/// Whether a caller may try.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Gate {
     Open,
-    /// Not before this.
+    /// Not before this time.
     Wait(Instant),
-    /// No: this has failed often enough, or waiting cannot help.
+    /// No: there were too many failures, or waiting cannot help.
     Closed(SendError),
 }
 
@@ -50,7 +50,7 @@ pub enum Gate {
 pub struct Failures {
     hubs: Backoff<Endpoint, SendError>,
     devices: Backoff<DeviceKey, SendError>,
-    /// Devices whose connections were accepted, and cut before anything was acknowledged.
+    /// Devices whose connections the hub accepted, then cut before it acknowledged anything.
     contests: Backoff<DeviceKey, SendError>,
     signs: Mutex<Signs>,
 }
@@ -66,11 +66,11 @@ impl Default for Failures {
     }
 }
 
-/// Signs that a hub fails for all devices, since it last acknowledged anything.
+/// Signs that a hub fails for all devices, since its last acknowledgement.
 #[derive(Default)]
 struct Signs {
     cut: HashMap<Endpoint, Cuts>,
-    /// Hubs that have refused a message for good. Outlives [`Failures::forget`].
+    /// Hubs that have refused a message for good. [`Failures::forget`] keeps them.
     rejecting: HashSet<Endpoint>,
     /// Devices that had no acknowledgement for too long.
     silent: HashMap<Endpoint, HashSet<String>>,
@@ -79,7 +79,7 @@ struct Signs {
 /// Connections that were accepted and cut.
 struct Cuts {
     since: Instant,
-    /// How many of each device.
+    /// Number of cuts by device.
     devices: HashMap<String, u32>,
 }
 
@@ -105,7 +105,7 @@ impl Failures {
         gate
     }
 
-    /// An attempt that began at `began` has failed.
+    /// Records that an attempt failed that began at `began`.
     pub fn failed(&self, device: &DeviceKey, error: &SendError, began: Instant) {
         tracing::debug!(device.id = device.id, failure.kind = error.kind(), "{error}");
         let requested = if let SendError::Throttled { wait } = error { *wait } else { None };
@@ -121,13 +121,14 @@ impl Failures {
         }
     }
 
-    /// The error of a device whose connections are cut before anything is acknowledged, if its messages wait because of it.
+    /// If the device's messages are pending because its connections are cut before anything is acknowledged: that
+    /// error.
     pub fn contest(&self, device: &DeviceKey) -> Option<SendError> {
         self.contests.last(device).map(|failed| failed.error)
     }
 
-    /// The verdict on a message that the hub refuses: of two in a row, of whatever device, only the first can be at fault. The
-    /// second stays pending until the hub has acknowledged anything.
+    /// Decides on a message that the hub refuses. Of two refused messages in a row, of any devices, only the first can
+    /// be at fault. The second stays pending until the hub has acknowledged anything.
     pub fn judge(&self, device: &DeviceKey, error: SendError) -> SendError {
         match error {
             SendError::Rejected { status, text } if !self.signs().rejecting.insert(device.endpoint.clone()) => {
@@ -137,12 +138,12 @@ impl Failures {
         }
     }
 
-    /// The device had no acknowledgement for too long: callers do not wait for it any more, until [`forget`](Self::forget).
-    /// If several devices had none and no other had one, callers do not wait for any device of the hub. Returns the cause:
-    /// the hub may be unreachable.
+    /// Records that the device had no acknowledgement for too long: callers do not wait for it until
+    /// [`forget`](Self::forget). If several devices had none and no other device had one, callers do not wait for any
+    /// device of the hub. Returns the cause: the hub may be unreachable.
     pub fn stalled(&self, device: &DeviceKey) -> SendError {
         if let Some(error) = self.contest(device) {
-            // A hub that cuts is not silent: another client may have the device.
+            // A hub that cuts is not silent: another client may use the device.
             self.contests.hold(device.clone(), error.clone(), POLICY.longest);
             return error;
         }
@@ -159,14 +160,14 @@ impl Failures {
         error
     }
 
-    /// The hub has accepted a connection; whether it also takes messages is not known yet.
+    /// Records that the hub has accepted a connection. It is not known yet whether the hub also takes messages.
     pub fn connected(&self, device: &DeviceKey) {
         if self.hubs.last(&device.endpoint).is_some_and(|failed| failed.error.concerns_hub()) {
             self.hubs.forget_key(&device.endpoint);
         }
     }
 
-    /// The hub has acknowledged a message.
+    /// Records that the hub has acknowledged a message.
     pub fn acknowledged(&self, device: &DeviceKey) {
         self.hubs.forget_key(&device.endpoint);
         self.devices.forget_key(device);
@@ -177,13 +178,13 @@ impl Failures {
         signs.rejecting.remove(&device.endpoint);
     }
 
-    /// The device has a new identity: what failed with the old one does not count.
+    /// Forgets the failures of a device that has a new identity.
     pub fn forget_device(&self, device: &DeviceKey) {
         self.devices.forget_key(device);
         self.contests.forget_key(device);
     }
 
-    /// Forgets everything but waits that a hub requested, and which hubs refuse messages.
+    /// Forgets everything except requested waits and which hubs refuse messages.
     pub fn forget(&self) {
         self.hubs.forget();
         self.devices.forget();
@@ -199,8 +200,8 @@ impl Failures {
 }
 
 impl Signs {
-    /// Connections of several devices were cut again and again, and nothing was acknowledged: that is no second client, but
-    /// the quota.
+    /// Whether the connections of several devices were cut again and again while nothing was acknowledged. The cause
+    /// is then the quota, not a second client.
     fn is_cut_everywhere(&mut self, device: &DeviceKey) -> bool {
         let now = Instant::now();
         let cuts = self.cut.entry(device.endpoint.clone());
@@ -223,7 +224,7 @@ mod tests {
         SendError::Unreachable("refused".into())
     }
 
-    /// Fails three times, each attempt beginning after the one before.
+    /// Fails three times. Each attempt begins after the one before.
     async fn fail_thrice(failures: &Failures, device: &DeviceKey, error: &SendError) {
         for _ in 0..ATTEMPTS {
             let began = Instant::now();
@@ -289,12 +290,12 @@ mod tests {
                 cut_thrice(&failures, id).await;
                 tokio::time::advance(Duration::from_secs(1)).await;
             }
-            // Now and then one gets through.
+            // Now and then a message is acknowledged.
             failures.acknowledged(&device("a"));
         }
         for id in ["b", "c", "d"] {
             assert!(!matches!(failures.gate(&device(id)), Gate::Closed(_)), "{id} is to try again");
-            // It does not end.
+            // The contest does not end.
             let error = SendError::AcceptedThenCut { device: id.into() };
             assert_eq!(failures.contest(&device(id)), Some(error.clone()));
             assert_eq!(failures.stalled(&device(id)), error);

@@ -1,11 +1,11 @@
-//! Telemetry over HTTPS: one pool of connections for all devices, messages in batches.
+//! Sends telemetry over HTTPS: one connection pool for all devices, messages in batches.
 //! <https://learn.microsoft.com/rest/api/iothub/device/send-device-event>
 //!
-//! The batch form is used for single messages too: headers would lose the case of the properties' names. Over HTTPS the hub
-//! takes only some characters in properties ([`PLAIN`]), so that a value with any other is percent-encoded, and arrives so:
-//! <https://learn.microsoft.com/azure/iot-hub/iot-hub-devguide-messages-construct>. That the system properties (message id, content
-//! type and encoding, creation time) stand beside the application properties, under the names of their headers, is how
-//! Microsoft's own SDK for Java sends them.
+//! Single messages use the batch form too: headers would lose the case of the property names. Over HTTPS the hub takes
+//! only some characters in properties ([`PLAIN`]). A value with any other character is percent-encoded and arrives so:
+//! <https://learn.microsoft.com/azure/iot-hub/iot-hub-devguide-messages-construct>. The system properties (message id,
+//! content type and encoding, creation time) are placed beside the application properties, under the names of their
+//! headers, as in Microsoft's own SDK for Java.
 
 use std::{borrow::Cow, collections::BTreeMap};
 
@@ -25,13 +25,13 @@ use super::{
 use crate::support::http_client::HttpClient;
 
 pub const BATCH_CONTENT_TYPE: &str = "application/vnd.microsoft.iothub.json";
-/// What may stand in a property over HTTPS beside letters and digits. `%` is not among them here: a value that has one is
-/// encoded, so that decoding gives the value back, whatever it was.
+/// Characters that the hub takes in a property over HTTPS, beside letters and digits. `%` is left out on purpose: a
+/// value with `%` is encoded, so that decoding always gives back the value.
 const PLAIN: &[u8] = b"!#$&'*+-.^_`|~";
 
 pub struct Client(rest::Client);
 
-/// A message as the batch form has it.
+/// A message in the batch form.
 #[derive(Serialize)]
 struct Event<'a> {
     body: String,
@@ -46,15 +46,15 @@ impl Client {
         Self(rest::Client::new(http))
     }
 
-    /// Sends a batch. All its messages are acknowledged by one answer, or none.
+    /// Sends a batch. One answer acknowledges all its messages, or none.
     ///
     /// # Errors
-    /// Why they are not.
+    /// Why they are not acknowledged.
     pub async fn send(&self, device: &Device, token: &SecretString, batch: Vec<u8>) -> Result<(), SendError> {
         let request = self.0.request(Method::POST, device, token, "messages/events", "")?;
         let request = request.header(CONTENT_TYPE, BATCH_CONTENT_TYPE).body(batch);
         let response = request.send().await.map_err(|error| rest::no_answer(&error, device))?;
-        // Nothing else is an acknowledgement: a proxy's "200" must not pass for one.
+        // No other status is an acknowledgement: a proxy's "200" must not count as one.
         if response.status() == StatusCode::NO_CONTENT {
             return Ok(());
         }
@@ -62,11 +62,11 @@ impl Client {
     }
 }
 
-/// As many messages, from the first on, as fit into one request of at most `most` messages: their number and the request's
-/// body. The first one alone may be too large.
+/// Takes messages from the first on, as many as fit into one request, at most `most`. Returns their number and the
+/// request's body. The first message alone may be too large.
 ///
 /// # Errors
-/// [`SendError::TooLarge`], of the first message.
+/// [`SendError::TooLarge`], for the first message.
 pub fn batch(messages: &[Message], most: usize) -> Result<(usize, Vec<u8>), SendError> {
     let mut batch = vec![b'['];
     let mut count = 0;
@@ -102,7 +102,7 @@ fn event(message: &Message) -> Event<'_> {
     Event { body: BASE64_STANDARD.encode(&message.body), base64_encoded: true, properties }
 }
 
-/// The value as it may stand in a property.
+/// Encodes the value for a property.
 fn plain(value: &str) -> Cow<'_, str> {
     if value.bytes().all(|byte| byte.is_ascii_alphanumeric() || PLAIN.contains(&byte)) {
         return value.into();

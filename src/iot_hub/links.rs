@@ -1,4 +1,4 @@
-//! The MQTT connections: one for each device, kept open between invocations, at most so many at a time.
+//! Keeps one MQTT connection for each device open between invocations, and limits how many are open at a time.
 
 use std::{
     num::NonZeroUsize,
@@ -25,51 +25,51 @@ use super::{
 
 /// How long a renewal waits for outstanding acknowledgements.
 const DRAIN: Duration = Duration::from_secs(10);
-/// A connection that was cut before this had been short-lived.
+/// A connection that is cut within this time counts as short-lived.
 const SHORT_LIFE: Duration = Duration::from_secs(30);
-/// Short-lived connections in a row, all of them fruitful, after which a device takes its time.
+/// After this many short-lived connections in a row that had acknowledgements, a device backs off.
 const CUTS_IN_A_ROW: u32 = 3;
-/// How long a connection that makes room for another may take to say goodbye.
+/// How long a connection that makes room for another may take to disconnect.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// The connections, least recently used first to go.
+/// The connections. The least recently used one is closed first.
 pub struct Links {
     over: Over,
     token_lifetime: Duration,
     tls: Arc<ClientConfig>,
     slots: Arc<Semaphore>,
     links: Mutex<LruCache<DeviceKey, Arc<Link>>>,
-    /// Somebody has finished with a link: it may make room.
+    /// Notified when a session ends: its link may make room.
     idle: Notify,
     /// Whether there was a connection before.
     has_connected: AtomicBool,
-    /// Whether it was said that connections make room for each other.
+    /// Whether the log already says that connections make room for each other.
     warned_of_room: AtomicBool,
-    /// Whether it was said that another client takes devices over.
+    /// Whether the log already says that another client takes devices over.
     warned_of_contest: AtomicBool,
 }
 
-/// The way to the hub for one device.
+/// The link to the hub for one device.
 #[derive(Default)]
 struct Link {
     open: tokio::sync::Mutex<Option<Open>>,
     users: AtomicUsize,
     /// Acknowledgements so far, over all connections.
     progress: AtomicU64,
-    /// Whether it waits for other devices' connections to make room.
+    /// Whether it waits until other devices' connections make room.
     is_queued: AtomicBool,
-    /// Connections in a row that were cut soon after they had served.
+    /// Connections in a row that were cut soon after they opened, but had acknowledgements.
     cut_short: AtomicU32,
 }
 
 struct Open {
     connection: Arc<Connection>,
-    /// When to replace the connection, because its token ends soon after.
+    /// When to replace the connection: its token ends soon after.
     renew_at: Option<SystemTime>,
     _slot: OwnedSemaphorePermit,
 }
 
-/// Somebody's use of a link. While there is one, the connection is not closed to make room.
+/// A caller's use of a link. While a session exists, the connection is not closed to make room.
 pub struct Session<'a> {
     links: &'a Links,
     link: Arc<Link>,
@@ -113,10 +113,10 @@ impl Links {
         }
     }
 
-    /// Room for a connection; the one that was not used for longest makes it if there is none.
+    /// Reserves room for a connection. If there is none, the least recently used connection is closed.
     async fn slot(&self) -> OwnedSemaphorePermit {
         loop {
-            // Registered before looking: whoever becomes idle in between is not missed.
+            // Register before looking, so that a link that becomes idle in between is not missed.
             let mut idle = std::pin::pin!(self.idle.notified());
             idle.as_mut().enable();
             if let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
@@ -148,7 +148,7 @@ impl Links {
         let open = |link: &Link| link.is_unused() && link.open.try_lock().is_ok_and(|open| open.is_some());
         let key = links.iter().rev().find(|(_, link)| open(link)).map(|(key, _)| key.clone())?;
         let link = links.pop(&key)?;
-        // Nobody can begin to use it any more.
+        // No caller can begin to use it any more.
         link.open.try_lock().ok()?.take()
     }
 
@@ -169,7 +169,7 @@ impl Session<'_> {
         self.link.progress.load(Ordering::Relaxed)
     }
 
-    /// Whether it waits for other devices' connections to make room: the hub is not to blame for that.
+    /// Whether it waits until other devices' connections make room. The hub is not the cause of that wait.
     pub fn is_queued(&self) -> bool {
         self.link.is_queued.load(Ordering::Relaxed)
     }
@@ -179,10 +179,11 @@ impl Session<'_> {
         self.link.progress.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The open connection, or a new one. Everyone who needs one waits here while one of them makes it.
+    /// The open connection, or a new one. While one caller connects, all other callers that need the connection wait
+    /// here.
     ///
     /// # Errors
-    /// Why there is none.
+    /// Why there is no connection.
     pub async fn connection(&self, failures: &Failures) -> Result<Arc<Connection>, SendError> {
         loop {
             let wait_until = {
@@ -210,14 +211,14 @@ impl Session<'_> {
         }
     }
 
-    /// Gives the connection up, at the latest at `deadline`.
+    /// Closes the connection, at the latest at `deadline`.
     pub async fn give_up(&self, deadline: Instant) {
         if let Ok(mut open) = tokio::time::timeout_at(deadline, self.link.open.lock()).await {
             *open = None;
         }
     }
 
-    /// The connection, if it is alive and its token not about to end.
+    /// The connection, if it is alive and its token does not end soon.
     async fn usable(&self, open: &mut Option<Open>, failures: &Failures) -> Option<Arc<Connection>> {
         let current = open.as_ref()?;
         if let Some(end) = current.connection.end() {
@@ -236,15 +237,15 @@ impl Session<'_> {
         }
         if current.renew_at.is_some_and(|at| SystemTime::now() >= at) {
             let old = open.take()?;
-            // Everyone else waits for the lock, so that nothing new is sent on the old connection.
+            // All other callers wait for the lock, so nothing new is sent on the old connection.
             old.connection.drain(DRAIN).await;
             return None;
         }
         Some(current.connection.clone())
     }
 
-    /// Two clients with the same device id would cut each other as fast as they can connect: from the third time on, this one
-    /// takes its time. The hub is not to blame.
+    /// Two clients with the same device id would cut each other's connections as fast as they can connect. From the
+    /// third time on, this client backs off. The hub is not the cause.
     fn was_cut_short(&self, failures: &Failures, opened: Instant) {
         let times = self.link.cut_short.fetch_add(1, Ordering::Relaxed) + 1;
         if times < CUTS_IN_A_ROW {
@@ -270,20 +271,20 @@ impl Session<'_> {
         let (token, holds) = device.token(now.into(), links.token_lifetime)?;
         let login = Login { device, token: &token, over: links.over, tls: links.tls.clone() };
         let connection = Arc::new(Connection::open(login).await?);
-        // With a device for each site there are thousands of these.
+        // This can be thousands of lines if each site has its own device.
         if links.has_connected.swap(true, Ordering::Relaxed) {
             tracing::debug!(hub.host = device.hub_host, device.id = device.id, "connected to IoT Hub");
         } else {
             tracing::info!(hub.host = device.hub_host, device.id = device.id, "connected to IoT Hub");
         }
-        // A ready token cannot be renewed: the hub ends the connection with it.
+        // A ready-made token cannot be renewed: the hub ends the connection when the token expires.
         let renew_at = device.can_renew().then(|| now + holds.mul_f64(0.8));
         *open = Some(Open { connection: connection.clone(), renew_at, _slot: slot });
         Ok(connection)
     }
 }
 
-/// Someone's stay in the queue for room.
+/// Marks a link as waiting for room until it is dropped.
 struct Queued<'a>(&'a AtomicBool);
 
 impl<'a> Queued<'a> {

@@ -1,8 +1,10 @@
-//! One MQTT connection of one device, from CONNECT to its end. It never connects again: [`super::Sender`] decides that.
+//! Carries one device's telemetry to the hub over one MQTT connection, from CONNECT to its end. It never reconnects:
+//! [`super::Sender`] decides that.
 //!
-//! It carries telemetry only. Commands (cloud-to-device messages) are fetched over HTTPS, where they can be rejected and given
-//! back ([`super::Devicebound`]). The session outlives its connections, so somebody else may have subscribed in it; whatever is
-//! pushed here for that reason is left unacknowledged: the hub takes it back after a minute.
+//! It carries telemetry only. Commands (cloud-to-device messages) are fetched over HTTPS, where they can be rejected
+//! and abandoned ([`super::Devicebound`]). The session outlives its connections, so another client may have subscribed
+//! in it. Messages that the hub pushes because of that are left unacknowledged: the hub takes them back after a
+//! minute.
 
 use std::{
     io,
@@ -30,23 +32,23 @@ use super::{
 };
 use crate::support::http;
 
-/// The user name asks for this version of the device API.
+/// The user name requests this version of the device API.
 pub const API_VERSION: &str = "2021-04-12";
-/// TCP, TLS and CONNACK together. Below the time that the sender waits for a hub that acknowledges nothing: what is out of
-/// reach is to be called so.
+/// For TCP, TLS and CONNACK together. Shorter than the sender's patience, so that an unreachable hub is reported as
+/// unreachable, not as stalled.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Below the four minutes after which Azure's load balancers forget a silent connection.
+/// Azure's load balancers drop a silent connection after four minutes. This must be shorter.
 const KEEP_ALIVE_SECONDS: u16 = 60;
-/// Messages sent and not yet acknowledged, over all sites. What is beyond waits in its sender, not in a queue here.
+/// Messages in flight over all sites. Further messages are pending in their sender, not in a queue here.
 const IN_FLIGHT: u16 = 100;
-/// Room for the topic: the property bag of a legal message, percent-encoded.
+/// Room for the topic: it holds the percent-encoded property bag of a legal message.
 const TOPIC_ROOM: usize = 16 * 1024;
 
-/// What MQTT is carried by, over TLS in either case.
+/// What carries MQTT. TLS is used in both cases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Over {
     Tcp,
-    /// For networks that let nothing but HTTPS out.
+    /// For networks that allow only HTTPS to leave.
     WebSocket,
 }
 
@@ -59,7 +61,7 @@ impl Over {
     }
 }
 
-/// What a connection is made with.
+/// Everything that a connection needs to log in.
 pub struct Login<'a> {
     pub device: &'a Device,
     pub token: &'a SecretString,
@@ -78,7 +80,7 @@ pub struct Connection {
     driver: tokio::task::JoinHandle<()>,
 }
 
-/// A message on its way.
+/// A message in flight.
 pub struct Pending {
     notice: PublishNotice,
     ended: watch::Receiver<Option<SendError>>,
@@ -104,7 +106,7 @@ impl Connection {
         let connected = tokio::time::timeout(TIMEOUT, await_connack(&mut events)).await;
         match connected {
             Ok(Ok(Session::New)) => {}
-            // Not waited for: what comes before the hub has heard it is not acknowledged anyway.
+            // Does not wait: messages that arrive before the hub has unsubscribed stay unacknowledged anyway.
             Ok(Ok(Session::Kept)) => {
                 client.try_unsubscribe_many(subscriptions(&login.device.id)).map_err(|_| SendError::Cut)?;
             }
@@ -128,19 +130,19 @@ impl Connection {
         })
     }
 
-    /// Why the connection is over, if it is.
+    /// Why the connection has ended, if it has.
     pub fn end(&self) -> Option<SendError> {
         self.ended.borrow().clone()
     }
 
-    /// Why the connection is over, if it is so within `patience`.
+    /// Why the connection has ended, if it ends within `patience`.
     pub async fn end_within(&self, patience: Duration) -> Option<SendError> {
         let mut ended = self.ended.clone();
         let ended = tokio::time::timeout(patience, ended.wait_for(Option::is_some)).await;
         ended.ok().and_then(Result::ok).and_then(|error| error.clone())
     }
 
-    /// When it was begun.
+    /// When connecting began.
     pub fn opened(&self) -> Instant {
         self.opened
     }
@@ -150,11 +152,12 @@ impl Connection {
         self.acknowledged.load(Ordering::Relaxed)
     }
 
-    /// Hands a message to the connection. Messages leave in the order of these calls. `None` if too many are on their way and
-    /// the caller does not want to wait: whoever waits here while others wait for what it holds back would wait for ever.
+    /// Hands a message to the connection. Messages leave in the order of these calls. Returns `None` if too many are
+    /// in flight and `waits` is false. A caller with messages in flight must not wait here: callers that hold slots
+    /// and wait for more would block each other for ever.
     ///
     /// # Errors
-    /// The connection is over.
+    /// The connection has ended.
     pub async fn publish(&self, message: &Message, waits: bool) -> Result<Option<Pending>, SendError> {
         let slot = match Arc::clone(&self.in_flight).try_acquire_owned() {
             Ok(slot) => slot,
@@ -171,7 +174,7 @@ impl Connection {
         }
     }
 
-    /// Waits until everything that is on its way is acknowledged, at most `patience`, then ends the connection.
+    /// Waits until all messages in flight are acknowledged, at most `patience`, then ends the connection.
     pub async fn drain(&self, patience: Duration) {
         let all = u32::from(IN_FLIGHT);
         let _drained = tokio::time::timeout(patience, self.in_flight.acquire_many(all)).await;
@@ -191,7 +194,7 @@ impl Pending {
     /// Resolves when the hub has acknowledged exactly this message.
     ///
     /// # Errors
-    /// The connection ended before. The hub may or may not have the message.
+    /// The connection ended first. The hub may or may not have the message.
     pub async fn acknowledged(self) -> Result<(), SendError> {
         match self.notice.wait_async().await {
             Ok(_) => Ok(()),
@@ -221,16 +224,16 @@ fn options(login: &Login<'_>, place: &Endpoint) -> Result<MqttOptions, SendError
             login.token.expose_secret().to_owned(),
         )
         .set_keep_alive(KEEP_ALIVE_SECONDS)
-        // A clean session would drop the cloud-to-device messages that wait for the device.
+        // A clean session would drop the cloud-to-device messages that are pending for the device.
         .set_session_mode(SessionMode::Persistent)
-        // An acknowledgement would complete a message that nobody has looked at.
+        // An automatic acknowledgement would complete a message that nothing has processed.
         .set_ack_mode(AckMode::Manual)
         .set_max_packet_size(MAX_SIZE + TOPIC_ROOM, MAX_SIZE + TOPIC_ROOM)
         .set_inflight(IN_FLIGHT);
     Ok(options)
 }
 
-/// Whether there can be subscriptions.
+/// Whether the hub's session can have subscriptions.
 enum Session {
     New,
     Kept,
@@ -244,7 +247,7 @@ async fn await_connack(events: &mut EventLoop) -> Result<Session, ConnectionErro
     }
 }
 
-/// Everything that a device can subscribe to.
+/// All topics that a device can subscribe to.
 fn subscriptions(device: &str) -> [String; 4] {
     [
         format!("devices/{device}/messages/devicebound/#"),
@@ -254,7 +257,8 @@ fn subscriptions(device: &str) -> [String; 4] {
     ]
 }
 
-/// Moves bytes until the connection ends, then says why. What is unacknowledged by then is its sender's to send again.
+/// Moves bytes until the connection ends, then reports why. The sender sends again the messages that are
+/// unacknowledged by then.
 async fn drive(
     mut events: EventLoop,
     ended: watch::Sender<Option<SendError>>,
@@ -274,11 +278,11 @@ async fn drive(
     tracing::debug!(device.id = device, failure.text = %error, "the connection to the hub ended");
     let fruitful = acknowledged.load(Ordering::Relaxed) > 0;
     let reason = if fruitful { SendError::Cut } else { SendError::AcceptedThenCut { device } };
-    // Said before the event loop is dropped: that wakes everyone who waits for an acknowledgement.
+    // Report the end before the event loop is dropped: dropping it wakes all callers that wait for an acknowledgement.
     ended.send_replace(Some(reason));
 }
 
-/// Does nothing with what the hub has pushed.
+/// Leaves a pushed message unacknowledged.
 fn leave(publish: &Publish, device: &str) {
     if publish.qos == QoS::AtMostOnce {
         tracing::warn!(
@@ -305,7 +309,7 @@ fn explain_connect(error: &ConnectionError, place: &Endpoint, login: &Login<'_>)
         ConnectionError::ConnectionRefused(ConnectReturnCode::ServiceUnavailable) => {
             SendError::Unreachable(format!("{place} says that it is unavailable"))
         }
-        // Return code 5 is the hub's only answer to a bad login, whatever is wrong with it.
+        // Return code 5 is the hub's only answer to a bad login, whatever the cause.
         ConnectionError::ConnectionRefused(_) => SendError::Refused { device: device.clone() },
         ConnectionError::Tls(error) => explain_tls(&error.to_string(), place),
         ConnectionError::Io(error) => match tls_error(error) {

@@ -1,4 +1,4 @@
-//! The hub's REST API for devices: one request each, and what its answers mean. Trying again is the caller's affair.
+//! Makes single requests to the hub's REST API for devices and explains its answers. The caller decides about retries.
 //! <https://learn.microsoft.com/rest/api/iothub/device>
 
 use std::time::Duration;
@@ -14,12 +14,12 @@ use secrecy::{ExposeSecret as _, SecretString};
 use super::{Device, Endpoint, SendError, error_code::ErrorCode, sas::RESERVED};
 use crate::support::{http, http_client::HttpClient};
 
-/// The version of the device API that requests ask for.
+/// Requests use this version of the device API.
 const API_VERSION: &str = "2021-04-12";
 const HTTPS_PORT: u16 = 443;
-/// MQTT's: a device that is told to use it for telemetry does REST at the usual one.
+/// MQTT's port. A device that has it configured for telemetry uses the usual HTTPS port for REST.
 const MQTT_PORT: u16 = 8883;
-/// A request may take this long. Longer than the sender waits for a hub that acknowledges nothing.
+/// Time-out of a request. Longer than the sender's patience with a hub that acknowledges nothing.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Makes requests as devices.
@@ -31,11 +31,11 @@ impl Client {
         Self(http)
     }
 
-    /// A request as the device. `path` follows the device in the URL: `messages/events`; so does `query` the version: empty,
-    /// or `&name`.
+    /// Builds a request as the device. `path` follows the device in the URL, for example `messages/events`. `query`
+    /// follows the version: empty, or `&name`.
     ///
     /// # Errors
-    /// The token is none, or TLS cannot be set up.
+    /// The token cannot be used, or TLS cannot be set up.
     pub fn request(
         &self,
         method: Method,
@@ -59,7 +59,7 @@ fn place(device: &Device) -> Endpoint {
     Endpoint { port: Some(port.unwrap_or(HTTPS_PORT)), ..device.endpoint.clone() }
 }
 
-/// Why there is no answer, or only a part of it.
+/// Why there is no answer, or only a part of one.
 pub fn no_answer(error: &reqwest::Error, device: &Device) -> SendError {
     let (text, place) = (http::cause(error), place(device));
     if http::is_untrusted(&text) {
@@ -74,7 +74,7 @@ pub fn no_answer(error: &reqwest::Error, device: &Device) -> SendError {
     SendError::Cut
 }
 
-/// What an answer means that is not the one hoped for.
+/// Explains an answer that is not the expected one.
 pub async fn explain(response: Response, device: &Device, now: DateTime<Utc>) -> SendError {
     let status = response.status();
     let wait = http::retry_after(response.headers(), now);
@@ -96,7 +96,7 @@ pub async fn explain(response: Response, device: &Device, now: DateTime<Utc>) ->
         }
         StatusCode::TOO_MANY_REQUESTS => SendError::Throttled { wait },
         StatusCode::SERVICE_UNAVAILABLE if wait.is_some() => SendError::Throttled { wait },
-        // Only the hub itself can judge a message, not whatever stands in between.
+        // Only the hub itself can judge a message, not a proxy in between.
         StatusCode::PAYLOAD_TOO_LARGE if code.is_some() => SendError::Rejected { status: 413, text },
         StatusCode::BAD_REQUEST if code.is_some_and(ErrorCode::concerns_message) => {
             SendError::Rejected { status: 400, text }

@@ -1,4 +1,4 @@
-//! Sends messages as devices and says when each is acknowledged.
+//! Sends messages as devices and reports when each is acknowledged.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -26,19 +26,20 @@ use super::{
 };
 use crate::support::http_client::HttpClient;
 
-/// How long a token made from a device's key holds.
+/// How long a token made from a device's key is valid.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(60 * 60);
-/// A ready token that ends within this time is warned of.
+/// The log warns of a ready-made token that ends within this time.
 const EXPIRY_NOTICE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-/// Messages of one caller that may be on their way at once: hides the round trip, bounds what is sent twice after a cut.
+/// Messages of one caller that may be in flight at once. This hides the round trip and limits how many are sent twice
+/// after a cut.
 const PIPELINE: usize = 16;
-/// Connections that may be cut one after the other without an acknowledgement for a caller, though other callers had some:
-/// perhaps it is one of this caller's messages that the hub cuts them for.
+/// Connections that may be cut in a row without an acknowledgement for a caller while other callers have
+/// acknowledgements: the hub may cut them because of one of this caller's messages.
 const CUTS_IN_A_ROW: u32 = 10;
-/// A hub that acknowledges nothing for this long is not waited for any more.
+/// The sender stops waiting for a hub that acknowledges nothing for this long.
 pub(super) const PATIENCE: Duration = Duration::from_secs(15);
-/// A connection on which nothing was acknowledged for this long when the time was over is not used again: whatever holds
-/// the acknowledgements back would hold back those of the next invocation too.
+/// If a connection had no acknowledgement for this long when the caller's time ended, it is not used again: the same
+/// cause would hold back the acknowledgements of the next invocation.
 const DISTRUST: Duration = Duration::from_secs(5);
 
 /// How messages travel to the hub.
@@ -51,13 +52,13 @@ pub enum Transport {
     MqttWs,
     /// HTTPS, port 443: a few connections for all devices.
     Https,
-    /// Through the crate `azure_iot_sdk`: MQTT at QoS 0, nothing is acknowledged.
+    /// Through the crate `azure_iot_sdk`: MQTT at QoS 0, so the hub acknowledges nothing.
     #[cfg(feature = "azure-iot-sdk")]
     AzureIotSdk,
 }
 
 impl Transport {
-    /// Whether a message that counts as sent was acknowledged by the hub.
+    /// Whether the hub has acknowledged a message that counts as sent.
     #[must_use]
     pub fn confirms(self) -> bool {
         match self {
@@ -75,24 +76,24 @@ pub struct Options {
     /// MQTT connections open at a time.
     pub max_connections: NonZeroUsize,
     pub http: HttpClient,
-    /// How long a token made from a device's key holds.
+    /// How long a token made from a device's key is valid.
     pub token_lifetime: Duration,
 }
 
 impl Options {
-    /// Over `transport`, with the usual limits.
+    /// Options for `transport` with the usual limits.
     #[must_use]
     pub fn new(transport: Transport, max_connections: NonZeroUsize, http: impl Into<HttpClient>) -> Self {
         Self { transport, max_connections, http: http.into(), token_lifetime: TOKEN_LIFETIME }
     }
 }
 
-/// The way to the hub, for all devices.
+/// Sends the messages of all devices.
 pub struct Sender {
     options: Options,
     way: OnceLock<Way>,
     failures: Failures,
-    /// Devices whose token was warned of.
+    /// Devices whose token the log has warned of.
     warned: Mutex<HashSet<String>>,
     unconfirmed: AtomicU64,
 }
@@ -117,20 +118,20 @@ impl Sender {
         }
     }
 
-    /// Whether what counts as sent was acknowledged by the hub.
+    /// Whether the hub has acknowledged a message that counts as sent.
     #[must_use]
     pub fn confirms(&self) -> bool {
         self.options.transport.confirms()
     }
 
-    /// How many messages were on their way without an acknowledgement when their connection or their time ended, since this was
-    /// asked the last time. They are sent again: the hub may have them twice.
+    /// How many messages were in flight without an acknowledgement when their connection or their time ended, since
+    /// the last call. They are sent again, so the hub may have them twice.
     pub fn take_unconfirmed(&self) -> Option<u64> {
         Some(self.unconfirmed.swap(0, Ordering::Relaxed)).filter(|count| *count > 0)
     }
 
-    /// Forgets earlier failures: the next message tries at once, unless the hub itself asked for a wait. For the start of an
-    /// invocation, so that the waits between attempts never add up to a missed tick.
+    /// Forgets earlier failures: the next message is tried at once, unless the hub itself requested a wait. Call it at
+    /// the start of an invocation, so that back-offs never add up to a missed tick.
     pub fn try_again(&self) {
         self.failures.forget();
         if let Some(Way::Mqtt(links)) = self.way.get() {
@@ -138,15 +139,15 @@ impl Sender {
         }
     }
 
-    /// As [`try_again`](Self::try_again), for a device that has a new identity.
+    /// Like [`try_again`](Self::try_again), for a device that has a new identity.
     pub fn try_device_again(&self, device: &Device) {
         self.failures.forget_device(&DeviceKey::of(device));
     }
 
-    /// Sends the messages in order, some of them at once, and waits for their acknowledgements.
+    /// Sends the messages in order, several of them in flight at once, and waits for their acknowledgements.
     ///
-    /// Returns how many, counted from the first, are acknowledged, and why it is not all of them. A message that was cut
-    /// off is sent again, the same bytes with the same id, and before any later one.
+    /// Returns how many messages, counted from the first, are acknowledged, and why the others are not. A message that
+    /// was cut off is sent again before any later one, as the same bytes with the same id.
     pub async fn send_in_order(
         &self,
         device: &Device,
@@ -164,7 +165,7 @@ impl Sender {
                     self.unless_stalled(sending, &session.key, || session.progress(), deadline, || session.is_queued())
                         .await
                 };
-                // What was under way is dropped by now: had it been connecting, the lock is free again.
+                // The attempt is dropped by now, so the lock is free even if it was connecting.
                 let is_fruitless = session.progress() == before && began.elapsed() >= DISTRUST;
                 if outcome == Err(SendError::Stalled) || outcome.is_err() && is_fruitless {
                     session.give_up(deadline).await;
@@ -202,12 +203,12 @@ impl Sender {
             #[cfg(feature = "azure-iot-sdk")]
             Transport::AzureIotSdk => Way::AzureIotSdk(azure_iot_sdk::Clients::default()),
         };
-        // Somebody else may have been faster: theirs is as good.
+        // Another caller may have been faster: its result is as good.
         Ok(self.way.get_or_init(|| way))
     }
 
-    /// Waits for `sending` until the deadline, or until the hub has acknowledged nothing of this device for [`PATIENCE`],
-    /// but for the time in which the device `is_excused`.
+    /// Waits for `sending` until the deadline, or until the hub has acknowledged nothing of this device for
+    /// [`PATIENCE`]. Time in which the device `is_excused` does not count.
     async fn unless_stalled(
         &self,
         mut sending: Pin<&mut impl Future<Output = Result<(), SendError>>>,
@@ -245,7 +246,7 @@ impl Sender {
             match self.pipeline(session, &connection, messages, acknowledged).await {
                 Ok(()) => {}
                 Err(error) if error.condemns_message() => return Err(error),
-                // Whether and when to try again is for the gate to say.
+                // The gate decides whether and when to try again.
                 Err(SendError::AcceptedThenCut { .. }) => {}
                 Err(error) => {
                     cuts = if *acknowledged > before { 0 } else { cuts + 1 };
@@ -258,7 +259,7 @@ impl Sender {
         Ok(())
     }
 
-    /// Sends from the first unacknowledged message on, with at most [`PIPELINE`] on their way, over one connection.
+    /// Sends from the first unacknowledged message on over one connection, with at most [`PIPELINE`] in flight.
     async fn pipeline(
         &self,
         session: &Session<'_>,
@@ -270,7 +271,8 @@ impl Sender {
         let mut next = *acknowledged;
         let mut unconfirmed = Unconfirmed { count: 0, total: &self.unconfirmed };
         loop {
-            // One that is too large is found when a poll is split; sent all the same, it would block the connection for ever.
+            // Splitting a poll already finds a message that is too large. Sending it would block the connection for
+            // ever.
             while next < messages.len() && on_their_way.len() < PIPELINE && messages[next].size() <= MAX_SIZE {
                 match connection.publish(&messages[next], on_their_way.is_empty()).await? {
                     Some(pending) => on_their_way.push_back(pending),
@@ -299,7 +301,7 @@ impl Sender {
         acknowledged: &mut usize,
         progress: &AtomicU64,
     ) -> Result<(), SendError> {
-        // After a batch was refused its messages go one by one: only one of them may be at fault.
+        // After the hub refused a batch, its messages go one by one: only one of them may be at fault.
         let mut one_by_one = 0;
         while *acknowledged < messages.len() {
             self.wait_at_the_gate(key).await?;
@@ -311,7 +313,7 @@ impl Sender {
                 Ok((token, _)) => client.send(device, &token, batch).await,
                 Err(error) => Err(error),
             };
-            // Whatever was answered was decided; only without an answer nobody knows.
+            // Any answer is a decision. Only without an answer the outcome is unknown.
             if !matches!(sent, Err(SendError::Cut)) {
                 unconfirmed.count = 0;
             }
@@ -361,7 +363,7 @@ impl Sender {
         Ok(())
     }
 
-    /// Waits as long as an earlier failure asks for.
+    /// Waits as long as an earlier failure requires.
     async fn wait_at_the_gate(&self, key: &DeviceKey) -> Result<(), SendError> {
         loop {
             match self.failures.gate(key) {
@@ -372,7 +374,7 @@ impl Sender {
         }
     }
 
-    /// Warns once of a ready token that ends soon.
+    /// Warns once of a ready-made token that ends soon.
     fn warn_of_expiry(&self, device: &Device) {
         if device.can_renew() {
             return;
@@ -389,7 +391,8 @@ impl Sender {
     }
 }
 
-/// Messages on their way. What is left when it is dropped (sending failed, or its time was over) nobody knows about.
+/// Messages in flight. If some are left when this is dropped (sending failed, or its time ended), their outcome is
+/// unknown.
 struct Unconfirmed<'a> {
     count: u64,
     total: &'a AtomicU64,

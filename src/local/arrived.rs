@@ -1,4 +1,4 @@
-//! What reached the emulated hub, by site and by LoRaWAN device.
+//! Counts what reached the emulated hub, by site and by LoRaWAN device.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -9,35 +9,35 @@ use serde_json::{Map, Value};
 
 #[derive(Debug, Default, Serialize)]
 pub struct Arrived {
-    /// From sites, and the rows in them.
+    /// From sites, and the rows in these messages.
     pub messages: u64,
     pub rows: u64,
     /// From LoRaWAN devices.
     pub uplinks: u64,
-    /// Other messages: events of The Things Network, and what is none of ours.
+    /// Other messages: events of The Things Network, and messages that are not the connector's.
     pub others: u64,
-    /// Messages that the hub has not kept until the end. They are in no other count.
+    /// Messages that the hub no longer had at the end. No other count includes them.
     pub missed: u64,
     pub sites: BTreeMap<String, Sender>,
     /// By application and device.
     pub devices: BTreeMap<String, Sender>,
 }
 
-/// A site or a LoRaWAN device. The stamps are all UTC in one format: they sort as text.
+/// A site or a LoRaWAN device. All time stamps are UTC in one format, so they sort as text.
 #[derive(Debug, Default, Serialize)]
 pub struct Sender {
-    /// Of a device: its uplinks.
+    /// For a device: its uplinks.
     pub messages: u64,
     pub rows: u64,
     /// Time stamp of the newest row, or when the network received the newest uplink.
     pub newest: Option<String>,
-    /// Values of that.
+    /// Values of the newest row or uplink.
     pub values: Map<String, Value>,
     /// Id of the device at the hub.
     pub device: String,
 }
 
-/// The body of a site's message, as far as it is shown.
+/// The shown part of a site's message body.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct OfSite {
@@ -53,7 +53,7 @@ struct Row {
     channels: Map<String, Value>,
 }
 
-/// The body of an uplink, as far as it is shown.
+/// The shown part of an uplink's body.
 #[derive(Deserialize)]
 struct OfDevice {
     #[serde(rename = "ApplicationID")]
@@ -67,7 +67,7 @@ struct OfDevice {
 }
 
 impl Arrived {
-    /// `kept`: the newest messages of the hub, in order of arrival.
+    /// `kept` holds the hub's newest messages, in order of arrival.
     pub fn of(kept: &[Arc<Received>]) -> Self {
         let mut arrived = Self { missed: kept.first().map_or(0, |first| first.sequence), ..Self::default() };
         for message in kept {
@@ -87,7 +87,7 @@ impl Arrived {
         self.rows += timeseries.len() as u64;
         let site = self.sites.entry(site).or_default();
         site.rows += timeseries.len() as u64;
-        // Rows are sent in order.
+        // Rows are sent in order, so the last one is the newest.
         site.add(message, timeseries.pop().map(|Row { timestamp, channels }| (timestamp, channels)));
         Some(())
     }
@@ -103,7 +103,7 @@ impl Arrived {
 }
 
 impl Sender {
-    /// What is sent again is not newer.
+    /// An older message that is sent again does not replace the newest values.
     fn add(&mut self, message: &Received, newest: Option<(String, Map<String, Value>)>) {
         self.messages += 1;
         self.device.clone_from(&message.device_id);

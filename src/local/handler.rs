@@ -1,4 +1,4 @@
-//! Which executable the host starts as the handler.
+//! Finds the executable that the host starts as the handler.
 
 use std::{
     env, fs,
@@ -9,10 +9,10 @@ use std::{
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
-/// This executable; or, if the app is `packaged`, the one in its folder that host.json names.
+/// This executable or, if the app is `packaged`, the one in the app's folder that host.json names.
 ///
 /// # Errors
-/// There is no such file in the folder, or it may not be executed.
+/// The folder has no such file, or the file is not executable.
 pub fn executable(app: &Path, packaged: bool) -> anyhow::Result<PathBuf> {
     if !packaged {
         return env::current_exe().context("cannot find this executable");

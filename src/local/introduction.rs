@@ -1,4 +1,4 @@
-//! What is told first: where everything is, and how to go on.
+//! Prints first where every service is and what the user can do next.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -14,25 +14,25 @@ use super::{
 };
 use crate::cli::table;
 
-/// Of a terminal.
+/// Columns of a terminal.
 const WIDTH: u16 = 80;
-/// A command.
+/// The body of an example command.
 const BODY: &str = r#"{"body":"open the valve","properties":{"Port":"1"}}"#;
 
-/// As JSON it is the first record.
+/// The first record of the JSON output.
 #[derive(Serialize)]
 #[serde(tag = "type", rename = "start")]
 pub struct Introduction<'a> {
     services: Vec<Row>,
     host: &'a str,
-    /// The status page, which is also at the root.
+    /// The status page. It is also at the root.
     status: Option<String>,
     /// Timers and their schedules.
     timers: &'a BTreeMap<String, String>,
-    /// Where webhooks go to, and the queue that they lie in: there when The Things Network is on.
+    /// The URL for webhooks, and the queue that holds them. Present if The Things Network is on.
     webhooks: Option<String>,
     queue: Option<&'a str>,
-    /// Where the emulated hub takes commands for a device.
+    /// The URL at which the emulated hub takes commands for a device.
     commands: Option<String>,
     /// Why a half is off.
     off: Vec<&'static str>,
@@ -64,7 +64,7 @@ impl<'a> Introduction<'a> {
     }
 }
 
-/// For the first of the emulated devices, by its id at the hub.
+/// The URL for commands to the first emulated device, by its id at the hub.
 fn commands(services: &Services, config: &Config) -> Option<String> {
     let device = services.things_stack.as_ref()?.devices.first()?;
     let ids = &config.things_network.as_ref()?.device_ids;
@@ -108,7 +108,7 @@ impl Introduction<'_> {
         let row = |row: &Row| [row.service.to_owned(), kind(row.is_emulated), row.place.clone(), row.details.clone()];
         let host = ["Functions host".to_owned(), kind(true), self.host.to_owned(), String::new()];
         let rows: Vec<_> = self.services.iter().map(row).chain([host]).collect();
-        // Addresses stay in one piece, to be copied; details go on below.
+        // Addresses are not split, so that the user can copy them. Details continue on the next line.
         let width = |column: usize| rows.iter().map(|row| row[column].chars().count() as u16).max().unwrap_or(0);
         let [service, kind, place] = [0, 1, 2].map(width);
         let details = WIDTH.saturating_sub(service + kind + place + 6).max(20);

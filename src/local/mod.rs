@@ -1,16 +1,16 @@
-//! `local`: the whole function app on this machine. What local.settings.json sets is real, the rest is emulated in this
-//! process; the handler is this executable again, or the app's own (`--packaged`), started by the emulated Functions host as
-//! Azure would start it.
+//! Runs the whole function app on this machine (`local`). Services that local.settings.json sets are real; this
+//! process emulates the others. The handler is this executable again, or the app's own (`--packaged`). The emulated
+//! Functions host starts it as Azure would.
 //!
 //! | Part | |
 //! |---|---|
-//! | `plan` | what is real, what is emulated and what is off |
-//! | `handler` | the executable that the host starts |
-//! | `services` | the emulators, and the settings that lead the handler to them |
-//! | `introduction`, `rows` | what is told first: where everything is |
-//! | `session` | passes the handler's lines on until it is over |
-//! | `tally`, `arrived`, `summary` | what it came to, what reached the hub, and both in words |
-//! | `output` | how it is printed: for people, or as JSON lines |
+//! | `plan` | decides what is real, what is emulated and what is off |
+//! | `handler` | finds the executable that the host starts |
+//! | `services` | the emulators, and the settings that point the handler to them |
+//! | `introduction`, `rows` | printed first: where everything is |
+//! | `session` | passes on the handler's lines until the end |
+//! | `tally`, `arrived`, `summary` | the result, the messages that reached the hub, and both as text |
+//! | `output` | prints text for the user, or JSON lines |
 
 mod arrived;
 mod handler;
@@ -46,8 +46,8 @@ use self::{
 };
 use crate::cli::time::duration;
 
-/// What the handler logs: a line for each run, and one a minute for what The Things Network's functions did; what is wrong. Not
-/// that the emulated database gets its containers.
+/// What the handler logs: one line for each run, one line a minute for The Things Network's functions, and problems.
+/// It does not log that the emulated database gets its containers.
 const HANDLER_LOG: &str = "error,iothub_connector=info,iothub_connector::cosmos=warn";
 const LONGEST_INTERVAL: i64 = 24 * 60 * 60 - 1;
 const EXAMPLES: &str = "\
@@ -103,12 +103,12 @@ pub struct Options {
     settings: Option<PathBuf>,
 }
 
-/// Runs the app until it is told to end, and says how it went.
+/// Runs the app until it must end, and prints a summary.
 pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let (app, settings_file) = folder(&options)?;
     let handler = handler::executable(&app, options.packaged)?;
     let services = Services::start(settings_file.as_deref(), options.every, options.device_per_site).await?;
-    // The handler would say the same, three times.
+    // Check here first: the handler would report the same problems three times.
     let mut config = match Config::from_settings(&services.settings.clone().into_iter().collect()) {
         Ok(config) if config.rapidm2m.is_none() && services.plan.rapidm2m == Source::Real => {
             return Ok(misconfigured(&"error: rapidM2M needs M2MBackendURL and Customer_ID", &services));
@@ -128,7 +128,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     })
     .await?;
 
-    // The app may have fewer functions than the settings are for.
+    // The app may have fewer functions than the settings configure.
     let ready = host.ready().clone();
     let has = |function: &str| ready.functions.iter().any(|name| name == function);
     config.rapidm2m = config.rapidm2m.filter(|_| has(RAPIDM2M));
@@ -154,14 +154,15 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
         tally.downlinks = stack.downlinks().await.context("the emulated Things Stack does not answer")?;
     }
     match printed.and_then(|()| output.tell(&tally)) {
-        // Nobody reads on (`| head`): the exit code still tells how it went.
+        // The reader has closed the output (`| head`): the exit code still reports the result.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("cannot print"),
         _ if tally.is_success() => Ok(ExitCode::SUCCESS),
         _ => Ok(ExitCode::FAILURE),
     }
 }
 
-/// What the handler finds in its environment: the settings, and what and how it logs unless that is set, here or in the settings.
+/// The handler's environment: the settings, and the defaults for its log unless the environment or the settings set
+/// them.
 fn handlers_settings(services: &Services, is_json: bool) -> Vec<(String, String)> {
     let mut settings = services.settings.clone();
     for (name, default) in [("RUST_LOG", HANDLER_LOG), ("LOG_FORMAT", "brief")] {
@@ -187,7 +188,8 @@ fn misconfigured(problems: &dyn Display, services: &Services) -> ExitCode {
     ExitCode::from(crate::MISCONFIGURED)
 }
 
-/// Finds the app and its settings, and goes to the app's folder: there the handler looks for what settings name.
+/// Finds the app and its settings, and changes to the app's folder: the handler resolves the files that settings name
+/// there.
 fn folder(options: &Options) -> anyhow::Result<(PathBuf, Option<PathBuf>)> {
     let absolute = |path: &Path| path.canonicalize().with_context(|| format!("{} cannot be read", path.display()));
     let app = absolute(&options.app)?;

@@ -1,4 +1,4 @@
-//! What is printed: lines for people, or one JSON object per line for scripts. All times are UTC.
+//! Prints the output: lines for the user, or one JSON object per line for scripts. All times are UTC.
 
 use std::io::{self, Write as _};
 
@@ -7,7 +7,7 @@ use emulators::functions_host::{Level, Stream};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-/// What is told first, and what is told last.
+/// The first and the last output of a session.
 pub trait Told: Serialize {
     fn text(&self) -> String;
 }
@@ -21,8 +21,8 @@ impl Output {
         print(&if self.is_json { serde_json::to_string(what)? } else { what.text() })
     }
 
-    /// A line that the handler printed, as it is; people get the time with it, which the host would add. Or one that is the
-    /// host's or ours, in the handler's form.
+    /// Prints a line of the handler unchanged; the user also sees the time, which the host would add. A line of the
+    /// host or of this process is printed in the handler's form.
     pub fn line(&self, stream: Stream, level: Level, text: &str) -> io::Result<()> {
         let level = match level {
             Level::Information => "info",
@@ -34,7 +34,7 @@ impl Output {
             false if is_handlers => format!("{}  {text}", now.format("%H:%M:%S")),
             false => format!("{}  {level}: {text}", now.format("%H:%M:%S")),
             true if is_handlers && is_object(text) => text.to_owned(),
-            // Also what a handler prints that has not come as far as its log.
+            // This also covers lines that the handler prints before its log is ready.
             true => {
                 let timestamp = now.to_rfc3339_opts(SecondsFormat::Millis, true);
                 json!({ "timestamp": timestamp, "level": level, "message": text }).to_string()

@@ -1,4 +1,4 @@
-//! The introduction's table: which service is where, and whether it is real.
+//! Builds the introduction's table: where each service is, and whether it is real.
 
 use std::{collections::BTreeMap, fmt::Display};
 
@@ -27,12 +27,12 @@ pub struct Row {
 }
 
 impl Services {
-    /// `queues`: where each queue is.
+    /// `queues` says where each queue is.
     pub fn rows(&self, config: &Config, queues: &BTreeMap<String, String>) -> Vec<Row> {
         let mut rows = Vec::new();
         let mut add = |service, is_emulated, place, details| {
             let row = Row { service, is_emulated, place, details };
-            // Several groups of one service are one.
+            // Several groups of one service make one row.
             if !rows.contains(&row) {
                 rows.push(row);
             }

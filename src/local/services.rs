@@ -1,4 +1,4 @@
-//! Starts what is emulated, and makes the settings that lead the handler to it.
+//! Starts the emulators and makes the settings that point the handler to them.
 
 use std::path::Path;
 
@@ -12,19 +12,19 @@ use serde::{Deserialize, de::DeserializeOwned};
 use super::plan::{Plan, QUEUE, Settings, Source};
 use crate::cli::settings;
 
-/// The functions of the two halves, as their folders are called.
+/// The functions of the two halves, by the names of their folders.
 pub const RAPIDM2M: &str = "rapidM2MForwarding";
 pub const UPLINK: &str = "thingsNetworkUplink";
 pub const FORWARDING: &str = "thingsNetworkForwarding";
 /// Where the Functions host takes webhooks.
 pub const ROUTE: &str = "api/uplink";
-/// The page that shows how everything is, also at the root.
+/// The page that shows the state of everything. It is also at the root.
 pub const STATUS: &str = "status";
 pub const STATUS_ROUTE: &str = "api/status";
 
 const DEVICE: &str = "local-demo";
 const DEFAULT_QUEUE: &str = "uplinks";
-/// Seconds between two questions how a registration stands; the real service says 3.
+/// Seconds between two requests for the state of a registration. The real service says 3.
 const DPS_RETRY_AFTER: u32 = 1;
 const LORAWAN_DEVICES: usize = 3;
 const APPLICATIONS: usize = 2;
@@ -32,12 +32,12 @@ const APPLICATIONS: usize = 2;
 const UPLINK_INTERVAL: u32 = 5;
 /// Uplinks that the emulated Things Stack keeps for its control endpoint.
 const KEPT_UPLINKS: usize = 1000;
-/// Seconds after which the status page knows of an uplink.
+/// Seconds until the status page shows an uplink.
 const ACTIVITY: &str = "2";
 /// Share of joins and other events, if they are forwarded at all.
 const EVENTS: f64 = 0.2;
 
-/// The emulators that run, and everything the handler is told.
+/// The running emulators, and all settings of the handler.
 pub struct Services {
     pub plan: Plan,
     pub settings: Settings,
@@ -65,8 +65,8 @@ pub struct LorawanDevice {
 }
 
 impl Services {
-    /// Starts an emulator for every service that the file does not set.
-    /// With `device_per_site`, an emulated hub gets the sites' devices from an emulated DPS.
+    /// Starts an emulator for every service that the file does not set. With `device_per_site`, an emulated hub gets
+    /// the sites' devices from an emulated DPS.
     pub async fn start(file: Option<&Path>, interval: Option<u32>, device_per_site: bool) -> anyhow::Result<Self> {
         let mut settings = match file {
             Some(file) => settings_of(file).await?,
@@ -104,7 +104,7 @@ impl Services {
 }
 
 impl Stack {
-    /// From now on every device sends uplinks to the function.
+    /// Starts to send uplinks of every device to the function.
     pub fn send(&self, host: &str, config: &things_network::Config) -> anyhow::Result<()> {
         let target: Url = format!("{host}{ROUTE}").parse().context("the Functions host's URL is none")?;
         self.emulator.send(things_stack::Sending {
@@ -121,7 +121,7 @@ impl Stack {
 
     /// How many downlinks were accepted.
     pub async fn downlinks(&self) -> anyhow::Result<u64> {
-        /// Without those of a request that was refused.
+        /// Does not include downlinks of refused requests.
         #[derive(Deserialize)]
         struct Request {
             downlinks: Vec<serde::de::IgnoredAny>,
@@ -131,12 +131,12 @@ impl Stack {
     }
 }
 
-/// What stands in the file, and what a Key Vault that it names has beside: as if that stood in the file as well. (One that
-/// only the environment names is not read.)
+/// The settings in the file and those in a Key Vault that the file names, as if all were in the file. A Key Vault that
+/// only the environment names is not read.
 async fn settings_of(file: &Path) -> anyhow::Result<Settings> {
     let in_file: config::Settings = settings::read(file)?.into_iter().collect();
     let completed = key_vault::complete(in_file.of_person()).await?;
-    // The handler has them all.
+    // The settings are complete, so the handler does not need the Key Vault.
     Ok(completed.settings.into_iter().filter(|(name, _)| name != KEY_VAULT).collect())
 }
 
@@ -156,7 +156,7 @@ async fn start_rapidm2m(settings: &mut Settings, interval: Option<u32>) -> anyho
     set(settings, "Customer_ID", &customer);
     set(settings, "Site_ID", "*");
     set(settings, "Channelnames", "*");
-    // So that there is something to see at once.
+    // With this, rows appear at once.
     settings.entry("StartFrom".to_owned()).or_insert_with(|| "all".to_owned());
     Ok(emulator)
 }
@@ -174,7 +174,7 @@ async fn start_iot_hub(settings: &mut Settings, device_per_site: bool) -> anyhow
     let emulator = iot_hub::start(options).await.context("cannot emulate IoT Hub")?;
     let ready = emulator.ready();
     if !device_per_site {
-        // With a device id, DPS is for The Things Network's devices only.
+        // If a device id is set, DPS serves only The Things Network's devices.
         set(settings, "IoTHubURL", &ready.mqtt);
         set(settings, "IoTHubDeviceId", DEVICE);
         set(settings, "IoTHubDeviceKey", &ready.key);
@@ -205,7 +205,7 @@ async fn start_things_stack(settings: &Settings, interval: Option<u32>) -> anyho
     Ok(Stack { emulator, devices, interval: interval.unwrap_or(UPLINK_INTERVAL) })
 }
 
-/// What the emulator's control endpoint says.
+/// The answer of the emulator's control endpoint.
 async fn told<T: DeserializeOwned>(control: &str, what: &str) -> anyhow::Result<T> {
     let client = reqwest::Client::builder().no_proxy().build()?;
     let answer = client.get(format!("{control}{what}")).send().await?.error_for_status()?;

@@ -1,4 +1,4 @@
-//! Passes the handler's lines on until it is over, and counts its calls.
+//! Passes on the handler's lines until the session ends, and counts its calls.
 
 use std::{io, pin::pin, time::Duration};
 
@@ -15,19 +15,20 @@ use tokio::{
 use super::{output::Output, tally::Tally};
 use crate::{INTERRUPTED, LAST_WORDS};
 
-/// Ctrl-C reaches the handler too. When it is gone first, our own signal is at most so far behind.
+/// Ctrl-C also reaches the handler. If the handler ends first, this process's own signal comes at most this much
+/// later.
 const SIGNALS_APART: Duration = Duration::from_millis(500);
-/// How long the end waits for webhooks that are in the queue.
+/// How long the end waits for webhooks in the queue.
 const LONGEST_DRAIN: Duration = Duration::from_secs(10);
 
-/// The emulated Things Stack, and the queue that its webhooks go to. It is emptied before the end.
+/// The emulated Things Stack, and the queue for its webhooks. The session empties the queue before it ends.
 pub type Webhooks<'a> = Option<(&'a things_stack::Emulator, &'a str)>;
 
 pub struct Session {
     pub output: Output,
     pub tally: Tally,
     handler_starts: usize,
-    /// Those that are under way are waited for, but none that begins now.
+    /// Invocations in flight are waited for, new ones are not.
     is_ending: bool,
 }
 
@@ -36,7 +37,7 @@ impl Session {
         Self { output, tally: Tally::default(), handler_starts: 0, is_ending: false }
     }
 
-    /// Prints what happens until the time is over, Ctrl-C is pressed or the host gives up.
+    /// Prints events until the time ends, the user presses Ctrl-C or the host gives up.
     pub async fn watch(
         &mut self,
         host: functions_host::Emulator,
@@ -44,7 +45,7 @@ impl Session {
         end_after: Option<Duration>,
     ) -> io::Result<()> {
         let mut events = host.events();
-        // A block: the host is needed again.
+        // This block ends the borrows of the host: it is used again below.
         {
             let mut interrupted = pin!(interrupted());
             let mut time_is_over = pin!(sleep(end_after.unwrap_or(Duration::MAX)));
@@ -78,7 +79,7 @@ impl Session {
             }
         }
         self.is_ending = true;
-        // The handler's last lines are there when the host has stopped.
+        // The handler's last lines have arrived when the host has stopped.
         host.stop().await;
         loop {
             match events.try_recv() {
@@ -96,7 +97,7 @@ impl Session {
             Event::InvocationStarted { function, id } if !self.is_ending => self.tally.started(&function, id),
             Event::InvocationFinished(finished) => {
                 let counts = self.tally.finished(&finished);
-                // What the handler answers it has logged.
+                // The handler has already logged the error that it answers.
                 if let Some(error) = finished.error.filter(|_| counts && !finished.response["Error"].is_string()) {
                     let text = format!("{} failed: {error}", finished.function);
                     self.output.line(Stream::Host, Level::Error, &text)?;
@@ -118,26 +119,26 @@ impl Session {
         Ok(())
     }
 
-    /// Events came too fast. Some of the calls may have ended unseen, and would be waited for until Ctrl-C.
+    /// Events came too fast and some were lost. Calls whose end was lost would keep the session waiting until Ctrl-C.
     fn lagged(&mut self, count: u64) {
         self.tally.uncounted += count;
         self.tally.under_way.clear();
     }
 }
 
-/// Ends the webhooks that are made up, and waits until all of them have left the queue. Returns how many have not.
+/// Stops the emulated webhooks and waits until all of them have left the queue. Returns how many are still in it.
 async fn drained(host: &functions_host::Emulator, webhooks: Webhooks<'_>) -> u64 {
     let Some((emulator, queue)) = webhooks else { return 0 };
     emulator.stop().await;
     match host.wait_until_empty(queue, LONGEST_DRAIN).await {
         Ok(false) => host.queue_messages(queue).await.map_or(1, |messages| messages.len() as u64),
-        // A queue that cannot be asked has told so elsewhere.
+        // If the queue cannot be read, another line already reports it.
         Ok(true) | Err(_) => 0,
     }
 }
 
-/// Ends the process at once when it is interrupted for the second time, also while nobody reads what it prints. Must run beside
-/// the session, in a thread of its own. `kill` ends the handler.
+/// Ends the process at once at the second interrupt, even if nothing reads its output. Must run beside the session, in
+/// a thread of its own. `kill` ends the handler.
 pub async fn end_at_second_interrupt(kill: impl Future<Output = ()>) {
     for _ in 0..2 {
         if interrupted().await.is_err() {

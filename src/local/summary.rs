@@ -1,4 +1,4 @@
-//! What a session came to, in words.
+//! Turns the result of a session into text.
 
 use serde_json::Value;
 
@@ -9,9 +9,9 @@ use super::{
 };
 use crate::cli::table;
 
-/// LoRaWAN devices that are listed for people.
+/// LoRaWAN devices that the text lists.
 const LISTED: usize = 50;
-/// Columns for values: so a table fits into a terminal's 80.
+/// Columns for values. With this width, a table fits into a terminal's 80 columns.
 const VALUES_WIDTH: usize = 20;
 
 impl Told for Tally {
@@ -93,7 +93,7 @@ fn received(arrived: &Arrived) -> String {
 }
 
 impl Sender {
-    /// When, in whole seconds; and of the numbers and texts as many as fit, for a glance.
+    /// The time in whole seconds, and as many numbers and texts as fit.
     fn newest(&self) -> [String; 2] {
         let is_short = |value: &Value| value.is_number() || value.is_string() || value.is_boolean();
         let values = self.values.iter().filter(|(_, value)| is_short(value));

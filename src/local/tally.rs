@@ -1,4 +1,4 @@
-//! What a session came to.
+//! Counts what happens in a session, for the summary and the exit code.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -10,27 +10,27 @@ use super::{
     services::{FORWARDING, RAPIDM2M, UPLINK},
 };
 
-/// What an answer says that has none: the host's own, when the invocation failed.
+/// Status of an answer that has none: the host's own status for a failed invocation.
 const FAILED: u64 = 500;
 
-/// As JSON it is the last record.
+/// The last record of the JSON output.
 #[derive(Debug, Default, Serialize)]
 #[serde(tag = "type", rename = "summary", rename_all = "camelCase")]
 pub struct Tally {
-    /// How long it took, with milliseconds.
+    /// Duration in seconds, with milliseconds.
     pub seconds: f64,
-    /// Runs of the timer, those that failed among them.
+    /// Runs of the timer, including failed ones.
     pub runs: u64,
     pub failed: u64,
-    /// Runs that the end found under way.
+    /// Runs that were in flight at the end.
     pub cut_off: u64,
-    /// Webhooks by the status they were answered with.
+    /// Webhooks by the status of their answers.
     pub webhooks: BTreeMap<u64, u64>,
     /// Messages of the queue that were forwarded.
     pub forwarded: u64,
     /// Messages of the queue that can never be forwarded.
     pub rejected: u64,
-    /// Failed invocations of other functions than the timer. A message comes again after one.
+    /// Failed invocations of functions other than the timer. The message is redelivered after a failure.
     pub failures: u64,
     /// Messages that were still in the queue at the end.
     pub left_in_queue: u64,
@@ -43,24 +43,24 @@ pub struct Tally {
     /// What reached the hub, if it is emulated.
     #[serde(flatten)]
     pub arrived: Option<Arrived>,
-    /// Invocations that have begun and not ended, by their ids; whether each is a run.
+    /// Invocations in flight by their ids, each with whether it is a run.
     #[serde(skip)]
     pub under_way: HashMap<String, bool>,
-    /// Ctrl-C was pressed: it cuts what is under way.
+    /// The user pressed Ctrl-C, which cuts invocations in flight.
     #[serde(skip)]
     pub is_interrupted: bool,
-    /// What a success needs: a run, and an uplink that was forwarded.
+    /// Whether success needs a run, and whether it needs a forwarded uplink.
     #[serde(skip)]
     pub needs: (bool, bool),
 }
 
 impl Tally {
-    /// An invocation has begun.
+    /// Counts an invocation as begun.
     pub fn started(&mut self, function: &str, id: String) {
         self.under_way.insert(id, function == RAPIDM2M);
     }
 
-    /// An invocation has ended. Returns whether it counts: what Ctrl-C has cut does not.
+    /// Counts an invocation as ended. Returns whether it counts: one that Ctrl-C has cut does not.
     pub fn finished(&mut self, finished: &InvocationFinished) -> bool {
         let InvocationFinished { function, id, succeeded, response, .. } = finished;
         if self.is_interrupted && !succeeded {
@@ -88,7 +88,7 @@ impl Tally {
 
     pub fn is_success(&self) -> bool {
         let has_failed = self.failed > 0 || self.failures > 0 || self.rejected > 0 || self.left_in_queue > 0;
-        // The hub has it a moment before the function has told so.
+        // The hub has the uplink a moment before the function has reported it.
         let has_forwarded = self.forwarded > 0 || self.arrived.as_ref().is_some_and(|arrived| arrived.uplinks > 0);
         let (needs_run, needs_uplink) = self.needs;
         let has_worked = (self.runs > self.failed || !needs_run) && (has_forwarded || !needs_uplink);
@@ -126,7 +126,7 @@ mod tests {
         assert!(tally.under_way.is_empty() && !tally.is_success());
         tally.finished(&finished(FORWARDING, json!({ "Outputs": {} }), true));
         assert!(tally.is_success());
-        // What a caller did wrong is told to the caller.
+        // An error of the caller is reported to the caller and is not a failure of the session.
         tally.finished(&finished(UPLINK, json!({ "Outputs": { "res": { "statusCode": 400 } } }), true));
         assert!(tally.is_success());
         tally.finished(&finished(FORWARDING, json!({ "Outputs": { "rejected": ["{}"] } }), true));

@@ -1,4 +1,5 @@
-//! The one back-off: how long to wait after a failure, and what is remembered of failures until the wait is over.
+//! The only back-off of the connector: decides how long to wait after a failure, and remembers failures until the wait
+//! ends.
 //!
 //! A key says what a failure concerns: a hub, a device, or a whole service (`()`).
 
@@ -12,11 +13,11 @@ use std::{
 use lru::LruCache;
 use tokio::time::Instant;
 
-/// Limit for a wait that a service requests (`Retry-After`). A longer request is an error of whatever sent it.
+/// Limit for a wait that a service requests (`Retry-After`). A longer request is an error of its sender.
 pub const LONGEST_REQUESTED: Duration = Duration::from_secs(60 * 60);
-/// Callers that were asked to wait return spread over this part of the wait.
+/// Callers that share a requested wait return spread over this part of it.
 const REQUESTED_JITTER: f64 = 0.1;
-/// Keys that one memory holds. The key that failed longest ago is forgotten first.
+/// Keys that one memory holds. The key whose failure is oldest is forgotten first.
 const MAX_KEYS: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
 
 /// How waits grow: from `first`, doubling with each failure in a row, to `longest`.
@@ -27,7 +28,7 @@ pub struct Policy {
     pub jitter: Jitter,
 }
 
-/// Keeps callers that failed together from coming back together.
+/// Prevents callers that failed together from retrying together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Jitter {
     None,
@@ -49,7 +50,7 @@ impl Policy {
         Self { first, longest, jitter: Jitter::Full }
     }
 
-    /// The wait after so many failures in a row. `failures` counts from 1.
+    /// The wait after this many failures in a row. `failures` counts from 1.
     #[must_use]
     pub fn wait(&self, failures: u32) -> Duration {
         let factor = 2_u32.saturating_pow(failures.saturating_sub(1));
@@ -60,8 +61,8 @@ impl Policy {
         }
     }
 
-    /// The wait that the service requests, else the one after so many failures in a row. A request to wait for no time
-    /// counts as no request.
+    /// The wait that the service requests, otherwise the one after this many failures in a row. A requested wait of
+    /// zero counts as no request.
     #[must_use]
     pub fn wait_or(&self, requested: Option<Duration>, failures: u32) -> Duration {
         match requested.filter(|wait| !wait.is_zero()).map(|wait| wait.min(LONGEST_REQUESTED)) {
@@ -72,7 +73,7 @@ impl Policy {
     }
 }
 
-/// A failure, and until when its key is not tried.
+/// A failure, and the time until which its key is not tried.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failed<E> {
     pub error: E,
@@ -96,7 +97,7 @@ impl<E> Failed<E> {
     }
 }
 
-/// Remembers what failed, by key.
+/// Remembers failures by key.
 #[derive(Debug)]
 pub struct Backoff<K: Hash + Eq, E> {
     policy: Policy,
@@ -115,14 +116,15 @@ impl<K: Hash + Eq, E: Clone> Backoff<K, E> {
         self.last(key).filter(|failed| !failed.is_over())
     }
 
-    /// The last failure since a success, also if the wait is over.
+    /// The last failure since a success, even if its wait has ended.
     #[must_use]
     pub fn last(&self, key: &K) -> Option<Failed<E>> {
         self.known().get(key).cloned()
     }
 
-    /// An attempt that began at `began` has failed. Attempts that were in flight together count once: those that began
-    /// before the last failure. A longer wait that the service requests holds in any case. Returns whether it counts.
+    /// Records that an attempt failed that began at `began`. Attempts that were in flight together count once: one
+    /// that began before the last failure does not count. A longer wait that the service requests holds in any case.
+    /// Returns whether the failure counts.
     pub fn failed(&self, key: K, error: E, requested: Option<Duration>, began: Instant) -> bool {
         let now = Instant::now();
         let requested = requested.filter(|wait| !wait.is_zero());
@@ -139,13 +141,13 @@ impl<K: Hash + Eq, E: Clone> Backoff<K, E> {
         counts
     }
 
-    /// Holds the key for this time, whatever failed before.
+    /// Stops trying the key for this time, whatever failed before.
     pub fn hold(&self, key: K, error: E, wait: Duration) {
         let now = Instant::now();
         self.known().put(key, Failed { error, failures: u32::MAX, until: now + wait, is_requested: false, at: now });
     }
 
-    /// An attempt succeeded. Only a wait that the service requested goes on.
+    /// Records a success. Only a wait that the service requested continues.
     pub fn succeeded(&self, key: &K) {
         let mut known = self.known();
         match known.peek_mut(key) {
@@ -155,7 +157,7 @@ impl<K: Hash + Eq, E: Clone> Backoff<K, E> {
         }
     }
 
-    /// Forgets all failures, but not the waits that services requested.
+    /// Forgets all failures, but keeps the waits that services requested.
     pub fn forget(&self) {
         let mut known = self.known();
         let waits: Vec<_> = std::iter::from_fn(|| known.pop_lru()).collect();
@@ -245,7 +247,7 @@ mod tests {
             advance(Duration::from_millis(1)).await;
             backoff.failed("hub", 1, None, began);
         }
-        // It began before the last failure, and was slow to fail.
+        // The attempt began before the last failure and failed late.
         advance(Duration::from_secs(60)).await;
         assert!(!backoff.failed("hub", 1, None, began));
         assert_eq!(backoff.last(&"hub").unwrap().failures, 1);

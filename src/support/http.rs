@@ -1,4 +1,4 @@
-//! What the clients of HTTP services have in common: bodies within bounds, what stands in headers, and errors in one line.
+//! Shared by the clients of HTTP services: reads bodies within limits, reads headers, and makes one-line error texts.
 
 use std::{error::Error, time::Duration};
 
@@ -13,16 +13,16 @@ use url::{Host, Url};
 
 use crate::support::{redact, retry_after};
 
-/// Azure's services refuse tokens when the clocks differ by more.
+/// Azure's services refuse tokens if the clocks differ by more.
 pub const CLOCK_TOLERANCE: TimeDelta = TimeDelta::minutes(5);
-/// How much of an error's text is shown, in characters.
+/// Longest part of an error's text that is shown, in characters.
 pub const MAX_ERROR_TEXT: usize = 300;
-/// Bytes of a text that are looked at for each character that is shown.
+/// Bytes of a text that are examined for each character that is shown.
 const LOOKED_AT: usize = 16;
 /// How much of an error answer is read, in bytes.
 const MAX_ERROR_BODY: usize = 16 * 1024;
 
-/// A body of at most so many bytes as were asked for.
+/// A body, cut at the caller's limit.
 pub struct Body {
     pub bytes: Bytes,
     /// Whether there was more.
@@ -46,17 +46,17 @@ pub async fn body(mut response: Response, limit: usize) -> reqwest::Result<Body>
     Ok(Body { bytes: bytes.freeze(), is_cut: false })
 }
 
-/// The beginning of an error answer. The status is what counts: an unreadable body does not take its place.
+/// The beginning of an error answer. If the body is unreadable, this is empty: the status is what counts.
 pub async fn error_body(response: Response) -> Bytes {
     body(response, MAX_ERROR_BODY).await.map(|body| body.bytes).unwrap_or_default()
 }
 
-/// How long the service wants to be left alone.
+/// How long the service requests to wait.
 pub fn retry_after(headers: &HeaderMap, now: DateTime<Utc>) -> Option<Duration> {
     retry_after::parse(header(headers, &RETRY_AFTER)?, now)
 }
 
-/// Our clock minus the service's.
+/// This machine's clock minus the service's.
 pub fn clock_skew(headers: &HeaderMap, now: DateTime<Utc>) -> Option<TimeDelta> {
     let date = DateTime::parse_from_rfc2822(header(headers, &DATE)?).ok()?;
     Some(now - date.to_utc())
@@ -66,29 +66,29 @@ fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 
-/// What happened in the end: reqwest hides it behind its sources.
+/// The root cause: reqwest hides it behind its chain of sources.
 pub fn cause(error: &reqwest::Error) -> String {
     let mut innermost: &dyn Error = error;
     while let Some(source) = innermost.source() {
         innermost = source;
     }
     let text = innermost.to_string();
-    // rustls adds where to read about it, which helps nobody who runs the connector.
+    // rustls adds a link to its documentation, which does not help the operator.
     match text.split_once(": https://docs.rs/") {
         Some((text, _)) => text.to_owned(),
         None => text,
     }
 }
 
-/// Whether a [`cause`] is a certificate that is not trusted. rustls has no type for it that would come through.
+/// Whether a [`cause`] is an untrusted certificate. rustls has no error type for it that reqwest passes on.
 pub fn is_untrusted(cause: &str) -> bool {
     cause.contains("invalid peer certificate")
 }
 
-/// What an Azure service says of an error: its code, such as 401003, and its text (perhaps empty). Neither is needed.
+/// The error code of an Azure service, such as 401003, and its text. The code may be absent and the text may be empty.
 ///
-/// The shapes: `{"errorCode":…,"message":…}` of the Device Provisioning Service; `{"Message":…}` of IoT Hub, whose text may
-/// itself be JSON of the first shape; anything else is text.
+/// The formats: `{"errorCode":…,"message":…}` of the Device Provisioning Service; `{"Message":…}` of IoT Hub, whose
+/// text may itself be JSON of the first format. Anything else is text.
 pub fn error_text(body: &[u8]) -> (Option<u64>, String) {
     let Some((code, text)) = said(body) else {
         return (None, one_line(&String::from_utf8_lossy(body), MAX_ERROR_TEXT));
@@ -116,10 +116,12 @@ pub fn is_on_this_machine(url: &Url) -> bool {
     }
 }
 
-/// Foreign text as it may stand in logs and records: white space collapsed, no control characters (terminals obey them), at
-/// most `most` characters, and without credentials: careless services answer with a page that shows the whole request.
+/// Makes foreign text safe for logs and records: collapses white space, replaces control characters (terminals obey
+/// them), cuts after `most` characters, and removes credentials. Careless services answer with a page that shows the
+/// whole request.
 pub fn one_line(text: &str, most: usize) -> String {
-    // A credential that is cut at the end is one all the same, and texts can be megabytes.
+    // Cut first: texts can be megabytes. The cut leaves more than is shown, because a credential that is cut at the
+    // end is still a credential.
     let text = &text[..redact::floor_char_boundary(text, most.saturating_mul(LOOKED_AT))];
     let one_line: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
     let harmless = |letter: char| if letter.is_control() { char::REPLACEMENT_CHARACTER } else { letter };
@@ -192,7 +194,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_cause_of_an_error_is_the_innermost() {
-        // Nobody can listen on port 0.
+        // No server can listen on port 0.
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let error = client.get("http://127.0.0.1:0/path").send().await.unwrap_err();
         let cause = cause(&error);

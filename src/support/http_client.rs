@@ -1,4 +1,4 @@
-//! The HTTP client: one for everything that trusts the same certificate authorities.
+//! Provides one HTTP client for all services that trust the same certificate authorities.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -10,15 +10,15 @@ use rustls::{ClientConfig, pki_types::CertificateDer};
 use super::tls;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// A service that sends nothing for this long is given up; requests have a limit for their whole time beside it. Longer than
-/// the sender's patience with a hub, so that a silent hub is reported as stalled, not as unreachable.
+/// Time-out for a service that sends nothing. Requests also have a limit for their whole time. Longer than the
+/// sender's patience with a hub, so that a silent hub is reported as stalled, not as unreachable.
 const READ_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Cheap to clone: clones share the connections.
 #[derive(Clone)]
 pub struct HttpClient(Arc<Lazy>);
 
-/// Made for the first request: most starts need none, and reading the platform's certificates takes time.
+/// Made for the first request: most starts need no client, and reading the platform's certificates takes time.
 struct Lazy {
     trusted_ca: Vec<CertificateDer<'static>>,
     tls: OnceLock<Arc<ClientConfig>>,
@@ -33,7 +33,7 @@ impl HttpClient {
     }
 
     /// # Errors
-    /// TLS cannot be set up: why.
+    /// Why TLS cannot be set up.
     pub fn get(&self) -> Result<&reqwest::Client, String> {
         if let Some(client) = self.0.client.get() {
             return Ok(client);
@@ -48,14 +48,14 @@ impl HttpClient {
             .user_agent(concat!("iothub-connector/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| error.to_string())?;
-        // Another caller may have been faster. Its client is as good.
+        // Another caller may have been faster: its client is used.
         Ok(self.0.client.get_or_init(|| client))
     }
 
-    /// The same trust, for protocols other than HTTP.
+    /// The TLS configuration with the same trust, for protocols other than HTTP.
     ///
     /// # Errors
-    /// TLS cannot be set up: why.
+    /// Why TLS cannot be set up.
     pub fn tls(&self) -> Result<&Arc<ClientConfig>, String> {
         if let Some(tls) = self.0.tls.get() {
             return Ok(tls);

@@ -1,5 +1,4 @@
-//! Keeps a panic from ending more than the work that it happened in. The log line comes from the panic hook
-//! ([`logging`](super::logging)).
+//! Limits a panic to the work in which it happened. The panic hook ([`logging`](super::logging)) writes the log line.
 
 use std::{any::Any, panic::AssertUnwindSafe};
 
@@ -7,8 +6,8 @@ use futures::FutureExt as _;
 
 use super::redact;
 
-/// The result, or what a panic said. After a panic, the caller must throw away whatever the future may have left half
-/// changed.
+/// The result, or the panic's message. After a panic, the caller must discard everything that the future may have left
+/// half changed.
 ///
 /// # Errors
 /// The future panicked.
@@ -20,7 +19,7 @@ pub async fn caught<T>(future: impl Future<Output = T>) -> Result<T, String> {
     })
 }
 
-/// What a panic said.
+/// The panic's message.
 #[must_use]
 pub fn message(payload: &(dyn Any + Send)) -> &str {
     let (text, string) = (payload.downcast_ref::<&str>(), payload.downcast_ref::<String>());

@@ -1,16 +1,16 @@
-//! A call can end before its function does: the host hangs up, or the handler is ended. Then the function is dropped wherever it
-//! stands, and nothing but this tells that it was there.
+//! Logs how far a function came if its call ends first: the host hangs up, or the handler is ended. The function is
+//! then dropped at any step, and no other code reports it.
 
 use std::fmt;
 
-/// How far a call has come. Lives within the function, so that it is dropped with it, in the call's span.
+/// How far a call has come. It lives within the function, so that both are dropped together, in the call's span.
 pub struct Progress {
     function: &'static str,
     pub step: Step,
     has_ended: bool,
 }
 
-/// What a function is at.
+/// The current step of a function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     Beginning,
@@ -51,7 +51,7 @@ impl Progress {
         }
     }
 
-    /// The function has its answer.
+    /// Marks the function as ended: it has its answer.
     pub fn end(mut self) {
         self.has_ended = true;
     }
@@ -59,7 +59,7 @@ impl Progress {
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        // Of a panic there is a line already.
+        // The log already has a line about a panic.
         if self.has_ended || std::thread::panicking() {
             return;
         }

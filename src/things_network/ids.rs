@@ -1,10 +1,10 @@
-//! Whose a webhook is: the ids of application and device, and why a body is no webhook.
+//! Identifies the application and the device of a webhook, and says why a body is not a webhook.
 
 use serde::Deserialize;
 
 use crate::support::http::{MAX_ERROR_TEXT, one_line};
 
-/// Why a body is no webhook of The Things Network.
+/// Why a body is not a webhook of The Things Network.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Invalid {
     #[error("the body is empty; is it sent in chunks, without Content-Length?")]
@@ -28,7 +28,7 @@ impl Invalid {
         Self::Malformed(one_line(&error.to_string(), MAX_ERROR_TEXT))
     }
 
-    /// Of an uplink's ids, what is there.
+    /// The ids of an uplink that are present.
     pub(super) fn ids(
         application: Option<String>,
         device: Option<String>,
@@ -47,7 +47,7 @@ impl Invalid {
     }
 }
 
-/// The rule for ids of applications and devices, that of V2 (which has `_`) included.
+/// The rule for ids of applications and devices. It includes V2's rule, which allows `_`.
 /// <https://www.thethingsindustries.com/docs/reference/id-eui-constraints/>
 fn is_id(id: &str) -> bool {
     const LONGEST: usize = 36;
@@ -60,7 +60,7 @@ fn is_id(id: &str) -> bool {
         && !bytes.windows(2).any(|pair| is_inner(pair[0]) && is_inner(pair[1]))
 }
 
-/// The ids as The Things Stack writes them.
+/// The ids in the form of The Things Stack.
 #[derive(Default, Deserialize)]
 pub struct EndDeviceIds {
     pub device_id: Option<String>,

@@ -1,4 +1,4 @@
-//! Takes a webhook, answers at once, and leaves the work to the queue.
+//! Accepts a webhook and answers at once. The queue does the work later.
 
 use std::sync::Arc;
 
@@ -18,18 +18,18 @@ use crate::{
     },
 };
 
-/// The header in which a webhook has the secret of `ThingsNetworkWebhookSecret`.
+/// The header in which a webhook carries the secret of `ThingsNetworkWebhookSecret`.
 const SECRET_HEADER: &str = "x-webhook-secret";
 
-/// What webhooks are checked against.
+/// Checks webhooks and turns them into queue messages.
 pub struct Receiving {
     forwards_events: bool,
-    /// Its hash: all have the same length.
+    /// The secret's hash: all hashes have the same length, so the comparison takes constant time.
     secret: Option<[u8; 32]>,
     tally: Tally,
 }
 
-/// What is told to The Things Stack, and what goes to the queue.
+/// The answer to The Things Stack, and the message for the queue.
 pub struct Answer {
     /// The value of the `http` output.
     pub response: Value,
@@ -47,7 +47,7 @@ impl Receiving {
         }
     }
 
-    /// One webhook.
+    /// Handles one webhook.
     #[must_use]
     pub fn webhook(&self, request: &HttpRequest) -> Answer {
         if let Some(secret) = &self.secret {
@@ -60,7 +60,8 @@ impl Receiving {
         }
         let accepted = match Webhook::parse(&request.body) {
             Ok(Webhook::Uplink(_)) => StatusCode::ACCEPTED,
-            // Whatever it is, The Things Stack must not take it for a failure: it would disable the webhook.
+            // Answer with success whatever the event is: The Things Stack counts failures and would disable the
+            // webhook.
             Ok(Webhook::Event(event)) => {
                 tracing::debug!(event.kind = event.kind(), "an event");
                 let is_forwarded = self.forwards_events && event.kind().is_some() && event.ids().is_ok();
@@ -95,7 +96,7 @@ impl Receiving {
         Answer { response: status(accepted), queued: Some(text) }
     }
 
-    /// A body that was not read to its end.
+    /// The answer to a body that exceeds the limit and was not read to its end.
     #[must_use]
     pub fn refuse_too_large(&self, limit: usize) -> Answer {
         let text = format!("the webhook is larger than {limit} bytes: leave members out with the webhook's field mask");
@@ -111,7 +112,7 @@ impl Receiving {
     }
 }
 
-/// Where the device takes downlinks: the headers are there if the webhook has a downlink API key.
+/// Where to send downlinks for the device. The webhook has these headers if it has a downlink API key.
 fn downlink_keys(request: &HttpRequest) -> Option<DownlinkKeys> {
     let header = |name| request.header(name).filter(|value| !value.is_empty()).map(str::to_owned);
     let (push, replace) = (header("x-downlink-push"), header("x-downlink-replace"));

@@ -1,4 +1,4 @@
-//! How an uplink was received: by which gateway, how well, on which frequency.
+//! Extracts how an uplink was received: by which gateway, how well, on which frequency.
 
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Number, value::RawValue};
@@ -93,7 +93,7 @@ fn radio(receptions: Option<&RawValue>, settings: Option<&RawValue>) -> Radio {
     });
     let settings = lenient::<Settings>(settings);
     let rate = settings.as_ref().and_then(|settings| settings.data_rate.as_ref());
-    // An SNR of zero is omitted from the JSON. With FSK, no SNR is measured.
+    // The JSON omits an SNR of zero. FSK has no measured SNR.
     let zero = rate.is_none_or(|rate| rate.fsk.is_none()).then(|| Number::from(0));
     Radio {
         snr: best.as_ref().and_then(|best| best.snr.clone().or(zero.filter(|_| best.rssi.is_some()))),
@@ -105,7 +105,7 @@ fn radio(receptions: Option<&RawValue>, settings: Option<&RawValue>) -> Radio {
 }
 
 impl GatewayReception {
-    /// SNR, then RSSI, for finding the best gateway. A missing RSSI is not zero (0 dBm does not occur): some networks
+    /// SNR, then RSSI, to find the best gateway. A missing RSSI is not zero (0 dBm does not occur): some networks
     /// withhold the reception quality of their gateways. Such a gateway ranks last.
     fn quality(&self) -> (f64, f64) {
         let number = |value: &Option<Number>| value.as_ref().and_then(Number::as_f64);

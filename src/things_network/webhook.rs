@@ -1,4 +1,4 @@
-//! A webhook's body: which format it has, whether it is an uplink, and whose.
+//! Reads a webhook's body: its format, whether it is an uplink, and whose it is.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -6,15 +6,15 @@ use serde_json::value::RawValue;
 use super::{event::Event, ids::Invalid, uplink::Uplink, v2, v3};
 use crate::support::http::{MAX_ERROR_TEXT, one_line};
 
-/// What a webhook tells.
+/// The content of a webhook.
 #[derive(Debug)]
 pub enum Webhook<'a> {
     Uplink(Box<Uplink<'a>>),
-    /// A join, what became of a downlink, a location, data of a service, or a kind that does not exist yet.
+    /// A join, the outcome of a downlink, a location, data of a service, or a kind that does not exist yet.
     Event(Event<'a>),
 }
 
-/// The members that tell the formats apart. `uplink_normalized` and others are events: they have the ids, but no
+/// The members that distinguish the formats. `uplink_normalized` and others are events: they have the ids, but no
 /// `uplink_message`.
 #[derive(Deserialize)]
 struct Probe<'a> {
@@ -29,18 +29,18 @@ struct Probe<'a> {
 }
 
 impl<'a> Webhook<'a> {
-    /// Reads a body. Members that are not known are ignored; of an uplink, only its ids must be there.
+    /// Reads a body. Unknown members are ignored. An uplink needs only its ids.
     ///
     /// # Errors
-    /// What is wrong with it, for whoever set up the webhook.
+    /// What is wrong with the body, in words for the person who set up the webhook.
     pub fn parse(body: &'a str) -> Result<Self, Invalid> {
-        // JSON's white space around it is lost in the queue, and must not count in what is hashed.
+        // The queue drops JSON's white space around the body, so it must not change the hash.
         let body = body.trim_matches([' ', '\t', '\n', '\r']);
         if body.is_empty() {
             return Err(Invalid::Empty);
         }
         let not_json = |error: serde_json::Error| Invalid::NotJson(one_line(&error.to_string(), MAX_ERROR_TEXT));
-        // An array would pass for a struct.
+        // serde would read an array as a struct.
         if !body.starts_with('{') {
             let error = serde_json::from_str::<serde::de::IgnoredAny>(body).err();
             return Err(error.map_or_else(|| Invalid::NotJson("it is another kind of JSON".into()), not_json));

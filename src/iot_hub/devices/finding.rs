@@ -22,10 +22,10 @@ use super::{
 };
 use crate::support::clock::Clock;
 
-/// How often the device is looked up again because another process wrote its document meanwhile, or registers it too.
+/// How often the device is looked up again because another process wrote its document or registers it too.
 const ROUNDS: usize = 5;
-/// How many seconds, at least and at most, the device is left to another app that registers it. A registration takes 3 to 7 s.
-/// The wait is random, or two apps would take the registration from each other again and again.
+/// How many seconds, at least and at most, the device is left to another app that registers it. A registration takes 3
+/// to 7 s. The wait is random: otherwise two apps would take the registration from each other again and again.
 const OTHERS_TURN: RangeInclusive<f64> = 2.0..=6.0;
 
 /// The devices of one enrollment, and the services for finding them.
@@ -37,7 +37,7 @@ pub struct Inner {
     pub entries: Mutex<HashMap<Owner, Arc<Entry>>>,
 }
 
-/// An error, and whether the device is not tried again for a while.
+/// An error, and whether the device backs off.
 pub struct Ended {
     pub error: DeviceError,
     rests: bool,
@@ -94,8 +94,8 @@ impl Inner {
         Err(self.keeps_changing(entry))
     }
 
-    /// A device for one port has its own document. The document of the plain registration id still has to name the
-    /// owner of this id, because other ports may lead to the same hub.
+    /// A device for one port has its own document. The document of the plain registration id must still name the owner
+    /// of this id, because other ports may lead to the same hub.
     async fn claim(&self, entry: &Entry) -> Result<(), Ended> {
         for _ in 0..ROUNDS {
             if self.read(entry, &entry.id).await?.is_some() {

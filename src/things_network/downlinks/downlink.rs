@@ -1,14 +1,15 @@
-//! From a cloud-to-device message to a downlink of The Things Stack.
+//! Converts a cloud-to-device message to a downlink of The Things Stack.
 //!
 //! | Property | Meaning |
 //! |---|---|
-//! | `Port` | fPort, 1 to 223. Needed unless the payload is `json`, where the device's payload formatter may choose it |
-//! | `Payload` | what the body is: `raw` bytes, `hex` digits, `base64`, or `json` for the payload formatter. Without it a body that is a JSON object is `json`, any other is `raw` |
-//! | `Confirmed` | `true` or `false` (false) |
+//! | `Port` | fPort, 1 to 223. Required, except with the payload `json`: the device's payload formatter may choose it |
+//! | `Payload` | format of the body: `raw` bytes, `hex` digits, `base64`, or `json` for the payload formatter. Without it, a JSON object is `json`, any other body is `raw` |
+//! | `Confirmed` | `true` or `false` (default) |
 //! | `Priority` | `LOWEST`, `LOW`, `BELOW_NORMAL`, `NORMAL` (default), `ABOVE_NORMAL`, `HIGH` or `HIGHEST` |
-//! | `Queue` | `push` (default): after what waits; `replace`: instead of it |
+//! | `Queue` | `push` (default): after the pending downlinks; `replace`: instead of them |
 //!
-//! Names and values in any case. <https://www.thethingsindustries.com/docs/integrations/webhooks/scheduling-downlinks/>
+//! Names and values are case-insensitive.
+//! <https://www.thethingsindustries.com/docs/integrations/webhooks/scheduling-downlinks/>
 
 use std::collections::BTreeMap;
 
@@ -18,11 +19,11 @@ use serde_json::{Map, Value};
 
 use crate::support::http::one_line;
 
-/// fPorts of applications. <https://lora-alliance.org/resource_hub/lorawan-104-specification-package/>
+/// fPorts for applications. <https://lora-alliance.org/resource_hub/lorawan-104-specification-package/>
 const PORTS: std::ops::RangeInclusive<u8> = 1..=223;
 /// The longest payload of any data rate in any region, in bytes.
 const MAX_PAYLOAD: usize = 242;
-/// The longest correlation id that The Things Stack takes, in bytes.
+/// The longest correlation id that The Things Stack accepts, in bytes.
 const MAX_CORRELATION_ID: usize = 100;
 const PRIORITIES: [&str; 7] = ["LOWEST", "LOW", "BELOW_NORMAL", "NORMAL", "ABOVE_NORMAL", "HIGH", "HIGHEST"];
 
@@ -34,7 +35,7 @@ pub struct Downlink {
     pub body: String,
 }
 
-/// What becomes of the downlinks that wait already.
+/// How a downlink affects the downlinks that are already pending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
     Push,
@@ -65,7 +66,7 @@ impl Downlink {
     /// Reads a cloud-to-device message: its properties by lower-case names, and its body.
     ///
     /// # Errors
-    /// Why it cannot be a downlink, for whoever sent it.
+    /// Why the message cannot be a downlink, in words for its sender.
     pub fn new(message_id: Option<&str>, properties: &BTreeMap<String, String>, body: &[u8]) -> Result<Self, String> {
         let property = |name: &str| properties.get(name).map(|value| value.trim()).filter(|value| !value.is_empty());
         let payload = payload(property("payload"), body)?;
@@ -101,7 +102,7 @@ impl Downlink {
     }
 }
 
-/// A property's value, as far as an error shows it.
+/// Shortens a property's value for an error text.
 fn shown(value: &str) -> String {
     one_line(value, 40)
 }
@@ -148,7 +149,7 @@ fn payload(kind: Option<&str>, body: &[u8]) -> Result<Payload, String> {
     Ok(Payload::Bytes(BASE64_STANDARD.encode(bytes)))
 }
 
-/// Pairs of digits, with white space, `:` or `-` between them or not.
+/// Reads pairs of hex digits, with or without white space, `:` or `-` between them.
 fn unhex(text: &str) -> Option<Vec<u8>> {
     let digits: Vec<u8> =
         text.bytes().filter(|byte| !byte.is_ascii_whitespace() && !matches!(byte, b':' | b'-')).collect();

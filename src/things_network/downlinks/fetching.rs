@@ -1,5 +1,5 @@
-//! A device's commands are fetched after one uplink at a time, so they keep their order. An uplink that comes meanwhile does not
-//! wait: it leaves word, and whoever fetches looks once more before it ends.
+//! Keeps a device's commands in order: only one uplink at a time fetches them. An uplink that comes meanwhile does not
+//! wait. It leaves a mark, and the current fetcher looks once more before it ends.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -10,7 +10,7 @@ use std::{
 #[derive(Default)]
 pub struct Fetching(Mutex<HashMap<String, bool>>);
 
-/// Whoever fetches a device's commands. The device is free again when this is dropped.
+/// The right to fetch a device's commands. Dropping it frees the device.
 pub struct Fetcher<'a> {
     all: &'a Fetching,
     device: String,
@@ -18,7 +18,7 @@ pub struct Fetcher<'a> {
 }
 
 impl Fetching {
-    /// `None`: somebody else is at it, and will look again.
+    /// `None`: another uplink already fetches, and will look again.
     pub fn begin(&self, device: &str) -> Option<Fetcher<'_>> {
         match self.devices().entry(device.to_owned()) {
             Entry::Occupied(mut is_wanted_again) => {
@@ -38,8 +38,8 @@ impl Fetching {
 }
 
 impl Fetcher<'_> {
-    /// To be asked when nothing is left: whether another uplink has come since the last time. If not, the device is free at
-    /// once, so that no uplink can come in between and find nobody who looks for it.
+    /// Whether another uplink has come since the last look. Call it when no command is left. If no uplink has come,
+    /// the device is free at once, so no uplink can come in between without a fetcher.
     pub fn is_wanted_again(&mut self) -> bool {
         let mut devices = self.all.devices();
         let is_wanted_again = devices.get_mut(&self.device).is_some_and(std::mem::take);
@@ -53,7 +53,7 @@ impl Fetcher<'_> {
 
 impl Drop for Fetcher<'_> {
     fn drop(&mut self) {
-        // What stands there otherwise is somebody else's.
+        // After the end, the entry may belong to another fetcher.
         if !self.has_ended {
             self.all.devices().remove(&self.device);
         }

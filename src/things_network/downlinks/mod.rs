@@ -1,8 +1,8 @@
-//! Cloud-to-device messages of the hub become downlinks of The Things Stack.
+//! Sends the hub's cloud-to-device messages to The Things Stack as downlinks.
 //!
-//! A message is completed when The Things Stack has accepted its downlink, and only then. Else it is abandoned: the hub
-//! gives it again after the device's next uplink, ten times in all. One that can never be a downlink is rejected: the hub
-//! keeps it from everybody, and says so to whoever asked for feedback.
+//! A message is completed only after The Things Stack has accepted its downlink. Otherwise it is abandoned: the hub
+//! redelivers it after the device's next uplink, ten deliveries in all. A message that can never be a downlink is
+//! rejected: the hub never redelivers it and informs the sender if the sender requested feedback.
 
 pub mod downlink;
 mod fetching;
@@ -34,30 +34,31 @@ use crate::{
     },
 };
 
-/// Messages that are taken after one uplink: as many as a device's queue at the hub holds.
+/// Messages that are fetched after one uplink: as many as a device's queue at the hub holds.
 /// <https://learn.microsoft.com/azure/iot-hub/iot-hub-devguide-messages-c2d>
 const MOST: usize = 50;
 /// Attempts for a downlink after one uplink.
 const ATTEMPTS: u32 = 3;
-/// An attempt that is to wait for longer is left to the next uplink.
+/// An attempt that needs a longer wait is left to the next uplink.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
-/// Downlinks that are on their way to The Things Stack at once. Their invocations last until they are accepted, and the host
-/// runs 64 at a time: however slow The Things Stack is, most of them are left to telemetry.
+/// Downlinks that are in flight to The Things Stack at once. Their invocations last until the downlinks are accepted,
+/// and the host runs 64 invocations at a time. This limit leaves most of them to telemetry, however slow The Things
+/// Stack is.
 const POSTING: usize = 16;
-/// How long a downlink waits for others to be on their way no more.
+/// How long a downlink waits for a free place among those in flight.
 const PLACE_WAIT: Duration = Duration::from_secs(2);
-/// The longest that an uplink's invocation lasts for the device's downlinks.
+/// The longest time that an uplink's invocation lasts for the device's downlinks.
 const TIME: Duration = Duration::from_secs(20);
-/// A device whose downlink was not accepted is left alone for so long, doubling each time: the hub gives a message ten times
-/// only, and a backlog of uplinks must not use them up.
+/// Back-off of a device whose downlink was not accepted. It doubles each time: the hub delivers a message only ten
+/// times, and a backlog of uplinks must not use up these deliveries.
 const POLICY: Policy = Policy::exact(Duration::from_secs(5), Duration::from_secs(60 * 60));
-/// What is handled is settled although the time is over.
+/// Extra time to settle a message that was handled, even if the time has ended.
 const SETTLING: Duration = Duration::from_secs(10);
-/// Accepted downlinks whose messages could not be completed: they come again, and must not be accepted twice. Also devices
-/// that rest.
+/// Limit for accepted downlinks whose messages could not be completed: they are redelivered and must not be accepted
+/// twice. Also the limit for devices that back off.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
 
-/// The way of all downlinks.
+/// Passes downlinks on for all devices.
 pub struct Downlinks {
     devicebound: Devicebound,
     stack: Stack,
@@ -68,7 +69,7 @@ pub struct Downlinks {
     failures: Backoff<String, ()>,
 }
 
-/// Device, sequence number and id: a device that is deleted and made again has the same numbers again.
+/// Device, sequence number and id: if a device is deleted and created again, its sequence numbers start again.
 type MessageKey = (String, u64, Option<String>);
 
 impl Downlinks {
@@ -84,8 +85,8 @@ impl Downlinks {
         }
     }
 
-    /// Passes on what waits for the device, unless somebody else is at it, who then looks once more. What fails is logged, and
-    /// waits for the next uplink.
+    /// Passes on the device's pending messages, unless another uplink already does; then that one looks once more. A
+    /// failure is logged, and the message stays pending until the next uplink.
     pub async fn pass_on(&self, device: &Device, keys: &DownlinkKeys, tally: &Tally) {
         let deadline = Instant::now() + TIME;
         let name = format!("{}/{}", device.endpoint, device.id);
@@ -113,7 +114,7 @@ impl Downlinks {
                 }
             };
             let settlement = self.settlement(device, &message, keys, deadline, tally).await;
-            // It takes no time, and without it the message comes again.
+            // Settling takes little time, and without it the message would be redelivered.
             let settled = self.devicebound.settle(device, &message, settlement, Instant::now() + SETTLING).await;
             if let Err(error) = settled {
                 let id = message.message_id.as_deref().unwrap_or_default();
@@ -125,7 +126,7 @@ impl Downlinks {
                 return;
             }
             if settlement == Settlement::Abandon {
-                // The next would overtake it.
+                // The next message would overtake this one.
                 self.failures.failed(name, (), None, Instant::now());
                 return;
             }
@@ -136,7 +137,7 @@ impl Downlinks {
         }
     }
 
-    /// What is to become of a message, after everything was done for it.
+    /// Decides how to settle a message, after all attempts for it.
     async fn settlement(
         &self,
         device: &Device,

@@ -1,4 +1,4 @@
-//! The Things Stack as a service: takes downlinks.
+//! Posts downlinks to The Things Stack and explains its answers.
 //! <https://www.thethingsindustries.com/docs/integrations/webhooks/scheduling-downlinks/>
 
 use std::time::Duration;
@@ -13,13 +13,13 @@ use serde::Deserialize;
 
 use crate::support::{http, http_client::HttpClient};
 
-/// A request may take this long.
+/// Time-out of a request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How much of a good answer is read, in bytes: it says nothing.
+/// How much of a successful answer is read, in bytes. Its content is not used.
 const MAX_ANSWER: usize = 4 * 1024;
 
-/// An error as The Things Stack tells it.
+/// An error of The Things Stack.
 #[derive(Deserialize)]
 struct Refusal {
     /// <https://grpc.github.io/grpc/core/md_doc_statuscodes.html>
@@ -31,7 +31,7 @@ const INVALID_ARGUMENT: u32 = 3;
 /// Why a downlink was not accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PushError {
-    /// Somebody must mend it: nothing was sent.
+    /// The user must correct the configuration. Nothing was sent.
     #[error("{0}")]
     Unusable(String),
     #[error("The Things Stack refused the downlink for good ({status}): {text}")]
@@ -43,7 +43,7 @@ pub enum PushError {
     Unauthorized { status: u16, text: String },
     #[error("The Things Stack did not take the downlink ({status}): {text}")]
     Status { status: u16, text: String, wait: Option<Duration> },
-    /// Whether it was accepted is not known, unless it `is_unsent`.
+    /// Whether the downlink was accepted is unknown, unless it `is_unsent`.
     #[error("The Things Stack cannot be reached at {place}: {text}")]
     Unreachable { place: String, text: String, is_unsent: bool },
     #[error("too many downlinks are on their way to The Things Stack, which is slow to take them")]
@@ -51,13 +51,14 @@ pub enum PushError {
 }
 
 impl PushError {
-    /// Whether The Things Stack will never take this downlink.
+    /// Whether The Things Stack will never accept this downlink.
     #[must_use]
     pub fn condemns_downlink(&self) -> bool {
         matches!(self, Self::Rejected { .. })
     }
 
-    /// How long to wait before another attempt may help; `None` if it would not, or could have it accepted twice.
+    /// How long to wait before another attempt may help. `None` if it would not help, or if the downlink could be
+    /// accepted twice.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         const SOON: Duration = Duration::from_millis(500);
@@ -82,7 +83,7 @@ impl PushError {
     }
 }
 
-/// A client for all servers. Connects with the first downlink.
+/// A client for all servers. It connects with the first downlink.
 pub struct Stack {
     http: HttpClient,
 }
@@ -93,11 +94,11 @@ impl Stack {
         Self { http: http.into() }
     }
 
-    /// Posts a downlink to the URL that came with the device's last webhook. It is accepted when this succeeds; after an
-    /// error it may have been.
+    /// Posts a downlink to the URL that came with the device's last webhook. Success means that the downlink is
+    /// accepted. After an error it may still be accepted.
     ///
     /// # Errors
-    /// Why it is not (known to be) accepted.
+    /// Why the downlink is not (known to be) accepted.
     pub async fn post(&self, url: &str, api_key: &SecretString, body: String) -> Result<(), PushError> {
         let url = downlink_url(url).map_err(|why| PushError::Unusable(format!("the webhook's downlink URL {why}")))?;
         let place = url.origin().ascii_serialization();
@@ -120,7 +121,7 @@ impl Stack {
                     let text = format!("what answered is not The Things Stack, but perhaps a proxy: {said}");
                     Err(PushError::Status { status: status.as_u16(), text, wait: None })
                 }
-                // What broke off behind the status may be anything, but the status was said.
+                // The body may have broken off, but the status has arrived, and it counts.
                 _ => Ok(()),
             };
         }
@@ -130,23 +131,24 @@ impl Stack {
         let is_invalid = serde_json::from_slice::<Refusal>(&body).is_ok_and(|refusal| refusal.code == INVALID_ARGUMENT);
         Err(match (status, status.as_u16()) {
             (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, status) => PushError::Unauthorized { status, text },
-            // With 400 also comes what passes, such as a device that is just joining (code 9).
+            // Status 400 also covers passing conditions, such as a device that is just joining (code 9).
             (StatusCode::BAD_REQUEST, status) if is_invalid => PushError::Rejected { status, text },
             (_, status) => PushError::Status { status, text, wait },
         })
     }
 }
 
-/// The Things Stack answers with an empty object; emptiness is as good.
+/// The Things Stack answers with an empty object. An empty body is accepted too.
 fn is_answer(body: &[u8]) -> bool {
     let body = body.trim_ascii();
     body.is_empty() || serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(body).is_ok()
 }
 
-/// The URL of a webhook's headers, to which the API key goes: over TLS, or it stays on this machine.
+/// Checks the downlink URL of a webhook's headers. The API key is sent there, so it must use TLS or stay on this
+/// machine.
 ///
 /// # Errors
-/// What is wrong, continuing a sentence that begins with the URL's name.
+/// What is wrong, as the rest of a sentence that begins with the URL's name.
 pub fn downlink_url(url: &str) -> Result<Url, String> {
     let url = Url::parse(url).map_err(|error| format!("is no URL: {error}"))?;
     match url.scheme() {

@@ -1,4 +1,5 @@
-//! What devices do, written to the container `devices` now and then, for the status page. Losing it loses no data.
+//! Writes now and then to the container `devices` what devices do, for the status page. A loss of these notes loses no
+//! data.
 
 use std::{
     collections::HashMap,
@@ -23,16 +24,16 @@ use crate::{
 
 /// Documents that are written at once.
 const CONCURRENCY: usize = 8;
-/// Devices that are noted until the next writing; of more, nothing is noted until then.
+/// Devices that are noted until the next write. Until then, nothing is noted for further devices.
 const MAX_DEVICES: usize = 20_000;
-/// Members of the telemetry that are channels too.
+/// Members of the telemetry that are also channels.
 const RECEPTION: [&str; 2] = ["Rssi", "Snr"];
 
-/// What is noted and not written yet. Cheap to clone.
+/// Notes that are not written yet. Cheap to clone.
 #[derive(Clone)]
 pub struct Activities {
     store: Arc<Store>,
-    /// From the first note to the writing; `None`: nothing is noted.
+    /// Time from the first note to the write. `None`: nothing is noted.
     period: Option<Duration>,
     noted: Arc<Mutex<Noted>>,
 }
@@ -40,12 +41,14 @@ pub struct Activities {
 #[derive(Default)]
 struct Noted {
     devices: HashMap<String, (StoredOwner, Activity)>,
-    /// A task is there that will write them. There is one at a time: a slow database does not get more and more of them.
+    /// Whether a task exists that will write the notes. There is only one at a time, so that tasks do not pile up at a
+    /// slow database.
     is_attended: bool,
 }
 
 impl Noted {
-    /// Returns whether somebody has to begin to attend to it. When there is no room for the device, nothing is noted.
+    /// Returns whether the caller must start a task to write the notes. If there is no room for the device, nothing is
+    /// noted.
     fn add(&mut self, id: String, owner: StoredOwner, what: impl FnOnce(&mut Activity)) -> bool {
         if self.devices.len() >= MAX_DEVICES && !self.devices.contains_key(&id) {
             return false;
@@ -54,7 +57,7 @@ impl Noted {
         !std::mem::replace(&mut self.is_attended, true)
     }
 
-    /// All that is to be written now. Who finds nothing attends no longer.
+    /// Takes all notes for writing. If there are none, the task that writes them ends.
     fn take(&mut self) -> HashMap<String, (StoredOwner, Activity)> {
         self.is_attended = !self.devices.is_empty();
         std::mem::take(&mut self.devices)
@@ -67,16 +70,16 @@ impl Activities {
         Self { store, period, noted: Arc::default() }
     }
 
-    /// An uplink was forwarded. Must be called within a runtime, as [`failed`](Self::failed).
+    /// Notes that an uplink was forwarded. Must be called within a runtime, like [`failed`](Self::failed).
     pub(super) fn forwarded(&self, of: &Forwardable, now: DateTime<Utc>) {
         if self.period.is_some() && of.is_uplink {
-            // What is of the future would be the last that ever came.
+            // A time stamp in the future would stay the newest for ever.
             let created = of.message.created.min(now);
             self.note(of, |activity| activity.uplink(created, numbers(&of.message.body)));
         }
     }
 
-    /// A message was not forwarded: for now, or for good.
+    /// Notes that a message was not forwarded, for now or for good.
     pub(super) fn failed(&self, of: &Forwardable, kind: &str, text: &str) {
         self.note(of, |activity| activity.failure(Fault { kind: kind.to_owned(), text: text.to_owned() }));
     }
@@ -103,7 +106,7 @@ impl Activities {
         }
     }
 
-    /// Writes what is noted. Returns whether there was anything; if not, nobody attends to it any more.
+    /// Writes the notes. Returns whether there were any. If not, the task that writes them ends.
     async fn write(&self) -> bool {
         let devices = self.noted().take();
         let total = devices.len();
@@ -114,7 +117,7 @@ impl Activities {
         let mut written = 0;
         while let Some(outcome) = writes.next().await {
             if let Err(error) = outcome {
-                // The others would only add to what the database cannot do now.
+                // Further writes would only add load to a database that fails now.
                 let missing = total - written;
                 tracing::warn!(
                     devices.missing = missing,
@@ -132,7 +135,7 @@ impl Activities {
     }
 }
 
-/// The numbers among the decoded fields, in their order, then those of the reception.
+/// The numbers among the decoded fields in their order, then those of the reception.
 fn numbers(telemetry: &[u8]) -> Vec<(String, f64)> {
     let Ok(members) = serde_json::from_slice::<Map<String, Value>>(telemetry) else { return Vec::new() };
     let number = |(name, value): (&String, &Value)| Some((name.clone(), value.as_f64()?));

@@ -1,4 +1,4 @@
-//! The message that a webhook becomes, and whose it is.
+//! Converts a webhook to the message for the hub, and identifies its owner.
 
 use chrono::{DateTime, SecondsFormat, Utc};
 
@@ -13,7 +13,7 @@ pub struct Forwardable {
     pub application: String,
     pub device: String,
     pub dev_eui: Option<String>,
-    /// 0 for other events than uplinks.
+    /// 0 for events that are not uplinks.
     pub port: u8,
     pub is_uplink: bool,
     pub message: Message,
@@ -55,7 +55,7 @@ impl Forwardable {
     }
 }
 
-/// `iothub-creation-time-utc` is how the C# sample tells IoT Central the time of the values.
+/// The C# sample uses `iothub-creation-time-utc` to give IoT Central the time of the values.
 fn properties(kind: &str, created: DateTime<Utc>, application: &str, device: &str) -> Vec<(&'static str, String)> {
     vec![
         ("Type", kind.to_owned()),
@@ -73,7 +73,8 @@ mod tests {
 
     use super::*;
 
-    /// Every `NAME.json` in the fixtures is a webhook's body; `NAME.expected.json` beside it says what becomes of it.
+    /// Every `NAME.json` in the fixtures is a webhook's body. `NAME.expected.json` beside it holds the expected
+    /// result.
     #[test]
     fn every_webhook_becomes_the_message_beside_it() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/things_network");

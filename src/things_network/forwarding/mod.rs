@@ -1,11 +1,11 @@
-//! Forwards the webhooks of the queue, each as the hub device of its LoRaWAN device.
+//! Forwards the queue's webhooks, each as the hub device of its LoRaWAN device.
 //!
 //! | Part | |
 //! |---|---|
-//! | `message` | the message that a webhook becomes, and whose it is. Pure |
-//! | `rejected` | what goes to the queue of rejected messages. Pure |
-//! | `turns` | one device's messages leave one after the other |
-//! | `activities` | what devices did lately, for the status page |
+//! | `message` | converts a webhook to a message and identifies its owner. Pure |
+//! | `rejected` | text for the queue of rejected messages. Pure |
+//! | `turns` | keeps one device's messages in order |
+//! | `activities` | recent activity of devices, for the status page |
 
 mod activities;
 pub mod message;
@@ -35,19 +35,20 @@ use crate::{
     things_network::{queued::Queued, template::Template},
 };
 
-/// Messages that wait in the function while a service is away, and those that wait for their device's registration. All
-/// others go back to the queue at once: the host runs 64 messages at a time, and what waits must not hold up the others.
+/// Limits for messages that wait in the function: for a service that is unavailable, and for their device's
+/// registration. All others go back to the queue at once: the host runs 64 messages at a time, and waiting messages
+/// must not hold up the others.
 const WAITING: usize = 8;
 const REGISTERING: usize = 16;
-/// Between two attempts of a message that waits for a service.
+/// Time between two attempts of a message that waits for a service.
 const PAUSE: Duration = Duration::from_secs(1);
-/// How long a message waits for earlier ones of its device.
+/// How long a message waits for earlier messages of its device.
 const TURN_WAIT: Duration = Duration::from_secs(10);
 
-/// As in host.json's folder, and in what is logged.
+/// The name of the function's folder. The log uses it too.
 const NAME: &str = "thingsNetworkForwarding";
 
-/// Forwards one message of the queue after the other.
+/// Forwards the messages of the queue.
 pub struct Forwarding {
     devices: PerApplication,
     sender: Arc<Sender>,
@@ -63,14 +64,14 @@ pub struct Forwarding {
     meters: Arc<Meters>,
 }
 
-/// What becomes of a queue message.
+/// The outcome of a queue message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The hub has acknowledged it.
     Forwarded,
-    /// It can never be forwarded: the text for the queue of rejected messages.
+    /// It can never be forwarded. Holds the text for the queue of rejected messages.
     Rejected(String),
-    /// Not now: it must stay in the queue. Why, in one sentence.
+    /// It cannot be forwarded now and must stay in the queue. Holds the reason, in one sentence.
     Failed(String),
 }
 
@@ -102,7 +103,7 @@ impl Forwarding {
         }
     }
 
-    /// One message of the queue.
+    /// Handles one queue message.
     pub async fn message(&self, message: &QueueMessage) -> Outcome {
         let mut progress = Progress::of(NAME);
         let outcome = self.forward(message, &mut progress).await;
@@ -135,7 +136,7 @@ impl Forwarding {
         };
         progress.step = Step::Sending;
         let sent = self.send(devices, &owner, &forwardable, deadline).await;
-        // The device's next uplink does not wait for downlinks.
+        // Release the turn first: the device's next uplink does not wait for downlinks.
         drop(turn);
         match sent {
             Ok(()) => {
@@ -157,7 +158,7 @@ impl Forwarding {
         }
     }
 
-    /// Whose message it is, and where that device comes from.
+    /// The owner of the message, and the devices that the owner's device comes from.
     fn owner(&self, forwardable: &Forwardable) -> Result<(&Devices, Owner), String> {
         let Forwardable { application, device, dev_eui, port, .. } = forwardable;
         let (devices, port) = self.devices.of(application, *port).ok_or_else(|| {
@@ -171,7 +172,7 @@ impl Forwarding {
         Ok((devices, Owner::things_network(application, device, name).at_port(port)))
     }
 
-    /// Sends until it is acknowledged, as long as what stands in the way may pass soon and there is room to wait for it.
+    /// Sends until the hub acknowledges, as long as the failure may pass soon and there is room to wait.
     async fn send(
         &self,
         devices: &Devices,
@@ -181,7 +182,7 @@ impl Forwarding {
     ) -> Result<(), DeliveryError> {
         let messages = std::slice::from_ref(&forwardable.message);
         let (mut waiting, mut registering) = (None, None);
-        // Why it did not go the last time: says more than that the time was over in the next attempt.
+        // The previous attempt's failure says more than a time-out of the next attempt.
         let mut why = None;
         loop {
             let provision_until = if registering.is_some() { deadline } else { Instant::now() };

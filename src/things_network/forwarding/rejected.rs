@@ -1,5 +1,5 @@
-//! What goes to the queue of rejected messages: the webhook, and why. Put back into the queue of uplinks as it is, it is
-//! tried again.
+//! Builds the text for the queue of rejected messages: the webhook and the reason. If the operator puts it back into
+//! the queue of uplinks unchanged, it is tried again.
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Value, json, value::RawValue};
@@ -9,10 +9,10 @@ use crate::{
     things_network::queued::{MAX_TEXT, Queued},
 };
 
-/// The text of the message. The downlink API key is left out: nobody knows who reads that queue.
+/// The text of the message. It leaves out the downlink API key, because it is unknown who reads that queue.
 ///
-/// It always fits into a queue message, if `original` did: what is so large that the reason has no room goes without it. The
-/// log has it.
+/// If `original` fits into a queue message, the text always fits too: if there is no room for the reason, the text
+/// leaves it out. The log has the reason.
 pub fn text(original: &str, kind: &str, reason: &str, now: DateTime<Utc>) -> String {
     let stamp = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Millis, true);
     let head = json!({ "RejectedAtUTC": stamp(now), "Kind": kind, "Reason": one_line(reason, MAX_ERROR_TEXT) });
@@ -35,7 +35,7 @@ pub fn text(original: &str, kind: &str, reason: &str, now: DateTime<Utc>) -> Str
         .unwrap_or_else(|| queued.webhook.into_owned())
 }
 
-/// The object with one more member, whose JSON stays as it is.
+/// Adds one member to the object. The JSON of `value` is not changed.
 fn with(head: Value, name: &str, value: &str) -> String {
     let text = head.to_string();
     let open = text.strip_suffix('}').unwrap_or(&text);

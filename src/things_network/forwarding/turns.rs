@@ -1,4 +1,4 @@
-//! One device's messages leave one after the other, in the order in which they came from the queue.
+//! Keeps one device's messages in the order in which they came from the queue: only one leaves at a time.
 
 use std::{
     collections::HashMap,
@@ -9,11 +9,11 @@ use tokio::sync::OwnedMutexGuard;
 
 use crate::iot_hub::devices::Owner;
 
-/// Who has a turn, and who waits for one. Only devices that are busy take room.
+/// The messages that have a turn, and those that wait for one. Only busy devices take room.
 #[derive(Default)]
 pub struct Turns(Mutex<HashMap<Owner, Arc<tokio::sync::Mutex<()>>>>);
 
-/// A turn; the next one begins when it is dropped.
+/// A turn. The next one begins when it is dropped.
 pub struct Turn<'a> {
     turns: &'a Turns,
     owner: &'a Owner,
@@ -21,10 +21,10 @@ pub struct Turn<'a> {
 }
 
 impl Turns {
-    /// Waits for those who came before.
+    /// Waits for the messages that came earlier.
     pub async fn take<'a>(&'a self, owner: &'a Owner) -> Turn<'a> {
         let lock = self.lock().entry(owner.clone()).or_default().clone();
-        // Made before the wait: whoever gives up waiting leaves nothing behind.
+        // Created before the wait, so that a caller that stops waiting leaves nothing behind.
         let mut turn = Turn { turns: self, owner, guard: None };
         // tokio's locks are fair.
         turn.guard = Some(lock.lock_owned().await);
@@ -40,7 +40,7 @@ impl Drop for Turn<'_> {
     fn drop(&mut self) {
         drop(self.guard.take());
         let mut turns = self.turns.lock();
-        // The map's own, and nobody else's: one who waits holds another.
+        // Only the map holds the lock: each waiting caller holds another reference.
         if turns.get(self.owner).is_some_and(|lock| Arc::strong_count(lock) == 1) {
             turns.remove(self.owner);
         }
