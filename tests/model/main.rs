@@ -6,7 +6,7 @@
 //! | Module | |
 //! |---|---|
 //! | `spaces` | the tests, with the bounds of each space |
-//! | `broken_worlds` | the tests of the model itself: a world that breaks a promise must break the rule that depends on it |
+//! | `broken_worlds` | the tests of the model itself: a world that breaks a promise must break its rule |
 //! | `scope` | the bounds of a space; the faults that can be made on purpose |
 //! | `rules` | the rules |
 //! | `poller` | the product's code, run up to its next question |
