@@ -127,7 +127,7 @@ async fn token(
     .into_response()
 }
 
-/// The answer, if a fault or a wrong token prevents the request.
+/// The answer, if the token is missing or a fault prevents the request.
 async fn obstacle(state: &Inner, headers: &HeaderMap) -> Option<Response> {
     match headers.get("authorization") {
         None => {

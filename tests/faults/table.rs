@@ -1,4 +1,4 @@
-//! Runs the cells of a table, several at a time.
+//! Runs the cells of a table, several at a time, and compares the page with their results.
 
 use std::panic::AssertUnwindSafe;
 

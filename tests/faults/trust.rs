@@ -23,7 +23,7 @@ use crate::{
 /// The number of worlds at a time.
 const AT_ONCE: usize = 8;
 
-/// What is wrong with the server's certificate.
+/// The fault of the server's certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Certificate {
     Good,

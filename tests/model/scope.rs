@@ -16,7 +16,8 @@ pub struct Scope {
     /// How far back the poller looks for late rows, in seconds; that is the same number of rows.
     pub overlap: Option<u8>,
     pub budget: Budget,
-    /// An answer with more rows than this is too large: the poller asks for less, several times in a turn.
+    /// An answer with more rows than this is too large. The poller then requests shorter ranges, several times in a
+    /// turn.
     pub most_rows: usize,
     /// The answers that the backend may give instead of rows.
     pub troubles: &'static [Trouble],
@@ -65,7 +66,7 @@ impl Trouble {
     }
 }
 
-/// A world that breaks a promise on which a rule rests.
+/// A world that breaks a promise that a rule depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sabotage {
     /// A commit is answered before it is applied.

@@ -13,7 +13,7 @@ use tokio::process::Child;
 
 use super::process::{Output, binary, client};
 
-/// What the host posts when a timer is due.
+/// The body that the host posts when a timer is due.
 pub const TIMER: &str = include_str!("../fixtures/host/timer.json");
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The same interval as the host's.

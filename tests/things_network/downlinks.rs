@@ -158,7 +158,8 @@ async fn a_key_without_the_right_is_told_and_the_command_waits() {
 #[tokio::test]
 async fn a_downlink_whose_message_could_not_be_completed_is_not_accepted_twice() {
     let (world, host) = world().await;
-    // The lock ends while The Things Stack delays its answer, so another receiver gets the message.
+    // The lock ends while The Things Stack delays its answer, so the handler acknowledges too late and the message is
+    // redelivered.
     world.stack.post("faults", json!({"delayMs": 1500})).await;
     command(&world, json!({"body": "x", "properties": {"Port": "1"}})).await;
     let body = json!({"target": host.target(), "application": "app-1", "device": "valve", "fCnt": 2});
@@ -188,7 +189,7 @@ async fn a_command_outlives_a_backlog_while_the_things_stack_is_away() {
     assert_eq!(states(&world, "completed:1").await, ["completed"]);
 }
 
-/// Without the webhook's key no downlink can be sent, so the hub is not asked for any.
+/// Without the webhook's key no downlink can be sent, so the handler does not request commands from the hub.
 #[tokio::test]
 async fn without_a_key_the_hub_is_not_asked() {
     let world = World::start_with(&["--no-downlink-key"]).await;

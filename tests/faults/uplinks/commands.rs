@@ -22,7 +22,8 @@ use crate::{
 
 /// The pause between two uplinks.
 const PAUSE: Duration = Duration::from_secs(1);
-/// The hub is not asked again for 10 s, a device for 5 s; a locked command is redelivered after a minute.
+/// After a failure, the hub is not asked again for 10 s and a device not for 5 s. A locked command is redelivered after
+/// a minute.
 const PATIENCE: Duration = Duration::from_secs(90);
 
 #[derive(Clone, Copy)]

@@ -45,7 +45,7 @@ fn written() -> BTreeMap<String, String> {
     objects(&bicep()).into_values().flatten().collect()
 }
 
-/// The first column of the table in the comment.
+/// The settings that the deployment leaves out: the first column of the table in the Bicep file's comment.
 fn left_out() -> BTreeSet<String> {
     let text = bicep();
     let rows = text.lines().filter_map(|line| line.strip_prefix("// | ")).skip(1);
