@@ -1,5 +1,6 @@
-//! The app from end to end, over real sockets. Handler and commands run as processes, as the Functions host and people run them;
-//! the services are the stand-ins. One program has all of these tests, so that they wait at the same time.
+//! Tests the app from end to end over real sockets. The handler and the commands run as processes, as the Functions
+//! host and the operator run them; the services are stand-ins. All of these tests are one program, so that their
+//! waiting times overlap.
 //!
 //! `cargo test --test e2e forwarding` runs one area, `cargo test --test e2e forwarding::late` one file of it.
 

@@ -1,14 +1,15 @@
-//! `check`, and the Key Vault that settings may come from. The binary is a process of its own; the services are stand-ins.
+//! Tests `check`, and the Key Vault that settings may come from. The binary is a process of its own; the services are
+//! stand-ins.
 //!
 //! | Module | |
 //! |---|---|
 //! | `vault` | a Key Vault, and the endpoint where an app's identity gets its tokens |
-//! | `command` | one run of the binary, and that no secret stands in what it says |
-//! | `key_vault` | what comes of settings in a vault |
-//! | `services` | a world of services, and the rows that `check` has for it |
-//! | `well` | all is well, and nothing is left behind |
+//! | `command` | one run of the binary, and the check that its output contains no secret |
+//! | `key_vault` | settings in a vault |
+//! | `services` | a world of services, and `check`'s rows for it |
+//! | `well` | all is well, and `check` leaves nothing behind |
 //! | `faults` | every row with every fault |
-//! | `queues` | what waits in the queues of uplinks |
+//! | `queues` | messages in the queues of uplinks |
 //! | `settings` | wrong settings, `--offline`, `--json` |
 
 mod command;

@@ -1,4 +1,4 @@
-//! What waits in the queues of uplinks.
+//! Tests what `check` says about messages in the queues of uplinks.
 
 use crate::{
     check::services::{Report, connection_string, world},

@@ -1,4 +1,4 @@
-//! A backend with two sites, a Cosmos DB, a hub with its DPS, and what `check` says of them.
+//! Starts a backend with two sites, a Cosmos DB, and a hub with its DPS, and reads what `check` reports about them.
 
 use emulators::{cosmos, iot_hub, rapidm2m};
 use serde_json::Value;
@@ -11,7 +11,8 @@ use crate::{
 
 pub const SITES: [&str; 2] = ["Well 7", "Reservoir Süd"];
 
-/// Both halves: rapidM2M as one device, The Things Network with a DPS for all and a hub of its own for `pumps`.
+/// Both halves: rapidM2M as one device; The Things Network with one DPS for all applications and a hub of its own for
+/// `pumps`.
 pub async fn world() -> World {
     let backend = rapidm2m::Options { site: SITES.map(str::to_owned).to_vec(), ..rapidm2m::Options::default() };
     world_of(backend).await
@@ -42,12 +43,12 @@ pub async fn world_of(backend: rapidm2m::Options) -> World {
     world
 }
 
-/// Of a storage account that starts with this.
+/// Starts the storage and returns its account's connection string.
 pub async fn connection_string(storage: &Storage) -> String {
     storage.start().await.replace("AccountKey=a2V5", "AccountKey=aHVudGVyMg==")
 }
 
-/// What `check` said.
+/// The report of `check`.
 #[derive(Debug)]
 pub struct Report {
     pub ran: Ran,
@@ -69,13 +70,13 @@ impl Report {
         Self { ran, rows }
     }
 
-    /// What the rows with this result are about.
+    /// The subjects of the rows with this result.
     pub fn of_result(&self, result: &str) -> Vec<&str> {
         let rows = self.rows.iter().filter(|row| row["result"] == result);
         rows.map(|row| row["what"].as_str().unwrap()).collect()
     }
 
-    /// The first row with this result about something that begins so.
+    /// The first row with this result whose subject begins with `what`.
     #[track_caller]
     pub fn row(&self, what: &str, result: &str) -> &Value {
         let is_it = |row: &&Value| row["what"].as_str().unwrap().starts_with(what) && row["result"] == result;

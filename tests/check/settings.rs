@@ -1,4 +1,4 @@
-//! Settings that are wrong, and what can be said without asking anybody.
+//! Tests wrong settings, and what `check` can report without any request.
 
 use serde_json::Value;
 
@@ -75,7 +75,7 @@ async fn what_a_vault_has_counts_unless_it_is_not_asked() {
     let world = world().await;
     let key = world.settings["IoTHubDeviceKey"].clone();
     let vault = Vault::start(&[("IoTHubDeviceKey", &key)], None).await;
-    // The hub's authority is trusted by the settings, the vault's by the platform.
+    // The settings make the hub's authority trusted, the platform makes the vault's trusted.
     let with = |of_vault: Settings| {
         let mut world_settings = world.settings.clone();
         world_settings.remove("IoTHubDeviceKey");

@@ -1,4 +1,4 @@
-//! `sas` and `devices`, as they are run by hand and by scripts.
+//! Tests `sas` and `devices` as operators and scripts run them.
 
 use std::{
     fs,
@@ -25,7 +25,7 @@ const GROUP_KEY: &str = "8isrFI1sGsIlvvFSSFRiMfCNzv21fjbE/+ah/lSh3lF8e2YG1Te7w1K
 const ID: &str = "sn-007-888-abc-mac-a1-b2-c3-d4-e5-f6";
 const DEVICE_KEY: &str = "Jsm0lyGpjaVYVP2g3FnmnmG9dI/9qU24wNoykUmermc=";
 const EXPIRES: &str = "--expires=2026-01-01T01:00:00Z";
-/// Computed with Python's hmac and with Microsoft's device SDK, byte-equal.
+/// Computed with Python's hmac and with Microsoft's device SDK; both give the same bytes.
 const OF_DEVICE: &str = "SharedAccessSignature sr=myhub.azure-devices.net%2Fdevices%2Fsn-007-888-abc-mac-a1-b2-c3-d4-e5-f6\
                          &sig=4HmOE0kNLfBnUW9M41HvDXrhJ81HELrriABwN84lyIY%3D&se=1767229200\n";
 const OF_REGISTRATION: &str = "SharedAccessSignature sr=0ne00111111%2Fregistrations%2Fsn-007-888-abc-mac-a1-b2-c3-d4-e5-f6\
@@ -33,7 +33,7 @@ const OF_REGISTRATION: &str = "SharedAccessSignature sr=0ne00111111%2Fregistrati
 
 type Pairs<'a> = &'a [(&'a str, &'a str)];
 
-/// An empty folder: no test sees another's files.
+/// An empty folder for one test, so that no test sees another's files.
 fn folder(name: &str) -> PathBuf {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("cli").join(name);
     drop(fs::remove_dir_all(&folder));
@@ -55,7 +55,7 @@ fn text(bytes: &[u8]) -> &str {
     str::from_utf8(bytes).unwrap()
 }
 
-/// What it prints when it succeeds, and what it says besides.
+/// The standard output of a successful command, and its standard error.
 fn success(output: &Output) -> (&str, &str) {
     let (printed, said) = (text(&output.stdout), text(&output.stderr));
     assert!(output.status.success(), "{:?}: {said}", output.status);

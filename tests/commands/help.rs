@@ -1,4 +1,4 @@
-//! `--help` and `completions`.
+//! Tests `--help` and `completions`.
 
 use std::{
     io::Write as _,

@@ -1,5 +1,5 @@
-//! `polls`, `backfill` and `completions`, as they are run by hand and by scripts: processes, against a backend, a Cosmos DB and
-//! a hub. What they did is looked at from outside, as in `tests/forwarding`.
+//! Tests `polls`, `backfill` and `completions` as operators and scripts run them: as processes, against a backend, a
+//! Cosmos DB and a hub. The tests look at the results from outside, as in `tests/forwarding`.
 
 mod backfill;
 mod crashes;

@@ -1,4 +1,4 @@
-//! What LoRaWAN devices did lately, written by several processes at once.
+//! Tests the recent activity of LoRaWAN devices when several processes write it at once.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::future::join_all;
@@ -9,7 +9,7 @@ use iothub_connector::iot_hub::devices::{
 
 use super::support::World;
 
-/// More processes than write the same device's document in earnest.
+/// More processes than write the same device's document in production.
 const PROCESSES: i64 = 3;
 const WRITES: i64 = 5;
 

@@ -1,4 +1,4 @@
-//! Devices of LoRaWAN applications.
+//! Tests devices of LoRaWAN applications.
 
 use emulators::iot_hub;
 use iothub_connector::iot_hub::devices::Owner;

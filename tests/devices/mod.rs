@@ -1,4 +1,4 @@
-//! Sites and LoRaWAN devices as devices of their own, against the emulated provisioning service and hub.
+//! Tests sites and LoRaWAN devices as devices of their own, against the emulated provisioning service and hub.
 
 mod activity;
 mod applications;
@@ -59,7 +59,7 @@ async fn a_thousand_sites_are_registered_once_each_and_never_again_after_a_resta
     assert!(calls.iter().all(|(_, calls)| *calls == 1), "{calls:?}");
 }
 
-/// The service forgets an operation when the same device begins another.
+/// DPS forgets an operation when the same device begins another.
 #[tokio::test]
 async fn two_apps_that_register_the_same_devices_at_once_both_get_them() {
     let world = World::start().await;

@@ -1,5 +1,5 @@
-//! Certificates are verified, whatever the settings are: a server that is not who it says gets nothing, from none of the
-//! clients.
+//! Tests that certificates are verified with any settings: a server with a wrong certificate gets no data from any
+//! client.
 
 use std::{
     path::Path,
@@ -20,10 +20,10 @@ use crate::{
     support::Authority,
 };
 
-/// Worlds at a time.
+/// The number of worlds at a time.
 const AT_ONCE: usize = 8;
 
-/// What is wrong with the server's certificate.
+/// The fault of the server's certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Certificate {
     Good,
@@ -43,10 +43,10 @@ enum Client {
     ThingsStack,
 }
 
-/// A server that speaks TLS and nothing else.
+/// A server that speaks TLS only.
 struct Server {
     address: String,
-    /// Of each connection: whether the client went on after it had seen the certificate.
+    /// For each connection: whether the client went on after it had seen the certificate.
     handshakes: Arc<Mutex<Vec<bool>>>,
     _tasks: JoinSet<()>,
 }
@@ -66,7 +66,7 @@ impl Server {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
                 let stream = acceptor.accept(stream).await;
-                // What it says is proof that it took the certificate.
+                // If the client sends anything, it has accepted the certificate.
                 let went_on = match stream {
                     Ok(mut stream) => stream.read_u8().await.is_ok(),
                     Err(_) => false,
@@ -87,7 +87,7 @@ async fn server(trusted: &Authority, certificate: Certificate) -> Server {
     }
 }
 
-/// Everything that somebody might set in the hope to turn verification off, beside all that the example has.
+/// Every setting that a user might try in order to turn verification off, besides all settings of the example.
 fn hopes() -> Vec<(String, String)> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("local.settings.json.example");
     let example: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
@@ -110,14 +110,14 @@ fn hopes() -> Vec<(String, String)> {
     settings
 }
 
-/// Has a client talk to a server; returns what was logged.
+/// Lets a client talk to a server. Returns the log.
 async fn talk(client: Client, server: &Server, trusted: &Authority) -> String {
     if let Client::Dps | Client::ThingsStack = client {
         return talk_after_uplink(client, server, trusted).await;
     }
     let mut world = polls::world().await;
     for (name, value) in hopes() {
-        // What leads to the services of this world stays.
+        // Keeps the settings that lead to the services of this world.
         world.settings.entry(name).or_insert(value);
     }
     for name in ["DPSIDScopeDefault", "DPSEnrollmentGroupSymmetricKeyDefault", "UplinkQueueName"] {
@@ -156,7 +156,7 @@ async fn talk_after_uplink(client: Client, server: &Server, trusted: &Authority)
     }
     world.set("IoTHubTransport", "https");
     world.set("ForwardTimeoutSeconds", "15");
-    // Both authorities are trusted: the emulated hub's, and the one of the server.
+    // Both authorities are trusted: the emulated hub's and the server's.
     let both = [&world.settings["IoTHubTrustedCa"], trusted.path()].map(|path| std::fs::read_to_string(path).unwrap());
     let file = format!("{}-{client:?}-{}", trusted.path(), server.address.replace([':', '.'], "-"));
     std::fs::write(&file, both.concat()).unwrap();
@@ -195,7 +195,7 @@ async fn a_server_that_is_not_who_it_says_gets_nothing() {
         let handshakes = server.handshakes.lock().unwrap().clone();
         assert!(!handshakes.is_empty(), "{client:?} did not connect");
         if certificate == Certificate::Good {
-            // Else the others would prove nothing.
+            // Without this, the other results would prove nothing.
             assert!(handshakes.contains(&true), "{client:?} does not trust the right server: {log}");
             return;
         }

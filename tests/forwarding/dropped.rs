@@ -1,4 +1,4 @@
-//! A run that is dropped before its end says so, and how far it came.
+//! Tests that a run that is dropped before its end logs this, and how far it came.
 
 use serde_json::json;
 use tokio::{io::AsyncWriteExt as _, net::TcpStream, task::JoinHandle};
@@ -8,7 +8,7 @@ use crate::support::{Handler, TIMER, World};
 const INVOCATION: &str = "5b2f9c6e-0000-4000-8000-000000000000";
 const SITES: [&str; 3] = ["a", "b", "c"];
 
-/// A run that has come to its last site, whose backend does not answer.
+/// A run that has reached its last site, whose backend does not answer.
 async fn run() -> (World, Handler, JoinHandle<()>) {
     let mut world = World::with_sites(&SITES).await;
     world.set("PollConcurrency", "1");
@@ -37,7 +37,7 @@ async fn a_host_that_hangs_up_leaves_a_trace() {
     let (world, handler, call) = run().await;
     call.abort();
     assert_told(&world).await;
-    // The next run has all sites, the one that was dropped too.
+    // The next run polls all sites, including the one that was dropped.
     world.backend.heal().await;
     handler.invoke_ok().await;
     let output = world.output();

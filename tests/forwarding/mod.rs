@@ -1,6 +1,6 @@
-//! The main job from end to end: the handler runs as its own process and is called as the Functions host calls it; the
-//! backend, Cosmos DB and IoT Hub are processes of their own, too. Everything is looked at from outside: what the hub
-//! received, what stands in the ledger, what was answered and logged. No type of the product is used, so that a wrong
+//! Tests the main job from end to end. The handler runs as its own process and is called as the Functions host calls
+//! it; the backend, Cosmos DB and IoT Hub are processes of their own, too. The tests look only from outside: at what
+//! the hub received, the ledger's documents, the answers and the log. They use no type of the product, so that a wrong
 //! field name cannot pass on both sides.
 
 #[cfg(feature = "azure-iot-sdk")]

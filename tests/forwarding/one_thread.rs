@@ -1,4 +1,4 @@
-//! The handler has one thread: what takes long is done elsewhere, so that webhooks are answered meanwhile.
+//! Tests that the handler, which has one thread, does long work elsewhere, so that it answers webhooks meanwhile.
 
 use std::{
     cell::Cell,
@@ -11,10 +11,10 @@ use super::support::{Handler, World, stamp};
 
 const SITE: &str = "Well 7";
 const WEBHOOK: &str = include_str!("../fixtures/things_network/v3-uplink.json");
-/// Rows of nearly 8 MiB, the most that one answer may have before the window is made shorter.
+/// Rows of nearly 8 MiB, the most that one answer may hold before the connector shortens the window.
 const ROWS: i64 = 350_000;
 
-/// A webhook as the host posts it; how long it took.
+/// Posts a webhook as the host does. Returns how long it took.
 async fn webhook(handler: &Handler) -> Duration {
     let request = json!({ "Url": "", "Method": "POST", "Query": {}, "Headers": {}, "Params": {}, "Body": WEBHOOK });
     let posted = Instant::now();
@@ -25,7 +25,7 @@ async fn webhook(handler: &Handler) -> Duration {
     posted.elapsed()
 }
 
-/// A run of the timer, and the longest that a webhook took meanwhile.
+/// Runs the timer's function. Returns its time, and the longest time of a webhook meanwhile.
 async fn run(handler: &Handler) -> (Duration, Duration) {
     let (started, took, mut longest) = (Instant::now(), Cell::new(None), Duration::ZERO);
     let run = async {
@@ -57,7 +57,7 @@ async fn webhooks_are_answered_while_a_large_answer_is_read() {
     handler.invoke_ok().await;
     webhook(&handler).await;
 
-    // All of them are older than what is recorded, so that nothing comes after the reading.
+    // All rows are older than the recorded ones, so that nothing is left to do after reading them.
     let rows: Vec<Value> = (1..ROWS).map(|minute| json!([stamp(-minute), 1, 0.5])).collect();
     let body = json!(rows).to_string();
     assert!((7_000_000..8 << 20).contains(&body.len()), "{} bytes", body.len());

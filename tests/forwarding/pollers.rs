@@ -1,4 +1,5 @@
-//! Two handlers at the same sites at the same time, as when an app is scaled out or its timer's lease is lost.
+//! Tests two handlers that poll the same sites at the same time, as when an app is scaled out or its timer's lease is
+//! lost.
 
 use super::support::{Settings, World, rows};
 
@@ -14,7 +15,7 @@ async fn race(world: &World, settings_of_other: Settings) {
         tokio::join!(one.invoke(), two.invoke());
     }
     two.kill().await;
-    // What the last round left is the next one's.
+    // The next round does what the last round left.
     one.invoke_until_ok(3).await;
     for site in SITES {
         world.assert_rows(site, &rows(0..ROUNDS * 4)).await;
@@ -41,7 +42,7 @@ async fn two_pollers_with_the_same_device_lose_and_repeat_nothing() {
     race(&world, settings).await;
 }
 
-/// As two apps with the same settings: each takes the other's devices over, and still no run fails.
+/// As two apps with the same settings: each takes the other's devices over, but no run fails.
 #[tokio::test]
 async fn two_pollers_with_a_device_for_each_site_take_them_from_each_other_and_no_run_fails() {
     let sites: Vec<String> = (0..20).map(|number| format!("well-{number}")).collect();

@@ -1,4 +1,5 @@
-//! A container of Cosmos DB that is not what the app needs: it is refused at its first use, and taken when it is mended.
+//! Tests a container of Cosmos DB that does not fit the app: it is refused at its first use, and accepted once it is
+//! corrected.
 
 use azure_core::credentials::Secret;
 use azure_data_cosmos::{
@@ -12,7 +13,7 @@ use super::support::{World, rows};
 const SITE: &str = "Well 7";
 const POLLS: &str = "pollingAttempts";
 
-/// The database, as somebody makes it by hand before the app runs.
+/// The database, as an operator creates it before the app runs.
 async fn database(world: &World) -> DatabaseClient {
     let key = Secret::new(world.cosmos.ready("key").to_owned());
     let account = AccountReference::with_authentication_key(world.cosmos.ready("endpoint").parse().unwrap(), key);
@@ -29,7 +30,8 @@ async fn make(database: &DatabaseClient, id: &'static str, paths: &[&'static str
     database.create_container(properties, None).await.unwrap();
 }
 
-/// The container is refused with these words, nothing is written into it or sent, and once it is mended all goes on.
+/// Asserts that the container is refused with these words, that nothing is written into it or sent, and that all goes
+/// on once it is corrected.
 async fn is_refused(id: &'static str, paths: &[&'static str], ttl: TimeToLive, words: &[&str]) {
     let mut world = World::with_sites(&[SITE]).await;
     if id == "devices" {
@@ -48,7 +50,7 @@ async fn is_refused(id: &'static str, paths: &[&'static str], ttl: TimeToLive, w
 
     let wrong = database.container_client(id, None).await.unwrap();
     wrong.delete(None).await.unwrap();
-    // For a second, the container is not looked at again.
+    // The connector does not check the container again for a second.
     handler.invoke_until_ok(2_000).await;
     world.assert_rows(SITE, &rows(0..3)).await;
 }

@@ -1,4 +1,4 @@
-//! Without services of one's own.
+//! Tests `local` with emulated services only.
 
 use std::{fs, path::Path};
 
@@ -41,7 +41,7 @@ fn without_any_setting_both_halves_reach_the_hub() {
         assert_eq!(site["device"], "local-demo");
     }
     assert_eq!(summary["rows"], sum(&summary["sites"], "rows"));
-    // In 5 s every device had its turn, and all that was sent was waited for.
+    // In 5 s every device had its turn, and the session waited for everything that was sent.
     let devices = summary["devices"].as_object().unwrap();
     assert_eq!(devices.len(), 3);
     for (name, device) in devices {
@@ -134,7 +134,7 @@ fn a_rejected_message_is_told_and_fails_the_session() {
     let rejected = live.told("a message is rejected (device_taken)");
     assert_eq!(rejected["level"], "error");
     assert!(rejected["message"].as_str().unwrap().contains("DeviceIdTemplate"), "{rejected}");
-    // Until the host has taken the answer as well.
+    // Waits until the host has taken the answer as well.
     live.get(&format!("{}admin/queues/uplinks?wait=empty&timeout_ms=60000", start["host"].as_str().unwrap()));
     let (status, rest) = live.interrupt();
     assert_eq!((status.code(), &last_record(&rest)["rejected"]), (Some(1), &json!(1)), "{rest}");
@@ -189,7 +189,7 @@ fn a_folder_that_is_no_function_app_is_named() {
     assert!(text.contains("has no host.json") && text.contains("--app"), "{text}");
 }
 
-/// Whoever reads the lines has stopped to, so the session cannot print its summary and come to its end.
+/// The reader of the lines has stopped reading, so the session cannot print its summary and end.
 #[test]
 fn the_second_ctrl_c_ends_at_once() {
     let mut live = Live::start(command(&app("interrupted-twice", None), &["--json"]));
@@ -197,7 +197,7 @@ fn the_second_ctrl_c_ends_at_once() {
     let handler = live.child_processes();
     assert_eq!(handler.len(), 1, "{handler:?}");
     live.fill_output();
-    // To this process only: it takes the handler with it.
+    // Signals only this process. It ends the handler too.
     assert_eq!(live.interrupt_until_ended().code(), Some(130), "as shells have it: 128 and the signal's number");
     assert!(!Path::new(&format!("/proc/{}", handler[0])).exists(), "the handler is left behind");
 }

@@ -1,4 +1,4 @@
-//! `iothub-connector local`, as it is run by hand and by scripts.
+//! Tests `iothub-connector local` as operators and scripts run it.
 
 mod emulated;
 mod own;

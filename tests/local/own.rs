@@ -1,4 +1,4 @@
-//! With services of one's own.
+//! Tests `local` with the user's own services.
 
 use std::net::TcpListener;
 
@@ -41,7 +41,7 @@ fn nothing_made_up_reaches_a_hub_of_ones_own_through_the_things_network() {
     let hub = runtime.block_on(iot_hub::start(iot_hub::Options::default())).unwrap();
     let ready = hub.ready();
 
-    // Only the other half is asked for.
+    // Only the other half is requested.
     let mut settings = own_hub(&hub);
     settings["IoTHubURL"] = json!(ready.mqtt);
     settings["IoTHubDeviceId"] = json!("mine");
@@ -104,7 +104,7 @@ fn a_hub_of_ones_own_gets_the_rows() {
 
 #[test]
 fn a_failed_run_is_told_and_fails_the_session() {
-    // Bound and released: connections are refused.
+    // The port was bound and released, so it refuses connections.
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let settings = json!({
         "M2MBackendURL": format!("http://{address}/api/1/"), "Base64encodedUsernamePassword": "dXNlcjpodW50ZXIy",

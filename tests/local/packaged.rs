@@ -1,4 +1,4 @@
-//! The executable of the app's own folder.
+//! Tests the executable in the app's own folder.
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
@@ -8,7 +8,7 @@ use crate::local::support::{app, command, records, stderr};
 
 const PACKAGED: [&str; 4] = ["--packaged", "--for", "3s", "--json"];
 
-/// Puts a handler into the folder, where host.json has it.
+/// Puts a handler into the folder, at the path in host.json.
 fn add_handler(app: &Path, text: &str) -> std::path::PathBuf {
     let handler = app.join("iothub-connector");
     fs::write(&handler, text).unwrap();
@@ -19,7 +19,7 @@ fn add_handler(app: &Path, text: &str) -> std::path::PathBuf {
 #[test]
 fn the_handler_in_the_folder_is_started() {
     let app = app("packaged", None);
-    // It tells that it was started, and is then the real one.
+    // This script writes down that it was started, and then runs the real handler.
     let script =
         format!("#!/bin/sh\npwd > started\necho no record\nexec '{}' \"$@\"\n", env!("CARGO_BIN_EXE_iothub-connector"));
     add_handler(&app, &script);

@@ -1,4 +1,4 @@
-//! Sessions and what they print.
+//! Runs sessions and reads what they print.
 
 use std::{
     fs,
@@ -13,11 +13,11 @@ use std::{
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
-/// What hangs fails.
+/// A call that hangs fails the test.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Between two looks at something that cannot be awaited.
+/// The pause between two polls of a state that cannot be awaited.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
-/// Of Linux: to write to a pipe only what has room.
+/// Linux's flag: write to a pipe only as much as fits.
 const O_NONBLOCK: i32 = 0o4000;
 
 pub const SITES: [&str; 3] = ["Energy meter 1", "Reservoir Süd", "Well 7 / Level"];
@@ -50,7 +50,7 @@ pub fn command(app: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-/// A session that is told to end. If something is missing, it ends by itself.
+/// A running session. The test ends it. If the test hangs, the session ends by itself.
 pub struct Live {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
@@ -65,23 +65,23 @@ impl Live {
         Self { child, lines, runtime: Runtime::new().unwrap() }
     }
 
-    /// The next line with this in it.
+    /// The next line that contains this text.
     pub fn line(&mut self, part: &str) -> String {
         let mut lines = self.lines.by_ref().map(Result::unwrap);
         lines.find(|line| line.contains(part)).unwrap_or_else(|| panic!("no line with {part:?}"))
     }
 
-    /// What is told first.
+    /// The first record that the session prints.
     pub fn start_record(&mut self) -> Value {
         serde_json::from_str(&self.line(r#""type":"start""#)).unwrap()
     }
 
-    /// The next line of the handler whose message begins so.
+    /// The handler's next line whose message begins with this text.
     pub fn told(&mut self, message: &str) -> Value {
         serde_json::from_str(&self.line(&format!(r#""message":"{message}"#))).unwrap()
     }
 
-    /// Waits until the emulated hub has a message of the device that the session takes commands for.
+    /// Waits until the emulated hub has a message of the device whose commands the session takes.
     pub fn wait_for_uplink(&self, start: &Value) {
         let (hub, device) = start["commands"].as_str().unwrap().split_once("c2d?device=").unwrap();
         let (status, _, messages) = self.get(&format!("{hub}received?device={device}&wait=1&timeout_ms=60000"));
@@ -109,7 +109,7 @@ impl Live {
         let processes = fs::read_dir("/proc").unwrap();
         let pids = processes.filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
         pids.filter(|pid| {
-            // A process that has ended meanwhile is none.
+            // A process that has ended meanwhile does not count.
             let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
             let behind_name = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
             behind_name.split(' ').nth(1) == Some(&self.child.id().to_string())
@@ -117,10 +117,10 @@ impl Live {
         .collect()
     }
 
-    /// From now on the session can print nothing: nobody reads, and there is no room.
+    /// From now on the session can print nothing: the pipe is full, and nothing reads from it.
     pub fn fill_output(&self) {
         let stdout = format!("/proc/{}/fd/1", self.child.id());
-        // Opened once more: the session's own writes still wait.
+        // Opens the pipe a second time, so that the session's own writes still block.
         let mut stdout = fs::OpenOptions::new().write(true).custom_flags(O_NONBLOCK).open(stdout).unwrap();
         let error = loop {
             if let Err(error) = stdout.write_all(b"\n") {
@@ -130,7 +130,7 @@ impl Live {
         assert_eq!(error.kind(), ErrorKind::WouldBlock, "{error}");
     }
 
-    /// Ctrl-C, again and again: two that come together count as one.
+    /// Sends Ctrl-C again and again, because two signals that come together count as one.
     pub fn interrupt_until_ended(mut self) -> ExitStatus {
         let (pid, give_up) = (self.child.id().to_string(), Instant::now() + PATIENCE);
         loop {
@@ -146,7 +146,8 @@ impl Live {
         }
     }
 
-    /// Ctrl-C as in a terminal: it goes to the group, that is to the handler too. Returns what is printed from then on.
+    /// Sends Ctrl-C as a terminal does: to the whole group, including the handler. Returns what is printed from then
+    /// on.
     pub fn interrupt(mut self) -> (ExitStatus, String) {
         let group = format!("kill -INT -{}", self.child.id());
         assert!(Command::new("sh").args(["-c", &group]).status().unwrap().success());
@@ -174,7 +175,7 @@ pub fn records(output: &Output) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
 }
 
-/// The lines that sum up the timer's runs.
+/// The summary lines of the timer's runs.
 pub fn runs(records: &[Value]) -> Vec<&Value> {
     records.iter().filter(|record| record["function.name"] == "rapidM2MForwarding").collect()
 }

@@ -1,4 +1,4 @@
-//! What the model knows of a poller in its turn, and what a poller may write, knowing that.
+//! Records what the model knows about a poller's turn, and checks what the poller may write.
 
 use std::collections::BTreeSet;
 
@@ -11,24 +11,24 @@ use crate::{
     rules::{Rule, Violation},
 };
 
-/// What the model knows of a poller in its turn, for the rules.
+/// What the model knows about a poller's turn, for the rules.
 #[derive(Clone, Default, Hash)]
 pub struct Facts {
-    /// Something was made to go wrong in this turn.
+    /// The model caused a fault in this turn.
     pub had_fault: bool,
-    /// It was told that another poller was faster, and it was true.
+    /// The poller was told that another poller was faster, and that was true.
     pub lost_race: bool,
-    /// What the backend really answered last: the rows that are known to whoever says that nothing was new, or the kind of
-    /// the error.
+    /// The backend's real last answer: the rows that must be known if the poller says that nothing is new, or the kind
+    /// of the error.
     pub backend: Option<Result<Vec<usize>, &'static str>>,
-    /// Kinds of errors of the backend in this turn.
+    /// The kinds of the backend's errors in this turn.
     pub errors: Vec<&'static str>,
     /// An error that is not recorded yet.
     pub owes_record: Option<&'static str>,
 }
 
 impl Facts {
-    /// What a poller records must be true, as far as it can know.
+    /// Checks that a new record is true, as far as the poller can know.
     pub fn check_created(&mut self, write: &Write) -> Result<(), Violation> {
         for poll in &write.created {
             let newest = write.cursor.last_value_from;
@@ -44,7 +44,7 @@ impl Facts {
                     let is_told = |fault: &Option<Fault>| fault.as_ref().is_some_and(|fault| fault.kind == *kind);
                     is_told(&poll.error) && is_told(&write.cursor.last_error)
                 }
-                // The note in place of a record that could not be read.
+                // The note that replaces a record that could not be read.
                 (Outcome::Rejected, _) => true,
                 _ => false,
             };
@@ -56,7 +56,7 @@ impl Facts {
     }
 }
 
-/// What a poller marks must be what the hub told it.
+/// Checks that the poller marks only what the hub reported.
 pub fn check_marks(write: &Write, acknowledged: &BTreeSet<String>, hub: &Hub) -> Result<(), Violation> {
     for poll in &write.replaced {
         let id = poll.message_id.as_deref().unwrap_or_default();

@@ -1,10 +1,10 @@
-//! `docs/operations.md` and `infra/alerts.bicep`, held against lines that the connector writes: the queries' patterns read them,
-//! in both formats; every field is in the document; every alert has the query that the document explains.
+//! Checks `docs/operations.md` and `infra/alerts.bicep` against lines that the connector writes: the queries' patterns
+//! match them, in both formats; every field is in the document; every alert has the query that the document explains.
 //!
 //! | Module | |
 //! |---|---|
 //! | `page` | the queries and fields of the document |
-//! | `captured` | lines of both halves, with all kinds of trouble |
+//! | `captured` | log lines of both halves, with all kinds of faults |
 
 mod captured;
 mod page;
@@ -15,10 +15,10 @@ use regex::Regex;
 
 use self::page::Query;
 
-/// What the host says of a message that has failed too often.
+/// The host's line about a message that has failed too often.
 /// <https://github.com/Azure/azure-sdk-for-net/blob/main/sdk/storage/Microsoft.Azure.WebJobs.Extensions.Storage.Queues/src/QueueProcessor.cs>
 const OF_THE_HOST: &str = "Message has reached MaxDequeueCount of 1440. Moving message to queue 'uplinks-poison'.";
-/// The id of every call of the tests.
+/// The invocation id of every call in the tests.
 const INVOCATION: &str = "5b2f9c6e-0000-4000-8000-000000000000";
 
 async fn captured(format: &str) -> Vec<String> {
@@ -45,7 +45,7 @@ async fn queries_read_what_is_logged_as_json() {
     assert_queries(&lines);
     let is_own = |name: &String| !["timestamp", "level", "message"].contains(&name.as_str());
     let mut found = BTreeSet::new();
-    // A handler that cannot start says so in plain words.
+    // A handler that cannot start prints plain text instead of JSON.
     for line in lines.iter().filter(|line| line.starts_with('{')) {
         let fields: serde_json::Map<String, serde_json::Value> = serde_json::from_str(line).unwrap();
         assert!(fields.values().all(|value| !value.is_object() && !value.is_array()), "{line}");
@@ -54,7 +54,7 @@ async fn queries_read_what_is_logged_as_json() {
     assert_fields(&found);
 }
 
-/// Every query finds lines, and each of its patterns something in them.
+/// Asserts that every query finds lines, and that each of its patterns matches in them.
 fn assert_queries(lines: &[String]) {
     let queries = page::queries();
     assert!(queries.len() > 10, "{queries:?}");
@@ -75,7 +75,7 @@ fn assert_queries(lines: &[String]) {
     }
 }
 
-/// What is logged is documented.
+/// Asserts that the document has every logged field.
 fn assert_fields(found: &BTreeSet<String>) {
     let documented = page::fields();
     let unknown: Vec<_> = found.difference(&documented).collect();
@@ -103,7 +103,7 @@ fn sources(folder: &Path) -> Vec<std::path::PathBuf> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        // Tests log what they like; `format` is tested with fields of its own.
+        // Tests may log any field; `format` is tested with fields of its own.
         let is_left_out = path.ends_with("format.rs") || path.ends_with("tests");
         if path.is_dir() && !is_left_out {
             files.extend(sources(&path));

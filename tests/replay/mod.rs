@@ -1,5 +1,5 @@
-//! `iothub-connector replay`: rejected records of sites over the stand-ins, and queues over a server with the storage service's
-//! REST API. (`tests/azurite` has the real thing.)
+//! Tests `iothub-connector replay`: rejected records of sites against the stand-ins, and queues against a server with
+//! the storage service's REST API. (`tests/azurite` tests against Azurite.)
 
 mod queues;
 mod sites;
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::support::{self, Settings};
 
-/// What the command did: exit code, lines, and what it said.
+/// The result of the command: exit code, lines, and its error output.
 #[derive(Debug)]
 struct Done {
     code: Option<i32>,

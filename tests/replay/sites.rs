@@ -1,4 +1,4 @@
-//! Rejected records of sites.
+//! Tests rejected records of sites.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::{
 
 const SITE: &str = "Well 7";
 
-/// A site with so many rejected records of three rows each.
+/// A site with this many rejected records of three rows each.
 async fn rejected(records: i64) -> (World, Handler) {
     let mut world = World::with_sites(&[SITE]).await;
     world.set("IoTHubTransport", "https");
@@ -22,7 +22,7 @@ async fn rejected(records: i64) -> (World, Handler) {
         world.add(SITE, record * 3..record * 3 + 3).await;
         world.hub.put("faults", json!({ "httpStatus": 400, "httpStatusTimes": 1 })).await;
         handler.invoke_failing().await;
-        // One process gives up no two messages in a row.
+        // One process never gives up two messages in a row, so each record needs a new process.
         std::mem::replace(&mut handler, world.handler().await).kill().await;
     }
     world.hub.heal().await;
@@ -63,7 +63,7 @@ async fn a_rejected_record_goes_with_a_next_run_once_as_it_was() {
     );
     assert_eq!(world.cursor(SITE).await["Unforwarded"], json!([before[0]["id"], before[1]["id"]]));
 
-    // The app notices with the first run that the cursor has changed, and sends with the second.
+    // The app notices in its first run that the cursor has changed, and sends in its second.
     handler.invoke_ok().await;
     handler.invoke_ok().await;
     world.assert_rows(SITE, &rows(0..6)).await;
@@ -113,8 +113,8 @@ async fn an_app_that_writes_at_the_same_time_loses_nothing() {
     assert!(waiting.is_empty(), "{waiting:?}");
 }
 
-/// Without records of empty polls nothing is written, so nothing shows that the cursor has changed. The app is in this process:
-/// only here ten minutes can be over at once.
+/// Records of empty polls are off, so the app writes nothing that would show it that the cursor has changed. The app
+/// runs in this process, because only here the test can let ten minutes pass at once.
 #[tokio::test]
 async fn an_app_that_writes_nothing_reads_the_cursor_again_after_ten_minutes() {
     let (world, handler) = rejected(1).await;
@@ -188,7 +188,7 @@ async fn it_goes_at_once_also_at_a_site_that_is_left_alone() {
     assert_eq!(world.delivered().await.ids.len(), 1, "the site's rest is from the backend, not from the hub");
 }
 
-/// Somebody damages a record that waits, and mends it when the app has said so.
+/// An operator damages a pending record, and repairs it after the app has reported it.
 #[tokio::test]
 async fn a_record_that_could_not_be_read_goes_once_it_is_mended() {
     let world = World::with_sites(&[SITE]).await;
@@ -214,7 +214,7 @@ async fn a_record_that_could_not_be_read_goes_once_it_is_mended() {
     assert_eq!(done.code, Some(1), "{done:?}");
     assert!(done.text.contains("record_unreadable") && done.text.contains("--poll"), "{}", done.text);
 
-    // As the note says.
+    // Follows the note's instructions.
     let text = note["Error"]["Text"].as_str().unwrap();
     assert!(
         text.contains("set its Outcome to rejected") && text.ends_with(&format!("replay \"{SITE}\" --poll {id}")),

@@ -1,4 +1,4 @@
-//! The files around the code that the Functions host and its tools read, held against the code.
+//! Checks the files that the Functions host and its tools read against the code.
 
 use std::{
     collections::BTreeMap,
@@ -15,9 +15,9 @@ use iothub_connector::{
 };
 use serde_json::{Value, json};
 
-/// What `func azure functionapp publish` must take with it, besides the function folders.
+/// The files that `func azure functionapp publish` must upload, besides the function folders.
 const DEPLOYED: [&str; 2] = ["host.json", "iothub-connector"];
-/// Settings that are the host's own.
+/// Settings of the host itself.
 const OF_THE_HOST: [&str; 2] = ["FUNCTIONS_WORKER_RUNTIME", "AzureWebJobsStorage"];
 
 fn root() -> &'static Path {
@@ -81,13 +81,13 @@ fn the_example_has_every_setting_that_a_binding_names() {
     }
 }
 
-/// All of a folder, with the folders in it.
+/// The code in a folder and its subfolders.
 fn code(folder: &Path) -> String {
     let paths = names_in(folder).into_iter().map(|name| folder.join(name));
     paths.map(|path| if path.is_dir() { code(&path) } else { text(path) }).collect()
 }
 
-/// The settings that bindings have their storage account from.
+/// The settings from which bindings take their storage account.
 fn connections() -> Vec<String> {
     let connection = |binding: Value| binding["connection"].as_str().map(str::to_owned);
     function_folders().iter().flat_map(|function| bindings(function)).filter_map(connection).collect()
@@ -102,7 +102,7 @@ fn host_json_starts_this_executable_as_a_handler() {
     let host = json("host.json");
     assert_eq!(host["version"], "2.0");
     let handler = &host["customHandler"]["description"];
-    // Exactly the file's name: only then the published file becomes executable.
+    // The published file becomes executable only if this is exactly the file's name.
     assert_eq!(handler["defaultExecutablePath"], env!("CARGO_PKG_NAME"));
     let executable: PathBuf = env!("CARGO_BIN_EXE_iothub-connector").into();
     assert_eq!(handler["defaultExecutablePath"], executable.file_stem().unwrap().to_str().unwrap());
@@ -116,7 +116,7 @@ async fn every_function_folder_has_a_route() {
     let address = listener.local_addr().unwrap();
     let server = tokio::spawn(server::run(listener, Arc::new(App::new(config)), std::future::pending()));
     for function in function_folders() {
-        // No function takes this for a call: nothing is run by it.
+        // No function accepts this body as a call, so nothing is run.
         assert_eq!(post(address, &function, "[]").await, 400, "{function}");
     }
     assert_eq!(post(address, "noSuchFunction", "[]").await, 404);
@@ -151,7 +151,7 @@ fn webhooks_come_in_where_the_documents_say_and_go_through_one_queue() {
     let (from, to) = (of_type(&uplink, "queue"), of_type(&forwarding, "queueTrigger"));
     assert_eq!((&from["queueName"], &from["connection"]), (&to["queueName"], &to["connection"]));
     let rejected = of_type(&forwarding, "queue");
-    // Longer names are refused by src/config/things_network.rs with this suffix in mind.
+    // The limit for queue names in `src/config/things_network.rs` leaves room for this suffix.
     assert_eq!(rejected["queueName"], format!("{}-rejected", to["queueName"].as_str().unwrap()));
     assert_eq!(rejected["connection"], to["connection"]);
 }
@@ -169,9 +169,9 @@ fn host_json_keeps_failed_messages_for_as_long_as_outages_last() {
     // The host's own values, 5 attempts without a pause, would give up within seconds.
     assert!(seconds("visibilityTimeout") >= 10, "a service that is away is not asked all the time");
     assert!(attempts * seconds("visibilityTimeout") >= 12 * 3600, "an outage of half a day loses nothing");
-    // Its own minute would be every quiet device's latency.
+    // The host's own value of a minute would be the latency of every quiet device.
     assert!(seconds("maxPollingInterval") <= 5);
-    // What the storage service gives out at once.
+    // The most messages that the storage service returns at once.
     assert!(queues["batchSize"].as_u64().is_some_and(|size| (1..=32).contains(&size)));
     assert!(queues["newBatchThreshold"].is_u64());
 }

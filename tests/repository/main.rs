@@ -1,4 +1,4 @@
-//! What lies in the repository beside the code, held against the code and against each other.
+//! Checks the files beside the code against the code and against each other.
 
 mod app_folder;
 mod documents;

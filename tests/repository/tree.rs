@@ -1,4 +1,4 @@
-//! Holds the rules of the source tree that the compiler does not know: see ARCHITECTURE.md, "Code map".
+//! Checks the rules of the source tree that the compiler does not know: see ARCHITECTURE.md, "Code map".
 
 use std::{fs, path::Path};
 

@@ -1,4 +1,4 @@
-//! Certificates, and the file by which the binary trusts them.
+//! Makes certificates, and the file that makes the binary trust them.
 
 use std::{
     path::{Path, PathBuf},
@@ -17,7 +17,7 @@ use rustls::{
 
 pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
-    /// Gone with this.
+    /// Deleted when this value is dropped.
     file: PathBuf,
 }
 
@@ -34,12 +34,12 @@ impl Authority {
         Self { issuer, file }
     }
 
-    /// Of the file with its certificate, for `SSL_CERT_FILE` and `IoTHubTrustedCa`.
+    /// The path of the certificate file, for `SSL_CERT_FILE` and `IoTHubTrustedCa`.
     pub fn path(&self) -> &str {
         self.file.to_str().unwrap()
     }
 
-    /// What a server with this certificate needs.
+    /// The TLS configuration of a server with this certificate.
     pub fn server(&self, certificate: CertificateParams) -> Arc<ServerConfig> {
         let key = KeyPair::generate().unwrap();
         let certificate = certificate.signed_by(&key, &self.issuer).unwrap();

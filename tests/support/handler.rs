@@ -1,4 +1,4 @@
-//! The handler, run and called as the Functions host does it.
+//! Runs and calls the handler as the Functions host does.
 
 use std::{
     collections::BTreeMap,
@@ -13,14 +13,14 @@ use tokio::process::Child;
 
 use super::process::{Output, binary, client};
 
-/// What the host posts when a timer is due.
+/// The body that the host posts when a timer is due.
 pub const TIMER: &str = include_str!("../fixtures/host/timer.json");
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The host's own interval.
+/// The same interval as the host's.
 const PROBE: Duration = Duration::from_millis(25);
-/// Bytes that are posted at once.
+/// The size of a posted chunk, in bytes.
 const PIECE: usize = 64;
-/// A port that was free a moment ago may be taken by another test.
+/// Another test may take a port that was free a moment ago.
 const PORTS_TRIED: usize = 5;
 
 pub struct Handler {
@@ -30,7 +30,6 @@ pub struct Handler {
     output: Output,
 }
 
-/// What the handler answered.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
@@ -38,7 +37,7 @@ pub struct Answer {
 }
 
 impl Handler {
-    /// Starts it with these settings and nothing else, and waits until it answers.
+    /// Starts the handler with only these settings, and waits until it answers.
     pub async fn start(settings: &BTreeMap<String, String>, output: Output) -> Self {
         for _ in 0..PORTS_TRIED {
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -57,12 +56,12 @@ impl Handler {
         panic!("the handler does not start: {}", output.text());
     }
 
-    /// Probes until there is an answer; `false` when the process ends instead.
+    /// Probes until the handler answers. Returns `false` if the process ends instead.
     async fn is_ready(&mut self) -> bool {
         let give_up = Instant::now() + PATIENCE;
         while Instant::now() < give_up {
             if self.client.get(self.url("/")).send().await.is_ok() {
-                // Whoever answers must be this process.
+                // The answer must come from this process.
                 return self.child.try_wait().unwrap().is_none();
             }
             if self.child.try_wait().unwrap().is_some() {
@@ -77,26 +76,26 @@ impl Handler {
         format!("http://127.0.0.1:{}{path}", self.port)
     }
 
-    /// One run of the timer's function.
+    /// Runs the timer's function once.
     pub async fn invoke(&self) -> Answer {
         self.post("/rapidM2MForwarding", TIMER).await
     }
 
-    /// One run that must succeed.
+    /// Runs once; the run must succeed.
     pub async fn invoke_ok(&self) {
         let answer = self.invoke().await;
         assert_eq!(answer.status, 200, "{} {}", answer.body, self.output.text());
         assert!(answer.body["Outputs"].is_object(), "the host hangs without an object: {}", answer.body);
     }
 
-    /// One run that must fail; the failed sites with their kinds, sorted.
+    /// Runs once; the run must fail. Returns the failed sites with their kinds, sorted.
     pub async fn invoke_failing(&self) -> Vec<(String, String)> {
         let answer = self.invoke().await;
         assert_eq!(answer.status, 500, "{} {}", answer.body, self.output.text());
         answer.failed()
     }
 
-    /// Runs until one succeeds, at most `most` times.
+    /// Runs until one run succeeds, at most `most` times.
     pub async fn invoke_until_ok(&self, most: usize) {
         let mut answer = self.invoke().await;
         for _ in 1..most {
@@ -108,12 +107,12 @@ impl Handler {
         assert_eq!(answer.status, 200, "after {most} runs: {} {}", answer.body, self.output.text());
     }
 
-    /// As the host posts.
+    /// Posts as the host does.
     pub async fn post(&self, path: &str, body: impl Into<Bytes>) -> Answer {
         answer(self.request(path, body)).await
     }
 
-    /// What the host posts: chunked.
+    /// A request as the host posts it: chunked.
     pub fn request(&self, path: &str, body: impl Into<Bytes>) -> reqwest::RequestBuilder {
         let body = body.into();
         let piece = |at: usize| body.slice(at..body.len().min(at + PIECE));
@@ -134,7 +133,7 @@ impl Handler {
         self.child.id().expect("it runs")
     }
 
-    /// Ctrl-C.
+    /// Sends Ctrl-C.
     pub fn interrupt(&self) {
         let pid = self.pid().to_string();
         assert!(std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
@@ -144,7 +143,7 @@ impl Handler {
         ("127.0.0.1", self.port)
     }
 
-    /// Waits until it takes no more calls.
+    /// Waits until the handler accepts no more calls.
     pub async fn is_closed(&self) {
         let give_up = Instant::now() + PATIENCE;
         while tokio::net::TcpStream::connect(self.address()).await.is_ok() {
@@ -153,13 +152,13 @@ impl Handler {
         }
     }
 
-    /// Waits until it ends by itself.
+    /// Waits until the handler ends by itself.
     pub async fn ended(mut self) -> std::process::ExitStatus {
         let ended = tokio::time::timeout(PATIENCE, self.child.wait()).await;
         ended.unwrap_or_else(|_| panic!("it has not ended after {PATIENCE:?}: {}", self.output.text())).unwrap()
     }
 
-    /// SIGKILL, as the host does; returns when the process is gone.
+    /// Sends SIGKILL, as the host does. Returns when the process is gone.
     pub async fn kill(mut self) {
         self.child.kill().await.unwrap();
     }
@@ -184,7 +183,7 @@ impl Answer {
     }
 }
 
-/// For settings that stop the start: the exit code and what stands on standard error.
+/// Starts with settings that stop the start. Returns the exit code and standard error.
 pub async fn start_and_wait_for_exit(settings: &BTreeMap<String, String>) -> (Option<i32>, String) {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let mut command = binary();

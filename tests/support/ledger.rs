@@ -1,4 +1,4 @@
-//! The documents, read back with Microsoft's SDK.
+//! Reads the ledger's documents back with Microsoft's SDK.
 
 use azure_core::credentials::Secret;
 use azure_data_cosmos::{
@@ -15,18 +15,18 @@ impl Ledger {
         Self::find(endpoint, key, database, container).await.expect("the container")
     }
 
-    /// `None` if there is no such container.
+    /// `None` if the container does not exist.
     pub async fn find(endpoint: &str, key: &str, database: &str, container: &str) -> Option<Self> {
         let account = AccountReference::with_authentication_key(endpoint.parse().unwrap(), Secret::new(key.to_owned()));
         let routing = RoutingStrategy::PreferredRegions(Vec::new());
-        // The SDK's own runtime is shared by the whole process, but ends with the test that started it.
+        // The SDK's own runtime is shared by the whole process, but would end with the test that started it.
         let runtime = CosmosRuntime::builder().build().await.unwrap();
         let client = CosmosClient::builder().with_runtime(runtime).build(account, routing).await.unwrap();
         let database = client.database_client(database.to_owned());
         database.container_client(container.to_owned(), None).await.ok().map(Self)
     }
 
-    /// Every document of a site, by id: the polls in the order of time, the cursor last.
+    /// Every document of a site, by id: the polls in the order of time, then the cursor.
     pub async fn documents(&self, customer: &str, site: &str) -> Vec<Value> {
         let partition = PartitionKey::from((customer.to_owned(), site.to_owned()));
         let found = self.0.query_items::<Value>("SELECT * FROM c", FeedScope::partition(partition), None).await;
@@ -35,13 +35,13 @@ impl Ledger {
         documents
     }
 
-    /// As somebody who tidies up by hand.
+    /// Deletes a document, as an operator does by hand.
     pub async fn delete(&self, customer: &str, site: &str, id: &str) {
         let partition = PartitionKey::from((customer.to_owned(), site.to_owned()));
         self.0.delete_item(partition, id, None).await.unwrap();
     }
 
-    /// As somebody who edits by hand.
+    /// Replaces a document, as an operator does by hand.
     #[allow(dead_code, reason = "for tests/forwarding and tests/replay")]
     pub async fn replace(&self, customer: &str, site: &str, document: &Value) {
         let partition = PartitionKey::from((customer.to_owned(), site.to_owned()));
@@ -55,7 +55,7 @@ impl Ledger {
         found.unwrap().try_collect().await.unwrap()
     }
 
-    /// Moves `RegisteredAt` of a document in container `devices` into the past.
+    /// Moves `RegisteredAt` of a document in the container `devices` into the past.
     pub async fn age(&self, id: &str, seconds: i64) {
         let read = self.0.read_item(id.to_owned(), id, None).await.unwrap();
         let mut document: Value = read.into_model().unwrap();

@@ -1,4 +1,4 @@
-//! What the hub received, and rows as they go in and come out.
+//! Checks the messages that the hub received, and makes the rows that the tests send and expect.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -8,21 +8,21 @@ use serde_json::{Value, json};
 /// <https://learn.microsoft.com/azure/iot-hub/iot-hub-devguide-quotas-throttling>
 const HUBS_LIMIT: usize = 256 * 1024;
 
-/// A row as it stands in a message.
+/// A row in a message.
 pub type Row = Value;
 
-/// What reached the hub, repeats under the same message id left out.
+/// The messages that reached the hub, without repeats under the same message id.
 #[derive(Default)]
 pub struct Delivered {
-    /// Rows of each site in the order of their first arrival.
+    /// The rows of each site, in the order of their first arrival.
     pub rows: BTreeMap<String, Vec<Row>>,
-    /// Ids of each site's messages in the order of their first arrival.
+    /// The ids of each site's messages, in the order of their first arrival.
     pub ids: BTreeMap<String, Vec<String>>,
-    /// Messages that arrived again.
+    /// The number of messages that arrived again.
     pub repeats: usize,
 }
 
-/// Checks every message by itself, then lays them out by site.
+/// Checks each message, then sorts the messages by site.
 pub fn delivered(messages: &Value, customer: &str) -> Delivered {
     let mut delivered = Delivered::default();
     let mut bodies: HashMap<String, String> = HashMap::new();
@@ -75,11 +75,12 @@ fn check(message: &Value, body: &Value, text: &str, customer: &str, site: &str) 
         value.as_object().unwrap().iter().map(|(name, value)| name.len() + value.as_str().unwrap().len()).sum()
     };
     let size = text.len() + strings(&message["properties"]) + strings(system);
-    // The names of the system properties are counted here, the hub does not: a few bytes on the safe side.
+    // This sum includes the names of the system properties, the hub's does not. The limit here is a few bytes larger
+    // for that.
     assert!(size <= HUBS_LIMIT + 4 * "$.ctime".len(), "a message of {size} bytes");
 }
 
-/// RFC 3339 with `Z`.
+/// Whether the time is RFC 3339 with `Z`.
 fn is_utc(time: &Value) -> bool {
     time.as_str().is_some_and(|text| text.ends_with('Z') && DateTime::parse_from_rfc3339(text).is_ok())
 }
@@ -89,7 +90,7 @@ fn time(minute: i64) -> DateTime<Utc> {
     DateTime::from_timestamp(1_709_251_200, 0).unwrap() + TimeDelta::minutes(minute)
 }
 
-/// As the backend writes it: digits without the zeros at the end.
+/// The time as the backend writes it: digits without trailing zeros.
 pub fn stamp(minute: i64) -> String {
     time(minute).format("%Y%m%d%H%M%S%3f").to_string().trim_end_matches('0').to_owned()
 }
@@ -104,7 +105,7 @@ pub fn rows(minutes: impl IntoIterator<Item = i64>) -> Vec<Row> {
     minutes.into_iter().map(|minute| row(minute, json!({ "ch0": minute, "ch1": 0.5 }))).collect()
 }
 
-/// A property of a message, as it was before it was encoded for HTTPS.
+/// A property of a message, decoded if it was encoded for HTTPS.
 fn property(message: &Value, name: &str) -> String {
     let value = message["properties"][name].as_str().unwrap();
     if message["transport"] == "https" {

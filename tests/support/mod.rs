@@ -1,4 +1,4 @@
-//! What the tests have in common: processes, their control endpoints, and questions about the outcome.
+//! The parts that all tests share: processes, their control endpoints, and checks of the outcome.
 
 mod authority;
 mod handler;

@@ -1,4 +1,4 @@
-//! Child processes that end with their handle, and everything they print.
+//! Runs child processes that end when their handle is dropped, and collects everything they print.
 
 use std::{
     any::Any,
@@ -15,7 +15,7 @@ use tokio::{
     sync::watch,
 };
 
-/// The product's binary, without any setting of the surrounding environment.
+/// The product's binary, without any variable of the surrounding environment.
 pub fn binary() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_iothub-connector"));
     command.env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
@@ -31,7 +31,7 @@ impl Output {
         self.0.lock().unwrap().clone()
     }
 
-    /// Collects both streams of `child`. The receiver has the first line of standard output.
+    /// Collects both streams of `child`. The receiver gets the first line of standard output.
     pub fn collect(&self, child: &mut Child) -> watch::Receiver<Option<String>> {
         let (first, first_line) = watch::channel(None);
         tokio::spawn(self.clone().read(child.stdout.take().unwrap(), Some(first)));
@@ -50,7 +50,7 @@ impl Output {
     }
 }
 
-/// One of the stand-ins. It ends with this.
+/// One of the stand-ins. It ends when this value is dropped.
 pub struct Emulator {
     pub ready: Value,
     name: &'static str,
@@ -63,7 +63,7 @@ impl Emulator {
         let mut child = binary().args(["emulator", name]).args(options).spawn().unwrap();
         let output = Output::default();
         let mut line = output.collect(&mut child);
-        // The sender is dropped when the process ends without a line.
+        // The sender is dropped if the process ends without printing a line.
         if line.wait_for(Option::is_some).await.is_err() {
             panic!("emulator {name} does not start: {}", output.text());
         }
@@ -71,7 +71,7 @@ impl Emulator {
         Self { ready, name, client: client(), _running: Box::new(child) }
     }
 
-    /// One that runs within this process.
+    /// A stand-in that runs inside this process.
     pub(super) fn within(name: &'static str, ready: impl Serialize, running: impl Any) -> Self {
         Self { ready: serde_json::to_value(ready).unwrap(), name, client: client(), _running: Box::new(running) }
     }
@@ -96,7 +96,7 @@ impl Emulator {
         self.call("DELETE", path, None).await;
     }
 
-    /// Everything works again.
+    /// Ends all faults.
     pub async fn heal(&self) {
         self.delete("faults").await;
     }
@@ -118,10 +118,10 @@ impl Emulator {
     }
 }
 
-/// Longer than any invocation: what hangs fails.
+/// Longer than any invocation. A call that hangs fails the test.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub fn client() -> reqwest::Client {
-    // Nothing of this goes over TLS: reading the platform's certificates takes its time.
+    // These calls use no TLS, so the client does not load the platform's certificates, which takes time.
     reqwest::Client::builder().tls_certs_only([]).no_proxy().timeout(PATIENCE).build().unwrap()
 }

@@ -1,4 +1,4 @@
-//! Ready tokens, as an operator would make them with Microsoft's tools.
+//! Makes ready tokens, as an operator makes them with Microsoft's tools.
 //! <https://learn.microsoft.com/azure/iot-hub/authenticate-authorize-sas>
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
@@ -6,7 +6,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use sha2::Sha256;
 
-/// A token for `device` at `host` that ends `expires_in` seconds from now.
+/// A token for `device` at `host` that expires in `expires_in` seconds.
 pub fn token(host: &str, device: &str, key: &str, expires_in: i64) -> String {
     let encoded = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
     let resource = encoded(&format!("{host}/devices/{device}"));

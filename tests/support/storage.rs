@@ -1,4 +1,5 @@
-//! As much of the storage service's REST API as moving and counting messages takes. Signatures are only looked for: Azurite checks them.
+//! Emulates the part of the storage service's REST API that moving and counting messages needs. It only checks that a
+//! signature is there; Azurite verifies the signatures.
 //! <https://learn.microsoft.com/rest/api/storageservices/queue-service-rest-api>
 
 use std::{
@@ -15,7 +16,7 @@ use axum::{
 };
 use tokio::net::TcpListener;
 
-/// Of a queue, in order: id, stored text, whether it is seen.
+/// The messages of a queue, in order: id, stored text, visible or not.
 type Messages = Vec<(String, String, bool)>;
 
 #[derive(Clone, Default)]
@@ -25,12 +26,12 @@ pub struct Storage(Arc<Mutex<Queues>>);
 struct Queues {
     queues: BTreeMap<String, Messages>,
     ids: usize,
-    /// Requests that put a message from here on fail.
+    /// This many more messages can be put; then every put fails.
     most_puts: Option<usize>,
 }
 
 impl Storage {
-    /// Listens; the connection string.
+    /// Starts to listen. Returns the connection string.
     pub async fn start(&self) -> String {
         let routes = Router::new()
             .route("/{account}/{queue}", get(metadata))
@@ -46,7 +47,7 @@ impl Storage {
     pub fn add(&self, queue: &str, stored: &str) {
         let mut state = self.0.lock().unwrap();
         state.ids += 1;
-        // As in the real service's ids and receipts, not everything can stand in a URL as it is.
+        // As in the real service, ids and receipts contain characters that must be encoded in a URL.
         let id = format!("{:08}", state.ids);
         state.queues.entry(queue.to_owned()).or_default().push((id, stored.to_owned(), true));
     }
@@ -55,7 +56,7 @@ impl Storage {
         self.0.lock().unwrap().most_puts = Some(puts);
     }
 
-    /// The stored texts, and how many of them are seen.
+    /// The stored texts, and how many of them are visible.
     pub fn texts(&self, queue: &str) -> (Vec<String>, usize) {
         let state = self.0.lock().unwrap();
         let messages = state.queues.get(queue).cloned().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Stand-ins within this process: quicker to start than processes.
+//! Runs stand-ins inside this process: they start faster than processes.
 
 use emulators::{cosmos, iot_hub, rapidm2m, things_stack};
 

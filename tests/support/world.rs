@@ -1,4 +1,4 @@
-//! A backend, a Cosmos DB, a hub, and the settings that a handler needs for them.
+//! Starts a backend, a Cosmos DB and a hub, and makes the settings that a handler needs for them.
 
 use std::collections::BTreeMap;
 
@@ -26,14 +26,15 @@ pub struct World {
     pub cosmos: Emulator,
     pub hub: Emulator,
     pub settings: Settings,
-    /// What every handler of this world has printed.
+    /// The output of every handler of this world.
     pub output: Output,
     ledger: OnceCell<Ledger>,
     sites: Vec<String>,
 }
 
 impl World {
-    /// Sites without rows but those that [`add`](Self::add) adds, with two channels. The handler starts with the oldest.
+    /// Sites with two channels, and without rows until [`add`](Self::add) adds some. The handler starts with the oldest
+    /// row.
     pub async fn with_sites(sites: &[&str]) -> Self {
         let mut options = vec!["--no-generate", "--channels", "2"];
         options.extend(sites.iter().flat_map(|site| ["--site", site]));
@@ -53,7 +54,7 @@ impl World {
         Self::of(backend, cosmos, hub, sites)
     }
 
-    /// Of stand-ins that run already.
+    /// A world made of stand-ins that already run.
     pub fn of(backend: Emulator, cosmos: Emulator, hub: Emulator, sites: &[&str]) -> Self {
         let credentials = format!("{}:{}", backend.ready("user"), backend.ready("password"));
         let sites: Vec<_> = sites.iter().map(|site| (*site).to_owned()).collect();
@@ -85,7 +86,7 @@ impl World {
         assert!(self.settings.remove(name).is_some(), "{name} is not set");
     }
 
-    /// From now on each site is a device of its own, provisioned by the hub's DPS.
+    /// From now on each site is a device of its own, which the hub's DPS provisions.
     pub async fn provision_sites(&mut self) {
         for name in ["IoTHubURL", "IoTHubDeviceId", "IoTHubDeviceKey"] {
             self.unset(name);
@@ -97,14 +98,14 @@ impl World {
         self.hub.put("dps/settings", json!({ "retryAfterSeconds": 0 })).await;
     }
 
-    /// The registered devices by registration id: how often each was asked to be registered, and how it went.
+    /// The registered devices by registration id: how often each registration was requested, and its result.
     pub async fn registrations(&self) -> BTreeMap<String, Value> {
         let all = self.hub.get("dps/registrations").await;
         let all = all.as_array().unwrap().iter();
         all.map(|one| (one["registrationId"].as_str().unwrap().to_owned(), one.clone())).collect()
     }
 
-    /// Says of a device's document that it was registered so many seconds earlier than it says.
+    /// Changes a device's document so that its registration is this many seconds older.
     pub async fn age_registration(&self, device: &str, seconds: i64) {
         let store = Ledger::open(self.cosmos.ready("endpoint"), self.cosmos.ready("key"), DATABASE, "devices").await;
         store.age(device, seconds).await;
@@ -118,12 +119,12 @@ impl World {
         Handler::start(settings, self.output.clone()).await
     }
 
-    /// What all handlers have printed.
+    /// The output of all handlers.
     pub fn output(&self) -> String {
         self.output.text()
     }
 
-    /// Waits until this stands in the output so often: lines come through pipes.
+    /// Waits until the output contains this text `count` times. Lines come through pipes, so they can be late.
     pub async fn printed(&self, part: &str, count: usize) {
         let give_up = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
         while self.output().matches(part).count() < count {
@@ -142,12 +143,13 @@ impl World {
         self.backend.post("rows", json!({ "site": site, "rows": rows })).await;
     }
 
-    /// Every message that the hub has received.
+    /// The messages that the hub has received.
     pub async fn delivered(&self) -> Delivered {
         delivered(&self.hub.get("received").await, CUSTOMER)
     }
 
-    /// That these are the site's rows at the hub: all of them, in order, none twice but under the same message id.
+    /// Asserts that the hub has exactly these rows of the site: all, in order, and repeats only under the same message
+    /// id.
     pub async fn assert_rows(&self, site: &str, expected: &[Row]) {
         let delivered = self.delivered().await;
         let rows = delivered.rows.get(site).map_or(&[][..], Vec::as_slice);
@@ -159,18 +161,18 @@ impl World {
         self.ledger.get_or_init(|| Ledger::open(endpoint, key, DATABASE, CONTAINER)).await
     }
 
-    /// Every document of the ledger; none if there is no container yet.
+    /// Every document of the ledger; none if the container does not exist yet.
     pub async fn all_documents(&self) -> Vec<Value> {
         let (endpoint, key) = (self.cosmos.ready("endpoint"), self.cosmos.ready("key"));
         if self.ledger.get().is_none() {
             let Some(ledger) = Ledger::find(endpoint, key, DATABASE, CONTAINER).await else { return Vec::new() };
-            // Somebody else may have been faster: theirs is as good.
+            // Another caller may have set it first; its value is just as good.
             let _ = self.ledger.set(ledger);
         }
         self.ledger().await.all().await
     }
 
-    /// Edits a document by hand.
+    /// Edits a document, as an operator does by hand.
     #[allow(dead_code, reason = "for tests/forwarding and tests/replay")]
     pub async fn replace(&self, site: &str, document: &Value) {
         self.ledger().await.replace(CUSTOMER, site, document).await;
@@ -199,8 +201,8 @@ impl World {
         self.polls(site).await.iter().map(|poll| poll["Outcome"].as_str().unwrap().to_owned()).collect()
     }
 
-    /// That the ledger says of each site what the hub has: each message that is `forwarded` arrived, each that arrived is
-    /// `forwarded`, nothing waits.
+    /// Asserts that the ledger agrees with the hub for each site: each `forwarded` message arrived, each message that
+    /// arrived is `forwarded`, and nothing is pending.
     pub async fn assert_settled(&self) {
         let delivered = self.delivered().await;
         for site in &self.sites {
@@ -215,7 +217,7 @@ impl World {
         }
     }
 
-    /// That no credential stands in a line that a handler has printed, or in a document.
+    /// Asserts that no credential is in a handler's output or in a document.
     pub async fn assert_no_secrets(&self) {
         let mut texts = vec![("the output".to_owned(), self.output())];
         for site in &self.sites {

@@ -1,4 +1,4 @@
-//! Which device an uplink goes as: groups and hubs by application and port.
+//! Tests which device an uplink is sent as: enrollment groups and hubs by application and port.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ fn with_port(application: &str, device: &str, counter: u32, port: u8) -> String 
     uplink.to_string()
 }
 
-/// How often each registration was asked for.
+/// How often each registration was requested.
 async fn registrations(world: &World) -> BTreeMap<String, u64> {
     let all = world.hub.get("dps/registrations").await;
     let one =
@@ -38,7 +38,7 @@ async fn each_device_is_registered_once_also_over_restarts() {
     assert_eq!(registrations(&world).await, expected.into());
 }
 
-/// An application whose devices are in a hub's registry already: no registration.
+/// The application's devices are already in a hub's registry: no registration.
 #[tokio::test]
 async fn a_hubs_own_connection_string_takes_the_place_of_provisioning() {
     let mut world = World::start().await;
@@ -56,7 +56,7 @@ async fn a_hubs_own_connection_string_takes_the_place_of_provisioning() {
     assert!(!host.log().contains(world.hub.ready("policyKey")));
 }
 
-/// A port that has its own hub does not make the device change its registration to and fro.
+/// A port with its own hub must not make the device register again and again for alternating hubs.
 #[tokio::test]
 async fn a_ports_own_enrollment_is_kept_apart() {
     let mut world = World::start().await;

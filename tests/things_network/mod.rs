@@ -1,5 +1,5 @@
-//! From a webhook to the hub and back, over real sockets: host, handler, The Things Stack, Cosmos DB, IoT Hub and DPS are
-//! processes of their own.
+//! Tests the way from a webhook to the hub and back, over real sockets. The host, handler, The Things Stack, Cosmos DB,
+//! IoT Hub and DPS are processes of their own.
 
 mod downlinks;
 mod enrollments;

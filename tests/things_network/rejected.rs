@@ -1,4 +1,5 @@
-//! What can never be forwarded goes to the queue of rejected messages at once, with the reason, and can be put back.
+//! Tests that a message that can never be forwarded goes to the queue of rejected messages at once, with the reason,
+//! and can be put back.
 
 use serde_json::{Value, json};
 
@@ -22,7 +23,7 @@ async fn what_is_no_webhook_is_rejected_with_its_text() {
     assert_eq!(host.queue("uplinks-poison").await, Vec::<Value>::new());
 }
 
-/// The C# sample's queue holds webhooks without anything around them.
+/// The C# sample's queue holds plain webhooks, without an envelope.
 #[tokio::test]
 async fn what_the_sample_has_left_in_the_queue_is_forwarded() {
     let world = World::start().await;

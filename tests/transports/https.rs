@@ -1,4 +1,4 @@
-//! What only HTTPS has: statuses, waits that the hub asks for, batches of which one message is bad.
+//! Tests what only HTTPS has: statuses, waits that the hub requests, and batches with one bad message.
 
 use std::time::{Duration, Instant};
 
@@ -29,7 +29,8 @@ async fn a_long_wait_that_the_hub_asks_for_is_kept_over_invocations() {
     sender.try_again();
     assert_eq!(sender.send_in_order(&world.device("other"), &sent, soon()).await, (0, throttled));
     assert_eq!(world.counts().https_requests, 1);
-    // Time itself is what is tested: with less than five seconds left (six, with at most a tenth more) it is waited for.
+    // This test is about time itself, so it sleeps: with less than five seconds left (six, with at most a tenth more)
+    // the sender waits.
     tokio::time::sleep_until((began + Duration::from_millis(2_500)).into()).await;
     assert_eq!(sender.send_in_order(&device, &sent, soon()).await, (2, Ok(())));
     assert!(began.elapsed() >= Duration::from_secs(6));
@@ -49,7 +50,7 @@ async fn a_refused_batch_goes_again_one_by_one_and_the_bad_message_is_found() {
     let world = World::start(Transport::Https).await;
     let (sender, device) = (world.sender(), world.device("d"));
     let mut sent = messages(10);
-    // The hub takes no property with this name; it refuses the batch as a whole.
+    // The hub accepts no property with this name, and refuses the whole batch.
     sent[4].properties.push(("", "x".into()));
     let (acknowledged, outcome) = sender.send_in_order(&device, &sent, soon()).await;
     assert_eq!(acknowledged, 4, "{outcome:?}");
@@ -77,14 +78,14 @@ async fn only_what_the_hub_says_of_the_message_condemns_it() {
         assert_eq!((acknowledged, error.kind()), (0, kind), "{code}: {error}");
         assert_eq!(error.condemns_message(), kind == "hub_message_rejected", "{code}");
         assert!(error.to_string().contains(&format!("{}", code / 1000)), "{error}");
-        // The batch, then its first message alone.
+        // First the batch, then its first message alone.
         assert_eq!(world.counts().https_requests, 2, "{code}");
         world.set_faults(json!({})).await;
         assert_eq!(sender.send_in_order(&device, &sent, soon()).await, (3, Ok(())), "nobody is kept waiting: {code}");
     }
 }
 
-/// A hub that refuses whatever it gets has trouble of its own, whatever it says of the messages.
+/// A hub that refuses everything has a fault of its own, whatever it says about the messages.
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_messages_in_a_row_only_one_is_condemned() {
     let world = World::start(Transport::Https).await;
@@ -92,7 +93,7 @@ async fn of_two_messages_in_a_row_only_one_is_condemned() {
     world.set_faults(json!({"httpErrorCode": 400_004, "httpStatusTimes": 1_000_000})).await;
     let mut condemned = 0;
     for round in 0..10 {
-        // Also of other devices, and in later invocations.
+        // Also for other devices, and in later invocations.
         let (_, outcome) = sender.send_in_order(&world.device(&format!("d{}", round % 4)), &sent, soon()).await;
         let error = outcome.unwrap_err();
         condemned += usize::from(error.condemns_message());
@@ -115,7 +116,7 @@ async fn a_quota_is_named_as_such() {
     assert_eq!(outcome, Err(SendError::QuotaUsedUp));
 }
 
-/// Somebody in between, whose certificate is trusted, answers everything in the hub's place.
+/// A server between the sender and the hub, with a trusted certificate, answers everything in the hub's place.
 async fn in_between(status: u16, header: &'static str) -> (String, u16) {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let key = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
@@ -147,7 +148,7 @@ async fn in_between(status: u16, header: &'static str) -> (String, u16) {
     (key.cert.pem(), port)
 }
 
-/// Sends three messages to whoever listens at the port with that certificate.
+/// Sends three messages to the server at this port that has this certificate.
 async fn send_to((ca, port): (String, u16), world: &World) -> (usize, Result<(), SendError>) {
     use rustls::pki_types::{CertificateDer, pem::PemObject as _};
     let mut options = world.options();

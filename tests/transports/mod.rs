@@ -1,4 +1,4 @@
-//! What every transport must do, whatever it is: one suite, run against each, over real sockets and TLS.
+//! Tests what every transport must do: one suite that runs against each transport, over real sockets and TLS.
 
 mod contract;
 mod https;

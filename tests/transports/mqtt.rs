@@ -1,4 +1,4 @@
-//! What only MQTT has: connections that are kept, taken over and cut, and a session that may bring commands.
+//! Tests what only MQTT has: connections that are kept, taken over and cut, and a session that may bring commands.
 
 use futures::future::join_all;
 use iothub_connector::iot_hub::{Devicebound, SendError, Sender, Settlement, Transport};
@@ -51,7 +51,7 @@ async fn a_command_that_the_session_brings_is_left_to_the_hub_and_comes_over_htt
         for sent in messages(2) {
             assert_eq!(sender.send_in_order(&device, &[sent], soon()).await, (1, Ok(())));
         }
-        // The first one was pushed before anybody could unsubscribe.
+        // The hub pushed the first one before the client could unsubscribe.
         assert_eq!(world.commands("d", "locked:1").await, ["locked"], "{transport:?}");
         world.post_command("d", "2").await;
         world.unlock_commands("d").await;
@@ -75,7 +75,7 @@ async fn commands_that_nobody_acknowledges_hold_up_no_telemetry() {
     let world = World::start(Transport::Mqtt).await;
     let (sender, device, sent) = (world.sender(), world.device("d"), messages(200));
     world.subscribe_as("d", QoS::AtLeastOnce).await;
-    // More than the hub has on their way at once.
+    // More messages than the hub has in flight at once.
     for number in 0..30 {
         world.post_command("d", &number.to_string()).await;
     }
@@ -85,7 +85,7 @@ async fn commands_that_nobody_acknowledges_hold_up_no_telemetry() {
     assert_eq!((count("locked"), count("enqueued")), (20, 10), "{states:?}");
 }
 
-/// At QoS 0 the hub counts as done what it has sent: what was pushed at once is gone, what comes later is not.
+/// At QoS 0 the hub counts a sent message as done: messages that it pushed at once are lost, later ones are not.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_subscription_at_qos_0_takes_no_more_commands() {
     let world = World::start(Transport::Mqtt).await;
@@ -99,7 +99,7 @@ async fn a_subscription_at_qos_0_takes_no_more_commands() {
     assert_eq!(world.commands("d", "enqueued:1").await, ["enqueued"]);
 }
 
-/// As two apps with the same settings: the hub keeps one connection for each device, so each of them cuts the other's.
+/// As two apps with the same settings: the hub keeps one connection for each device, so each app cuts the other's.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_senders_that_take_each_others_devices_over_both_finish() {
     let contest = async |count: usize| {

@@ -1,4 +1,4 @@
-//! An emulated hub, devices of it, messages, and questions about what arrived.
+//! Starts an emulated hub, and makes devices, messages, and checks of what arrived.
 
 use std::{num::NonZeroUsize, time::Duration};
 
@@ -51,7 +51,7 @@ impl World {
         Device { hub_host: endpoint.host.clone(), endpoint, id: id.into(), credential }
     }
 
-    /// A ready token for the device, that ends at `expires`.
+    /// A ready token for the device that expires at `expires`.
     pub fn token(&self, id: &str, expires: DateTime<Utc>) -> Credential {
         let key = BASE64_STANDARD.decode(&self.hub.ready().key).unwrap();
         Credential::Token(sas::mint(&sas::device_resource("127.0.0.1", id), &key, expires, None))
@@ -65,7 +65,7 @@ impl World {
         self.put("away", &json!(away)).await;
     }
 
-    /// Ends every connection.
+    /// Cuts every connection.
     pub async fn cut(&self) {
         self.call("POST", "cut", &Value::Null).await;
     }
@@ -75,20 +75,21 @@ impl World {
         self.call("POST", &format!("c2d?device={device}"), &json!({"messageId": id, "body": "open"})).await;
     }
 
-    /// As if a minute had passed since the device's messages were delivered.
+    /// Unlocks the device's delivered messages, as if a minute had passed.
     pub async fn unlock_commands(&self, device: &str) {
         self.call("POST", &format!("c2d/unlock?device={device}"), &Value::Null).await;
     }
 
-    /// Where the device's cloud-to-device messages are, when so many are in a state (`locked:2`).
+    /// The states of the device's cloud-to-device messages, once the number of messages in a state is as in `wait`
+    /// (`locked:2`).
     pub async fn commands(&self, device: &str, wait: &str) -> Vec<String> {
         let statuses = self.call("GET", &format!("c2d?device={device}&wait={wait}"), &Value::Null).await;
         let statuses: Vec<Value> = serde_json::from_str(&statuses).unwrap();
         statuses.iter().map(|status| status["state"].as_str().unwrap().to_owned()).collect()
     }
 
-    /// Another client connects as the device, subscribes to its messages and goes. Its session stays, as it does with most of
-    /// Microsoft's SDKs.
+    /// Connects as the device with another client, subscribes to its messages and disconnects. The session stays, as
+    /// with most of Microsoft's SDKs.
     pub async fn subscribe_as(&self, device: &str, qos: QoS) {
         let (host, port) = self.hub.ready().mqtt.split_once(':').unwrap();
         let mut options = MqttOptions::new(device, Broker::tcp(host, port.parse().unwrap()));
@@ -103,7 +104,7 @@ impl World {
         let (client, mut events) = AsyncClient::builder(options).build();
         client.subscribe(format!("devices/{device}/messages/devicebound/#"), qos).await.unwrap();
         while !matches!(events.poll().await.unwrap(), Event::Incoming(Packet::SubAck(_))) {}
-        // The hub says goodbye when it has done with the connection: nothing is pushed onto it any more.
+        // The hub's goodbye shows that it has finished with the connection and pushes nothing onto it any more.
         self.call("POST", "expire", &Value::Null).await;
         while events.poll().await.is_ok() {}
     }
@@ -121,7 +122,7 @@ impl World {
         text
     }
 
-    /// What the device's messages are, in order of arrival, repetitions included.
+    /// The device's messages, in order of arrival, repeats included.
     pub async fn received(&self, device: &str) -> Vec<Value> {
         let url = format!("{}received?device={device}", self.hub.ready().control);
         let text = self.http.get(url).send().await.unwrap().text().await.unwrap();
@@ -163,7 +164,7 @@ pub fn ids(messages: &[Message]) -> Vec<String> {
     messages.iter().map(|message| message.id.clone()).collect()
 }
 
-/// Long enough for everything that is to succeed.
+/// A deadline that is long enough for everything that must succeed.
 pub fn soon() -> Instant {
     Instant::now() + Duration::from_secs(60)
 }

@@ -1,4 +1,4 @@
-//! The Device Provisioning Service, and a hub by its policy.
+//! Tests faults of the Device Provisioning Service, and of a hub that is used with its policy.
 
 use serde_json::json;
 

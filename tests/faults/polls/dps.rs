@@ -1,4 +1,5 @@
-//! A site's own device: registered, waited for, looked up, written down.
+//! Tests faults while a site gets its own device: the registration, the wait for it, the look-up, and the write into
+//! the ledger.
 
 use serde_json::json;
 
@@ -18,7 +19,7 @@ const DPS: Table = Table { service: Service::Dps, begins: Begins::First, timeout
 #[rustfmt::skip]
 const REGISTER: [Cell; 17] = [
     cell(Refused, "pending", "dps_unreachable", "the Device Provisioning Service cannot be reached", NextRun),
-    // Three attempts of 15 s outlast the run: that is no failure yet.
+    // Three attempts of 15 s take longer than the run. That is no failure yet.
     cell(Silent, "pending", "-", "", Soon),
     cell(TooSlow, "pending", "-", "", Soon),
     cell(Slow, "forwarded", "-", "", SameRun),
@@ -50,7 +51,7 @@ const POLL: [Cell; 17] = [
     cell(Slow, "forwarded", "-", "", SameRun),
     cell(Status(401), "pending", "dps_unauthorized", "check DPSEnrollmentGroupSymmetricKey", NextRun),
     cell(Status(403), "pending", "dps_refused", "look at it in the enrollment group", Soon),
-    // Another app may register the device: it is given time, which is no failure yet.
+    // Another app may be registering the device, so the connector waits. That is no failure yet.
     cell(Status(404), "pending", "-", "", Soon),
     cell(Status(408), "pending", "dps_status", "status 408", NextRun),
     cell(Status(412), "pending", "dps_refused", "look at it in the enrollment group", Soon),

@@ -1,4 +1,4 @@
-//! Sending over HTTPS.
+//! Tests faults of the hub while messages are sent over HTTPS.
 
 use serde_json::json;
 

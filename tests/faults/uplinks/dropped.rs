@@ -1,10 +1,10 @@
-//! The host hangs up while an uplink is on its way: that is told, with how far it came.
+//! Tests that the handler logs when the host hangs up while an uplink is in flight, and how far the uplink came.
 
 use serde_json::{Value, json};
 
 use super::world::{DEVICE, World};
 
-/// Hangs up as soon as `is_there` is. Returns the lines that say so.
+/// Hangs up as soon as `is_there` is ready. Returns the log lines about it.
 async fn hang_up(world: &mut World, is_there: impl Future<Output = Value>) -> Vec<String> {
     let counter = world.uplink();
     let request = world.request(counter);
@@ -16,7 +16,7 @@ async fn hang_up(world: &mut World, is_there: impl Future<Output = Value>) -> Ve
     world.log().lines().filter(|line| line.contains("was dropped before")).map(str::to_owned).collect()
 }
 
-/// One line, with the invocation and the device.
+/// Asserts that there is one line, with the invocation and the device.
 fn assert_told(lines: &[String], how_far: &str) {
     let [line] = lines else { panic!("one line: {lines:?}") };
     let expected = format!("warn: thingsNetworkForwarding was dropped before its end: {how_far}");
@@ -43,7 +43,8 @@ async fn while_the_hub_has_not_acknowledged_it() {
     let url = format!("{}received?wait=2&timeout_ms=20000", world.hub.ready("control"));
     let lines = hang_up(&mut world, get(url)).await;
     assert_told(&lines, "it was being sent");
-    // It is given again, and the device's turn is free. What the hub holds back ends with the connection.
+    // The message is redelivered, and the device is free for it. Ending the connection also ends what the hub holds
+    // back.
     world.hub.heal().await;
     world.hub.post("cut", Value::Null).await;
     world.give_until_taken(2).await;
@@ -57,7 +58,7 @@ async fn while_its_downlinks_are_passed_on() {
     let url = format!("{}downlinks?wait=1&timeout_ms=20000", world.stack.ready("control"));
     let lines = hang_up(&mut world, get(url)).await;
     assert_told(&lines, "the hub has acknowledged it, and commands for the device were being passed on");
-    // Whoever was at it no longer is: the command, whose lock is over, goes with the next uplink.
+    // The dropped work has ended. Once the command's lock is over, the next uplink delivers it.
     world.hub.post(&format!("c2d/unlock?device={DEVICE}"), Value::Null).await;
     let next = world.uplink();
     world.give_until_taken(next).await;
@@ -65,7 +66,7 @@ async fn while_its_downlinks_are_passed_on() {
     assert_eq!(all[0]["state"], "completed");
 }
 
-/// From a control endpoint, without the world that is busy meanwhile.
+/// Reads a control endpoint without the world, which is in use meanwhile.
 async fn get(url: String) -> Value {
     let response = crate::support::client().get(url).send().await.unwrap();
     serde_json::from_str(&response.text().await.unwrap()).unwrap()

@@ -1,4 +1,4 @@
-//! An uplink on its way to the hub.
+//! Tests faults while an uplink is forwarded to the hub.
 
 use serde_json::{Value, json};
 
@@ -22,13 +22,12 @@ use crate::{
 #[derive(Clone, Copy)]
 struct Table {
     name: &'static str,
-    /// Whose answers are wrong, and the switch for its port.
+    /// The service with the fault, and the switch for its port.
     service: fn(&World) -> (&Emulator, &'static str),
     rule: fn() -> Value,
-    /// Whether an uplink has been forwarded before; then the handler is started anew if `restarts`.
+    /// Whether an uplink was forwarded before. The handler is then restarted if `restarts` is set.
     is_warm: bool,
     restarts: bool,
-    /// `ForwardTimeoutSeconds`.
     timeout: &'static str,
 }
 
@@ -110,7 +109,7 @@ async fn one(of: Table, cell: Cell) -> Line {
     Line { fault: cell.fault.name(), recorded, seen, recovers: cell.recovers.text() }
 }
 
-/// The kind that the last warning names.
+/// The kind in the last warning.
 fn kind_of(world: &World) -> String {
     let log = world.log();
     let line = log.lines().rfind(|line| line.starts_with("warn: not forwarded now")).unwrap_or_default();
@@ -118,7 +117,7 @@ fn kind_of(world: &World) -> String {
     kind.unwrap_or_default().to_owned()
 }
 
-/// The cells that all tables have in common, with a kind for most of them.
+/// The cells that all tables share, with the same kind for most of them.
 const fn waits(fault: Fault, kind: &'static str, says: &'static str, recovers: Recovers) -> Cell {
     cell(fault, "queue", kind, says, recovers)
 }

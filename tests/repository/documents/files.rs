@@ -1,4 +1,4 @@
-//! The files of the repository, and texts that name them.
+//! Finds the files of the repository, and the texts that name them.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -6,15 +6,15 @@ use ignore::WalkBuilder;
 
 use super::root;
 
-/// Endings by which a text in back-ticks is known to be a file's name.
+/// A text in back-ticks with one of these endings is a file name.
 const ENDINGS: [&str; 10] = ["bicep", "js", "json", "lock", "md", "proptest-regressions", "py", "rs", "toml", "yaml"];
 /// Stands for any name: `tests/fixtures/things_network/NAME.json`.
 const ANY: &str = "NAME";
 
 pub struct Files {
-    /// Files and folders of the repository, but for those that are made.
+    /// The files and folders of the repository, without those that builds or developers make.
     pub all: BTreeSet<String>,
-    /// What git ignores: what builds and people make.
+    /// The paths that git ignores, because builds and developers make them.
     made: Vec<String>,
 }
 
@@ -32,7 +32,7 @@ impl Files {
         self.all.contains(path.trim_end_matches('/'))
     }
 
-    /// Whether a text in back-ticks means a file or folder of a repository.
+    /// Whether a text in back-ticks is a path in a repository.
     pub fn is_path(&self, code: &str) -> bool {
         let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-".contains(letter);
         if !code.chars().all(is_plain) {
@@ -42,7 +42,7 @@ impl Files {
         of_ours || Path::new(code).extension().is_some_and(|ending| ENDINGS.iter().any(|known| ending == *known))
     }
 
-    /// Whether there is such a file, from the root or below a folder that goes without saying, or one that is made.
+    /// Whether this file exists, from the root or below a folder that need not be named, or is one that git ignores.
     pub fn are_named(&self, code: &str) -> bool {
         let code = code.trim_end_matches('/');
         let is_made = self.made.iter().any(|made| Path::new(code).starts_with(made));

@@ -1,5 +1,5 @@
-//! The documents: links lead somewhere, files that are named are there, settings that are named are read. What else stands in
-//! them is looked at elsewhere: `docs/faults.md` by `tests/faults`, `docs/operations.md` by `tests/operations`.
+//! Checks the documents: links have targets, named files exist, and named settings are read by the code. Other content
+//! is checked elsewhere: `docs/faults.md` by `tests/faults`, `docs/operations.md` by `tests/operations`.
 
 mod files;
 mod page;
@@ -9,9 +9,9 @@ use std::{collections::BTreeSet, fs, path::Path};
 use self::{files::Files, page::Page};
 use super::infrastructure::settings;
 
-/// How settings begin, and hardly anything else.
+/// The beginnings of settings' names. Hardly any other name begins like this.
 const SETTINGS_BEGIN: [&str; 7] = ["AzureIotHub", "AzureStorage", "DPS", "IoTHub", "KeyVault", "M2M", "ThingsNetwork"];
-/// What begins so and is none: a database, a property of The Things Stack's, an event.
+/// Names that begin like this but are no settings: a database, a property of The Things Stack, an event.
 const NO_SETTINGS: [&str; 2] = ["IoTHubMessage", "M2MBackendForwarderData"];
 
 fn root() -> &'static Path {

@@ -1,4 +1,4 @@
-//! A document, and what stands in it.
+//! Parses a document.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,15 +8,15 @@ use std::{
 
 use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
 
-/// A document and what stands in it, each with its line.
+/// The parts of a document, each with its line.
 pub struct Page {
     pub path: String,
-    /// As GitHub makes them of headings.
+    /// The anchors that GitHub makes from headings.
     pub anchors: BTreeSet<String>,
     pub links: Vec<(usize, String)>,
-    /// What stands in back-ticks.
+    /// The texts in back-ticks.
     pub codes: Vec<(usize, String)>,
-    /// What stands in back-ticks in the first column of tables whose heading is `Setting`.
+    /// The texts in back-ticks in the first column of tables whose heading is `Setting`.
     pub settings: Vec<(usize, String)>,
 }
 
@@ -66,7 +66,7 @@ impl Page {
         page
     }
 
-    /// Where a relative link leads: a path from the root, and the anchor there.
+    /// The target of a relative link: a path from the root, and the anchor there.
     pub fn resolve(&self, link: &str) -> (String, Option<String>) {
         let (path, anchor) =
             link.split_once('#').map_or((link, None), |(path, anchor)| (path, Some(anchor.to_owned())));

@@ -1,8 +1,8 @@
-//! As much of Bicep as `infra/` uses.
+//! Parses the part of Bicep that `infra/` uses.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-/// A file of the repository.
+/// The text of a file in the repository.
 pub fn text(path: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
@@ -39,7 +39,7 @@ pub fn variable<'a>(bicep: &'a str, name: &str) -> &'a str {
     rest.split('\'').next().unwrap()
 }
 
-/// What stands in quotes, in order.
+/// The quoted texts, in order.
 pub fn quoted(text: &str, quote: char) -> Vec<&str> {
     text.split(quote).skip(1).step_by(2).collect()
 }

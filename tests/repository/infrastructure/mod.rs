@@ -1,5 +1,5 @@
-//! What is deployed to Azure (`infra/`, `azure.yaml`), held against the code. That the files are Bicep is looked at by
-//! `.ci/bicep.py`.
+//! Checks the deployment to Azure (`infra/`, `azure.yaml`) against the code. `.ci/bicep.py` checks that the files are
+//! valid Bicep.
 
 mod bicep;
 mod resources;

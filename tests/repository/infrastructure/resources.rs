@@ -1,4 +1,4 @@
-//! The containers and what is published, against the code that uses them.
+//! Checks the containers and the published files against the code that uses them.
 
 use iothub_connector::{
     config::{Problems, Settings, ledger},
@@ -7,7 +7,7 @@ use iothub_connector::{
 
 use super::bicep::{quoted, resource, text, variable};
 
-/// What stands between two texts, for the first time after `start`.
+/// The text between two texts, at its first place after `start`.
 fn between<'a>(text: &'a str, start: &str, end: &str) -> &'a str {
     let rest = text.split_once(start).unwrap_or_else(|| panic!("{start:?} is missing")).1;
     rest.split_once(end).unwrap_or_else(|| panic!("{end:?} is missing after {start:?}")).0

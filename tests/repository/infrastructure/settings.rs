@@ -1,4 +1,4 @@
-//! The settings that the deployment writes, against those that the code, the bindings and the example know.
+//! Checks the settings that the deployment writes against those of the code, the bindings and the example.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,14 +11,14 @@ use serde_json::Value;
 
 use super::bicep::{objects, quoted, text};
 
-/// Read by the host, not by the code.
+/// Settings that the host reads, not the code.
 const OF_THE_HOST: [&str; 4] = [
     "AzureWebJobsStorage__accountName",
     "AzureWebJobsStorage__credential",
     "APPLICATIONINSIGHTS_CONNECTION_STRING",
     "APPLICATIONINSIGHTS_AUTHENTICATION_STRING",
 ];
-/// What the code reads outside of `src/config`; see ARCHITECTURE.md.
+/// Settings that the code reads outside `src/config`; see ARCHITECTURE.md.
 const ELSEWHERE: [(&str, &str); 3] = [
     ("src/support/logging/mod.rs", "RUST_LOG"),
     ("src/support/logging/mod.rs", "LOG_FORMAT"),
@@ -40,12 +40,12 @@ fn bicep() -> String {
     text("infra/modules/settings.bicep")
 }
 
-/// The settings that are written, whatever is on, with their expressions.
+/// All settings that the deployment writes with any option, with their expressions.
 fn written() -> BTreeMap<String, String> {
     objects(&bicep()).into_values().flatten().collect()
 }
 
-/// The first column of the table in the comment.
+/// The settings that the deployment leaves out: the first column of the table in the Bicep file's comment.
 fn left_out() -> BTreeSet<String> {
     let text = bicep();
     let rows = text.lines().filter_map(|line| line.strip_prefix("// | ")).skip(1);
@@ -103,7 +103,7 @@ fn connections() -> BTreeSet<String> {
     bindings().iter().filter_map(|binding| binding["connection"].as_str().map(str::to_owned)).collect()
 }
 
-/// Every setting that somebody reads: the code, the bindings, or the host.
+/// Every setting that the code, the bindings or the host reads.
 pub fn known() -> BTreeSet<String> {
     let mut known = read();
     known.extend(connections());
@@ -111,7 +111,7 @@ pub fn known() -> BTreeSet<String> {
     known
 }
 
-/// Also with what can stand behind a setting's name: an application, or which property of a connection it is.
+/// Whether the name is a known setting, also with a suffix: an application, or the property of a connection.
 pub fn is_one_of(known: &BTreeSet<String>, name: &str) -> bool {
     let is_ending = |end: &str| end.is_empty() || end == "Default" || end.starts_with('-') || end.starts_with("__");
     known.iter().any(|known| name.strip_prefix(known.as_str()).is_some_and(is_ending))
@@ -120,7 +120,7 @@ pub fn is_one_of(known: &BTreeSet<String>, name: &str) -> bool {
 #[test]
 fn every_setting_of_the_code_is_written_or_left_out_on_purpose() {
     let (read, written, left_out, connections) = (read(), written(), left_out(), connections());
-    // A connection is written with `__` and one of its properties behind the name, and may have `AzureWebJobs` before it.
+    // A connection's name may have `__` and a property after it, and `AzureWebJobs` before it.
     let is_connection = |name: &&String| connections.contains(name.trim_start_matches("AzureWebJobs"));
     for name in read.iter().filter(|name| !is_connection(name)) {
         let is_written = written.contains_key(name);
@@ -185,7 +185,7 @@ fn every_setting_of_the_example_has_its_place() {
     let example: Value = serde_json::from_str(&text("local.settings.json.example")).unwrap();
     let (written, left_out, connections) = (written(), left_out(), connections());
     for name in example["Values"].as_object().unwrap().keys() {
-        // The plan takes the runtime from elsewhere, and the host its account as an identity.
+        // The plan sets the runtime elsewhere, and the host uses an identity for its account.
         let of_the_host = matches!(name.as_str(), "FUNCTIONS_WORKER_RUNTIME" | "AzureWebJobsStorage");
         assert!(
             of_the_host || written.contains_key(name) || left_out.contains(name) || connections.contains(name),
@@ -210,7 +210,7 @@ fn every_secret_is_a_reference_to_one_in_the_vault() {
     assert_eq!(vault.matches("/secrets@").count(), secrets.len());
 }
 
-/// What stands for a parameter of the module in a deployment.
+/// A value for a parameter of the module in a deployment.
 fn sample(parameter: &str) -> &str {
     match parameter {
         "cosmosEndpoint" => "https://cosmos-abc.documents.azure.com:443/",
