@@ -201,7 +201,7 @@ async fn a_fleet(transport: &str) {
     world.provision_sites().await;
     world.set("Site_ID", "*");
     world.set("IoTHubTransport", transport);
-    world.set("PollTimeoutSeconds", "300");
+    world.set("PollTimeoutSeconds", "290");
     world.set("RUST_LOG", "info");
     for round in 0..2 {
         add(&world, &sites, round * 3..round * 3 + 3).await;
