@@ -24,7 +24,7 @@ pub struct Settings {
     values: BTreeMap<String, String>,
     /// The identity that signs in to services without a key.
     pub sign_in: SignIn,
-    /// `functionTimeout` of host.json, if there is one: see [`host_json::function_timeout`].
+    /// `functionTimeout` of host.json, if there is one.
     pub function_timeout: Option<Duration>,
     /// The names that were read.
     #[cfg(test)]

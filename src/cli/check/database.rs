@@ -79,7 +79,7 @@ fn of_container(
     if let Some(Unfit { reason, remedy }) = &unfit
         && facts.access.is_none()
     {
-        return vec![Row::failed(what, reason, *remedy)];
+        return vec![Row::failed(what, reason, remedy)];
     }
     let mut rows = Vec::new();
     match &facts.access {
@@ -89,12 +89,9 @@ fn of_container(
     if let Some(Unfit { reason, remedy }) = unfit {
         rows.push(Row::failed(&what, reason, remedy));
     }
-    match (facts.time_to_live, keeps_history) {
-        (Ttl::Off, Some(false)) => {
-            let text = "its time to live is off: records are never removed";
-            rows.push(Row::warning(&what, text, "set it to -1 (on, no default), or PollHistoryDays=0"));
-        }
-        _ => {}
+    if (facts.time_to_live, keeps_history) == (Ttl::Off, Some(false)) {
+        let text = "its time to live is off: records are never removed";
+        rows.push(Row::warning(&what, text, "set it to -1 (on, no default), or PollHistoryDays=0"));
     }
     if keeps_history.is_some() && !facts.excluded_paths.iter().any(|path| path == MESSAGE_PATH || path == "/*") {
         let text = format!("it indexes {}, which makes each write dearer", MESSAGE_PATH.trim_end_matches("/?"));

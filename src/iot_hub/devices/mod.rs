@@ -105,7 +105,9 @@ impl Devices {
 
     fn of(enrollment: Enrollment, shared: Shared) -> Self {
         let source = match enrollment {
-            Enrollment::Dps(config) => Source::Dps(Provisioner::new(config, shared.http.clone(), Limits::default())),
+            Enrollment::Dps(config) => {
+                Source::Dps(Box::new(Provisioner::new(config, shared.http.clone(), Limits::default())))
+            }
             Enrollment::Hub(policy) => Source::Hub(policy),
         };
         Self::with(source, shared, Clock::system())

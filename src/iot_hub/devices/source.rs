@@ -11,7 +11,7 @@ use crate::iot_hub::{Credential, sas};
 
 pub enum Source {
     /// The devices are registered with the Device Provisioning Service. Their keys are derived from the group's key.
-    Dps(Provisioner),
+    Dps(Box<Provisioner>),
     /// The devices are already in the hub's registry. A missing device shows only when it connects.
     Hub(HubPolicy),
 }

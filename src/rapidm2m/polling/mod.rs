@@ -13,9 +13,8 @@
 //! | `recording` | what is written to the ledger |
 //! | `sending` | what goes to the hub, and the marks for acknowledged messages |
 //! | [`record`], [`split`] | documents and messages, as pure functions |
-//! | [`replay`] | puts rejected messages back on the operator's request |
 //! | [`source`] | where rows come from |
-//! | [`backfill`] | fetches a time range of the site independently, with its own cursor |
+//! | `run` | a run over all sites |
 //! | [`outside`] | the backend, the ledger, the hub and the clock, as a turn needs them |
 
 pub mod outside;

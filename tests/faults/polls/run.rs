@@ -146,7 +146,7 @@ async fn begin(of: &Table) -> Polled {
         world.hub.put("faults", json!({"pubackDelayMs": 4_000})).await;
     }
     if of.closes == Closes::OnceRegistered {
-        world.hub.put("dps/settings", json!({"retryAfterSeconds": 1})).await;
+        world.hub.put("dps/settings", json!({"retryAfterSeconds": 3})).await;
     }
     let mut polled = Polled::start(world).await;
     polled.add_rows().await;

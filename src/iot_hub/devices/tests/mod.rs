@@ -62,7 +62,7 @@ impl World {
     fn devices_of(&self, config: EnrollmentGroup, trusted_ca: Vec<CertificateDer<'static>>, clock: Clock) -> Devices {
         let shared = Shared::new(self.store(), trusted_ca, Arc::default());
         let provisioner = Provisioner::new(config, shared.http.clone(), self.limits);
-        Devices::with(Source::Dps(provisioner), shared, clock)
+        Devices::with(Source::Dps(Box::new(provisioner)), shared, clock)
     }
 
     fn store(&self) -> Store {
