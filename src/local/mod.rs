@@ -46,9 +46,6 @@ use self::{
 };
 use crate::cli::time::duration;
 
-/// What the handler logs: a line for each run, and one a minute for what The Things Network's functions did; what is wrong. Not
-/// that the emulated database gets its containers.
-const HANDLER_LOG: &str = "error,iothub_connector=info,iothub_connector::cosmos=warn";
 const LONGEST_INTERVAL: i64 = 24 * 60 * 60 - 1;
 const EXAMPLES: &str = "\
 Examples:
@@ -160,15 +157,17 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// What the handler finds in its environment: the settings, and what and how it logs unless that is set, here or in the settings.
+/// What the handler finds in its environment: the settings; and how it logs, unless that is set here or in the settings.
 fn handlers_settings(services: &Services, is_json: bool) -> Vec<(String, String)> {
     let mut settings = services.settings.clone();
-    for (name, default) in [("RUST_LOG", HANDLER_LOG), ("LOG_FORMAT", "brief")] {
-        let own = || std::env::var(name).unwrap_or_else(|_| default.to_owned());
-        settings.entry(name.to_owned()).or_insert_with(own);
+    for name in ["RUST_LOG", "LOG_FORMAT"] {
+        if let Ok(own) = std::env::var(name) {
+            settings.entry(name.to_owned()).or_insert(own);
+        }
     }
+    let format = settings.entry("LOG_FORMAT".to_owned()).or_insert_with(|| "brief".to_owned());
     if is_json {
-        settings.insert("LOG_FORMAT".to_owned(), "json".to_owned());
+        "json".clone_into(format);
     }
     settings.into_iter().collect()
 }
