@@ -46,9 +46,6 @@ use self::{
 };
 use crate::cli::time::duration;
 
-/// What the handler logs: one line for each run, one line a minute for The Things Network's functions, and problems.
-/// It does not log that the emulated database gets its containers.
-const HANDLER_LOG: &str = "error,iothub_connector=info,iothub_connector::cosmos=warn";
 const LONGEST_INTERVAL: i64 = 24 * 60 * 60 - 1;
 const EXAMPLES: &str = "\
 Examples:
@@ -161,16 +158,17 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// The handler's environment: the settings, and the defaults for its log unless the environment or the settings set
-/// them.
+/// The handler's environment: the settings, and the format of its log unless the environment or the settings set it.
 fn handlers_settings(services: &Services, is_json: bool) -> Vec<(String, String)> {
     let mut settings = services.settings.clone();
-    for (name, default) in [("RUST_LOG", HANDLER_LOG), ("LOG_FORMAT", "brief")] {
-        let own = || std::env::var(name).unwrap_or_else(|_| default.to_owned());
-        settings.entry(name.to_owned()).or_insert_with(own);
+    for name in ["RUST_LOG", "LOG_FORMAT"] {
+        if let Ok(own) = std::env::var(name) {
+            settings.entry(name.to_owned()).or_insert(own);
+        }
     }
+    let format = settings.entry("LOG_FORMAT".to_owned()).or_insert_with(|| "brief".to_owned());
     if is_json {
-        settings.insert("LOG_FORMAT".to_owned(), "json".to_owned());
+        "json".clone_into(format);
     }
     settings.into_iter().collect()
 }

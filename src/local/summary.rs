@@ -12,7 +12,7 @@ use crate::cli::table;
 /// LoRaWAN devices that the text lists.
 const LISTED: usize = 50;
 /// Columns for values. With this width, a table fits into a terminal's 80 columns.
-const VALUES_WIDTH: usize = 20;
+const VALUES_WIDTH: usize = 22;
 
 impl Told for Tally {
     fn text(&self) -> String {
@@ -134,7 +134,7 @@ mod tests {
             Sender { newest, values: values.as_object().unwrap().clone(), ..Sender::default() }.newest()
         };
         assert_eq!(newest(json!({}))[1], "");
-        assert_eq!(newest(json!({"a": null, "ch0": 39801, "ch1": 17.44}))[1], "ch0=39801 ch1=17.44");
+        assert_eq!(newest(json!({"a": null, "ch0": 39_583_584, "ch1": 17.44}))[1], "ch0=39583584 ch1=17.44");
         assert_eq!(
             newest(json!({"a": 1_234_567_890_123_456_789_u64, "b": 1})),
             ["2026-01-31T12:00:00", "a=1234567890123456789 …"]

@@ -90,7 +90,8 @@ fn people_get_a_table_of_services_the_handlers_lines_and_a_summary() {
     for name in SITES.into_iter().chain(["app-1/water-meter-00000", "app-2/energy-meter-00001"]) {
         assert_eq!(others.iter().filter(|line| line.starts_with(name)).count(), 1, "{name} in the summary:\n{text}");
     }
-    assert!(!lines.iter().any(|line| line.contains(SITES[2])), "no line for a message: {text}");
+    let of_site = lines.iter().filter(|line| line.contains(SITES[2])).count();
+    assert!(of_site <= 1, "it may have been the first to connect, but no message has a line: {text}");
     assert!(others.iter().all(|line| line.chars().count() <= 80), "a terminal has 80 columns:\n{text}");
     assert!(!text.contains("NNSXS") && !text.contains("SharedAccessKey"), "secrets are not printed: {text}");
 }

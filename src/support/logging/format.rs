@@ -23,7 +23,7 @@ use tracing_subscriber::{
 pub enum Format {
     /// `level: message name="text" name=7`
     Text,
-    /// For people: as `Text`, but of what is fine the message alone, and of the rest no numbers and ids of calls.
+    /// For people: as `Text`, without numbers and without the names and ids of calls.
     Brief,
     /// `{"timestamp":"…","level":"…","message":"…","name":"text","name":7}`
     Json,
@@ -141,10 +141,7 @@ where
                 fields.written.push_str(of_span);
             }
         }
-        let Fields { mut written, message, .. } = fields;
-        if *self == Self::Brief && level >= Level::INFO {
-            written.clear();
-        }
+        let Fields { written, message, .. } = fields;
         let line = match self {
             Self::Text | Self::Brief => format!("{}: {}{written}", name(level), plain(&message)),
             Self::Json => {
