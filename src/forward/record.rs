@@ -153,6 +153,21 @@ pub fn set_back(cursor: &Cursor, fault: Fault, rest: Rest, now: DateTime<Utc>) -
     cursor
 }
 
+/// The record by which a poller can tell whether a transaction of its own was applied: one that nobody else can have written.
+/// `None` if there is none: two pollers reject a message in the same way.
+#[must_use]
+pub fn witness<'a>(created: &'a [Poll], replaced: &'a [Poll]) -> Option<&'a Poll> {
+    created.first().or_else(|| replaced.iter().find(|poll| poll.forwarded_at.is_some()))
+}
+
+/// Whether what stands in the ledger is the record that was to be written, by what makes it differ from what anybody else
+/// writes under its id.
+#[must_use]
+pub fn is_same(found: &Poll, written: &Poll) -> bool {
+    let identity = |poll: &Poll| (poll.outcome, poll.polling_timestamp, poll.forwarded_at);
+    found.id == written.id && identity(found) == identity(written) && found.message_id == written.message_id
+}
+
 /// Makes the cursor keep a list of what is recorded, or not, as `OverlapSeconds` says. If it had none so far, all that can
 /// still be late is newer than its newest row.
 pub fn keep_recorded(cursor: &mut Cursor, overlap: Option<Duration>) {

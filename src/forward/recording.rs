@@ -180,6 +180,8 @@ impl<O: Outside> Turn<'_, O> {
         self.commit(&[poll], &[], cursor).await.map_err(|error| self.stop(&error))
     }
 
+    /// Writes, and the cursor that was written is the turn's. After a [`LedgerError::Conflict`] it is what stands in the ledger
+    /// now.
     pub(super) async fn commit(
         &mut self,
         created: &[Poll],
@@ -195,9 +197,32 @@ impl<O: Outside> Turn<'_, O> {
             activity.is_news = false;
         }
         let etag = self.committed.etag.as_deref();
-        let etag = self.forwarder.outside.commit(self.key, created, replaced, &cursor, etag).await?;
-        self.committed = Committed { cursor, etag: Some(etag) };
-        Ok(())
+        match self.forwarder.outside.commit(self.key, created, replaced, &cursor, etag).await {
+            Ok(etag) => {
+                self.committed = Committed { cursor, etag: Some(etag) };
+                Ok(())
+            }
+            Err(LedgerError::Conflict) => {
+                let is_ours = self.is_written(created, replaced).await?;
+                self.committed = self.forwarder.outside.cursor(self.key).await?;
+                let is_ours = is_ours && self.committed.cursor == cursor;
+                if is_ours { Ok(()) } else { Err(LedgerError::Conflict) }
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether a transaction was applied although it was refused, by one of its records: all were written or none. Cosmos DB's
+    /// client repeats a transaction whose answer is late, and then loses to itself. The cursor alone says too little: another
+    /// poller can have moved it to the same place.
+    async fn is_written(&self, created: &[Poll], replaced: &[Poll]) -> Result<bool, LedgerError> {
+        // Of the cursor alone it is enough that it stands there as it was to be.
+        let Some(poll) = record::witness(created, replaced) else { return Ok(replaced.is_empty()) };
+        match self.forwarder.outside.poll(self.key, &poll.id).await {
+            Ok(found) => Ok(found.is_some_and(|found| record::is_same(&found, poll))),
+            Err(LedgerError::Foreign { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// The end of the turn, and why. A lost race is no failure.

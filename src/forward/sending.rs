@@ -180,13 +180,7 @@ impl<O: Outside> Turn<'_, O> {
                     break;
                 }
                 // Another poller has written to the site since: what it left of our queue is still ours to mark.
-                Err(LedgerError::Conflict) => {
-                    lost_race = true;
-                    match self.forwarder.outside.cursor(self.key).await {
-                        Ok(committed) => self.committed = committed,
-                        Err(error) => return self.ledger_failed(&error),
-                    }
-                }
+                Err(LedgerError::Conflict) => lost_race = true,
                 Err(error) => return self.ledger_failed(&error),
             }
         }

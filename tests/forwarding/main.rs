@@ -13,6 +13,7 @@ mod delivery;
 mod fault_switches;
 mod hub_faults;
 mod late;
+mod late_writes;
 mod ledger_faults;
 mod outages;
 mod pollers;

@@ -1,14 +1,23 @@
 //! What the model knows of a poller in its turn, and what a poller may write, knowing that.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
 
-use iothub_connector::ledger::{Fault, Outcome};
+use iothub_connector::{
+    forward::record,
+    ledger::{Fault, Outcome, Poll},
+};
 
 use crate::{
     backend,
     hub::Hub,
     poller::Write,
     rules::{Rule, Violation},
+    store::Store,
+    text::Known,
 };
 
 /// What the model knows of a poller in its turn, for the rules.
@@ -16,6 +25,8 @@ use crate::{
 pub struct Facts {
     /// Something was made to go wrong in this turn.
     pub had_fault: bool,
+    /// It was told that a transaction came too late, and has not looked yet whose fault that was.
+    pub refused: Refused,
     /// It was told that another poller was faster, and it was true.
     pub lost_race: bool,
     /// What the backend really answered last: the rows that are known to whoever says that nothing was new, or the kind of
@@ -27,7 +38,58 @@ pub struct Facts {
     pub owes_record: Option<&'static str>,
 }
 
+/// A transaction that was refused. It follows from what the poller remembers and has heard; what else matters of it is in
+/// [`Refused::stands`].
+#[derive(Clone, Default)]
+pub struct Refused(pub Option<Arc<Known<Write>>>);
+
+impl Hash for Refused {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        self.0.is_some().hash(hasher);
+    }
+}
+
+impl Refused {
+    /// The record by which it is looked for.
+    pub fn record(&self) -> Option<&Poll> {
+        let write = self.0.as_ref()?;
+        record::witness(&write.created, &write.replaced)
+    }
+
+    /// Whether the record is in the ledger as it wanted it, and the cursor too: what a poller will find. Of one whose record is
+    /// not, nobody looks at the cursor.
+    pub fn stands(&self, store: &Store) -> [bool; 2] {
+        let Some(write) = &self.0 else { return [false; 2] };
+        let has_record =
+            self.record().is_none_or(|poll| store.poll(&poll.id).is_some_and(|found| record::is_same(found, poll)));
+        [has_record, has_record && write.cursor == store.committed().cursor]
+    }
+}
+
 impl Facts {
+    /// It is told that a transaction came too late. Whose fault that was it can find out, or not.
+    pub fn is_refused(&mut self, write: &Arc<Known<Write>>) {
+        let can_tell = write.replaced.is_empty() || record::witness(&write.created, &write.replaced).is_some();
+        self.refused = Refused(can_tell.then(|| write.clone()));
+        self.lost_race |= !can_tell;
+    }
+
+    /// After a refusal it looks for one of the records: its own, or another poller's, or none.
+    pub fn sees_record(&mut self, store: &Store) {
+        let [has_record, _] = self.refused.stands(store);
+        if self.refused.0.is_some() && !has_record {
+            self.lost_race = true;
+            self.refused = Refused::default();
+        }
+    }
+
+    /// Then it reads the cursor: what it wrote, or what another poller has written since.
+    pub fn sees_cursor(&mut self, store: &Store) {
+        let [_, has_cursor] = self.refused.stands(store);
+        self.lost_race |= self.refused.0.is_some() && !has_cursor;
+        self.refused = Refused::default();
+    }
+
     /// What a poller records must be true, as far as it can know.
     pub fn check_created(&mut self, write: &Write) -> Result<(), Violation> {
         for poll in &write.created {
