@@ -1,9 +1,9 @@
-//! What sending costs: `cargo bench --bench transports`.
+//! Measures the cost of sending: `cargo bench --bench transports`.
 //!
-//! The emulated hub runs in a process of its own, and so does each measurement: messages of 700 bytes, sent and
-//! acknowledged over TLS, each 100 in flight by a hundred callers, the backlog by one caller in order. Printed are messages
-//! a second, the sender's CPU time for each (the kernel's count for the process, all threads together, connecting not
-//! counted), and its resident memory at the end.
+//! The emulated hub and each measurement run in their own processes. The messages have 700 bytes. They are sent and
+//! acknowledged over TLS. Each message in flight has its own caller, but one caller sends the backlog in order. The
+//! output is messages per second, the sender's CPU time per message (the kernel's count for the process, all threads
+//! together, without connecting), and its resident memory at the end.
 
 mod support;
 
@@ -16,7 +16,9 @@ use std::{
 use bytes::Bytes;
 use chrono::Utc;
 use futures::StreamExt as _;
-use iothub_connector::hub::{Credential, Device, Endpoint, Message, Options, Sender, Transport, device::decode_key};
+use iothub_connector::iot_hub::{
+    Credential, Device, Endpoint, Message, Options, Sender, Transport, device::decode_key,
+};
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use serde_json::Value;
 
@@ -25,7 +27,7 @@ use support::{cpu, emulator, memory};
 const TRANSPORTS: [Transport; 3] = [Transport::Mqtt, Transport::MqttWs, Transport::Https];
 const BODY: usize = 700;
 
-/// What is measured: devices, calls at once, messages in each call, messages in all.
+/// A measurement: devices, simultaneous calls, messages per call, messages in total.
 struct Case {
     name: &'static str,
     devices: usize,

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes the enrolment group from which the connector registers devices, unless it is there: this cannot be done in Bicep. azd runs
+# Makes the enrollment group from which the connector registers devices, unless it is there: this cannot be done in Bicep. azd runs
 # it after it has made the resources; by hand: README.md, "Deploying by hand". Needs the Azure CLI, signed in.
 set -eu
 
@@ -18,11 +18,11 @@ fi
 group=iothub-connector
 if az iot dps enrollment-group show --dps-name "$DPS_NAME" --resource-group "$AZURE_RESOURCE_GROUP" \
     --enrollment-id "$group" --output none 2> /dev/null; then
-    echo "enrolment group $group is there"
+    echo "enrollment group $group is there"
 else
     # The secondary key is one that nobody knows.
     az iot dps enrollment-group create --dps-name "$DPS_NAME" --resource-group "$AZURE_RESOURCE_GROUP" \
         --enrollment-id "$group" --primary-key "$ENROLLMENT_GROUP_KEY" \
         --secondary-key "$(head -c 48 /dev/urandom | base64 | tr -d '\n')" --output none
-    echo "enrolment group $group is made"
+    echo "enrollment group $group is made"
 fi

@@ -63,7 +63,7 @@ param deviceIdTemplate string = '{device_id}'
 @secure()
 param webhookSecret string = ''
 
-@description('Key of the enrolment group in the Device Provisioning Service: Base64 of 16 to 64 random bytes. The group itself is made with the same key after the deployment.')
+@description('Key of the enrollment group in the Device Provisioning Service: Base64 of 16 to 64 random bytes. The group itself is made with the same key after the deployment.')
 @minLength(24)
 @secure()
 param enrollmentGroupKey string
@@ -241,7 +241,7 @@ module alerts 'alerts.bicep' = {
   }
 }
 
-// For azd, for the hook that makes the enrolment group, and for commands.
+// For azd, for the hook that makes the enrollment group, and for commands.
 output AZURE_RESOURCE_GROUP string = group.name
 output FUNCTION_APP_NAME string = app.outputs.name
 output WEBHOOK_URL string = 'https://${app.outputs.hostName}/api/uplink'

@@ -1,84 +1,87 @@
-//! What the functions work with, made once from the configuration. There are no globals.
+//! Makes everything that the functions work with, once, from the configuration. There are no globals.
 
 use std::sync::Arc;
 
 use crate::{
-    clock::Clock,
-    config::{Config, hub::Identity, rapidm2m, rapidm2m::SourceConfig, things_network},
-    delivery::{Delivery, Identities},
-    devices::{self, Devices, PerApplication},
-    forward::{Forwarder, outside::Services, source::Source},
-    functions::{
-        rapidm2m_forwarding::RapidM2mForwarding,
-        status::{Scope, Status},
-        things_network_forwarding::{Activities, Downlinks, ThingsNetworkForwarding},
-        things_network_uplink::ThingsNetworkUplink,
+    config::{
+        Config,
+        hub::Identity,
+        rapidm2m::{self, SourceConfig},
+        things_network,
     },
-    http,
-    hub::{self, Devicebound, Sender},
-    ledger::Ledger,
-    meter::Meters,
+    iot_hub::{
+        self, Devicebound, Sender,
+        delivery::{Delivery, Identities},
+        devices::{self, Devices, PerApplication},
+    },
     queue::UplinkQueues,
-    rapidm2m::Client,
-    things_network::stack::Stack,
+    rapidm2m::{
+        Client,
+        ledger::Ledger,
+        polling::{Forwarder, outside::Services, run::Polling, source::Source},
+    },
+    status::{Scope, Status},
+    support::{clock::Clock, http, http_client::HttpClient, meter::Meters},
+    things_network::{
+        downlinks::stack::Stack,
+        forwarding::{Activities, Downlinks, Forwarding},
+        receiving::Receiving,
+    },
 };
 
-/// All functions: those of a half that is not configured are not there. Nothing is connected before it is used.
+/// All functions. Those of a half that is not configured are absent. Connections are made only at first use.
 pub struct App {
-    pub rapidm2m_forwarding: Option<RapidM2mForwarding>,
-    pub things_network_uplink: Option<ThingsNetworkUplink>,
-    pub things_network_forwarding: Option<ThingsNetworkForwarding>,
+    pub polling: Option<Polling>,
+    pub receiving: Option<Receiving>,
+    pub forwarding: Option<Forwarding>,
     pub status: Status,
 }
 
-/// What both halves use.
+/// Parts that both halves use.
 struct Shared {
     clock: Clock,
     store: Arc<devices::Store>,
     sender: Arc<Sender>,
-    trusted_ca: Vec<rustls::pki_types::CertificateDer<'static>>,
+    /// For the backend and the queues: trusts the platform's certificate authorities.
+    http: HttpClient,
+    /// For the hub, DPS and The Things Stack: also trusts those of `IoTHubTrustedCa`.
+    http_of_hub: HttpClient,
 }
 
 impl App {
     #[must_use]
     pub fn new(config: Config) -> Self {
         let Config { rapidm2m, things_network, ledger, hub } = config;
-        let options = hub::Options::new(hub.transport, hub.max_connections, hub.trusted_ca.clone());
+        let http = HttpClient::default();
+        let http_of_hub = if hub.trusted_ca.is_empty() { http.clone() } else { hub.trusted_ca.into() };
+        let options = iot_hub::Options::new(hub.transport, hub.max_connections, http_of_hub.clone());
         let ledger = Arc::new(Ledger::new(ledger));
         let shared = Shared {
             clock: Clock::system(),
             store: Arc::new(devices::Store::new(ledger.account())),
             sender: Arc::new(Sender::new(options)),
-            trusted_ca: hub.trusted_ca,
+            http,
+            http_of_hub,
         };
         let scope = Scope {
             rapidm2m: rapidm2m.as_ref().map(|rapidm2m| (rapidm2m.customer.clone(), rapidm2m.sites.clone())),
             has_things_network: things_network.is_some(),
             records_empty_polls: rapidm2m.as_ref().is_some_and(|rapidm2m| rapidm2m.record_empty_polls),
         };
-        let queues = things_network.as_ref().and_then(uplink_queues);
+        // The status page counts messages in the queues. The host itself reports errors in their settings.
+        let queues = things_network
+            .as_ref()
+            .and_then(|config| Some(UplinkQueues::new(config.storage.as_ref()?, &config.queue, &shared.http)));
         let status = Status::new(ledger.clone(), shared.store.clone(), queues, shared.clock, scope);
-        let rapidm2m_forwarding = rapidm2m
-            .zip(hub.identity)
-            .map(|(rapidm2m, identity)| shared.rapidm2m_forwarding(rapidm2m, identity, ledger));
-        let things_network_uplink = things_network.as_ref().map(ThingsNetworkUplink::new);
-        let things_network_forwarding = things_network.map(|config| shared.things_network_forwarding(config));
-        Self { rapidm2m_forwarding, things_network_uplink, things_network_forwarding, status }
+        let polling = rapidm2m.zip(hub.identity).map(|(rapidm2m, identity)| shared.polling(rapidm2m, identity, ledger));
+        let receiving = things_network.as_ref().map(|config| Receiving::new(config.events, config.secret.as_ref()));
+        let forwarding = things_network.map(|config| shared.forwarding(config));
+        Self { polling, receiving, forwarding, status }
     }
 }
 
-/// The queues, if the settings say where they are. What is wrong with them is told by the host, which needs them more.
-fn uplink_queues(config: &things_network::Config) -> Option<UplinkQueues> {
-    UplinkQueues::new(config.storage.as_ref()?, &config.queue).ok()
-}
-
 impl Shared {
-    fn rapidm2m_forwarding(
-        &self,
-        rapidm2m: rapidm2m::Config,
-        identity: Identity,
-        ledger: Arc<Ledger>,
-    ) -> RapidM2mForwarding {
+    fn polling(&self, rapidm2m: rapidm2m::Config, identity: Identity, ledger: Arc<Ledger>) -> Polling {
         let source = match rapidm2m.source {
             SourceConfig::Backend { url, credentials } => {
                 if url.scheme() == "http" && !http::is_on_this_machine(&url) {
@@ -86,7 +89,7 @@ impl Shared {
                         "M2MBackendURL is http://: everybody on the way can read the password; use https://"
                     );
                 }
-                Source::Backend(Client::new(url, &credentials, rapidm2m.concurrency))
+                Source::Backend(Client::new(url, &credentials, self.http.clone()))
             }
             SourceConfig::Emulation => Source::Emulation(self.clock),
         };
@@ -94,8 +97,8 @@ impl Shared {
         let identities = match identity {
             Identity::One(device) => Identities::One(device),
             Identity::Provisioned(dps) => {
-                let (store, trusted_ca) = (self.store.clone(), self.trusted_ca.clone());
-                Identities::Provisioned(Devices::new(dps, store, trusted_ca, meters.clone()))
+                let (store, http) = (self.store.clone(), self.http_of_hub.clone());
+                Identities::Provisioned(Devices::new(dps, store, http, meters.clone()))
             }
         };
         let delivery = Delivery { identities, sender: self.sender.clone(), meters: meters.clone() };
@@ -107,23 +110,15 @@ impl Shared {
             overlap: rapidm2m.overlap,
             record_empty_polls: rapidm2m.record_empty_polls,
         };
-        RapidM2mForwarding::new(forwarder, rapidm2m.customer, rapidm2m.sites, rapidm2m.concurrency, rapidm2m.timeout)
+        Polling::new(forwarder, rapidm2m.customer, rapidm2m.sites, rapidm2m.concurrency, rapidm2m.timeout)
     }
 
-    fn things_network_forwarding(&self, config: things_network::Config) -> ThingsNetworkForwarding {
-        let things_network::Config { enrolments, device_ids, timeout, activity, .. } = config;
-        let (store, trusted_ca) = (self.store.clone(), self.trusted_ca.clone());
-        let devices = PerApplication::new(enrolments, store, trusted_ca, Arc::default());
-        let downlinks = Downlinks::new(Devicebound::new(self.trusted_ca.clone()), Stack::new(self.trusted_ca.clone()));
+    fn forwarding(&self, config: things_network::Config) -> Forwarding {
+        let things_network::Config { enrollments, device_ids, timeout, activity, .. } = config;
+        let (store, http) = (self.store.clone(), self.http_of_hub.clone());
+        let devices = PerApplication::new(enrollments, store, http.clone(), Arc::default());
+        let downlinks = Downlinks::new(Devicebound::new(http.clone()), Stack::new(http));
         let activities = Activities::new(self.store.clone(), activity);
-        ThingsNetworkForwarding::new(
-            device_ids,
-            timeout,
-            devices,
-            self.sender.clone(),
-            downlinks,
-            activities,
-            self.clock,
-        )
+        Forwarding::new(device_ids, timeout, devices, self.sender.clone(), downlinks, activities, self.clock)
     }
 }

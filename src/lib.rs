@@ -1,43 +1,28 @@
-//! Two clouds of field devices, one Azure IoT Hub: the library behind the `iothub-connector` binary.
+//! The library behind the `iothub-connector` binary: forwards data of two clouds of field devices to one Azure IoT
+//! Hub.
 //!
-//! What talks to what, from the timer and the webhook to the hub:
-//!
-//! | Module | Is |
+//! | Module | Purpose |
 //! |---|---|
-//! | [`server`], [`host`] | the Functions host's side: routes and envelopes |
-//! | [`functions`] | one file for each function folder |
-//! | [`forward`] | one site's turn: poll, record, send, mark |
-//! | [`rapidm2m`] | the rapidM2M backend: requests, answers, stamps, windows |
-//! | [`things_network`] | webhooks of The Things Stack: uplinks, events, downlinks |
-//! | [`ledger`] | the documents in Cosmos DB |
-//! | [`delivery`] | from an owner's messages to the hub, as the owner's device |
-//! | [`devices`] | who sends: the devices that stand for sites and for LoRaWAN devices |
-//! | [`queue`] | storage queues, for commands and the status page |
-//! | [`hub`] | devices, tokens, messages and the transports to IoT Hub |
-//! | [`cosmos`] | the account behind ledger and devices |
-//! | [`config`], [`app`], [`logging`], [`meter`], [`clock`], [`retry`], [`identity`], `http`, `redact` | what all of them need |
+//! | [`server`], [`functions`], [`host`] | the Functions host's side: routes, a file for each function, envelopes |
+//! | [`rapidm2m`] | half one: polls the sites of a rapidM2M backend, records the rows and forwards them |
+//! | [`things_network`] | half two: takes webhooks of The Things Stack and forwards uplinks; sends downlinks back |
+//! | [`iot_hub`] | shared by both: devices, messages, and the transports to IoT Hub |
+//! | [`cosmos`], [`queue`] | Cosmos DB and storage queues |
+//! | [`status`] | the status page |
+//! | [`config`], [`app`] | the settings, and everything that is made from them |
+//! | [`support`] | retry, clock, redaction, logging, meters |
 //!
-//! `ARCHITECTURE.md` tells how they work together and what must hold.
+//! `ARCHITECTURE.md` says how they work together and what must hold.
 
 pub mod app;
-pub mod clock;
 pub mod config;
 pub mod cosmos;
-pub mod delivery;
-pub mod devices;
-pub mod forward;
 pub mod functions;
 pub mod host;
-pub mod hours;
-mod http;
-pub mod hub;
-pub mod identity;
-pub mod ledger;
-pub mod logging;
-pub mod meter;
+pub mod iot_hub;
 pub mod queue;
 pub mod rapidm2m;
-mod redact;
-pub mod retry;
 pub mod server;
+pub mod status;
+pub mod support;
 pub mod things_network;

@@ -1,10 +1,10 @@
-//! The command line: parses, binds, calls.
+//! The command line of the binary: parses the arguments and runs the command.
 
 mod cli;
 #[cfg(feature = "local")]
 mod local;
 
-use std::{process::ExitCode, sync::Arc};
+use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser, Subcommand};
@@ -14,8 +14,13 @@ use iothub_connector::{
         Config, Problems, Settings,
         key_vault::{self, Completed},
     },
-    logging, server,
+    server,
+    support::logging,
 };
+
+/// The clients of Azure's services allocate 800 times for each poll: docs/performance.md.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -83,8 +88,12 @@ enum Command {
     Completions(cli::completions::Options),
 }
 
-/// Settings that stop the start. Also what clap uses for a wrong command line.
+/// Exit code for settings that prevent the start. clap also uses it for a wrong command line.
 const MISCONFIGURED: u8 = 2;
+/// Exit code after Ctrl-C, as in shells: 128 plus the signal's number.
+const INTERRUPTED: u8 = 130;
+/// How long the end waits for log lines of dropped work.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -105,10 +114,10 @@ fn main() -> ExitCode {
         Command::Sas(options) => cli::sas::run(&options),
         Command::Completions(options) => cli::completions::run(&options, Cli::command()),
         #[cfg(feature = "local")]
-        Command::Local(options) => runtime().and_then(|runtime| runtime.block_on(local::run(options))),
+        Command::Local(options) => threads().and_then(|runtime| runtime.block_on(local::run(options))),
         #[cfg(feature = "local")]
         Command::Emulator { name } => {
-            runtime().and_then(|runtime| runtime.block_on(emulators::cli::run(*name))).map(|()| ExitCode::SUCCESS)
+            threads().and_then(|runtime| runtime.block_on(emulators::cli::run(*name))).map(|()| ExitCode::SUCCESS)
         }
     };
     result.unwrap_or_else(|error| match error.downcast_ref::<Problems>() {
@@ -127,8 +136,8 @@ fn main() -> ExitCode {
     })
 }
 
-/// `local` and `backfill` tell themselves what happens; the log is for whoever asks for it. What the other commands for people
-/// print is read by scripts.
+/// `local` and `backfill` print their own progress, so they log only if the user requests it. Scripts read the output
+/// of the other commands.
 fn wants_log(command: &Command) -> bool {
     match command {
         Command::Check(_)
@@ -153,7 +162,8 @@ fn serve() -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(MISCONFIGURED));
         }
     };
-    runtime()?.block_on(async {
+    let runtime = runtime()?;
+    let ended = runtime.block_on(async {
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", port))
             .await
             .with_context(|| format!("cannot listen on 127.0.0.1:{port} (FUNCTIONS_CUSTOMHANDLER_PORT)"))?;
@@ -162,12 +172,20 @@ fn serve() -> anyhow::Result<ExitCode> {
         tracing::info!(
             handler.version = env!("CARGO_PKG_VERSION"),
             "the handler has started: rapidM2M is {}, The Things Network is {}",
-            on_or_off(app.rapidm2m_forwarding.is_some()),
-            on_or_off(app.things_network_forwarding.is_some())
+            on_or_off(app.polling.is_some()),
+            on_or_off(app.forwarding.is_some())
         );
-        server::run(listener, app, interrupted()).await.context("the server failed")
-    })?;
-    Ok(ExitCode::SUCCESS)
+        tokio::select! {
+            served = server::run(listener, app, interrupted()) => {
+                served.context("the server failed")?;
+                Ok(ExitCode::SUCCESS)
+            }
+            () = interrupted_twice() => Ok(ExitCode::from(INTERRUPTED)),
+        }
+    });
+    // Work in flight is dropped and logs that.
+    runtime.shutdown_timeout(LAST_WORDS);
+    ended
 }
 
 /// The function app's settings.
@@ -182,7 +200,7 @@ fn settings() -> anyhow::Result<Settings> {
     Ok(settings)
 }
 
-/// The port that the host wants us on; its older name is still given by older hosts.
+/// The port that the host assigns. Older hosts still use the older name.
 fn handler_port() -> Result<u16, String> {
     let names = ["FUNCTIONS_CUSTOMHANDLER_PORT", "FUNCTIONS_HTTPWORKER_PORT"];
     let Some((name, value)) = names.iter().find_map(|name| Some((name, std::env::var(name).ok()?))) else {
@@ -194,13 +212,28 @@ fn handler_port() -> Result<u16, String> {
     value.trim().parse().map_err(|_| format!("{name} is {value:?}: it must be a port number"))
 }
 
+/// One thread: moving a poll between threads costs more than it gains. Long work runs on other threads, see
+/// `blocking`.
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")
+}
+
+/// For the emulators: a session that cannot print because nothing reads its output must still end at the second
+/// Ctrl-C.
+#[cfg(feature = "local")]
+fn threads() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")
 }
 
-/// Resolves when a person presses Ctrl-C. The host itself kills without asking; every step is safe to cut.
+/// Resolves when the user presses Ctrl-C. The host kills without warning; a cut at any step is safe.
 async fn interrupted() {
     if tokio::signal::ctrl_c().await.is_err() {
         std::future::pending::<()>().await;
     }
+}
+
+/// Resolves at the second Ctrl-C: the user does not want to wait for work in flight.
+async fn interrupted_twice() {
+    interrupted().await;
+    interrupted().await;
 }

@@ -1,4 +1,5 @@
-//! Replays what fuzzing kept: every input in `fuzz/corpus` against the laws in `fuzz/src`. Needs no nightly compiler.
+//! Replays the inputs that fuzzing kept: checks every input in `fuzz/corpus` against the laws in `fuzz/src`. Needs no
+//! nightly compiler.
 
 use std::{
     collections::BTreeSet,

@@ -1,4 +1,4 @@
-//! The handler, as the host starts it.
+//! Starts the handler as the host does, and reads what it uses.
 
 use std::{
     net::{SocketAddr, TcpListener},
@@ -6,7 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::support::{BINARY, Process, cpu, memory};
+use serde_json::json;
+
+use crate::support::{Process, cpu, memory};
 
 pub struct Handler {
     pub address: SocketAddr,
@@ -14,10 +16,10 @@ pub struct Handler {
 }
 
 impl Handler {
-    /// Starts it and asks until it answers. It runs on the cores that the calling thread runs on.
-    pub async fn start(settings: &[(&str, String)], http: &reqwest::Client) -> Self {
+    /// Starts the handler and polls it until it answers. It runs on the cores of the calling thread.
+    pub async fn start(executable: &str, settings: &[(&str, String)], http: &reqwest::Client) -> Self {
         let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
-        let mut command = Command::new(BINARY);
+        let mut command = Command::new(executable);
         command.arg("serve").env_clear().stdout(Stdio::null());
         command.envs(settings.iter().map(|(name, value)| (*name, value)));
         command.env("FUNCTIONS_CUSTOMHANDLER_PORT", free.port().to_string());
@@ -34,8 +36,19 @@ impl Handler {
         memory(self.process.0.id(), field)
     }
 
-    /// User and system time so far. The kernel counts in 10 ms.
+    /// See [`cpu`].
     pub fn cpu(&self) -> Duration {
         cpu(self.process.0.id())
     }
+}
+
+/// One run of the timer's function.
+#[allow(dead_code, reason = "not every benchmark polls")]
+pub async fn invoke(handler: SocketAddr, http: &reqwest::Client) {
+    let timer = json!({ "Schedule": { "AdjustForDST": true }, "ScheduleStatus": null, "IsPastDue": false });
+    let envelope = json!({ "Data": { "myTimer": timer }, "Metadata": {} });
+    let request = http.post(format!("http://{handler}/rapidM2MForwarding")).header("content-type", "application/json");
+    let response = request.body(envelope.to_string()).send().await.expect("an answer");
+    let status = response.status();
+    assert!(status.is_success(), "{status}: {}", response.text().await.unwrap_or_default());
 }

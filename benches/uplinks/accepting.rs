@@ -1,10 +1,11 @@
-//! Webhooks accepted: the handler on one core, the load on another if there is one. It talks to nobody else.
+//! Measures how webhooks are accepted. The handler is on one core and the load on another, if there is one. The handler
+//! connects to no other service.
 //!
-//! On a machine that is shared, what others do shows in the slowest answers. So the same requests are also posted where
-//! there is no function, which reads them and answers 404, and the kernel tells how long the handler was ready to run and did
-//! not: its core was another's.
+//! On a shared machine, other work shows in the slowest answers. Two values make that visible. The same requests are
+//! also posted to a path without a function, where the handler reads them and answers 404. And the kernel reports how
+//! long the handler was ready to run but did not, because its core was busy.
 
-use std::{fs, thread, time::Duration};
+use std::{thread, time::Duration};
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
@@ -14,21 +15,23 @@ use crate::{
     handler::Handler,
     load::{Load, Report},
     median, runtime,
+    support::{BINARY, of_threads},
 };
 
-/// Different webhooks, posted over and over.
+/// Number of different webhooks, posted again and again.
 const WEBHOOKS: usize = 1_000;
 const RUNS: usize = 5;
 const RATE: u32 = 1_000;
 const SECONDS: u32 = 10;
-/// Of the requests to no function.
+/// Length of the run of requests to no function.
 const NOTHING_SECONDS: u32 = 5;
-/// Connections of the host.
+/// Connections from the host.
 const CONNECTIONS: usize = 32;
-/// Requests as fast as they are answered, for each run.
+/// Requests of each run that are sent as fast as they are answered.
 const FAST: u32 = 30_000;
 
-/// One run: to no function, by the schedule, and as fast as possible. CPU and waiting in microseconds for each webhook.
+/// One run: requests to no function, webhooks by the schedule, and webhooks as fast as possible. CPU and waiting are in
+/// microseconds per webhook.
 struct Run {
     nothing: Report,
     by_schedule: Report,
@@ -39,7 +42,7 @@ struct Run {
     memory: f64,
 }
 
-/// What is posted.
+/// The requests that are posted.
 struct Requests {
     webhooks: Vec<Vec<u8>>,
     to_nothing: Vec<Vec<u8>>,
@@ -86,7 +89,7 @@ fn ms(micros: u64) -> f64 {
 }
 
 fn run(requests: &Requests, ours: usize, theirs: usize) -> Run {
-    let handler = on_core(theirs, || runtime().block_on(Handler::start(&settings(), &reqwest::Client::new())));
+    let handler = on_core(theirs, || runtime().block_on(Handler::start(BINARY, &settings(), &reqwest::Client::new())));
     on_core(ours, || {
         let fast = Load {
             address: handler.address,
@@ -117,17 +120,12 @@ fn run(requests: &Requests, ours: usize, theirs: usize) -> Run {
     })
 }
 
-/// How long its threads were ready to run and did not, so far.
+/// How long its threads were ready to run but did not, so far.
 fn waited(handler: &Handler) -> Duration {
-    let threads = fs::read_dir(format!("/proc/{}/task", handler.process.0.id())).expect("Linux");
-    let of_thread = |thread: std::io::Result<fs::DirEntry>| -> u64 {
-        let schedule = fs::read_to_string(thread.expect("a thread").path().join("schedstat")).expect("Linux");
-        schedule.split_whitespace().nth(1).and_then(|nanoseconds| nanoseconds.parse().ok()).expect("a number")
-    };
-    Duration::from_nanos(threads.map(of_thread).sum())
+    Duration::from_nanos(of_threads(handler.process.0.id(), "schedstat", |text| text.split(' ').nth(1)?.parse().ok()))
 }
 
-/// Enough to start; nobody is connected to.
+/// Enough settings to start. The handler connects to no service.
 fn settings() -> [(&'static str, String); 5] {
     [
         ("UplinkQueueName", "uplinks".into()),
@@ -138,13 +136,13 @@ fn settings() -> [(&'static str, String); 5] {
     ]
 }
 
-/// Those that we may run on.
+/// The cores that this process may use.
 fn cores() -> Vec<usize> {
     let cores = sched_getaffinity(None).expect("Linux");
     (0..CpuSet::MAX_CPU).filter(|core| cores.is_set(*core)).collect()
 }
 
-/// Threads and processes that are started meanwhile are on that core too.
+/// Runs it on this core. Threads and processes started meanwhile are on that core too.
 fn on_core<T: Send>(core: usize, run: impl FnOnce() -> T + Send) -> T {
     let pinned = || {
         let mut cores = CpuSet::new();

@@ -1,5 +1,5 @@
-//! What the host posts for a webhook, byte by byte: the emulated Things Stack sends webhooks to the emulated host, and this
-//! is its handler.
+//! Captures exactly what the host posts for a webhook: the emulated Things Stack sends webhooks to the emulated host,
+//! and this module is the host's handler.
 
 use std::sync::{Arc, Mutex};
 
@@ -15,18 +15,18 @@ use tokio::net::TcpListener;
 
 use crate::{APP, support::emulator};
 
-/// An uplink's webhook, as the host posts it.
+/// A webhook of an uplink, as the host posts it.
 pub struct Envelope {
     headers: HeaderMap,
     body: Bytes,
 }
 
-/// Where the host posts webhooks to.
+/// The path to which the host posts webhooks.
 pub const UPLINK: &str = "/thingsNetworkUplink";
 
 type Captured = Arc<Mutex<Vec<Envelope>>>;
 
-/// What comes for `count` different webhooks.
+/// The envelopes of `count` different webhooks.
 pub async fn capture(count: usize) -> Vec<Envelope> {
     let captured = Captured::default();
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -50,7 +50,7 @@ pub async fn capture(count: usize) -> Vec<Envelope> {
     std::mem::take(&mut *captured.lock().expect("no panic while locked"))
 }
 
-/// Takes everything, as the handler would.
+/// Accepts every request, as the handler would.
 async fn accept(State(captured): State<Captured>, uri: Uri, headers: HeaderMap, body: Bytes) -> Json<Value> {
     if uri.path() == UPLINK {
         let envelope = Envelope { headers, body };
@@ -60,7 +60,7 @@ async fn accept(State(captured): State<Captured>, uri: Uri, headers: HeaderMap, 
 }
 
 impl Envelope {
-    /// A request to this path, in one chunk: the host announces no length.
+    /// A request to this path in one chunk: the host announces no length.
     pub fn request(&self, path: &str) -> Vec<u8> {
         let mut request = format!("POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n").into_bytes();
         for (name, value) in self.headers.iter().filter(|(name, _)| *name != HOST) {

@@ -1,5 +1,5 @@
-//! From the webhook to the hub's acknowledgement: The Things Stack → host with a queue in memory → handler → hub. All
-//! processes share all cores.
+//! Measures the way from the webhook to the hub's acknowledgement: The Things Stack → host with a queue in memory →
+//! handler → hub. All processes share all cores.
 
 use std::time::{Duration, Instant};
 
@@ -10,19 +10,20 @@ use crate::{
     APP, each,
     handler::Handler,
     median, runtime,
-    support::{Emulator, emulator},
+    support::{BINARY, Emulator, emulator},
 };
 
 const TRANSPORTS: [&str; 3] = ["mqtt", "mqtt-ws", "https"];
 const DEVICES: u32 = 500;
 const RUNS: usize = 3;
-/// Uplinks a second by the schedule, and for how long.
+/// Uplinks per second by the schedule, and its length.
 const RATE: u32 = 250;
 const SECONDS: u32 = 8;
-/// Uplinks as fast as the host answers, for each run.
+/// Uplinks per run that are sent as fast as the host answers.
 const FAST: u32 = 5_000;
 const PATIENCE: Duration = Duration::from_secs(120);
-/// A device's document costs the database more than this, in microseconds: nobody asks for one once the device is known.
+/// A lookup of a device's document costs the database more than this, in microseconds. A known device must not be
+/// looked up.
 const NO_LOOKUP: f64 = 20.0;
 
 /// All processes.
@@ -35,14 +36,14 @@ struct World {
     http: reqwest::Client,
 }
 
-/// How one run went.
+/// The result of one run.
 struct Run {
     took: Duration,
-    /// Microseconds of CPU for each uplink.
+    /// Microseconds of CPU per uplink.
     cpu: f64,
-    /// Of the database.
+    /// Microseconds of the database's CPU per uplink.
     lookups: f64,
-    /// As The Things Stack sees it, in milliseconds.
+    /// Time until the answer that The Things Stack gets, in milliseconds.
     p50: f64,
     p99: f64,
 }
@@ -63,7 +64,7 @@ pub fn measure() {
 
 async fn measure_one(transport: &str, downlinks: bool) {
     let world = World::start(transport, downlinks).await;
-    // Every device is registered, and has its connection if it is to have one.
+    // Now every device is registered, and connected if its transport keeps a connection.
     world.run(DEVICES, None).await;
     let before = world.counts().await;
     let (mut by_schedule, mut fast) = (Vec::new(), Vec::new());
@@ -108,7 +109,7 @@ impl World {
         let stack = emulator(&stack);
         let http = reqwest::Client::builder().timeout(PATIENCE).build().expect("a client");
         let settings = settings(&cosmos.ready, &hub.ready, transport);
-        let handler = Handler::start(&settings, &http).await;
+        let handler = Handler::start(BINARY, &settings, &http).await;
         let endpoint = format!("http://{}/", handler.address);
         let host =
             emulator(&["functions_host", "--app", APP, "--attach", &endpoint, "--env", "UplinkQueueName=uplinks"]);
@@ -133,7 +134,7 @@ impl World {
         Run { took, cpu, lookups, p50: ms("p50"), p99: ms("p99") }
     }
 
-    /// Statistics, when all is answered.
+    /// Sends uplinks. Returns the statistics when all are answered.
     async fn send(&self, count: u32, rate: Option<u32>) -> Value {
         let control = text(&self.stack, "control");
         let cleared = self.http.delete(format!("{control}sent")).send().await.expect("an answer");
@@ -149,7 +150,7 @@ impl World {
         json_of(self.http.get(format!("{control}sent?wait=done&timeout_ms=60000")).send().await).await
     }
 
-    /// The hub's.
+    /// The hub's counts.
     async fn counts(&self) -> Value {
         json_of(self.http.get(format!("{}counts", text(&self.hub, "control"))).send().await).await
     }

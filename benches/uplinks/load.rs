@@ -1,4 +1,4 @@
-//! Posts requests over several connections, each by a thread of its own: a client that costs less than what it measures.
+//! Posts requests over several connections, each with its own thread. This client costs less than what it measures.
 
 use std::{
     io::{Read as _, Write as _},
@@ -10,34 +10,34 @@ use std::{
 
 use hdrhistogram::Histogram;
 
-/// Longest answer time that is told apart, in microseconds.
+/// Answer times are recorded up to this length, in microseconds.
 const LONGEST: u64 = 60_000_000;
 /// Significant digits of an answer time.
 const DIGITS: u8 = 3;
-/// An answer that does not come fails.
+/// An answer that takes longer is a failure.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What is posted.
+/// The requests to post.
 #[derive(Clone, Copy)]
 pub struct Load<'a> {
     pub address: SocketAddr,
-    /// In turn.
+    /// Posted in turn.
     pub requests: &'a [Vec<u8>],
-    /// What every answer must contain.
+    /// A text that every answer must contain.
     pub answer: &'a str,
     pub connections: usize,
-    /// Requests a second; `None`: as fast as they are answered.
+    /// Requests per second. `None` means as fast as they are answered.
     pub rate: Option<u32>,
     pub count: u32,
 }
 
-/// How it went.
+/// The result of a load.
 pub struct Report {
     pub took: Duration,
-    /// Microseconds from when the schedule wanted a request sent, or else from when it was sent, to its whole answer.
+    /// Microseconds until the whole answer, counted from the scheduled time, or from sending if there is no schedule.
     pub answer: Histogram<u64>,
-    /// Microseconds by which requests were sent late: the share of the client in the answer times, and of connections that
-    /// were all busy.
+    /// Microseconds by which requests were sent late. This is the client's share of the answer times, and that of
+    /// connections that were all busy.
     pub late: Histogram<u64>,
 }
 
@@ -108,7 +108,7 @@ fn read(connection: &mut TcpStream, answer: &mut Vec<u8>) {
     }
 }
 
-/// The length of an answer, once its head is there.
+/// The length of an answer, as soon as its head has arrived.
 fn announced(answer: &[u8]) -> Option<usize> {
     let mut headers = [httparse::EMPTY_HEADER; 16];
     let mut response = httparse::Response::new(&mut headers);

@@ -1,14 +1,15 @@
-//! What uplinks cost: `cargo bench --bench uplinks`, about six minutes; with `-- accepting` or `-- forwarding` only that part.
+//! Measures the cost of uplinks: `cargo bench --bench uplinks`, about six minutes. With `-- accepting` or `--
+//! forwarding`, only that part runs.
 //!
-//! The handler and all emulators run in processes of their own. CPU time is the handler's: the kernel's count for the
+//! The handler and all emulators run in their own processes. CPU time is the handler's: the kernel's count for the
 //! process, all threads together.
 //!
 //! | Part | |
 //! |---|---|
 //! | `accepting` | webhooks accepted by `thingsNetworkUplink` alone, on one core |
 //! | `forwarding` | from the webhook to the hub's acknowledgement, through the emulated host and its queue |
-//! | `envelopes` | what the host posts for a webhook, captured from the emulated one |
-//! | `load` | posts them by a schedule, or as fast as they are answered |
+//! | `envelopes` | captures what the emulated host posts for a webhook |
+//! | `load` | posts these envelopes by a schedule, or as fast as they are answered |
 
 mod accepting;
 mod envelopes;
@@ -19,7 +20,7 @@ mod load;
 #[path = "../support/mod.rs"]
 mod support;
 
-/// The function app.
+/// The function app's folder.
 const APP: &str = env!("CARGO_MANIFEST_DIR");
 
 fn main() {
@@ -40,18 +41,18 @@ fn load_average() -> String {
     text.split(' ').take(3).collect::<Vec<_>>().join(" ")
 }
 
-/// With a thread for what is spawned, whatever the caller waits for.
+/// Has its own thread for spawned tasks, even while the caller is blocked.
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime")
 }
 
-/// What several runs of one kind came to.
+/// The median of several runs of one kind.
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }
 
-/// Microseconds of CPU for each of so many.
+/// Microseconds of CPU for each of `count` items.
 fn each(cpu: std::time::Duration, count: u32) -> f64 {
     cpu.as_secs_f64() * 1e6 / f64::from(count)
 }

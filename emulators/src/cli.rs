@@ -1,5 +1,5 @@
-//! The command line of the emulators: one subcommand each. When ready, it prints one line of JSON on standard output with
-//! everything that a client needs, then runs until it is interrupted.
+//! The command line of the emulators, with one subcommand for each. A started emulator prints one line of JSON on
+//! standard output with everything that a client needs. Then it runs until it is interrupted.
 
 use clap::Subcommand;
 use serde::Serialize;
@@ -32,7 +32,7 @@ pub enum Command {
 /// Runs one emulator until Ctrl-C or SIGTERM.
 ///
 /// # Errors
-/// It cannot start; for the Functions host also: the handler has failed for good.
+/// It cannot start. The Functions host also fails when its handler has failed for good.
 pub async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::RapidM2m(options) => {

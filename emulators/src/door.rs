@@ -1,8 +1,8 @@
-//! A TCP listener that can go away and come back on the same port.
+//! A TCP listener that can go away and come back on the same port, for outages of a service.
 //!
-//! "The service is away" must look as it does in the field: open connections are cut, new ones are refused by the
-//! kernel. A second socket, bound but never listening, keeps the port from being given to anyone else meanwhile
-//! (both carry `SO_REUSEADDR`; Linux allows that while at most one of them listens).
+//! An outage must look as it does in the field: open connections are cut, and the kernel refuses new ones. A second
+//! socket is bound but never listens. It keeps the port from being given to another process meanwhile. Both sockets
+//! carry `SO_REUSEADDR`; Linux allows that while at most one of them listens.
 
 use std::{
     io, mem,
@@ -20,10 +20,10 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-/// Connections the kernel queues before they are accepted.
+/// Connections that the kernel queues before they are accepted.
 const BACKLOG: u32 = 1024;
 
-/// The switch of a [`DoorListener`]. Cheap to clone.
+/// Opens and closes a [`DoorListener`]. Cheap to clone.
 #[derive(Clone)]
 pub struct Door {
     address: SocketAddr,
@@ -34,11 +34,11 @@ pub struct Door {
 #[derive(Clone)]
 struct State {
     open: bool,
-    /// Cancelled when the door closes: every connection let in before ends with it.
+    /// Cancelled when the door closes: it ends every connection that was accepted before.
     visit: CancellationToken,
 }
 
-/// Accepts connections while the door is open, waits while it is closed. Give it to `axum::serve` or loop over
+/// Accepts connections while the door is open, and waits while it is closed. Give it to `axum::serve`, or loop over
 /// [`accept`](DoorListener::accept).
 pub struct DoorListener {
     address: SocketAddr,
@@ -55,7 +55,8 @@ pub struct Visitor {
     written: Written,
 }
 
-/// Tells when what was written to a connection is with the kernel. As `ConnectInfo`, a request's own connection.
+/// Reports when the bytes written to a connection have reached the kernel. As `ConnectInfo`, it belongs to the
+/// request's own connection.
 #[derive(Clone, Default)]
 pub struct Written(Arc<Mutex<Vec<Then>>>);
 
@@ -93,13 +94,13 @@ fn bound(address: SocketAddr) -> io::Result<TcpSocket> {
 }
 
 impl Door {
-    /// Where clients connect, with the port that was really taken.
+    /// The address that clients connect to, with the real port if port 0 was requested.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Cuts every connection and refuses new ones. Returns when the port refuses.
+    /// Cuts every connection and refuses new ones. Returns once the port refuses.
     pub async fn close(&self) {
         self.wanted.send_modify(|state| {
             state.open = false;
@@ -108,7 +109,7 @@ impl Door {
         self.settled(false).await;
     }
 
-    /// Lets connections in again. Returns when the port accepts.
+    /// Accepts connections again. Returns once the port accepts.
     pub async fn reopen(&self) {
         self.wanted.send_if_modified(|state| {
             let closed = !state.open;
@@ -135,8 +136,8 @@ impl Door {
 }
 
 impl DoorListener {
-    /// The next connection. Waits while the door is closed and never fails: what goes wrong with a single connection is
-    /// that connection's affair.
+    /// The next connection. It waits while the door is closed. It never fails: an error of a single connection concerns
+    /// only that connection.
     pub async fn accept(&mut self) -> (Visitor, SocketAddr) {
         loop {
             let state = self.wanted.borrow_and_update().clone();
@@ -144,7 +145,7 @@ impl DoorListener {
                 self.listener = None;
                 self.listening.send_replace(false);
                 if self.wanted.changed().await.is_err() {
-                    // Closed, and nobody is left to open it again.
+                    // Closed, and every `Door` is dropped: nothing can open it again.
                     std::future::pending::<()>().await;
                 }
                 continue;
@@ -169,11 +170,11 @@ impl DoorListener {
                             let cut = Box::pin(state.visit.cancelled_owned());
                             return (Visitor { stream, cut, written: Written::default() }, peer);
                         }
-                        // Out of file descriptors, most likely: somebody has to close some first.
+                        // Most likely out of file descriptors: wait until some are closed.
                         Err(_) => tokio::time::sleep(std::time::Duration::from_millis(50)).await,
                     }
                 }
-                // Without a `Door` nobody can close it any more: it stays open.
+                // If every `Door` is dropped, nothing can close it any more: it stays open.
                 Ok(()) = self.wanted.changed() => {}
             }
         }
@@ -200,7 +201,7 @@ impl Connected<IncomingStream<'_, DoorListener>> for Written {
 }
 
 impl Written {
-    /// Calls `then` after the connection's next flush; never if there is none.
+    /// Calls `then` after the connection's next flush, or never if there is no flush.
     pub fn when_flushed(&self, then: impl FnOnce() + Send + 'static) {
         self.waiting().push(Box::new(then));
     }

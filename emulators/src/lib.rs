@@ -1,4 +1,4 @@
-//! Stand-ins for the cloud services around the IoT Hub Connector, each speaking the real protocol on loopback.
+//! Stand-ins for the cloud services around the IoT Hub Connector. Each of them speaks the real protocol on loopback.
 //!
 //! | Module | Stands in for | Protocol |
 //! |---|---|---|
@@ -8,9 +8,12 @@
 //! | [`functions_host`] | the Azure Functions host | the custom handler's HTTP contract |
 //! | [`things_stack`] | The Things Stack's Application Server | webhooks, V3 and V2, and its HTTP API for downlinks |
 //!
-//! The crate shares no types with the connector: a misspelt field name must not pass because both sides misspell it.
-//! Every emulator can be started in-process (`start(options)`) and on its own (`cargo run -p emulators -- NAME`, see [`cli`]).
-//! Started in-process, they can tell of their [`steps`]: before an answer, after it, and so on.
+//! The crate shares no types with the connector, so that a misspelt field name cannot pass because both sides misspell
+//! it.
+//! Every emulator can be started in-process (`start(options)`) and on its own (`cargo run -p emulators -- NAME`, see
+//! [`cli`]).
+//! An emulator that is started in-process can also report its [`steps`], such as the moments before and after an
+//! answer.
 
 pub mod cli;
 pub mod cosmos;

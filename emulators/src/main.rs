@@ -1,4 +1,4 @@
-//! `cargo run -p emulators -- NAME`: one emulator in a process of its own.
+//! `cargo run -p emulators -- NAME` runs one emulator in its own process.
 
 use clap::Parser;
 use emulators::cli;

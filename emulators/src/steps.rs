@@ -1,10 +1,12 @@
-//! Named moments in what the stand-ins do, for whoever wants something to happen at exactly that moment.
+//! Named moments in the work of the stand-ins, so that a test can act at exactly such a moment.
 //!
-//! A crash test kills its client "after the transaction was applied, before it was answered": no timer hits that. It gives
-//! each stand-in a [`Steps`] in its options; the stand-in calls it there and then, and goes on only when it has returned.
-//! So what the stand-in does next is what it does for a client that is dead. The answer to the call may be [`Then::Lose`]:
-//! then a write or a message that has just come is lost, as if it had never left the client. A step is reached for each
-//! request or message anew. By default nobody watches, and nothing happens.
+//! A crash test kills its client "after the transaction was applied, before it was answered". A timer cannot hit that
+//! moment. Instead, the test gives each stand-in a [`Steps`] in its options. The stand-in calls it at each step and
+//! continues only after the call returns. If the call kills the client, everything that the stand-in does next is done
+//! for a dead client.
+//!
+//! The call may return [`Then::Lose`]: then the write or message that has just arrived is lost, as if it had never left
+//! the client. Each request or message reaches its steps again. By default there is no watcher, and nothing happens.
 
 use std::{
     fmt,
@@ -23,7 +25,7 @@ use crate::door::Written;
 
 macro_rules! steps {
     ($($(#[doc = $doc:literal])+ $name:ident = $text:literal,)+) => {
-        /// A moment. "Answered" means that the whole answer is with the kernel on its way to the client.
+        /// A moment. "Answered" means that the kernel has the whole answer and sends it to the client.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Step {
             $($(#[doc = $doc])+ $name,)+
@@ -54,49 +56,49 @@ steps! {
     UplinkCalled = "uplink called",
     /// Functions host: a queue's function has answered; the message is still in the queue.
     UplinkAnswered = "uplink answered",
-    /// rapidM2M: rows were asked for.
+    /// rapidM2M: a request for rows has arrived.
     RowsAsked = "rows asked for",
-    /// rapidM2M: the rows are on their way.
+    /// rapidM2M: the rows are in flight to the client.
     RowsAnswered = "rows answered",
     /// Cosmos DB: a site's cursor is about to be read.
     CursorRead = "cursor read",
     /// Cosmos DB: another document of a site is about to be read.
     PollRead = "poll read",
-    /// Cosmos DB: a transaction that creates documents, or writes the cursor alone, has come.
+    /// Cosmos DB: a transaction has arrived that creates documents, or writes only the cursor.
     RecordCame = "record came",
-    /// Cosmos DB: it is applied, or refused.
+    /// Cosmos DB: that transaction is applied or refused.
     RecordApplied = "record applied",
-    /// Cosmos DB: it is answered.
+    /// Cosmos DB: that transaction is answered.
     RecordAnswered = "record answered",
-    /// Cosmos DB: a transaction that replaces polls has come.
+    /// Cosmos DB: a transaction that replaces polls has arrived.
     MarkCame = "mark came",
-    /// Cosmos DB: it is applied, or refused.
+    /// Cosmos DB: that transaction is applied or refused.
     MarkApplied = "mark applied",
-    /// Cosmos DB: it is answered.
+    /// Cosmos DB: that transaction is answered.
     MarkAnswered = "mark answered",
-    /// Cosmos DB: a document that is in no hierarchical partition (a device) is about to be read.
+    /// Cosmos DB: a document outside any hierarchical partition (a device) is about to be read.
     DeviceRead = "device read",
-    /// Cosmos DB: a request to write one has come.
+    /// Cosmos DB: a request to write such a document has arrived.
     DeviceCame = "device came",
-    /// Cosmos DB: it is written, or refused.
+    /// Cosmos DB: the document is written or refused.
     DeviceApplied = "device applied",
-    /// Cosmos DB: its request is answered.
+    /// Cosmos DB: the request to write it is answered.
     DeviceAnswered = "device answered",
     /// Device Provisioning Service: a device is about to be registered.
     RegisterCame = "register came",
-    /// Device Provisioning Service: the registration has begun, its operation's id is on its way.
+    /// Device Provisioning Service: the registration has begun; the answer with its operation id is in flight.
     RegisterAnswered = "register answered",
-    /// Device Provisioning Service: somebody asks how a registration stands.
+    /// Device Provisioning Service: the client polls the state of a registration.
     AssignmentAsked = "assignment asked for",
-    /// Device Provisioning Service: the answer to that is on its way.
+    /// Device Provisioning Service: the answer to that poll is in flight.
     AssignmentAnswered = "assignment answered",
-    /// IoT Hub, MQTT: a device may come in, its CONNECT is not answered.
+    /// IoT Hub, MQTT: a device is accepted, but its CONNECT is not answered yet.
     Connect = "connect",
-    /// IoT Hub: a message, or over HTTPS a batch of them, has come.
+    /// IoT Hub: a message has arrived, or a batch of messages over HTTPS.
     MessageCame = "message came",
-    /// IoT Hub: it is the hub's, and not acknowledged.
+    /// IoT Hub: the hub has accepted the message but not acknowledged it.
     MessageTaken = "message taken",
-    /// IoT Hub: its PUBACK, or the answer with 204, is on its way.
+    /// IoT Hub: the PUBACK, or the answer with 204, is in flight.
     MessageAnswered = "message answered",
 }
 
@@ -106,17 +108,18 @@ impl fmt::Display for Step {
     }
 }
 
-/// How a stand-in goes on after a step.
+/// How a stand-in continues after a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Then {
     GoOn,
-    /// What has come is lost, and so is what comes after it on the same connection. Heeded at the steps "… came".
+    /// The write or message that has just arrived is lost, and so is everything after it on the same connection. It
+    /// has an effect only at the steps "… came".
     Lose,
 }
 
 type Watch = dyn Fn(Step) -> Then + Send + Sync;
 
-/// Who is told of steps. Cheap to clone; several stand-ins may share one.
+/// The watcher of steps, if there is one. Cheap to clone; several stand-ins may share one.
 #[derive(Clone, Default)]
 pub struct Steps(Option<Arc<Watch>>);
 
@@ -127,7 +130,8 @@ impl fmt::Debug for Steps {
 }
 
 impl Steps {
-    /// `watch` is called at each step, on the thread that has reached it. What it does must be done when it returns.
+    /// Calls `watch` at each step, on the thread that has reached it. `watch` must have finished its work when it
+    /// returns.
     #[must_use]
     pub fn new(watch: impl Fn(Step) -> Then + Send + Sync + 'static) -> Self {
         Self(Some(Arc::new(watch)))
@@ -141,12 +145,12 @@ impl Steps {
         let _ = self.loses(step);
     }
 
-    /// The step is reached: whether what has come is lost.
+    /// Reports the step. `true` if what has just arrived is lost.
     pub(crate) fn loses(&self, step: Step) -> bool {
         self.0.as_ref().is_some_and(|watch| watch(step) == Then::Lose)
     }
 
-    /// The same response; `step` is reached when all of it was written to its connection.
+    /// The same response, but `step` is reached when all of it has been written to its connection.
     pub(crate) fn when_written(&self, step: Step, written: &Written, response: Response<Body>) -> Response<Body> {
         if !self.is_watched() {
             return response;
@@ -156,13 +160,13 @@ impl Steps {
     }
 }
 
-/// A body that notices its end.
+/// A body that reports its end.
 struct Watched {
     body: Body,
     _end: End,
 }
 
-/// The server drops a body when it has taken everything of it; what it then has in its buffer it flushes.
+/// The server drops a body when it has taken all of it. Then it flushes what its buffer still holds.
 struct End {
     steps: Steps,
     step: Step,
@@ -210,7 +214,8 @@ mod tests {
     use super::*;
     use crate::door;
 
-    /// Loopback delivers at once: when the step is reached, the client must be able to read all of it without waiting.
+    /// Loopback delivers at once: when the step is reached, the client must be able to read the whole answer without
+    /// waiting.
     #[tokio::test(flavor = "multi_thread")]
     async fn the_whole_answer_is_with_the_client_when_its_step_is_reached() {
         let pieces = || stream::iter((0..9).map(|_| Ok::<_, std::io::Error>(Bytes::from(vec![b'x'; 5_000]))));

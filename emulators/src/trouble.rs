@@ -1,15 +1,16 @@
-//! Wrong answers over HTTP, the same for every stand-in that speaks it: what `/trouble` of a control endpoint switches.
+//! Wrong HTTP answers on demand, the same for every stand-in that speaks HTTP. `/trouble` of a control endpoint
+//! switches them.
 //!
-//! `PUT /trouble` takes an array of rules, `GET` shows them with `met` (requests that each has hit), `DELETE` ends them. The
-//! first rule that matches a request takes effect, before tokens are looked at:
+//! `PUT /trouble` takes an array of rules, `GET` shows them with `met` (the number of requests that each has hit), and
+//! `DELETE` removes them. The first rule that matches a request takes effect, before tokens are checked:
 //!
 //! ```json
 //! [{"method":"GET","path":"/histdata","header":"x-ms-cosmos-is-batch-request","skip":1,"times":2,
 //!   "effect":{"answer":{"status":429,"headers":{"retry-after":"5"},"body":"{\"err\":\"slow down\"}"}}}]
 //! ```
 //!
-//! All but `effect` is optional: `path` is a part of path and query (the end, with a `$` behind it), `header` a header that must be there, `skip` lets so
-//! many requests pass first, `times` is how many are hit then.
+//! Only `effect` is required. `path` is a part of path and query; with a `$` at its end, it must be their end. `header`
+//! is a header that the request must have. `skip` requests pass first, then `times` requests are hit.
 //!
 //! | Effect | |
 //! |---|---|
@@ -18,9 +19,9 @@
 //! | `"garbage"` | status 200, `application/json`, and bytes that are neither JSON nor text; nothing is done |
 //! | `"echo"` | status 500 with a page that shows the request, credentials included, as careless services do |
 //! | `{"endless":"[1,2],"}` | status 200 and a body that repeats this text for ever; nothing is done |
-//! | `{"delayMs":500}` | what was asked for is done at once, the answer comes late |
-//! | `"cutBody"` | done, and the connection is cut in the middle of the answer |
-//! | `{"contentType":"text/html"}` | done, and the answer says that it is something else |
+//! | `{"delayMs":500}` | the request is carried out at once, the answer comes late |
+//! | `"cutBody"` | the request is carried out, and the connection is cut in the middle of the answer |
+//! | `{"contentType":"text/html"}` | the request is carried out, and the answer has this content type |
 
 use std::{
     collections::BTreeMap,
@@ -43,13 +44,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-/// Bytes of a request that are read before it is answered.
+/// Bytes of a request body that are read before the request is answered.
 const LARGEST_REQUEST: usize = 64 * 1024 * 1024;
 /// Largest answer that can be cut, in bytes.
 const LARGEST_CUT: usize = 64 * 1024 * 1024;
-/// What an endless body sends at once, in bytes, about.
+/// Approximate size of one piece of an endless body, in bytes.
 const PIECE: usize = 64 * 1024;
-/// Between the half of a body and the cut, so that the half is on its way.
+/// Time between half of a body and the cut, so that this half is sent.
 const BEFORE_CUT: Duration = Duration::from_millis(20);
 const GARBAGE: &[u8] = b"\x00\xff\xfe[[\x80\x1b[31mgarbage";
 
@@ -57,7 +58,7 @@ const GARBAGE: &[u8] = b"\x00\xff\xfe[[\x80\x1b[31mgarbage";
 #[derive(Clone, Default)]
 pub struct Trouble(Arc<Mutex<Vec<Rule>>>);
 
-/// What to do with which requests.
+/// Which requests are hit, and the effect on them.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Rule {
@@ -100,12 +101,12 @@ struct Answer {
 }
 
 impl Trouble {
-    /// The service with its trouble.
+    /// Wraps the service so that the rules apply to its requests.
     pub fn around(&self, service: Router) -> Router {
         service.layer(from_fn_with_state(self.clone(), meet))
     }
 
-    /// For the control endpoint.
+    /// The routes for the control endpoint.
     pub fn control(&self) -> Router {
         Router::new().route("/trouble", get(show).put(set).delete(clear)).with_state(self.clone())
     }
@@ -168,7 +169,8 @@ async fn meet(State(trouble): State<Trouble>, request: Request, next: Next) -> R
     let Some(effect) = trouble.take(&request) else { return next.run(request).await };
     match effect {
         Effect::Answer(answer) => {
-            // Who answers with half of the request unread ends the connection, and the client may never see the answer.
+            // Read the body to its end first: an answer to a half-read request ends the connection, and the client may
+            // never see it.
             drop(axum::body::to_bytes(request.into_body(), LARGEST_REQUEST).await);
             answer.response()
         }
@@ -238,7 +240,7 @@ fn echo(request: &Request) -> Response<Body> {
 async fn cut(response: Response<Body>) -> Response<Body> {
     let (mut parts, body) = response.into_parts();
     let whole = to_bytes(body, LARGEST_CUT).await.unwrap_or_default();
-    // A status that allows no body cannot be cut in the middle of one.
+    // This status allows no body, so there is nothing to cut.
     if parts.status == StatusCode::NO_CONTENT {
         parts.status = StatusCode::OK;
     }

@@ -1,4 +1,4 @@
-//! The rapidM2M backend as a client meets it: over HTTP.
+//! Tests the rapidM2M backend over HTTP, as a client uses it.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ struct Backend {
     client: Client,
 }
 
-/// Serves rows that are added only, unless changed.
+/// Serves only added rows, unless a test changes that.
 fn options() -> Options {
     Options { no_generate: true, channels: 2, ..Options::default() }
 }
@@ -273,7 +273,7 @@ async fn two_million_rows_are_streamed() {
     let response = backend.get(&histdata(SITE, json!({ "select": ["ch0"] }))).await;
     assert_eq!(response.content_length(), None);
     let mut body = response.bytes_stream();
-    // The first rows are there while the last ones have not been made.
+    // The first rows arrive before the last ones are made.
     assert!(body.next().await.unwrap().unwrap().starts_with(b"[[\"20"));
     let (_, requests) = backend.control(Method::GET, "requests", Value::Null).await;
     assert!((2_000_000..2_001_000).contains(&requests[0]["rows"].as_u64().unwrap()), "{requests}");

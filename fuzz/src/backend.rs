@@ -1,18 +1,19 @@
-//! What the rapidM2M backend answers.
+//! Laws for the answers of the rapidM2M backend.
 
 use std::collections::{BTreeMap, HashSet};
 
 use chrono::{DateTime, NaiveDateTime, Timelike as _};
-use iothub_connector::{
-    forward::split::{Heading, Part, Splitter},
+use iothub_connector::rapidm2m::{
+    Rows, Stamp,
     ledger::SiteKey,
-    rapidm2m::{Rows, Stamp, wire},
+    polling::split::{Heading, Part, Splitter},
+    wire,
 };
 use serde_json::{Map, Value, value::RawValue};
 
 use super::bounds::{LONGEST_ERROR, check_error, is_json, now};
 
-/// Digits are read as chrono reads them once they are filled up, and written back as short as they can be.
+/// Filled-up digits are read as chrono reads them. They are written back as short as possible.
 pub fn stamp(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let stamp = Stamp::parse(text);
@@ -30,14 +31,14 @@ pub fn stamp(data: &[u8]) {
     assert_eq!(Stamp::from_time(stamp.time()), stamp);
 }
 
-/// The first byte says how many channels were asked for, the second how large messages may be.
+/// The first byte is the number of requested channels, the second gives the largest size of a message.
 pub fn rows(data: &[u8]) {
     let [channels, size, body @ ..] = data else { return };
     let (channels, max_body) = (usize::from(channels % 5), 200 + 16 * usize::from(*size));
     let brackets = body.iter().filter(|byte| **byte == b'[').count();
     let prefix = Rows::read_prefix(body, channels);
     assert!(prefix.rows.len() < brackets.max(1));
-    let rows = match Rows::read(body, channels) {
+    let rows = match read(body, channels) {
         Ok(rows) => rows,
         Err(error) => return check_error(&error.to_string()),
     };
@@ -46,9 +47,9 @@ pub fn rows(data: &[u8]) {
     assert!(rows.flaws.first.iter().all(|(_, text)| text.chars().count() <= 200));
     for row in &rows.rows {
         assert_eq!(rows.values(row).len(), channels);
-        for text in rows.values(row).iter().flatten() {
-            assert!(body.as_ptr_range().contains(&text.as_ptr()), "a value is the backend's own text");
-            assert!(is_json(text) && !text.starts_with(['[', '{']) && !matches!(*text, "null" | "\"NAN\""), "{text}");
+        for text in rows.values(row).flatten() {
+            assert!(body.windows(text.len()).any(|part| part == text.as_bytes()), "a value is the backend's own text");
+            assert!(is_json(text) && !text.starts_with(['[', '{']) && !matches!(text, "null" | "\"NAN\""), "{text}");
         }
     }
     check_prefixes(body, channels, &rows);
@@ -56,14 +57,19 @@ pub fn rows(data: &[u8]) {
     check_messages(body, channels, max_body);
 }
 
-/// The stamps of rows, with their values.
-fn contents<'a>(rows: &Rows<'a>) -> Vec<(Stamp, Vec<Option<&'a str>>)> {
-    rows.rows.iter().map(|row| (row.stamp, rows.values(row).to_vec())).collect()
+fn read(body: &[u8], channels: usize) -> Result<Rows, wire::WireError> {
+    Rows::read(body.to_vec().into(), channels)
 }
 
-/// However much of a body has come: its complete rows are the first of the whole body's.
-fn check_prefixes(body: &[u8], channels: usize, rows: &Rows<'_>) {
-    // `["2017012",5]` is a row only because nothing comes behind it.
+/// The stamps of rows, with their values.
+fn contents(rows: &Rows) -> Vec<(Stamp, Vec<Option<String>>)> {
+    let values = |row| rows.values(row).map(|value| value.map(str::to_owned)).collect();
+    rows.rows.iter().map(|row| (row.stamp, values(row))).collect()
+}
+
+/// Whatever part of a body has arrived: its complete rows are the first rows of the whole body.
+fn check_prefixes(body: &[u8], channels: usize, rows: &Rows) {
+    // `["2017012",5]` is a row only if nothing follows it.
     let is_array_of_arrays = contents(&Rows::read_prefix(body, channels)).len() == rows.rows.len();
     if rows.flaws.count == 0 && rows.rows.len() > 1 {
         assert!(is_array_of_arrays, "a body without flaws is its own prefix");
@@ -79,7 +85,7 @@ fn check_prefixes(body: &[u8], channels: usize, rows: &Rows<'_>) {
 }
 
 fn check_order(body: &[u8], channels: usize) {
-    let mut rows = Rows::read(body, channels).expect("read before");
+    let mut rows = read(body, channels).expect("read before");
     let mut expected = contents(&rows);
     expected.sort_by_key(|(stamp, _)| *stamp);
     let mut seen = HashSet::new();
@@ -102,9 +108,9 @@ struct MessageRow<'a> {
     values: BTreeMap<String, &'a RawValue>,
 }
 
-/// Every row is in one message, in order, with its values to the letter; the same rows have the same message id.
+/// Every row is in exactly one message, in order, with unchanged values. The same rows have the same message id.
 fn check_messages(body: &[u8], channels: usize, max_body: usize) {
-    let mut rows = Rows::read(body, channels).expect("read before");
+    let mut rows = read(body, channels).expect("read before");
     rows.sort();
     let names: Vec<_> = (0..channels).map(|index| format!("ch\"{index}")).collect();
     let key = SiteKey { customer: "Wässer \"&\" Co".into(), site: "Well\\7".into() };
@@ -124,15 +130,14 @@ fn check_messages(body: &[u8], channels: usize, max_body: usize) {
         assert_eq!(message.rows.len(), part.rows.len());
         for (row, told) in rows.rows[part.rows.clone()].iter().zip(&message.rows) {
             assert_eq!(told.stamp, row.stamp.rfc3339());
-            let values =
-                names.iter().zip(rows.values(row)).filter_map(|(name, value)| Some((name.as_str(), (*value)?)));
+            let values = names.iter().zip(rows.values(row)).filter_map(|(name, value)| Some((name.as_str(), value?)));
             assert!(values.eq(told.values.iter().map(|(name, value)| (name.as_str(), value.get()))));
         }
     }
     assert_eq!(next, rows.rows.len(), "no row is lost");
 }
 
-/// Lists of sites and blueprints.
+/// Laws for lists of sites and for blueprints.
 pub fn lists(body: &[u8]) {
     match wire::json::<Vec<wire::Site>>(body, "an array of sites") {
         Ok(sites) => {

@@ -1,17 +1,15 @@
-//! What the Functions host posts.
+//! Laws for the requests of the Functions host.
 
-use axum::http::HeaderMap;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use iothub_connector::host::{http::HttpRequest, queue::QueueMessage, timer::Invocation};
+use iothub_connector::host::{http::HttpRequest, queue::QueueMessage, timer};
 use serde_json::json;
 
 use super::bounds::check_error;
 
-/// Envelopes of all kinds: the bytes as they are, and as what stands in an envelope.
+/// Envelopes of all kinds. The bytes are the envelope itself, and also the content of an envelope.
 pub fn envelopes(data: &[u8]) {
-    match Invocation::read(&HeaderMap::new(), data) {
-        Ok(invocation) => assert!(invocation.id.is_empty()),
-        Err(error) => check_error(&error.to_string()),
+    if let Err(error) = timer::check(data) {
+        check_error(&error);
     }
     match HttpRequest::read(data, "req") {
         Ok(request) => {
@@ -34,7 +32,7 @@ pub fn envelopes(data: &[u8]) {
     }
 }
 
-/// A text comes out as it went in, also in a header.
+/// A text is read unchanged, also in a header.
 fn http_text(text: &str) {
     let envelope = json!({"Data": {"req": {"Headers": {"X-Text": [text, "2"], "Accept": "*/*"}, "Body": text}}});
     let request = HttpRequest::read(envelope.to_string().as_bytes(), "req").expect("the host's envelope");
@@ -42,7 +40,7 @@ fn http_text(text: &str) {
     assert_eq!(request.header("x-text"), Some(text));
 }
 
-/// Bytes that the host takes for binary are text where they are.
+/// A body that the host takes for binary, and sends as Base64, is decoded and read as UTF-8 text.
 fn http_body(body: &[u8]) {
     let headers = json!({"Content-Type": ["Application/Octet-Stream"]});
     let envelope = json!({"Data": {"req": {"Headers": headers, "Body": BASE64_STANDARD.encode(body)}}});
@@ -50,7 +48,7 @@ fn http_body(body: &[u8]) {
     assert_eq!(request.body, String::from_utf8_lossy(body));
 }
 
-/// A queue's text comes out as it went in, in the string that holds a string as well as in a single one.
+/// The text of a queue's message is read unchanged, from a string that holds a string and from a plain string.
 fn queue_text(text: &str) {
     let read = |data: &serde_json::Value| {
         let envelope = json!({"Data": {"uplink": data}, "Metadata": {"DequeueCount": "7", "InsertionTime": text}});

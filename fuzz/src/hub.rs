@@ -1,12 +1,12 @@
-//! Tokens, topics and what the hub sends to devices.
+//! Laws for tokens, topics and the hub's messages to devices.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use chrono::{DateTime, TimeDelta};
 use iothub_connector::{
-    hub::{CloudMessage, Message, sas},
-    retry,
-    things_network::downlink::{Downlink, Operation},
+    iot_hub::{CloudMessage, Message, sas},
+    support::retry_after,
+    things_network::downlinks::downlink::{Downlink, Operation},
 };
 use percent_encoding::percent_decode_str;
 use secrecy::ExposeSecret as _;
@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::bounds::{check_error, now};
 
-/// Lines: resource, policy, key; what follows are eight bytes of expiry. And the whole as a token from somewhere else.
+/// Lines: resource, policy, key, expiry in seconds since 1970. The whole input is also read as a token from elsewhere.
 pub fn sas(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     if sas::expiry(text).is_some() || sas::resource(text).is_some() {
@@ -38,11 +38,11 @@ pub fn sas(data: &[u8]) {
     assert_eq!(field("skn=").map(decoded).as_deref(), policy);
     let signature = BASE64_STANDARD.decode(decoded(field("sig=").expect("a signature"))).expect("Base64");
     assert_eq!(signature.len(), 32);
-    // A registration id's key depends on nothing else.
+    // The key of a registration id depends on nothing else.
     assert_eq!(sas::derive_key(key.as_bytes(), resource), sas::derive_key(key.as_bytes(), resource));
 }
 
-/// Lines: message id, values of properties. Decoded, the topic holds what was encoded.
+/// Lines: message id, values of properties. The decoded topic holds the values that were encoded.
 pub fn property_bag(data: &[u8]) {
     const NAMES: [&str; 4] = ["Customer_Id", "Site_Id", "Type", "iothub-creation-time-utc"];
     let Ok(text) = std::str::from_utf8(data) else { return };
@@ -67,7 +67,7 @@ pub fn property_bag(data: &[u8]) {
     assert_eq!(message.size(), values + names + message.body.len());
 }
 
-/// Headers in lines up to an empty one, then the body: a message to a device, and the downlink that it is.
+/// Header lines up to an empty line, then the body: a message to a device, and its downlink.
 pub fn downlink(data: &[u8]) {
     let (headers, body) = split_head(data);
     let message = CloudMessage::of_headers(&headers);
@@ -118,7 +118,7 @@ fn check_downlink(downlink: &Downlink, body: &[u8]) {
     }
 }
 
-/// The same bytes are the same payload, however they are written.
+/// The same bytes give the same payload in every spelling.
 fn check_spellings(bytes: &[u8]) {
     let payload = |kind: &str, body: &[u8]| {
         let properties = [("port", "7"), ("payload", kind)].map(|(name, value)| (name.to_owned(), value.to_owned()));
@@ -132,10 +132,10 @@ fn check_spellings(bytes: &[u8]) {
     assert!(raw.is_err() || raw.is_ok_and(|downlink| downlink.operation == Operation::Push));
 }
 
-/// Seconds and dates: a wait is what the header says, counted from now, and never negative.
+/// Seconds and dates: the wait is as long as the header says, counted from now, and never negative.
 pub fn retry_after(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    if let Some(wait) = retry::retry_after(text, now()) {
+    if let Some(wait) = retry_after::parse(text, now()) {
         let text = text.trim();
         match text.parse::<u64>() {
             Ok(seconds) => assert_eq!(wait.as_secs(), seconds),
@@ -146,9 +146,9 @@ pub fn retry_after(data: &[u8]) {
         }
     }
     let seconds = data.iter().fold(0_u64, |sum, byte| sum.wrapping_mul(257).wrapping_add(u64::from(*byte)));
-    assert_eq!(retry::retry_after(&seconds.to_string(), now()).map(|wait| wait.as_secs()), Some(seconds));
+    assert_eq!(retry_after::parse(&seconds.to_string(), now()).map(|wait| wait.as_secs()), Some(seconds));
     let date = now() + TimeDelta::seconds(i64::try_from(seconds % (1 << 33)).expect("a few centuries"));
     let header = date.format("%a, %d %b %Y %H:%M:%S GMT").to_string();
-    let wait = retry::retry_after(&header, now()).expect("an HTTP date");
+    let wait = retry_after::parse(&header, now()).expect("an HTTP date");
     assert_eq!(wait.as_secs(), (date - now()).num_seconds().saturating_sub(1).max(0).unsigned_abs(), "{header}");
 }

@@ -1,7 +1,7 @@
-//! What must hold for whatever comes from outside, a function for each parser: it panics where a law is broken.
+//! Laws that must hold for any input from outside. Each parser has a function that panics if a law is broken.
 //!
-//! `cargo fuzz` looks for input that breaks one, and `cargo test --test corpora` replays the input that it kept.
-//! `docs/fuzzing.md` says how, and what was found.
+//! `cargo fuzz` looks for input that breaks a law. `cargo test --test corpora` replays the inputs that it kept.
+//! `docs/fuzzing.md` describes this and the findings.
 
 mod backend;
 mod bounds;
@@ -19,7 +19,7 @@ pub use things_network::{device_ids, downlink_url, queued, webhook};
 /// A parser's laws, checked for one input.
 pub type Target = fn(&[u8]);
 
-/// All of them, by the names of their files in `fuzz_targets` and of their folders in `corpus`.
+/// All targets, by the names of their files in `fuzz_targets` and of their folders in `corpus`.
 pub const TARGETS: [(&str, Target); 14] = [
     ("connection_strings", connection_strings),
     ("device_ids", device_ids),

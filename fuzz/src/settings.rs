@@ -1,8 +1,8 @@
-//! The settings: all problems in one message, and no secret in it.
+//! Laws for the settings: one message has all problems, and no secret is in it.
 
-use iothub_connector::config::{Config, Problems, Settings, enrolment::Enrolments, hub};
+use iothub_connector::config::{Config, Problems, Settings, enrollment, hub};
 
-/// Settings whose value, or a part of it, nobody may see.
+/// Settings whose value, or a part of it, is secret.
 const SECRET: [&str; 8] = [
     "Base64encodedUsernamePassword",
     "IoTHubConnection",
@@ -14,10 +14,10 @@ const SECRET: [&str; 8] = [
     "AzureIotHubConnectionString",
 ];
 
-/// Settings into which people paste connection strings.
+/// Settings into which users paste connection strings.
 const PASTED: [&str; 4] = ["IoTHubDeviceId", "IoTHubURL", "DPSIDScope", "DPSGlobalDeviceEndpoint"];
 
-/// A device's connection string, and a hub's.
+/// Laws for the connection strings of a device and of a hub.
 pub fn connection_strings(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let of = |name: &str| [(name.to_owned(), text.to_owned())].into_iter().collect::<Settings>();
@@ -27,13 +27,13 @@ pub fn connection_strings(data: &[u8]) {
     check_secrets(text, &[problems.list()]);
     if let Some(device) = device.filter(|_| problems.is_empty()) {
         check_secrets(text, &[format!("{device:?}")]);
-        iothub_connector::hub::device::check_id(&device.id).expect("an id that the hub takes");
+        iothub_connector::iot_hub::device::check_id(&device.id).expect("an id that the hub takes");
         assert!(device.hub_host.contains('.') || device.hub_host.eq_ignore_ascii_case("localhost"));
     }
     let mut problems = Problems::default();
-    let enrolments = Enrolments::read(&of("AzureIotHubConnectionStringDefault"), &mut problems);
-    assert_eq!(enrolments.is_some(), problems.is_empty(), "a policy or a reason: {}", problems.list());
-    check_secrets(text, &[problems.list(), format!("{enrolments:?}")]);
+    let enrollments = enrollment::read(&of("AzureIotHubConnectionStringDefault"), &mut problems);
+    assert_eq!(enrollments.is_some(), problems.is_empty(), "a policy or a reason: {}", problems.list());
+    check_secrets(text, &[problems.list(), format!("{enrollments:?}")]);
     for name in PASTED.into_iter().filter(|_| text.contains("SharedAccessKey=")) {
         let token = "SharedAccessSignature sr=h.net%2Fdevices%2Fd&sig=x&se=1";
         let rest = [("IoTHubURL", "h.net"), ("IoTHubSharedAccessSignature", token), ("Customer_ID", "c")];
@@ -47,7 +47,7 @@ pub fn connection_strings(data: &[u8]) {
 pub fn settings(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let pairs = text.split('\n').filter_map(|line| line.split_once('='));
-    // It names a file, which is read.
+    // Left out: this setting names a file, which would be read.
     let pairs: Vec<_> = pairs.filter(|(name, _)| *name != "IoTHubTrustedCa").collect();
     let shown = match Config::from_settings(&pairs.iter().copied().collect()) {
         Ok(config) => {
@@ -75,7 +75,7 @@ fn check_secrets(text: &str, shown: &[String]) {
     }
 }
 
-/// Of a setting's value, the keys and signatures that can be told from our own words.
+/// The keys and signatures in a setting's value that cannot be mistaken for the program's own words.
 fn secrets(value: &str) -> impl Iterator<Item = &str> {
     let is_string = value.contains("Shared") || value.contains("HostName");
     let keys = value.split(';').filter_map(|field| field.trim().strip_prefix("SharedAccessKey=")).map(str::trim);

@@ -1,15 +1,18 @@
-//! What The Things Network sends, on its way to a message.
+//! Laws for the way from a Things Network webhook to a message.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
 use chrono::{DateTime, SubsecRound as _, TimeDelta};
 use iothub_connector::{
-    devices::naming::{check_registration_id, registration_id},
-    functions::things_network_forwarding::{message::Forwardable, rejected},
-    hub::{device::check_id, message::MAX_PORTABLE_SIZE},
+    iot_hub::{
+        device::check_id,
+        devices::naming::{check_registration_id, registration_id},
+        message::MAX_PORTABLE_SIZE,
+    },
     things_network::{
+        downlinks::stack,
+        forwarding::{message::Forwardable, rejected},
         queued::{DownlinkKeys, MAX_TEXT, Queued},
-        stack,
         template::Template,
         uplink::MEMBERS,
         webhook::Webhook,
@@ -20,7 +23,7 @@ use serde_json::value::RawValue;
 
 use super::bounds::{check_error, is_json, now};
 
-/// A body of V2 or V3, an uplink or an event, up to the message.
+/// Turns a body of V2 or V3, an uplink or an event, into a message.
 pub fn webhook(data: &[u8]) {
     let Ok(body) = std::str::from_utf8(data) else { return };
     let webhook = match Webhook::parse(body) {
@@ -45,7 +48,7 @@ pub fn webhook(data: &[u8]) {
         assert!((1..=36).contains(&id.len()) && id.chars().all(is_valid), "{id:?}");
     }
     check_message(&webhook, &forwardable, body);
-    // Sent again, taken from the queue, at another time, with white space: the same message id.
+    // Sent again, taken from the queue, at another time, with white space: the message id stays the same.
     let unwrapped = Queued::parse(&queued).expect("our own text");
     let again = Forwardable::read(&unwrapped.webhook, now() + TimeDelta::days(1)).expect("the same webhook");
     assert_eq!(again.message.id, forwardable.message.id);
@@ -76,7 +79,7 @@ fn check_message(webhook: &Webhook<'_>, forwardable: &Forwardable, body: &str) {
         Ok(fields) => {
             for (name, value) in fields {
                 let is_own = name == "PayloadFields" || MEMBERS.contains(&name.as_str());
-                // Where positions are repeated, there is more than was decoded.
+                // If positions are repeated, the message has more than the decoded fields.
                 let may_change = decoded.get().to_ascii_lowercase().contains("\"gps") || decoded.get().contains('\\');
                 assert!(is_own || may_change || members[&name].get() == value.get(), "{name}");
                 assert!(members.contains_key(&name) || is_own);
@@ -86,7 +89,8 @@ fn check_message(webhook: &Webhook<'_>, forwardable: &Forwardable, body: &str) {
     }
 }
 
-/// A queue's text: read, written and read again it is the same; rejected, it still fits and can be put back.
+/// The text of a queue's message stays the same when it is read, written and read again. A rejected one still fits and
+/// can be put back.
 pub fn queued(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let rejected = rejected::text(text, "malformed", text, now());
@@ -114,7 +118,7 @@ pub fn queued(data: &[u8]) {
     assert_eq!(put_back.webhook, json_trimmed(&queued.webhook));
     assert!(put_back.downlink.is_none(), "keys are not kept");
     if let Some((key, ..)) = keys(&queued) {
-        // Keys that the webhook or our own words hold too would be found anyway.
+        // A key that also occurs in the webhook or in the program's own words would be found in any case.
         let is_telling = key.len() >= 12 && !queued.webhook.contains(&key) && text.matches(&key).count() == 1;
         let printed = format!("{:?}", queued.downlink);
         assert!(!is_telling || !printed.contains(&key), "keys do not print");
@@ -125,7 +129,7 @@ fn json_trimmed(text: &str) -> &str {
     text.trim_matches([' ', '\t', '\n', '\r'])
 }
 
-/// Lines: template, application, device, DevEUI. Whatever they are, the name is one that DPS and the hub take.
+/// Lines: template, application, device, DevEUI. For any input, DPS and the hub accept the name.
 pub fn device_ids(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let mut lines = text.splitn(4, '\n');
@@ -151,7 +155,7 @@ pub fn device_ids(data: &[u8]) {
     assert_eq!(registration_id(&id), id, "an id is its own id");
 }
 
-/// Where a webhook's headers say that downlinks go: over TLS, or to this machine.
+/// A webhook's header with the URL for downlinks is accepted only if that URL uses TLS or is on this machine.
 pub fn downlink_url(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     match stack::downlink_url(text) {

@@ -1,5 +1,5 @@
-// The ledger. src/ledger/cosmos.rs and src/devices/store.rs say the same of the containers, for accounts whose key the app has;
-// tests/infrastructure.rs holds one against the other.
+// The ledger. src/rapidm2m/ledger/cosmos.rs and src/iot_hub/devices/store.rs say the same of the containers, for accounts whose key the app has;
+// tests/repository/infrastructure holds one against the other.
 
 param location string
 param tags object

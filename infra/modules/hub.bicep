@@ -1,4 +1,4 @@
-// IoT Hub, and the Device Provisioning Service that registers devices in it. An enrolment group cannot be made here: it is
+// IoT Hub, and the Device Provisioning Service that registers devices in it. An enrollment group cannot be made here: it is
 // made afterwards, by the hook in azure.yaml or as README.md says.
 
 param location string

@@ -1,4 +1,4 @@
-//! `completions`: a script that has a shell complete commands and options.
+//! `completions`: prints a script that completes commands and options in a shell.
 
 use std::{
     io::{self, Write as _},
@@ -28,14 +28,14 @@ pub struct Options {
 /// Prints the script.
 ///
 /// # Errors
-/// It cannot be printed.
+/// The script cannot be printed.
 pub fn run(options: &Options, mut command: clap::Command) -> anyhow::Result<ExitCode> {
     const NAME: &str = env!("CARGO_BIN_NAME");
     let mut script = Vec::new();
     clap_complete::generate(options.shell, &mut command, NAME, &mut script);
     let mut script = String::from_utf8(script).context("the script is no text")?;
     if options.shell == Shell::Bash {
-        // The script calls a command by one name and looks for it by another if there is a hyphen in the program's:
+        // If the program's name has a hyphen, the script calls a command by one name and looks it up by another:
         // https://github.com/clap-rs/clap/issues/6421
         script = script.replace(&NAME.replace('-', "__subcmd__"), &NAME.replace('-', "__"));
     }

@@ -1,4 +1,4 @@
-//! `devices`: which device stands for whom.
+//! `devices`: lists the devices and the sites or end devices that they belong to.
 
 use std::{
     io::{self, BufWriter, Write},
@@ -11,7 +11,7 @@ use chrono::SecondsFormat;
 use iothub_connector::{
     config::{Problems, ledger},
     cosmos::Account,
-    devices::{
+    iot_hub::devices::{
         Store,
         documents::Document,
         store::{CONTAINER, Listing},
@@ -37,24 +37,22 @@ pub struct Options {
     source: Source,
 }
 
-/// Lists what is provisioned, by device id.
+/// Lists the provisioned devices by device id.
 ///
 /// # Errors
-/// The store cannot be read.
+/// The container of devices cannot be read.
 pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let settings = options.source.read()?;
     let mut problems = Problems::default();
-    let config = ledger::Config::read(&settings, &mut problems);
+    let config = ledger::read(&settings, &mut problems);
     let Some(config) = config.filter(|_| problems.is_empty()) else {
         eprintln!("error: {}", problems.list());
         return Ok(ExitCode::from(crate::MISCONFIGURED));
     };
-    let listing = Store::new(Arc::new(Account::new(&config))).list().await?.unwrap_or_default();
+    let database = config.account.database.clone();
+    let listing = Store::new(Arc::new(Account::new(config.account))).list().await?.unwrap_or_default();
     if listing.documents.is_empty() {
-        eprintln!(
-            "no devices are provisioned: container {CONTAINER} in database {} is empty or absent",
-            config.database
-        );
+        eprintln!("no devices are provisioned: container {CONTAINER} in database {} is empty or absent", database);
     }
     if !listing.foreign.is_empty() {
         eprintln!("warning: not one of our documents: {}", listing.foreign.join(", "));
@@ -62,13 +60,13 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let mut out = BufWriter::new(io::stdout().lock());
     let written = if options.json { json(&listing, &mut out) } else { table(&listing, &mut out) };
     match written.and_then(|()| out.flush()) {
-        // Nobody reads on (`| head`).
+        // The reader has closed the pipe (`| head`).
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
         written => written.context("cannot print").map(|()| ExitCode::SUCCESS),
     }
 }
 
-/// As they stand in Cosmos DB.
+/// The documents as Cosmos DB stores them.
 fn json(listing: &Listing, out: &mut impl Write) -> io::Result<()> {
     for document in &listing.documents {
         serde_json::to_writer(&mut *out, document)?;
@@ -77,7 +75,7 @@ fn json(listing: &Listing, out: &mut impl Write) -> io::Result<()> {
     Ok(())
 }
 
-/// Without what only says whose an id is: the device itself has a line of its own.
+/// Leaves out documents that only say which owner has an id: the device itself has its own line.
 fn table(listing: &Listing, out: &mut impl Write) -> io::Result<()> {
     if listing.documents.is_empty() {
         return Ok(());

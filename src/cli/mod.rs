@@ -1,4 +1,4 @@
-//! The commands for people, one file each, and what they share.
+//! The commands for users, one file each, and the parts that they share.
 
 pub mod backfill;
 pub mod check;

@@ -1,4 +1,4 @@
-//! `polls`: what became of a site's polls.
+//! `polls`: lists a site's polls and their outcomes.
 
 use std::{
     io::{self, BufWriter, Write},
@@ -12,8 +12,11 @@ use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use indicatif::HumanDuration;
 use iothub_connector::{
     config::{Problems, Settings, ledger},
-    forward::{backfill, record},
-    ledger::{Cursor, Ledger, Outcome, Poll, PollList, PollQuery, SiteKey},
+    rapidm2m::{
+        backfill,
+        ledger::{Cursor, Ledger, Outcome, Poll, PollList, PollQuery, SiteKey},
+        polling::record,
+    },
 };
 use serde_json::Value;
 
@@ -49,14 +52,14 @@ pub struct Options {
     /// Name of the customer [default: that of the setting Customer_ID]
     #[arg(long, value_name = "NAME")]
     customer: Option<String>,
-    /// How many polls at most, the newest ones
+    /// At most this many polls, the newest ones
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     limit: u32,
     /// Only polls with one of these outcomes, comma-separated
     #[arg(long, value_name = "OUTCOME", value_delimiter = ',', ignore_case = true,
           value_parser = PossibleValuesParser::new(OUTCOMES).try_map(|text| outcome(&text)))]
     outcome: Vec<Outcome>,
-    /// Only polls of this time or later: so long ago (2h, 7d), or a date or time
+    /// Only polls at or after this time: an age (2h, 7d), a date or a time
     #[arg(long, value_name = "TIME", value_parser = time::past)]
     since: Option<Moment>,
     /// Only polls before this time
@@ -79,11 +82,11 @@ fn outcome(text: &str) -> anyhow::Result<Outcome> {
 /// Lists polls, newest first.
 ///
 /// # Errors
-/// A setting is missing, or the ledger cannot be read, or it knows no such site.
+/// A setting is missing, or the ledger cannot be read or does not know the site.
 pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let settings = options.source.read()?;
     let mut problems = Problems::default();
-    let config = ledger::Config::read(&settings, &mut problems);
+    let config = ledger::read(&settings, &mut problems);
     let Some(config) = config.filter(|_| problems.is_empty()) else {
         eprintln!("error: {}", problems.list());
         return Ok(ExitCode::from(crate::MISCONFIGURED));
@@ -106,7 +109,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let mut out = BufWriter::new(io::stdout().lock());
     let written = if options.json { json(&polls, &mut out) } else { text(&cursors, &polls, now, &mut out) };
     match written.and_then(|()| out.flush()) {
-        // Nobody reads on (`| head`).
+        // The reader has closed the pipe (`| head`).
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
         written => written.context("cannot print").map(|()| ExitCode::SUCCESS),
     }
@@ -139,7 +142,7 @@ fn is_filtered(options: &Options) -> bool {
     !options.outcome.is_empty() || options.since.is_some() || options.until.is_some()
 }
 
-/// What to say of a site of which nothing is on record.
+/// The text for a site that has no records.
 async fn unknown(key: &SiteKey, ledger: &Ledger) -> anyhow::Result<String> {
     let SiteKey { customer, site } = key;
     let known = ledger.sites().await?;
@@ -184,7 +187,7 @@ fn text(cursors: &[Cursor], polls: &[Poll], now: DateTime<Utc>, out: &mut impl W
     table::write(out, heads, polls.iter().map(cells), &[2, 3, 4])
 }
 
-/// How a site stands.
+/// The state of a site.
 fn of_site(cursor: &Cursor, now: DateTime<Utc>) -> String {
     let mut line = format!("{}: ", cursor.site);
     line += &match cursor.last_value_from {
@@ -200,13 +203,13 @@ fn of_site(cursor: &Cursor, now: DateTime<Utc>) -> String {
         1 => line += ", 1 failure",
         count => line += &format!(", {count} failures in a row"),
     }
-    if let Some(until) = record::rests_until(cursor, now) {
+    if let Some(until) = record::backs_off_until(cursor, now) {
         line += &format!(", left alone until {}", stamp(until));
     }
     line
 }
 
-/// How a backfill stands that is not at its end.
+/// The state of a backfill that is not finished.
 fn of_backfill(cursor: &Cursor) -> Option<String> {
     let backfill = cursor.backfill.as_ref().filter(|backfill| backfill.is_open())?;
     let (from, until) = (stamp(backfill.from), stamp(backfill.until));
@@ -240,7 +243,7 @@ fn cells(poll: &Poll) -> [String; 7] {
     ]
 }
 
-/// What there is to say besides.
+/// Further remarks about a poll.
 fn what(poll: &Poll) -> String {
     let error = poll.error.as_ref().map(|fault| format!("{}: {}", fault.kind, fault.text));
     let bad_rows = poll.result.bad_rows.as_ref().map(|bad| format!("{} unusable rows", bad.count));

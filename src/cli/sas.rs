@@ -1,4 +1,4 @@
-//! `sas`: a token for a device or for a registration.
+//! `sas`: prints a token for a device or for a registration.
 
 use std::{
     fs::File,
@@ -11,10 +11,10 @@ use anyhow::{Context as _, anyhow, bail, ensure};
 use chrono::{DateTime, SecondsFormat, Utc};
 use iothub_connector::{
     config::{Problems, Settings, dps, hub::connection_string},
-    devices::naming::check_registration_id,
-    hub::{
+    iot_hub::{
         Credential, Device, Endpoint,
         device::{check_id, decode_key},
+        devices::naming::check_registration_id,
         sas,
     },
 };
@@ -27,7 +27,7 @@ use super::{
 
 /// Largest key file that is read, in bytes. A key has 88.
 const MAX_KEY_FILE: u64 = 4096;
-/// The name of the policy in the token of a registration.
+/// The policy name in the token of a registration.
 const REGISTRATION: &str = "registration";
 const EXAMPLES: &str = "\
 Examples:
@@ -52,10 +52,10 @@ pub struct Options {
     /// Host name of the hub
     #[arg(long, value_name = "HOST")]
     hub: Option<String>,
-    /// The key is that of an enrolment group: the device's own is derived from it
+    /// The key is that of an enrollment group: the device's own is derived from it
     #[arg(long, requires_all = ["hub", "device"])]
     group: bool,
-    /// A token for registering this id with the Device Provisioning Service, with an enrolment group's key
+    /// A token for registering this id with the Device Provisioning Service, with an enrollment group's key
     #[arg(long, value_name = "ID", conflicts_with_all = ["device", "hub", "group"])]
     registration: Option<String>,
     /// ID scope of the Device Provisioning Service
@@ -73,12 +73,12 @@ pub struct Options {
 
 type Key = SecretBox<Vec<u8>>;
 
-/// What a token is made of.
+/// The parts of a token.
 struct Request {
     resource: String,
     policy: Option<&'static str>,
     key: Key,
-    /// Whom it is for, in words.
+    /// The token's purpose, in words.
     purpose: String,
 }
 
@@ -129,7 +129,7 @@ fn for_registration(id: &str, options: &Options, settings: &Settings) -> anyhow:
 fn for_device(options: &Options, settings: &Settings) -> anyhow::Result<Request> {
     let has_key = options.key_file.is_some() || options.group;
     let is_complete = options.hub.is_some() && options.device.is_some() && has_key;
-    // What nothing is taken from may be as wrong as it likes.
+    // If the options are complete, faults in the setting do not matter.
     let connection = match settings.has("IoTHubConnection") && !is_complete {
         true => of_settings(settings, connection_string)?,
         false => None,
@@ -171,7 +171,7 @@ fn hub(options: &Options, settings: &Settings, connection: Option<&Device>) -> a
     parse("IoTHubURL", &url.context("no hub: give --hub, or set IoTHubURL or IoTHubConnection")?)
 }
 
-/// The device, and the one that the settings name.
+/// The device of the token, and the device that the settings name.
 fn device(
     options: &Options,
     settings: &Settings,
@@ -204,7 +204,7 @@ fn device_key(settings: &Settings, connection: Option<Device>) -> anyhow::Result
     let read = |settings: &Settings, problems: &mut Problems| settings.secret("IoTHubDeviceKey", problems);
     let key = of_settings(settings, read)?.context(
         "no key: give --key-file (- is standard input), set IoTHubDeviceKey or IoTHubConnection, \
-             or give --group for a device of an enrolment group",
+             or give --group for a device of an enrollment group",
     )?;
     decode(&key, "IoTHubDeviceKey")
 }
@@ -213,7 +213,7 @@ fn group_key(options: &Options, settings: &Settings) -> anyhow::Result<Key> {
     match &options.key_file {
         Some(file) => key_file(file),
         None => of_settings(settings, dps::read_group_key)?.context(
-            "no key of an enrolment group: give --key-file (- is standard input), or set DPSEnrollmentGroupSymmetricKey",
+            "no key of an enrollment group: give --key-file (- is standard input), or set DPSEnrollmentGroupSymmetricKey",
         ),
     }
 }
@@ -244,7 +244,7 @@ fn decode(text: &SecretString, place: &str) -> anyhow::Result<Key> {
         .map_err(|_| anyhow!("{place} holds no key in Base64: copy it again from the page of the device or group"))
 }
 
-/// Something of the settings, if it is there.
+/// Reads a value from the settings. `None` if it is absent.
 fn of_settings<T>(
     settings: &Settings,
     read: impl FnOnce(&Settings, &mut Problems) -> Option<T>,

@@ -1,4 +1,4 @@
-//! The settings of commands: the environment's, over those of local.settings.json, over those of a Key Vault.
+//! Reads the settings of commands. The environment overrides local.settings.json, which overrides a Key Vault.
 
 use std::{
     collections::BTreeMap,
@@ -22,14 +22,14 @@ pub struct Source {
 
 impl Source {
     /// # Errors
-    /// The file cannot be read, or is not one of settings; the Key Vault that they name cannot be used
+    /// The file cannot be read or is no settings file, or the Key Vault that the settings name cannot be used
     /// ([`Problems`](iothub_connector::config::Problems)).
     pub fn read(&self) -> anyhow::Result<Settings> {
         let settings = self.read_own()?;
         if !key_vault::is_wanted(&settings) {
             return Ok(settings);
         }
-        // On a thread of its own: whoever calls this may be in a runtime, and two of them do not nest.
+        // A separate thread, because the caller may be in a runtime and runtimes do not nest.
         let completed = std::thread::scope(|scope| {
             let complete = || anyhow::Ok(crate::runtime()?.block_on(key_vault::complete(settings))?);
             scope.spawn(complete).join().map_err(|_| anyhow!("reading the Key Vault ended unexpectedly"))?
@@ -37,10 +37,10 @@ impl Source {
         Ok(completed.settings)
     }
 
-    /// Without what is in a Key Vault.
+    /// Reads the settings without the Key Vault.
     ///
     /// # Errors
-    /// The file cannot be read, or is not one of settings.
+    /// The file cannot be read, or is no settings file.
     pub fn read_own(&self) -> anyhow::Result<Settings> {
         let default = Path::new(DEFAULT_FILE);
         let file = self.settings.as_deref().or_else(|| default.is_file().then_some(default));
@@ -49,14 +49,14 @@ impl Source {
     }
 }
 
-/// The `Values` of a local.settings.json.
+/// Reads the `Values` of a local.settings.json.
 ///
 /// # Errors
-/// The file cannot be read, is encrypted, or is not one of settings.
+/// The file cannot be read, is encrypted, or is no settings file.
 pub fn read(file: &Path) -> anyhow::Result<BTreeMap<String, String>> {
     let name = file.display();
     let text = fs::read_to_string(file).with_context(|| format!("{name} cannot be read"))?;
-    // Editors on Windows like to write a byte order mark.
+    // Editors on Windows often write a byte order mark.
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let document: Value = serde_json::from_str(text).with_context(|| format!("{name} is no JSON"))?;
     ensure!(

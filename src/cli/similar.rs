@@ -1,10 +1,10 @@
-//! What somebody may have meant.
+//! Suggests names that the user may have meant.
 
-/// How like a name must be, from 0 to 1.
+/// The least similarity of a suggested name, from 0 to 1.
 const LIKENESS: f64 = 0.8;
 const MOST: usize = 5;
 
-/// Of the names those that are most like `name`, the likest first.
+/// The names that are most similar to `name`, the most similar first.
 pub fn closest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     let wanted = name.to_lowercase();
     let mut rated: Vec<_> = names

@@ -1,11 +1,11 @@
-//! Tables that line up, for people.
+//! Prints aligned tables for the user.
 
 use std::io::{self, Write};
 
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, Width, presets::NOTHING};
 
-/// Writes a table: a line of heads, then one line a row. Columns in `right` (numbers) are aligned to the right. What is in a
-/// cell is one line: line breaks and other control characters are escaped.
+/// Writes a table: a line of heads, then one line per row. The columns in `right` (numbers) are aligned to the right.
+/// Each cell stays on one line: line breaks and other control characters are escaped.
 ///
 /// # Errors
 /// `out` cannot be written.
@@ -21,7 +21,7 @@ pub fn write<const N: usize>(
         table.add_row(row.map(|cell| plain(&cell)));
     }
     for (index, column) in table.column_iter_mut().enumerate() {
-        // One blank before each column but the first, and one behind: two between columns.
+        // The right padding of each column separates it from the next one by two blanks.
         column.set_padding((0, 2));
         if right.contains(&index) {
             column.set_cell_alignment(CellAlignment::Right);
@@ -30,7 +30,8 @@ pub fn write<const N: usize>(
     writeln!(out, "{}", table.trim_fmt())
 }
 
-/// As [`write`], in at most so many columns: what is longer goes on in the next line of its cell.
+/// Like [`write`], but each column has at most the width in `widths`. Longer text continues on the next line of its
+/// cell.
 ///
 /// # Errors
 /// `out` cannot be written.
@@ -53,7 +54,7 @@ pub fn write_wrapped<const N: usize>(
     writeln!(out, "{}", table.trim_fmt())
 }
 
-/// Names come from outside: none of them may begin a line of its own, or move the terminal's cursor.
+/// Escapes control characters: names come from outside and must not start a new line or move the terminal's cursor.
 pub fn plain(text: &str) -> String {
     text.chars()
         .flat_map(|letter| if letter.is_control() { letter.escape_default().collect() } else { vec![letter] })

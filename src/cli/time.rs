@@ -1,15 +1,15 @@
-//! Times on the command line.
+//! Parses times on the command line.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
-use iothub_connector::clock::read_rfc3339;
+use iothub_connector::support::clock::read_rfc3339;
 
-/// `20s`, `2m`, `1h`, `7d`; a bare number is of seconds.
+/// Parses `20s`, `2m`, `1h` or `7d`. A number without a unit is in seconds.
 ///
 /// # Errors
-/// What to write instead.
+/// The message says what to write instead.
 pub fn duration(text: &str) -> anyhow::Result<Duration> {
     const HELP: &str = "write a number with s, m, h or d, such as 20s";
     let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
@@ -25,7 +25,7 @@ pub fn duration(text: &str) -> anyhow::Result<Duration> {
     Ok(Duration::from_secs(u64::from(number) * seconds))
 }
 
-/// A moment: so long from now, or an RFC 3339 time.
+/// A moment: a duration from now (or before now), or an RFC 3339 time.
 #[derive(Clone, Copy, Debug)]
 pub enum Moment {
     In(Duration),
@@ -33,7 +33,7 @@ pub enum Moment {
 }
 
 impl Moment {
-    /// `None`: too far away for a calendar.
+    /// `None` if the time is outside the calendar's range.
     pub fn after(self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         match self {
             Self::In(duration) => now.checked_add_signed(chrono::TimeDelta::from_std(duration).ok()?),
@@ -41,7 +41,7 @@ impl Moment {
         }
     }
 
-    /// So long ago. `None`: too far away for a calendar.
+    /// Counts the duration back from `now`. `None` if the time is outside the calendar's range.
     pub fn before(self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         match self {
             Self::In(duration) => now.checked_sub_signed(chrono::TimeDelta::from_std(duration).ok()?),
@@ -50,10 +50,10 @@ impl Moment {
     }
 }
 
-/// An RFC 3339 time, or a date: then its first moment in UTC.
+/// Parses an RFC 3339 time, or a date, which means its start in UTC.
 ///
 /// # Errors
-/// What to write instead.
+/// The message says what to write instead.
 pub fn time(text: &str) -> anyhow::Result<DateTime<Utc>> {
     let date = || NaiveDate::parse_from_str(text, "%Y-%m-%d").ok();
     let time = read_rfc3339(text).or_else(|| date().map(|date| date.and_time(NaiveTime::MIN).and_utc()));
@@ -61,10 +61,10 @@ pub fn time(text: &str) -> anyhow::Result<DateTime<Utc>> {
         .context("write a date such as 2026-01-31, or a time such as 2026-01-31T12:00:00Z")
 }
 
-/// A moment of the past: so long ago, or as [`time()`].
+/// Parses a time in the past: an age such as 2h, or a text as in [`time()`].
 ///
 /// # Errors
-/// What to write instead.
+/// The message says what to write instead.
 pub fn past(text: &str) -> anyhow::Result<Moment> {
     if let Ok(duration) = duration(text) {
         return Ok(Moment::In(duration));
@@ -75,7 +75,7 @@ pub fn past(text: &str) -> anyhow::Result<Moment> {
 }
 
 /// # Errors
-/// What to write instead.
+/// The message says what to write instead.
 pub fn moment(text: &str) -> anyhow::Result<Moment> {
     if let Ok(duration) = duration(text) {
         return Ok(Moment::In(duration));

@@ -1,46 +1,36 @@
-//! The Device Provisioning Service that gives each site a device of its own. LoRaWAN applications may each have another:
-//! see [`enrolment`](super::enrolment).
+//! Reads the settings of the Device Provisioning Service that gives each site its own device. LoRaWAN applications may
+//! use other services: see [`enrollment`](super::enrollment).
 
 use secrecy::SecretBox;
 
 use super::{Problems, Settings};
-use crate::hub::{Endpoint, device};
+use crate::iot_hub::{Endpoint, device, devices::enrollment::EnrollmentGroup};
 
 const DEFAULT_ENDPOINT: &str = "global.azure-devices-provisioning.net";
-/// The second spelling is that of the C# sample.
+/// The C# sample uses the second spelling.
 pub(super) const ENDPOINT: [&str; 2] = ["DPSGlobalDeviceEndpoint", "DPSGlobaDeviceEndpoint"];
 pub(super) const ID_SCOPE: [&str; 2] = ["DPSIDScope", "DPSIDScopeDefault"];
 pub(super) const GROUP_KEY: [&str; 2] = ["DPSEnrollmentGroupSymmetricKey", "DPSEnrollmentGroupSymmetricKeyDefault"];
 
-#[derive(Debug)]
-pub struct Config {
-    /// `DPSGlobalDeviceEndpoint` (`global.azure-devices-provisioning.net`), without a port: 443.
-    pub endpoint: Endpoint,
-    /// `DPSIDScope`: the ID scope of the service instance, such as `0ne00111111`.
-    pub id_scope: String,
-    /// `DPSEnrollmentGroupSymmetricKey`: the enrolment group's primary or secondary key, decoded.
-    pub group_key: SecretBox<Vec<u8>>,
-}
-
-/// Whether devices are to be provisioned: any of the settings is there.
+/// Whether devices are provisioned: true if any of these settings exists.
 #[must_use]
 pub fn is_wanted(settings: &Settings) -> bool {
     [ENDPOINT, ID_SCOPE, GROUP_KEY].iter().flatten().any(|name| settings.has(name))
 }
 
-impl Config {
-    /// Reads the settings of a service that [`is_wanted`]; what is wrong with them goes to `problems`.
-    pub fn read(settings: &Settings, problems: &mut Problems) -> Option<Self> {
-        let endpoint = read_endpoint(settings, problems);
-        let id_scope = required(&ID_SCOPE, "service's ID scope, such as 0ne00111111,", settings, problems)
-            .then(|| read_id_scope(settings, problems));
-        let group_key = required(&GROUP_KEY, "primary or secondary key of the enrolment group", settings, problems)
-            .then(|| read_group_key(settings, problems));
-        Some(Self { endpoint: endpoint?, id_scope: id_scope??, group_key: group_key?? })
-    }
+/// Reads the settings of a service that [`is_wanted`] and adds faults to `problems`:
+/// - `DPSGlobalDeviceEndpoint` (`global.azure-devices-provisioning.net`)
+/// - `DPSIDScope`: the ID scope of the service instance, such as `0ne00111111`
+/// - `DPSEnrollmentGroupSymmetricKey`: the enrollment group's primary or secondary key
+pub fn read(settings: &Settings, problems: &mut Problems) -> Option<EnrollmentGroup> {
+    let endpoint = read_endpoint(settings, problems);
+    let id_scope = required(&ID_SCOPE, "service's ID scope, such as 0ne00111111,", settings, problems)
+        .then(|| read_id_scope(settings, problems));
+    let group_key = required(&GROUP_KEY, "primary or secondary key of the enrollment group", settings, problems)
+        .then(|| read_group_key(settings, problems));
+    Some(EnrollmentGroup { endpoint: endpoint?, id_scope: id_scope??, group_key: group_key?? })
 }
 
-/// Where the service is.
 pub(super) fn read_endpoint(settings: &Settings, problems: &mut Problems) -> Option<Endpoint> {
     match one_of(&ENDPOINT, settings, problems) {
         None => Endpoint::parse(DEFAULT_ENDPOINT).ok(),
@@ -54,27 +44,27 @@ pub fn read_id_scope(settings: &Settings, problems: &mut Problems) -> Option<Str
     check_id_scope(text).map_err(|why| problems.add(name, why)).ok()
 }
 
-/// The enrolment group's key, decoded, if it is set.
+/// The enrollment group's key, decoded, if it is set.
 pub fn read_group_key(settings: &Settings, problems: &mut Problems) -> Option<SecretBox<Vec<u8>>> {
     let (name, text) = one_of(&GROUP_KEY, settings, problems)?;
     check_group_key(text).map_err(|why| problems.add(name, why)).ok()
 }
 
-/// The enrolment group's key, decoded.
+/// Decodes the enrollment group's key.
 ///
 /// # Errors
-/// What is wrong with it, continuing a sentence that begins with the setting's name.
+/// Returns the fault as the rest of a sentence that begins with the setting's name.
 pub(super) fn check_group_key(text: &str) -> Result<SecretBox<Vec<u8>>, String> {
-    device::decode_key(text).map_err(|_| "is not Base64: copy it again from the enrolment group's page".into())
+    device::decode_key(text).map_err(|_| "is not Base64: copy it again from the enrollment group's page".into())
 }
 
-/// The ID scope as it is; people also paste other things here.
+/// Returns the ID scope unchanged. The check catches other values that users paste here.
 ///
 /// # Errors
-/// What is wrong with it, continuing a sentence that begins with the setting's name.
+/// Returns the fault as the rest of a sentence that begins with the setting's name.
 pub fn check_id_scope(text: &str) -> Result<String, String> {
     if text.is_empty() || !text.chars().all(|letter| letter.is_ascii_alphanumeric()) {
-        // The value is not repeated: it may be a key.
+        // Do not repeat the value: it may be a key.
         return Err("is no ID scope: it has letters and digits only, such as 0ne00111111; copy it from the Overview \
                     page of the Device Provisioning Service"
             .into());
@@ -89,7 +79,7 @@ fn check_endpoint(text: &str) -> Result<Endpoint, String> {
         .ok_or_else(|| format!("is not a full host name: write it like {DEFAULT_ENDPOINT}"))
 }
 
-/// A setting that has two names. Both may be there if they say the same.
+/// Reads a setting that has two names. Both may exist if their values are equal.
 fn one_of<'a>(
     names: &[&'static str; 2],
     settings: &'a Settings,
@@ -105,7 +95,7 @@ fn one_of<'a>(
     first.or(second)
 }
 
-/// Whether a setting is there under one of its names. Absence is a problem.
+/// Whether the setting exists under one of its names. Adds a problem if it does not.
 fn required(names: &[&'static str; 2], what: &str, settings: &Settings, problems: &mut Problems) -> bool {
     let is_there = names.iter().any(|name| settings.has(name));
     if !is_there {
@@ -122,16 +112,16 @@ mod tests {
 
     const GOOD: [(&str, &str); 2] = [("DPSIDScope", "0ne00111111"), ("DPSEnrollmentGroupSymmetricKey", "c2VjcmV0")];
 
-    fn read(pairs: &[(&str, &str)]) -> (Option<Config>, String) {
+    fn read_pairs(pairs: &[(&str, &str)]) -> (Option<EnrollmentGroup>, String) {
         let mut problems = Problems::default();
-        let config = Config::read(&pairs.iter().copied().collect(), &mut problems);
+        let config = read(&pairs.iter().copied().collect(), &mut problems);
         let text = if problems.is_empty() { String::new() } else { problems.to_string() };
         (config, text)
     }
 
     #[test]
     fn the_samples_names_are_taken_too() {
-        let (config, problems) = read(&GOOD);
+        let (config, problems) = read_pairs(&GOOD);
         let config = config.unwrap_or_else(|| panic!("{problems}"));
         assert_eq!((config.endpoint.to_string().as_str(), config.id_scope.as_str()), (DEFAULT_ENDPOINT, "0ne00111111"));
         assert_eq!(config.group_key.expose_secret(), b"secret");
@@ -143,7 +133,7 @@ mod tests {
             ("DPSIDScope", "0ne00111111"),
             ("DPSEnrollmentGroupSymmetricKeyDefault", "c2VjcmV0"),
         ];
-        let (config, problems) = read(&sample);
+        let (config, problems) = read_pairs(&sample);
         assert_eq!(problems, "");
         assert_eq!(config.unwrap().endpoint, Endpoint { host: "127.0.0.1".into(), port: Some(4711) });
     }
@@ -172,7 +162,7 @@ mod tests {
             (&[GOOD[0], ("DPSEnrollmentGroupSymmetricKey", " ")], "DPSEnrollmentGroupSymmetricKey is set but empty"),
         ];
         for (pairs, expected) in cases {
-            let (config, text) = read(pairs);
+            let (config, text) = read_pairs(pairs);
             assert!(config.is_none() && text.contains(expected), "{expected:?} is missing in {text:?}");
             assert!(text.contains("1 setting needs") && !text.contains("hunter2"), "{text}");
         }

@@ -1,4 +1,5 @@
-//! Which IoT Hub the rows go to, as which device, over what, and how it is trusted.
+//! Reads which IoT Hub receives the rows, which device sends them, which transport it uses and which certificates it
+//! trusts.
 
 use std::{fs, num::NonZeroUsize, path::PathBuf, sync::Arc};
 
@@ -6,35 +7,36 @@ use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::{Problems, Settings, dps};
-use crate::hub::{
+use crate::iot_hub::{
     Credential, Device, Endpoint, Transport,
     device::{check_id, decode_key},
+    devices::enrollment::EnrollmentGroup,
     sas,
 };
 
 const TRUSTED_CA: &str = "IoTHubTrustedCa";
-/// The settings that say which device everything is sent as.
+/// The settings for sending everything as one device.
 const OF_ONE_DEVICE: [&str; 4] = ["IoTHubURL", "IoTHubDeviceId", "IoTHubSharedAccessSignature", "IoTHubDeviceKey"];
 
 #[derive(Debug)]
 pub struct Config {
-    /// Who sends the rows of rapidM2M sites; there when that half is on.
+    /// The sender of the rows of rapidM2M sites. `Some` if that half is on.
     pub identity: Option<Identity>,
     /// `IoTHubTransport` (`mqtt`).
     pub transport: Transport,
     /// `IoTHubMaxConnections`: MQTT connections open at a time (1000).
     pub max_connections: NonZeroUsize,
-    /// `IoTHubTrustedCa`: certificates from a PEM file, trusted in addition to the platform's.
+    /// `IoTHubTrustedCa`: certificates from a PEM file, trusted in addition to those of the platform.
     pub trusted_ca: Vec<CertificateDer<'static>>,
 }
 
-/// Who sends.
+/// The sender of the rows.
 #[derive(Debug)]
 pub enum Identity {
     /// One device for everything.
     One(Arc<Device>),
-    /// Each site is a device of its own.
-    Provisioned(dps::Config),
+    /// Each site has its own device.
+    Provisioned(EnrollmentGroup),
 }
 
 impl Identity {
@@ -50,7 +52,7 @@ impl Identity {
                      IoTHubDeviceId to send everything as one device",
                 );
             }
-            dps::Config::read(settings, problems).map(Self::Provisioned)
+            dps::read(settings, problems).map(Self::Provisioned)
         } else {
             separate_settings(settings, problems).map(one)
         };
@@ -64,7 +66,7 @@ impl Identity {
         identity
     }
 
-    /// The device that everything is sent as, if there is one.
+    /// The device that sends everything, if there is one.
     #[must_use]
     pub fn one(&self) -> Option<&Device> {
         match self {
@@ -75,7 +77,7 @@ impl Identity {
 }
 
 impl Config {
-    /// Reads the settings of the hub; who sends, only if the rows of rapidM2M sites are to be sent.
+    /// Reads the hub's settings. Reads the sender only if the rows of rapidM2M sites are forwarded.
     pub(super) fn read(settings: &Settings, has_rapidm2m: bool, problems: &mut Problems) -> Option<Self> {
         let transport = transport(settings, problems);
         let max_connections = settings.number("IoTHubMaxConnections", 1_000, 1..=100_000, problems);
@@ -112,7 +114,7 @@ fn transport(settings: &Settings, problems: &mut Problems) -> Option<Transport> 
     }
 }
 
-/// A hub's ports each speak one protocol: whoever changes the transport must not stay with the other's port.
+/// Each port of a hub speaks one protocol: a user who changes the transport must not keep the other transport's port.
 fn check_port(settings: &Settings, transport: Transport, device: &Device, problems: &mut Problems) {
     let speaks_mqtt = match device.endpoint.port {
         Some(8883) => true,
@@ -126,7 +128,7 @@ fn check_port(settings: &Settings, transport: Transport, device: &Device, proble
     }
 }
 
-/// The crate can reach nothing but port 8883 of the hub itself, and knows no authorities but OpenSSL's.
+/// The crate connects only to port 8883 of the hub itself, and trusts only OpenSSL's certificate authorities.
 #[cfg(feature = "azure-iot-sdk")]
 fn check_for_azure_iot_sdk(settings: &Settings, device: Option<&Device>, problems: &mut Problems) {
     if settings.has(TRUSTED_CA) {
@@ -141,7 +143,7 @@ fn check_for_azure_iot_sdk(settings: &Settings, device: Option<&Device>, problem
     }
 }
 
-/// `IoTHubConnection`: `HostName=…;DeviceId=…;SharedAccessKey=…[;GatewayHostName=…]`, or with `SharedAccessSignature=…`.
+/// `IoTHubConnection`: `HostName=…;DeviceId=…;SharedAccessKey=…[;GatewayHostName=…]`, or with `SharedAccessSignature=…`
 pub fn connection_string(settings: &Settings, problems: &mut Problems) -> Option<Device> {
     let name = "IoTHubConnection";
     for other in OF_ONE_DEVICE {
@@ -166,7 +168,7 @@ pub fn connection_string(settings: &Settings, problems: &mut Problems) -> Option
                 problems.add(name, "is the hub's own connection string (SharedAccessKeyName): use a device's");
                 return None;
             }
-            // Part of what the portal shows for some devices; says nothing that is needed here.
+            // The portal shows other fields for some devices. They are not needed here.
             _ => {}
         }
     }
@@ -245,7 +247,7 @@ fn device_key(name: &'static str, text: &str, problems: &mut Problems) -> Option
     }
 }
 
-/// A token must be for this device, or for something that contains it: `{host}`, `{host}/devices`.
+/// Checks a token: it must be for this device, or for a resource that contains it: `{host}`, `{host}/devices`.
 fn ready_token(
     name: &'static str,
     token: &SecretString,
@@ -261,7 +263,7 @@ fn ready_token(
         problems.add(name, "is a token that does not say when it ends (se=): make a new one");
         return None;
     }
-    // A device id that is none may be a connection string: it is not repeated.
+    // Do not repeat an invalid device id: it may be a connection string.
     let (hub, device) = (hub?, device.filter(|device| check_id(device).is_ok())?);
     let (host, path) = resource.split_once('/').unwrap_or((&resource, ""));
     let host = host.split_once(':').map_or(host, |(host, _)| host);
@@ -279,8 +281,8 @@ fn ready_token(
     Some(Credential::Token(token.clone()))
 }
 
-/// A part of a token's resource, or a device id, if it can be repeated: where a separator is lost, the signature is in it,
-/// and `SharedAccessKey=…` could be an id.
+/// Returns a part of a token's resource, or a device id, if it is safe to print. If a separator is missing, the part
+/// contains the signature; a device id could be `SharedAccessKey=…`.
 fn plain(part: &str) -> Option<&str> {
     let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "-._:/".contains(letter);
     part.chars().all(is_plain).then_some(part)

@@ -1,49 +1,36 @@
-//! Where polls are recorded.
+//! Reads the settings of the database where polls are recorded.
 
-use secrecy::SecretString;
 use url::Url;
 
 use super::{Problems, Settings};
-use crate::identity::SignIn;
+use crate::{cosmos, rapidm2m::ledger::Options};
 
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// `M2MDocumentsDBUri`: the Cosmos DB account's endpoint.
-    pub endpoint: Url,
-    /// `M2MDocumentsDBPrimaryKey`: the account's key; without it, who signs in.
-    pub key: Option<SecretString>,
-    /// Who signs in if there is no key.
-    pub sign_in: SignIn,
-    /// `M2MDocumentsDBName` (`M2MBackendForwarderData`).
-    pub database: String,
-    /// `M2MDocumentsDBCollection` (`pollingAttempts`).
-    pub container: String,
-    /// `PollHistoryDays`: how long records of finished polls are kept (30 days; 0 = for ever, here `None`).
-    pub history_days: Option<u32>,
-}
-
-impl Config {
-    /// Reads the settings of Cosmos DB; what is wrong with them goes to `problems`.
-    pub fn read(settings: &Settings, problems: &mut Problems) -> Option<Self> {
-        let name = "M2MDocumentsDBUri";
-        let endpoint = settings
-            .required(name, "the Cosmos DB account, such as https://myaccount.documents.azure.com:443/", problems)
-            .and_then(|text| endpoint(text).map_err(|why| problems.add(name, why)).ok());
-        let key = settings.secret("M2MDocumentsDBPrimaryKey", problems);
-        let database = settings.get("M2MDocumentsDBName", problems).unwrap_or("M2MBackendForwarderData").to_owned();
-        let container = settings.get("M2MDocumentsDBCollection", problems).unwrap_or("pollingAttempts").to_owned();
-        for (name, value) in [("M2MDocumentsDBName", &database), ("M2MDocumentsDBCollection", &container)] {
-            if value.contains(['/', '\\', '?', '#']) || value.len() > 255 {
-                problems.add(name, format!("is {value:?}: at most 255 characters, none of / \\ ? #"));
-            }
+/// Reads the settings of Cosmos DB and adds faults to `problems`:
+/// - `M2MDocumentsDBUri`: the Cosmos DB account's endpoint
+/// - `M2MDocumentsDBPrimaryKey`: the account's key; without it, the identity of [`Settings::sign_in`] signs in
+/// - `M2MDocumentsDBName` (`M2MBackendForwarderData`), `M2MDocumentsDBCollection` (`pollingAttempts`)
+/// - `PollHistoryDays`: how long records of finished polls are kept (30 days; 0 = for ever)
+pub fn read(settings: &Settings, problems: &mut Problems) -> Option<Options> {
+    let name = "M2MDocumentsDBUri";
+    let endpoint = settings
+        .required(name, "the Cosmos DB account, such as https://myaccount.documents.azure.com:443/", problems)
+        .and_then(|text| endpoint(text).map_err(|why| problems.add(name, why)).ok());
+    let key = settings.secret("M2MDocumentsDBPrimaryKey", problems);
+    let database = settings.get("M2MDocumentsDBName", problems).unwrap_or("M2MBackendForwarderData").to_owned();
+    let container = settings.get("M2MDocumentsDBCollection", problems).unwrap_or("pollingAttempts").to_owned();
+    for (name, value) in [("M2MDocumentsDBName", &database), ("M2MDocumentsDBCollection", &container)] {
+        if value.contains(['/', '\\', '?', '#']) || value.len() > 255 {
+            problems.add(name, format!("is {value:?}: at most 255 characters, none of / \\ ? #"));
         }
-        let days = settings.number("PollHistoryDays", 30, 0..=20_000, problems);
-        let history_days = u32::try_from(days).ok().filter(|days| *days > 0);
-        Some(Self { endpoint: endpoint?, key, sign_in: settings.sign_in, database, container, history_days })
     }
+    let days = settings.number("PollHistoryDays", 30, 0..=20_000, problems);
+    let history_days = u32::try_from(days).ok().filter(|days| *days > 0);
+    let account = cosmos::Options { endpoint: endpoint?, key, sign_in: settings.sign_in, database };
+    Some(Options { account, container, history_days })
 }
 
-/// <https://learn.microsoft.com/azure/cosmos-db/nosql/security/> asks for TLS; the SDK takes plain HTTP on loopback only.
+/// <https://learn.microsoft.com/azure/cosmos-db/nosql/security/> requires TLS; the SDK allows plain HTTP on loopback
+/// only.
 fn endpoint(text: &str) -> Result<Url, String> {
     let example = "write it like https://myaccount.documents.azure.com:443/";
     let url = Url::parse(text).map_err(|error| format!("is not a URL ({error}): {example}"))?;

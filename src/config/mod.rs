@@ -1,37 +1,39 @@
-//! What the connector is told: read once at the start from environment variables (= the function app's settings), and from
-//! a Key Vault if they name one.
+//! Reads the connector's settings once, at the start, from environment variables (= the function app's settings) and
+//! from a Key Vault if they name one.
 //!
-//! One file per concern; the doc of each field names its setting, unit and default. Every problem is collected, so that
-//! one message names all the settings at fault.
+//! There is one file per concern. The doc of each field names its setting, unit and default. All problems are
+//! collected, so that one message names every setting at fault.
 
 pub mod dps;
-pub mod enrolment;
+pub mod enrollment;
+mod host_json;
 pub mod hub;
 pub mod key_vault;
 pub mod ledger;
 mod names;
 pub mod rapidm2m;
 mod settings;
+pub mod storage;
 pub mod things_network;
 
 pub use key_vault::KEY_VAULT;
 pub use names::misspelt;
 pub use settings::{Problems, Settings};
 
-/// Everything the connector needs to run. At least one of its halves is there.
+/// The connector's complete configuration. At least one of its halves is there.
 #[derive(Debug)]
 pub struct Config {
     pub rapidm2m: Option<rapidm2m::Config>,
     pub things_network: Option<things_network::Config>,
-    pub ledger: ledger::Config,
+    pub ledger: crate::rapidm2m::ledger::Options,
     pub hub: hub::Config,
 }
 
 impl Config {
-    /// Reads settings from anywhere.
+    /// Reads the configuration from settings of any origin.
     ///
     /// # Errors
-    /// Every setting that is absent, unknown or malformed, in one error.
+    /// One error with every setting that is absent, unknown or malformed.
     pub fn from_settings(settings: &Settings) -> Result<Self, Problems> {
         let mut problems = Problems::default();
         let (has_rapidm2m, has_things_network) = (rapidm2m::is_wanted(settings), things_network::is_wanted(settings));
@@ -51,10 +53,11 @@ impl Config {
         }
         let rapidm2m = has_rapidm2m.then(|| rapidm2m::Config::read(settings, &mut problems));
         let things_network = has_things_network.then(|| things_network::Config::read(settings, &mut problems));
-        let ledger = ledger::Config::read(settings, &mut problems);
+        let ledger = ledger::read(settings, &mut problems);
         let hub = hub::Config::read(settings, has_rapidm2m, &mut problems);
         #[cfg(feature = "azure-iot-sdk")]
-        if has_things_network && hub.as_ref().is_some_and(|hub| hub.transport == crate::hub::Transport::AzureIotSdk) {
+        if has_things_network && hub.as_ref().is_some_and(|hub| hub.transport == crate::iot_hub::Transport::AzureIotSdk)
+        {
             let text = "is azure-iot-sdk, which sends as one device only: it cannot be used with UplinkQueueName";
             problems.add("IoTHubTransport", text);
         }

@@ -1,9 +1,9 @@
-//! The names of all settings that can be kept in a Key Vault: those that this module reads, but for `KeyVaultURI` itself.
-//! Pure.
+//! Lists all settings that a Key Vault can hold: those that `config` reads, except `KeyVaultURI` itself and the storage
+//! account's settings, which the host needs earlier. No I/O.
 
-use super::{Settings, dps, enrolment};
+use super::{Settings, dps, enrollment};
 
-/// Settings with one name each.
+/// Settings with one fixed name.
 const FIXED: &[&str] = &[
     "Base64encodedUsernamePassword",
     "Channelnames",
@@ -40,12 +40,12 @@ const FIXED: &[&str] = &[
     "UplinkQueueName",
 ];
 
-/// Settings with any suffix; see [`enrolment`].
+/// Settings with any suffix; see [`enrollment`].
 const FAMILIES: [&str; 4] =
-    [dps::ID_SCOPE[0], dps::GROUP_KEY[0], enrolment::CONNECTION_STRING[0], enrolment::CONNECTION_STRING[1]];
+    [dps::ID_SCOPE[0], dps::GROUP_KEY[0], enrollment::CONNECTION_STRING[0], enrollment::CONNECTION_STRING[1]];
 
-/// The setting that a secret holds. A secret's name has letters, digits and `-` only, and no case: what a setting's name has
-/// else is `-` in the secret's (`Customer-ID`). `None` if nobody reads such a setting.
+/// The setting that a secret holds. A secret's name consists of letters, digits and `-` and ignores case: any other
+/// character of a setting's name is `-` in the secret's name (`Customer-ID`). `None` if there is no such setting.
 pub fn of_secret(secret: &str) -> Option<String> {
     let is_called = |name: &&&str| name.replace('_', "-").eq_ignore_ascii_case(secret);
     if let Some(name) = FIXED.iter().find(is_called) {
@@ -53,15 +53,16 @@ pub fn of_secret(secret: &str) -> Option<String> {
     }
     FAMILIES.iter().find_map(|family| {
         let (begin, suffix) = secret.split_at_checked(family.len())?;
-        // Ids of applications have no capitals.
+        // Application ids have no capitals.
         let suffix = suffix.to_ascii_lowercase();
         let suffix = if suffix == "default" { "Default" } else { &suffix };
-        let is_setting = begin.eq_ignore_ascii_case(family) && enrolment::suffix(suffix).is_some();
+        let is_setting = begin.eq_ignore_ascii_case(family) && enrollment::suffix(suffix).is_some();
         is_setting.then(|| format!("{family}{suffix}"))
     })
 }
 
-/// Settings whose names are right but for upper and lower case, which counts in an environment: as they are, and as they must be.
+/// Settings whose names are wrong only in upper and lower case, which matters in an environment: the actual and the
+/// correct name.
 pub fn misspelt(settings: &Settings) -> impl Iterator<Item = (&str, String)> {
     settings.names().filter_map(|name| {
         let right = of_secret(&name.replace('_', "-"))?;
@@ -69,15 +70,15 @@ pub fn misspelt(settings: &Settings) -> impl Iterator<Item = (&str, String)> {
     })
 }
 
-/// The same for all the names that a setting has.
+/// Maps all names of one setting to the same text.
 pub fn identity(setting: &str) -> String {
     if dps::ENDPOINT.contains(&setting) {
         return dps::ENDPOINT[0].to_owned();
     }
     let of_family = FAMILIES.iter().find_map(|family| {
-        let suffix = enrolment::suffix(setting.strip_prefix(family)?)?;
+        let suffix = enrollment::suffix(setting.strip_prefix(family)?)?;
         let family =
-            if enrolment::CONNECTION_STRING.contains(family) { enrolment::CONNECTION_STRING[0] } else { family };
+            if enrollment::CONNECTION_STRING.contains(family) { enrollment::CONNECTION_STRING[0] } else { family };
         Some(format!("{family}-{suffix}"))
     });
     of_family.unwrap_or_else(|| setting.to_owned())
@@ -90,7 +91,7 @@ mod tests {
     use super::*;
     use crate::config::{Config, KEY_VAULT};
 
-    /// Every way to read the settings: together they ask for each name.
+    /// Reads the settings in every possible way: together, these runs read every name.
     #[test]
     fn the_names_are_those_that_the_code_asks_for() {
         let rapidm2m = [("Customer_ID", "c")];
@@ -101,11 +102,11 @@ mod tests {
         let mut asked = BTreeSet::new();
         for of_rapidm2m in [&one[..], &connection, &provisioned] {
             let settings: Settings = rapidm2m.iter().chain(of_rapidm2m).chain(&things_network).copied().collect();
-            // Most are wrong; they are asked for all the same.
+            // Most values are wrong. Their names are read all the same.
             drop(Config::from_settings(&settings));
             asked.extend(settings.asked());
         }
-        // The host needs it before anybody looks into a vault.
+        // The host needs it before the vault is read.
         asked.retain(|name| !name.contains("AzureStorageConnectionString"));
         let is_listed =
             |name: &&String| FIXED.contains(&name.as_str()) || FAMILIES.iter().any(|family| name.starts_with(family));

@@ -1,16 +1,15 @@
-//! Which backend, customer, sites and channels are polled, from when, and how hard.
+//! Reads which backend, customer, sites and channels are polled, where polling starts, and its limits.
 
 use std::time::Duration;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use chrono::{DateTime, Utc};
+use chrono::DateTime;
 use secrecy::SecretString;
 use url::Url;
 
-use super::{Problems, Settings};
-use crate::rapidm2m::Client;
+use super::{Problems, Settings, host_json};
+use crate::rapidm2m::{Client, Selection, StartFrom};
 
-/// 31 days, in seconds.
 const LONGEST_OVERLAP: u64 = 31 * 24 * 60 * 60;
 
 #[derive(Debug)]
@@ -24,46 +23,27 @@ pub struct Config {
     pub channels: Selection,
     /// `Histdata`: index of the container, 0–9 (0).
     pub histdata: u8,
-    /// `StartFrom`: where the first poll of a site begins (`youngest`).
+    /// `StartFrom`: where the first poll of a site starts (`youngest`).
     pub start_from: StartFrom,
-    /// `PollConcurrency`: sites in flight at once (16).
+    /// `PollConcurrency`: sites polled at once (16).
     pub concurrency: usize,
-    /// `PollTimeoutSeconds`: after this an invocation starts nothing more and ends (50 s).
+    /// `PollTimeoutSeconds`: after this time an invocation starts no more work and ends (50 s).
     pub timeout: Duration,
-    /// `OverlapSeconds`: how far behind the newest recorded row a row may still arrive and be forwarded, up to 31 days (0).
+    /// `OverlapSeconds`: how far behind the newest recorded row a late row is still forwarded, up to 31 days (0).
     pub overlap: Option<Duration>,
-    /// `RecordEmptyPolls`: whether a poll without new rows leaves a record (true).
+    /// `RecordEmptyPolls`: whether a poll without new rows is recorded (true).
     pub record_empty_polls: bool,
 }
 
-/// Where rows come from.
 #[derive(Debug)]
 pub enum SourceConfig {
     /// `M2MBackendURL` (ends with `/`) and `Base64encodedUsernamePassword` (the Basic credentials as they are sent).
     Backend { url: Url, credentials: SecretString },
-    /// `EmulationMode=true`: no backend is called, each poll yields one row.
+    /// `EmulationMode=true`: no backend is called; each poll returns one row.
     Emulation,
 }
 
-/// Some by name, or all that the backend lists.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Selection {
-    All,
-    Named(Vec<String>),
-}
-
-/// Where the first poll of a site begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StartFrom {
-    /// With the newest row that the backend has.
-    Youngest,
-    /// With the oldest row that the backend has.
-    All,
-    /// With the first row at or after this time.
-    At(DateTime<Utc>),
-}
-
-/// Whether the settings ask for this half of the connector.
+/// Whether the settings turn this half of the connector on.
 pub(super) fn is_wanted(settings: &Settings) -> bool {
     settings.has("M2MBackendURL")
         || settings.has("Customer_ID")
@@ -104,6 +84,8 @@ impl Config {
         let histdata = settings.number("Histdata", 0, 0..=9, problems);
         let concurrency = settings.number("PollConcurrency", 16, 1..=1000, problems);
         let timeout = settings.number("PollTimeoutSeconds", 50, 1..=3600, problems);
+        let needed = Duration::from_secs(timeout);
+        host_json::check("PollTimeoutSeconds", timeout, needed, settings.function_timeout, problems);
         let overlap = settings.number("OverlapSeconds", 0, 0..=LONGEST_OVERLAP, problems);
         let record_empty_polls = settings.flag("RecordEmptyPolls", true, problems);
         Some(Self {
@@ -138,10 +120,10 @@ fn backend(settings: &Settings, problems: &mut Problems) -> Option<SourceConfig>
     Some(SourceConfig::Backend { url: url?.ok()?, credentials: credentials?.ok()? })
 }
 
-/// The URL with a final `/`, so that paths can be appended.
+/// Ends the URL with `/`, so that paths can be appended.
 fn backend_url(text: &str) -> Result<Url, String> {
     let example = "write it like https://cloud.microtronics.com/api/1/";
-    // The text is not repeated: people paste URLs with passwords in them.
+    // Do not repeat the text: users paste URLs that contain passwords.
     let mut url = Url::parse(text).map_err(|error| format!("is not a URL ({error}): {example}"))?;
     if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
         return Err(format!("is not an http(s) URL: {example}"));
@@ -248,6 +230,22 @@ mod tests {
             assert!(text.contains(name), "{name} is missing in {text}");
         }
         assert!(!text.contains("SECRET"), "{text}");
+    }
+
+    #[test]
+    fn a_run_must_end_before_the_host_ends_the_handler() {
+        let problems_at = |seconds: &str, function_timeout: Option<u64>| {
+            let mut settings: Settings = [("PollTimeoutSeconds", seconds)].into_iter().collect();
+            settings.function_timeout = function_timeout.map(Duration::from_secs);
+            let mut problems = Problems::default();
+            Config::read(&settings, &mut problems);
+            problems.list()
+        };
+        let said = problems_at("300", Some(300));
+        assert!(said.contains("PollTimeoutSeconds is 300") && said.contains("functionTimeout"), "{said}");
+        for fits in [problems_at("299", Some(300)), problems_at("3600", None), problems_at("50", Some(300))] {
+            assert!(!fits.contains("PollTimeoutSeconds"), "{fits}");
+        }
     }
 
     #[test]

@@ -1,40 +1,47 @@
-//! Reading single settings, and the one message that names everything that is wrong with them.
+//! Reads single settings and collects their faults in one message.
 
 use std::{
     borrow::Cow,
     collections::BTreeMap,
     fmt,
     ops::{Bound, RangeInclusive},
+    path::Path,
+    time::Duration,
 };
 
 use secrecy::SecretString;
 
-use crate::identity::SignIn;
+use super::host_json;
+use crate::support::identity::SignIn;
 
-/// How a value begins that Azure could not replace by the secret that it names.
+/// The start of a Key Vault reference. Azure leaves it in place if it could not replace it with the secret.
 /// <https://learn.microsoft.com/azure/app-service/app-service-key-vault-references>
 const UNRESOLVED: &str = "@Microsoft.KeyVault(";
 
-/// The settings by name. A copy of the environment, so that nothing reads it twice.
+/// The settings by name: a copy of the environment, so that the code reads the environment only once.
 #[derive(Default)]
 pub struct Settings {
     values: BTreeMap<String, String>,
-    /// Who signs in at services without a key.
+    /// The identity that signs in to services without a key.
     pub sign_in: SignIn,
-    /// The names that were asked for.
+    /// `functionTimeout` of host.json, if there is one.
+    pub function_timeout: Option<Duration>,
+    /// The names that were read.
     #[cfg(test)]
     asked: std::sync::Mutex<std::collections::BTreeSet<String>>,
 }
 
 impl Settings {
+    /// The environment, and `functionTimeout` of the host.json in the current folder: the host starts the handler in the
+    /// app's folder.
     #[must_use]
     pub fn from_env() -> Self {
         let utf8 =
             std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-        utf8.collect()
+        Self { function_timeout: host_json::function_timeout(Path::new(".")), ..utf8.collect() }
     }
 
-    /// Adds what is not there from `defaults`.
+    /// Adds the entries of `defaults` that are absent here.
     #[must_use]
     pub fn or(mut self, defaults: BTreeMap<String, String>) -> Self {
         for (name, value) in defaults {
@@ -43,19 +50,19 @@ impl Settings {
         self
     }
 
-    /// The settings of a command: whoever runs it signs in.
+    /// For a command's settings: the user who runs the command signs in.
     #[must_use]
     pub fn of_person(mut self) -> Self {
         self.sign_in = SignIn::Person;
         self
     }
 
-    /// The names of all settings.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.values.keys().map(String::as_str)
     }
 
-    /// The value without surrounding white space; `None` if the setting is absent or (a problem) empty.
+    /// The value without surrounding white space. `None` if the setting is absent or unusable; an empty value or an
+    /// unresolved Key Vault reference is a problem.
     pub fn get(&self, name: &str, problems: &mut Problems) -> Option<&str> {
         let value = self.value(name)?.trim();
         if value.is_empty() {
@@ -91,13 +98,13 @@ impl Settings {
         names.take_while(move |name| name.starts_with(prefix))
     }
 
-    /// Whether the setting is there with a value.
+    /// Whether the setting has a value that is not empty.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
         self.value(name).is_some_and(|value| !value.trim().is_empty())
     }
 
-    /// As [`get`](Self::get); absence is a problem, described by what the setting is for.
+    /// Like [`get`](Self::get), but absence is a problem; `purpose` says what the setting is for.
     pub fn required(&self, name: &'static str, purpose: &str, problems: &mut Problems) -> Option<&str> {
         if self.value(name).is_none() {
             problems.add(name, format!("is not set: {purpose}"));
@@ -110,7 +117,7 @@ impl Settings {
         self.get(name, problems).map(SecretString::from)
     }
 
-    /// `true` or `false` in any case.
+    /// Reads `true` or `false` in upper or lower case.
     pub fn flag(&self, name: &'static str, default: bool, problems: &mut Problems) -> bool {
         match self.get(name, problems) {
             None => default,
@@ -123,7 +130,7 @@ impl Settings {
         }
     }
 
-    /// A whole number within `range`.
+    /// Reads a whole number within `range`.
     pub fn number(&self, name: &'static str, default: u64, range: RangeInclusive<u64>, problems: &mut Problems) -> u64 {
         let Some(value) = self.get(name, problems) else { return default };
         match value.parse() {
@@ -153,13 +160,13 @@ impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Settings {
     }
 }
 
-/// Everything that is wrong with the settings. Never holds a secret.
+/// All faults of the settings. Never contains a secret.
 #[derive(Debug, Default)]
 pub struct Problems(Vec<(Cow<'static, str>, String)>);
 
 impl Problems {
-    /// `text` continues a sentence that begins with the setting's name. What is there already is not said twice: two parts
-    /// of the connector may read the same setting.
+    /// `text` continues a sentence that begins with the setting's name. A duplicate is ignored, because two parts of
+    /// the connector may read the same setting.
     pub fn add(&mut self, setting: impl Into<Cow<'static, str>>, text: impl Into<String>) {
         let problem = (setting.into(), text.into());
         if !self.0.contains(&problem) {
@@ -167,7 +174,7 @@ impl Problems {
         }
     }
 
-    /// Adds others, under the same rule.
+    /// Adds the problems of `others`, without duplicates.
     pub fn append(&mut self, others: Self) {
         for (setting, text) in others.0 {
             self.add(setting, text);
@@ -179,12 +186,12 @@ impl Problems {
         self.0.is_empty()
     }
 
-    /// Each of them: a setting, and what is wrong with it, continuing a sentence that begins with its name.
+    /// Each setting with its fault, which continues a sentence that begins with the setting's name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(setting, text)| (setting.as_ref(), text.as_str()))
     }
 
-    /// All of them in one line.
+    /// All problems in one line.
     #[must_use]
     pub fn list(&self) -> String {
         self.0.iter().map(|(setting, text)| format!("{setting} {text}")).collect::<Vec<_>>().join("; ")
@@ -192,7 +199,7 @@ impl Problems {
 }
 
 impl fmt::Display for Problems {
-    /// Three lines: the Functions host shows the last three lines that a handler wrote before it ended.
+    /// Three lines, because the Functions host shows the last three lines that a handler wrote before it ended.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let count = self.0.len();
         let (noun, verb) = if count == 1 { ("setting", "needs") } else { ("settings", "need") };

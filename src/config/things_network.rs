@@ -1,46 +1,48 @@
-//! The Things Network: what its webhooks may be, and which devices they become.
+//! Reads which webhooks of The Things Network are accepted and which devices send their uplinks.
 
 use std::time::Duration;
 
 use secrecy::SecretString;
 
-use super::{Problems, Settings, enrolment::Enrolments};
-use crate::{queue::Account, things_network::template::Template};
+use super::{Problems, Settings, enrollment, host_json, storage};
+use crate::{iot_hub::devices::enrollment::Enrollments, queue::Account, things_network::template::Template};
 
 const QUEUE: &str = "UplinkQueueName";
 const TEMPLATE: &str = "DeviceIdTemplate";
 const SECRET: &str = "ThingsNetworkWebhookSecret";
 /// Shorter secrets can be guessed.
 const SHORTEST_SECRET: usize = 16;
-/// Suffix of the queue of rejected messages, as the bindings have it.
+/// Suffix of the queue for rejected messages. The bindings use the same suffix.
 const REJECTED: &str = "-rejected";
 const LONGEST_QUEUE: usize = 63;
+/// How long downlinks may take after the uplink.
+const DOWNLINKS: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
 pub struct Config {
     /// `DPSIDScope…`, `DPSEnrollmentGroupSymmetricKey…`, `AzureIotHubConnectionString…`: where devices come from.
-    pub enrolments: Enrolments,
-    /// `UplinkQueueName`: the storage queue between the two functions. The bindings use it, and the status page.
+    pub enrollments: Enrollments,
+    /// `UplinkQueueName`: the storage queue between the two functions. The bindings and the status page use it.
     pub queue: String,
-    /// `DeviceIdTemplate` (`{device_id}`): what a device is called in DPS and in the hub.
+    /// `DeviceIdTemplate` (`{device_id}`): the device's id in DPS and in the hub.
     pub device_ids: Template,
     /// `ThingsNetworkEvents`: whether joins and other events are forwarded too (false).
     pub events: bool,
-    /// `ThingsNetworkWebhookSecret`: what webhooks must have in the header `X-Webhook-Secret`; without it, any webhook that
-    /// has the function key is taken.
+    /// `ThingsNetworkWebhookSecret`: the value that webhooks must send in the header `X-Webhook-Secret`. Without this
+    /// setting, the function key alone is enough.
     pub secret: Option<SecretString>,
-    /// `ForwardTimeoutSeconds`: how long an uplink waits for its device and its acknowledgement before it goes back to the
-    /// queue (60 s).
+    /// `ForwardTimeoutSeconds`: how long an uplink waits for its device and its acknowledgement before it returns to
+    /// the queue (60 s).
     pub timeout: Duration,
-    /// `DeviceActivitySeconds`: how often it is written what devices did lately, for the status page (60 s; 0 = never, here
-    /// `None`).
+    /// `DeviceActivitySeconds`: how often the devices' latest activity is written for the status page (60 s; 0 = never,
+    /// here `None`).
     pub activity: Option<Duration>,
-    /// `AzureStorageConnectionString`, or what else the host takes for it: the account of the queues. Only the status page looks
-    /// into them; what is wrong with it is for the host to say.
+    /// `AzureStorageConnectionString`, or one of the host's alternatives: the storage account of the queues. Only the
+    /// status page reads the queues through it. Faults in it are not reported here, because the host reports them.
     pub storage: Option<Account>,
 }
 
-/// Whether the settings ask for this half of the connector; an empty name of the queue is a mistake, not an absence.
+/// Whether the settings turn this half of the connector on. An empty queue name counts as present: it is a fault.
 pub(super) fn is_wanted(settings: &Settings) -> bool {
     settings.names_with(QUEUE).any(|name| name == QUEUE)
 }
@@ -58,18 +60,19 @@ impl Config {
             problems.add(SECRET, format!("is too short: use at least {SHORTEST_SECRET} random characters"));
         }
         let events = settings.flag("ThingsNetworkEvents", false, problems);
-        // The host ends an invocation after functionTimeout (5 min), and every other with it.
         let timeout = settings.number("ForwardTimeoutSeconds", 60, 1..=240, problems);
+        let needed = Duration::from_secs(timeout) + DOWNLINKS;
+        host_json::check("ForwardTimeoutSeconds", timeout, needed, settings.function_timeout, problems);
         let activity = settings.number("DeviceActivitySeconds", 60, 0..=3600, problems);
-        let enrolments = Enrolments::read(settings, problems);
+        let enrollments = enrollment::read(settings, problems);
         Some(Self {
-            enrolments: enrolments?,
+            enrollments: enrollments?,
             queue: queue?.to_owned(),
             device_ids: template?,
             events,
             secret: secret.map(SecretString::from),
             timeout: Duration::from_secs(timeout),
-            storage: Account::read(settings, &mut Problems::default()),
+            storage: storage::read(settings, &mut Problems::default()),
             activity: (activity > 0).then(|| Duration::from_secs(activity)),
         })
     }
@@ -106,12 +109,24 @@ mod tests {
     const KEY: (&str, &str) = ("DPSEnrollmentGroupSymmetricKeyDefault", "c2VjcmV0");
 
     #[test]
-    fn a_queue_and_an_enrolment_group_are_enough() {
+    fn a_queue_and_an_enrollment_group_are_enough() {
         let (config, problems) = read(&[(QUEUE, "uplinks"), SCOPE, KEY]);
         let config = config.unwrap();
         assert_eq!(problems, "");
         assert_eq!((config.queue.as_str(), config.device_ids, config.events), ("uplinks", Template::default(), false));
         assert_eq!((config.secret.is_none(), config.timeout), (true, Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn an_uplink_and_its_downlinks_must_end_before_the_host_ends_the_handler() {
+        for (seconds, is_refused) in [("30", true), ("29", false)] {
+            let mut settings: Settings = [(QUEUE, "uplinks"), ("ForwardTimeoutSeconds", seconds)].into_iter().collect();
+            settings.function_timeout = Some(Duration::from_secs(60));
+            let mut problems = Problems::default();
+            Config::read(&settings, &mut problems);
+            let said = problems.list();
+            assert_eq!(said.contains("ForwardTimeoutSeconds is 30: a call can then take 60 s"), is_refused, "{said}");
+        }
     }
 
     #[test]

@@ -1,18 +1,18 @@
-//! What is there, and what is allowed, without making or leaving anything: for whoever asks before the connector runs.
+//! Lets the operator check the account before the connector runs: what exists and what is allowed. Creates nothing
+//! and leaves nothing behind.
 
 use azure_core::http::StatusCode;
-use azure_data_cosmos::{
-    PartitionKey, TransactionalBatch,
-    clients::ContainerClient,
-    models::{ContainerProperties, TimeToLive},
-};
+use azure_data_cosmos::{PartitionKey, TransactionalBatch, clients::ContainerClient, models::ContainerProperties};
 
-use super::{Account, Failure, is, within};
+use super::{
+    Account, Failure, is,
+    requirements::{Ttl, partition_key},
+    within,
+};
 
 /// The id of documents that are never written.
 pub(crate) const NEVER: &str = "iothub-connector-check";
 
-/// What was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
     NoDatabase,
@@ -20,7 +20,7 @@ pub enum Found {
     Container(Facts),
 }
 
-/// What a container is.
+/// The properties of a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
     /// The paths of its partition key.
@@ -28,22 +28,13 @@ pub struct Facts {
     pub time_to_live: Ttl,
     /// Paths that are not indexed.
     pub excluded_paths: Vec<String>,
-    /// Whether documents can be read and written; nothing is known if its partition key is another than the expected one.
+    /// Whether documents can be read and written. `None` if the partition key is not the expected one: then it cannot
+    /// be tried.
     pub access: Option<Result<(), Failure>>,
 }
 
-/// When documents expire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ttl {
-    Off,
-    /// When they say so themselves (-1).
-    NoDefault,
-    /// After so many seconds, unless they say something else.
-    Default(u32),
-}
-
-/// How to try whether documents can be written: a transaction that cannot succeed, because it replaces a document that is
-/// not there. So nothing of it is written.
+/// How to try whether documents can be written: with a transaction that cannot succeed, because it replaces a
+/// document that does not exist. So it writes nothing.
 pub(crate) struct Trial {
     pub partition_key: &'static [&'static str],
     pub partition: PartitionKey,
@@ -51,15 +42,15 @@ pub(crate) struct Trial {
 }
 
 impl Account {
-    /// Whether there is such an account, and who we are for it is let in.
+    /// Connects to the account: it must exist and accept our credentials.
     ///
     /// # Errors
-    /// There is none, or it cannot be used.
+    /// The account does not exist or cannot be used.
     pub async fn reach(&self) -> Result<(), Failure> {
         within(async { self.client().await.map(drop) }).await
     }
 
-    /// Whether what is absent is made when it is needed.
+    /// Whether missing containers are created when they are needed.
     #[must_use]
     pub fn makes_containers(&self) -> bool {
         self.key.is_some()
@@ -78,14 +69,14 @@ impl Account {
             .await;
         };
         let Some(properties) = within(self.read(&client, container)).await? else { return Ok(Found::NoContainer) };
-        let paths = properties.partition_key.paths().iter().map(ToString::to_string).collect::<Vec<_>>();
+        let (paths, time_to_live) = (partition_key(&properties), Ttl::of(&properties));
         let access = match paths == trial.partition_key {
             true => Some(self.try_access(&client, container, trial).await),
             false => None,
         };
         Ok(Found::Container(Facts {
             partition_key: paths,
-            time_to_live: time_to_live(&properties),
+            time_to_live,
             excluded_paths: excluded_paths(properties),
             access,
         }))
@@ -114,14 +105,6 @@ impl Account {
             Some(status) => Err(Failure::Unauthorized { status, text: "writing is not allowed".into() }),
             None => Ok(()),
         }
-    }
-}
-
-fn time_to_live(properties: &ContainerProperties) -> Ttl {
-    match properties.default_ttl {
-        TimeToLive::NoDefault => Ttl::NoDefault,
-        TimeToLive::Seconds(seconds) => Ttl::Default(seconds),
-        _ => Ttl::Off,
     }
 }
 

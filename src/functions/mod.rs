@@ -1,8 +1,6 @@
-//! One file, or folder, for each function folder of the app.
+//! One thin file per function folder of the app: it reads an envelope, makes one call and writes an envelope.
 
-mod line;
 pub mod rapidm2m_forwarding;
 pub mod status;
-mod tally;
 pub mod things_network_forwarding;
 pub mod things_network_uplink;

@@ -1,125 +1,49 @@
-//! Function `thingsNetworkUplink`: takes a webhook, answers at once, and leaves the work to the queue.
+//! `thingsNetworkUplink`: answers a webhook of The Things Stack and puts its uplink into the queue.
 
 use std::sync::Arc;
 
-use chrono::Utc;
+use axum::{body::Body, extract::State, http::HeaderMap, response::Response};
 use reqwest::StatusCode;
-use secrecy::{ExposeSecret as _, SecretString};
+use serde::Serialize;
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
-use subtle::ConstantTimeEq as _;
 
-use super::tally::{Count, Tally};
 use crate::{
-    config::things_network::Config,
-    host::http::{HttpRequest, problem, status},
-    things_network::{
-        queued::{DownlinkKeys, MAX_TEXT, Queued},
-        webhook::Webhook,
+    app::App,
+    host::{
+        self,
+        envelope::{self, MAX_ENVELOPE, Unread},
+        http::{HttpRequest, problem},
     },
+    things_network::receiving::Answer,
 };
 
-/// The header in which a webhook has the secret of `ThingsNetworkWebhookSecret`.
-const SECRET_HEADER: &str = "x-webhook-secret";
+/// The binding's name in function.json.
+const REQUEST: &str = "req";
 
-/// The function.
-pub struct ThingsNetworkUplink {
-    forwards_events: bool,
-    /// Its hash: all have the same length.
-    secret: Option<[u8; 32]>,
-    tally: Tally,
+/// The outputs, by their bindings' names in function.json.
+#[derive(Serialize)]
+struct Outputs<'a> {
+    res: &'a Value,
+    /// The host passes an array of strings to the queue unchanged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uplinks: Option<[String; 1]>,
 }
 
-/// What is told to The Things Stack, and what goes to the queue.
-pub struct Answer {
-    /// The value of the `http` output.
-    pub response: Value,
-    /// The text of a queue message.
-    pub queued: Option<String>,
-}
-
-impl ThingsNetworkUplink {
-    #[must_use]
-    pub fn new(config: &Config) -> Self {
-        Self {
-            forwards_events: config.events,
-            secret: config.secret.as_ref().map(|secret| hash(secret.expose_secret())),
-            tally: Tally::new("thingsNetworkUplink", Arc::default(), None),
-        }
-    }
-
-    /// One webhook.
-    #[must_use]
-    pub fn invoke(&self, request: &HttpRequest) -> Answer {
-        if let Some(secret) = &self.secret {
-            let given = request.header(SECRET_HEADER).map(hash);
-            if !given.is_some_and(|given| given.ct_eq(secret).into()) {
-                let text = "the header X-Webhook-Secret is missing or wrong: add it to the webhook's additional headers, with \
-                            the value of the setting ThingsNetworkWebhookSecret";
-                return self.refuse(StatusCode::UNAUTHORIZED, "unauthorized", text);
-            }
-        }
-        let accepted = match Webhook::parse(&request.body) {
-            Ok(Webhook::Uplink(_)) => StatusCode::ACCEPTED,
-            // Whatever it is, The Things Stack must not take it for a failure: it would disable the webhook.
-            Ok(Webhook::Event(event)) => {
-                tracing::debug!(event.kind = event.kind(), "an event");
-                let is_forwarded = self.forwards_events && event.kind().is_some() && event.ids().is_ok();
-                self.tally.count(if is_forwarded { Count::EventsAccepted } else { Count::EventsIgnored });
-                if !is_forwarded {
-                    return Answer { response: status(StatusCode::OK), queued: None };
-                }
-                StatusCode::OK
-            }
-            Err(invalid) => return self.refuse(StatusCode::BAD_REQUEST, "malformed", &invalid.to_string()),
-        };
-        let queued = Queued {
-            received_at: Some(Utc::now()),
-            downlink: downlink_keys(request),
-            webhook: (&*request.body).into(),
-        };
-        let text = match queued.text() {
-            Ok(text) if text.len() <= MAX_TEXT => text,
-            Ok(text) => {
-                let text = format!(
-                    "the webhook has {} bytes with its headers, the queue takes {MAX_TEXT}: leave members out with the webhook's \
-                     field mask",
-                    text.len()
-                );
-                return self.refuse(StatusCode::PAYLOAD_TOO_LARGE, "too_large", &text);
-            }
-            Err(error) => return self.refuse(StatusCode::BAD_REQUEST, "malformed", &error.to_string()),
-        };
-        if accepted == StatusCode::ACCEPTED {
-            self.tally.count(Count::UplinksAccepted);
-        }
-        Answer { response: status(accepted), queued: Some(text) }
-    }
-
-    /// A body that was not read to its end.
-    #[must_use]
-    pub fn refuse_too_large(&self, limit: usize) -> Answer {
-        let text = format!("the webhook is larger than {limit} bytes: leave members out with the webhook's field mask");
-        self.refuse(StatusCode::PAYLOAD_TOO_LARGE, "too_large", &text)
-    }
-
-    fn refuse(&self, status: StatusCode, kind: &'static str, detail: &str) -> Answer {
-        self.tally.count(Count::WebhooksRefused);
-        if self.tally.failed(kind) {
-            tracing::warn!(failure.kind = kind, webhook.status = status.as_u16(), "a webhook was refused: {detail}");
-        }
-        Answer { response: problem(status, detail), queued: None }
-    }
-}
-
-/// Where the device takes downlinks: the headers are there if the webhook has a downlink API key.
-fn downlink_keys(request: &HttpRequest) -> Option<DownlinkKeys> {
-    let header = |name| request.header(name).filter(|value| !value.is_empty()).map(str::to_owned);
-    let (push, replace) = (header("x-downlink-push"), header("x-downlink-replace"));
-    let api_key = SecretString::from(header("x-downlink-apikey")?);
-    (push.is_some() || replace.is_some()).then_some(DownlinkKeys { api_key, push, replace })
-}
-
-fn hash(secret: &str) -> [u8; 32] {
-    Sha256::digest(secret).into()
+pub async fn call(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Response {
+    let Some(receiving) = &app.receiving else {
+        let _ = envelope::read(&headers, body).await;
+        let text = "The Things Network is off: set UplinkQueueName in the function app's settings";
+        let response = problem(StatusCode::SERVICE_UNAVAILABLE, text);
+        return host::succeeded(&Outputs { res: &response, uplinks: None }, &[]);
+    };
+    let answer = match envelope::read(&headers, body).await {
+        Ok(body) => match HttpRequest::read(&body, REQUEST) {
+            Ok(request) => envelope::span(host::invocation_id(&headers)).in_scope(|| receiving.webhook(&request)),
+            Err(error) => return envelope::malformed("an HTTP call", &error),
+        },
+        Err(Unread::TooLarge) => receiving.refuse_too_large(MAX_ENVELOPE),
+        Err(unread) => return unread.response(),
+    };
+    let Answer { response, queued } = answer;
+    host::succeeded(&Outputs { res: &response, uplinks: queued.map(|text| [text]) }, &[])
 }

@@ -1,4 +1,4 @@
-//! A call over HTTP, and the answer to whoever made it.
+//! Reads the host's envelope of an HTTP call and builds the answer to the caller.
 
 use std::{borrow::Cow, collections::BTreeMap, fmt};
 
@@ -10,16 +10,16 @@ use serde::{
 };
 use serde_json::{Value, json, value::RawValue};
 
-use crate::http::{MAX_ERROR_TEXT, one_line};
+use crate::support::http::{MAX_ERROR_TEXT, one_line};
 
-/// A request as the host passes it on. Headers and body may hold secrets: they are not printed.
+/// A request as the host passes it on. Headers and body may hold secrets, so they are not printed.
 #[derive(Clone)]
 pub struct HttpRequest {
     /// By lower-case names.
     headers: BTreeMap<String, String>,
-    /// What stands behind the `?` of the URL, decoded. The function key may be in it.
+    /// The part of the URL after the `?`, decoded. It may contain the function key.
     query: BTreeMap<String, String>,
-    /// Empty also when it was sent in chunks: the host does not read it then.
+    /// Also empty if the body was sent in chunks: the host does not read it then.
     pub body: String,
 }
 
@@ -39,7 +39,7 @@ struct Request<'a> {
     body: Option<&'a RawValue>,
 }
 
-/// A header's value, or the first of several. An untagged enum would copy everything first.
+/// A header's value; the first if there are several. An untagged enum would copy everything first.
 struct First(Option<String>);
 
 impl<'de> Deserialize<'de> for First {
@@ -93,7 +93,7 @@ impl HttpRequest {
         let body = request.body.map_or(Cow::Borrowed(""), |raw| {
             serde_json::from_str::<String>(raw.get()).map_or(Cow::Borrowed(raw.get()), Cow::Owned)
         });
-        // The host passes on what it takes for binary in Base64.
+        // The host passes on a body in Base64 if it considers the body binary.
         let is_binary = headers.get("content-type").is_some_and(|kind| {
             let kind = kind.to_ascii_lowercase();
             kind.starts_with("application/octet-stream") || kind.starts_with("multipart/")
@@ -108,7 +108,7 @@ impl HttpRequest {
         Ok(Self { headers, query, body })
     }
 
-    /// A header by its lower-case name; of several, the first.
+    /// A header by its lower-case name. If there are several, the first.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(String::as_str)
@@ -121,13 +121,13 @@ impl HttpRequest {
     }
 }
 
-/// The value of an `http` output: a status, and nothing to say.
+/// The value of an `http` output: a status without a body.
 #[must_use]
 pub fn status(status: StatusCode) -> Value {
     json!({ "statusCode": status.as_u16() })
 }
 
-/// The value of an `http` output: a document. It is not to be kept by anybody on the way.
+/// The value of an `http` output: a document. No cache on the way may store it.
 #[must_use]
 pub fn document(status: StatusCode, content_type: &str, headers: &[(&str, &str)], body: &str) -> Value {
     let mut all = json!({
@@ -140,13 +140,12 @@ pub fn document(status: StatusCode, content_type: &str, headers: &[(&str, &str)]
     json!({ "statusCode": status.as_u16(), "headers": all, "body": body })
 }
 
-/// The value of an `http` output that tells what is wrong with the request.
-/// <https://www.rfc-editor.org/rfc/rfc9457>
+/// The value of an `http` output that says what is wrong with the request. <https://www.rfc-editor.org/rfc/rfc9457>
 #[must_use]
 pub fn problem(status: StatusCode, detail: &str) -> Value {
     let title = status.canonical_reason().unwrap_or_default();
     let body = json!({ "type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail });
-    // As text: the host would write an object as it likes.
+    // As text: the host would choose its own format for an object.
     json!({
         "statusCode": status.as_u16(),
         "headers": { "Content-Type": "application/problem+json" },

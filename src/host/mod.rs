@@ -1,12 +1,14 @@
-//! The Azure Functions host's side of a custom handler: what it posts, and what it wants back. Nothing else.
+//! The Azure Functions host's side of a custom handler: the requests that it posts and the responses that it expects.
 //! <https://learn.microsoft.com/azure/azure-functions/functions-custom-handlers>
 //!
 //! | Part | |
 //! |---|---|
+//! | `envelope` | the parts that all calls share |
 //! | `timer` | a timer's call |
-//! | `http` | a call over HTTP, and the answer to whoever made it |
+//! | `http` | a call over HTTP, and the response to its caller |
 //! | `queue` | a storage queue's message |
 
+pub mod envelope;
 pub mod http;
 pub mod queue;
 pub mod timer;
@@ -25,7 +27,7 @@ pub fn invocation_id(headers: &HeaderMap) -> &str {
     headers.get("x-azure-functions-invocationid").and_then(|id| id.to_str().ok()).unwrap_or_default()
 }
 
-/// What the host wants back.
+/// The response that the host expects.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct Succeeded<'a, Outputs> {
@@ -34,14 +36,14 @@ struct Succeeded<'a, Outputs> {
     return_value: Option<()>,
 }
 
-/// The call succeeded. `outputs` go to the bindings of these names; `logs` come out with the call's context.
+/// The call succeeded. `outputs` go to the bindings of these names; the host logs `logs` with the call's context.
 #[must_use]
 pub fn succeeded(outputs: &impl Serialize, logs: &[String]) -> Response {
     Json(Succeeded { outputs, logs, return_value: None }).into_response()
 }
 
-/// The call failed: the host takes any status but 2xx so, and throws outputs and logs away. `details` is for people who
-/// call the function by hand.
+/// The call failed: the host treats every status except 2xx as a failure and discards outputs and logs. `details` is
+/// for a user who calls the function by hand.
 #[must_use]
 pub fn failed(status: StatusCode, error: &str, details: &Value) -> Response {
     (status, Json(json!({ "Outputs": {}, "Logs": [], "ReturnValue": null, "Error": error, "Failed": details })))

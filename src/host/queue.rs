@@ -1,4 +1,4 @@
-//! A storage queue's message.
+//! Reads the host's envelope of a storage queue's message.
 
 use std::{borrow::Cow, collections::BTreeMap, fmt};
 
@@ -6,19 +6,19 @@ use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::{
+use crate::support::{
     clock,
     http::{MAX_ERROR_TEXT, one_line},
 };
 
-/// A queue's message as it arrives.
+/// A queue message as it arrives.
 #[derive(Clone, PartialEq, Eq)]
 pub struct QueueMessage {
-    /// May hold a secret: it is not to be printed.
+    /// May hold a secret, so it must not be printed.
     pub text: String,
-    /// How often it was taken from the queue, this time included, as far as the host says.
+    /// How often the message was taken from the queue, this time included, if the host gives the count.
     pub dequeue_count: Option<u32>,
-    /// When it was put into the queue, as far as the host says.
+    /// When the message was put into the queue, if the host gives the time.
     pub inserted_at: Option<DateTime<Utc>>,
 }
 
@@ -32,14 +32,14 @@ impl fmt::Debug for QueueMessage {
 struct Envelope<'a> {
     #[serde(borrow, rename = "Data")]
     data: BTreeMap<String, &'a RawValue>,
-    // Members of the message can stand in the place of the host's: a hint, nothing more.
+    // Members of the message can replace the host's metadata, so treat these values only as hints.
     #[serde(borrow, rename = "Metadata")]
     metadata: Option<BTreeMap<String, &'a RawValue>>,
 }
 
 impl QueueMessage {
-    /// Reads the envelope of a queue's call. The text comes as a string that holds a JSON string, some versions of the host
-    /// and people who call by hand send the string itself, or the object that the text is.
+    /// Reads the envelope of a queue's call. The text normally comes as a string that holds a JSON string. Some
+    /// versions of the host, and operators who call by hand, send the string itself, or the object in the text.
     ///
     /// # Errors
     /// What is missing.
@@ -57,10 +57,10 @@ impl QueueMessage {
     }
 }
 
-/// The message's text: without the JSON strings around it.
+/// The message's text without the JSON strings around it.
 fn text(raw: &str) -> String {
     let mut text = Cow::Borrowed(raw);
-    // One for the envelope, one for the text. A text that is itself a JSON string is none of ours.
+    // One layer for the envelope, one for the text. The connector never queues a text that is itself a JSON string.
     for _ in 0..2 {
         match serde_json::from_str::<String>(&text) {
             Ok(inner) => text = Cow::Owned(inner),

@@ -1,17 +1,18 @@
-//! Which executable the host starts as the handler.
+//! Finds the executable that the host starts as the handler.
 
 use std::{
     env, fs,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
-/// This executable; or, if the app is `packaged`, the one in its folder that host.json names.
+/// This executable or, if the app is `packaged`, the one in the app's folder that host.json names.
 ///
 /// # Errors
-/// There is no such file in the folder, or it may not be executed.
+/// The folder has no such file, or the file is not executable.
 pub fn executable(app: &Path, packaged: bool) -> anyhow::Result<PathBuf> {
     if !packaged {
         return env::current_exe().context("cannot find this executable");
@@ -32,13 +33,6 @@ pub fn executable(app: &Path, packaged: bool) -> anyhow::Result<PathBuf> {
     Ok(executable)
 }
 
-#[cfg(unix)]
 fn may_run(file: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt as _;
     fs::metadata(file).is_ok_and(|metadata| metadata.permissions().mode() & 0o111 != 0)
-}
-
-#[cfg(not(unix))]
-fn may_run(_: &Path) -> bool {
-    true
 }

@@ -1,9 +1,12 @@
-//! What is real, what is emulated, and which half of the connector stays off. Pure: it follows from the settings alone.
+//! Decides what is real, what is emulated, and which half of the connector is off. Pure: only the settings decide.
 
-use super::services::Settings;
+use std::collections::BTreeMap;
 
-/// A service is real as soon as one of these is set; then none of them is made up. What only tunes it, such as
-/// `PollConcurrency`, does not count and holds for an emulated service too.
+/// Settings by name.
+pub type Settings = BTreeMap<String, String>;
+
+/// A service is real if one of these is set; then no other one is invented. Settings that only tune a service, such as
+/// `PollConcurrency`, do not count. They apply to an emulated service too.
 const OF_RAPIDM2M: [&str; 5] =
     ["M2MBackendURL", "Base64encodedUsernamePassword", "Customer_ID", "Site_ID", "Channelnames"];
 const OF_COSMOS: [&str; 2] = ["M2MDocumentsDBUri", "M2MDocumentsDBPrimaryKey"];
@@ -20,16 +23,16 @@ const OF_IOT_HUB: [&str; 8] = [
 /// The same with any suffix, such as `DPSIDScope-myapplication`.
 const OF_IOT_HUB_WITH_SUFFIX: [&str; 4] =
     ["DPSIDScope", "DPSEnrollmentGroupSymmetricKey", "AzureIotHubConnectionString", "AzureIoTHubConnectionString"];
-/// The second is where the host looks first; with `__` behind it an identity is meant.
+/// The host looks for the second name first. With a suffix that begins with `__`, the setting means an identity.
 const OF_STORAGE: [&str; 2] = ["AzureStorageConnectionString", "AzureWebJobsAzureStorageConnectionString"];
 pub const QUEUE: &str = "UplinkQueueName";
 
-/// Where a half of the connector has its data from.
+/// The source of a half's data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     Emulated,
     Real,
-    /// Nothing: the half does not run.
+    /// No source: the half does not run.
     Off,
 }
 
@@ -39,15 +42,15 @@ pub struct Plan {
     pub things_stack: Source,
     pub has_real_cosmos: bool,
     pub has_real_iot_hub: bool,
-    /// For each real service, the setting that made it so.
+    /// For each real service, the setting that made it real.
     pub why_real: Vec<String>,
 }
 
 impl Plan {
-    /// Nothing that is made up registers devices at somebody's service, or lies in somebody's queue, where others may take
-    /// it for real. So The Things Stack is emulated only if hub and storage account are no real ones. At a real hub a
-    /// half runs if its own settings ask for it. rapidM2M's made-up rows go there only as the one device that is set, and
-    /// only as long as nothing else is there to do.
+    /// Emulated data must never register devices at a real service or enter a real queue, where others may take it for
+    /// real data. So The Things Stack is emulated only if neither the hub nor the storage account is real. With a real
+    /// hub, a half runs if its own settings request it. Emulated rapidM2M rows reach a real hub only as the one
+    /// configured device, and only if the settings configure no other work.
     pub fn new(settings: &Settings) -> Self {
         let mut why_real = Vec::new();
         let mut is_real = |service: &str, is_its_own: &dyn Fn(&str) -> bool| {
@@ -88,7 +91,7 @@ impl Plan {
     }
 }
 
-/// Azurite, on whatever machine: nobody's real data is there.
+/// Azurite on any machine: it holds no real data.
 fn is_development_storage(connection_string: &str) -> bool {
     let text: String = connection_string.to_ascii_lowercase().split_whitespace().collect();
     text.split(';').any(|part| matches!(part, "usedevelopmentstorage=true" | "accountname=devstoreaccount1"))

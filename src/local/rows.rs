@@ -1,34 +1,48 @@
-//! The introduction's table: which service is where, and whether it is real.
+//! Builds the introduction's table: where each service is, and whether it is real.
 
 use std::{collections::BTreeMap, fmt::Display};
 
 use iothub_connector::{
-    config::{Config, dps, enrolment::Enrolment, hub::Identity, rapidm2m::SourceConfig},
-    hub::Transport,
+    config::{Config, hub::Identity, rapidm2m::SourceConfig},
+    iot_hub::{
+        Transport,
+        devices::enrollment::{Enrollment, EnrollmentGroup},
+    },
 };
+use serde::Serialize;
 
 use super::services::Services;
 
 /// A line of the introduction.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct Row {
+    #[serde(rename = "name")]
     pub service: &'static str,
+    #[serde(rename = "emulated")]
     pub is_emulated: bool,
+    #[serde(rename = "at")]
     pub place: String,
+    #[serde(skip)]
     pub details: String,
 }
 
 impl Services {
-    /// `queues`: where each queue is.
+    /// `queues` says where each queue is.
     pub fn rows(&self, config: &Config, queues: &BTreeMap<String, String>) -> Vec<Row> {
         let mut rows = Vec::new();
+        let mut add = |service, is_emulated, place, details| {
+            let row = Row { service, is_emulated, place, details };
+            // Several groups of one service make one row.
+            if !rows.contains(&row) {
+                rows.push(row);
+            }
+        };
         if let Some(rapidm2m) = &config.rapidm2m {
             let place = match &rapidm2m.source {
                 SourceConfig::Backend { url, .. } => url.to_string(),
                 SourceConfig::Emulation => "none, made-up rows (EmulationMode=true)".to_owned(),
             };
-            let details = format!("customer {:?}", rapidm2m.customer);
-            rows.push(Row { service: "rapidM2M backend", is_emulated: self.rapidm2m.is_some(), place, details });
+            add("rapidM2M backend", self.rapidm2m.is_some(), place, rapidm2m.customer.clone());
         }
         if let Some(things_network) = &config.things_network {
             let (place, details) = match &self.things_stack {
@@ -38,78 +52,37 @@ impl Services {
                 }
                 None => ("wherever its webhooks come from".to_owned(), String::new()),
             };
-            rows.push(Row { service: "The Things Stack", is_emulated: self.things_stack.is_some(), place, details });
-            let queue = &things_network.queue;
-            let place = queues.get(queue).cloned().unwrap_or_default();
-            let is_emulated = place == "memory";
-            rows.push(Row { service: "Storage queue", is_emulated, place, details: format!("{queue:?}") });
+            add("The Things Stack", self.things_stack.is_some(), place, details);
+            let place = queues.get(&things_network.queue).cloned().unwrap_or_default();
+            add("Storage queue", place == "memory", place, things_network.queue.clone());
         }
-        let ledger = &config.ledger;
-        rows.push(Row {
-            service: "Cosmos DB",
-            is_emulated: self.cosmos.is_some(),
-            place: ledger.endpoint.to_string(),
-            details: format!("{}/{}", ledger.database, ledger.container),
-        });
-        self.add_hubs(config, &mut rows);
-        rows
-    }
+        let account = &config.ledger.account;
+        add("Cosmos DB", self.cosmos.is_some(), account.endpoint.to_string(), config.ledger.container.clone());
 
-    /// The services that devices are provisioned by, and the hubs.
-    fn add_hubs(&self, config: &Config, rows: &mut Vec<Row>) {
         let is_emulated = self.iot_hub.is_some();
         let scheme = match config.hub.transport {
             Transport::MqttWs => "wss",
             Transport::Https => "https",
             _ => "mqtts",
         };
-        let dps = |config: &dps::Config| Row {
-            service: "DPS",
-            is_emulated,
-            place: format!("https://{}", config.endpoint),
-            details: format!("ID scope {}", config.id_scope),
-        };
-        let hub = |place: &dyn Display, details: String| Row {
-            service: "IoT Hub",
-            is_emulated,
-            place: format!("{scheme}://{place}"),
-            details,
-        };
-        let (mut services, mut hubs, mut provisioned) = (Vec::new(), Vec::new(), Vec::new());
-        match &config.hub.identity {
-            Some(Identity::One(device)) => {
-                hubs.push(hub(&device.endpoint, format!("device {:?} for sites", device.id)))
-            }
-            Some(Identity::Provisioned(config)) => {
-                services.push(dps(config));
-                provisioned.push("site");
-            }
-            None => {}
-        }
-        for enrolment in config.things_network.iter().flat_map(|things_network| things_network.enrolments.iter()) {
-            match enrolment {
-                Enrolment::Dps(config) => {
-                    services.push(dps(config));
-                    provisioned.push("LoRaWAN device");
-                }
-                Enrolment::Hub(of) => hubs.push(hub(&of.hub, format!("policy {:?}", of.policy.name))),
+        let at_hub = |host: &dyn Display| format!("{scheme}://{host}");
+        let at_dps = |group: &EnrollmentGroup| format!("https://{}", group.endpoint);
+        for enrollment in config.things_network.iter().flat_map(|things_network| things_network.enrollments.iter()) {
+            match enrollment {
+                Enrollment::Dps(group) => add("DPS", is_emulated, at_dps(group), "LoRaWAN devices".to_owned()),
+                Enrollment::Hub(of) => add("IoT Hub", is_emulated, at_hub(&of.hub), "LoRaWAN devices".to_owned()),
             }
         }
-        provisioned.dedup();
-        let provisioned =
-            provisioned.iter().map(|owner| format!("one for each {owner}")).collect::<Vec<_>>().join(", ");
-        match (&self.iot_hub, &mut hubs[..]) {
-            _ if provisioned.is_empty() => {}
-            // Devices are assigned to this very hub.
-            (Some(_), [one]) => one.details += &format!(", {provisioned}"),
-            (Some(emulator), _) => hubs.push(hub(&emulator.ready().mqtt, format!("devices: {provisioned}"))),
-            (None, _) => hubs.push(hub(&"…, as assigned", format!("devices: {provisioned}"))),
+        if let Some(Identity::Provisioned(group)) = &config.hub.identity {
+            add("DPS", is_emulated, at_dps(group), "a device for each site".to_owned());
         }
-        for row in services.into_iter().chain(hubs) {
-            // Several groups of one service, or both halves at the same one.
-            if !rows.contains(&row) {
-                rows.push(row);
+        match (&config.hub.identity, &self.iot_hub) {
+            (Some(Identity::One(device)), _) => {
+                add("IoT Hub", is_emulated, at_hub(&device.endpoint), format!("sites are {}", device.id));
             }
+            (_, Some(emulator)) => add("IoT Hub", is_emulated, at_hub(&emulator.ready().mqtt), String::new()),
+            (_, None) => {}
         }
+        rows
     }
 }

@@ -1,32 +1,30 @@
-//! Starts what is emulated, and makes the settings that lead the handler to it.
+//! Starts the emulators and makes the settings that point the handler to them.
 
-use std::{collections::BTreeMap, path::Path};
+use std::path::Path;
 
 use anyhow::{Context as _, ensure};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use emulators::{cosmos, iot_hub, rapidm2m, things_stack};
-use iothub_connector::config::{self, Config, KEY_VAULT, key_vault, rapidm2m::Selection, things_network};
+use iothub_connector::config::{self, KEY_VAULT, key_vault, things_network};
 use reqwest::Url;
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 
-use super::plan::{Plan, QUEUE, Source};
+use super::plan::{Plan, QUEUE, Settings, Source};
 use crate::cli::settings;
 
-pub type Settings = BTreeMap<String, String>;
-
-/// The functions of the two halves, as their folders are called.
+/// The functions of the two halves, by the names of their folders.
 pub const RAPIDM2M: &str = "rapidM2MForwarding";
 pub const UPLINK: &str = "thingsNetworkUplink";
 pub const FORWARDING: &str = "thingsNetworkForwarding";
 /// Where the Functions host takes webhooks.
 pub const ROUTE: &str = "api/uplink";
-/// The page that shows how everything is, also at the root.
+/// The page that shows the state of everything. It is also at the root.
 pub const STATUS: &str = "status";
 pub const STATUS_ROUTE: &str = "api/status";
 
 const DEVICE: &str = "local-demo";
 const DEFAULT_QUEUE: &str = "uplinks";
-/// Seconds between two questions how a registration stands; the real service says 3.
+/// Seconds between two requests for the state of a registration. The real service says 3.
 const DPS_RETRY_AFTER: u32 = 1;
 const LORAWAN_DEVICES: usize = 3;
 const APPLICATIONS: usize = 2;
@@ -34,12 +32,12 @@ const APPLICATIONS: usize = 2;
 const UPLINK_INTERVAL: u32 = 5;
 /// Uplinks that the emulated Things Stack keeps for its control endpoint.
 const KEPT_UPLINKS: usize = 1000;
-/// Seconds after which the status page knows of an uplink.
+/// Seconds until the status page shows an uplink.
 const ACTIVITY: &str = "2";
 /// Share of joins and other events, if they are forwarded at all.
 const EVENTS: f64 = 0.2;
 
-/// The emulators that run, and everything the handler is told.
+/// The running emulators, and all settings of the handler.
 pub struct Services {
     pub plan: Plan,
     pub settings: Settings,
@@ -67,8 +65,8 @@ pub struct LorawanDevice {
 }
 
 impl Services {
-    /// Starts an emulator for every service that the file does not set.
-    /// With `device_per_site`, an emulated hub gets the sites' devices from an emulated DPS.
+    /// Starts an emulator for every service that the file does not set. With `device_per_site`, an emulated hub gets
+    /// the sites' devices from an emulated DPS.
     pub async fn start(file: Option<&Path>, interval: Option<u32>, device_per_site: bool) -> anyhow::Result<Self> {
         let mut settings = match file {
             Some(file) => settings_of(file).await?,
@@ -103,22 +101,10 @@ impl Services {
         }
         Ok(Self { plan, settings, iot_hub, rapidm2m, cosmos, things_stack })
     }
-
-    /// Sites and LoRaWAN devices, as far as they are known before the first message.
-    pub fn names(&self, config: &Config) -> Vec<String> {
-        let mut names = match (&self.rapidm2m, config.rapidm2m.as_ref().map(|rapidm2m| &rapidm2m.sites)) {
-            (Some(emulator), _) => emulator.site_names(),
-            (None, Some(Selection::Named(sites))) => sites.clone(),
-            (None, _) => Vec::new(),
-        };
-        let devices = self.things_stack.iter().flat_map(|stack| &stack.devices);
-        names.extend(devices.map(|device| format!("{}/{}", device.application, device.device)));
-        names
-    }
 }
 
 impl Stack {
-    /// From now on every device sends uplinks to the function.
+    /// Starts to send uplinks of every device to the function.
     pub fn send(&self, host: &str, config: &things_network::Config) -> anyhow::Result<()> {
         let target: Url = format!("{host}{ROUTE}").parse().context("the Functions host's URL is none")?;
         self.emulator.send(things_stack::Sending {
@@ -132,14 +118,25 @@ impl Stack {
             ..things_stack::Sending::default()
         })
     }
+
+    /// How many downlinks were accepted.
+    pub async fn downlinks(&self) -> anyhow::Result<u64> {
+        /// Does not include downlinks of refused requests.
+        #[derive(Deserialize)]
+        struct Request {
+            downlinks: Vec<serde::de::IgnoredAny>,
+        }
+        let requests: Vec<Request> = told(&self.emulator.ready().control, "downlinks").await?;
+        Ok(requests.iter().map(|request| request.downlinks.len() as u64).sum())
+    }
 }
 
-/// What stands in the file, and what a Key Vault that it names has beside: as if that stood in the file as well. (One that
-/// only the environment names is not read.)
+/// The settings in the file and those in a Key Vault that the file names, as if all were in the file. A Key Vault that
+/// only the environment names is not read.
 async fn settings_of(file: &Path) -> anyhow::Result<Settings> {
     let in_file: config::Settings = settings::read(file)?.into_iter().collect();
     let completed = key_vault::complete(in_file.of_person()).await?;
-    // The handler has them all.
+    // The settings are complete, so the handler does not need the Key Vault.
     Ok(completed.settings.into_iter().filter(|(name, _)| name != KEY_VAULT).collect())
 }
 
@@ -159,7 +156,7 @@ async fn start_rapidm2m(settings: &mut Settings, interval: Option<u32>) -> anyho
     set(settings, "Customer_ID", &customer);
     set(settings, "Site_ID", "*");
     set(settings, "Channelnames", "*");
-    // So that there is something to see at once.
+    // With this, rows appear at once.
     settings.entry("StartFrom".to_owned()).or_insert_with(|| "all".to_owned());
     Ok(emulator)
 }
@@ -177,7 +174,7 @@ async fn start_iot_hub(settings: &mut Settings, device_per_site: bool) -> anyhow
     let emulator = iot_hub::start(options).await.context("cannot emulate IoT Hub")?;
     let ready = emulator.ready();
     if !device_per_site {
-        // With a device id, DPS is for The Things Network's devices only.
+        // If a device id is set, DPS serves only The Things Network's devices.
         set(settings, "IoTHubURL", &ready.mqtt);
         set(settings, "IoTHubDeviceId", DEVICE);
         set(settings, "IoTHubDeviceKey", &ready.key);
@@ -203,12 +200,14 @@ async fn start_things_stack(settings: &Settings, interval: Option<u32>) -> anyho
         ..things_stack::Options::default()
     };
     let emulator = things_stack::start(options).await.context("cannot emulate The Things Stack")?;
-    let devices = devices(&emulator.ready().control).await.context("the emulated Things Stack does not answer")?;
+    let devices =
+        told(&emulator.ready().control, "devices").await.context("the emulated Things Stack does not answer")?;
     Ok(Stack { emulator, devices, interval: interval.unwrap_or(UPLINK_INTERVAL) })
 }
 
-async fn devices(control: &str) -> anyhow::Result<Vec<LorawanDevice>> {
+/// The answer of the emulator's control endpoint.
+async fn told<T: DeserializeOwned>(control: &str, what: &str) -> anyhow::Result<T> {
     let client = reqwest::Client::builder().no_proxy().build()?;
-    let answer = client.get(format!("{control}devices")).send().await?.error_for_status()?;
+    let answer = client.get(format!("{control}{what}")).send().await?.error_for_status()?;
     Ok(serde_json::from_slice(&answer.bytes().await?)?)
 }

@@ -1,81 +1,58 @@
-//! Watches what happens until it is over.
+//! Passes on the handler's lines until the session ends, and counts its calls.
 
-use std::{io, pin::pin, sync::Arc, time::Duration};
+use std::{io, pin::pin, time::Duration};
 
 use emulators::{
-    functions_host::{self, Event, Level},
-    iot_hub::Received,
+    functions_host::{self, Event, Level, Stream},
     things_stack,
 };
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::broadcast::{
-        Receiver,
-        error::{RecvError, TryRecvError},
-    },
+    sync::broadcast::error::{RecvError, TryRecvError},
     time::{sleep, timeout},
 };
 
-use super::{forwarded::Forwarded, output::Output, tally::Tally};
+use super::{output::Output, tally::Tally};
+use crate::{INTERRUPTED, LAST_WORDS};
 
-/// Ctrl-C reaches the handler too. When it is gone first, our own signal is at most so far behind.
+/// Ctrl-C also reaches the handler. If the handler ends first, this process's own signal comes at most this much
+/// later.
 const SIGNALS_APART: Duration = Duration::from_millis(500);
-/// How long the end waits for webhooks that are in the queue.
+/// How long the end waits for webhooks in the queue.
 const LONGEST_DRAIN: Duration = Duration::from_secs(10);
 
-/// What is watched beside the host.
-#[derive(Default)]
-pub struct Watched<'a> {
-    /// Messages at the hub, if it is emulated.
-    pub messages: Option<Receiver<Arc<Received>>>,
-    pub stack: Option<WatchedStack<'a>>,
-}
-
-/// The emulated Things Stack.
-pub struct WatchedStack<'a> {
-    pub emulator: &'a things_stack::Emulator,
-    pub events: Receiver<things_stack::Event>,
-    /// The queue that its webhooks go to. It is emptied before the end.
-    pub queue: String,
-}
+/// The emulated Things Stack, and the queue for its webhooks. The session empties the queue before it ends.
+pub type Webhooks<'a> = Option<(&'a things_stack::Emulator, &'a str)>;
 
 pub struct Session {
+    pub output: Output,
     pub tally: Tally,
-    functions: Vec<String>,
-    timers: Vec<String>,
     handler_starts: usize,
-    /// Those that are under way are waited for, but none that begins now.
+    /// Invocations in flight are waited for, new ones are not.
     is_ending: bool,
 }
 
 impl Session {
-    pub fn new(functions: Vec<String>, timers: Vec<String>) -> Self {
-        Self { tally: Tally::default(), functions, timers, handler_starts: 0, is_ending: false }
+    pub fn new(output: Output) -> Self {
+        Self { output, tally: Tally::default(), handler_starts: 0, is_ending: false }
     }
 
-    /// Prints what happens until the time is over, Ctrl-C is pressed or the host gives up.
+    /// Prints events until the time ends, the user presses Ctrl-C or the host gives up.
     pub async fn watch(
         &mut self,
         host: functions_host::Emulator,
-        watched: Watched<'_>,
+        webhooks: Webhooks<'_>,
         end_after: Option<Duration>,
-        output: &mut Output,
     ) -> io::Result<()> {
-        let Watched { mut messages, stack } = watched;
         let mut events = host.events();
-        let (stack, mut stack_events) = match stack {
-            Some(WatchedStack { emulator, events, queue }) => (Some((emulator, queue)), Some(events)),
-            None => (None, None),
-        };
-        // A block: the host is needed again.
+        // This block ends the borrows of the host: it is used again below.
         {
             let mut interrupted = pin!(interrupted());
             let mut time_is_over = pin!(sleep(end_after.unwrap_or(Duration::MAX)));
-            let mut drained = pin!(drained(&host, stack.as_ref().map(|(emulator, queue)| (*emulator, queue.as_str()))));
+            let mut drained = pin!(drained(&host, webhooks));
             let mut is_drained = false;
             while !(is_drained && self.tally.under_way.is_empty()) {
                 tokio::select! {
-                    // Messages come before the invocation that sent them ends.
                     biased;
                     result = &mut interrupted => {
                         result?;
@@ -85,128 +62,92 @@ impl Session {
                     () = &mut time_is_over, if !self.is_ending => self.is_ending = true,
                     left = &mut drained, if self.is_ending && !is_drained => {
                         is_drained = true;
-                        self.tally.left = left;
+                        self.tally.left_in_queue = left;
                     }
-                    message = next(&mut messages) => self.message(message, output)?,
-                    event = next(&mut stack_events) => self.stack_event(event, output)?,
                     event = events.recv() => match event {
                         Ok(Event::Stopped { reason }) => {
                             if timeout(SIGNALS_APART, &mut interrupted).await.is_err() {
-                                self.tally.gave_up = Some(reason);
+                                self.tally.error = Some(reason);
                             }
                             break;
                         }
                         Err(RecvError::Closed) => break,
-                        event => self.event(event, output)?,
+                        Err(RecvError::Lagged(count)) => self.lagged(count),
+                        Ok(event) => self.event(event)?,
                     },
                 }
             }
         }
         self.is_ending = true;
-        // The handler's last lines are there when the host has stopped.
+        // The handler's last lines have arrived when the host has stopped.
         host.stop().await;
-        while let Some(message) = pending(&mut messages) {
-            self.message(message, output)?;
-        }
-        while let Some(event) = pending(&mut stack_events) {
-            self.stack_event(event, output)?;
-        }
-        let mut events = Some(events);
-        while let Some(event) = pending(&mut events) {
-            self.event(event, output)?;
-        }
-        Ok(())
-    }
-
-    fn message(&mut self, message: Result<Arc<Received>, RecvError>, output: &mut Output) -> io::Result<()> {
-        match message {
-            Ok(message) => {
-                let forwarded = Forwarded::read(&message);
-                output.forwarded(&forwarded)?;
-                self.tally.add(forwarded);
+        loop {
+            match events.try_recv() {
+                Ok(event) => self.event(event)?,
+                Err(TryRecvError::Lagged(count)) => self.lagged(count),
+                Err(TryRecvError::Empty | TryRecvError::Closed) => break,
             }
-            Err(RecvError::Lagged(count)) => self.tally.missed += count,
-            Err(RecvError::Closed) => {}
         }
+        self.tally.cut_off = self.tally.under_way.values().filter(|is_run| **is_run).count() as u64;
         Ok(())
     }
 
-    fn stack_event(&mut self, event: Result<things_stack::Event, RecvError>, output: &mut Output) -> io::Result<()> {
+    fn event(&mut self, event: Event) -> io::Result<()> {
         match event {
-            Ok(things_stack::Event::Downlink(request)) => {
-                if request.reason.is_none() {
-                    self.tally.downlinks += request.downlinks.len() as u64;
-                }
-                output.downlinks(&request)?;
-            }
-            // The host tells of webhooks, whoever sent them.
-            Ok(things_stack::Event::Delivered(_)) | Err(RecvError::Closed) => {}
-            Err(RecvError::Lagged(count)) => self.tally.uncounted += count,
-        }
-        Ok(())
-    }
-
-    fn event(&mut self, event: Result<Event, RecvError>, output: &mut Output) -> io::Result<()> {
-        match event {
-            Ok(Event::InvocationStarted { function, id }) if !self.is_ending => {
-                self.tally.under_way.insert(id, self.timers.contains(&function));
-            }
-            Ok(Event::InvocationFinished(finished)) => {
-                if self.tally.finished(&finished, self.timers.contains(&finished.function)) {
-                    output.finished(&finished)?;
+            Event::InvocationStarted { function, id } if !self.is_ending => self.tally.started(&function, id),
+            Event::InvocationFinished(finished) => {
+                let counts = self.tally.finished(&finished);
+                // The handler has already logged the error that it answers.
+                if let Some(error) = finished.error.filter(|_| counts && !finished.response["Error"].is_string()) {
+                    let text = format!("{} failed: {error}", finished.function);
+                    self.output.line(Stream::Host, Level::Error, &text)?;
                 }
             }
-            Ok(Event::Line { level, text, .. }) => output.line(level, &text, &self.functions)?,
-            Ok(Event::HandlerStarted { .. }) => {
+            Event::Line { stream, level, text } => self.output.line(stream, level, &text)?,
+            Event::HandlerStarted { .. } => {
                 self.handler_starts += 1;
                 if self.handler_starts > 1 {
                     let text = "the handler had ended and is started again";
-                    output.line(Level::Warning, text, &self.functions)?;
+                    self.output.line(Stream::Host, Level::Warning, text)?;
                 }
             }
-            Ok(
-                Event::InvocationStarted { .. }
-                | Event::HandlerReady { .. }
-                | Event::HandlerExited { .. }
-                | Event::Stopped { .. },
-            )
-            | Err(RecvError::Closed) => {}
-            Err(RecvError::Lagged(count)) => {
-                self.tally.uncounted += count;
-                // Some of them may have ended unseen, and would be waited for until Ctrl-C.
-                self.tally.under_way.clear();
-            }
+            Event::InvocationStarted { .. }
+            | Event::HandlerReady { .. }
+            | Event::HandlerExited { .. }
+            | Event::Stopped { .. } => {}
         }
         Ok(())
     }
+
+    /// Events came too fast and some were lost. Calls whose end was lost would keep the session waiting until Ctrl-C.
+    fn lagged(&mut self, count: u64) {
+        self.tally.uncounted += count;
+        self.tally.under_way.clear();
+    }
 }
 
-/// Ends the webhooks that are made up, and waits until all of them have left the queue. Returns how many have not.
-async fn drained(host: &functions_host::Emulator, stack: Option<(&things_stack::Emulator, &str)>) -> usize {
-    let Some((emulator, queue)) = stack else { return 0 };
+/// Stops the emulated webhooks and waits until all of them have left the queue. Returns how many are still in it.
+async fn drained(host: &functions_host::Emulator, webhooks: Webhooks<'_>) -> u64 {
+    let Some((emulator, queue)) = webhooks else { return 0 };
     emulator.stop().await;
     match host.wait_until_empty(queue, LONGEST_DRAIN).await {
-        Ok(false) => host.queue_messages(queue).await.map_or(1, |messages| messages.len()),
-        // A queue that cannot be asked has told so elsewhere.
+        Ok(false) => host.queue_messages(queue).await.map_or(1, |messages| messages.len() as u64),
+        // If the queue cannot be read, another line already reports it.
         Ok(true) | Err(_) => 0,
     }
 }
 
-/// The next of what is sent; never one where there is nothing to listen to.
-async fn next<T: Clone>(receiver: &mut Option<Receiver<T>>) -> Result<T, RecvError> {
-    match receiver {
-        Some(receiver) => receiver.recv().await,
-        None => std::future::pending().await,
+/// Ends the process at once at the second interrupt, even if nothing reads its output. Must run beside the session, in
+/// a thread of its own. `kill` ends the handler.
+pub async fn end_at_second_interrupt(kill: impl Future<Output = ()>) {
+    for _ in 0..2 {
+        if interrupted().await.is_err() {
+            // The session has reported it.
+            return;
+        }
     }
-}
-
-/// What was sent already.
-fn pending<T: Clone>(receiver: &mut Option<Receiver<T>>) -> Option<Result<T, RecvError>> {
-    match receiver.as_mut()?.try_recv() {
-        Ok(value) => Some(Ok(value)),
-        Err(TryRecvError::Lagged(count)) => Some(Err(RecvError::Lagged(count))),
-        Err(TryRecvError::Empty | TryRecvError::Closed) => None,
-    }
+    let _ = timeout(LAST_WORDS, kill).await;
+    std::process::exit(INTERRUPTED.into());
 }
 
 async fn interrupted() -> io::Result<()> {

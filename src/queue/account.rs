@@ -1,4 +1,5 @@
-//! Where the queues are, and what opens them: what the Functions host understands as `AzureStorageConnectionString`.
+//! Reads the address of the queues and the credential for them, in every form that the Functions host accepts as
+//! `AzureStorageConnectionString`.
 //! <https://learn.microsoft.com/azure/storage/common/storage-configure-connection-string>
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
@@ -12,26 +13,22 @@ use secrecy::{ExposeSecret as _, SecretBox, SecretString};
 use sha2::Sha256;
 
 use super::{QueueError, VERSION};
-use crate::{
-    config::{Problems, Settings},
+use crate::support::{
     http,
     identity::{self, SignIn},
 };
 
-/// The setting. The host looks for it with `AzureWebJobs` before it, too, and with `__…` behind it for an identity.
-pub const NAME: &str = "AzureStorageConnectionString";
-const PREFIXED: &str = "AzureWebJobsAzureStorageConnectionString";
-/// Azurite's account, which everybody knows.
+/// Azurite's account, which is public.
 const DEVELOPMENT: &str = "AccountName=devstoreaccount1;AccountKey=Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/\
                            K1SZFPTOtr/KBHBeksoGMGw==;QueueEndpoint=http://127.0.0.1:10001/devstoreaccount1";
 const SCOPE: &str = "https://storage.azure.com/.default";
-/// How long a signature holds. One is made for each request.
+/// How long a signature is valid. Each request gets its own.
 const LIFETIME: TimeDelta = TimeDelta::minutes(10);
 
 /// A storage account.
 #[derive(Clone)]
 pub struct Account {
-    /// Of its queues.
+    /// The address of the account's queues.
     endpoint: Url,
     credential: Credential,
 }
@@ -42,7 +39,7 @@ enum Credential {
         account: String,
         key: Arc<SecretBox<Vec<u8>>>,
     },
-    /// A ready signature: the query of a URL.
+    /// A ready shared access signature: the query of a URL.
     Signature(SecretString),
     /// Microsoft Entra ID.
     Identity(Arc<dyn TokenCredential>),
@@ -55,30 +52,18 @@ impl fmt::Debug for Account {
 }
 
 impl Account {
-    /// Reads the settings.
-    pub fn read(settings: &Settings, problems: &mut Problems) -> Option<Self> {
-        for name in [PREFIXED, NAME] {
-            if settings.has(name) {
-                let read = Self::parse(settings.get(name, problems)?);
-                return read.map_err(|why| problems.add(name, why)).ok();
-            }
-            for (member, of) in [("queueServiceUri", None), ("accountName", Some(()))] {
-                let setting = format!("{name}__{member}");
-                let Some(value) = settings.get(&setting, problems) else { continue };
-                let uri = of.map_or(value.to_owned(), |()| format!("https://{value}.queue.core.windows.net"));
-                let account =
-                    endpoint(&uri).and_then(|endpoint| Ok(Self { endpoint, credential: identity(settings.sign_in)? }));
-                return account.map_err(|why| problems.add(setting, why)).ok();
-            }
-        }
-        problems.add(NAME, "is not set: the storage account of the queues");
-        None
+    /// The account whose queues are at this address, used with the identity of `sign_in`.
+    ///
+    /// # Errors
+    /// The fault of the address, as the rest of a sentence that begins with the setting's name.
+    pub fn with_identity(place: &str, sign_in: SignIn) -> Result<Self, String> {
+        Ok(Self { endpoint: endpoint(place)?, credential: identity(sign_in)? })
     }
 
     /// Reads a connection string.
     ///
     /// # Errors
-    /// What is wrong with it, continuing a sentence that begins with the setting's name. No secret is repeated.
+    /// The fault, as the rest of a sentence that begins with the setting's name. It contains no secret.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut members = BTreeMap::new();
         for part in text.split(';').filter(|part| !part.trim().is_empty()) {
@@ -111,11 +96,11 @@ impl Account {
         Ok(Self { endpoint: endpoint(&place)?, credential })
     }
 
-    pub(super) fn endpoint(&self) -> &Url {
+    pub(crate) fn endpoint(&self) -> &Url {
         &self.endpoint
     }
 
-    /// A request with what opens the account.
+    /// A request with the account's credential.
     pub(super) async fn authorized(
         &self,
         client: &reqwest::Client,
@@ -150,19 +135,20 @@ fn endpoint(text: &str) -> Result<Url, String> {
     let url = url.ok_or("has an address of the queues that is no URL")?;
     match url.scheme() {
         "https" => Ok(url),
-        // Azurite. Elsewhere everybody on the way could read the messages and the signature.
+        // Azurite. On a network, plain HTTP would show the messages and the signature to others.
         "http" if http::is_on_this_machine(&url) => Ok(url),
         _ => Err("has an address of the queues that is not https://".into()),
     }
 }
 
-/// A shared access signature of the account for its queues: reading, adding, updating and taking messages.
+/// A shared access signature of the account for its queues: reading, adding, updating and processing messages.
 /// <https://learn.microsoft.com/rest/api/storageservices/create-account-sas>
 fn signature(account: &str, key: &[u8], expires: DateTime<Utc>, scheme: &str) -> String {
     const PERMISSIONS: &str = "raup";
     let expires = expires.to_rfc3339_opts(SecondsFormat::Secs, true);
     let protocol = if scheme == "http" { "https,http" } else { "https" };
-    // Messages are objects; Azurite counts deleting and updating one to its container. Absent: start, addresses, encryption scope.
+    // Messages are objects, but Azurite treats deleting and updating one as an operation on its container. The absent
+    // parts are start, addresses and encryption scope.
     let text = format!("{account}\n{PERMISSIONS}\nq\nco\n\n{expires}\n\n{protocol}\n{VERSION}\n\n");
     let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
     mac.update(text.as_bytes());
@@ -210,25 +196,6 @@ mod tests {
             let why = Account::parse(text).unwrap_err();
             assert!(why.contains(problem) && !why.contains("hunter2"), "{text}: {why}");
         }
-    }
-
-    #[test]
-    fn an_identity_needs_an_address_only() {
-        for (name, value, endpoint) in [
-            (
-                "AzureStorageConnectionString__queueServiceUri",
-                "https://a.queue.core.windows.net",
-                "https://a.queue.core.windows.net/",
-            ),
-            ("AzureStorageConnectionString__accountName", "b", "https://b.queue.core.windows.net/"),
-        ] {
-            let mut problems = Problems::default();
-            let account = Account::read(&[(name, value)].into_iter().collect(), &mut problems);
-            assert_eq!(account.unwrap_or_else(|| panic!("{problems}")).endpoint().as_str(), endpoint);
-        }
-        let mut problems = Problems::default();
-        assert!(Account::read(&Settings::from_iter::<[(&str, &str); 0]>([]), &mut problems).is_none());
-        assert!(problems.list().contains(NAME), "{problems}");
     }
 
     #[tokio::test]

@@ -1,22 +1,23 @@
-//! The queues of uplinks, and how much is in them.
+//! Opens the three queues of uplinks and counts the messages in them.
 
 use futures::future::try_join3;
 use serde::Serialize;
 
 use super::{Account, Queue, QueueError};
+use crate::support::http_client::HttpClient;
 
-/// Behind the name of the queue of uplinks, as function.json and the Functions host have them.
+/// The queues' suffixes, as function.json and the Functions host have them.
 const REJECTED: &str = "rejected";
 const POISON: &str = "poison";
 
-/// The queue between the two functions, and the two for what was not forwarded.
+/// The queue between the two functions, and the two queues of messages that were not forwarded.
 pub struct UplinkQueues {
     pub uplinks: Queue,
     pub rejected: Queue,
     pub poison: Queue,
 }
 
-/// About how many messages are in each, those included that nobody sees for the moment.
+/// The approximate number of messages in each queue, including those that are invisible at the moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Lengths {
@@ -26,17 +27,16 @@ pub struct Lengths {
 }
 
 impl UplinkQueues {
-    /// Those of `UplinkQueueName`. Does not connect.
-    ///
-    /// # Errors
-    /// TLS cannot be set up.
-    pub fn new(account: &Account, uplinks: &str) -> Result<Self, QueueError> {
-        let queue = |suffix| Queue::new(account, &format!("{uplinks}-{suffix}"));
-        Ok(Self { uplinks: Queue::new(account, uplinks)?, rejected: queue(REJECTED)?, poison: queue(POISON)? })
+    /// The queues that belong to `UplinkQueueName`. Does not connect.
+    #[must_use]
+    pub fn new(account: &Account, uplinks: &str, http: &HttpClient) -> Self {
+        let queue = |name: &str| Queue::new(account, name, http.clone());
+        let beside = |suffix| queue(&format!("{uplinks}-{suffix}"));
+        Self { uplinks: queue(uplinks), rejected: beside(REJECTED), poison: beside(POISON) }
     }
 
     /// # Errors
-    /// See [`QueueError`]. A queue that is not there yet is empty.
+    /// See [`QueueError`]. A queue that does not exist yet counts as empty.
     pub async fn lengths(&self) -> Result<Lengths, QueueError> {
         let (waiting, rejected, poison) =
             try_join3(self.uplinks.length(), self.rejected.length(), self.poison.length()).await?;

@@ -1,6 +1,7 @@
-//! The REST API under `https://HOST/api/1/`, with HTTP Basic. One request each; trying again is the caller's affair.
+//! Requests sites, blueprints and rows from the backend's REST API under `https://HOST/api/1/`, with HTTP Basic. Each
+//! method makes one request; retries are the caller's task.
 
-use std::{sync::OnceLock, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::{TimeDelta, Utc};
@@ -14,24 +15,23 @@ use super::{
     Stamp,
     wire::{self, WireError},
 };
-use crate::{http, hub::sas::RESERVED};
+use crate::{
+    iot_hub::sas::RESERVED,
+    support::{blocking, http, http_client::HttpClient},
+};
 
-/// Largest answer that is read: `GET` of a window of rows.
+/// Largest answer to a request for rows that is read, in bytes.
 pub const MAX_BODY: usize = 64 * 1024 * 1024;
-/// Largest list of sites, and largest blueprint: they are read whole into memory, several times their size.
+/// Largest list of sites and largest blueprint, in bytes. Both are parsed as a whole, which takes several times their
+/// size in memory.
 const MAX_LIST: usize = 32 * 1024 * 1024;
 const MAX_BLUEPRINT: usize = 2 * 1024 * 1024;
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Silence in the middle of an answer. The vendor's own driver gives up after the same time.
-const READ_TIMEOUT: Duration = Duration::from_secs(15);
-/// How much of an error answer is kept, in characters.
+/// How many characters of an error answer are kept.
 const ERROR_TEXT: usize = 200;
 
 /// A connection pool to one backend with one user's credentials.
 pub struct Client {
-    /// Made with the first request: reading the platform's certificates takes longer than everything else at the start.
-    http: OnceLock<reqwest::Client>,
-    connections: usize,
+    http: HttpClient,
     base: Url,
     authorization: header::HeaderValue,
 }
@@ -46,12 +46,11 @@ pub struct RowsQuery<'a> {
     pub range: Range,
 }
 
-/// Which rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Range {
     /// The newest row alone.
     Youngest,
-    /// All rows from `from` on, up to `until` if there is one. Whether the bounds belong to it is not known.
+    /// All rows from `from` on, up to `until` if there is one. It is not documented whether the bounds are inclusive.
     Window { from: Stamp, until: Option<Stamp> },
 }
 
@@ -62,16 +61,16 @@ pub struct Answer {
     pub body: Bytes,
 }
 
-/// What the backend knows of the user.
+/// What the backend returns about the user.
 #[derive(Clone, Debug)]
 pub struct Me {
-    /// The customers that the user can see, as they stand in paths.
+    /// The customers that the user can see, as written in paths.
     pub customers: Vec<String>,
-    /// Our clock minus the backend's, if it has told its time.
+    /// Our clock minus the backend's clock, if the answer had a date.
     pub clock_skew: Option<TimeDelta>,
 }
 
-/// Why there is no answer to use.
+/// Why there is no usable answer.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum FetchError {
     #[error("the backend refused the credentials (401): check Base64encodedUsernamePassword{}", quote(.said))]
@@ -90,7 +89,7 @@ pub enum FetchError {
     Timeout,
     #[error("the backend's answer broke off: {0}")]
     Cut(String),
-    /// `prefix` is what had come by then.
+    /// `prefix` is the part of the body that had arrived.
     #[error("the backend's answer has more than {limit} bytes")]
     TooLarge { limit: usize, prefix: Bytes },
     #[error("{0}")]
@@ -128,7 +127,7 @@ impl FetchError {
         }
     }
 
-    /// The HTTP status, if the backend gave one.
+    /// The HTTP status, if the backend answered with one.
     #[must_use]
     pub fn status(&self) -> Option<u16> {
         match self {
@@ -141,13 +140,13 @@ impl FetchError {
         }
     }
 
-    /// Whether someone has to change something before it can succeed.
+    /// Whether an operator must change something before a request can succeed.
     #[must_use]
     pub fn is_permanent(&self) -> bool {
         matches!(self, Self::Unauthorized { .. } | Self::Forbidden { .. } | Self::NotFound { .. })
     }
 
-    /// How long the backend asks to be left alone.
+    /// How long the backend requests that we wait.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
@@ -158,32 +157,16 @@ impl FetchError {
 }
 
 impl Client {
-    /// Does not connect. Keeps up to `connections` idle connections.
+    /// Does not connect yet.
     #[must_use]
-    pub fn new(base: Url, credentials: &SecretString, connections: usize) -> Self {
+    pub fn new(base: Url, credentials: &SecretString, http: HttpClient) -> Self {
         let mut authorization = header::HeaderValue::try_from(format!("Basic {}", credentials.expose_secret()))
             .unwrap_or(header::HeaderValue::from_static("Basic"));
         authorization.set_sensitive(true);
-        Self { http: OnceLock::new(), connections, base, authorization }
+        Self { http, base, authorization }
     }
 
-    fn http(&self) -> Result<&reqwest::Client, FetchError> {
-        if let Some(http) = self.http.get() {
-            return Ok(http);
-        }
-        let http = reqwest::Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(READ_TIMEOUT)
-            .pool_max_idle_per_host(self.connections)
-            // A redirect leads to a login page, and the credentials must not follow it.
-            .redirect(reqwest::redirect::Policy::none())
-            .user_agent(concat!("iothub-connector/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(explain)?;
-        Ok(self.http.get_or_init(|| http))
-    }
-
-    /// Who the backend takes us for.
+    /// What the backend knows about the user of these credentials.
     ///
     /// # Errors
     /// See [`FetchError`].
@@ -200,14 +183,14 @@ impl Client {
         Ok(Me { customers: wire::json::<Body>(&body, "the user's data")?.customers, clock_skew })
     }
 
-    /// The sites of a customer, as they stand in paths: by name; where two have the same name, by `_uid`.
+    /// The sites of a customer, as written in paths: by name, or by `_uid` if two sites have the same name.
     ///
     /// # Errors
     /// See [`FetchError`].
     pub async fn sites(&self, customer: &str, limit: Duration) -> Result<Vec<String>, FetchError> {
-        let answer = self.get(self.url(&["customers", customer, "sites"]), MAX_LIST, limit).await?;
-        let sites: Vec<wire::Site> = wire::json(&answer.body, "an array of sites")?;
-        let sites = wire::site_ids(sites);
+        let body = self.get(self.url(&["customers", customer, "sites"]), MAX_LIST, limit).await?.body;
+        let read = move |body: Bytes| wire::json(&body, "an array of sites").map(wire::site_ids);
+        let sites = blocking::run(body.len(), move || read(body)).await?;
         if sites.is_empty() { Err(FetchError::NoSites) } else { Ok(sites) }
     }
 
@@ -223,13 +206,14 @@ impl Client {
         limit: Duration,
     ) -> Result<Vec<String>, FetchError> {
         let url = self.url(&["customers", customer, "sites", site, "blueprint"]);
-        let answer = self.get(url, MAX_BLUEPRINT, limit).await?;
-        let blueprint: serde_json::Map<String, serde_json::Value> = wire::json(&answer.body, "a blueprint")?;
-        let channels = wire::channels(&blueprint, histdata);
+        let body = self.get(url, MAX_BLUEPRINT, limit).await?.body;
+        let read =
+            move |body: Bytes| wire::json(&body, "a blueprint").map(|blueprint| wire::channels(&blueprint, histdata));
+        let channels = blocking::run(body.len(), move || read(body)).await?;
         if channels.is_empty() { Err(FetchError::NoChannels(histdata)) } else { Ok(channels) }
     }
 
-    /// The path that [`rows`](Self::rows) asks for, below the base URL.
+    /// The path that [`rows`](Self::rows) requests, below the base URL.
     #[must_use]
     pub fn rows_path(query: &RowsQuery<'_>) -> String {
         let youngest = if query.range == Range::Youngest { "/youngest" } else { "" };
@@ -241,14 +225,14 @@ impl Client {
         )
     }
 
-    /// Whether the backend could be asked for something of this name: `.` and `..` have a meaning of their own in a path, also
+    /// Whether a name can be a path segment. `.` and `..` cannot: they have a meaning of their own in a path, even
     /// when they are percent-encoded. <https://url.spec.whatwg.org/#double-dot-path-segment>
     #[must_use]
     pub fn is_segment(name: &str) -> bool {
         !matches!(name, "" | "." | "..")
     }
 
-    /// A window of rows, or the youngest row, unread. A body over `max_body` bytes is not read further.
+    /// A window of rows, or the youngest row, not parsed. Reading stops when the body exceeds `max_body` bytes.
     ///
     /// # Errors
     /// See [`FetchError`].
@@ -285,10 +269,10 @@ impl Client {
         Ok(Answer { status, body: read_body(response, max_body).await? })
     }
 
-    /// A successful answer, unread.
+    /// Sends the request and returns a successful answer whose body is not read yet.
     async fn send(&self, url: Url) -> Result<reqwest::Response, FetchError> {
-        let request = self
-            .http()?
+        let http = self.http.get().map_err(|text| FetchError::Connect(format!("TLS cannot be set up: {text}")))?;
+        let request = http
             .get(url)
             .header(header::AUTHORIZATION, self.authorization.clone())
             .header(header::ACCEPT, "application/json");
@@ -318,7 +302,7 @@ fn classify(status: StatusCode, retry_after: Option<Duration>, said: String) -> 
     }
 }
 
-/// What the backend says about an error: `{"err":"…"}`, or the start of the text if it is something else.
+/// The backend's error text: `err` of `{"err":"…"}`, or the start of the body if it has another form.
 fn error_text(body: &[u8]) -> String {
     #[derive(Deserialize)]
     struct Said {
@@ -331,7 +315,7 @@ fn error_text(body: &[u8]) -> String {
     http::one_line(&text, ERROR_TEXT)
 }
 
-/// The URL is left out: the path stands in the record.
+/// Leaves the URL out: the record contains the path already.
 fn explain(error: reqwest::Error) -> FetchError {
     let error = error.without_url();
     if error.is_timeout() {

@@ -1,7 +1,7 @@
-//! Time stamps as the backend writes them: UTC digits `YYYYMMDDhhmmssfff` with trailing zeros left out.
+//! Reads and writes time stamps as the backend does: UTC digits `YYYYMMDDhhmmssfff` without trailing zeros.
 //!
-//! The zeros are left out wherever they stand: `20170126133` is 2017-01-26T13:30:00.000Z and `2017012` is
-//! 2017-01-20T00:00:00.000Z. Filling up with zeros to 17 digits is the one way to read them.
+//! Zeros are dropped in any field: `20170126133` is 2017-01-26T13:30:00.000Z and `2017012` is
+//! 2017-01-20T00:00:00.000Z. So the only way to read a stamp is to fill it up with zeros to 17 digits.
 
 use std::fmt;
 
@@ -15,10 +15,10 @@ const DIGITS: usize = 17;
 pub struct Stamp(i64);
 
 impl Stamp {
-    /// Before any rapidM2M device measured anything. Where a search for the oldest row begins.
+    /// Where a search for the oldest row begins: earlier than any measurement of a rapidM2M device.
     pub const BEGINNING: Self = Self(946_684_800_000); // 2000-01-01T00:00:00Z
 
-    /// Reads the backend's digits. `None` if they are no time.
+    /// Reads the backend's digits. `None` if they are not a valid time.
     #[must_use]
     pub fn parse(digits: &str) -> Option<Self> {
         if digits.is_empty() || digits.len() > DIGITS || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -38,7 +38,7 @@ impl Stamp {
         Some(Self(time.and_utc().timestamp_millis()))
     }
 
-    /// The time, cut to whole milliseconds.
+    /// The time, truncated to whole milliseconds.
     #[must_use]
     pub fn from_time(time: DateTime<Utc>) -> Self {
         Self(time.timestamp_millis())
@@ -54,19 +54,19 @@ impl Stamp {
         self.0
     }
 
-    /// The stamp `millis` later (or earlier), within the years that can be written.
+    /// The stamp `millis` later (earlier if negative), limited to the years that can be written.
     #[must_use]
     pub fn shifted(self, millis: i64) -> Self {
         Self(self.0.saturating_add(millis).clamp(EARLIEST, LATEST))
     }
 
-    /// How long it is from `earlier` to this, in milliseconds.
+    /// The time from `earlier` to this stamp, in milliseconds.
     #[must_use]
     pub fn since(self, earlier: Self) -> i64 {
         self.0 - earlier.0
     }
 
-    /// Appends `2017-01-26T13:30:00Z`, with three digits of milliseconds where they are not zero.
+    /// Appends `2017-01-26T13:30:00Z`, with three digits of milliseconds if they are not zero.
     pub fn write_rfc3339(self, out: &mut String) {
         let time = self.time().naive_utc();
         push_digits(u32::try_from(time.year()).unwrap_or_default(), 4, out);
@@ -84,7 +84,7 @@ impl Stamp {
         out.push('Z');
     }
 
-    /// As [`write_rfc3339`](Self::write_rfc3339).
+    /// Like [`write_rfc3339`](Self::write_rfc3339), as a new string.
     #[must_use]
     pub fn rfc3339(self) -> String {
         let mut text = String::with_capacity(24);
@@ -93,7 +93,7 @@ impl Stamp {
     }
 }
 
-/// A row's time stamp is written for every row: by hand it takes a tenth of what a formatter does.
+/// Written by hand because every row needs it: this takes a tenth of a formatter's time.
 fn push_digits(number: u32, digits: u32, out: &mut String) {
     for place in (0..digits).rev() {
         out.push(char::from_digit(number / 10_u32.pow(place) % 10, 10).unwrap_or('0'));
@@ -101,7 +101,7 @@ fn push_digits(number: u32, digits: u32, out: &mut String) {
 }
 
 impl fmt::Display for Stamp {
-    /// The backend's digits, as short as it writes them.
+    /// The backend's digits, without trailing zeros.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let full = self.time().format("%Y%m%d%H%M%S%3f").to_string();
         out.write_str(full.trim_end_matches('0'))
@@ -122,7 +122,7 @@ mod tests {
         DateTime::parse_from_rfc3339(text).unwrap().to_utc()
     }
 
-    /// Seen in the vendor's samples.
+    /// From the vendor's samples.
     #[test]
     fn known_stamps_read_and_write() {
         for (digits, text) in [

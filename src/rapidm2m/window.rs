@@ -1,29 +1,29 @@
-//! Which window of rows to ask for next. Pure.
+//! Chooses the next window of rows to request, so that an answer is neither too large nor misses late rows. Pure.
 //!
-//! A window always begins at the newest recorded stamp, never later: a logger that was away uploads old rows, and a window
-//! that was empty a minute ago may hold a week of them now. It is open-ended (`until: "*"`) unless such an answer proved too
-//! large. Then the search narrows between an end that is known to be too far and one that is known to hold nothing, and
-//! once rows come, the length of the window follows their density.
+//! A window always begins at the newest recorded stamp, never later. A logger that was offline uploads old rows, so a
+//! window that was empty a minute ago may now hold a week of them. The window has no end (`until: "*"`) unless such
+//! an answer proved too large. Then the search narrows between an end that is known to be too far and an end before
+//! which there are no rows. Once rows come, the length of the window follows their density.
 
 use super::Stamp;
 
-/// A window that comes back larger than this is narrowed, in bytes of body.
+/// A window is narrowed if its body is larger than this, in bytes.
 pub const SOFT_BODY_LIMIT: usize = 8 * 1024 * 1024;
-/// What a window far behind is made to hold.
+/// The number of rows that a window should hold while the site is far behind.
 const TARGET_ROWS: i64 = 40_000;
-/// A window is not made shorter than this, in milliseconds.
+/// The shortest window, in milliseconds.
 const SHORTEST: i64 = 1_000;
-/// How fast the length of a window may change.
+/// The largest factor by which the length of a window may change.
 const LARGEST_STEP: i64 = 4;
 
-/// What is known about the rows of one site behind its cursor. Lives in memory only: forgetting it costs requests, no rows.
+/// What is known about the rows after the cursor of one site. In memory only: losing it costs requests, never rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Search {
-    /// A window up to here came back empty.
+    /// A window up to here was empty.
     empty_until: Option<Stamp>,
-    /// A window up to here (or without end: up to the time of asking) was too large.
+    /// A window up to here was too large. For a window without end, this is the time of the request.
     too_far: Option<Stamp>,
-    /// Where the rows that fitted suggest the next end, tried once.
+    /// The next end that the received rows suggest. Tried once.
     hint: Option<Stamp>,
     /// Length of the next window, learned from the last one with rows.
     span: Option<i64>,
@@ -38,7 +38,7 @@ pub struct Window {
 }
 
 impl Search {
-    /// The window to ask for, from `from` on, at the time `now`.
+    /// The window to request, from `from` on, at the time `now`.
     #[must_use]
     pub fn next(&self, from: Stamp, now: Stamp) -> Window {
         let open = Window { until: None, can_narrow: now.since(from) > SHORTEST };
@@ -49,7 +49,7 @@ impl Search {
                 _ => low.shifted(far.since(low) / 2),
             },
             (None, Some(span)) => {
-                // Grow over a gap: what was empty is part of the window again, and costs nothing.
+                // Grow over a gap: the part that was empty belongs to the window again, and costs nothing.
                 let end = from.shifted(span);
                 if self.empty_until.is_some_and(|empty| empty >= end) {
                     low.shifted(low.since(from) * (LARGEST_STEP - 1))
@@ -65,10 +65,10 @@ impl Search {
         Window { until: Some(until), can_narrow: until.since(low) > SHORTEST }
     }
 
-    /// The window was too large; `prefix` are the stamps of the rows that came before it was given up.
+    /// The window was too large. `prefix` holds the stamps of the rows that arrived before reading stopped.
     ///
-    /// Returns whether a narrower window makes sense: not if the answer holds rows outside of the window (the backend does
-    /// not heed it), nor if no row came at all.
+    /// Returns whether a narrower window makes sense. It does not if the answer holds rows outside of the window
+    /// (then the backend ignores the bounds), or if no row arrived at all.
     #[must_use]
     pub fn narrow(&mut self, from: Stamp, window: Window, now: Stamp, prefix: &[Stamp]) -> bool {
         let end = window.until.unwrap_or(now);
@@ -76,9 +76,10 @@ impl Search {
         if *first < from.shifted(-SHORTEST) || window.until.is_some_and(|until| *last > until.shifted(SHORTEST)) {
             return false;
         }
-        // If the rows come in order, half of what was read is a window that fits. If they do not, the hint is just a guess.
+        // If the rows come in order, a window up to half of the received rows fits. If they do not, the hint is only
+        // a guess.
         let hint = prefix.get(prefix.len() / 2).copied().filter(|_| self.hint.is_none());
-        // Rows have come where there were none.
+        // Rows have arrived in a window that was empty before.
         if self.empty_until.is_some_and(|empty| prefix.iter().any(|row| *row > from && *row <= empty)) {
             self.empty_until = None;
         }
@@ -94,17 +95,17 @@ impl Search {
         match window.until {
             Some(until) => {
                 self.empty_until = Some(until);
-                // What was too large has gone, or was never there: do not go on between two ends that have met.
+                // The answer is no longer too large, or never was. Do not continue between two ends that have met.
                 if self.too_far.is_some_and(|far| far.since(until) <= SHORTEST) {
                     self.too_far = None;
                 }
             }
-            // Nothing is behind the cursor.
+            // There are no rows after the cursor.
             None => *self = Self::default(),
         }
     }
 
-    /// The window held `rows` new rows, all recorded; the cursor went from `from` to `newest`.
+    /// The window held `rows` new rows, all recorded. The cursor moved from `from` to `newest`.
     pub fn had_rows(&mut self, from: Stamp, newest: Stamp, window: Window, rows: usize) {
         let was_open = window.until.is_none();
         *self = Self::default();
@@ -126,7 +127,7 @@ mod tests {
 
     const DAY: i64 = 24 * 60 * 60 * 1000;
 
-    /// A backend whose rows are known: what a window comes back as.
+    /// A backend with known rows.
     struct Backend {
         rows: Vec<Stamp>,
         most_rows: usize,
@@ -152,7 +153,7 @@ mod tests {
         }
     }
 
-    /// Polls until nothing is behind; returns the rows found and the number of requests.
+    /// Polls until no rows are left. Returns the rows found and the number of requests.
     fn poll_all(backend: &Backend, now: Stamp) -> (Vec<Stamp>, usize) {
         let (mut search, mut cursor, mut found) = (Search::default(), None::<Stamp>, Vec::new());
         for requests in 1..10_000 {
@@ -226,7 +227,7 @@ mod tests {
     #[test]
     fn rows_that_come_where_there_were_none_can_be_narrowed_to() {
         let (from, mut search) = (now().shifted(-DAY), Search::default());
-        // A window of an hour holds nothing, then the logger uploads that hour: more than an answer takes.
+        // A window of an hour is empty. Then the logger uploads that hour: more rows than fit into one answer.
         search.was_empty(Window { until: Some(from.shifted(DAY / 24)), can_narrow: true });
         let rows: Vec<_> = (1..1_000).map(|index| from.shifted(index * 3_000)).collect();
         let backend = Backend { rows: rows.clone(), most_rows: 100, descending: false };

@@ -1,4 +1,4 @@
-//! What webhooks tell beside uplinks: joins, what became of downlinks, locations, data of services.
+//! Parses webhooks other than uplinks: joins, results of downlinks, locations, data of services.
 
 use std::collections::BTreeMap;
 
@@ -7,12 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
-use super::{
-    uplink::{hex, rfc3339},
-    v3::EndDeviceIds,
-    webhook::Invalid,
-};
-use crate::clock;
+use super::ids::{EndDeviceIds, Invalid};
+use crate::support::{clock, hex::hex};
 
 /// An event of The Things Stack.
 #[derive(Debug)]
@@ -21,12 +17,12 @@ pub struct Event<'a> {
     pub device: Option<String>,
     pub dev_eui: Option<String>,
     pub received_at: Option<DateTime<Utc>>,
-    /// Its kind, and all that it says.
+    /// The event's kind and its content.
     content: Option<(String, &'a RawValue)>,
     body: &'a str,
 }
 
-/// Members of the envelope that are no event.
+/// Members of the envelope that are not the event itself.
 const ENVELOPE: [&str; 5] = ["end_device_ids", "correlation_ids", "received_at", "simulated", "application_ids"];
 
 #[derive(Deserialize)]
@@ -47,7 +43,7 @@ struct Telemetry<'a> {
     application: Option<&'a str>,
     #[serde(rename = "ReceivedAtUTC")]
     received_at: String,
-    /// Not read: numbers keep their digits.
+    /// Not parsed, so that numbers keep their digits.
     #[serde(rename = "Event")]
     event: Option<&'a RawValue>,
 }
@@ -56,7 +52,7 @@ impl<'a> Event<'a> {
     pub(super) fn parse(body: &'a str) -> Result<Self, Invalid> {
         let members: BTreeMap<String, &'a RawValue> =
             serde_json::from_str(body).map_err(|error| Invalid::malformed(&error))?;
-        // Kinds that do not exist yet are events like any other, but not whatever JSON comes along.
+        // Accept future kinds of events, but not arbitrary JSON.
         if !members.keys().any(|name| ENVELOPE.contains(&name.as_str()) || is_known(name)) {
             return Err(Invalid::Unknown);
         }
@@ -73,28 +69,29 @@ impl<'a> Event<'a> {
         })
     }
 
-    /// The member that holds it, such as `join_accept`; `None` if the webhook's field mask has removed it.
+    /// The name of the member that holds the event, such as `join_accept`. `None` if the webhook's field mask has
+    /// removed it.
     #[must_use]
     pub fn kind(&self) -> Option<&str> {
         self.content.as_ref().map(|(kind, _)| kind.as_str())
     }
 
-    /// Whose it is: application and device.
+    /// The application and the device.
     ///
     /// # Errors
-    /// Which of them is missing.
+    /// The id that is missing.
     pub fn ids(&self) -> Result<(String, String), Invalid> {
         const IDS: [&str; 2] = ["end_device_ids.application_ids.application_id", "end_device_ids.device_id"];
         Invalid::ids(self.application.clone(), self.device.clone(), IDS)
     }
 
-    /// The same for a webhook that is sent again.
+    /// A webhook that is sent again has the same id.
     #[must_use]
     pub fn message_id(&self) -> String {
         hex(&Sha256::digest(self.body)[..16])
     }
 
-    /// The telemetry as JSON: whose it is, what it is, and all that the event says.
+    /// The telemetry as JSON: the device, the event's kind and its whole content.
     #[must_use]
     pub fn telemetry(&self, received_at: DateTime<Utc>) -> Vec<u8> {
         let telemetry = Telemetry {
@@ -102,14 +99,14 @@ impl<'a> Event<'a> {
             hardware_serial: self.dev_eui.as_deref(),
             device: self.device.as_deref(),
             application: self.application.as_deref(),
-            received_at: rfc3339(self.received_at.unwrap_or(received_at)),
+            received_at: clock::rfc3339(self.received_at.unwrap_or(received_at)),
             event: self.content.as_ref().map(|(_, content)| *content),
         };
         serde_json::to_vec(&telemetry).expect("a Vec takes all, and what was JSON stays JSON")
     }
 }
 
-/// Whether it can be the name of an event.
+/// Whether the name can be that of an event.
 fn is_name(name: &str) -> bool {
     (1..=64).contains(&name.len()) && name.bytes().all(|letter| matches!(letter, b'a'..=b'z' | b'0'..=b'9' | b'_'))
 }
@@ -149,7 +146,7 @@ mod tests {
         assert_eq!(Event::parse(r#"{"end_device_ids":{},"a\nb":{}}"#).unwrap().kind(), None);
     }
 
-    /// Whatever it says is passed on as it is: a number that no type holds, nesting that no parser takes.
+    /// The content is passed on unchanged, even a number that no type can hold or nesting that no parser accepts.
     #[test]
     fn an_events_content_stays_the_text_that_it_was() {
         for content in [r#"{"a":1e999,"b":21.50}"#.to_owned(), format!("{}1{}", "[".repeat(200), "]".repeat(200))] {
@@ -159,7 +156,7 @@ mod tests {
         }
     }
 
-    /// The Things Stack sends what the mask leaves of an event: it must not be taken for a failure.
+    /// The Things Stack sends the part of an event that the field mask leaves. This must not be a failure.
     #[test]
     fn events_that_the_field_mask_hides_are_events() {
         let masked = Event::parse(r#"{"downlink_queue_invalidated":{}}"#).unwrap();

@@ -1,23 +1,27 @@
-//! The Things Network: what its webhooks say, and what becomes of it. Nothing here knows of functions or of the hub.
+//! The Things Network: takes webhooks of The Things Stack, forwards their uplinks to the hub, and passes downlinks back.
 //!
-//! | Part | |
+//! | Module | |
 //! |---|---|
-//! | `webhook` | a body: which format, an uplink or another event, and whose |
-//! | `v2`, `v3` | the two formats; V3 is that of The Things Stack, the one that exists today |
-//! | `uplink`, `event` | what both come to: telemetry and its message id |
-//! | `position` | positions under the names of IoT Central |
-//! | `queued` | a webhook on its way through the storage queue |
+//! | `receiving` | a webhook is checked, answered and put into the queue |
+//! | `forwarding` | a message of the queue is sent as its LoRaWAN device |
+//! | `downlinks` | cloud-to-device messages become downlinks |
+//! | `webhook` | a body: which format, an uplink or another event |
+//! | `v2`, `v3` | the two formats; V3 is that of The Things Stack, the one in use today |
+//! | `uplink`, `event` | the result of both formats: telemetry and its message id |
+//! | `reception`, `position`, `ids` | parts of them: gateway and signal, positions under the names of IoT Central, ids |
+//! | `queued` | a webhook in the storage queue |
 //! | `template` | device ids from application, device and DevEUI |
-//! | `downlink` | from a cloud-to-device message to a downlink |
-//! | `stack` | The Things Stack as a service: takes downlinks |
-//!
-//! Everything but `stack` is pure.
+//! | `tally` | what the functions did, in one log line a minute |
 
-pub mod downlink;
+pub mod downlinks;
 pub mod event;
+pub mod forwarding;
+pub mod ids;
 mod position;
 pub mod queued;
-pub mod stack;
+pub mod receiving;
+mod reception;
+mod tally;
 pub mod template;
 pub mod uplink;
 mod v2;

@@ -1,18 +1,18 @@
-//! Positions for IoT Central: inside fields whose names begin with `GPS` (any case), latitude, longitude and altitude are
-//! said again as `lat`, `lon` and `alt`, the names that IoT Central knows. Everything stays the text that it was.
+//! Adds positions for IoT Central: inside fields whose names begin with `GPS` (any case), latitude, longitude and
+//! altitude are repeated as `lat`, `lon` and `alt`, the names that IoT Central knows. Values keep their original text.
 
 use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
 
-/// Fields deeper than this are left as they are.
+/// Deeper fields are left unchanged.
 const DEEPEST: usize = 32;
 const NAMES: [(&str, &str); 3] = [("latitude", "lat"), ("longitude", "lon"), ("altitude", "alt")];
 
-/// A field with its positions repeated; `None` if there are none.
+/// The field with its positions repeated; `None` if it has none.
 pub fn repeated(name: &str, value: &RawValue) -> Option<Box<RawValue>> {
     let is_gps = begins_with_gps(name.as_bytes());
-    // Most fields have nothing to do with it: they are not even parsed.
+    // Skip parsing for the many fields that contain no position.
     let mentions_gps = || value.get().as_bytes().windows(4).any(|part| part[0] == b'"' && begins_with_gps(&part[1..]));
     if !is_gps && !mentions_gps() {
         return None;

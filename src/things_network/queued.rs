@@ -1,4 +1,4 @@
-//! A webhook on its way through the storage queue.
+//! Defines the form in which a webhook passes through the storage queue.
 
 use std::borrow::Cow;
 
@@ -7,16 +7,16 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::{
+use crate::support::{
     clock,
     http::{MAX_ERROR_TEXT, one_line},
 };
 
-/// The longest text that fits into a queue message: 64 KiB when it is in Base64, as the Functions host encodes it.
+/// The longest text that fits into a queue message. The limit is 64 KiB in Base64, which the Functions host uses.
 /// <https://learn.microsoft.com/azure/storage/queues/scalability-targets>
 pub const MAX_TEXT: usize = 48 * 1024;
 
-/// Where the webhook's device gets downlinks, from the headers of the webhook.
+/// Where to send downlinks for the webhook's device, from the headers of the webhook.
 /// <https://www.thethingsindustries.com/docs/integrations/webhooks/scheduling-downlinks/>
 #[derive(Clone, Debug)]
 pub struct DownlinkKeys {
@@ -28,13 +28,13 @@ pub struct DownlinkKeys {
     pub replace: Option<String>,
 }
 
-/// A webhook as it stands in the queue.
+/// A webhook as the queue holds it.
 #[derive(Clone, Debug)]
 pub struct Queued<'a> {
-    /// When it was received; unknown of what the C# sample has queued.
+    /// When the webhook was received. Unknown if the C# sample queued it.
     pub received_at: Option<DateTime<Utc>>,
     pub downlink: Option<DownlinkKeys>,
-    /// The body, as it came.
+    /// The body as received.
     pub webhook: Cow<'a, str>,
 }
 
@@ -63,7 +63,7 @@ impl<'a> Queued<'a> {
     /// The text of the queue message. The webhook must be JSON.
     ///
     /// # Errors
-    /// The webhook is no JSON.
+    /// The webhook is not JSON.
     pub fn text(&self) -> serde_json::Result<String> {
         serde_json::to_string(&Wire {
             received_at: self.received_at.map(|time| time.to_rfc3339_opts(SecondsFormat::Millis, true)),
@@ -76,14 +76,14 @@ impl<'a> Queued<'a> {
         })
     }
 
-    /// Reads the text of a queue message. A webhook's body alone, which is what the C# sample queues, is read as well.
+    /// Reads the text of a queue message. Also reads a webhook's body alone, which the C# sample queues.
     ///
     /// # Errors
-    /// It is no JSON object.
+    /// The text is not a JSON object.
     pub fn parse(text: &'a str) -> Result<Self, String> {
         let no_webhook = |why: &str| format!("the queue message is no webhook: {}", one_line(why, MAX_ERROR_TEXT));
         let wire = serde_json::from_str::<Wire<'a>>(text).map_err(|error| no_webhook(&error.to_string()))?;
-        // An array would pass for a struct.
+        // serde would read an array as a struct.
         if !text.trim_ascii_start().starts_with('{') {
             return Err(no_webhook("it is another kind of JSON"));
         }

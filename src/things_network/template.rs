@@ -1,4 +1,4 @@
-//! Device ids from a template such as `{application_id}-{device_id}`.
+//! Makes device ids from a template such as `{application_id}-{device_id}`.
 
 use std::fmt;
 
@@ -31,14 +31,14 @@ impl Default for Template {
     }
 }
 
-/// The template needs a DevEUI, and the device has none.
+/// The template needs a DevEUI, but the device has none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the webhook has no DevEUI, which DeviceIdTemplate needs: allow end_device_ids.dev_eui in its field mask")]
 pub struct NoDevEui;
 
 impl Template {
     /// # Errors
-    /// What is wrong, continuing a sentence that begins with the setting's name.
+    /// The fault, as the rest of a sentence that begins with the setting's name.
     pub fn parse(text: &str) -> Result<Self, String> {
         let help = "use {device_id}, {application_id} and {dev_eui}";
         let mut parts = Vec::new();

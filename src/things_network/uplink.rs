@@ -1,66 +1,44 @@
-//! An uplink, whatever format it came in: its telemetry and its message id.
+//! An uplink, independent of its webhook format: makes its telemetry and its message id.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::collections::BTreeMap;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::ser::{SerializeMap, Serializer};
-use serde_json::{Number, value::RawValue};
+use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
-use super::{position, v3};
+use super::{
+    position,
+    reception::{Radio, Reception},
+};
+use crate::support::{clock, hex::hex};
 
-/// An uplink.
 #[derive(Debug)]
 pub struct Uplink<'a> {
     pub application: String,
     pub device: String,
     /// DevEUI (`hardware_serial` in V2), 16 hexadecimal digits.
     pub dev_eui: Option<String>,
-    /// fPort; 0 also where there is none.
+    /// fPort; 0 if there is none.
     pub port: u8,
     /// fCnt.
     pub counter: u32,
-    /// V2: the device has sent it before.
+    /// V2 only: the device repeats an uplink.
     pub is_retry: bool,
     /// `FRMPayload` in Base64, perhaps empty.
     pub payload: String,
-    /// What the payload formatter made of the payload: any JSON.
+    /// The payload formatter's output: any JSON.
     pub decoded: Option<&'a RawValue>,
     /// When the network received it.
     pub received_at: Option<DateTime<Utc>>,
-    /// Changes with each join.
+    /// Id of the session. It changes with each join.
     pub session: Option<String>,
     pub(super) reception: Reception<'a>,
-    /// All of it, as it came.
+    /// The whole webhook as it arrived.
     pub(super) body: &'a str,
 }
 
-/// How it was received: read when it is needed, which is not at the door.
-#[derive(Debug)]
-pub(super) enum Reception<'a> {
-    /// Of V3: `rx_metadata` and `settings`.
-    Raw {
-        receptions: Option<&'a RawValue>,
-        settings: Option<&'a RawValue>,
-    },
-    Read(Radio),
-}
-
-/// How it was received, by the gateway that heard it best.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Radio {
-    pub gateway: Option<String>,
-    /// dBm.
-    pub rssi: Option<Number>,
-    /// dB.
-    pub snr: Option<Number>,
-    /// Such as `SF7BW125`.
-    pub data_rate: Option<String>,
-    /// MHz.
-    pub frequency: Option<f64>,
-}
-
-/// The telemetry's own members; decoded fields stand beside them.
+/// The telemetry's own members. Decoded fields are added next to them.
 pub const MEMBERS: [&str; 13] = [
     "HardwareSerial",
     "Retry",
@@ -76,8 +54,8 @@ pub const MEMBERS: [&str; 13] = [
     "DataRate",
     "Frequency",
 ];
-/// Holds what has no place beside them: decoded fields that are called like one of them (or like this), or a decoded payload
-/// that is no object.
+/// Holds decoded fields that have the name of one of these members (or this name), or a decoded payload that is no
+/// object.
 const PAYLOAD_FIELDS: &str = "PayloadFields";
 
 fn is_own(name: &str) -> bool {
@@ -85,15 +63,16 @@ fn is_own(name: &str) -> bool {
 }
 
 impl Uplink<'_> {
-    /// The same for a webhook that is sent again, another one for every other uplink: a hash of application, device,
-    /// session, fCnt, fPort, payload and the time of reception; without that time, of the whole body.
+    /// The message id. A webhook that is sent again has the same id; every other uplink has a different one. It is a
+    /// hash of application, device, session, fCnt, fPort, payload and the time of reception; without that time, of the
+    /// whole body as well.
     #[must_use]
     pub fn message_id(&self) -> String {
         let mut hash = Sha256::new();
         let (counter, port) = (self.counter.to_string(), self.port.to_string());
         let session = self.session.as_deref().unwrap_or_default();
         for part in [&self.application, &self.device, session, &counter, &port, &self.payload] {
-            // The zero byte keeps ("ab", "c") and ("a", "bc") apart.
+            // The zero byte separates ("ab", "c") from ("a", "bc").
             hash = hash.chain_update(part).chain_update([0]);
         }
         hash = match self.received_at {
@@ -103,17 +82,8 @@ impl Uplink<'_> {
         hex(&hash.finalize()[..16])
     }
 
-    /// How it was received. What cannot be read is left out.
-    #[must_use]
-    pub fn radio(&self) -> Radio {
-        match &self.reception {
-            Reception::Raw { receptions, settings } => v3::radio(*receptions, *settings),
-            Reception::Read(radio) => radio.clone(),
-        }
-    }
-
-    /// The telemetry as JSON: the C# sample's members under their names, reception, and the decoded fields beside them.
-    /// `received_at` stands in where the network did not say when it received the uplink.
+    /// The telemetry as JSON: the members of the C# sample with their names, reception data, and the decoded fields
+    /// next to them. `received_at` is used if the network did not say when it received the uplink.
     #[must_use]
     pub fn telemetry(&self, received_at: DateTime<Utc>) -> Vec<u8> {
         let mut body = Vec::with_capacity(512);
@@ -131,8 +101,8 @@ impl Uplink<'_> {
         map.serialize_entry("ApplicationID", &self.application)?;
         map.serialize_entry("Port", &self.port)?;
         map.serialize_entry("PayloadRaw", &self.payload)?;
-        map.serialize_entry("ReceivedAtUTC", &rfc3339(self.received_at.unwrap_or(received_at)))?;
-        let Radio { gateway, rssi, snr, data_rate, frequency } = &self.radio();
+        map.serialize_entry("ReceivedAtUTC", &clock::rfc3339(self.received_at.unwrap_or(received_at)))?;
+        let Radio { gateway, rssi, snr, data_rate, frequency } = &self.reception.radio();
         for (name, number) in [("Rssi", rssi), ("Snr", snr)] {
             if let Some(number) = number {
                 map.serialize_entry(name, number)?;
@@ -156,7 +126,7 @@ impl Uplink<'_> {
     }
 }
 
-/// Values stay the text that the payload formatter wrote.
+/// Values keep the payload formatter's text.
 fn write_fields<M: SerializeMap<Error = serde_json::Error>>(
     fields: BTreeMap<String, &RawValue>,
     map: &mut M,
@@ -169,17 +139,6 @@ fn write_fields<M: SerializeMap<Error = serde_json::Error>>(
         }
     }
     if apart.is_empty() { Ok(()) } else { map.serialize_entry(PAYLOAD_FIELDS, &apart) }
-}
-
-pub(super) fn rfc3339(time: DateTime<Utc>) -> String {
-    time.to_rfc3339_opts(SecondsFormat::AutoSi, true)
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("a String takes all");
-        text
-    })
 }
 
 #[cfg(test)]
@@ -268,7 +227,7 @@ mod tests {
         };
         assert_eq!(id(&base), id(&base.clone()));
         assert_eq!(id(&base).len(), 32);
-        // What two webhooks of one application may show differently does not count.
+        // Data that two webhooks of one application may show differently does not count.
         assert_eq!(changed("decoded_payload", json!({"a": 1})), id(&base));
         for (member, value) in [
             ("session_key_id", json!("t")),

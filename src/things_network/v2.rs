@@ -1,14 +1,15 @@
-//! The format of The Things Network V2, which was shut down on 1 December 2021: private networks may still send it, and so
-//! may what is left in a queue.
+//! Parses the format of The Things Network V2, which was shut down on 1 December 2021: private networks may still send
+//! it, and a queue may still contain it.
 
 use serde::Deserialize;
 use serde_json::{Number, value::RawValue};
 
 use super::{
-    uplink::{Radio, Reception, Uplink},
-    webhook::Invalid,
+    ids::Invalid,
+    reception::{Radio, Reception},
+    uplink::Uplink,
 };
-use crate::clock;
+use crate::support::clock;
 
 #[derive(Deserialize)]
 struct Body<'a> {

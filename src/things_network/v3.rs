@@ -1,16 +1,17 @@
-//! The Things Stack's uplinks (V3). Members that are zero or empty are left out on the wire.
+//! Parses uplinks of The Things Stack (V3). The Things Stack omits members that are zero or empty.
 //! <https://www.thethingsindustries.com/docs/the-things-stack/concepts/data-formats/>
 
-use serde::{Deserialize, de::DeserializeOwned};
-use serde_json::{Number, value::RawValue};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::{
-    uplink::{self, Radio, Uplink},
-    webhook::Invalid,
+    ids::{EndDeviceIds, Invalid},
+    reception::Reception,
+    uplink::Uplink,
 };
-use crate::clock;
+use crate::support::clock;
 
-/// The names under which an uplink has its ids.
+/// The names of an uplink's ids in the webhook.
 const IDS: [&str; 2] = ["end_device_ids.application_ids.application_id", "end_device_ids.device_id"];
 
 #[derive(Deserialize)]
@@ -22,24 +23,6 @@ struct Envelope<'a> {
 }
 
 #[derive(Default, Deserialize)]
-pub struct EndDeviceIds {
-    pub device_id: Option<String>,
-    pub application_ids: Option<ApplicationIds>,
-    pub dev_eui: Option<String>,
-}
-
-#[derive(Deserialize)]
-pub struct ApplicationIds {
-    application_id: Option<String>,
-}
-
-impl EndDeviceIds {
-    pub fn application(&mut self) -> Option<String> {
-        self.application_ids.take().and_then(|ids| ids.application_id)
-    }
-}
-
-#[derive(Default, Deserialize)]
 struct Message<'a> {
     session_key_id: Option<String>,
     f_port: Option<u8>,
@@ -48,57 +31,11 @@ struct Message<'a> {
     received_at: Option<String>,
     #[serde(borrow)]
     decoded_payload: Option<&'a RawValue>,
-    // Reception is told of where it can be read; it is no reason to refuse an uplink.
+    // Reception data that cannot be read is left out; it is no reason to refuse an uplink.
     #[serde(borrow)]
     rx_metadata: Option<&'a RawValue>,
     #[serde(borrow)]
     settings: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-struct Reception {
-    gateway_ids: Option<GatewayIds>,
-    rssi: Option<Number>,
-    snr: Option<Number>,
-}
-
-#[derive(Deserialize)]
-struct GatewayIds {
-    gateway_id: Option<String>,
-    eui: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Settings {
-    data_rate: Option<DataRate>,
-    frequency: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct DataRate {
-    lora: Option<Lora>,
-    fsk: Option<Fsk>,
-    lrfhss: Option<LrFhss>,
-}
-
-/// Bandwidth in Hz.
-#[derive(Deserialize)]
-struct Lora {
-    bandwidth: Option<u32>,
-    spreading_factor: Option<u32>,
-}
-
-/// Bits per second.
-#[derive(Deserialize)]
-struct Fsk {
-    bit_rate: Option<u32>,
-}
-
-/// Channel width in Hz.
-#[derive(Deserialize)]
-struct LrFhss {
-    modulation_type: Option<u32>,
-    operating_channel_width: Option<u32>,
 }
 
 pub fn parse(body: &str) -> Result<Uplink<'_>, Invalid> {
@@ -106,7 +43,8 @@ pub fn parse(body: &str) -> Result<Uplink<'_>, Invalid> {
     let mut ids = envelope.end_device_ids.unwrap_or_default();
     let (application, device) = Invalid::ids(ids.application(), ids.device_id, IDS)?;
     let message = envelope.uplink_message.unwrap_or_default();
-    // The network server's reception; the envelope's is when the application server passed it on.
+    // The network server's time of reception. The time in the envelope is when the application server passed the uplink
+    // on.
     let received_at =
         [message.received_at, envelope.received_at].into_iter().flatten().find_map(|text| clock::read_rfc3339(&text));
     Ok(Uplink {
@@ -120,108 +58,7 @@ pub fn parse(body: &str) -> Result<Uplink<'_>, Invalid> {
         decoded: message.decoded_payload,
         received_at,
         session: message.session_key_id,
-        reception: uplink::Reception::Raw { receptions: message.rx_metadata, settings: message.settings },
+        reception: Reception::Raw { receptions: message.rx_metadata, settings: message.settings },
         body,
     })
-}
-
-/// How it was received, from `rx_metadata` and `settings`.
-pub fn radio(receptions: Option<&RawValue>, settings: Option<&RawValue>) -> Radio {
-    let best = lenient::<Vec<Reception>>(receptions).unwrap_or_default().into_iter().max_by(|one, other| {
-        let (one, other) = (one.quality(), other.quality());
-        one.0.total_cmp(&other.0).then(one.1.total_cmp(&other.1))
-    });
-    let settings = lenient::<Settings>(settings);
-    let rate = settings.as_ref().and_then(|settings| settings.data_rate.as_ref());
-    // Zero is left out on the wire; and nobody measures it for FSK.
-    let zero = rate.is_none_or(|rate| rate.fsk.is_none()).then(|| Number::from(0));
-    Radio {
-        snr: best.as_ref().and_then(|best| best.snr.clone().or(zero.filter(|_| best.rssi.is_some()))),
-        rssi: best.as_ref().and_then(|best| best.rssi.clone()),
-        gateway: best.and_then(|best| best.gateway_ids).and_then(|ids| ids.gateway_id.or(ids.eui)),
-        data_rate: rate.and_then(data_rate),
-        frequency: settings.and_then(|settings| settings.frequency?.parse::<f64>().ok()).map(|hertz| hertz / 1e6),
-    }
-}
-
-impl Reception {
-    /// SNR, then RSSI. Some networks do not tell how well their gateways hear: nothing is worse than 0 dBm, which does not
-    /// occur, being left out.
-    fn quality(&self) -> (f64, f64) {
-        let number = |value: &Option<Number>| value.as_ref().and_then(Number::as_f64);
-        match number(&self.rssi) {
-            Some(rssi) => (number(&self.snr).unwrap_or_default(), rssi),
-            None => (f64::NEG_INFINITY, f64::NEG_INFINITY),
-        }
-    }
-}
-
-/// As gateways name them, and as V2 did: `SF7BW125`, `FSK50000` (bits per second), `M0CW137` (LR-FHSS).
-fn data_rate(rate: &DataRate) -> Option<String> {
-    const KILO: u32 = 1000;
-    if let Some(lora) = &rate.lora {
-        return Some(format!("SF{}BW{}", lora.spreading_factor?, lora.bandwidth? / KILO));
-    }
-    if let Some(fsk) = &rate.fsk {
-        return Some(format!("FSK{}", fsk.bit_rate?));
-    }
-    let fhss = rate.lrfhss.as_ref()?;
-    Some(format!("M{}CW{}", fhss.modulation_type.unwrap_or_default(), fhss.operating_channel_width? / KILO))
-}
-
-/// What it should be, or nothing.
-fn lenient<T: DeserializeOwned>(raw: Option<&RawValue>) -> Option<T> {
-    serde_json::from_str(raw?.get()).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn radio_of(message: serde_json::Value) -> Radio {
-        let ids = json!({"device_id": "d", "application_ids": {"application_id": "a"}});
-        let body = json!({"end_device_ids": ids, "uplink_message": message}).to_string();
-        parse(&body).unwrap().radio()
-    }
-
-    #[test]
-    fn the_best_gateway_is_the_one_with_the_best_snr() {
-        let gateway = |id: &str, rssi, snr| json!({"gateway_ids": {"gateway_id": id}, "rssi": rssi, "snr": snr});
-        let radio = radio_of(json!({"rx_metadata": [
-            gateway("near", -35, 5.2), gateway("best", -80, 9.8), gateway("weaker", -81, 9.8), gateway("far", -120, -12.0)
-        ]}));
-        assert_eq!(radio.gateway.as_deref(), Some("best"));
-        assert_eq!((radio.rssi, radio.snr), (Some((-80).into()), Number::from_f64(9.8)));
-        // An SNR of zero is left out on the wire.
-        let zero = radio_of(json!({"rx_metadata": [{"gateway_ids": {"eui": "9C5C8E00001A05C4"}, "rssi": -90}]}));
-        assert_eq!((zero.gateway.as_deref(), zero.snr), (Some("9C5C8E00001A05C4"), Some(0.into())));
-        // What is withheld or masked out is not zero.
-        let withheld = json!({"gateway_ids": {"gateway_id": "packetbroker"}});
-        let radio = radio_of(json!({"rx_metadata": [withheld, gateway("mine", -120, -19.5)]}));
-        assert_eq!((radio.gateway.as_deref(), radio.rssi), (Some("mine"), Some((-120).into())));
-        let alone = radio_of(json!({"rx_metadata": [withheld]}));
-        assert_eq!((alone.gateway.as_deref(), alone.rssi, alone.snr), (Some("packetbroker"), None, None));
-        assert_eq!(radio_of(json!({})), Radio::default());
-    }
-
-    #[test]
-    fn every_modulation_has_its_name() {
-        let rate = |rate| radio_of(json!({"settings": {"data_rate": rate, "frequency": "868100000"}}));
-        assert_eq!(
-            rate(json!({"lora": {"bandwidth": 125_000, "spreading_factor": 12}})).data_rate.unwrap(),
-            "SF12BW125"
-        );
-        assert_eq!(rate(json!({"fsk": {"bit_rate": 50_000}})).data_rate.unwrap(), "FSK50000");
-        let fhss = json!({"lrfhss": {"operating_channel_width": 137_000, "coding_rate": "1/3"}});
-        assert_eq!(rate(fhss).data_rate.unwrap(), "M0CW137");
-        assert_eq!(rate(json!({"smoke": {}})).frequency, Some(868.1));
-    }
-
-    #[test]
-    fn odd_radio_data_is_no_reason_to_refuse_an_uplink() {
-        let odd = radio_of(json!({"rx_metadata": "none", "settings": {"frequency": 868}}));
-        assert_eq!(odd, Radio::default());
-    }
 }

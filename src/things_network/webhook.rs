@@ -1,76 +1,20 @@
-//! A webhook's body: which format it has, whether it is an uplink, and whose.
+//! Reads a webhook's body: its format, whether it is an uplink, and whose it is.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{event::Event, uplink::Uplink, v2, v3};
-use crate::http::{MAX_ERROR_TEXT, one_line};
+use super::{event::Event, ids::Invalid, uplink::Uplink, v2, v3};
+use crate::support::http::{MAX_ERROR_TEXT, one_line};
 
-/// What a webhook tells.
+/// The content of a webhook.
 #[derive(Debug)]
 pub enum Webhook<'a> {
     Uplink(Box<Uplink<'a>>),
-    /// A join, what became of a downlink, a location, data of a service, or a kind that does not exist yet.
+    /// A join, the outcome of a downlink, a location, data of a service, or a kind that does not exist yet.
     Event(Event<'a>),
 }
 
-/// Why a body is no webhook of The Things Network.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Invalid {
-    #[error("the body is empty; is it sent in chunks, without Content-Length?")]
-    Empty,
-    #[error("the body is no JSON object ({0}): set the webhook's format to JSON")]
-    NotJson(String),
-    #[error("a member is not what it should be: {0}")]
-    Malformed(String),
-    #[error("{} missing: allow it in the webhook's field mask", .0.join(" and "))]
-    NoIds(Vec<&'static str>),
-    #[error("{0} is no id of The Things Network: at most 36 of a-z, 0-9, and single - or _ between them")]
-    NoId(&'static str),
-    #[error(
-        "the body has neither uplink_message (The Things Stack) nor app_id (The Things Network V2), nor is it an event"
-    )]
-    Unknown,
-}
-
-impl Invalid {
-    pub(super) fn malformed(error: &serde_json::Error) -> Self {
-        Self::Malformed(one_line(&error.to_string(), MAX_ERROR_TEXT))
-    }
-
-    /// Of an uplink's ids, what is there.
-    pub(super) fn ids(
-        application: Option<String>,
-        device: Option<String>,
-        [application_member, device_member]: [&'static str; 2],
-    ) -> Result<(String, String), Self> {
-        let there = |id: Option<String>| id.filter(|id| !id.is_empty());
-        match (there(application), there(device)) {
-            (Some(application), _) if !is_id(&application) => Err(Self::NoId(application_member)),
-            (_, Some(device)) if !is_id(&device) => Err(Self::NoId(device_member)),
-            (Some(application), Some(device)) => Ok((application, device)),
-            (application, device) => {
-                let members = [(application, application_member), (device, device_member)];
-                Err(Self::NoIds(members.into_iter().filter(|(id, _)| id.is_none()).map(|(_, member)| member).collect()))
-            }
-        }
-    }
-}
-
-/// The rule for ids of applications and devices, that of V2 (which has `_`) included.
-/// <https://www.thethingsindustries.com/docs/reference/id-eui-constraints/>
-fn is_id(id: &str) -> bool {
-    const LONGEST: usize = 36;
-    let is_inner = |letter: u8| matches!(letter, b'-' | b'_');
-    let bytes = id.as_bytes();
-    bytes.len() <= LONGEST
-        && bytes.iter().all(|letter| matches!(letter, b'a'..=b'z' | b'0'..=b'9') || is_inner(*letter))
-        && !bytes.first().is_some_and(|letter| is_inner(*letter))
-        && !bytes.last().is_some_and(|letter| is_inner(*letter))
-        && !bytes.windows(2).any(|pair| is_inner(pair[0]) && is_inner(pair[1]))
-}
-
-/// The members that tell the formats apart. `uplink_normalized` and others are events: they have the ids, but no
+/// The members that distinguish the formats. `uplink_normalized` and others are events: they have the ids, but no
 /// `uplink_message`.
 #[derive(Deserialize)]
 struct Probe<'a> {
@@ -85,18 +29,18 @@ struct Probe<'a> {
 }
 
 impl<'a> Webhook<'a> {
-    /// Reads a body. Members that are not known are ignored; of an uplink, only its ids must be there.
+    /// Reads a body. Unknown members are ignored. An uplink needs only its ids.
     ///
     /// # Errors
-    /// What is wrong with it, for whoever set up the webhook.
+    /// What is wrong with the body, in words for the person who set up the webhook.
     pub fn parse(body: &'a str) -> Result<Self, Invalid> {
-        // JSON's white space around it is lost in the queue, and must not count in what is hashed.
+        // The queue drops JSON's white space around the body, so it must not change the hash.
         let body = body.trim_matches([' ', '\t', '\n', '\r']);
         if body.is_empty() {
             return Err(Invalid::Empty);
         }
         let not_json = |error: serde_json::Error| Invalid::NotJson(one_line(&error.to_string(), MAX_ERROR_TEXT));
-        // An array would pass for a struct.
+        // serde would read an array as a struct.
         if !body.starts_with('{') {
             let error = serde_json::from_str::<serde::de::IgnoredAny>(body).err();
             return Err(error.map_or_else(|| Invalid::NotJson("it is another kind of JSON".into()), not_json));

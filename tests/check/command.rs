@@ -1,15 +1,15 @@
-//! One run of the binary, with nothing of the surrounding environment.
+//! Runs the binary once, without any variable of the surrounding environment.
 
 use std::{collections::BTreeMap, process::Stdio, time::Duration};
 
 use tokio::process::Command;
 
-/// Longer than any of its own limits: what hangs fails.
+/// Longer than any of the binary's own limits. A run that hangs fails the test.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 pub type Settings = BTreeMap<String, String>;
 
-/// What came of it.
+/// The result of a run.
 #[derive(Debug)]
 pub struct Ran {
     pub code: i32,
@@ -21,7 +21,7 @@ pub fn settings<const N: usize>(pairs: [(&str, &str); N]) -> Settings {
     pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
 }
 
-/// Runs it where no settings file is.
+/// Runs the binary in a folder without a settings file.
 pub async fn run(arguments: &[&str], settings: &Settings) -> Ran {
     let mut command = Command::new(env!("CARGO_BIN_EXE_iothub-connector"));
     command.args(arguments).env_clear().envs(settings).current_dir(env!("CARGO_TARGET_TMPDIR"));
@@ -32,7 +32,7 @@ pub async fn run(arguments: &[&str], settings: &Settings) -> Ran {
 }
 
 impl Ran {
-    /// That none of these stands in what it said.
+    /// Asserts that the output contains none of these texts.
     #[track_caller]
     pub fn has_no<'a>(&self, secrets: impl IntoIterator<Item = &'a str>) {
         for secret in secrets {

@@ -1,17 +1,17 @@
-//! Settings that are absent and in a Key Vault.
+//! Tests settings that are absent in the environment and present in a Key Vault.
 
 use std::{os::unix::fs::PermissionsExt as _, path::Path};
 
 use futures::future::join_all;
 
-use crate::{
+use crate::check::{
     command::{Ran, Settings, run, settings},
     vault::{APP_SECRET, Fault, TOKEN, Vault},
 };
 
 const KEY: &str = "aHVudGVyMi1vZi10aGUtZGV2aWNl";
 const EXPIRES: &str = "--expires=2026-01-01T01:00:00Z";
-/// All that `serve` needs, as it stands in a vault.
+/// All settings that `serve` needs, as a vault holds them.
 const ENOUGH: [(&str, &str); 10] = [
     ("M2MBackendURL", "http://127.0.0.1:9/api/1/"),
     ("Base64encodedUsernamePassword", "ZGVtbzpodW50ZXIy"),
@@ -32,7 +32,7 @@ async fn sas(vault: &Vault, own: Settings) -> Ran {
     run(&["sas", EXPIRES], &settings).await
 }
 
-/// Starts the handler, with a port that it cannot have: it reads its settings first, and says so.
+/// Starts the handler with a port that it cannot have: it reads its settings first, and then reports the port.
 async fn serve(mut settings: Settings, port: &str) -> Ran {
     settings.insert("FUNCTIONS_CUSTOMHANDLER_PORT".into(), port.into());
     run(&["serve"], &settings).await
@@ -142,14 +142,14 @@ async fn a_disabled_secret_is_a_setting_at_fault() {
     secrets[9].1 = "";
     let vault = Vault::start(&secrets, None).await;
     refused(vault.settings(), "IoTHubDeviceKey", "is a disabled secret in the vault").await;
-    // One that is not needed harms nobody.
+    // A vault that is not needed does no harm.
     let mut own = vault.settings();
     own.insert("IoTHubDeviceKey".into(), KEY.into());
     let ran = serve(own, "x").await;
     assert!(ran.err.contains("FUNCTIONS_CUSTOMHANDLER_PORT"), "{ran:?}");
 }
 
-/// `serve` in the three lines that the host shows, commands in one; both with exit code 2 and without any secret.
+/// `serve` reports in the three lines that the host shows, commands in one. Both exit with code 2 and print no secret.
 async fn refused(settings: Settings, name: &str, expected: &str) {
     let ran = serve(settings.clone(), "1").await;
     assert_eq!((ran.code, ran.err.lines().count()), (2, 3), "{ran:?}");
@@ -162,7 +162,7 @@ async fn refused(settings: Settings, name: &str, expected: &str) {
     ran.has_no(SECRETS);
 }
 
-/// A folder with an Azure CLI that says this.
+/// A folder with an Azure CLI that runs this script.
 fn azure_cli(name: &str, script: &str) -> String {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("az-{name}-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();

@@ -1,8 +1,8 @@
-//! What waits in the queues of uplinks.
+//! Tests what `check` says about messages in the queues of uplinks.
 
 use crate::{
-    services::{Report, connection_string, world},
-    storage::Storage,
+    check::services::{Report, connection_string, world},
+    support::Storage,
 };
 
 const WHAT: &str = "storage of the queues";

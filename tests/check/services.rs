@@ -1,18 +1,18 @@
-//! A backend with two sites, a Cosmos DB, a hub with its DPS, and what `check` says of them.
+//! Starts a backend with two sites, a Cosmos DB, and a hub with its DPS, and reads what `check` reports about them.
 
 use emulators::{cosmos, iot_hub, rapidm2m};
 use serde_json::Value;
 use tokio::join;
 
 use crate::{
-    command::{Ran, run},
-    storage::Storage,
-    support::{Emulator, World},
+    check::command::{Ran, run},
+    support::{Emulator, Storage, World},
 };
 
 pub const SITES: [&str; 2] = ["Well 7", "Reservoir Süd"];
 
-/// Both halves: rapidM2M as one device, The Things Network with a DPS for all and a hub of its own for `pumps`.
+/// Both halves: rapidM2M as one device; The Things Network with one DPS for all applications and a hub of its own for
+/// `pumps`.
 pub async fn world() -> World {
     let backend = rapidm2m::Options { site: SITES.map(str::to_owned).to_vec(), ..rapidm2m::Options::default() };
     world_of(backend).await
@@ -20,17 +20,11 @@ pub async fn world() -> World {
 
 pub async fn world_of(backend: rapidm2m::Options) -> World {
     let (backend, cosmos, hub) = join!(
-        rapidm2m::start(backend),
-        cosmos::start(cosmos::Options::default()),
-        iot_hub::start(iot_hub::Options::default())
+        Emulator::rapidm2m(backend),
+        Emulator::cosmos(cosmos::Options::default()),
+        Emulator::iot_hub(iot_hub::Options::default())
     );
-    let (backend, cosmos, hub) = (backend.unwrap(), cosmos.unwrap(), hub.unwrap());
-    let mut world = World::of(
-        Emulator::within("rapidm2m", backend.ready().clone(), backend),
-        Emulator::within("cosmos", cosmos.ready().clone(), cosmos),
-        Emulator::within("iot_hub", hub.ready().clone(), hub),
-        &SITES,
-    );
+    let mut world = World::of(backend, cosmos, hub, &SITES);
     let [dps, scope, group, https, policy, key] =
         ["dps", "idScope", "groupKey", "https", "policy", "policyKey"].map(|name| world.hub.ready(name).to_owned());
     let https = https.trim_start_matches("https://");
@@ -49,12 +43,12 @@ pub async fn world_of(backend: rapidm2m::Options) -> World {
     world
 }
 
-/// Of a storage account that starts with this.
+/// Starts the storage and returns its account's connection string.
 pub async fn connection_string(storage: &Storage) -> String {
     storage.start().await.replace("AccountKey=a2V5", "AccountKey=aHVudGVyMg==")
 }
 
-/// What `check` said.
+/// The report of `check`.
 #[derive(Debug)]
 pub struct Report {
     pub ran: Ran,
@@ -76,13 +70,13 @@ impl Report {
         Self { ran, rows }
     }
 
-    /// What the rows with this result are about.
+    /// The subjects of the rows with this result.
     pub fn of_result(&self, result: &str) -> Vec<&str> {
         let rows = self.rows.iter().filter(|row| row["result"] == result);
         rows.map(|row| row["what"].as_str().unwrap()).collect()
     }
 
-    /// The first row with this result about something that begins so.
+    /// The first row with this result whose subject begins with `what`.
     #[track_caller]
     pub fn row(&self, what: &str, result: &str) -> &Value {
         let is_it = |row: &&Value| row["what"].as_str().unwrap().starts_with(what) && row["result"] == result;

@@ -1,8 +1,8 @@
-//! Settings that are wrong, and what can be said without asking anybody.
+//! Tests wrong settings, and what `check` can report without any request.
 
 use serde_json::Value;
 
-use crate::{
+use crate::check::{
     command::{Settings, run, settings},
     services::{Report, world},
     vault::{Fault, Vault},
@@ -75,7 +75,7 @@ async fn what_a_vault_has_counts_unless_it_is_not_asked() {
     let world = world().await;
     let key = world.settings["IoTHubDeviceKey"].clone();
     let vault = Vault::start(&[("IoTHubDeviceKey", &key)], None).await;
-    // The hub's authority is trusted by the settings, the vault's by the platform.
+    // The settings make the hub's authority trusted, the platform makes the vault's trusted.
     let with = |of_vault: Settings| {
         let mut world_settings = world.settings.clone();
         world_settings.remove("IoTHubDeviceKey");
@@ -109,6 +109,6 @@ async fn what_the_log_is_to_be_is_checked_too() {
     world.set("RUST_LOG", "a=b=c");
     let report = Report::of(&world, &["--offline"]).await;
     assert_eq!((report.ran.code, report.of_result("failed")), (2, vec!["RUST_LOG", "LOG_FORMAT"]), "{report:#?}");
-    assert_eq!(report.row("LOG_FORMAT", "failed")["toDo"], "write text or json", "{report:#?}");
+    assert_eq!(report.row("LOG_FORMAT", "failed")["toDo"], "write text, brief or json", "{report:#?}");
     assert_eq!(report.of_result("ok"), [""; 0], "they are not complete");
 }

@@ -1,4 +1,4 @@
-//! A Key Vault with its secrets, and the endpoint at which an app's managed identity gets tokens for it.
+//! Emulates a Key Vault with its secrets, and the endpoint where an app's managed identity gets tokens for it.
 //! <https://learn.microsoft.com/rest/api/keyvault/secrets>,
 //! <https://learn.microsoft.com/azure/app-service/overview-managed-identity#rest-endpoint-reference>
 
@@ -18,6 +18,7 @@ use axum::{
     serve::Listener,
 };
 use futures::{StreamExt as _, stream};
+use rcgen::CertificateParams;
 use serde_json::{Value, json};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -25,24 +26,23 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use crate::{authority::Authority, command::Settings};
+use crate::support::{Authority, Settings};
 
-/// What the identity's endpoint wants to see, and what it gives.
+/// The secret that the identity's endpoint requires; `TOKEN` is the token that it gives.
 pub const APP_SECRET: &str = "secret-of-the-app";
 pub const TOKEN: &str = "token-of-the-app";
-/// Secrets on a page of their names.
+/// The number of secrets on a page of their names.
 const PAGE: usize = 2;
 
-/// What goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// No token.
+    /// The identity's endpoint gives no token.
     Identity(u16),
-    /// Whatever the vault is asked, with this inner code.
+    /// Every request to the vault fails with this inner code.
     Vault(u16, &'static str),
-    /// Secrets are listed, but not read.
+    /// Secrets are listed, but cannot be read.
     Read(u16, &'static str),
-    /// A secret is gone when it is to be read.
+    /// A secret is listed, but is gone when it is read.
     Gone,
     Garbage,
     Endless,
@@ -66,9 +66,9 @@ struct Inner {
 }
 
 impl Vault {
-    /// With these secrets; one whose value is empty is disabled.
+    /// Starts with these secrets. A secret with an empty value is disabled.
     pub async fn start(secrets: &[(&str, &str)], fault: Option<Fault>) -> Self {
-        let authority = Authority::new();
+        let authority = Authority::new("vault");
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("https://{}/", listener.local_addr().unwrap());
         let secret = |(name, value): &(&str, &str)| ((*name).to_owned(), ((*value).to_owned(), !value.is_empty()));
@@ -80,13 +80,14 @@ impl Vault {
         let identity = format!("http://{}/msi/token", at_identity.local_addr().unwrap());
         let tokens = Router::new().route("/msi/token", get(token)).with_state(state.clone());
         let mut tasks = JoinSet::new();
-        let listener = Tls { listener, acceptor: TlsAcceptor::from(authority.server()) };
+        let certificate = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+        let listener = Tls { listener, acceptor: TlsAcceptor::from(authority.server(certificate)) };
         tasks.spawn(async move { axum::serve(listener, vault).await.unwrap() });
         tasks.spawn(async move { axum::serve(at_identity, tokens).await.unwrap() });
         Self { url, identity, authority, state, _tasks: tasks }
     }
 
-    /// What an app with an identity has, beside `KeyVaultURI`.
+    /// The settings of an app with an identity, besides `KeyVaultURI`.
     pub fn settings(&self) -> Settings {
         let mut settings = self.trusted();
         settings.insert("IDENTITY_ENDPOINT".into(), self.identity.clone());
@@ -94,9 +95,9 @@ impl Vault {
         settings
     }
 
-    /// The same without an identity.
+    /// The same settings without an identity.
     pub fn trusted(&self) -> Settings {
-        let file = self.authority.file.to_str().unwrap().to_owned();
+        let file = self.authority.path().to_owned();
         [("KeyVaultURI".to_owned(), self.url.clone()), ("SSL_CERT_FILE".to_owned(), file)].into()
     }
 
@@ -113,7 +114,7 @@ async fn token(
     headers: HeaderMap,
 ) -> Response {
     if let Some(Fault::Identity(status)) = state.fault {
-        // Careless services show the whole request.
+        // A careless service shows the whole request in its error.
         return (StatusCode::from_u16(status).unwrap(), format!("{headers:?}")).into_response();
     }
     assert_eq!((query["api-version"].as_str(), query["resource"].as_str()), ("2019-08-01", "https://vault.azure.net"));
@@ -126,7 +127,7 @@ async fn token(
     .into_response()
 }
 
-/// What keeps the vault from doing what it is asked for.
+/// The answer, if the token is missing or a fault prevents the request.
 async fn obstacle(state: &Inner, headers: &HeaderMap) -> Option<Response> {
     match headers.get("authorization") {
         None => {
@@ -198,7 +199,7 @@ impl Listener for Tls {
     async fn accept(&mut self) -> (Self::Io, SocketAddr) {
         loop {
             let (stream, address) = self.listener.accept().await.unwrap();
-            // Who does not trust it hangs up.
+            // A client that does not trust the certificate hangs up.
             if let Ok(stream) = self.acceptor.accept(stream).await {
                 return (stream, address);
             }

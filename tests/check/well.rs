@@ -1,15 +1,17 @@
-//! All is well; and nothing is left behind by looking.
+//! Tests that all is well, and that `check` leaves nothing behind.
 
 use emulators::rapidm2m;
 use serde_json::json;
 
 use crate::{
-    command::run,
-    services::{Report, SITES, secrets, world, world_of},
+    check::{
+        command::run,
+        services::{Report, SITES, secrets, world, world_of},
+    },
     support::{Ledger, World},
 };
 
-/// That nobody has been registered, nothing was sent, and the account is as empty as it was.
+/// Asserts that no device was registered, no message was sent, and the storage account is as empty as before.
 async fn assert_untouched(world: &World) {
     assert_eq!(world.hub.get("received").await, json!([]));
     for (id, registration) in world.registrations().await {
@@ -59,7 +61,7 @@ async fn everything_is_reached_and_nothing_is_left_behind() {
 #[tokio::test]
 async fn containers_that_are_there_are_looked_into_and_stay_empty() {
     let world = world().await;
-    // As the connector makes them.
+    // The connector makes the containers.
     world.handler().await.invoke_ok().await;
     world.hub.put("dps/settings", json!({ "retryAfterSeconds": 0 })).await;
     let before = world.all_documents().await.len();

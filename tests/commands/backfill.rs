@@ -1,9 +1,9 @@
-//! Ranges that are fetched, beside the polling of the app.
+//! Tests ranges that are fetched while the app also polls, or without it.
 
 use serde_json::{Value, json};
 
 use crate::{
-    run::{DAY, SITE, assert_settled, backfilled, documents, ids, ranges, rows_of, run, run_failing, run_ok},
+    commands::run::{DAY, SITE, assert_settled, backfilled, documents, ids, ranges, rows_of, run, run_failing, run_ok},
     support::{World, rows, stamp},
 };
 
@@ -38,7 +38,7 @@ async fn a_range_is_fetched_for_the_first_time_and_again() {
     let printed = run_ok(&world, &["backfill", SITE, FROM, UNTIL]).await;
     assert!(printed.contains("is done since") && printed.contains("--again"), "{printed}");
     assert_eq!(ids(&world).await.len(), 3);
-    // Whatever the backend's bounds mean and in which order rows come.
+    // With every meaning of the backend's bounds, and with every order of the rows.
     for faults in [json!({}), json!({ "fromInclusive": false, "untilInclusive": false, "order": "descending" })] {
         let before = ids(&world).await;
         world.backend.put("faults", faults).await;
@@ -90,7 +90,7 @@ async fn nothing_in_the_range_is_no_failure() {
     assert_settled(&world).await;
 }
 
-/// The app goes on polling while a backfill runs.
+/// The app continues to poll while a backfill runs.
 #[tokio::test]
 async fn the_apps_own_polling_is_not_disturbed() {
     const ROUNDS: i64 = 12;
@@ -106,7 +106,7 @@ async fn the_apps_own_polling_is_not_disturbed() {
             handler.invoke_ok().await;
         }
     };
-    // Without an end it goes up to where the app has begun.
+    // Without an end, the range ends where the app has begun.
     let (ran, ()) = tokio::join!(run(&world, &["backfill", SITE, FROM]), live);
     assert_eq!(ran.code, Some(0), "{ran:?}");
     let cursor = world.cursor(SITE).await;
@@ -117,17 +117,17 @@ async fn the_apps_own_polling_is_not_disturbed() {
     let delivered = crate::support::delivered(&of_app.into(), crate::support::CUSTOMER);
     assert_eq!(delivered.rows[SITE], rows((newest..=newest + ROUNDS).collect::<Vec<_>>()));
     assert_eq!(delivered.repeats, 0);
-    // Some of the new rows may have been there when the backfill began; all older ones are in it.
+    // Some of the new rows may have been there when the backfill began. All older rows are in it.
     let fetched = rows_of(&backfilled(&world).await);
     assert!(fetched.len() >= (20 * DAY / 15) as usize, "{} rows", fetched.len());
     assert_eq!(fetched[..(20 * DAY / 15) as usize], rows((0..20 * DAY).step_by(15)));
     let until = documents(&world).await[0]["Backfill"]["Until"].clone();
-    // What the app polls later changes nothing: the same command is the same backfill.
+    // Rows that the app polls later change nothing: the same command is the same backfill.
     world.add(SITE, [newest + 100]).await;
     handler.invoke_ok().await;
     let printed = run_ok(&world, &["backfill", SITE, FROM]).await;
     assert!(printed.contains("is done since") && printed.contains(until.as_str().unwrap()), "{printed}");
-    // Nor is what the app has fetched hidden behind what is older: the status page shows the newest values.
+    // The older rows of a backfill do not hide the app's rows: the status page shows the newest values.
     let asked = json!({ "Data": { "req": { "Method": "GET", "Query": { "format": "json", "site": SITE } } } });
     let answer = handler.post("/status", asked.to_string()).await;
     let shown: Value = serde_json::from_str(answer.body["Outputs"]["res"]["body"].as_str().unwrap()).unwrap();
@@ -146,7 +146,7 @@ async fn two_processes_at_the_same_range_lose_nothing() {
     assert_settled(&world).await;
 }
 
-/// Over 8 MiB in a day: it is fetched by hours, and so are its messages.
+/// A day with more than 8 MiB: the command fetches it by hours, and its messages cover hours.
 #[tokio::test]
 async fn a_day_that_one_answer_cannot_hold_is_fetched_by_hours() {
     let world = World::with_sites(&[SITE]).await;
@@ -168,7 +168,7 @@ async fn a_day_that_one_answer_cannot_hold_is_fetched_by_hours() {
     assert_eq!(hours.len(), 25);
     assert_eq!(hours[7], range("2024-03-01T07:00:00Z", "2024-03-01T08:00:00Z"));
     assert_eq!(hours[24], range("2024-03-02T00:00:00Z", "2024-03-03T00:00:00Z"));
-    // Cut in the middle of the day, a new process finds the same hours.
+    // If the process ends in the middle of the day, a new process continues with the same hours.
     world
         .backend
         .put("trouble", json!([{ "path": "/histdata", "skip": 9, "effect": { "answer": { "status": 500 } } }]))

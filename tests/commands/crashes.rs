@@ -1,4 +1,4 @@
-//! A backfill that is killed at every step of the stand-ins, and run again.
+//! Kills a backfill at every step of the stand-ins, and runs it again.
 
 use std::{
     io::Read as _,
@@ -13,20 +13,20 @@ use emulators::{
 use serde_json::{Value, json};
 
 use crate::{
-    run::{DAY, SITE, assert_settled, backfilled, command, ids, run_ok},
+    commands::run::{DAY, SITE, assert_settled, backfilled, command, ids, run_ok},
     support::{Emulator, World, stamp},
 };
 
 const RANGE: [&str; 4] = ["backfill", SITE, "--from=2024-03-01", "--until=2024-03-04"];
 
-/// Kills a process at one of its steps.
+/// Kills a process when it reaches a given step.
 #[derive(Clone, Default)]
 struct Killer(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
     victim: Option<Child>,
-    /// Steps until then; 0: it is not killed.
+    /// The remaining steps before the kill; 0: no kill.
     left: usize,
     killed_at: Option<Step>,
 }
@@ -43,17 +43,18 @@ impl Killer {
             }
             *left = 0;
             victim.kill().unwrap();
-            // All its connections are gone with it.
+            // All connections of the process are gone with it.
             victim.wait().unwrap();
             state.killed_at = Some(step);
             Then::Lose
         })
     }
 
-    /// Runs until the `nth` step, or to the end if there are fewer. Where it was killed.
+    /// Runs until the `nth` step, or to the end if there are fewer steps. Returns the step at which the process was
+    /// killed.
     async fn run(&self, world: &World, arguments: &[&str], nth: usize) -> Option<Step> {
         let (mut out, mut err) = {
-            // Its first step waits for this.
+            // The process's first step waits for this lock.
             let mut state = self.0.lock().unwrap();
             let mut child = command(&world.settings, arguments).spawn().unwrap();
             let pipes = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
@@ -85,11 +86,8 @@ async fn world(killer: &Killer) -> World {
     };
     let cosmos = cosmos::Options { steps: killer.steps(), ..cosmos::Options::default() };
     let hub = iot_hub::Options { steps: killer.steps(), ..iot_hub::Options::default() };
-    let (backend, cosmos, hub) = tokio::join!(rapidm2m::start(backend), cosmos::start(cosmos), iot_hub::start(hub));
-    let (backend, cosmos, hub) = (backend.unwrap(), cosmos.unwrap(), hub.unwrap());
-    let backend = Emulator::within("rapidm2m", backend.ready().clone(), backend);
-    let cosmos = Emulator::within("cosmos", cosmos.ready().clone(), cosmos);
-    let hub = Emulator::within("iot_hub", hub.ready().clone(), hub);
+    let (backend, cosmos, hub) =
+        tokio::join!(Emulator::rapidm2m(backend), Emulator::cosmos(cosmos), Emulator::iot_hub(hub));
     World::of(backend, cosmos, hub, &[SITE])
 }
 
@@ -97,7 +95,7 @@ async fn world(killer: &Killer) -> World {
 async fn a_backfill_that_is_killed_anywhere_makes_the_same_messages() {
     let killer = Killer::default();
     let world = world(&killer).await;
-    // A day of one message, one of several, and one without rows.
+    // One day gives one message, one gives several, and one has no rows.
     world.add(SITE, (0..DAY).step_by(60)).await;
     let text = "x".repeat(80_000);
     let large: Vec<Value> = (0..3).map(|row| json!([stamp(DAY + row * 60), row, text])).collect();
@@ -110,11 +108,11 @@ async fn a_backfill_that_is_killed_anywhere_makes_the_same_messages() {
     for nth in 1.. {
         let Some(step) = killer.run(&world, &[&RANGE[..], &["--again"]].concat(), nth).await else { break };
         killed_at.push(step);
-        // Killed before it has begun again, it is done: as it was before.
+        // If the process was killed before it began again, the backfill is still done from before.
         run_ok(&world, &[&RANGE[..], &["--again"]].concat()).await;
         let arrived = ids(&world).await.split_off(seen);
         seen += arrived.len();
-        // Once all, in order; a repeat is one of those before it, under the same id.
+        // All messages arrive once and in order. A repeat is one of the messages before it, under the same id.
         let mut first: Vec<String> = Vec::new();
         for id in arrived {
             if !first.contains(&id) {

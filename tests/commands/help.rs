@@ -1,4 +1,4 @@
-//! `--help` and `completions`.
+//! Tests `--help` and `completions`.
 
 use std::{
     io::Write as _,
@@ -8,7 +8,7 @@ use std::{
 use crate::support::Settings;
 
 fn printed(arguments: &[&str]) -> String {
-    let output = crate::run::command(&Settings::new(), arguments).output().unwrap();
+    let output = crate::commands::run::command(&Settings::new(), arguments).output().unwrap();
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
@@ -62,6 +62,6 @@ fn other_shells_have_scripts_too() {
         let script = printed(&["completions", shell]);
         assert!(script.contains("iothub-connector") && script.contains("backfill"), "{shell}");
     }
-    let output = crate::run::command(&Settings::new(), &["completions", "dos"]).output().unwrap();
+    let output = crate::commands::run::command(&Settings::new(), &["completions", "dos"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
 }

@@ -1,13 +1,13 @@
-//! `polls`.
+//! Tests `polls`.
 
 use serde_json::{Value, json};
 
 use crate::{
-    run::{SITE, run, run_failing, run_ok},
+    commands::run::{SITE, run, run_failing, run_ok},
     support::World,
 };
 
-/// The lines of the table, without the head.
+/// The lines of the table, without its head.
 fn table(printed: &str) -> Vec<Vec<&str>> {
     let lines = printed.lines().skip_while(|line| !line.starts_with("TIME ")).skip(1);
     lines.map(|line| line.split_whitespace().collect()).collect()

@@ -1,4 +1,4 @@
-//! Runs a command, and looks at what reached the hub.
+//! Runs a command, and reads what reached the hub.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,10 +12,10 @@ use tokio::process::Command;
 use crate::support::{Settings, World};
 
 pub const SITE: &str = "Well 7";
-/// Minutes of a day.
+/// Minutes in a day.
 pub const DAY: i64 = 24 * 60;
 
-/// What a command came to.
+/// The result of a command.
 #[derive(Debug)]
 pub struct Ran {
     pub code: Option<i32>,
@@ -23,7 +23,7 @@ pub struct Ran {
     pub said: String,
 }
 
-/// The binary, with these settings and no others, in a folder without a file of settings.
+/// The binary with only these settings, in a folder without a settings file.
 pub fn command(settings: &Settings, arguments: &[&str]) -> std::process::Command {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("commands");
     std::fs::create_dir_all(&folder).unwrap();
@@ -44,21 +44,21 @@ pub async fn run(world: &World, arguments: &[&str]) -> Ran {
     ran
 }
 
-/// A run that must succeed; what it printed.
+/// Runs a command that must succeed. Returns what it printed.
 pub async fn run_ok(world: &World, arguments: &[&str]) -> String {
     let ran = run(world, arguments).await;
     assert_eq!(ran.code, Some(0), "{ran:?}");
     ran.printed
 }
 
-/// A run that must fail with this code; what it said.
+/// Runs a command that must fail with this code. Returns its error output.
 pub async fn run_failing(world: &World, arguments: &[&str], code: i32) -> String {
     let ran = run(world, arguments).await;
     assert_eq!(ran.code, Some(code), "{ran:?}");
     ran.said
 }
 
-/// The messages of backfills by their ids; each came with the same body however often it came.
+/// The messages of backfills by their ids. Each repeat must have the same body.
 pub async fn backfilled(world: &World) -> BTreeMap<String, Value> {
     let mut bodies: BTreeMap<String, String> = BTreeMap::new();
     for message in world.hub.get("received").await.as_array().unwrap() {
@@ -73,14 +73,14 @@ pub async fn backfilled(world: &World) -> BTreeMap<String, Value> {
     bodies.into_iter().map(|(id, body)| (id, serde_json::from_str(&body).unwrap())).collect()
 }
 
-/// The ids of the messages of backfills in the order in which they came, repeats included.
+/// The ids of the messages of backfills in the order of arrival, repeats included.
 pub async fn ids(world: &World) -> Vec<String> {
     let received = world.hub.get("received").await;
     let backfilled = received.as_array().unwrap().iter().filter(|message| message["properties"]["Backfill"] == "true");
     backfilled.map(|message| message["messageId"].as_str().unwrap().to_owned()).collect()
 }
 
-/// The rows of messages, in the order of time. None is in two messages.
+/// The rows of the messages, in the order of time. No row is in two messages.
 pub fn rows_of(messages: &BTreeMap<String, Value>) -> Vec<Value> {
     let mut rows: Vec<Value> =
         messages.values().flat_map(|body| body["Timeseries"].as_array().unwrap().iter().cloned()).collect();
@@ -106,7 +106,7 @@ pub async fn documents(world: &World) -> Vec<Value> {
     documents
 }
 
-/// That a site's backfills have nothing left to do, and the ledger says of each message what the hub has.
+/// Asserts that a site's backfills are finished, and that the ledger agrees with the hub about each message.
 pub async fn assert_settled(world: &World) {
     for document in documents(world).await {
         assert_eq!(document["Unforwarded"], json!([]), "{document}");

@@ -1,4 +1,4 @@
-//! Services that fail while a range is fetched, and what a person does about it.
+//! Tests services that fail while a range is fetched, and what the operator does about it.
 
 use std::time::Duration;
 
@@ -10,7 +10,9 @@ use tokio::{
 };
 
 use crate::{
-    run::{DAY, Ran, SITE, assert_settled, backfilled, command, documents, ids, rows_of, run, run_failing, run_ok},
+    commands::run::{
+        DAY, Ran, SITE, assert_settled, backfilled, command, documents, ids, rows_of, run, run_failing, run_ok,
+    },
     support::{CUSTOMER, Ledger, World, rows, stamp},
 };
 
@@ -90,7 +92,7 @@ async fn a_message_that_the_hub_refuses_is_rejected_and_the_others_go_on() {
     let mut world = three_days().await;
     let https = world.hub.ready("https").trim_start_matches("https://").trim_end_matches('/').to_owned();
     world.set("IoTHubURL", &https);
-    // The window of two days is one batch, then its messages come one by one.
+    // The window of two days is sent as one batch, then message by message.
     world
         .hub
         .put(
@@ -153,7 +155,7 @@ async fn ctrl_c_ends_it_and_the_same_command_goes_on() {
     world.hub.put("faults", json!({ "httpDelayMs": 60_000 })).await;
     let child = Command::from(command(&world.settings, &RANGE)).kill_on_drop(true).spawn().unwrap();
     let pid = Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap()).unwrap();
-    // It is at work when its first record waits.
+    // The command is at work when its first record is pending.
     let recorded = async { while world.all_documents().await.is_empty() {} };
     tokio::time::timeout(Duration::from_secs(60), recorded).await.expect("it records");
     kill_process(pid, Signal::INT).unwrap();
@@ -195,7 +197,7 @@ async fn options_and_settings_that_are_wrong_are_named() {
     assert!(said.starts_with("error: ") && said.contains("M2MDocumentsDBUri"), "{said}");
 }
 
-/// As the app does, if somebody wants it: the transport is the command's own.
+/// The operator can choose the app's transport. Without that choice the command uses its own.
 #[tokio::test]
 async fn messages_go_over_https_unless_told_otherwise() {
     let world = three_days().await;

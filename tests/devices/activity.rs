@@ -1,15 +1,15 @@
-//! What LoRaWAN devices did lately, written by several processes at once.
+//! Tests the recent activity of LoRaWAN devices when several processes write it at once.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::future::join_all;
-use iothub_connector::devices::{
+use iothub_connector::iot_hub::devices::{
     Owner, Store,
     activity::{Activity, Document},
 };
 
 use super::support::World;
 
-/// More processes than write the same device's document in earnest.
+/// More processes than write the same device's document in production.
 const PROCESSES: i64 = 3;
 const WRITES: i64 = 5;
 

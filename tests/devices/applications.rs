@@ -1,10 +1,10 @@
-//! Devices of LoRaWAN applications.
+//! Tests devices of LoRaWAN applications.
 
 use emulators::iot_hub;
-use iothub_connector::devices::Owner;
+use iothub_connector::iot_hub::devices::Owner;
 use serde_json::json;
 
-use crate::{
+use crate::devices::{
     TRANSPORTS,
     support::{World, message, send, soon},
 };

@@ -1,10 +1,10 @@
-//! Messages from the cloud to devices.
+//! Tests messages from the cloud to devices.
 
 use std::{sync::Arc, time::Duration};
 
 use chrono::{TimeDelta, Utc};
 use futures::future::join_all;
-use iothub_connector::hub::{
+use iothub_connector::iot_hub::{
     Credential, Device, Devicebound, DeviceboundError, Endpoint, MAX_CLOUD_MESSAGE, Policy, SendError, Settlement,
     device::decode_key, sas,
 };
@@ -12,7 +12,7 @@ use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::support::{World, soon};
+use crate::devices::support::{World, soon};
 
 fn device(world: &World, id: &str, credential: Credential) -> Device {
     let endpoint = Endpoint::parse(&world.ready().mqtt).unwrap();
@@ -23,7 +23,7 @@ fn with_key(world: &World, id: &str) -> Device {
     device(world, id, Credential::Key(decode_key(&world.ready().key).unwrap()))
 }
 
-/// With a ready token.
+/// A device with a ready token.
 fn with_token(world: &World, id: &str, seconds: i64) -> Device {
     let key = decode_key(&world.ready().key).unwrap();
     let resource = sas::device_resource("127.0.0.1", id);
@@ -159,7 +159,7 @@ async fn what_the_hub_answers_is_explained() {
     assert_eq!(devicebound.receive(&device, soon()).await.unwrap_err().kind(), "hub_unreachable");
 }
 
-/// Telemetry must not wait for a hub whose HTTPS is in trouble.
+/// Telemetry must not wait for a hub whose HTTPS does not work.
 #[tokio::test]
 async fn a_hub_in_trouble_is_left_alone_for_a_while() {
     for (faults, kind) in [

@@ -1,4 +1,4 @@
-//! An emulated hub with its provisioning service, a Cosmos DB, and what the connector makes of them.
+//! Starts an emulated hub with its provisioning service and a Cosmos DB, and makes the connector's parts that use them.
 
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
@@ -6,11 +6,13 @@ use bytes::Bytes;
 use chrono::{DateTime, TimeDelta};
 use emulators::{cosmos, iot_hub};
 use iothub_connector::{
-    config::{self, Problems, Settings, enrolment::Enrolments},
+    config::{self, Problems, Settings},
     cosmos::Account,
-    delivery::{Delivery, Identities},
-    devices::{Devices, Owner, PerApplication, Store, store::Written},
-    hub::{Message, Options, Sender, Transport},
+    iot_hub::{
+        Message, Options, Sender, Transport,
+        delivery::{Delivery, Identities},
+        devices::{Devices, Owner, PerApplication, Store, store::Written},
+    },
 };
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use serde_json::{Value, json};
@@ -20,7 +22,7 @@ pub struct World {
     hub: iot_hub::Emulator,
     cosmos: cosmos::Emulator,
     http: reqwest::Client,
-    /// Settings that differ from what the emulators say.
+    /// Settings that differ from the emulators' values.
     pub changed: Vec<(&'static str, String)>,
 }
 
@@ -29,7 +31,7 @@ impl World {
         Self::start_with(iot_hub::Options::default()).await
     }
 
-    /// Devices are asked to come back for their result at once.
+    /// The service lets devices fetch their result at once.
     pub async fn start_with(options: iot_hub::Options) -> Self {
         let dps_options = iot_hub::DpsOptions { dps_retry_after: 0, ..iot_hub::DpsOptions::default() };
         let hub = iot_hub::start(iot_hub::Options { dps_options, ..options }).await.unwrap();
@@ -55,28 +57,27 @@ impl World {
         vec![CertificateDer::from_pem_file(&self.hub.ready().ca).unwrap()]
     }
 
-    /// As a process that has just started.
+    /// The devices, as in a process that has just started.
     pub fn devices(&self) -> Devices {
         let mut problems = Problems::default();
-        let config = config::dps::Config::read(&self.settings(), &mut problems);
+        let config = config::dps::read(&self.settings(), &mut problems);
         let config = config.unwrap_or_else(|| panic!("{problems}"));
         Devices::new(config, self.store(), self.trusted_ca(), Arc::default())
     }
 
-    /// The hub's own connection string.
     pub fn connection_string(&self) -> String {
         let ready = self.hub.ready();
         format!("HostName={};SharedAccessKeyName={};SharedAccessKey={}", ready.mqtt, ready.policy, ready.policy_key)
     }
 
-    /// The devices of LoRaWAN applications of a process that has just started. `settings` are those without the service's
+    /// The devices of LoRaWAN applications, as in a process that has just started. `settings` are those without DPS's
     /// address.
     pub fn per_application(&self, settings: &[(&str, &str)]) -> PerApplication {
         let endpoint = [("DPSGlobalDeviceEndpoint", self.hub.ready().dps.as_str())];
         let mut problems = Problems::default();
-        let enrolments = Enrolments::read(&endpoint.iter().chain(settings).copied().collect(), &mut problems);
+        let enrollments = config::enrollment::read(&endpoint.iter().chain(settings).copied().collect(), &mut problems);
         PerApplication::new(
-            enrolments.unwrap_or_else(|| panic!("{problems}")),
+            enrollments.unwrap_or_else(|| panic!("{problems}")),
             self.store(),
             self.trusted_ca(),
             Arc::default(),
@@ -84,11 +85,11 @@ impl World {
     }
 
     pub fn store(&self) -> Store {
-        let config = config::ledger::Config::read(&self.settings(), &mut Problems::default()).unwrap();
-        Store::new(Arc::new(Account::new(&config)))
+        let config = config::ledger::read(&self.settings(), &mut Problems::default()).unwrap();
+        Store::new(Arc::new(Account::new(config.account)))
     }
 
-    /// The way to the hub of a process that has just started.
+    /// The delivery to the hub, as in a process that has just started.
     pub fn delivery(&self, transport: Transport) -> Delivery {
         self.delivery_of(self.devices(), transport)
     }
@@ -106,7 +107,7 @@ impl World {
         self.hub.ready()
     }
 
-    /// Makes it seem that a device was registered two minutes ago.
+    /// Changes a device's document as if the device had been registered two minutes ago.
     pub async fn make_older(&self, id: &str) {
         let store = self.store();
         let mut stored = store.read(id).await.unwrap().unwrap();
@@ -152,7 +153,7 @@ impl World {
         registrations.iter().map(calls).collect()
     }
 
-    /// The ids of the messages that the hub has of a device.
+    /// The ids of the messages that the hub has received from a device.
     pub async fn received(&self, device: &str) -> Vec<String> {
         let received = self.get(&format!("received?device={device}")).await;
         received.iter().map(|message| message["messageId"].as_str().unwrap().to_owned()).collect()
@@ -169,12 +170,12 @@ pub fn message(id: &str) -> Message {
     Message { id: id.into(), created, properties: vec![("Site_Id", id.into())], body }
 }
 
-/// Long enough for everything that is to succeed.
+/// A deadline that is long enough for everything that must succeed.
 pub fn soon() -> Instant {
     Instant::now() + Duration::from_secs(60)
 }
 
-/// Sends all of the messages, or panics.
+/// Sends all messages, or panics.
 pub async fn send(delivery: &Delivery, owner: &Owner, messages: &[Message]) {
     let (sent, outcome) = delivery.send_in_order(owner, messages, soon(), soon()).await;
     outcome.unwrap_or_else(|error| panic!("{owner}: {sent} messages, then {error}"));

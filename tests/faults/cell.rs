@@ -1,31 +1,31 @@
-//! One cell: a fault, and what must come of it.
+//! Describes one cell: a fault and its expected result.
 
 use super::fault::Fault;
 
-/// When everything is there again, once the fault is gone.
+/// How the connector recovers once the fault is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recovers {
-    /// There is nothing to recover from: the very run goes well.
+    /// Nothing has to recover: the run under the fault succeeds.
     SameRun,
     /// With the next run.
     NextRun,
-    /// Not before the time that was asked for is over; then with the next run.
+    /// With the next run after the requested time is over.
     WhenAsked,
-    /// Left alone for a minute, then longer, up to an hour. A restart asks at once.
+    /// The connector backs off for a minute, then longer, up to an hour. After a restart it tries again at once.
     BackOff,
     /// With a run some seconds later.
     Soon,
 }
 
-/// What must come of a fault.
+/// The expected result of a fault.
 #[derive(Clone, Copy, Debug)]
 pub struct Cell {
     pub fault: Fault,
-    /// The outcomes of what is recorded in the run, in order; `-` for nothing.
+    /// The outcomes that the run records, in order; `-` for nothing.
     pub recorded: &'static str,
     /// The kind of the failure; `-` if the run succeeds.
     pub kind: &'static str,
-    /// What the user must read, among other things.
+    /// A text that the user must read, among others.
     pub says: &'static str,
     pub recovers: Recovers,
 }
@@ -40,7 +40,7 @@ pub const fn cell(
     Cell { fault, recorded, kind, says, recovers }
 }
 
-/// A line of the table that users read.
+/// A line of the table in `docs/faults.md`.
 #[derive(Clone, Debug)]
 pub struct Line {
     pub fault: String,
@@ -61,10 +61,10 @@ impl Recovers {
     }
 }
 
-/// What is known to differ from run to run, left out: ports, times, ids.
+/// The text without the parts that differ from run to run: ports, times, ids.
 pub fn normal(text: &str) -> String {
     let mut words = Vec::new();
-    // Headers come in any order, and ids are made up.
+    // Headers come in any order, and ids are made anew.
     let (text, page) = text.split_once(PAGE).map_or((text, ""), |(text, _)| (text, PAGE));
     for word in text.split(' ') {
         let (bare, tail) = word.split_at(word.trim_end_matches([',', ';', ':', ')']).len());
@@ -83,7 +83,7 @@ pub fn normal(text: &str) -> String {
     seconds(&words.join(" ")) + page + end
 }
 
-/// How the page begins that shows the request.
+/// The beginning of the page that shows the request.
 const PAGE: &str = "something went wrong with";
 
 /// The id of a record: `1795355527933-0000-290fa077`.
@@ -92,14 +92,14 @@ fn is_id(word: &str) -> bool {
     lengths == [13, 4, 8] && word.chars().all(|letter| letter.is_ascii_hexdigit() || letter == '-')
 }
 
-/// `to wait 29 s` is `to wait N s`: what is left of a time that was asked for.
+/// `to wait 29 s` becomes `to wait N s`: the number is the rest of a requested time.
 fn seconds(text: &str) -> String {
     let Some((before, behind)) = text.split_once("to wait ") else { return text.to_owned() };
     let behind = behind.trim_start_matches(|letter: char| letter.is_ascii_digit());
     if behind.starts_with(" s") { format!("{before}to wait N{behind}") } else { text.to_owned() }
 }
 
-/// `127.0.0.1:4711` is `HOST`.
+/// `127.0.0.1:4711` becomes `HOST`.
 fn ports(word: &str) -> String {
     let mut text = String::new();
     let mut rest = word;

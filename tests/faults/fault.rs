@@ -1,26 +1,25 @@
-//! What can go wrong with a service that speaks HTTP.
+//! Lists the faults of a service that speaks HTTP.
 
 use serde_json::{Value, json};
 
-/// One way to go wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// The port refuses connections.
     Refused,
-    /// Requests are taken and never answered.
+    /// The service accepts requests and never answers them.
     Silent,
-    /// Done at once; the answer comes after 30 s, which is more than anybody waits here.
+    /// The service acts at once. Its answer comes after 30 s, longer than any time-out here.
     TooSlow,
-    /// Done at once; the answer is late but in time.
+    /// The service acts at once. Its answer is late but within the time-out.
     Slow,
     Status(u16),
     /// With `Retry-After`, in seconds.
     StatusAfter(u16, u32),
-    /// Done; the connection breaks in the middle of the answer.
+    /// The service acts. The connection breaks in the middle of the answer.
     CutBody,
-    /// Status 200 and bytes that are no text.
+    /// Status 200 and bytes that are not text.
     Garbage,
-    /// As ever, but for the content type: `text/html`.
+    /// The normal answer with another content type: `text/html`.
     ContentType,
     /// A careless service: status 500 with a page that shows the whole request.
     Echo,
@@ -42,7 +41,7 @@ impl Fault {
         }
     }
 
-    /// For `PUT /trouble`; `None` for a port that is closed. `slow_ms` is what is late but in time.
+    /// The body for `PUT /trouble`; `None` for a closed port. `slow_ms` is a delay within the time-out.
     pub fn effect(self, slow_ms: u64) -> Option<Value> {
         let answer = |status: u16, headers: Value| json!({"answer": {"status": status, "headers": headers, "body": "{\"err\":\"as asked for\"}"}});
         Some(match self {
@@ -53,7 +52,7 @@ impl Fault {
             Self::Status(status) => answer(status, json!({"content-type": "application/json"})),
             Self::StatusAfter(status, seconds) => answer(
                 status,
-                // The second is Cosmos DB's.
+                // The second header is Cosmos DB's.
                 json!({"content-type": "application/json", "retry-after": seconds.to_string(),
                        "x-ms-retry-after-ms": (seconds * 1000).to_string()}),
             ),

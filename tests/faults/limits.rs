@@ -1,4 +1,4 @@
-//! A body without end is given up, wherever it comes from, and the handler stays small.
+//! Tests that the handler stops reading a body without end, from any source, and keeps its memory small.
 
 use std::{fs, time::Duration};
 
@@ -6,19 +6,22 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::{
-    polls::{self, Polled},
+    faults::{
+        polls::{self, Polled},
+        uplinks,
+    },
     support::Emulator,
-    uplinks,
 };
 
-/// The most that the handler may have had in memory, in KiB: an answer of rows of 64 MiB, which grows by doubling.
+/// The most memory that the handler may have used, in KiB: an answer of rows of 64 MiB, in a buffer that grows by
+/// doubling.
 const MOST: u64 = 320 * 1024;
-/// Of all but rows.
+/// The same for every answer except rows.
 const MOST_OF_OTHERS: u64 = 160 * 1024;
 /// Longer than any of the handler's own limits here.
 const PATIENCE: Duration = Duration::from_secs(40);
 
-/// What the process has had in memory at the most, in KiB.
+/// The most memory that the process has used, in KiB.
 fn peak(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("VmHWM");
@@ -34,7 +37,7 @@ async fn was_met(service: &Emulator) -> bool {
     service.get("trouble").await[0]["met"].as_u64() > Some(0)
 }
 
-/// A run with an endless answer of the backend.
+/// A run while the backend's answer has no end.
 async fn poll(settings: &[(&str, &str)], path: &str, text: &str, kind: &str, most: u64) {
     let mut world = polls::world().await;
     world.set("RUST_LOG", "info");
@@ -59,7 +62,7 @@ async fn the_backends_bodies_have_limits() {
     poll(&[("Site_ID", "*")], "/sites$", r#"[{"name":"x"},"#, "too_large", MOST_OF_OTHERS).await;
 }
 
-/// An uplink while one of the services answers without end.
+/// An uplink while the answer of one of the services has no end.
 async fn uplink(service: fn(&uplinks::World) -> &Emulator, path: &str, transport: &str) {
     let mut world = uplinks::World::start().await;
     world.set("RUST_LOG", "info");
@@ -84,7 +87,7 @@ async fn the_other_services_bodies_have_limits() {
     );
 }
 
-/// What the host posts.
+/// A body without end that the host posts.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_envelope_that_is_too_large_is_refused_and_not_kept() {
     let polled = Polled::start(polls::world().await).await;

@@ -1,4 +1,5 @@
-//! `docs/faults.md`: an introduction, and a table for each dependency, made of what was seen in the run.
+//! Makes or checks `docs/faults.md`: an introduction, and a table for each dependency, made from the results of the
+//! run.
 
 use std::{
     fmt::Write as _,
@@ -9,11 +10,11 @@ use std::{
 
 use super::cell::Line;
 
-/// Rewrites the page instead of comparing it.
+/// The environment variable that makes the tests rewrite the page instead of comparing it.
 const WRITE: &str = "FAULTS_PAGE";
 const INTRODUCTION: &str = include_str!("introduction.md");
 
-/// The tables in their order: name, title, and what is asked there.
+/// The tables in their order: name, title, and the requests that they are about.
 pub const TABLES: [(&str, &str, &str); 19] = [
     ("sites", "Backend: list of sites", "`Site_ID=*`: once in each run. The known site has new rows meanwhile."),
     ("blueprint", "Backend: blueprint of a site", "`Channelnames=*`: before the first poll, and every 10 minutes."),
@@ -48,10 +49,10 @@ fn path() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs/faults.md")
 }
 
-/// Holds a table of the page to these lines.
+/// Compares a table of the page with these lines.
 ///
 /// # Errors
-/// How it differs.
+/// The differences.
 pub fn check(name: &str, lines: &[Line]) -> Result<(), String> {
     static FILE: Mutex<()> = Mutex::new(());
     let _alone = FILE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -75,7 +76,7 @@ fn begin(name: &str) -> String {
     format!("<!-- table {name} -->\n")
 }
 
-/// The table of this name, as it stands in a page.
+/// The table with this name in a page.
 fn written(page: &str, name: &str) -> Option<String> {
     let (_, behind) = page.split_once(&begin(name))?;
     Some(behind.lines().take_while(|line| line.starts_with('|')).fold(String::new(), |text, line| text + line + "\n"))
@@ -98,7 +99,7 @@ fn table(lines: &[Line]) -> String {
     table
 }
 
-/// The rest of the page: each table is held to what was seen by the test that saw it.
+/// Checks the rest of the page. Each table is checked by the test that makes its lines.
 #[test]
 fn the_page_is_whole() {
     if std::env::var_os(WRITE).is_some() {

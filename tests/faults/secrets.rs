@@ -1,4 +1,4 @@
-//! That no secret stands in anything that was written, in whatever spelling.
+//! Checks that no output contains a secret, in any encoding.
 
 use std::collections::BTreeMap;
 
@@ -8,14 +8,14 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use sha2::Sha256;
 
-use super::support::World;
+use crate::support::World;
 
-/// What no log, answer or document may hold, with the name to say in its place.
+/// Texts that no log, answer or document may contain, each with a name to report in its place.
 #[derive(Clone, Default)]
 pub struct Secrets(Vec<(String, String)>);
 
 impl Secrets {
-    /// The credentials in use, and those that are made from them for `devices`.
+    /// The credentials in use, and those that are derived from them for `devices`.
     pub fn of(world: &World, devices: &[&str]) -> Self {
         let mut secrets = Self::of_settings(&world.settings);
         secrets.add("the backend's password", world.backend.ready("password"));
@@ -33,11 +33,11 @@ impl Secrets {
         secrets
     }
 
-    /// Those of the settings, and whatever looks like a credential.
+    /// The credentials in the settings, and every text that looks like a credential.
     pub fn of_settings(settings: &BTreeMap<String, String>) -> Self {
         let mut secrets = Self::default();
         secrets.add_settings(settings);
-        // Every token has one; a signature is made anew for each.
+        // Every token has one, and each has a new signature.
         secrets.add("a signature", "&sig=");
         secrets.add("a header", "Basic ZG");
         secrets
@@ -47,7 +47,7 @@ impl Secrets {
         assert!(secret.len() >= 4, "{name} is too short to be looked for");
         self.0.push((name.to_owned(), secret.to_owned()));
         self.0.push((format!("{name}, percent-encoded"), utf8_percent_encode(secret, NON_ALPHANUMERIC).to_string()));
-        // As Rust shows bytes.
+        // As Rust's debug format shows bytes.
         let numbers: Vec<_> = secret.bytes().map(|byte| byte.to_string()).collect();
         self.0.push((format!("{name}, as numbers"), numbers.join(", ")));
         let hex: String = secret.bytes().map(|byte| format!("{byte:02x}")).collect();
@@ -76,11 +76,11 @@ impl Secrets {
         }
     }
 
-    /// That none of them stands in a text.
+    /// Asserts that a text contains none of the secrets.
     pub fn assert_absent(&self, place: &str, text: &str) {
-        // What is left of a signature.
+        // A redacted signature leaves this text.
         let mut text = text.replace("sig=[REDACTED]", "").replace("sig%3D[REDACTED]", "");
-        // Texts are cut, and may end within that: then nothing of the text follows.
+        // A text may be cut off inside this mark. Then nothing of the text follows.
         for length in 0.."[REDACTED]".len() {
             for end in ['"', '\\', ' ', '\n'] {
                 text = text.replace(&format!("sig%3D{}{end}", &"[REDACTED]"[..length]), "");
@@ -102,7 +102,7 @@ impl Secrets {
     }
 }
 
-/// A device's key, as an enrolment group's device makes it.
+/// A device's key, as a device of an enrollment group derives it.
 /// <https://learn.microsoft.com/azure/iot-dps/concepts-symmetric-key-attestation>
 fn derived(group_key: &str, registration_id: &str) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(&BASE64_STANDARD.decode(group_key).unwrap()).unwrap();

@@ -1,4 +1,4 @@
-//! Runs the cells of a table, several at a time.
+//! Runs the cells of a table, several at a time, and compares the page with their results.
 
 use std::panic::AssertUnwindSafe;
 
@@ -7,10 +7,10 @@ use tokio::sync::Semaphore;
 
 use super::{cell::Line, page};
 
-/// Worlds at a time, of all tables. Most of them wait for something that does not come.
+/// The number of worlds at a time, for all tables together. Most of them wait for a time-out.
 static WORLDS: Semaphore = Semaphore::const_new(40);
 
-/// Runs all cells, and holds the page to what was seen. Returns what was wrong, each with its cell.
+/// Runs all cells and compares the page with their results. Returns the errors, each with its cell.
 pub async fn run<Cell, Running>(
     name: &'static str,
     cells: Vec<Cell>,
@@ -26,7 +26,7 @@ where
         let fault = fault(&cell);
         let running = AssertUnwindSafe(of(cell)).catch_unwind();
         async move {
-            // Never closed.
+            // This semaphore is never closed.
             let _permit = WORLDS.acquire().await;
             (fault, running.await)
         }
@@ -45,7 +45,7 @@ where
     failed
 }
 
-/// Fails with everything that was wrong in any of the tables.
+/// Fails with the errors of all tables.
 pub fn report(tables: impl IntoIterator<Item = Vec<String>>) {
     let failed: Vec<_> = tables.into_iter().flatten().collect();
     assert!(failed.is_empty(), "{} cells failed:\n\n{}", failed.len(), failed.join("\n\n"));

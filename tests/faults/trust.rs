@@ -1,31 +1,29 @@
-//! Certificates are verified, whatever the settings are: a server that is not who it says gets nothing, from none of the
-//! clients.
+//! Tests that certificates are verified with any settings: a server with a wrong certificate gets no data from any
+//! client.
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Arc, Mutex},
 };
 
 use futures::{StreamExt as _, stream};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
-use rustls::{
-    ServerConfig,
-    crypto::aws_lc_rs,
-    pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
-};
+use rcgen::{CertificateParams, date_time_ymd};
 use serde_json::{Value, json};
 use tokio::{io::AsyncReadExt as _, net::TcpListener, task::JoinSet};
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
-    polls::{self, Polled},
-    uplinks,
+    faults::{
+        polls::{self, Polled},
+        uplinks,
+    },
+    support::Authority,
 };
 
-/// Worlds at a time.
+/// The number of worlds at a time.
 const AT_ONCE: usize = 8;
 
-/// What is wrong with the server's certificate.
+/// The fault of the server's certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Certificate {
     Good,
@@ -45,60 +43,30 @@ enum Client {
     ThingsStack,
 }
 
-/// An authority that is trusted, and servers with certificates.
-struct Authority {
-    issuer: CertifiedIssuer<'static, KeyPair>,
-    file: PathBuf,
-}
-
-/// A server that speaks TLS and nothing else.
+/// A server that speaks TLS only.
 struct Server {
     address: String,
-    /// Of each connection: whether the client went on after it had seen the certificate.
+    /// For each connection: whether the client went on after it had seen the certificate.
     handshakes: Arc<Mutex<Vec<bool>>>,
     _tasks: JoinSet<()>,
 }
 
-impl Authority {
-    fn new(name: &str) -> Self {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(rcgen::DnType::CommonName, name);
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let file = format!("faults-{name}-{}.pem", std::process::id());
-        let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(file);
-        std::fs::write(&file, issuer.pem()).unwrap();
-        Self { issuer, file }
-    }
-
-    fn path(&self) -> &str {
-        self.file.to_str().unwrap()
-    }
-
-    async fn server(&self, is_expired: bool, name: &str) -> Server {
+impl Server {
+    async fn start(authority: &Authority, is_expired: bool, name: &str) -> Self {
         let mut params = CertificateParams::new([name.to_owned()]).unwrap();
         if is_expired {
             (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2021, 1, 1));
         }
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.into()], key)
-            .unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let handshakes = Arc::new(Mutex::new(Vec::new()));
-        let (seen, acceptor) = (handshakes.clone(), TlsAcceptor::from(Arc::new(config)));
+        let (seen, acceptor) = (handshakes.clone(), TlsAcceptor::from(authority.server(params)));
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
                 let stream = acceptor.accept(stream).await;
-                // What it says is proof that it took the certificate.
+                // If the client sends anything, it has accepted the certificate.
                 let went_on = match stream {
                     Ok(mut stream) => stream.read_u8().await.is_ok(),
                     Err(_) => false,
@@ -106,20 +74,20 @@ impl Authority {
                 seen.lock().unwrap().push(went_on);
             }
         });
-        Server { address, handshakes, _tasks: tasks }
+        Self { address, handshakes, _tasks: tasks }
     }
 }
 
 async fn server(trusted: &Authority, certificate: Certificate) -> Server {
     match certificate {
-        Certificate::Good => trusted.server(false, "127.0.0.1").await,
-        Certificate::UnknownAuthority => Authority::new("unknown").server(false, "127.0.0.1").await,
-        Certificate::Expired => trusted.server(true, "127.0.0.1").await,
-        Certificate::WrongName => trusted.server(false, "another.azure-devices.net").await,
+        Certificate::Good => Server::start(trusted, false, "127.0.0.1").await,
+        Certificate::UnknownAuthority => Server::start(&Authority::new("unknown"), false, "127.0.0.1").await,
+        Certificate::Expired => Server::start(trusted, true, "127.0.0.1").await,
+        Certificate::WrongName => Server::start(trusted, false, "another.azure-devices.net").await,
     }
 }
 
-/// Everything that somebody might set in the hope to turn verification off, beside all that the example has.
+/// Every setting that a user might try in order to turn verification off, besides all settings of the example.
 fn hopes() -> Vec<(String, String)> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("local.settings.json.example");
     let example: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
@@ -142,14 +110,14 @@ fn hopes() -> Vec<(String, String)> {
     settings
 }
 
-/// Has a client talk to a server; returns what was logged.
+/// Lets a client talk to a server. Returns the log.
 async fn talk(client: Client, server: &Server, trusted: &Authority) -> String {
     if let Client::Dps | Client::ThingsStack = client {
         return talk_after_uplink(client, server, trusted).await;
     }
     let mut world = polls::world().await;
     for (name, value) in hopes() {
-        // What leads to the services of this world stays.
+        // Keeps the settings that lead to the services of this world.
         world.settings.entry(name).or_insert(value);
     }
     for name in ["DPSIDScopeDefault", "DPSEnrollmentGroupSymmetricKeyDefault", "UplinkQueueName"] {
@@ -188,7 +156,7 @@ async fn talk_after_uplink(client: Client, server: &Server, trusted: &Authority)
     }
     world.set("IoTHubTransport", "https");
     world.set("ForwardTimeoutSeconds", "15");
-    // Both authorities are trusted: the emulated hub's, and the one of the server.
+    // Both authorities are trusted: the emulated hub's and the server's.
     let both = [&world.settings["IoTHubTrustedCa"], trusted.path()].map(|path| std::fs::read_to_string(path).unwrap());
     let file = format!("{}-{client:?}-{}", trusted.path(), server.address.replace([':', '.'], "-"));
     std::fs::write(&file, both.concat()).unwrap();
@@ -227,7 +195,7 @@ async fn a_server_that_is_not_who_it_says_gets_nothing() {
         let handshakes = server.handshakes.lock().unwrap().clone();
         assert!(!handshakes.is_empty(), "{client:?} did not connect");
         if certificate == Certificate::Good {
-            // Else the others would prove nothing.
+            // Without this, the other results would prove nothing.
             assert!(handshakes.contains(&true), "{client:?} does not trust the right server: {log}");
             return;
         }
@@ -237,5 +205,4 @@ async fn a_server_that_is_not_who_it_says_gets_nothing() {
         assert!(says_why, "{client:?}, {certificate:?}: {ours:?}");
     });
     tried.await;
-    std::fs::remove_file(&trusted.file).unwrap();
 }

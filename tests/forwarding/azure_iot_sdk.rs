@@ -1,4 +1,5 @@
-//! The transport through the crate `azure_iot_sdk`, which can use port 8883 only: each hub has a loopback address of its own.
+//! Tests the transport through the crate `azure_iot_sdk`. It can use port 8883 only, so each hub has a loopback address
+//! of its own.
 
 use serde_json::{Value, json};
 
@@ -26,7 +27,7 @@ async fn what_is_sent_is_recorded_as_not_confirmed() {
     handler.invoke_ok().await;
     world.add(SITE, 5..9).await;
     handler.invoke_ok().await;
-    // Nothing is acknowledged, so the hub may still be reading.
+    // This transport acknowledges nothing, so the hub may still be reading.
     let messages = world.hub.get("received?wait=2&timeout_ms=15000").await;
     let bodies: Vec<Value> = messages
         .as_array()

@@ -1,5 +1,5 @@
-//! A backend that answers wrongly. A failure is recorded with its kind and never looks like "no data"; afterwards every
-//! row arrives.
+//! Tests a backend that answers wrongly. A failure is recorded with its kind and never looks like "no data". Afterwards
+//! every row arrives.
 
 use serde_json::{Value, json};
 
@@ -30,7 +30,7 @@ fn cases() -> Vec<(&'static str, Value, &'static str, Value)> {
     ]
 }
 
-/// Sites that are left alone for a while.
+/// Sites that are not polled for a while after the fault.
 const RESTING: [&str; 4] = ["401", "403", "404", "429 for an hour"];
 
 #[tokio::test]
@@ -70,7 +70,7 @@ async fn every_failure_is_recorded_with_its_kind_and_made_up_for() {
         assert_eq!(cursor["NotBefore"].is_string(), RESTING.contains(site), "{site}: {cursor}");
     }
 
-    // Each fault was there once. Who rests is not asked, is no success, and gets no record for it.
+    // Each fault happened once. A site that is backed off is not polled, counts as no success, and gets no new record.
     let resting = handler.invoke_failing().await;
     assert_eq!(resting.iter().map(|(site, _)| site.as_str()).collect::<Vec<_>>(), RESTING);
     for site in &sites {
@@ -82,7 +82,8 @@ async fn every_failure_is_recorded_with_its_kind_and_made_up_for() {
         }
     }
 
-    // Whoever mended the settings restarts the app: only what the backend asked for itself still holds.
+    // An operator who has corrected the settings restarts the app. After that, only a back-off that the backend itself
+    // requested still holds.
     handler.kill().await;
     let handler = world.handler().await;
     assert_eq!(handler.invoke_failing().await, [("429 for an hour".to_owned(), "rate_limited".to_owned())]);
@@ -140,7 +141,7 @@ async fn bad_rows_do_not_keep_the_good_ones() {
     assert_eq!(polls[0]["Result"]["BadRows"]["Count"], 7, "{}", polls[0]);
     assert!(polls[0]["Result"]["BadRows"]["First"].to_string().contains("yesterday"));
 
-    // Nothing but bad rows is not "no data".
+    // An answer with only bad rows is not "no data".
     assert_eq!(handler.invoke_failing().await, [(site.to_owned(), "bad_rows".to_owned())]);
     assert_eq!(world.outcomes(site).await, ["forwarded", "failed"]);
     world.add(site, 6..9).await;
@@ -178,7 +179,7 @@ async fn a_row_of_the_future_is_a_failure_once_and_on_record_as_long_as_it_waits
     world.add(site, 3..6).await;
     handler.invoke_ok().await;
     handler.invoke_ok().await;
-    // Another one is news.
+    // Another bad row is reported again.
     world.add_raw(site, json!([["21990102", 1, 2]])).await;
     assert_eq!(handler.invoke_failing().await, [(site.to_owned(), "bad_rows".to_owned())]);
     handler.invoke_ok().await;

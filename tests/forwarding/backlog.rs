@@ -1,4 +1,4 @@
-//! A site that is far behind.
+//! Tests a site that is far behind.
 
 use chrono::DateTime;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::support::{World, stamp};
 
 const SITE: &str = "Well 7";
-/// More than one window, one transaction and one short invocation hold.
+/// More rows than one window, one transaction or one short invocation holds.
 const BEHIND: usize = 150_000;
 
 #[tokio::test]
@@ -18,19 +18,19 @@ async fn a_long_backlog_arrives_once_in_order_over_several_invocations() {
     world.set("Channelnames", "ch0,ch1,ch2");
     world.set("PollTimeoutSeconds", "4");
     world.set("RUST_LOG", "info");
-    // Each transaction waits for the hub: together that is longer than an invocation, however fast the machine.
+    // Each transaction waits for the hub. Together that takes longer than an invocation, even on a fast machine.
     world.hub.put("faults", serde_json::json!({ "pubackDelayMs": 500 })).await;
     let handler = world.handler().await;
     let mut invocations = 0;
     loop {
         let answer = handler.invoke().await;
-        // A build without optimizations may be cut off in the middle of a window, or see no acknowledgement in its share of
-        // the time; what must hold holds all the same.
+        // A build without optimizations may be cut off in the middle of a window, or get no acknowledgement in its
+        // share of the time. The assertions below must hold all the same.
         let failed = if answer.status == 200 { Vec::new() } else { answer.failed() };
         assert!(failed.iter().all(|(_, kind)| kind == "deadline" || kind == "hub_timeout"), "{}", answer.body);
         invocations += 1;
         assert!(invocations < 40, "{}", world.output());
-        // Messages are cheap to count; the rows are looked at once, at the end.
+        // The test counts messages often, which is cheap, and reads the rows once, at the end.
         let cursor = world.cursor(SITE).await;
         let newest = DateTime::parse_from_rfc3339(cursor["LastValueFrom"].as_str().unwrap()).unwrap().to_utc();
         let all_sent = cursor["Unforwarded"] == serde_json::json!([]);
@@ -53,7 +53,7 @@ async fn a_long_backlog_arrives_once_in_order_over_several_invocations() {
     println!("{} rows in {} messages, {invocations} invocations", rows.len(), delivered.ids[SITE].len());
 }
 
-/// Answers of many messages each: the limit holds in the middle of one, too.
+/// Each answer gives many messages, so the limit must also hold in the middle of an answer.
 #[tokio::test]
 async fn at_most_a_hundred_messages_wait_and_the_rest_stays_in_the_backend() {
     let mut world = World::with_sites(&[SITE]).await;

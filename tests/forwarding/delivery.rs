@@ -1,4 +1,4 @@
-//! Rows reach the hub once, in order and unchanged, and every poll leaves its record.
+//! Tests that rows reach the hub once, in order and unchanged, and that every poll leaves its record.
 
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
@@ -33,7 +33,7 @@ async fn every_row_arrives_once_and_every_poll_has_its_record() {
     let mut expected: Vec<Vec<Value>> = vec![Vec::new(); SITES.len()];
     for poll in 0..5 {
         for (index, site) in SITES.iter().enumerate() {
-            // The third poll finds nothing anywhere, the second none at the second site.
+            // The third poll finds nothing at any site, the second poll nothing at the second site.
             if poll == 2 || (poll == 1 && index == 1) {
                 continue;
             }
@@ -91,7 +91,7 @@ async fn message_and_record_have_the_documented_members() {
         assert_eq!(poll["Request"]["Path"], "customers/Demo%20Water%20Utility/sites/Energy%20meter%201/histdata0");
         assert_eq!(poll["Request"]["Select"], json!(["ch0", "ch1"]));
         assert_eq!(poll["ttl"], 30 * 24 * 60 * 60);
-        // Not as texts: a whole second is written without a fraction.
+        // Compares times, not texts: a whole second is written without a fraction.
         let [polled, forwarded] = ["PollingTimestamp", "ForwardedAt"]
             .map(|field| poll[field].as_str().unwrap().parse::<DateTime<Utc>>().unwrap());
         assert!(forwarded >= polled, "{poll}");
@@ -128,8 +128,8 @@ async fn sites_may_have_any_name() {
     world.assert_settled().await;
 }
 
-/// A poll with so many messages that they take more than one transaction: what stands behind the refused one goes before what
-/// is recorded next.
+/// A poll with so many messages that they take more than one transaction. The messages behind the refused one must be
+/// sent before those that are recorded next.
 #[tokio::test]
 async fn a_message_that_is_refused_does_not_let_newer_ones_overtake() {
     let mut world = World::with_sites(&["Well 7"]).await;
@@ -145,7 +145,8 @@ async fn a_message_that_is_refused_does_not_let_newer_ones_overtake() {
     let refusal = json!({ "method": "POST", "path": "/messages/events", "skip": 1, "times": 1,
         "effect": { "answer": { "status": 400, "body": r#"{"Message":"ErrorCode:ArgumentInvalid;no"}"# } } });
     world.hub.put("trouble", json!([refusal])).await;
-    world.handler().await.invoke_ok().await;
+    let failed = world.handler().await.invoke_failing().await;
+    assert_eq!(failed, [("Well 7".to_owned(), "hub_message_rejected".to_owned())]);
     let polls = world.polls("Well 7").await;
     let rejected: Vec<_> = polls.iter().filter(|poll| poll["Outcome"] == "rejected").collect();
     assert_eq!(rejected.len(), 1, "{}", world.output());

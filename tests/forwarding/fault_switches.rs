@@ -1,5 +1,5 @@
-//! Every fault switch of the emulated hub, over the transports that it concerns: what the user sees, and that nothing is
-//! lost.
+//! Tests every fault switch of the emulated hub, over the transports that it concerns: what the user sees, and that
+//! nothing is lost.
 
 use std::time::Duration;
 
@@ -9,17 +9,18 @@ use super::support::{World, rows};
 
 const SITES: [&str; 2] = ["Well 7", "Tank"];
 
-/// What a run under a fault comes to.
+/// The visible result of a run under a fault.
 #[derive(Clone, Copy)]
 enum Seen {
-    /// Nothing: it is dealt with.
+    /// Nothing: the sender handles the fault.
     Nothing,
     /// The run fails with this kind for each site.
     Kind(&'static str),
 }
 use Seen::{Kind, Nothing};
 
-/// A run under `faults`, a run after them, and everything must be there, in order, nothing twice but under the same id.
+/// Makes a run under `faults` and a run after them. Then every row must be there, in order, with repeats only under the
+/// same id.
 async fn holds(transport: &str, faults: Value, seen: Seen) {
     let mut world = World::with_sites(&SITES).await;
     world.set("IoTHubTransport", transport);
@@ -51,7 +52,7 @@ async fn holds(transport: &str, faults: Value, seen: Seen) {
     for site in SITES {
         world.add(site, 4..7).await;
     }
-    // In the same process: what was learnt from the fault must not outlast it.
+    // The same process: what it learnt from the fault must not outlast the fault.
     handler.invoke_ok().await;
     for site in SITES {
         world.assert_rows(site, &rows(0..7)).await;
@@ -60,7 +61,7 @@ async fn holds(transport: &str, faults: Value, seen: Seen) {
     world.assert_no_secrets().await;
 }
 
-/// That a fault which nobody saw did happen: it was used up, or took its time, or cut a connection.
+/// Asserts that an invisible fault really happened: it was used up, took its time, or cut a connection.
 async fn assert_hit(world: &World, faults: &Value, took: Duration) {
     let (left, counts) = (world.hub.get("faults").await, world.hub.get("counts").await);
     for (switch, value) in faults.as_object().unwrap() {
@@ -74,7 +75,7 @@ async fn assert_hit(world: &World, faults: &Value, took: Duration) {
     }
 }
 
-/// A test for each line: its name, the switches, and what is seen.
+/// One test for each line: its name, the switches, and the visible result.
 macro_rules! switches {
     ($transport:ident: $($name:ident $faults:tt $seen:expr;)*) => {
         mod $transport {
@@ -112,6 +113,8 @@ switches! { https:
     too_many_requests_for_a_while {"httpStatus": 429, "httpStatusTimes": 2, "retryAfterSeconds": 1} Nothing;
     internal_error {"httpStatus": 500, "httpStatusTimes": 1_000_000} Kind("hub_unreachable");
     internal_error_once {"httpStatus": 500, "httpStatusTimes": 1} Nothing;
+    bad_request {"httpErrorCode": 400_000, "httpStatusTimes": 1_000_000} Kind("hub_bad_request");
+    protocol_version {"httpErrorCode": 400_001, "httpStatusTimes": 1_000_000} Kind("hub_bad_request");
     forbidden {"httpStatus": 403, "httpStatusTimes": 1_000_000} Kind("hub_quota");
     unknown_device {"httpStatus": 404, "httpStatusTimes": 1_000_000} Kind("hub_refused");
 }
@@ -124,7 +127,9 @@ async fn a_message_that_the_hub_refuses_for_good_is_kept_as_rejected_and_the_nex
     world.add(site, 0..4).await;
     world.hub.put("faults", json!({"httpStatus": 400, "httpStatusTimes": 1})).await;
     let handler = world.handler().await;
-    handler.invoke_ok().await;
+    // A run with a rejected message is no success: an alert must see the run.
+    let rejected = [(site.to_owned(), "hub_message_rejected".to_owned())];
+    assert_eq!(handler.invoke_failing().await, rejected);
     world.add(site, 4..7).await;
     handler.invoke_ok().await;
     world.assert_rows(site, &rows(4..7)).await;
@@ -132,7 +137,35 @@ async fn a_message_that_the_hub_refuses_for_good_is_kept_as_rejected_and_the_nex
     assert_eq!((&polls[0]["Outcome"], &polls[1]["Outcome"]), (&json!("rejected"), &json!("forwarded")));
     assert_eq!(polls[0]["Error"]["Kind"], "hub_message_rejected");
     assert!(polls[0]["IoTHubMessage"].as_str().unwrap().contains("Timeseries"), "kept, to be sent again by hand");
-    assert!(world.output().contains("error: a message is rejected"), "{}", world.output());
+    let output = world.output();
+    assert_eq!(output.matches("the hub refused the message for good").count(), 1, "told once: {output}");
+    assert!(output.contains("error: a message is rejected") && output.contains("1 messages rejected"), "{output}");
+}
+
+/// A hub that refuses everything has a fault of its own, whatever it says about the messages.
+#[tokio::test]
+async fn a_hub_that_refuses_every_message_condemns_one_at_most() {
+    let sites: Vec<String> = (0..20).map(|number| format!("well-{number}")).collect();
+    let sites: Vec<&str> = sites.iter().map(String::as_str).collect();
+    let mut world = World::with_sites(&sites).await;
+    world.provision_sites().await;
+    world.set("IoTHubTransport", "https");
+    let handler = world.handler().await;
+    world.hub.put("faults", json!({"httpErrorCode": 400_004, "httpStatusTimes": 1_000_000})).await;
+    for round in 0..3 {
+        for site in &sites {
+            world.add(site, round * 2..round * 2 + 2).await;
+        }
+        assert_eq!(handler.invoke_failing().await.len(), 20, "{}", world.output());
+    }
+    world.hub.heal().await;
+    handler.invoke_ok().await;
+    let mut outcomes = Vec::new();
+    for site in &sites {
+        outcomes.extend(world.outcomes(site).await);
+    }
+    let count = |wanted: &str| outcomes.iter().filter(|outcome| *outcome == wanted).count();
+    assert_eq!((count("rejected"), count("forwarded")), (1, 59), "{outcomes:?}");
 }
 
 #[tokio::test]

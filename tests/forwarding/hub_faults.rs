@@ -1,4 +1,4 @@
-//! A hub that misbehaves, or refuses us.
+//! Tests a hub that misbehaves or refuses the connector.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::json;
@@ -27,7 +27,7 @@ async fn assert_arrives(world: &World) {
     world.assert_no_secrets().await;
 }
 
-/// A world whose rows wait for the hub.
+/// A world with rows that are pending.
 async fn world() -> World {
     let world = World::with_sites(&[SITE]).await;
     world.add(SITE, 0..3).await;
@@ -121,7 +121,8 @@ async fn a_hub_that_is_not_trusted_gets_nothing() {
 
 #[tokio::test]
 async fn a_hub_that_accepts_and_cuts_is_told_from_one_that_is_away() {
-    let world = world().await;
+    let mut world = world().await;
+    world.set("PollTimeoutSeconds", "5");
     world.hub.put("faults", json!({ "cutAfterConnectTimes": 1000 })).await;
     let handler = world.handler().await;
     assert_eq!(handler.invoke_failing().await, only("hub_accepted_then_cut"));
@@ -141,7 +142,7 @@ async fn a_hub_that_hangs_is_not_waited_for_without_end() {
     assert_eq!(handler.invoke_failing().await, only("hub_timeout"));
     assert_waiting_for(&world, "the hub did not acknowledge in time").await;
     world.hub.heal().await;
-    // The connection that was not answered is cut, as the real hub does it in the end.
+    // Cuts the unanswered connection, as the real hub does in the end.
     world.hub.post("cut", json!(null)).await;
     handler.invoke_until_ok(2).await;
     world.assert_rows(SITE, &rows(0..3)).await;

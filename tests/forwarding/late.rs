@@ -1,4 +1,4 @@
-//! Rows that arrive late, and other odd times: what was recorded is recognised, what was not goes out once.
+//! Tests rows that arrive late, and other odd times: recorded rows are recognised, all others are sent once.
 
 use serde_json::{Value, json};
 
@@ -17,7 +17,7 @@ async fn world_with(overlap: &str) -> World {
     world
 }
 
-/// These minutes' rows, in the order in which they are expected.
+/// The rows of these minutes, in the order in which the test expects them.
 fn in_order(minutes: &[std::ops::Range<i64>]) -> Vec<Row> {
     rows(minutes.iter().cloned().flatten())
 }
@@ -26,7 +26,7 @@ fn in_order(minutes: &[std::ops::Range<i64>]) -> Vec<Row> {
 async fn late_rows_go_out_once_whatever_is_restarted() {
     let world = world().await;
     let handler = world.handler().await;
-    // The logger uploads what is new first, and in two goes what it measured while it had no network.
+    // The logger first uploads the new rows, then in two parts the rows that it measured while it had no network.
     world.add(SITE, 0..10).await;
     world.add(SITE, 30..40).await;
     handler.invoke_ok().await;
@@ -47,7 +47,7 @@ async fn late_rows_go_out_once_whatever_is_restarted() {
     assert_eq!(cursor["LastValueFrom"], row(41, json!({}))["Timestamp"]);
     let stamps = cursor["Recorded"]["Stamps"].as_array().unwrap();
     assert_eq!(stamps.len(), 1, "even intervals take one entry: {cursor}");
-    // The request reaches back to where rows may be late, and so does the range that the message names.
+    // The request reaches back as far as rows may be late, and so does the range in the message.
     let received = world.hub.get("received").await;
     let message: Value = serde_json::from_str(received[2]["body"].as_str().unwrap()).unwrap();
     assert!(message["Timerange"]["begin"].as_str() <= message["Timeseries"][0]["Timestamp"].as_str(), "{message}");
@@ -98,7 +98,8 @@ async fn an_overlap_can_be_switched_on_and_off() {
     assert!(world.cursor(SITE).await.get("Recorded").is_none());
     handler.kill().await;
 
-    // What was sent before is not known by name: nothing older than the newest row of then becomes late.
+    // The new list does not know the rows that were sent before, so no row older than the newest of them counts as
+    // late.
     world.set("OverlapSeconds", "3600");
     let handler = world.handler().await;
     world.add(SITE, 22..25).await;
@@ -120,7 +121,7 @@ async fn an_overlap_can_be_switched_on_and_off() {
 #[tokio::test]
 async fn an_overlap_that_no_answer_can_hold_is_read_in_windows() {
     let mut world = world().await;
-    // Twice as much as an answer may have before it is asked for in parts.
+    // Twice as much as one answer may hold before the connector requests it in parts.
     let text = "x".repeat(150_000);
     let wide = |minutes: std::ops::Range<i64>| -> Value {
         minutes.map(|minute| json!([stamp(minute), minute, text])).collect::<Vec<_>>().into()
@@ -184,7 +185,8 @@ async fn a_backend_that_goes_back_in_time_repeats_nothing() {
         let handler = world.handler().await;
         world.add(SITE, 0..20).await;
         handler.invoke_ok().await;
-        // Restored from a backup that is older than the last rows; then the loggers upload them again.
+        // The backend is restored from a backup that is older than the last rows. Then the loggers upload these rows
+        // again.
         world.backend.delete("rows?site=Well%207").await;
         world.add(SITE, 0..10).await;
         handler.invoke_ok().await;
@@ -224,7 +226,7 @@ async fn two_pollers_with_an_overlap_lose_and_repeat_nothing() {
     let (one, two) = tokio::join!(world.handler(), world.handler_with(&second));
     let mut expected = Vec::new();
     for round in 0..15 {
-        // The second half of each round's minutes comes first.
+        // In each round, the second half of the minutes arrives first.
         for minutes in [round * 4 + 2..round * 4 + 4, round * 4..round * 4 + 2] {
             world.add(SITE, minutes.clone()).await;
             expected.extend(minutes);
@@ -246,7 +248,7 @@ async fn two_pollers_with_an_overlap_lose_and_repeat_nothing() {
 #[tokio::test]
 async fn local_time_and_its_changes_mean_nothing() {
     let mut world = world().await;
-    // Sydney's and Vienna's clocks were changed in these hours.
+    // The clocks of Sydney and Vienna changed in these hours.
     for zone in ["Australia/Sydney", "Europe/Vienna"] {
         world.set("TZ", zone);
         let handler = world.handler().await;

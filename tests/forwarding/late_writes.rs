@@ -1,12 +1,12 @@
-//! A Cosmos DB that does what it is asked to and answers too late: the client asks again, and is refused because of what it
-//! has written itself.
+//! Tests a Cosmos DB that applies a write and answers too late. Its client repeats the write, and the repetition is refused
+//! because of the first one.
 
 use serde_json::{Value, json};
 
 use super::support::{World, rows};
 
 const SITE: &str = "Well 7";
-/// Longer than the client waits for one answer (6 s), and shorter than an operation may take (10 s).
+/// Longer than the client waits for one answer (6 s), and shorter than the limit for an operation (10 s).
 const LATE_MS: u64 = 7_000;
 
 /// The answer to one transaction is late; `skip` others come before it.
@@ -15,7 +15,7 @@ fn late(skip: u64) -> Value {
             "effect": {"delayMs": LATE_MS}}])
 }
 
-/// One run whose transaction number `skip` is answered late: it goes on as if the answer had come in time.
+/// One run whose transaction number `skip` is answered late: the run continues as if the answer had come in time.
 async fn goes_on(has_cursor: bool, skip: u64) {
     let world = World::with_sites(&[SITE]).await;
     let handler = world.handler().await;
@@ -32,7 +32,7 @@ async fn goes_on(has_cursor: bool, skip: u64) {
     world.assert_settled().await;
     let ids = &world.delivered().await.ids[SITE];
     assert_eq!(ids.len(), 1 + usize::from(has_cursor), "each message once");
-    // What is remembered of the site is right.
+    // The handler remembers the right cursor.
     world.add(SITE, 6..9).await;
     handler.invoke_ok().await;
     world.assert_rows(SITE, &rows(if has_cursor { 0..9 } else { 3..9 })).await;

@@ -1,4 +1,4 @@
-//! A Cosmos DB that answers late, not at all, or with errors.
+//! Tests a Cosmos DB that answers late, not at all, or with errors.
 
 use azure_core::credentials::Secret;
 use azure_data_cosmos::{
@@ -10,7 +10,7 @@ use super::support::{CUSTOMER, World, binary, rows};
 
 const SITE: &str = "Well 7";
 
-/// The ledger, as somebody sees it who looks into it while the connector runs.
+/// The ledger, as an operator sees it who opens it while the connector runs.
 async fn container(world: &World) -> ContainerClient {
     let key = Secret::new(world.cosmos.ready("key").to_owned());
     let account = AccountReference::with_authentication_key(world.cosmos.ready("endpoint").parse().unwrap(), key);
@@ -24,7 +24,8 @@ fn failed(kind: &str) -> Vec<(String, String)> {
     vec![(SITE.to_owned(), kind.to_owned())]
 }
 
-/// Runs once with these faults, then without until it succeeds: nothing is lost, nothing sent under two ids.
+/// Runs once with these faults, then without them until a run succeeds. Nothing is lost, and nothing is sent under two
+/// ids.
 async fn survives(faults: Value) {
     let world = World::with_sites(&[SITE]).await;
     let handler = world.handler().await;
@@ -38,7 +39,7 @@ async fn survives(faults: Value) {
     world.cosmos.heal().await;
     world.add(SITE, 6..9).await;
     handler.invoke_until_ok(3).await;
-    // The run that succeeded may have been one that another's write had overtaken.
+    // The successful run may have lost a race with another write.
     handler.invoke_ok().await;
     world.assert_rows(SITE, &rows(0..9)).await;
     world.assert_settled().await;
@@ -60,7 +61,7 @@ async fn a_mark_whose_answer_is_lost_is_no_reason_to_send_again_under_another_id
     let world = World::with_sites(&[SITE]).await;
     let handler = world.handler().await;
     world.add(SITE, 0..3).await;
-    // The acknowledgement comes late enough for the fault to hit what is written after it.
+    // The acknowledgement comes so late that the fault hits the write after it.
     world.hub.put("faults", json!({ "pubackDelayMs": 1_500 })).await;
     tokio::join!(handler.invoke(), async {
         world.hub.get("received?wait=1").await;
@@ -134,14 +135,14 @@ async fn a_waiting_record_that_somebody_deletes_is_said_and_the_rest_goes() {
     world.assert_settled().await;
 }
 
-/// A document as it was put there, without what the service adds.
+/// A document as the test wrote it, without the members that the service adds.
 fn bare(document: &Value) -> Value {
     let mut document = document.clone();
     document.as_object_mut().unwrap().retain(|name, _| !name.starts_with('_'));
     document
 }
 
-/// Three messages wait; of the one in the middle somebody makes what `damage` says.
+/// Three messages are pending. `damage` changes the middle one's record.
 async fn a_damaged_record_stops_nothing(damage: impl FnOnce(&mut Value)) -> (World, String) {
     let world = World::with_sites(&[SITE]).await;
     let handler = world.handler().await;
@@ -178,7 +179,7 @@ async fn a_damaged_record_stops_nothing(damage: impl FnOnce(&mut Value)) -> (Wor
 #[tokio::test]
 async fn a_waiting_record_with_a_field_of_another_kind_is_said_and_kept_and_the_rest_goes() {
     let (world, id) = a_damaged_record_stops_nothing(|record| record["Result"] = json!("many")).await;
-    // Nor does it hide the others from whoever looks.
+    // The damaged record does not hide the others from the command `polls`.
     let polls = binary().args(["polls", SITE]).envs(&world.settings).output().await.unwrap();
     let [out, said] = [polls.stdout, polls.stderr].map(|text| String::from_utf8(text).unwrap());
     assert!(polls.status.success() && out.contains("record_unreadable"), "{out}{said}");
@@ -190,7 +191,8 @@ async fn a_waiting_record_of_another_shape_is_said_and_kept_and_the_rest_goes() 
     a_damaged_record_stops_nothing(|record| *record = json!({ "id": record["id"], "Customer_Id": record["Customer_Id"], "Site_Id": record["Site_Id"], "Note": "mine" })).await;
 }
 
-/// It can be read, but its message stands where nobody looks for it: were it replaced, the rows would be gone.
+/// The record can be read, but its message is in a place where the connector does not look. If the connector replaced
+/// the record, the rows would be lost.
 #[tokio::test]
 async fn a_waiting_record_without_a_message_is_said_and_kept_and_the_rest_goes() {
     a_damaged_record_stops_nothing(|record| {
@@ -209,7 +211,7 @@ async fn a_cursor_that_is_deleted_begins_anew_with_the_youngest_also_if_that_is_
     assert_eq!(handler.invoke_failing().await, failed("bad_rows"));
     let partition = PartitionKey::from((CUSTOMER.to_owned(), SITE.to_owned()));
     container(&world).await.delete_item(partition, "cursor", None).await.unwrap();
-    // The memory of the deleted one ends with a conflict.
+    // The process forgets the deleted cursor after a conflict.
     for _ in 0..4 {
         handler.invoke().await;
     }
@@ -227,7 +229,8 @@ async fn a_container_that_is_deleted_meanwhile_is_made_again_with_the_next_run()
     world.add(SITE, 3..6).await;
     assert_eq!(handler.invoke_failing().await, failed("ledger_missing"));
     handler.invoke_ok().await;
-    // Where it was is gone with the ledger: it begins anew, and what is recorded now is all that there is.
+    // The old position is gone with the ledger. The site starts again, and the ledger holds only what is recorded from
+    // now on.
     let polls = world.polls(SITE).await;
     assert_eq!((polls.len(), &polls[0]["Outcome"], &polls[0]["Result"]["Rows"]), (1, &json!("forwarded"), &json!(6)));
     assert_eq!(world.cursor(SITE).await["Unforwarded"], json!([]));

@@ -1,4 +1,4 @@
-//! Whatever is away for a while, nothing is missing afterwards.
+//! Tests that after an outage of any service no row is missing.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! Each site is a device of its own, provisioned by DPS once and for all.
+//! Tests sites that are devices of their own, each registered by DPS only once.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,7 +20,7 @@ async fn add(world: &World, sites: &[&str], minutes: std::ops::Range<i64>) {
     }
 }
 
-/// Which device each site's messages came from; one device for each.
+/// The device that each site's messages came from; exactly one for each site.
 async fn devices(world: &World) -> BTreeMap<String, String> {
     let mut devices = BTreeMap::new();
     for message in world.hub.get("received").await.as_array().unwrap() {
@@ -141,7 +141,7 @@ async fn a_service_that_is_away_keeps_nobody_from_being_polled() {
     world.hub.put("dps/away", json!(false)).await;
     handler.invoke_ok().await;
     assert_all(&world, &SITES, 0..5).await;
-    // Devices that are known need no service.
+    // Known devices do not need DPS.
     world.hub.put("dps/away", json!(true)).await;
     add(&world, &SITES, 5..9).await;
     world.handler().await.invoke_ok().await;
@@ -201,7 +201,7 @@ async fn a_fleet(transport: &str) {
     world.provision_sites().await;
     world.set("Site_ID", "*");
     world.set("IoTHubTransport", transport);
-    world.set("PollTimeoutSeconds", "300");
+    world.set("PollTimeoutSeconds", "290");
     world.set("RUST_LOG", "info");
     for round in 0..2 {
         add(&world, &sites, round * 3..round * 3 + 3).await;

@@ -1,4 +1,4 @@
-//! Which sites, which channels, and from when.
+//! Tests which sites and channels are polled, and from when on.
 
 use serde_json::{Value, json};
 
@@ -15,7 +15,7 @@ async fn all_sites_and_all_channels_are_those_that_the_backend_lists() {
         world.add(site, 0..3).await;
     }
     handler.invoke_ok().await;
-    // A site that is added later is found without a restart.
+    // The connector finds a site that is added later without a restart.
     world.backend.post("sites", json!({ "name": "New", "channels": ["ch0", "ch1"] })).await;
     world.add("New", 0..3).await;
     handler.invoke_ok().await;
@@ -73,7 +73,7 @@ async fn another_container_is_read() {
     world.assert_rows("Well 7", &rows([7])).await;
 }
 
-/// As the connector's predecessor: the first poll takes the newest row only.
+/// As in the connector's predecessor: the first poll takes the newest row only.
 #[tokio::test]
 async fn youngest_starts_with_the_newest_row() {
     let mut world = World::with_sites(&["Well 7"]).await;
@@ -111,7 +111,7 @@ async fn rows_that_come_to_an_empty_site_are_all_new() {
         let handler = world.handler().await;
         handler.invoke_ok().await;
         assert_eq!(world.outcomes("Well 7").await, ["empty"]);
-        // Also by a process that did not see it empty.
+        // This also holds for a process that did not see the site empty.
         handler.kill().await;
         let handler = world.handler().await;
         world.add("Well 7", 0..5).await;

@@ -1,4 +1,4 @@
-//! The main job over every transport.
+//! Tests the main job over every transport.
 
 use serde_json::json;
 
@@ -14,13 +14,13 @@ async fn forwards_over(transport: &str) {
     }
     let handler = world.handler().await;
     handler.invoke_ok().await;
-    // What is cut half-way is sent again.
+    // A message whose connection is cut before the acknowledgement is sent again.
     world.hub.put("faults", json!({ "dropBeforePubackTimes": 1, "httpDropBeforeAnswerTimes": 1 })).await;
     for site in SITES {
         world.add(site, 5..9).await;
     }
     handler.invoke_ok().await;
-    // A hub that is away costs nothing but time.
+    // A hub that is away costs only time.
     world.hub.put("away", json!(true)).await;
     for site in SITES {
         world.add(site, 9..12).await;

@@ -1,4 +1,4 @@
-//! With services of one's own.
+//! Tests `local` with the user's own services.
 
 use std::net::TcpListener;
 
@@ -6,7 +6,7 @@ use emulators::iot_hub;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
-use crate::support::{Live, app, command, last_record, of_type, records, stderr, webhook};
+use crate::local::support::{Live, app, command, last_record, records, runs, stderr, webhook};
 
 #[test]
 fn half_a_service_is_not_completed_by_an_emulator() {
@@ -41,7 +41,7 @@ fn nothing_made_up_reaches_a_hub_of_ones_own_through_the_things_network() {
     let hub = runtime.block_on(iot_hub::start(iot_hub::Options::default())).unwrap();
     let ready = hub.ready();
 
-    // Only the other half is asked for.
+    // Only the other half is requested.
     let mut settings = own_hub(&hub);
     settings["IoTHubURL"] = json!(ready.mqtt);
     settings["IoTHubDeviceId"] = json!("mine");
@@ -49,7 +49,7 @@ fn nothing_made_up_reaches_a_hub_of_ones_own_through_the_things_network() {
     let output = command(&app("own-dps", Some(&settings)), &["--for", "3s", "--json"]).output().unwrap();
     let records = records(&output);
     assert!(output.status.success(), "{records:#?}\n{}", stderr(&output));
-    assert_eq!((&records[0]["webhooks"], &records[0]["downlinks"]), (&Value::Null, &Value::Null));
+    assert_eq!((&records[0]["webhooks"], &records[0]["commands"]), (&Value::Null, &Value::Null));
     assert!(records[0]["off"][0].as_str().unwrap().contains("UplinkQueueName"), "{}", records[0]);
     assert_eq!(hub.counts().per_device.keys().collect::<Vec<_>>(), ["mine"]);
     assert_eq!(hub.counts().dps_connections, 0);
@@ -63,20 +63,14 @@ fn real_webhooks_are_waited_for_and_forwarded_to_a_hub_of_ones_own() {
     settings["UplinkQueueName"] = json!("mine");
     let mut messages = hub.subscribe();
     let mut live = Live::start(command(&app("own-webhooks", Some(&settings)), &["--json"]));
-    let start = live.record("start");
+    let start = live.start_record();
     let service = |row: &Value| json!([row["name"], row["emulated"]]);
     let services: Vec<_> = start["services"].as_array().unwrap().iter().map(service).collect();
-    let expected = json!([
-        ["The Things Stack", false],
-        ["Storage queue", true],
-        ["Cosmos DB", true],
-        ["DPS", false],
-        ["IoT Hub", false]
-    ]);
+    let expected = json!([["The Things Stack", false], ["Storage queue", true], ["Cosmos DB", true], ["DPS", false]]);
     assert_eq!(json!(services), expected);
-    assert_eq!((&start["timers"], &start["webhooks"]["queue"]), (&json!([]), &json!("mine")), "rapidM2M is off");
+    assert_eq!((&start["timers"], &start["queue"]), (&json!({}), &json!("mine")), "rapidM2M is off");
 
-    let url = start["webhooks"]["url"].as_str().unwrap();
+    let url = start["webhooks"].as_str().unwrap();
     assert_eq!(live.post(url, &webhook("pumps", "pump-7")), 202);
     assert_eq!(live.post(url, &json!({})), 400);
     let message = runtime.block_on(messages.recv()).unwrap();
@@ -110,7 +104,7 @@ fn a_hub_of_ones_own_gets_the_rows() {
 
 #[test]
 fn a_failed_run_is_told_and_fails_the_session() {
-    // Bound and released: connections are refused.
+    // The port was bound and released, so it refuses connections.
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let settings = json!({
         "M2MBackendURL": format!("http://{address}/api/1/"), "Base64encodedUsernamePassword": "dXNlcjpodW50ZXIy",
@@ -120,15 +114,18 @@ fn a_failed_run_is_told_and_fails_the_session() {
     let output = command(&app, &["--for", "1s", "--json"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
     let records = records(&output);
-    let run = of_type(&records, "run")[0];
-    assert_eq!(run["succeeded"], false);
-    assert!(run["error"].as_str().unwrap().contains("1 failed"), "{run}");
-    let warning = of_type(&records, "log").into_iter().find(|log| log["level"] == "warning").expect("a warning");
-    assert_eq!(warning["fields"]["site.names"], "Well 7", "{warning}");
+    let run = runs(&records)[0];
+    assert_eq!((&run["level"], &run["sites.failed"]), (&json!("error"), &json!(1)));
+    let warning = records.iter().find(|record| record["level"] == "warn").expect("a warning");
+    assert_eq!(warning["site.names"], "Well 7", "{warning}");
     assert_ne!(records.last().unwrap()["failed"], 0);
 
-    let output = command(&app, &["--for", "1s"]).output().unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.contains("run failed: "), "{text}");
-    assert!(!text.contains("dXNlcjpodW50ZXIy") && !text.contains("hunter2"), "{text}");
+    for (format, figure) in [("brief", false), ("text", true)] {
+        let output = command(&app, &["--for", "1s"]).env("LOG_FORMAT", format).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.contains("  error: rapidM2MForwarding: "), "{text}");
+        assert!(text.contains(r#" site.names="Well 7""#), "{text}");
+        assert_eq!(text.contains(" failure.count=1"), figure, "{text}");
+        assert!(!text.contains("dXNlcjpodW50ZXIy") && !text.contains("hunter2"), "{text}");
+    }
 }

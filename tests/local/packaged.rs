@@ -1,14 +1,14 @@
-//! The executable of the app's own folder.
+//! Tests the executable in the app's own folder.
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
 use serde_json::Value;
 
-use crate::support::{app, command, records, stderr};
+use crate::local::support::{app, command, records, stderr};
 
 const PACKAGED: [&str; 4] = ["--packaged", "--for", "3s", "--json"];
 
-/// Puts a handler into the folder, where host.json has it.
+/// Puts a handler into the folder, at the path in host.json.
 fn add_handler(app: &Path, text: &str) -> std::path::PathBuf {
     let handler = app.join("iothub-connector");
     fs::write(&handler, text).unwrap();
@@ -19,8 +19,9 @@ fn add_handler(app: &Path, text: &str) -> std::path::PathBuf {
 #[test]
 fn the_handler_in_the_folder_is_started() {
     let app = app("packaged", None);
-    // It tells that it was started, and is then the real one.
-    let script = format!("#!/bin/sh\npwd > started\nexec '{}' \"$@\"\n", env!("CARGO_BIN_EXE_iothub-connector"));
+    // This script writes down that it was started, and then runs the real handler.
+    let script =
+        format!("#!/bin/sh\npwd > started\necho no record\nexec '{}' \"$@\"\n", env!("CARGO_BIN_EXE_iothub-connector"));
     add_handler(&app, &script);
     let started = app.join("started");
     drop(fs::remove_file(&started));
@@ -33,6 +34,8 @@ fn the_handler_in_the_folder_is_started() {
     let records = records(&output);
     assert!(output.status.success(), "{records:#?}\n{}", stderr(&output));
     assert_eq!(fs::read_to_string(started).unwrap().trim(), app.to_str().unwrap(), "in the app's folder");
+    let line = records.iter().find(|record| record["message"] == "no record").expect("what is no JSON is told as JSON");
+    assert!(line["timestamp"].is_string() && line["level"] == "info", "{line}");
     let summary = records.last().unwrap();
     assert!(summary["messages"].as_u64() > Some(0), "{summary}");
     assert_eq!((&summary["failed"], &summary["error"]), (&0.into(), &Value::Null));

@@ -1,15 +1,24 @@
-//! Sessions and what they print.
+//! Runs sessions and reads what they print.
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader, Lines, Read as _},
-    os::unix::process::CommandExt as _,
+    io::{BufRead as _, BufReader, ErrorKind, Lines, Read as _, Write as _},
+    os::unix::{fs::OpenOptionsExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio},
+    thread::sleep,
+    time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
+
+/// A call that hangs fails the test.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// The pause between two polls of a state that cannot be awaited.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// Linux's flag: write to a pipe only as much as fits.
+const O_NONBLOCK: i32 = 0o4000;
 
 pub const SITES: [&str; 3] = ["Energy meter 1", "Reservoir Süd", "Well 7 / Level"];
 
@@ -41,7 +50,7 @@ pub fn command(app: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-/// A session that is told to end. If something is missing, it ends by itself.
+/// A running session. The test ends it. If the test hangs, the session ends by itself.
 pub struct Live {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
@@ -56,15 +65,28 @@ impl Live {
         Self { child, lines, runtime: Runtime::new().unwrap() }
     }
 
-    /// The next line with this in it.
+    /// The next line that contains this text.
     pub fn line(&mut self, part: &str) -> String {
         let mut lines = self.lines.by_ref().map(Result::unwrap);
         lines.find(|line| line.contains(part)).unwrap_or_else(|| panic!("no line with {part:?}"))
     }
 
-    /// The next record of this type.
-    pub fn record(&mut self, kind: &str) -> Value {
-        serde_json::from_str(&self.line(&format!(r#""type":"{kind}""#))).unwrap()
+    /// The first record that the session prints.
+    pub fn start_record(&mut self) -> Value {
+        serde_json::from_str(&self.line(r#""type":"start""#)).unwrap()
+    }
+
+    /// The handler's next line whose message begins with this text.
+    pub fn told(&mut self, message: &str) -> Value {
+        serde_json::from_str(&self.line(&format!(r#""message":"{message}"#))).unwrap()
+    }
+
+    /// Waits until the emulated hub has a message of the device whose commands the session takes.
+    pub fn wait_for_uplink(&self, start: &Value) {
+        let (hub, device) = start["commands"].as_str().unwrap().split_once("c2d?device=").unwrap();
+        let (status, _, messages) = self.get(&format!("{hub}received?device={device}&wait=1&timeout_ms=60000"));
+        assert_eq!(status, 200, "{messages}");
+        assert_ne!(messages.trim(), "[]", "nothing came from {device}");
     }
 
     pub fn post(&self, url: &str, body: &Value) -> u16 {
@@ -82,7 +104,50 @@ impl Live {
         })
     }
 
-    /// Ctrl-C as in a terminal: it goes to the group, that is to the handler too. Returns what is printed from then on.
+    /// The processes that the session has started.
+    pub fn child_processes(&self) -> Vec<u32> {
+        let processes = fs::read_dir("/proc").unwrap();
+        let pids = processes.filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+        pids.filter(|pid| {
+            // A process that has ended meanwhile does not count.
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            let behind_name = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+            behind_name.split(' ').nth(1) == Some(&self.child.id().to_string())
+        })
+        .collect()
+    }
+
+    /// From now on the session can print nothing: the pipe is full, and nothing reads from it.
+    pub fn fill_output(&self) {
+        let stdout = format!("/proc/{}/fd/1", self.child.id());
+        // Opens the pipe a second time, so that the session's own writes still block.
+        let mut stdout = fs::OpenOptions::new().write(true).custom_flags(O_NONBLOCK).open(stdout).unwrap();
+        let error = loop {
+            if let Err(error) = stdout.write_all(b"\n") {
+                break error;
+            }
+        };
+        assert_eq!(error.kind(), ErrorKind::WouldBlock, "{error}");
+    }
+
+    /// Sends Ctrl-C again and again, because two signals that come together count as one.
+    pub fn interrupt_until_ended(mut self) -> ExitStatus {
+        let (pid, give_up) = (self.child.id().to_string(), Instant::now() + PATIENCE);
+        loop {
+            assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+            sleep(LOOK_AGAIN);
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            if Instant::now() > give_up {
+                self.child.kill().unwrap();
+                panic!("it has not ended after {PATIENCE:?}");
+            }
+        }
+    }
+
+    /// Sends Ctrl-C as a terminal does: to the whole group, including the handler. Returns what is printed from then
+    /// on.
     pub fn interrupt(mut self) -> (ExitStatus, String) {
         let group = format!("kill -INT -{}", self.child.id());
         assert!(Command::new("sh").args(["-c", &group]).status().unwrap().success());
@@ -110,8 +175,9 @@ pub fn records(output: &Output) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
 }
 
-pub fn of_type<'a>(records: &'a [Value], kind: &str) -> Vec<&'a Value> {
-    records.iter().filter(|record| record["type"] == kind).collect()
+/// The summary lines of the timer's runs.
+pub fn runs(records: &[Value]) -> Vec<&Value> {
+    records.iter().filter(|record| record["function.name"] == "rapidM2MForwarding").collect()
 }
 
 pub fn stderr(output: &Output) -> &str {

@@ -1,4 +1,4 @@
-//! The model's backend: rows with the numbers 0, 1, 2, …, one a second, in whatever order they come.
+//! The model's backend: rows with the numbers 0, 1, 2, …, one a second, which may arrive in any order.
 
 use std::{collections::BTreeSet, fmt::Write as _, time::Duration};
 
@@ -17,7 +17,7 @@ pub fn stamp(row: usize) -> Stamp {
     Stamp::from_time(DateTime::from_timestamp(seconds, 0).expect("a time of this century"))
 }
 
-/// Which of the rows that are there a question asks for. Both bounds belong to it.
+/// The available rows that a request asks for. Both bounds belong to the range.
 pub fn within(range: Range, rows: &BTreeSet<usize>) -> Vec<usize> {
     match range {
         Range::Youngest => rows.last().copied().into_iter().collect(),
@@ -29,7 +29,7 @@ pub fn within(range: Range, rows: &BTreeSet<usize>) -> Vec<usize> {
     }
 }
 
-/// The rows that are there up to the end of what a question asks for.
+/// The available rows up to the end of the requested range.
 pub fn up_to_end(range: Range, rows: &BTreeSet<usize>) -> Vec<usize> {
     let until = match range {
         Range::Youngest => None,
@@ -38,7 +38,7 @@ pub fn up_to_end(range: Range, rows: &BTreeSet<usize>) -> Vec<usize> {
     rows.iter().copied().take_while(|row| until.is_none_or(|until| stamp(*row) <= until)).collect()
 }
 
-/// These rows; if they are more than `most`, as many before the answer is given up.
+/// An answer with these rows. If there are more than `most`, the client reads `most` rows and then gives up the answer.
 pub fn answer(rows: &[usize], most: usize) -> Result<Bytes, FetchError> {
     let fits = rows.len() <= most;
     let mut body = "[".to_owned();
@@ -53,7 +53,7 @@ pub fn answer(rows: &[usize], most: usize) -> Result<Bytes, FetchError> {
     Err(FetchError::TooLarge { limit: body.len(), prefix: body.into() })
 }
 
-/// The number of a row in a message: by its stamp, if its value is the right one too.
+/// The number of a row in a message, from its stamp; `None` if its value is not the right one.
 pub fn row_number(row: &Value) -> Option<usize> {
     let time = DateTime::parse_from_rfc3339(row["Timestamp"].as_str()?).ok()?;
     let number = usize::try_from(time.timestamp() - FIRST_ROW).ok()?;

@@ -1,5 +1,6 @@
-//! A world that breaks a promise: the model must notice, and name the rule that rests on it. What the model cannot find when
-//! it is there on purpose, it would not find when it is there by mistake.
+//! Tests the model itself with worlds that break a promise: the model must notice, and name the rule that depends on
+//! the promise. If the model misses a fault that was made on purpose, it would also miss the same fault made by
+//! mistake.
 
 use crate::{
     explorer::explore,

@@ -1,4 +1,4 @@
-//! Tries all steps from all states, breadth first: the first violation that it finds has a shortest way to it.
+//! Tries all steps from all states, breadth first, so that the first violation has a shortest way to it.
 
 use std::{
     collections::HashSet,
@@ -19,12 +19,12 @@ use crate::{
     story,
 };
 
-/// What was found in a space.
+/// The result of exploring a space.
 #[derive(Debug)]
 pub struct Found {
     pub states: usize,
     pub transitions: usize,
-    /// Steps of the longest shortest way to a state.
+    /// The largest number of steps of a shortest way to a state.
     pub depth: usize,
     pub took: Duration,
     pub violation: Option<(Violation, Vec<String>)>,
@@ -41,14 +41,14 @@ struct Way {
     step: Step,
 }
 
-/// What is common to all that explore at once.
+/// The data that all exploring threads share.
 struct Space {
     visited: Mutex<HashSet<Key>>,
     settled: settling::Settled,
     transitions: AtomicUsize,
 }
 
-/// A violation, by the place of its state in the level and of the step among the state's.
+/// A violation, with the index of its state in the level and the index of the step among the state's steps.
 type Broken = ((usize, usize), Violation, Option<Arc<Way>>);
 
 pub fn explore(start: &State) -> Found {
@@ -62,7 +62,7 @@ pub fn explore(start: &State) -> Found {
     let (mut depth, mut violation) = (0, None);
     while !level.is_empty() {
         let (next, broken) = space.next_level(&level);
-        // Whichever thread was faster: the first one in the order of the steps.
+        // Reports the first violation in the order of the steps, whichever thread was faster.
         if let Some((_, broken, way)) = broken.into_iter().min_by_key(|(place, ..)| *place) {
             violation = Some((broken, story::tell(start, &steps(way.as_deref()))));
             break;
@@ -109,7 +109,7 @@ impl Space {
         })
     }
 
-    /// All steps from one state.
+    /// Takes all steps from one state.
     fn leave(&self, node: &Node, place: usize, next: &mut Vec<Node>, broken: &mut Vec<Broken>) {
         for (number, step) in node.state.steps().into_iter().enumerate() {
             self.transitions.fetch_add(1, Ordering::Relaxed);

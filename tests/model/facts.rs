@@ -1,4 +1,4 @@
-//! What the model knows of a poller in its turn, and what a poller may write, knowing that.
+//! Records what the model knows about a poller's turn, and checks what the poller may write.
 
 use std::{
     collections::BTreeSet,
@@ -6,9 +6,9 @@ use std::{
     sync::Arc,
 };
 
-use iothub_connector::{
-    forward::record,
+use iothub_connector::rapidm2m::{
     ledger::{Fault, Outcome, Poll},
+    polling::record,
 };
 
 use crate::{
@@ -20,26 +20,26 @@ use crate::{
     text::Known,
 };
 
-/// What the model knows of a poller in its turn, for the rules.
+/// What the model knows about a poller's turn, for the rules.
 #[derive(Clone, Default, Hash)]
 pub struct Facts {
-    /// Something was made to go wrong in this turn.
+    /// The model caused a fault in this turn.
     pub had_fault: bool,
-    /// It was told that a transaction came too late, and has not looked yet whose fault that was.
+    /// A transaction that was refused, until the poller knows why.
     pub refused: Refused,
-    /// It was told that another poller was faster, and it was true.
+    /// The poller was told that another poller was faster, and that was true.
     pub lost_race: bool,
-    /// What the backend really answered last: the rows that are known to whoever says that nothing was new, or the kind of
-    /// the error.
+    /// The backend's real last answer: the rows that must be known if the poller says that nothing is new, or the kind
+    /// of the error.
     pub backend: Option<Result<Vec<usize>, &'static str>>,
-    /// Kinds of errors of the backend in this turn.
+    /// The kinds of the backend's errors in this turn.
     pub errors: Vec<&'static str>,
     /// An error that is not recorded yet.
     pub owes_record: Option<&'static str>,
 }
 
-/// A transaction that was refused. It follows from what the poller remembers and has heard; what else matters of it is in
-/// [`Refused::stands`].
+/// A refused transaction. It follows from what the poller remembers and has heard, so only its presence is hashed; what else
+/// makes states different is [`Refused::stands`].
 #[derive(Clone, Default)]
 pub struct Refused(pub Option<Arc<Known<Write>>>);
 
@@ -50,14 +50,14 @@ impl Hash for Refused {
 }
 
 impl Refused {
-    /// The record by which it is looked for.
+    /// The record by which the poller recognises it.
     pub fn record(&self) -> Option<&Poll> {
         let write = self.0.as_ref()?;
         record::witness(&write.created, &write.replaced)
     }
 
-    /// Whether the record is in the ledger as it wanted it, and the cursor too: what a poller will find. Of one whose record is
-    /// not, nobody looks at the cursor.
+    /// Whether the ledger has the record as it was written, and then also the cursor. If the record is not there, the poller
+    /// does not compare the cursors.
     pub fn stands(&self, store: &Store) -> [bool; 2] {
         let Some(write) = &self.0 else { return [false; 2] };
         let has_record =
@@ -67,14 +67,14 @@ impl Refused {
 }
 
 impl Facts {
-    /// It is told that a transaction came too late. Whose fault that was it can find out, or not.
+    /// The poller is told that a transaction was refused. It can find out why, unless two pollers write the same.
     pub fn is_refused(&mut self, write: &Arc<Known<Write>>) {
         let can_tell = write.replaced.is_empty() || record::witness(&write.created, &write.replaced).is_some();
         self.refused = Refused(can_tell.then(|| write.clone()));
         self.lost_race |= !can_tell;
     }
 
-    /// After a refusal it looks for one of the records: its own, or another poller's, or none.
+    /// After a refusal the poller first looks for one of its records.
     pub fn sees_record(&mut self, store: &Store) {
         let [has_record, _] = self.refused.stands(store);
         if self.refused.0.is_some() && !has_record {
@@ -83,14 +83,14 @@ impl Facts {
         }
     }
 
-    /// Then it reads the cursor: what it wrote, or what another poller has written since.
+    /// Then it reads the cursor, which another poller may have changed since.
     pub fn sees_cursor(&mut self, store: &Store) {
         let [_, has_cursor] = self.refused.stands(store);
         self.lost_race |= self.refused.0.is_some() && !has_cursor;
         self.refused = Refused::default();
     }
 
-    /// What a poller records must be true, as far as it can know.
+    /// Checks that a new record is true, as far as the poller can know.
     pub fn check_created(&mut self, write: &Write) -> Result<(), Violation> {
         for poll in &write.created {
             let newest = write.cursor.last_value_from;
@@ -106,7 +106,7 @@ impl Facts {
                     let is_told = |fault: &Option<Fault>| fault.as_ref().is_some_and(|fault| fault.kind == *kind);
                     is_told(&poll.error) && is_told(&write.cursor.last_error)
                 }
-                // The note in place of a record that could not be read.
+                // The note that replaces a record that could not be read.
                 (Outcome::Rejected, _) => true,
                 _ => false,
             };
@@ -118,7 +118,7 @@ impl Facts {
     }
 }
 
-/// What a poller marks must be what the hub told it.
+/// Checks that the poller marks only what the hub reported.
 pub fn check_marks(write: &Write, acknowledged: &BTreeSet<String>, hub: &Hub) -> Result<(), Violation> {
     for poll in &write.replaced {
         let id = poll.message_id.as_deref().unwrap_or_default();

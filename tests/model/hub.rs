@@ -1,8 +1,8 @@
-//! The model's hub: which messages it has, refuses for good, and will still get.
+//! The model's hub: the messages that have arrived, are refused for good, or may still arrive.
 
 use std::collections::{BTreeSet, VecDeque};
 
-use iothub_connector::{forward::record, hub::Message};
+use iothub_connector::{iot_hub::Message, rapidm2m::polling::record};
 
 use crate::{
     rules::{Rule, Violation},
@@ -13,9 +13,9 @@ use crate::{
 pub struct Hub {
     /// Ids of the messages that have arrived.
     pub arrived: BTreeSet<String>,
-    /// Ids of the messages that it refuses, whenever they come.
+    /// Ids of the messages that the hub always refuses.
     pub refused: BTreeSet<String>,
-    /// Ids of messages that somebody gave up waiting for, in their order: they may still arrive.
+    /// Ids of messages whose sender gave up waiting, in order. They may still arrive.
     pub on_their_way: VecDeque<String>,
 }
 
@@ -44,7 +44,7 @@ impl Hub {
     }
 }
 
-/// What is handed to the hub must be what the ledger holds.
+/// Checks that the messages handed to the hub are those in the ledger.
 pub fn check_sent(messages: &[Message], store: &Store) -> Result<(), Violation> {
     for message in messages {
         let Some((_, found)) = store.by_message(&message.id) else {

@@ -1,13 +1,14 @@
-//! What makes two states the same: everything that a poller or a rule can tell apart, and nothing else.
+//! Defines when two states count as the same: the key contains everything that a poller or a rule can distinguish, and
+//! nothing else.
 
 use std::{
     fmt::Write as _,
     hash::{DefaultHasher, Hash as _, Hasher as _},
 };
 
-use iothub_connector::{
-    forward::SiteMemory,
+use iothub_connector::rapidm2m::{
     ledger::{Committed, LedgerError, Outcome, Poll},
+    polling::SiteMemory,
 };
 
 use crate::{
@@ -20,7 +21,7 @@ use crate::{
 /// A fingerprint of 128 bits.
 pub type Key = [u64; 2];
 
-/// The pollers are alike: which is which makes no difference.
+/// The pollers are alike, so their order does not matter.
 pub fn of(state: &State) -> Key {
     let mut world = Words::default();
     world.world(&state.world);
@@ -34,7 +35,7 @@ pub fn of(state: &State) -> Key {
     fingerprint(world.words.iter().chain(pollers.iter().flatten()))
 }
 
-/// Of the world alone, whoever polls.
+/// The key of the world alone, without pollers.
 pub fn of_world(world: &World) -> Key {
     let mut words = Words::default();
     words.world(world);
@@ -50,7 +51,7 @@ fn fingerprint<'a>(words: impl Iterator<Item = &'a u64>) -> Key {
     hashers.map(|hasher| hasher.finish())
 }
 
-/// A state as numbers: names are numbered as they are met.
+/// A state as numbers. Names get numbers in the order in which they first occur.
 #[derive(Default)]
 struct Words<'a> {
     words: Vec<u64>,
@@ -84,7 +85,7 @@ impl<'a> Words<'a> {
                     let number = self.id(id);
                     self.number(number);
                 }
-                // One that is not current never will be.
+                // An ETag that is not current never becomes current again.
                 Name::Etag(etag) => self.number(usize::from(self.etag.as_ref() == Some(etag))),
             }
         }
@@ -101,7 +102,7 @@ impl<'a> Words<'a> {
         self.words.extend(budget.map(u64::from));
         self.words.extend(u64::try_from(*seconds));
         self.number(batches.len());
-        // Which ones are still to come follows from which ones are there.
+        // The rows that are there determine which batches are still to come.
         self.numbers(rows);
         self.numbers(owed);
         if let Some(cursor) = &store.cursor {
@@ -120,7 +121,7 @@ impl<'a> Words<'a> {
         if let Some(write) = &store.on_its_way {
             self.text(write.text());
         }
-        // Reads that lag behind are faults.
+        // Stale reads are faults.
         if let (Some(previous), true) = (&store.previous, left.faults > 0) {
             self.text(previous.text());
         }
@@ -132,7 +133,7 @@ impl<'a> Words<'a> {
     fn poller(&mut self, poller: &'a Poller, state: &State) {
         self.number(usize::MAX - 1);
         self.text(poller.memory.text());
-        // Of finished messages it does not matter any more who got the acknowledgement.
+        // For a finished message it no longer matters which poller got the acknowledgement.
         for (place, record) in state.world.store.records.iter().enumerate() {
             let is_known = record.poll.message_id.as_ref().is_some_and(|id| poller.acknowledged.contains(id));
             if is_known && record.poll.outcome == Outcome::Pending {
@@ -190,7 +191,7 @@ impl Describe for Answer {
     }
 }
 
-/// Without what took how long.
+/// The record without durations.
 fn record(poll: &Poll) -> String {
     let mut text = String::new();
     write!(text, "{}{:?}{:?}", poll.id, poll.outcome, poll.message_id).expect("a String takes all");

@@ -1,8 +1,9 @@
-//! With an overlap: what the cursor's list must say, and which rows must not be lost. `Since` is where the list begins.
+//! Checks late rows with an overlap: what the cursor's list must say, and which rows must not be lost. The list begins
+//! at `Since`.
 
 use std::collections::BTreeSet;
 
-use iothub_connector::ledger::Cursor;
+use iothub_connector::rapidm2m::ledger::Cursor;
 
 use crate::{
     backend::stamp,
@@ -11,13 +12,14 @@ use crate::{
     store::Store,
 };
 
-/// Which rows of a batch come within reach: no further behind the newest of the rows that are there than the overlap.
+/// The rows of a batch that are within reach: not further behind the newest available row than the overlap.
 pub fn within_reach(batch: &[usize], rows: &BTreeSet<usize>, overlap: Option<u8>) -> impl Iterator<Item = usize> {
     let newest = rows.last().copied().unwrap_or_default();
     batch.iter().copied().filter(move |row| overlap.is_some_and(|overlap| row + usize::from(overlap) >= newest))
 }
 
-/// The rows of a new record: each for the first time, none older than the list reached when they were recorded.
+/// Checks the rows of a new record: each is recorded for the first time, and none is older than the list was when they
+/// were recorded.
 pub fn check_new(rows: &[usize], store: &Store) -> Result<(), Violation> {
     let before = store.committed().cursor;
     for row in rows {
@@ -29,7 +31,8 @@ pub fn check_new(rows: &[usize], store: &Store) -> Result<(), Violation> {
     Ok(())
 }
 
-/// Of each stamp since `Since` the list must say whether it is recorded; without an overlap, or without rows, there is none.
+/// Checks that the list says of each stamp since `Since` whether it is recorded. Without an overlap or without rows
+/// there is no list.
 pub fn check_list(cursor: &Cursor, store: &Store, scope: &Scope) -> Result<(), Violation> {
     let rule = Rule::ListIsTheRecorded;
     let newest = store.newest().filter(|_| scope.overlap.is_some());
@@ -38,7 +41,7 @@ pub fn check_list(cursor: &Cursor, store: &Store, scope: &Scope) -> Result<(), V
             format!("the newest recorded row is {newest:?}, the cursor's list is {:?}", cursor.recorded)
         });
     };
-    // Also of rows that never come.
+    // This includes rows that never arrive.
     for row in 0..=newest + 1 {
         let is_recorded = store.rows().any(|known| known == row);
         let is_missing = stamp(row) >= list.since() && !is_recorded;
@@ -49,7 +52,7 @@ pub fn check_list(cursor: &Cursor, store: &Store, scope: &Scope) -> Result<(), V
     Ok(())
 }
 
-/// Takes what is recorded from what is `owed`. What is older than the list will never be recorded.
+/// Removes the recorded rows from `owed`. A row that is older than the list is never recorded.
 pub fn settle_debts(owed: &mut BTreeSet<usize>, store: &Store) -> Result<(), Violation> {
     for row in store.rows() {
         owed.remove(&row);

@@ -1,21 +1,22 @@
-//! The protocol of cursor and records, tried in all its interleavings: two pollers of one site, each with the product's own
-//! code ([`Forwarder`](iothub_connector::forward::Forwarder)), in a world that decides after each of their questions who
-//! goes on and what goes wrong. Every state within the stated bounds is visited, and every rule checked at every step.
+//! Checks the protocol of cursor and records in all its interleavings. Two pollers of one site run the product's own
+//! code ([`Forwarder`](iothub_connector::rapidm2m::polling::Forwarder)). After each of their questions the world
+//! decides which poller continues and what goes wrong. The model visits every state within the stated bounds and checks
+//! every rule at every step.
 //!
 //! | Module | |
 //! |---|---|
-//! | `spaces` | the tests: the bounds of what is tried |
-//! | `broken_worlds` | the tests of the model itself: a world that breaks a promise must break the rule that rests on it |
-//! | `scope` | what bounds a space; what can be broken on purpose |
-//! | `rules` | what must hold |
+//! | `spaces` | the tests, with the bounds of each space |
+//! | `broken_worlds` | the tests of the model itself: a world that breaks a promise must break its rule |
+//! | `scope` | the bounds of a space; the faults that can be made on purpose |
+//! | `rules` | the rules |
 //! | `poller` | the product's code, run up to its next question |
-//! | `world`, `backend`, `store`, `hub` | what answers; the rules are checked where their subject changes |
-//! | `late` | what must hold of late rows |
-//! | `facts` | what a poller may write, by what it was told |
+//! | `world`, `backend`, `store`, `hub` | the services; each rule is checked where its subject changes |
+//! | `late` | the rules for late rows |
+//! | `facts` | what a poller may write, given the answers that it got |
 //! | `outcomes` | how a question can end |
 //! | `state` | one state of everything, and the steps from it |
-//! | `explorer`, `settling` | all steps from all states; whether a new poller can finish what is left |
-//! | `key`, `text` | which states are the same |
+//! | `explorer`, `settling` | all steps from all states; whether a new poller can finish the remaining work |
+//! | `key`, `text` | when two states count as the same |
 //! | `story` | the way to a violation, in words |
 //!
 //! `-- --nocapture` prints how many states each space has. A larger one (1.3 million states, 1 GB of memory, some minutes):

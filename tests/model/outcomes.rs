@@ -1,4 +1,4 @@
-//! How a question can end. The first way is that in which nothing goes wrong.
+//! Lists how a question can end. In the first outcome nothing goes wrong.
 
 use crate::{
     poller::Question,
@@ -8,33 +8,34 @@ use crate::{
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// As it should; for a commit that comes too late: a conflict.
+    /// The normal end; for a commit that comes too late, a conflict.
     Done,
-    /// An error, and nothing has happened.
+    /// An error, and nothing was changed.
     Fails,
-    /// A read sees what was there a moment ago.
+    /// A stale read: it sees the state of a moment ago.
     Lags,
-    /// The backend answers something else than rows.
+    /// The backend answers something other than rows.
     Trouble(Trouble),
-    /// A commit is applied, an error is the answer.
+    /// The commit is applied, but the answer is an error.
     AnswerLost,
-    /// A commit is given up, and may be applied later.
+    /// The sender gives up the commit, which may still be applied later.
     LandsLater,
-    /// A commit is applied, its answer lost, and the client library tries again: that is a conflict with itself.
+    /// The commit is applied and its answer is lost. The client library tries again and gets a conflict with its own
+    /// write.
     ToldAsConflict,
-    /// The connection to the hub fails when this many messages are acknowledged.
+    /// The connection to the hub fails after this many acknowledgements.
     Sends { acknowledged: usize, rest: Rest },
-    /// The hub refuses the message at this place for good.
+    /// The hub refuses the message at this index for good.
     Refuses(usize),
 }
 
-/// What becomes of the messages behind the acknowledged ones.
+/// What happens to the messages behind the acknowledged ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rest {
     Lost,
-    /// The next one arrives, its acknowledgement is lost.
+    /// The next one arrives, but its acknowledgement is lost.
     OneArrives,
-    /// All may still arrive, one after the other.
+    /// All may still arrive later, one after the other.
     ArrivesLater,
 }
 
@@ -44,7 +45,7 @@ impl Outcome {
     }
 }
 
-/// All ways in which the question can end now.
+/// All ways in which the question can end in this world.
 pub fn outcomes(world: &World, question: &Question) -> Vec<Outcome> {
     let mut all = vec![Outcome::Done];
     let Budget { faults, .. } = world.left;
@@ -69,7 +70,7 @@ pub fn outcomes(world: &World, question: &Question) -> Vec<Outcome> {
         }
         Question::Commit(_) => all.push(Outcome::Fails),
         Question::Send(messages) => {
-            // Behind a message that the hub refuses nothing goes out.
+            // Nothing is sent behind a message that the hub refuses.
             let hub = &world.hub;
             let refused = messages.iter().position(|message| hub.refused.contains(&message.id));
             let most = refused.unwrap_or(messages.len());

@@ -1,6 +1,6 @@
-//! A poller: the product's own code, run up to its next question. What it does is a function of what it remembers and of the
-//! answers that it was given in this turn, so a poller in the middle of its turn is kept as those, and run again when it
-//! gets the next one.
+//! Runs the product's own code up to a poller's next question. The poller's actions depend only on its memory and on
+//! the answers in this turn. So the model keeps a poller in the middle of its turn as memory and answers, and runs it
+//! again from the start when the next answer comes.
 
 use std::{
     collections::VecDeque,
@@ -17,28 +17,25 @@ use std::{
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use iothub_connector::{
-    config::rapidm2m::{Selection, StartFrom},
-    delivery::DeliveryError,
-    devices::Owner,
-    forward::{Forwarder, Limits, Report, SiteMemory, outside::Outside},
-    hub::Message,
-    ledger::{Committed, Cursor, LedgerError, Poll, SiteKey},
+    iot_hub::{Message, delivery::DeliveryError, devices::Owner},
     rapidm2m::{
-        FetchError,
+        FetchError, Selection, StartFrom,
         client::{Answer as Rows, Range, RowsQuery},
+        ledger::{Committed, Cursor, LedgerError, Poll, SiteKey},
+        polling::{Forwarder, Limits, Report, SiteMemory, outside::Outside},
     },
 };
 use tokio::time::Instant;
 
 use crate::text::Known;
 
-/// 2026-01-01T00:00:00Z: when the model begins. All rows are older.
+/// 2026-01-01T00:00:00Z: the model's start. All rows are older.
 pub const BEGINNING: i64 = 1_767_225_600;
-/// Milliseconds between the clocks of two turns, so that the same rows recorded twice are not the same bytes.
+/// Milliseconds between the clocks of two turns. They make the bytes differ if the same rows are recorded twice.
 const TURN: u32 = 10;
 const FAR_AWAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// What a poller wants of the world.
+/// A poller's request to the world.
 pub enum Question {
     Cursor,
     Record(String),
@@ -65,26 +62,27 @@ pub enum Answer {
     Sent(usize, Result<(), DeliveryError>),
 }
 
-/// How a turn begins.
+/// The conditions at the start of a turn.
 #[derive(Clone, Copy)]
 pub struct Start {
-    /// Different for each turn of all pollers: makes clocks and ids different.
+    /// A different number for each turn of all pollers. It makes clocks and ids different.
     pub number: u32,
-    /// All clocks show the same: windows that are narrowed depend on it, so there would be no end of different ones.
+    /// All clocks stand still: narrowed windows depend on the clock, so moving clocks would give an endless number of
+    /// windows.
     pub clock_stands: bool,
     /// Seconds since [`BEGINNING`].
     pub seconds: i64,
-    /// The time for asking the backend is over already.
+    /// The time for polling the backend is already over.
     pub is_late: bool,
-    /// In seconds.
+    /// The overlap, in seconds.
     pub overlap: Option<u8>,
 }
 
-/// Where a poller has come to.
+/// How far a poller has come.
 pub enum Stands {
     Asking {
         question: Question,
-        /// What it would remember if the turn was dropped here, as at the end of an invocation's time.
+        /// Its memory if the turn was dropped here, as at the end of an invocation's time.
         if_dropped: SiteMemory,
     },
     AtEnd(Report, SiteMemory),
@@ -124,12 +122,12 @@ pub fn run(memory: &SiteMemory, start: Start, answers: &[Arc<Known<Answer>>]) ->
     }
 }
 
-/// The world as a turn sees it: the answers that are there, then silence.
+/// The world as a turn sees it: it gives the known answers, and then no more.
 struct Seat {
     start: Start,
     answers: Mutex<VecDeque<Arc<Known<Answer>>>>,
     question: Mutex<Option<Question>>,
-    /// How often the clock was read.
+    /// The number of clock readings.
     readings: AtomicU32,
 }
 

@@ -1,37 +1,40 @@
-//! What must hold (`ARCHITECTURE.md`), as the model checks it.
+//! Lists the rules that must hold (`ARCHITECTURE.md`), as the model checks them.
 
 use std::fmt;
 
 /// One rule. The numbers 1 to 7 are those of the design.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
-    /// 1: a row is recorded before it is sent; the cursor moves only with the records behind it, each row in exactly one.
+    /// 1: a row is recorded before it is sent. The cursor moves only together with the records of the rows before it,
+    /// and each row is in exactly one record.
     RecordedBeforeSent,
-    /// 2: `forwarded` is written by whom the hub acknowledged exactly that message.
+    /// 2: a poller writes `forwarded` only if the hub has acknowledged exactly that message to it.
     ForwardedMeansAcknowledged,
-    /// 3: what is sent is what is recorded, byte for byte, however often.
+    /// 3: what is sent is what is recorded, byte for byte, at every attempt.
     SameBytes,
-    /// 4: messages arrive in the order of their rows; nothing overtakes what waits; `rejected` is what the hub refused.
+    /// 4: messages arrive in the order of their rows. Nothing overtakes a pending message. `rejected` means that the
+    /// hub refused it.
     InOrder,
-    /// 5: who lost a race has written nothing, and does not count it as a failure.
+    /// 5: a poller that lost a race has written nothing, and does not count that as a failure.
     LoserWritesNothing,
-    /// 6: a failure is recorded as one, with its kind, or is in the report. It never looks like "no data".
+    /// 6: a failure is recorded as a failure with its kind, or is in the report. It never looks like "no data".
     FailureIsNotEmpty,
-    /// 7: with the limit's worth of messages waiting, the backend is not asked.
+    /// 7: while the limit of pending messages is reached, the backend is not polled.
     LimitHeeded,
     /// `Unforwarded` holds the ids of the pending records, in their order.
     QueueIsThePending,
-    /// With an overlap: a row that came within reach is in exactly one record, one that is older than the list in none.
+    /// With an overlap: a row that came within reach is in exactly one record; a row that is older than the list is in
+    /// none.
     OnceWithinReach,
     /// With an overlap: the cursor's list says of each stamp since `Since` whether it is recorded.
     ListIsTheRecorded,
-    /// Wherever everything stops: one undisturbed turn of a new poller forwards all rows and leaves nothing waiting.
+    /// Wherever everything stops: one undisturbed turn of a new poller forwards all rows and leaves nothing pending.
     OneTurnSettles,
-    /// Whatever the world answers.
+    /// The code does not panic, whatever the world answers.
     NoPanic,
 }
 
-/// A rule that does not hold, and where.
+/// A broken rule, and the details.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
     pub rule: Rule,
@@ -40,7 +43,7 @@ pub struct Violation {
 
 impl Rule {
     /// # Errors
-    /// `what`, unless `holds`.
+    /// The violation, described by `what`, unless `holds` is true.
     pub fn check(self, holds: bool, what: impl FnOnce() -> String) -> Result<(), Violation> {
         if holds { Ok(()) } else { Err(Violation { rule: self, what: what() }) }
     }

@@ -1,38 +1,41 @@
-//! How large a space is tried, and what of the world is broken on purpose.
+//! Defines the size of a space, and which faults of the world are made on purpose.
 
-use iothub_connector::ledger::{Cursor, Recorded};
+use iothub_connector::rapidm2m::ledger::{Cursor, Recorded};
 
-/// The bounds of a space. What is not bounded here may happen any number of times: turns, empty polls, lost races.
+/// The bounds of a space. Anything that has no bound here may happen any number of times: turns, empty polls, lost
+/// races.
 #[derive(Clone, Copy, Debug)]
 pub struct Scope {
     pub pollers: usize,
-    /// Messages that are recorded and wait when it begins, of one row each: the first ones that are in no batch.
+    /// The number of pending messages at the start, with one row each. Their rows are the first ones that are in no
+    /// batch.
     pub backlog: usize,
-    /// Rows appear in the backend in these batches, each at any moment; with an overlap also in any order, which makes rows
-    /// late. Without one a row's number is its place.
+    /// The rows appear in the backend in these batches, each at any moment. With an overlap the batches also come in
+    /// any order, which makes rows late. Without an overlap the row numbers must follow the order of arrival.
     pub batches: &'static [&'static [usize]],
-    /// How far late rows are looked for, in seconds: as many rows.
+    /// How far back the poller looks for late rows, in seconds; that is the same number of rows.
     pub overlap: Option<u8>,
     pub budget: Budget,
-    /// An answer with more rows than this is too large: the poller asks for less, several times in a turn.
+    /// An answer with more rows than this is too large. The poller then requests shorter ranges, several times in a
+    /// turn.
     pub most_rows: usize,
-    /// What the backend may answer instead of rows.
+    /// The answers that the backend may give instead of rows.
     pub troubles: &'static [Trouble],
-    /// The faults are that the hub takes nothing, from the beginning, and nothing else goes wrong.
+    /// The hub accepts nothing from the start, and nothing else goes wrong.
     pub hub_is_away: bool,
     pub sabotage: Option<Sabotage>,
 }
 
-/// What may still go wrong.
+/// How often each thing may still go wrong.
 #[derive(Clone, Copy, Debug)]
 pub struct Budget {
     /// Errors of the backend and the ledger, stale reads, commits in doubt or told as conflicts, failed and refused messages.
     pub faults: u8,
-    /// Ends of a process, or of a turn, anywhere.
+    /// Ends of a process or of a turn, at any point.
     pub crashes: u8,
-    /// Turns that begin when the time for asking is over.
+    /// Turns that begin when the time for polling is already over.
     pub late_turns: u8,
-    /// Pauses that outlast what the backend asks for.
+    /// Pauses longer than the back-off that the backend requests.
     pub pauses: u8,
 }
 
@@ -40,7 +43,7 @@ impl Budget {
     pub const NONE: Self = Self { faults: 0, crashes: 0, late_turns: 0, pauses: 0 };
 }
 
-/// What the backend answers instead of rows.
+/// An answer of the backend instead of rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trouble {
     Status,
@@ -51,7 +54,7 @@ pub enum Trouble {
 }
 
 impl Trouble {
-    /// What the record and the report must call it.
+    /// The kind that the record and the report must contain.
     pub fn kind(self) -> &'static str {
         match self {
             Self::Status => "http_status",
@@ -63,37 +66,37 @@ impl Trouble {
     }
 }
 
-/// A world that breaks a promise on which a rule rests.
+/// A world that breaks a promise that a rule depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sabotage {
     /// A commit is answered before it is applied.
     CommitsLater,
     /// The cursor is written, the records are not.
     CursorWithoutRecords,
-    /// Messages are acknowledged and thrown away.
+    /// Messages are acknowledged and discarded.
     AcknowledgesNothing,
-    /// A message has other bytes each time it is sent.
+    /// A message has different bytes each time it is sent.
     ChangesBodies,
-    /// Messages that are sent together arrive in reverse.
+    /// Messages that are sent together arrive in reverse order.
     SwapsMessages,
-    /// The cursor's ETag is not looked at.
+    /// The cursor's ETag is not checked.
     IgnoresIfMatch,
-    /// A conflict is told as some other error.
+    /// A conflict is reported as another error.
     HidesConflicts,
-    /// An error of the backend is told as an answer without rows.
+    /// An error of the backend is reported as an answer without rows.
     HidesErrors,
-    /// The cursor is read without the last id that waits (which is put back when it is written).
+    /// The cursor is read without the last pending id (which is put back when the cursor is written).
     HidesWaiting,
     /// The cursor is written without its list of recorded rows.
     DropsList,
     /// The cursor is read without its list of recorded rows.
     HidesList,
-    /// The cursor is read with a list that knows of nothing recorded.
+    /// The cursor is read with an empty list of recorded rows.
     EmptiesList,
 }
 
 impl Sabotage {
-    /// What a reader is told instead of the cursor.
+    /// Changes the cursor that a reader gets.
     pub fn falsify(self, cursor: &mut Cursor) {
         match self {
             Self::HidesWaiting => drop(cursor.unforwarded.pop()),

@@ -1,11 +1,11 @@
-//! Wherever everything stops: what a new poller makes of it, in one turn in which nothing goes wrong.
+//! Checks that a new poller can finish the work wherever everything stops, in one turn in which nothing goes wrong.
 
 use std::{
     collections::{BTreeSet, HashSet, VecDeque},
     sync::Mutex,
 };
 
-use iothub_connector::ledger::Outcome as RecordOutcome;
+use iothub_connector::rapidm2m::ledger::Outcome as RecordOutcome;
 
 use crate::{
     backend::stamp,
@@ -17,20 +17,20 @@ use crate::{
     world::World,
 };
 
-/// Longer than any rest of a site, in seconds.
+/// Longer than any back-off of a site, in seconds.
 const LONG: i64 = 2 * 60 * 60;
 
-/// Turns that a poller needs that lives on: one may be lost to an old cursor, one may end a sweep that began before the
-/// last row came.
+/// The turns that a surviving poller needs: it may lose one turn to an old cursor, and one may end a sweep that began
+/// before the last row came.
 const TURNS: usize = 3;
 
-/// What is known to settle: worlds, and worlds with an idle poller's memory.
+/// What is known to settle: worlds, and worlds together with an idle poller's memory.
 #[derive(Default)]
 pub struct Settled(Mutex<HashSet<Key>>);
 
 impl Settled {
     pub fn check(&self, state: &State) -> Result<(), Violation> {
-        // A broken world has its own rule to break.
+        // A broken world is expected to break its own rule, so this rule is not checked.
         if state.world.scope.sabotage.is_some() {
             return Ok(());
         }
@@ -38,7 +38,7 @@ impl Settled {
         if self.is_new(key::of_world(&state.world)) {
             settles(State::new(undisturbed.clone()), 1)?;
         }
-        // What a poller remembers must not keep it from finding a late row.
+        // A poller's memory must not keep it from finding a late row.
         let remembers = |poller: &&Poller| state.world.scope.overlap.is_some() && poller.turn.is_none();
         for poller in state.pollers.iter().filter(remembers) {
             let alone = State { world: undisturbed.clone(), pollers: vec![poller.clone()] };
@@ -54,7 +54,7 @@ impl Settled {
     }
 }
 
-/// The world with one poller, in which nothing goes wrong or happens any more, after all rests.
+/// The world with one poller, in which nothing more goes wrong or happens, after all back-offs are over.
 fn undisturbed(world: &World) -> World {
     let mut world = world.clone();
     world.scope.pollers = 1;
@@ -75,7 +75,7 @@ fn settles(mut state: State, turns: usize) -> Result<(), Violation> {
     let World { store, hub, rows, .. } = &state.world;
     let rule = Rule::OneTurnSettles;
     let recorded: BTreeSet<_> = store.rows().collect();
-    // Older than the list are rows that came when they were out of reach.
+    // Rows that are older than the list came when they were out of reach, so they may be missing.
     let list = store.committed().cursor.recorded;
     let missing: Vec<_> = rows.difference(&recorded).collect();
     let is_right = missing.iter().all(|row| list.as_ref().is_some_and(|list| !list.lacks(stamp(**row))));

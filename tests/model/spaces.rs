@@ -1,4 +1,4 @@
-//! What is tried, each space to its end. Run with `--nocapture` to see how many states that were.
+//! Tests each space completely. Run with `--nocapture` to see the number of states.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -9,7 +9,7 @@ use crate::{
     state::State,
 };
 
-/// Nothing goes wrong, nothing happens.
+/// Nothing goes wrong and nothing happens.
 pub const CALM: Scope = Scope {
     pollers: 1,
     backlog: 0,
@@ -22,7 +22,7 @@ pub const CALM: Scope = Scope {
     sabotage: None,
 };
 
-/// One batch has two rows, so that a message with several is among those that are cut, repeated and raced for.
+/// One batch has two rows, so that the messages that are cut, repeated and raced for include one with several rows.
 const TWO_POLLERS: Scope = Scope {
     pollers: 2,
     batches: &[&[0], &[1, 2]],
@@ -38,13 +38,13 @@ fn assert_holds(name: &str, scope: Scope) {
     assert!(found.violation.is_none(), "{name}: {found}");
 }
 
-/// A bound from the environment, for more than the usual.
+/// A bound from the environment, for a larger space than usual.
 fn bound(name: &str, usual: u8) -> u8 {
     let Ok(text) = std::env::var(name) else { return usual };
     text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number from 0 to 255"))
 }
 
-/// As large as the environment says: see `main.rs`.
+/// The environment can enlarge this space: see `main.rs`.
 #[test]
 fn two_pollers_within_bounds() {
     let faults = bound("MODEL_FAULTS", 1);
@@ -76,8 +76,8 @@ fn one_poller_with_all_that_a_backend_can_answer() {
     assert_holds("one poller", Scope { batches: &[&[0, 1]], budget, troubles, ..CALM });
 }
 
-/// The answer to the first question is too large: the turn goes on window by window, with a message for each. (Two pollers
-/// would search for their windows in too many ways.)
+/// The answer to the first request is too large, so the turn goes on window by window, with a message for each. (With
+/// two pollers there would be too many ways to search for the windows.)
 #[test]
 fn one_poller_far_behind() {
     let budget = Budget { faults: 2, crashes: 1, ..Budget::NONE };
@@ -93,10 +93,10 @@ fn messages_that_wait_up_to_the_limit() {
     assert_holds("the limit", Scope { backlog: 99, batches: &[&[99], &[100]], budget, hub_is_away: true, ..CALM });
 }
 
-/// All rows are within reach, in whatever order they come.
+/// All rows are within reach, in any order of arrival.
 const LATE: Scope = Scope { overlap: Some(100), batches: &[&[1], &[0, 2]], ..TWO_POLLERS };
 
-/// As large as the environment says: see `main.rs`.
+/// The environment can enlarge this space: see `main.rs`.
 #[test]
 fn late_rows_from_the_first() {
     let faults = bound("MODEL_FAULTS", 0);
@@ -104,15 +104,16 @@ fn late_rows_from_the_first() {
     assert_holds("late rows from the first", Scope { budget: Budget { faults, crashes, ..Budget::NONE }, ..LATE });
 }
 
-/// Of which one row is recorded when it begins.
+/// One row is already recorded at the start.
 #[test]
 fn late_rows_with_a_fault_and_a_crash() {
     let scope = Scope { backlog: 1, batches: &[&[0, 2]], ..LATE };
     assert_holds("late rows, a fault and a crash", scope);
 }
 
-/// The list never fits into one answer: late rows appear before and behind where the reading of it has come. All stay within
-/// reach: were the overlap short, rows that appear behind the reading could be left behind when newer ones appear before it.
+/// The list never fits into one answer, so late rows appear both before and behind the window that is being read. All
+/// rows stay within reach. With a short overlap, rows that appear behind that window could get out of reach when newer
+/// rows appear before it.
 #[test]
 fn late_rows_in_windows() {
     let budget = Budget { crashes: 1, ..Budget::NONE };
@@ -122,20 +123,20 @@ fn late_rows_in_windows() {
 
 #[test]
 fn late_rows_in_windows_from_the_first() {
-    // A window that was empty comes to hold more than an answer takes.
+    // A window that was empty gets more rows than one answer holds.
     let batches: &[&[usize]] = &[&[0, 3], &[2], &[1, 4, 5]];
     let scope = Scope { pollers: 1, batches, most_rows: 2, budget: Budget::NONE, ..LATE };
     assert_holds("late rows in windows from the first", scope);
 }
 
-/// The list begins behind rows that are recorded, and behind rows that come too late.
+/// The list begins after some recorded rows, and after rows that arrive too late.
 #[test]
 fn late_rows_and_a_short_overlap() {
     let scope = Scope { overlap: Some(2), batches: &[&[1], &[3], &[2, 5]], budget: Budget::NONE, ..LATE };
     assert_holds("late rows, a short overlap", scope);
 }
 
-/// Were two different states taken for the same one, what follows from the second would never be tried.
+/// If two different states counted as one, the model would never try the second one's successors.
 #[test]
 fn states_that_count_as_one_go_on_alike() {
     assert_alike(Scope { batches: &[&[0]], budget: Budget { faults: 1, ..Budget::NONE }, ..TWO_POLLERS });

@@ -1,4 +1,4 @@
-//! One state of everything, and the steps that lead on from it.
+//! One state of everything, and the steps from it.
 
 use std::{
     collections::BTreeSet,
@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use iothub_connector::forward::{Report, SiteMemory};
+use iothub_connector::rapidm2m::polling::{Report, SiteMemory};
 
 use crate::{
     facts::Facts,
@@ -18,7 +18,8 @@ use crate::{
     world::World,
 };
 
-/// How long a pause is, in seconds: longer than what the backend asks for in the model, and than a first rest.
+/// The length of a pause, in seconds: longer than the back-off that the backend requests in the model, and than a
+/// site's first back-off.
 const PAUSE: i64 = 120;
 
 #[derive(Clone)]
@@ -36,21 +37,21 @@ pub struct Poller {
     pub turn: Option<Turn>,
 }
 
-/// A turn that waits for an answer.
+/// A turn that is waiting for an answer.
 #[derive(Clone)]
 pub struct Turn {
     pub start: Start,
-    /// The answers that it had.
+    /// The answers so far.
     pub heard: Vec<Arc<Known<Answer>>>,
     pub question: Arc<Question>,
     pub if_dropped: Arc<Known<SiteMemory>>,
     pub facts: Facts,
 }
 
-/// What can happen next.
+/// A step that can happen next.
 #[derive(Clone, Copy, Debug)]
 pub enum Step {
-    /// One of the batches that are still to come.
+    /// One of the remaining batches appears.
     RowsAppear(usize),
     WriteLands,
     MessageArrives,
@@ -60,11 +61,11 @@ pub enum Step {
         poller: usize,
         is_late: bool,
     },
-    /// What a poller asked for ends so.
+    /// A poller's question ends with this outcome.
     Answered(usize, Outcome),
-    /// A poller's process ends; another one with empty memory takes its place.
+    /// A poller's process ends. Another process with an empty memory replaces it.
     Crashes(usize),
-    /// A poller's turn is dropped, the process lives on.
+    /// A poller's turn is dropped, but its process lives on.
     IsCutOff(usize),
 }
 
@@ -74,7 +75,7 @@ impl State {
         Self { world, pollers }
     }
 
-    /// With the scope's backlog: recorded by a poller that is gone, while the hub was away.
+    /// The start state with the scope's backlog: a poller that is gone recorded it while the hub was away.
     pub fn with_backlog(scope: Scope) -> Result<Self, Violation> {
         let quiet = Scope { pollers: 1, sabotage: None, ..scope };
         let mut state = Self::new(World::new(quiet));
@@ -97,7 +98,8 @@ impl State {
     pub fn steps(&self) -> Vec<Step> {
         let World { scope, left, batches, store, hub, .. } = &self.world;
         let mut steps = Vec::new();
-        // A turn that begins has touched nothing yet: when it does makes no difference but for its clock. So it is at once.
+        // A new turn has not touched anything yet, so only its clock depends on when it begins. The model begins it at
+        // once.
         let idle = self.pollers.iter().position(|poller| poller.turn.is_none());
         if let (Some(poller), 0, 0) = (idle, left.late_turns, left.pauses) {
             return vec![Step::Begins { poller, is_late: false }];
@@ -184,7 +186,7 @@ impl State {
 }
 
 impl Poller {
-    /// Runs up to the next question, or to the end of the turn.
+    /// Runs the turn up to the next question or to its end.
     fn goes_on(
         &mut self,
         world: &World,
@@ -192,7 +194,7 @@ impl Poller {
         heard: Vec<Arc<Known<Answer>>>,
         mut facts: Facts,
     ) -> Result<(), Violation> {
-        // A panic is told with the way to it, as every violation.
+        // A panic is reported with the way to it, like every violation.
         let stands = catch_unwind(AssertUnwindSafe(|| poller::run(&self.memory, start, &heard)));
         let stands = stands.map_err(|_| Violation { rule: Rule::NoPanic, what: "its message is above".into() })?;
         match stands {
@@ -209,7 +211,7 @@ impl Poller {
     }
 }
 
-/// A report must tell what happened, and nothing else.
+/// Checks that a report tells what happened, and nothing else.
 fn check_report(report: &Report, facts: &Facts) -> Result<(), Violation> {
     let told: Vec<_> = report.failures.iter().filter(|failure| !failure.is_known).collect();
     if !facts.had_fault {
@@ -219,7 +221,7 @@ fn check_report(report: &Report, facts: &Facts) -> Result<(), Violation> {
             format!("the race was lost: {}, the report says {}", facts.lost_race, report.lost_race)
         })?;
     }
-    // Here nobody deletes records; one that a read did not find yet is not lost.
+    // Nothing in the model deletes records. A record that a read has not found yet is not lost.
     Rule::LoserWritesNothing.check(told.iter().all(|failure| failure.kind != "record_lost"), || {
         format!("a record that is there is told to be lost: {told:?}")
     })?;

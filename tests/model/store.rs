@@ -1,9 +1,9 @@
-//! The model's ledger: the cursor, the records that have a message, and a transaction that is still on its way.
+//! The model's ledger: the cursor, the records that have a message, and a transaction that is still in flight.
 
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use iothub_connector::ledger::{Committed, Cursor, Outcome, Poll};
+use iothub_connector::rapidm2m::ledger::{Committed, Cursor, Outcome, Poll};
 use serde_json::Value;
 
 use crate::{
@@ -19,23 +19,23 @@ use crate::{
 #[derive(Clone)]
 pub struct Record {
     pub poll: Arc<Poll>,
-    /// Which of the backend's rows are in it.
+    /// The numbers of the backend's rows in the message.
     pub rows: Arc<[usize]>,
 }
 
 #[derive(Clone, Default)]
 pub struct Store {
-    /// With its ETag.
+    /// The cursor with its ETag.
     pub cursor: Option<Arc<Known<Committed>>>,
-    /// How often it was written.
+    /// How often the cursor was written.
     version: u32,
-    /// What a read that lags behind sees.
+    /// The cursor that a stale read sees.
     pub previous: Option<Arc<Known<Committed>>>,
-    /// In the order in which they were created.
+    /// The records in the order in which they were created.
     pub records: Vec<Record>,
-    /// Without a message. Nobody looks at them but who wrote them, to see whether they are there.
+    /// Records without a message. Only their writer reads them, after a refusal.
     others: Vec<Arc<Poll>>,
-    /// Given up by its sender; it may still be applied.
+    /// A transaction whose sender gave up; it may still be applied.
     pub on_its_way: Option<Arc<Known<Write>>>,
 }
 
@@ -69,7 +69,7 @@ impl Store {
         self.records.iter().enumerate().find(|(_, record)| record.poll.message_id.as_deref() == Some(id))
     }
 
-    /// Whether the transaction would be applied.
+    /// Whether the ledger would apply the transaction.
     pub fn takes(&self, write: &Write) -> bool {
         write.etag == self.etag() && self.has_places_for(write)
     }
@@ -88,7 +88,8 @@ impl Store {
         self.rows().max()
     }
 
-    /// Applies what [`takes`](Self::takes) said yes to (or sabotage did); returns the cursor's new ETag.
+    /// Applies a transaction that [`takes`](Self::takes) accepts (or that sabotage forces). Returns the cursor's new
+    /// ETag.
     pub fn apply(&mut self, write: &Write, scope: &Scope) -> Result<String, Violation> {
         Rule::LoserWritesNothing
             .check(self.takes(write), || "a transaction was applied whose poller had read an older cursor".into())?;
@@ -110,7 +111,7 @@ impl Store {
             committed.cursor.recorded = None;
         }
         self.cursor = Some(Arc::new(committed.into()));
-        // Whatever was sent under the old ETag can only be refused now.
+        // The ledger can now only refuse a transaction that was sent under the old ETag.
         self.on_its_way = None;
         self.check(before, scope)?;
         Ok(new)
@@ -134,7 +135,7 @@ impl Store {
         if scope.overlap.is_some() {
             late::check_new(&rows, self)?;
         } else {
-            // Without an overlap a row's number is its place.
+            // Without an overlap the row numbers follow the order of recording.
             let count = self.rows().count();
             Rule::RecordedBeforeSent.check(rows.iter().copied().eq(count..count + rows.len()), || {
                 format!("the first {count} rows were recorded, a new record holds {rows:?} of: {:?}", poll.message)
@@ -164,7 +165,7 @@ impl Store {
         Ok(())
     }
 
-    /// What the cursor must say of the records.
+    /// Checks that the cursor agrees with the records.
     fn check(&self, before: Option<DateTime<Utc>>, scope: &Scope) -> Result<(), Violation> {
         let Some(cursor) = self.cursor.as_ref().map(|committed| &committed.cursor) else { return Ok(()) };
         let recorded = self.newest().map(|row| stamp(row).time());
@@ -186,7 +187,7 @@ impl Store {
     }
 }
 
-/// The rows in a record's message, if they are the backend's and in order.
+/// The rows in a record's message; `None` if they are not the backend's rows in order.
 fn rows_of(poll: &Poll) -> Option<Vec<usize>> {
     let body: Value = serde_json::from_str(poll.message.as_deref()?).ok()?;
     let rows: Option<Vec<_>> = body["Timeseries"].as_array()?.iter().map(row_number).collect();

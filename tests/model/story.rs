@@ -1,8 +1,8 @@
-//! A way through the space, in words.
+//! Describes a way through the space in words.
 
 use iothub_connector::{
-    hub::Message,
-    ledger::{Outcome as RecordOutcome, Poll},
+    iot_hub::Message,
+    rapidm2m::ledger::{Outcome as RecordOutcome, Poll},
 };
 
 use crate::{
@@ -13,13 +13,13 @@ use crate::{
     world::World,
 };
 
-/// One line for each step.
+/// The lines, one for each step.
 pub fn tell(start: &State, steps: &[Step]) -> Vec<String> {
     let mut state = start.clone();
     let mut lines = Vec::new();
     for step in steps {
         lines.push(line(&state, *step));
-        // The last one is where it breaks.
+        // The last step is the one that breaks the rule.
         let Ok(next) = state.after(*step) else { break };
         state = next;
     }

@@ -1,5 +1,6 @@
-//! What a thing says, without the names in it. Ids of records, ETags and the milliseconds of clocks are names: they differ
-//! from way to way and mean the same. So a text is kept as a hash of what stands between the names, and the names.
+//! Compares things by their text without the names in it. Ids of records, ETags and the milliseconds of clocks are
+//! names: they differ from way to way but mean the same. So a text is kept as its names and a hash of the text between
+//! them.
 
 use std::{
     hash::{DefaultHasher, Hasher as _},
@@ -7,14 +8,14 @@ use std::{
     sync::OnceLock,
 };
 
-/// A thing that is written down once, and compared often.
+/// A value whose text is made once and compared often.
 #[derive(Default)]
 pub struct Known<T> {
     thing: T,
     text: OnceLock<Text>,
 }
 
-/// All that matters of a thing, in words.
+/// Writes everything that matters about a value as text.
 pub trait Describe {
     fn describe(&self) -> String;
 }
@@ -22,9 +23,9 @@ pub trait Describe {
 #[derive(Debug)]
 pub struct Text {
     pub hash: [u64; 2],
-    /// In the order in which they stand there.
+    /// The names in the order of the text.
     pub names: Vec<Name>,
-    /// Ids in a set, which prints them in any order.
+    /// Ids from a set, which are printed in no fixed order.
     pub set: Vec<String>,
 }
 
@@ -110,12 +111,12 @@ fn without_names(text: &str, names: &mut Vec<Name>) -> String {
     out
 }
 
-/// The length of the name that begins here.
+/// The length of the name at the start of this text.
 fn name(text: &[u8]) -> Option<usize> {
-    /// `1767225600123-0000-89abcdef`: the time begins with these digits all through the model.
+    /// `1767225600123-0000-89abcdef`: all times in the model begin with these digits.
     const ID: (&[u8], usize) = (b"1767", 27);
     match text[0] {
-        // Milliseconds: of the clock, since rows have whole seconds.
+        // Milliseconds can only come from a clock, because rows have whole seconds.
         b'.' if text.get(4) == Some(&b'Z') => Some(4),
         b'1' if text.starts_with(ID.0) && text.get(13) == Some(&b'-') && text.get(18) == Some(&b'-') => Some(ID.1),
         b'@' => text.iter().position(|byte| *byte == b';').map(|end| end + 1),

@@ -1,12 +1,11 @@
-//! The world around the pollers, and what it makes of a question once it is decided how that ends.
+//! The world around the pollers: it applies the outcome of each question.
 
 use std::{collections::BTreeSet, sync::Arc};
 
 use iothub_connector::{
     cosmos::Failure,
-    delivery::DeliveryError,
-    hub::{Message, SendError},
-    ledger::{Committed, LedgerError, Poll},
+    iot_hub::{Message, SendError, delivery::DeliveryError},
+    rapidm2m::ledger::{Committed, LedgerError, Poll},
 };
 
 use crate::{
@@ -35,7 +34,7 @@ pub struct World {
     pub store: Store,
     pub hub: Hub,
     pub turns: u32,
-    /// Since the model began.
+    /// Seconds since the model began.
     pub seconds: i64,
 }
 
@@ -58,7 +57,7 @@ impl World {
         self.scope.sabotage == Some(sabotage)
     }
 
-    /// What a poller wants, as it reaches the world; checks what may be wanted.
+    /// Takes a poller's question when it reaches the world, and checks that the poller may ask it.
     pub fn hear(
         &self,
         mut question: Question,
@@ -75,7 +74,7 @@ impl World {
                 check_sent(messages, &self.store)?;
             }
             Question::Rows(_) => {
-                // Of several pollers each knows but its own cursor.
+                // With several pollers, each knows only its own cursor, so the limit is checked with one poller only.
                 let is_full = self.scope.pollers == 1 && self.store.waiting() >= 100;
                 Rule::LimitHeeded
                     .check(!is_full, || format!("the backend is asked while {} messages wait", self.store.waiting()))?;
@@ -89,7 +88,7 @@ impl World {
         Ok(question)
     }
 
-    /// Does to the world what `outcome` says, and returns what the poller hears of it.
+    /// Applies `outcome` to the world and returns the poller's answer.
     pub fn answer(
         &mut self,
         question: &Question,
@@ -99,7 +98,7 @@ impl World {
     ) -> Result<Answer, Violation> {
         if outcome.is_fault() {
             self.left.faults = self.left.faults.saturating_sub(1);
-            // A conflict with itself is nothing to whoever looks: it must make no difference to the turn.
+            // A conflict of the poller with itself must make no difference to the turn.
             facts.had_fault |= outcome != Outcome::ToldAsConflict;
             facts.refused = Refused::default();
         }
@@ -138,7 +137,7 @@ impl World {
                 _ => {
                     let rows = backend::within(*range, &self.rows);
                     let answer = backend::answer(&rows, self.scope.most_rows);
-                    // Before a window lie rows that are known, but for late ones that the next sweep finds.
+                    // The rows before a window are known, except late ones, which the next sweep finds.
                     let is_part = self.scope.overlap.is_some() && self.scope.most_rows < usize::MAX;
                     let known = if is_part { rows } else { backend::up_to_end(*range, &self.rows) };
                     facts.backend = Some(Ok(known));
@@ -214,7 +213,7 @@ impl World {
         Ok(Ok(self.apply(write)?))
     }
 
-    /// How many messages are acknowledged, and why not all.
+    /// How many messages are acknowledged, and why not all are.
     fn send(
         &mut self,
         messages: &[Message],

@@ -1,4 +1,4 @@
-//! Lines of both halves, with all kinds of trouble.
+//! Captures the log lines of both halves, with all kinds of faults.
 
 use std::{
     io,
@@ -7,19 +7,19 @@ use std::{
 };
 
 use emulators::{cosmos, iot_hub};
-use iothub_connector::{app::App, config::Config, logging, server};
+use iothub_connector::{app::App, config::Config, server, support::logging};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use crate::{
-    INVOCATION,
+    operations::INVOCATION,
     support::{Emulator, Settings, World, client, start_and_wait_for_exit},
 };
 
-/// A site whose name the host would take for a warning.
+/// The first name is one that the host would take for a warning.
 const SITES: [&str; 2] = ["Warnemünde \"1\"", "Well 7"];
 
-/// What a handler prints that polls.
+/// The lines of a handler that polls.
 pub async fn of_polls(format: &str) -> Vec<String> {
     let mut world = World::with_sites(&SITES).await;
     world.provision_sites().await;
@@ -32,16 +32,17 @@ pub async fn of_polls(format: &str) -> Vec<String> {
     }
     world.hub.put("faults", json!({ "httpDropBeforeAnswerTimes": 1 })).await;
     handler.invoke_ok().await;
-    world.hub.put("faults", json!({ "httpStatus": 400, "httpStatusTimes": 2 })).await;
+    world.hub.put("faults", json!({ "httpStatus": 400, "httpStatusTimes": 1 })).await;
     for site in SITES {
         world.add(site, 3..6).await;
     }
-    handler.invoke_ok().await;
+    // One message is rejected.
+    handler.invoke_failing().await;
     world.backend.put("faults", json!({ "rules": [{ "status": 429, "times": 2 }] })).await;
     handler.invoke_failing().await;
-    // The lines come through pipes: this one is the last.
+    // The lines come through pipes; this run's line is the last.
     handler.invoke_ok().await;
-    world.printed("0 failed", 3).await;
+    world.printed("0 failed", 2).await;
     let mut unset = world.settings.clone();
     unset.remove("Customer_ID");
     let (code, refused) = start_and_wait_for_exit(&unset).await;
@@ -63,7 +64,8 @@ impl io::Write for Lines {
     }
 }
 
-/// What the server logs that takes and forwards uplinks. It is in this process: only here a minute can be over at once.
+/// The lines of the server that takes and forwards uplinks. It runs in this process, because only here the test can let
+/// a minute pass at once.
 pub async fn of_uplinks(format: &str) -> Vec<String> {
     let lines = Lines::default();
     let of = lines.clone();
@@ -71,11 +73,9 @@ pub async fn of_uplinks(format: &str) -> Vec<String> {
     let subscriber = logging::subscriber(format, "error,iothub_connector=info".into(), move || of.clone());
     let _guard = tracing::subscriber::set_default(subscriber);
 
-    let cosmos = cosmos::start(cosmos::Options::default()).await.unwrap();
+    let cosmos = Emulator::cosmos(cosmos::Options::default()).await;
     let dps_options = iot_hub::DpsOptions { dps_retry_after: 0, ..iot_hub::DpsOptions::default() };
-    let hub = iot_hub::start(iot_hub::Options { dps_options, ..iot_hub::Options::default() }).await.unwrap();
-    let cosmos = Emulator::within("cosmos", cosmos.ready().clone(), cosmos);
-    let hub = Emulator::within("iot_hub", hub.ready().clone(), hub);
+    let hub = Emulator::iot_hub(iot_hub::Options { dps_options, ..iot_hub::Options::default() }).await;
     let settings = [
         ("UplinkQueueName", "uplinks"),
         ("M2MDocumentsDBUri", cosmos.ready("endpoint")),
@@ -102,7 +102,7 @@ pub async fn of_uplinks(format: &str) -> Vec<String> {
     let queued = |text: String| json!({ "Data": { "uplink": text }, "Metadata": { "DequeueCount": "2" } });
     assert_eq!(call("thingsNetworkUplink", webhook(uplink("app-1", "dev-1"))).await, 200);
     assert_eq!(call("thingsNetworkUplink", webhook("{}".into())).await, 200);
-    // The first one may have to come again when its device is registered.
+    // The first message may have to be redelivered until its device is registered.
     while call("thingsNetworkForwarding", queued(uplink("app-1", "dev-1"))).await != 200 {}
     assert_eq!(call("thingsNetworkForwarding", queued(uplink("app-2", "dev-1"))).await, 200, "rejected");
     hub.away(true).await;

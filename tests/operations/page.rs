@@ -1,4 +1,4 @@
-//! The queries and fields of `docs/operations.md`.
+//! Reads the queries and fields of `docs/operations.md`.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -27,7 +27,8 @@ pub fn queries() -> Vec<Query> {
     queries
 }
 
-/// Of `where message has "a" or message has "b"`: each line of a query needs one of its texts.
+/// The filters of a query, from `where message has "a" or message has "b"`: each line must contain one of a filter's
+/// texts.
 pub fn filters(query: &str) -> Vec<Vec<String>> {
     let (line, text) = (Regex::new("(?m)^\\| where (message has .*)$").unwrap(), Regex::new("\"([^\"]*)\"").unwrap());
     let texts = |part: &str| text.captures_iter(part).map(|found| found[1].to_owned()).collect::<Vec<_>>();
@@ -52,7 +53,7 @@ pub fn fields() -> BTreeSet<String> {
     first.flat_map(|cell| name.captures_iter(cell).map(|found| found[1].to_owned())).collect()
 }
 
-/// Alerts and their queries, of the table of alerts.
+/// The alerts and their queries, from the table of alerts.
 pub fn alerts() -> BTreeSet<(String, String)> {
     let page = page();
     let (_, alerts) = page.split_once("\n## Alerts\n").expect("a chapter of alerts");
@@ -60,7 +61,7 @@ pub fn alerts() -> BTreeSet<(String, String)> {
     rows.captures_iter(alerts).map(|found| (found[1].to_owned(), found[2].to_owned())).collect()
 }
 
-/// What stands between the parentheses of the macros that log.
+/// The arguments of the logging macros.
 pub fn logging(code: &str) -> Vec<&str> {
     let begins = Regex::new(r"(?:tracing::(?:event|error|warn|info|debug|trace|error_span)|summary_line)!\(").unwrap();
     let inside = |found: regex::Match<'_>| {

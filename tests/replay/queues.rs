@@ -1,9 +1,10 @@
-//! The queues of rejected and of poison messages.
+//! Tests the queues of rejected and of poison messages.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 
-use crate::{replay, storage::Storage, support::Settings};
+use super::replay;
+use crate::support::{Settings, Storage};
 
 fn stored(text: &str) -> String {
     BASE64_STANDARD.encode(text)
@@ -31,7 +32,7 @@ async fn what_was_rejected_is_moved_as_it_is_and_filters_hold() {
     let storage = Storage::default();
     let settings = settings(&storage).await;
     let kinds = ["no_device", "device_taken", "no_device"];
-    // More than one answer holds.
+    // More messages than one answer holds.
     let all: Vec<_> =
         (0..60).map(|device| rejected(kinds[device % 3], ["pumps", "meters"][device % 2], device)).collect();
     for text in &all {

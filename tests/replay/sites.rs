@@ -1,4 +1,4 @@
-//! Rejected records of sites.
+//! Tests rejected records of sites.
 
 use std::time::Duration;
 
@@ -7,21 +7,23 @@ use serde_json::{Value, json};
 use tokio::join;
 
 use crate::{
-    replay,
+    replay::replay,
     support::{Handler, World, rows},
 };
 
 const SITE: &str = "Well 7";
 
-/// A site with so many rejected records of three rows each.
+/// A site with this many rejected records of three rows each.
 async fn rejected(records: i64) -> (World, Handler) {
     let mut world = World::with_sites(&[SITE]).await;
     world.set("IoTHubTransport", "https");
-    let handler = world.handler().await;
+    let mut handler = world.handler().await;
     for record in 0..records {
         world.add(SITE, record * 3..record * 3 + 3).await;
         world.hub.put("faults", json!({ "httpStatus": 400, "httpStatusTimes": 1 })).await;
-        handler.invoke_ok().await;
+        handler.invoke_failing().await;
+        // One process never gives up two messages in a row, so each record needs a new process.
+        std::mem::replace(&mut handler, world.handler().await).kill().await;
     }
     world.hub.heal().await;
     assert_eq!(world.outcomes(SITE).await, vec!["rejected"; records as usize]);
@@ -61,7 +63,7 @@ async fn a_rejected_record_goes_with_a_next_run_once_as_it_was() {
     );
     assert_eq!(world.cursor(SITE).await["Unforwarded"], json!([before[0]["id"], before[1]["id"]]));
 
-    // The app notices with the first run that the cursor has changed, and sends with the second.
+    // The app notices in its first run that the cursor has changed, and sends in its second.
     handler.invoke_ok().await;
     handler.invoke_ok().await;
     world.assert_rows(SITE, &rows(0..6)).await;
@@ -111,8 +113,8 @@ async fn an_app_that_writes_at_the_same_time_loses_nothing() {
     assert!(waiting.is_empty(), "{waiting:?}");
 }
 
-/// Without records of empty polls nothing is written, so nothing shows that the cursor has changed. The app is in this process:
-/// only here ten minutes can be over at once.
+/// Records of empty polls are off, so the app writes nothing that would show it that the cursor has changed. The app
+/// runs in this process, because only here the test can let ten minutes pass at once.
 #[tokio::test]
 async fn an_app_that_writes_nothing_reads_the_cursor_again_after_ten_minutes() {
     let (world, handler) = rejected(1).await;
@@ -122,15 +124,15 @@ async fn an_app_that_writes_nothing_reads_the_cursor_again_after_ten_minutes() {
     let settings = settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     let config = Config::from_settings(&settings).unwrap_or_else(|problems| panic!("{problems}"));
     let app = App::new(config);
-    let function = app.rapidm2m_forwarding.as_ref().unwrap();
-    assert!(function.invoke().await.is_success());
+    let function = app.polling.as_ref().unwrap();
+    assert!(function.run().await.is_success());
     let done = replay(&world.settings, &[SITE, "--all"]).await;
     assert_eq!(done.code, Some(0), "{done:?}");
-    assert_eq!(function.invoke().await.messages_forwarded, 0, "nobody knows yet");
+    assert_eq!(function.run().await.messages_forwarded, 0, "nobody knows yet");
     tokio::time::pause();
     tokio::time::advance(Duration::from_secs(10 * 60)).await;
     tokio::time::resume();
-    assert_eq!(function.invoke().await.messages_forwarded, 1);
+    assert_eq!(function.run().await.messages_forwarded, 1);
     world.assert_rows(SITE, &rows(0..3)).await;
     world.assert_settled().await;
 }
@@ -141,7 +143,7 @@ async fn what_can_never_go_is_refused_and_says_why() {
     world.set("Channelnames", "ch0");
     world.add_raw(SITE, json!([["20240301000000000", "x".repeat(300_000)]])).await;
     let handler = world.handler().await;
-    handler.invoke_ok().await;
+    assert_eq!(handler.invoke_failing().await, [(SITE.to_owned(), "message_too_large".to_owned())]);
     assert_eq!(world.outcomes(SITE).await, ["rejected"]);
     for arguments in [&[SITE, "--all"][..], &[SITE, "--all", "--dry-run"]] {
         let done = replay(&world.settings, arguments).await;
@@ -186,7 +188,7 @@ async fn it_goes_at_once_also_at_a_site_that_is_left_alone() {
     assert_eq!(world.delivered().await.ids.len(), 1, "the site's rest is from the backend, not from the hub");
 }
 
-/// Somebody damages a record that waits, and mends it when the app has said so.
+/// An operator damages a pending record, and repairs it after the app has reported it.
 #[tokio::test]
 async fn a_record_that_could_not_be_read_goes_once_it_is_mended() {
     let world = World::with_sites(&[SITE]).await;
@@ -212,7 +214,7 @@ async fn a_record_that_could_not_be_read_goes_once_it_is_mended() {
     assert_eq!(done.code, Some(1), "{done:?}");
     assert!(done.text.contains("record_unreadable") && done.text.contains("--poll"), "{}", done.text);
 
-    // As the note says.
+    // Follows the note's instructions.
     let text = note["Error"]["Text"].as_str().unwrap();
     assert!(
         text.contains("set its Outcome to rejected") && text.ends_with(&format!("replay \"{SITE}\" --poll {id}")),

@@ -1,12 +1,12 @@
-//! From a service's message to a device, to The Things Stack's queue of downlinks.
+//! Tests the way of a service's message for a device into The Things Stack's downlink queue.
 
 use serde_json::{Value, json};
 
-use crate::support::{Host, World, uplink};
+use crate::things_network::support::{Host, QUEUE, World, uplink};
 
 const LONG: &str = "timeout_ms=50000";
 
-/// A world with a device that has sent an uplink already.
+/// A world with a device that has already sent an uplink.
 async fn world() -> (World, Host) {
     let world = World::start().await;
     let host = Host::start(&world.settings).await;
@@ -14,14 +14,14 @@ async fn world() -> (World, Host) {
     (world, host)
 }
 
-/// The emulated Things Stack sends an uplink of the device, with its headers.
+/// Sends an uplink of the device from the emulated Things Stack, with its headers.
 async fn send(world: &World, host: &Host, counter: u32) {
     let body = json!({"target": host.target(), "application": "app-1", "device": "valve", "fCnt": counter});
     world.stack.post("uplink", body).await;
     host.drained().await;
 }
 
-/// Uplinks until The Things Stack has been asked so often.
+/// Sends uplinks until The Things Stack has got `count` requests.
 async fn send_until_requested(world: &World, host: &Host, count: usize) {
     for counter in 100.. {
         send(world, host, counter).await;
@@ -35,7 +35,7 @@ async fn command(world: &World, message: Value) {
     world.hub.post("c2d?device=valve", message).await;
 }
 
-/// What became of the messages to the device, oldest first.
+/// The states of the messages for the device, oldest first.
 async fn states(world: &World, wait: &str) -> Vec<String> {
     let all = world.hub.get(&format!("c2d?device=valve&wait={wait}&{LONG}")).await;
     all.as_array().unwrap().iter().map(|message| message["state"].as_str().unwrap().to_owned()).collect()
@@ -94,7 +94,7 @@ async fn several_commands_keep_their_order_and_one_may_replace_the_others() {
     assert_eq!(states(&world, "completed:4").await, ["completed"; 4]);
 }
 
-/// The Things Stack fails so often that the attempts after one uplink are used up.
+/// The Things Stack fails until all attempts after one uplink are used up.
 #[tokio::test]
 async fn a_downlink_that_is_not_accepted_comes_again_and_is_accepted_once() {
     let (world, host) = world().await;
@@ -113,7 +113,7 @@ async fn a_downlink_that_is_not_accepted_comes_again_and_is_accepted_once() {
     assert_eq!(queue.as_array().unwrap().len(), 1, "{queue}");
 }
 
-/// One failure only: the same uplink's second attempt succeeds.
+/// The Things Stack fails once: the same uplink's second attempt succeeds.
 #[tokio::test]
 async fn a_passing_failure_does_not_cost_an_uplinks_time() {
     let (world, host) = world().await;
@@ -153,11 +153,13 @@ async fn a_key_without_the_right_is_told_and_the_command_waits() {
     assert_eq!(states(&world, "completed:1").await, ["completed"]);
 }
 
-/// Accepted, but the hub does not hear that it is done: the message comes again, the downlink does not.
+/// The Things Stack accepts the downlink, but the hub does not get the acknowledgement: the message is redelivered, the
+/// downlink is not sent again.
 #[tokio::test]
 async fn a_downlink_whose_message_could_not_be_completed_is_not_accepted_twice() {
     let (world, host) = world().await;
-    // While The Things Stack thinks about it, the lock ends and the message is given to somebody else.
+    // The lock ends while The Things Stack delays its answer, so the handler acknowledges too late and the message is
+    // redelivered.
     world.stack.post("faults", json!({"delayMs": 1500})).await;
     command(&world, json!({"body": "x", "properties": {"Port": "1"}})).await;
     let body = json!({"target": host.target(), "application": "app-1", "device": "valve", "fCnt": 2});
@@ -171,7 +173,7 @@ async fn a_downlink_whose_message_could_not_be_completed_is_not_accepted_twice()
     assert_eq!(requests(&world, 1).await.len(), 1);
 }
 
-/// A backlog of uplinks must not use up the ten deliveries that a message has.
+/// A backlog of uplinks must not use up the ten deliveries of a message.
 #[tokio::test]
 async fn a_command_outlives_a_backlog_while_the_things_stack_is_away() {
     let (world, host) = world().await;
@@ -187,7 +189,7 @@ async fn a_command_outlives_a_backlog_while_the_things_stack_is_away() {
     assert_eq!(states(&world, "completed:1").await, ["completed"]);
 }
 
-/// Nobody is asked for downlinks where none can go: the webhook has no key.
+/// Without the webhook's key no downlink can be sent, so the handler does not request commands from the hub.
 #[tokio::test]
 async fn without_a_key_the_hub_is_not_asked() {
     let world = World::start_with(&["--no-downlink-key"]).await;
@@ -199,7 +201,7 @@ async fn without_a_key_the_hub_is_not_asked() {
     assert_eq!(states(&world, "enqueued:1").await, ["enqueued"]);
 }
 
-/// A hub that has enough of being asked does not hold up uplinks.
+/// A hub that throttles the requests for downlinks does not hold up uplinks.
 #[tokio::test]
 async fn a_hub_that_throttles_the_questions_still_gets_the_uplinks() {
     let (world, host) = world().await;
@@ -212,4 +214,66 @@ async fn a_hub_that_throttles_the_questions_still_gets_the_uplinks() {
     host.logged("what waits for the device was not fetched").await;
     send_until_requested(&world, &host, 1).await;
     assert_eq!(states(&world, "completed:1").await, ["completed"]);
+}
+
+/// Sends an uplink from the emulated Things Stack, without waiting for its result.
+async fn hand_in(world: &World, host: &Host, device: &str, counter: u32) {
+    let body = json!({"target": host.target(), "application": "app-1", "device": device, "fCnt": counter});
+    world.stack.post("uplink", body).await;
+}
+
+/// The Things Stack takes 9 s for each downlink. The device's telemetry and its commands still go on, each in order.
+#[tokio::test]
+async fn a_slow_things_stack_neither_holds_up_nor_reorders_uplinks() {
+    let world = World::start().await;
+    // A message that is put back stays invisible for longer than the test, so an uplink that had to wait would be
+    // missing.
+    let host = Host::start_with(&world.settings, json!({"visibilityTimeout": "00:10:00"}), &[]).await;
+    send(&world, &host, 1).await;
+    world.stack.post("faults", json!({"times": 2, "delayMs": 9_000})).await;
+    for body in ["01", "02"] {
+        command(&world, json!({"body": body, "properties": {"Port": "1", "Payload": "hex"}})).await;
+    }
+    hand_in(&world, &host, "valve", 2).await;
+    requests(&world, 1).await;
+    for counter in 3..=7 {
+        hand_in(&world, &host, "valve", counter).await;
+        world.received(counter as usize).await;
+    }
+    // All are answered except the one whose downlinks are in flight.
+    host.left(QUEUE, 1).await;
+    assert_ne!(states(&world, "locked:0").await[1], "completed", "the second command was still to come");
+    let counters: Vec<_> = world.received(7).await.iter().map(|message| message["body"]["Counter"].clone()).collect();
+    assert_eq!(counters, (1..=7).map(Value::from).collect::<Vec<_>>());
+    host.drained().await;
+    assert_eq!(states(&world, "completed:2").await, ["completed"; 2]);
+    let payloads: Vec<_> =
+        requests(&world, 2).await.iter().map(|request| request["downlinks"][0]["frm_payload"].clone()).collect();
+    assert_eq!(payloads, ["AQ==", "Ag=="]);
+}
+
+/// The host runs 64 messages at once. Downlinks of many devices must leave most of these places to telemetry.
+#[tokio::test]
+async fn downlinks_of_many_devices_leave_room_for_uplinks() {
+    const DEVICES: usize = 70;
+    let world = World::start().await;
+    let host = Host::start(&world.settings).await;
+    let devices: Vec<_> = (0..DEVICES).map(|number| format!("valve-{number}")).collect();
+    for device in &devices {
+        hand_in(&world, &host, device, 1).await;
+    }
+    host.drained().await;
+    world.stack.post("faults", json!({"times": 1000, "delayMs": 9_000})).await;
+    for device in &devices {
+        let message = json!({"body": "x", "properties": {"Port": "1"}});
+        world.hub.post(&format!("c2d?device={device}"), message).await;
+    }
+    for device in &devices {
+        hand_in(&world, &host, device, 2).await;
+    }
+    let under_way = requests(&world, 1).await;
+    world.received(2 * DEVICES).await;
+    let requests = requests(&world, 0).await;
+    assert!(requests.len() <= DEVICES / 2, "{} of {DEVICES} downlinks at once", requests.len());
+    assert!(!under_way.is_empty());
 }

@@ -1,5 +1,5 @@
-//! 10,000 uplinks of 500 devices, with repeats, malformed ones and other events among them, while the handler is killed
-//! and the hub is away.
+//! Tests 10,000 uplinks of 500 devices, mixed with repeats, malformed webhooks and other events, while the handler is
+//! killed and the hub is away.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -10,16 +10,16 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::support::{Host, World};
+use crate::things_network::support::{Host, World};
 
 const DEVICES: usize = 500;
-/// Webhooks of all kinds: more than 4 in 5 of them are distinct uplinks.
+/// Webhooks of all kinds: more than 4 of 5 are distinct uplinks.
 const IN_PEACE: u64 = 4_100;
 const IN_TROUBLE: u64 = 8_200;
 const UPLINKS: usize = 10_000;
 const HUB_AWAY: Duration = Duration::from_secs(10);
 
-/// The number that tells an uplink from all others: decoded, or in the first eight bytes of the payload.
+/// The number that identifies an uplink: decoded, or in the first eight bytes of the payload.
 fn marker(telemetry: &Value) -> u64 {
     if let Some(marker) = telemetry["marker"].as_u64() {
         return marker;
@@ -28,7 +28,7 @@ fn marker(telemetry: &Value) -> u64 {
     u64::from_be_bytes(*payload.first_chunk().unwrap_or_else(|| panic!("no marker in {telemetry}")))
 }
 
-/// Waits until so many webhooks have been tried. The stand-in can only be awaited for the end of its run.
+/// Waits until so many webhooks have been tried. The stand-in itself offers only a wait for the end of its run.
 async fn until(world: &World, attempts: u64) {
     while world.stack.get("sent").await["attempts"].as_u64().unwrap() < attempts {
         sleep(Duration::from_millis(20)).await;
@@ -57,7 +57,7 @@ async fn uplinks(world: &World) -> HashMap<u64, Sent> {
     sent.collect()
 }
 
-/// What arrived first of each message id: device, marker.
+/// The first arrival of each message id: device, marker.
 async fn arrivals(world: &World) -> Vec<(String, u64)> {
     let mut seen = HashMap::new();
     let mut arrivals = Vec::new();
@@ -79,7 +79,8 @@ async fn ten_thousand_uplinks_arrive_whatever_happens() {
     let host = Host::start_with(&world.settings, json!({"visibilityTimeout": "00:00:01"}), &["--restarts", "9"]).await;
 
     let run = |count: u64, attempts: u64| json!({"target": host.target(), "count": count, "rate": 0, "attempts": attempts, "retryDelay": 0.2});
-    // Every device is known: a message whose device is just being registered goes back to the queue, and is overtaken.
+    // First make every device known: a message goes back to the queue while its device is being registered, and other
+    // messages overtake it.
     world.stack.post("send", run(2 * DEVICES as u64, 1)).await;
     done(&world).await;
     host.drained().await;
@@ -91,12 +92,12 @@ async fn ten_thousand_uplinks_arrive_whatever_happens() {
     let number = |name: &str| sent[name].as_u64().unwrap();
     let status = |status: &str| sent["statuses"][status].as_u64().unwrap_or_default();
     assert!(number("malformed") > 10 && number("repeats") > 100 && number("events") > 100, "{sent}");
-    // A repeat is of an uplink or of another event.
+    // A repeat belongs to an uplink or to another event.
     assert_eq!(status("202") + status("200"), number("uplinks") + number("events") + number("repeats"), "{sent}");
     assert!(status("202") >= number("uplinks") && status("200") >= number("events"), "{sent}");
     assert_eq!(status("400") + status("413"), number("malformed"), "{sent}");
 
-    // Nothing was delivered twice by the queue: the order of each device is that in which it has sent.
+    // The queue delivered nothing twice, so each device's messages are in the order in which it sent them.
     let sent = uplinks(&world).await;
     let arrived = arrivals(&world).await;
     assert_eq!(arrived.len(), sent.len());

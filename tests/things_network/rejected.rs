@@ -1,8 +1,9 @@
-//! What can never be forwarded goes to the queue of rejected messages at once, with the reason, and can be put back.
+//! Tests that a message that can never be forwarded goes to the queue of rejected messages at once, with the reason,
+//! and can be put back.
 
 use serde_json::{Value, json};
 
-use crate::support::{Host, QUEUE, World, uplink};
+use crate::things_network::support::{Host, QUEUE, World, uplink};
 
 const REJECTED: &str = "uplinks-rejected";
 
@@ -22,7 +23,7 @@ async fn what_is_no_webhook_is_rejected_with_its_text() {
     assert_eq!(host.queue("uplinks-poison").await, Vec::<Value>::new());
 }
 
-/// The C# sample's queue holds webhooks without anything around them.
+/// The C# sample's queue holds plain webhooks, without an envelope.
 #[tokio::test]
 async fn what_the_sample_has_left_in_the_queue_is_forwarded() {
     let world = World::start().await;
@@ -33,7 +34,7 @@ async fn what_the_sample_has_left_in_the_queue_is_forwarded() {
 }
 
 #[tokio::test]
-async fn an_application_without_an_enrolment_is_rejected_and_can_be_put_back() {
+async fn an_application_without_an_enrollment_is_rejected_and_can_be_put_back() {
     let mut world = World::start().await;
     world.unset("DPSEnrollmentGroupSymmetricKeyDefault");
     let key = world.hub.ready("groupKey").to_owned();
@@ -84,4 +85,24 @@ async fn a_message_that_the_hub_refuses_for_good_is_rejected_and_the_next_goes()
     assert!(rejected["Reason"].as_str().unwrap().contains("413"), "{rejected}");
     assert_eq!(host.post(uplink("app", "dev", 2).to_string()).await.status, 202);
     assert_eq!(world.received(1).await[0]["body"]["Counter"], 2);
+}
+
+#[tokio::test]
+async fn a_hub_that_refuses_every_message_condemns_one_at_most() {
+    for (code, rejected) in [(400_001, 0), (400_004, 1)] {
+        let mut world = World::start().await;
+        world.set("IoTHubTransport", "https");
+        let host = Host::start(&world.settings).await;
+        world.hub.put("faults", json!({"httpErrorCode": code, "httpStatusTimes": 1_000_000})).await;
+        for counter in 0..10 {
+            let device = format!("dev-{counter}");
+            assert_eq!(host.post(uplink("app", &device, counter).to_string()).await.status, 202);
+        }
+        host.logged_times("failed, 500", 10).await;
+        host.texts(REJECTED, rejected).await;
+        world.hub.heal().await;
+        world.received(10 - rejected).await;
+        host.drained().await;
+        assert_eq!(host.queue(REJECTED).await.len(), rejected, "{code}");
+    }
 }

@@ -1,8 +1,8 @@
-//! Settings: either half alone, both, or a message that names what is missing.
+//! Tests the settings: each half alone, both halves, or an error message that names what is missing.
 
 use serde_json::json;
 
-use crate::support::{Host, World, start_and_wait_for_exit, uplink};
+use crate::things_network::support::{Host, World, start_and_wait_for_exit, uplink};
 
 #[tokio::test]
 async fn without_either_half_the_message_says_what_each_needs() {
@@ -45,7 +45,7 @@ async fn every_setting_at_fault_is_named_at_once() {
     assert!(!text.contains("hunter2"), "{text}");
 }
 
-/// Rows of rapidM2M sites as one device, uplinks as devices of their own.
+/// Rows of rapidM2M sites are sent as one device, uplinks as devices of their own.
 #[tokio::test]
 async fn both_halves_run_together() {
     let mut world = World::start().await;

@@ -1,7 +1,6 @@
-//! Everything between The Things Stack and the hub, each in a process of its own.
+//! Starts everything between The Things Stack and the hub, each part in a process of its own.
 
 use std::{
-    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -12,21 +11,16 @@ use std::{
 use serde_json::{Value, json};
 use tokio::{join, process::Child, time::sleep};
 
-#[path = "../forwarding/support/process.rs"]
-mod process;
-
-pub use process::Emulator;
-use process::{Output, binary, client};
+pub use crate::support::start_and_wait_for_exit;
+use crate::support::{Emulator, Output, Settings, binary, client};
 
 pub const QUEUE: &str = "uplinks";
-/// What hangs fails.
+/// A call that hangs fails the test.
 const PATIENCE: Duration = Duration::from_secs(50);
-/// Between two looks at something that cannot be awaited.
+/// The pause between two polls of a state that cannot be awaited.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-pub type Settings = BTreeMap<String, String>;
-
-/// The services, and the settings that lead the handler to them.
+/// The services, and the settings with which the handler finds them.
 pub struct World {
     pub cosmos: Emulator,
     pub hub: Emulator,
@@ -39,7 +33,7 @@ impl World {
         Self::start_with(&[]).await
     }
 
-    /// With options of the emulated Things Stack. It sends nothing by itself.
+    /// Starts with options of the emulated Things Stack, which sends nothing by itself.
     pub async fn start_with(stack: &[&str]) -> Self {
         let (cosmos, hub, stack) = join!(
             Emulator::start("cosmos", &[]),
@@ -68,7 +62,7 @@ impl World {
         assert!(self.settings.remove(name).is_some(), "{name} is not set");
     }
 
-    /// The messages at the hub, once there are so many, their bodies as JSON.
+    /// Waits until the hub has `count` messages. Returns them with their bodies as JSON.
     pub async fn received(&self, count: usize) -> Vec<Value> {
         let path = format!("received?wait={count}&timeout_ms={}", PATIENCE.as_millis());
         let received = self.hub.get(&path).await;
@@ -81,7 +75,7 @@ impl World {
     }
 }
 
-/// How the host differs from host.json.
+/// A running host, and how its settings differ from host.json.
 pub struct Host {
     child: Child,
     endpoint: String,
@@ -89,7 +83,7 @@ pub struct Host {
     client: reqwest::Client,
 }
 
-/// What a webhook is answered.
+/// The answer to a webhook.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
@@ -98,12 +92,12 @@ pub struct Answer {
 }
 
 impl Host {
-    /// Runs the app with these settings. A failed message is visible again after a second.
+    /// Runs the app with these settings. A failed message becomes visible again after a second.
     pub async fn start(settings: &Settings) -> Self {
         Self::start_with(settings, json!({ "visibilityTimeout": "00:00:01" }), &[]).await
     }
 
-    /// With other members of host.json's `extensions.queues`, and options of the host.
+    /// Starts with other members of host.json's `extensions.queues`, and with options of the host.
     pub async fn start_with(settings: &Settings, queues: Value, options: &[&str]) -> Self {
         let app = app(queues);
         let mut command = binary();
@@ -123,12 +117,11 @@ impl Host {
         Self { child, endpoint, output, client: client() }
     }
 
-    /// Where webhooks go.
+    /// The URL for webhooks.
     pub fn target(&self) -> String {
         format!("{}api/uplink", self.endpoint)
     }
 
-    /// Posts a webhook.
     pub async fn post(&self, body: impl Into<Vec<u8>>) -> Answer {
         self.post_with(body, &[]).await
     }
@@ -145,7 +138,7 @@ impl Host {
         Answer { status, content_type, body: serde_json::from_str(&text).unwrap_or(Value::String(text)) }
     }
 
-    /// Everything in a queue.
+    /// All messages of a queue.
     pub async fn queue(&self, name: &str) -> Vec<Value> {
         let response = self.client.get(format!("{}admin/queues/{name}", self.endpoint)).send().await.unwrap();
         if response.status() == reqwest::StatusCode::NOT_FOUND {
@@ -154,7 +147,7 @@ impl Host {
         serde_json::from_slice(&response.bytes().await.unwrap()).unwrap()
     }
 
-    /// The texts in a queue, as JSON, once there are so many.
+    /// Waits until the queue has `count` texts. Returns them as JSON.
     pub async fn texts(&self, name: &str, count: usize) -> Vec<Value> {
         let give_up = Instant::now() + PATIENCE;
         loop {
@@ -168,7 +161,7 @@ impl Host {
         }
     }
 
-    /// Waits until there are just so many messages in a queue, and returns them.
+    /// Waits until the queue has exactly `count` messages. Returns them.
     pub async fn left(&self, name: &str, count: usize) -> Vec<Value> {
         let give_up = Instant::now() + PATIENCE;
         loop {
@@ -181,30 +174,30 @@ impl Host {
         }
     }
 
-    /// Puts a message into a queue, past the function.
+    /// Puts a message into a queue directly, not through the function.
     pub async fn put(&self, name: &str, text: impl Into<String>) {
         let url = format!("{}admin/queues/{name}", self.endpoint);
         let response = self.client.post(url).body(text.into()).send().await.unwrap();
         assert!(response.status().is_success(), "{}", response.status());
     }
 
-    /// Waits until the queue of uplinks holds nothing, neither visible nor invisible.
+    /// Waits until the queue of uplinks has no message, neither visible nor invisible.
     pub async fn drained(&self) {
         let url = format!("{}admin/queues/{QUEUE}?wait=empty&timeout_ms={}", self.endpoint, PATIENCE.as_millis());
-        // Several of the client's patience.
+        // This wait can be longer than the client's normal time-out.
         let response = self.client.get(url).timeout(2 * PATIENCE).send().await.unwrap();
         let left: Vec<Value> = serde_json::from_slice(&response.bytes().await.unwrap()).unwrap();
         assert_eq!(left, Vec::<Value>::new(), "{}", self.output.text());
     }
 
-    /// Process ids of the handlers so far.
+    /// The process ids of the handlers so far.
     fn handlers(&self) -> Vec<u32> {
         let text = self.output.text();
         let pids = text.lines().filter_map(|line| line.strip_prefix("HandlerStarted { pid: ")?.strip_suffix(" }"));
         pids.map(|pid| pid.parse().unwrap()).collect()
     }
 
-    /// SIGKILL to the handler, as the host does; waits until the host has started another.
+    /// Sends SIGKILL to the handler, as the host does. Waits until the host has started another handler.
     pub async fn kill_handler(&self) {
         let before = self.handlers();
         let pid = before.last().expect("a handler").to_string();
@@ -216,7 +209,7 @@ impl Host {
         }
     }
 
-    /// Everything that host and handler have printed.
+    /// The output of host and handler.
     pub fn log(&self) -> String {
         self.output.text()
     }
@@ -226,7 +219,7 @@ impl Host {
         self.logged_times(part, 1).await;
     }
 
-    /// Waits until this was logged so often.
+    /// Waits until this was logged `count` times.
     pub async fn logged_times(&self, part: &str, count: usize) {
         let give_up = Instant::now() + PATIENCE;
         while self.log().matches(part).count() < count {
@@ -235,16 +228,16 @@ impl Host {
         }
     }
 
-    /// As if the machine were switched off: host and handler end without a word.
+    /// Ends host and handler without a shutdown, as if the machine were switched off.
     pub async fn stop(mut self) {
         self.child.kill().await.unwrap();
     }
 }
 
 impl Drop for Host {
-    /// A host that is killed leaves its handler behind, which nobody else would end.
+    /// A killed host leaves its handler behind, and nothing else would end it.
     fn drop(&mut self) {
-        // An error says that it has ended already.
+        // An error means that the process has already ended.
         let _ = self.child.start_kill();
         if let Some(pid) = self.handlers().last() {
             let _ = Command::new("kill").args(["-9", &pid.to_string()]).status();
@@ -252,7 +245,7 @@ impl Drop for Host {
     }
 }
 
-/// A copy of the app's folder with other settings of queues.
+/// A copy of the app's folder with other queue settings.
 fn app(queues: Value) -> PathBuf {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let source = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -270,7 +263,7 @@ fn app(queues: Value) -> PathBuf {
     app
 }
 
-/// A webhook of V3.
+/// A V3 webhook.
 pub fn uplink(application: &str, device: &str, counter: u32) -> Value {
     json!({
         "end_device_ids": {"device_id": device, "application_ids": {"application_id": application}, "dev_eui": "0004A30B001C0530"},
@@ -280,12 +273,4 @@ pub fn uplink(application: &str, device: &str, counter: u32) -> Value {
             "decoded_payload": {"level": counter}, "received_at": "2026-01-31T12:00:00.25Z"
         }
     })
-}
-
-/// For settings that stop the start: the exit code and what stands on standard error.
-pub async fn start_and_wait_for_exit(settings: &Settings) -> (Option<i32>, String) {
-    let mut command = binary();
-    command.arg("serve").envs(settings).env("FUNCTIONS_CUSTOMHANDLER_PORT", "0");
-    let output = tokio::time::timeout(PATIENCE, command.output()).await.expect("it must end by itself").unwrap();
-    (output.status.code(), String::from_utf8(output.stderr).unwrap())
 }

@@ -1,12 +1,12 @@
-//! What passes: the message stays in the queue, and arrives when whatever was in the way is gone.
+//! Tests temporary faults: the message stays in the queue, and arrives when the fault is over.
 
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::support::{Host, QUEUE, World, uplink};
+use crate::things_network::support::{Host, QUEUE, World, uplink};
 
-/// Everything that was posted has arrived, nothing was given up.
+/// Asserts that everything posted has arrived and nothing was given up.
 async fn arrived(world: &World, host: &Host, counters: impl IntoIterator<Item = u32>) {
     let expected: BTreeSet<_> = counters.into_iter().collect();
     let received = world.received(expected.len()).await;
@@ -28,7 +28,7 @@ async fn a_hub_that_is_away_is_waited_for() {
     world.received(1).await;
     world.hub.away(true).await;
     world.hub.post("cut", Value::Null).await;
-    // More than may wait in the function, of other devices.
+    // More messages of other devices than may wait inside the function.
     for counter in 1..=20 {
         assert_eq!(host.post(uplink("app", &format!("dev-{counter}"), counter).to_string()).await.status, 202);
     }
@@ -37,7 +37,8 @@ async fn a_hub_that_is_away_is_waited_for() {
     arrived(&world, &host, 0..=20).await;
 }
 
-/// Those that wait in the function are there as soon as the hub is, not when the queue gives them again.
+/// Messages that wait inside the function arrive as soon as the hub is back. They do not wait for the queue to
+/// redeliver them.
 #[tokio::test]
 async fn a_few_messages_wait_in_the_function() {
     let world = World::start().await;
@@ -47,7 +48,7 @@ async fn a_few_messages_wait_in_the_function() {
     world.hub.away(true).await;
     world.hub.post("cut", Value::Null).await;
     assert_eq!(host.post(uplink("app", "dev", 1).to_string()).await.status, 202);
-    // After three attempts the hub counts as away: whoever tries a fourth time has waited for it.
+    // After three attempts the hub counts as away. A fourth attempt in the log shows that a message waited for the hub.
     host.logged_times("failure.kind=\\\"hub_unreachable\\\"", 4).await;
     world.hub.away(false).await;
     arrived(&world, &host, 0..=1).await;
@@ -77,7 +78,7 @@ async fn a_cosmos_db_that_is_away_is_waited_for() {
     arrived(&world, &host, [1]).await;
 }
 
-/// A device that is refused for now holds up nobody else.
+/// A device that is refused for now holds up no other device.
 #[tokio::test]
 async fn a_device_that_the_provisioning_service_refuses_stays_in_the_queue() {
     let world = World::start().await;
@@ -93,7 +94,7 @@ async fn a_device_that_the_provisioning_service_refuses_stays_in_the_queue() {
     assert!(waiting[0]["text"].as_str().unwrap().contains("locked"));
 }
 
-/// Many new devices whose registrations take long do not keep out those that are known.
+/// Slow registrations of many new devices do not keep out known devices.
 #[tokio::test]
 async fn known_devices_do_not_wait_for_new_ones() {
     let world = World::start().await;
@@ -108,12 +109,12 @@ async fn known_devices_do_not_wait_for_new_ones() {
     for counter in 1..=10 {
         assert_eq!(host.post(uplink("app", "known", counter).to_string()).await.status, 202);
     }
-    // Far below the minute that a message may wait for its registration.
+    // Far shorter than the minute that a message may wait for its registration.
     let path = "received?wait=11&timeout_ms=15000";
     assert_eq!(world.hub.get(path).await.as_array().unwrap().len(), 11);
 }
 
-/// Telemetry goes over MQTT, and the hub's HTTPS swallows what it is asked for downlinks.
+/// Telemetry goes over MQTT, and the hub's HTTPS never answers the requests for downlinks.
 #[tokio::test]
 async fn uplinks_do_not_wait_for_a_hub_that_says_nothing_of_downlinks() {
     let world = World::start().await;
@@ -122,7 +123,7 @@ async fn uplinks_do_not_wait_for_a_hub_that_says_nothing_of_downlinks() {
     let run = json!({"target": host.target(), "count": 1000, "rate": 0, "repeatShare": 0, "malformedShare": 0,
                      "eventShare": 0, "v2Share": 0});
     world.stack.post("send", run).await;
-    // One question takes its 5 s; without a pause 1,000 of them, 64 at a time, would take more than a minute.
+    // One request takes its 5 s. Without a pause, 1,000 of them, 64 at a time, would take more than a minute.
     let path = "received?wait=1000&timeout_ms=40000";
     assert_eq!(world.hub.get(path).await.as_array().unwrap().len(), 1000);
 }
@@ -144,7 +145,7 @@ async fn what_fails_too_often_ends_in_the_poison_queue_as_it_was() {
 async fn a_handler_that_is_killed_loses_nothing() {
     let world = World::start().await;
     let host = Host::start(&world.settings).await;
-    // Held back, so that the kill finds them on their way.
+    // The acknowledgements are delayed, so that the kill happens while the messages are in flight.
     world.hub.put("faults", json!({"pubackDelayMs": 60_000})).await;
     for counter in 1..=5 {
         assert_eq!(host.post(uplink("app", "dev", counter).to_string()).await.status, 202);
@@ -158,8 +159,8 @@ async fn a_handler_that_is_killed_loses_nothing() {
     assert_eq!(distinct.len(), 5, "{counters:?}");
 }
 
-/// With one message at a time the queue keeps the order, and so does the handler; with many at a time the handler keeps
-/// that in which they come.
+/// With one message at a time the queue keeps the order, and so does the handler. With many at a time the handler keeps
+/// the order in which they arrive at it.
 #[tokio::test]
 async fn a_devices_order_is_that_of_the_queue() {
     let world = World::start().await;

@@ -1,12 +1,12 @@
-//! What webhooks are answered, and what reaches the hub.
+//! Tests the answers to webhooks, and the messages that reach the hub.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
 use serde_json::{Value, json};
 
-use crate::support::{Host, QUEUE, World, uplink};
+use crate::things_network::support::{Host, QUEUE, World, uplink};
 
-/// Every fixture, with what is expected of it.
+/// Every fixture, with its expected result.
 fn fixtures() -> Vec<(String, String, Value)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/things_network");
     let files = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
@@ -35,11 +35,11 @@ async fn every_payload_reaches_the_hub_as_the_message_beside_it() {
         let message = received.iter().find(|message| message["messageId"] == expected["messageId"]);
         let message = message.unwrap_or_else(|| panic!("{name} has not arrived"));
         let device = expected["device"].as_str().unwrap();
-        // An underscore within is fine for DPS.
+        // DPS allows an underscore inside the id.
         assert_eq!(message["deviceId"], device, "{name}");
         let (mut properties, mut body) = (message["properties"].clone(), message["body"].clone());
         if name == "v3-field-mask" {
-            // There is no time in it but that of the request.
+            // The message contains no other time than that of the request.
             let time = "iothub-creation-time-utc";
             properties[time] = expected["properties"][time].clone();
             body["ReceivedAtUTC"] = expected["body"]["ReceivedAtUTC"].clone();
@@ -79,7 +79,7 @@ async fn malformed_webhooks_are_answered_with_what_is_wrong() {
         assert!(answer.body["detail"].as_str().unwrap().contains(problem), "{problem:?}: {answer:?}");
     }
     assert_eq!(host.queue(QUEUE).await, Vec::<Value>::new());
-    // The handler lives on.
+    // The handler still runs.
     assert_eq!(host.post(uplink("app", "dev", 1).to_string()).await.status, 202);
     world.received(1).await;
 }
@@ -113,9 +113,9 @@ async fn events_are_accepted_and_kept_to_ourselves_unless_asked_for() {
         }
     }
     assert_eq!(kinds, 10);
-    // What the field mask leaves of an event.
+    // The field mask removed everything else of the event.
     assert_eq!(host.post(r#"{"end_device_ids":{},"received_at":"2020-02-12T15:15:46Z"}"#).await.status, 200);
-    // Without ids there is nobody to forward it as.
+    // Without ids there is no device to forward it as.
     assert_eq!(host.post(r#"{"downlink_queue_invalidated":{}}"#).await.status, 200);
     host.post(uplink("app", "dev", 1).to_string()).await;
     let received = world.received(1).await;
@@ -145,7 +145,7 @@ async fn a_repeated_webhook_is_the_same_message_and_a_retry_of_v2_is_not_dropped
     assert!(received.iter().any(|message| message["body"]["Retry"] == true));
 }
 
-/// One device for each of them, named by the template.
+/// Each application's device is a device of its own, named by the template.
 #[tokio::test]
 async fn a_template_names_the_devices() {
     let mut world = World::start().await;
@@ -159,7 +159,7 @@ async fn a_template_names_the_devices() {
     assert_eq!(devices, ["one.pump-0004a30b001c0530", "two.pump-0004a30b001c0530"]);
 }
 
-/// Nothing that proves anything is printed, whatever happens.
+/// No credential is printed, whatever happens.
 #[tokio::test]
 async fn secrets_are_not_logged() {
     let mut world = World::start().await;

@@ -1,8 +1,8 @@
-//! What only HTTPS has: statuses, waits that the hub asks for, batches of which one message is bad.
+//! Tests what only HTTPS has: statuses, waits that the hub requests, and batches with one bad message.
 
 use std::time::{Duration, Instant};
 
-use iothub_connector::hub::{SendError, Transport};
+use iothub_connector::iot_hub::{SendError, Transport};
 use serde_json::json;
 
 use super::support::{World, ids, messages, soon};
@@ -29,7 +29,8 @@ async fn a_long_wait_that_the_hub_asks_for_is_kept_over_invocations() {
     sender.try_again();
     assert_eq!(sender.send_in_order(&world.device("other"), &sent, soon()).await, (0, throttled));
     assert_eq!(world.counts().https_requests, 1);
-    // Time itself is what is tested: with less than five seconds left (six, with at most a tenth more) it is waited for.
+    // This test is about time itself, so it sleeps: with less than five seconds left (six, with at most a tenth more)
+    // the sender waits.
     tokio::time::sleep_until((began + Duration::from_millis(2_500)).into()).await;
     assert_eq!(sender.send_in_order(&device, &sent, soon()).await, (2, Ok(())));
     assert!(began.elapsed() >= Duration::from_secs(6));
@@ -49,13 +50,62 @@ async fn a_refused_batch_goes_again_one_by_one_and_the_bad_message_is_found() {
     let world = World::start(Transport::Https).await;
     let (sender, device) = (world.sender(), world.device("d"));
     let mut sent = messages(10);
-    // The hub takes no property with this name; it refuses the batch as a whole.
+    // The hub accepts no property with this name, and refuses the whole batch.
     sent[4].properties.push(("", "x".into()));
     let (acknowledged, outcome) = sender.send_in_order(&device, &sent, soon()).await;
     assert_eq!(acknowledged, 4, "{outcome:?}");
     assert!(matches!(outcome, Err(SendError::Rejected { status: 400, .. })), "{outcome:?}");
     assert_eq!(sender.send_in_order(&device, &sent[5..], soon()).await, (5, Ok(())));
     assert_eq!(world.distinct("d").await, [&ids(&sent)[..4], &ids(&sent)[5..]].concat());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_what_the_hub_says_of_the_message_condemns_it() {
+    for (code, kind) in [
+        (400_004, "hub_message_rejected"),
+        (400_103, "hub_message_rejected"),
+        (413_001, "hub_message_rejected"),
+        (400_000, "hub_bad_request"),
+        (400_001, "hub_bad_request"),
+        (400_003, "hub_bad_request"),
+        (400_999, "hub_bad_request"),
+    ] {
+        let world = World::start(Transport::Https).await;
+        let (sender, device, sent) = (world.sender(), world.device("d"), messages(3));
+        world.set_faults(json!({"httpErrorCode": code, "httpStatusTimes": 1_000_000})).await;
+        let (acknowledged, outcome) = sender.send_in_order(&device, &sent, soon()).await;
+        let error = outcome.unwrap_err();
+        assert_eq!((acknowledged, error.kind()), (0, kind), "{code}: {error}");
+        assert_eq!(error.condemns_message(), kind == "hub_message_rejected", "{code}");
+        assert!(error.to_string().contains(&format!("{}", code / 1000)), "{error}");
+        // First the batch, then its first message alone.
+        assert_eq!(world.counts().https_requests, 2, "{code}");
+        world.set_faults(json!({})).await;
+        assert_eq!(sender.send_in_order(&device, &sent, soon()).await, (3, Ok(())), "nobody is kept waiting: {code}");
+    }
+}
+
+/// A hub that refuses everything has a fault of its own, whatever it says about the messages.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_messages_in_a_row_only_one_is_condemned() {
+    let world = World::start(Transport::Https).await;
+    let (sender, sent) = (world.sender(), messages(3));
+    world.set_faults(json!({"httpErrorCode": 400_004, "httpStatusTimes": 1_000_000})).await;
+    let mut condemned = 0;
+    for round in 0..10 {
+        // Also for other devices, and in later invocations.
+        let (_, outcome) = sender.send_in_order(&world.device(&format!("d{}", round % 4)), &sent, soon()).await;
+        let error = outcome.unwrap_err();
+        condemned += usize::from(error.condemns_message());
+        assert!(error.condemns_message() || error.kind() == "hub_rejects_all", "{error}");
+        sender.try_again();
+    }
+    assert_eq!(condemned, 1);
+    world.set_faults(json!({})).await;
+    assert_eq!(sender.send_in_order(&world.device("d1"), &sent[..1], soon()).await, (1, Ok(())));
+    world.set_faults(json!({"httpErrorCode": 400_004, "httpStatusTimes": 1_000_000})).await;
+    let (_, outcome) = sender.send_in_order(&world.device("d2"), &sent, soon()).await;
+    assert!(outcome.unwrap_err().condemns_message(), "the hub has acknowledged something since");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -66,7 +116,7 @@ async fn a_quota_is_named_as_such() {
     assert_eq!(outcome, Err(SendError::QuotaUsedUp));
 }
 
-/// Somebody in between, whose certificate is trusted, answers everything in the hub's place.
+/// A server between the sender and the hub, with a trusted certificate, answers everything in the hub's place.
 async fn in_between(status: u16, header: &'static str) -> (String, u16) {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let key = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
@@ -98,14 +148,15 @@ async fn in_between(status: u16, header: &'static str) -> (String, u16) {
     (key.cert.pem(), port)
 }
 
-/// Sends three messages to whoever listens at the port with that certificate.
+/// Sends three messages to the server at this port that has this certificate.
 async fn send_to((ca, port): (String, u16), world: &World) -> (usize, Result<(), SendError>) {
     use rustls::pki_types::{CertificateDer, pem::PemObject as _};
     let mut options = world.options();
-    options.trusted_ca.push(CertificateDer::from_pem_slice(ca.as_bytes()).unwrap());
+    let ca = CertificateDer::from_pem_slice(ca.as_bytes()).unwrap();
+    options.http = vec![world.ca(), ca].into();
     let mut device = world.device("d");
     device.endpoint.port = Some(port);
-    iothub_connector::hub::Sender::new(options).send_in_order(&device, &messages(3), soon()).await
+    iothub_connector::iot_hub::Sender::new(options).send_in_order(&device, &messages(3), soon()).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,15 +1,17 @@
-//! An emulated hub, devices of it, messages, and questions about what arrived.
+//! Starts an emulated hub, and makes devices, messages, and checks of what arrived.
 
 use std::{num::NonZeroUsize, time::Duration};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use emulators::iot_hub;
-use iothub_connector::hub::{
+use iothub_connector::iot_hub::{
     Credential, Device, Endpoint, Message, Options, Sender, Transport, device::decode_key, sas,
 };
+use rumqttc::{AsyncClient, Broker, Event, MqttOptions, Packet, QoS, SessionMode, TlsConfiguration};
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
+use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -33,8 +35,11 @@ impl World {
     }
 
     pub fn options(&self) -> Options {
-        let ca = CertificateDer::from_pem_file(&self.hub.ready().ca).unwrap();
-        Options::new(self.transport, NonZeroUsize::new(1_000).unwrap(), vec![ca])
+        Options::new(self.transport, NonZeroUsize::new(1_000).unwrap(), vec![self.ca()])
+    }
+
+    pub fn ca(&self) -> CertificateDer<'static> {
+        CertificateDer::from_pem_file(&self.hub.ready().ca).unwrap()
     }
 
     pub fn device(&self, id: &str) -> Device {
@@ -46,7 +51,7 @@ impl World {
         Device { hub_host: endpoint.host.clone(), endpoint, id: id.into(), credential }
     }
 
-    /// A ready token for the device, that ends at `expires`.
+    /// A ready token for the device that expires at `expires`.
     pub fn token(&self, id: &str, expires: DateTime<Utc>) -> Credential {
         let key = BASE64_STANDARD.decode(&self.hub.ready().key).unwrap();
         Credential::Token(sas::mint(&sas::device_resource("127.0.0.1", id), &key, expires, None))
@@ -60,13 +65,64 @@ impl World {
         self.put("away", &json!(away)).await;
     }
 
-    async fn put(&self, path: &str, body: &Value) {
-        let url = format!("{}{path}", self.hub.ready().control);
-        let answer = self.http.put(url).body(body.to_string()).send().await.unwrap();
-        assert!(answer.status().is_success(), "{}", answer.text().await.unwrap());
+    /// Cuts every connection.
+    pub async fn cut(&self) {
+        self.call("POST", "cut", &Value::Null).await;
     }
 
-    /// What the device's messages are, in order of arrival, repetitions included.
+    /// Enqueues a cloud-to-device message.
+    pub async fn post_command(&self, device: &str, id: &str) {
+        self.call("POST", &format!("c2d?device={device}"), &json!({"messageId": id, "body": "open"})).await;
+    }
+
+    /// Unlocks the device's delivered messages, as if a minute had passed.
+    pub async fn unlock_commands(&self, device: &str) {
+        self.call("POST", &format!("c2d/unlock?device={device}"), &Value::Null).await;
+    }
+
+    /// The states of the device's cloud-to-device messages, once the number of messages in a state is as in `wait`
+    /// (`locked:2`).
+    pub async fn commands(&self, device: &str, wait: &str) -> Vec<String> {
+        let statuses = self.call("GET", &format!("c2d?device={device}&wait={wait}"), &Value::Null).await;
+        let statuses: Vec<Value> = serde_json::from_str(&statuses).unwrap();
+        statuses.iter().map(|status| status["state"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// Connects as the device with another client, subscribes to its messages and disconnects. The session stays, as
+    /// with most of Microsoft's SDKs.
+    pub async fn subscribe_as(&self, device: &str, qos: QoS) {
+        let (host, port) = self.hub.ready().mqtt.split_once(':').unwrap();
+        let mut options = MqttOptions::new(device, Broker::tcp(host, port.parse().unwrap()));
+        let ca = std::fs::read(&self.hub.ready().ca).unwrap();
+        let tls = TlsConfiguration::Simple { ca, alpn: None, client_auth: None };
+        options.set_transport(rumqttc::Transport::Tls(tls));
+        options.set_session_mode(SessionMode::Persistent);
+        let token = self.token(device, Utc::now() + TimeDelta::hours(1));
+        let Credential::Token(token) = token else { panic!("it is a token") };
+        let user = format!("{host}/{device}/?api-version=2021-04-12");
+        options.set_credentials(user, token.expose_secret().to_owned());
+        let (client, mut events) = AsyncClient::builder(options).build();
+        client.subscribe(format!("devices/{device}/messages/devicebound/#"), qos).await.unwrap();
+        while !matches!(events.poll().await.unwrap(), Event::Incoming(Packet::SubAck(_))) {}
+        // The hub's goodbye shows that it has finished with the connection and pushes nothing onto it any more.
+        self.call("POST", "expire", &Value::Null).await;
+        while events.poll().await.is_ok() {}
+    }
+
+    async fn put(&self, path: &str, body: &Value) {
+        self.call("PUT", path, body).await;
+    }
+
+    async fn call(&self, method: &str, path: &str, body: &Value) -> String {
+        let url = format!("{}{path}", self.hub.ready().control);
+        let request = self.http.request(method.parse().unwrap(), url).body(body.to_string());
+        let answer = request.send().await.unwrap();
+        let (status, text) = (answer.status(), answer.text().await.unwrap());
+        assert!(status.is_success(), "{method} {path}: {status} {text}");
+        text
+    }
+
+    /// The device's messages, in order of arrival, repeats included.
     pub async fn received(&self, device: &str) -> Vec<Value> {
         let url = format!("{}received?device={device}", self.hub.ready().control);
         let text = self.http.get(url).send().await.unwrap().text().await.unwrap();
@@ -108,7 +164,7 @@ pub fn ids(messages: &[Message]) -> Vec<String> {
     messages.iter().map(|message| message.id.clone()).collect()
 }
 
-/// Long enough for everything that is to succeed.
+/// A deadline that is long enough for everything that must succeed.
 pub fn soon() -> Instant {
     Instant::now() + Duration::from_secs(60)
 }

@@ -1,4 +1,4 @@
-//! The function app's folder as the host's stand-in needs it, and the handler to run in it.
+//! Makes the function app's folder for the host's stand-in, and finds the handler to run in it.
 
 use std::{
     fs,
@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// The folder's name is the function's.
+/// The folder's name (which is the function's name), and its function.json.
 pub type Function = (&'static str, &'static str);
 
 pub const POLLING: Function = ("rapidM2MForwarding", include_str!("../../rapidM2MForwarding/function.json"));
@@ -18,13 +18,13 @@ pub const FORWARDING: Function =
     ("thingsNetworkForwarding", include_str!("../../thingsNetworkForwarding/function.json"));
 
 const HOST: &str = include_str!("../../host.json");
-/// A message whose handler was killed comes again after this time; the app as it is deployed waits for a minute.
+/// A message whose handler was killed is redelivered after this time. The deployed app waits for a minute.
 const VISIBLE_AGAIN: &str = "00:00:01";
-/// Once a year: the trials run timers themselves.
+/// Once a year: the trials start the timers themselves.
 pub const NEVER: &str = "0 0 0 1 1 *";
 const BINARY: &str = "iothub-connector";
 
-/// Makes an app of these functions.
+/// Makes an app with these functions.
 pub fn folder(functions: &[Function]) -> anyhow::Result<TempDir> {
     let folder = tempfile::Builder::new().prefix("trials-app-").tempdir().context("cannot make a temporary folder")?;
     for (name, json) in functions {
@@ -37,10 +37,10 @@ pub fn folder(functions: &[Function]) -> anyhow::Result<TempDir> {
     Ok(folder)
 }
 
-/// The handler to be tried: the given one, or the one that lies beside this program.
+/// The handler under test: the given one, or the one beside this program.
 ///
 /// # Errors
-/// There is none; says how to build it.
+/// There is none. The error says how to build it.
 pub fn handler(given: Option<&Path>) -> anyhow::Result<PathBuf> {
     if let Some(path) = given {
         return path.canonicalize().with_context(|| format!("--handler {}: there is no such file", path.display()));

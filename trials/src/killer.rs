@@ -1,4 +1,4 @@
-//! Ends the handler with SIGKILL at a step of the stand-ins, on the spot.
+//! Ends the handler with SIGKILL at the exact moment when a stand-in reaches a step.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -9,7 +9,7 @@ use rustix::{
 };
 use tokio::sync::watch;
 
-/// Who is to be killed, and when. Cheap to clone.
+/// Which process is killed, and when. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Killer(Arc<Shared>);
 
@@ -33,7 +33,7 @@ impl Killer {
         Steps::new(move |step| killer.reached(step))
     }
 
-    /// The process to be killed, a child of this one; `None`: there is none at present.
+    /// The process to kill, a child of this process. `None` if there is none now.
     pub fn aim(&self, pid: Option<u32>) {
         self.state().target = pid.and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
     }
@@ -43,19 +43,19 @@ impl Killer {
         self.state().armed = Some((step, nth));
     }
 
-    /// Forgets what it was armed for. `false`: it was not armed any more.
+    /// Disarms. `false` if it was no longer armed.
     #[must_use]
     pub fn disarm(&self) -> bool {
         self.state().armed.take().is_some()
     }
 
-    /// How often it has killed, to be waited for.
+    /// How often it has killed. The caller may wait for a change.
     #[must_use]
     pub fn kills(&self) -> watch::Receiver<u32> {
         self.0.kills.subscribe()
     }
 
-    /// Kills now, whatever it was armed for.
+    /// Kills now, even if it is armed.
     pub fn kill(&self) {
         let mut state = self.state();
         state.armed = None;
@@ -78,8 +78,8 @@ impl Killer {
         }
     }
 
-    /// Returns when the process is gone, all its threads and connections with it. It stays a zombie: whoever has started
-    /// it learns of its end as ever.
+    /// Returns when the process is gone, with all its threads and connections. The process stays a zombie, so that its
+    /// parent task still notices its end.
     fn kill_target(&self, state: &mut State) {
         if let Some(pid) = state.target.take()
             && is_running(pid)
@@ -95,7 +95,8 @@ impl Killer {
     }
 }
 
-/// Whether it is a child of this process that still runs. Its number may be somebody else's once it was waited for.
+/// Whether it is a running child of this process. Once a child was waited for, its number may belong to another
+/// process.
 fn is_running(pid: Pid) -> bool {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
     loop {

@@ -1,4 +1,4 @@
-//! The documents in the emulated Cosmos DB, read with Microsoft's SDK.
+//! Reads the documents in the emulated Cosmos DB with Microsoft's SDK.
 
 use anyhow::Context as _;
 use azure_core::credentials::Secret;
@@ -14,7 +14,7 @@ const DATABASE: &str = "M2MBackendForwarderData";
 const POLLS: &str = "pollingAttempts";
 const DEVICES: &str = "devices";
 
-/// A document of a site; which members it has depends on its kind.
+/// A document of a site. Its members depend on its kind.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct Document {
@@ -38,7 +38,7 @@ pub struct Fault {
     pub text: String,
 }
 
-/// What stands in the container of devices.
+/// A document in the container of devices.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct DeviceDocument {
@@ -48,7 +48,7 @@ pub struct DeviceDocument {
     pub device_id: String,
 }
 
-/// Every document of a device.
+/// All documents of devices.
 pub async fn devices(cosmos: &Ready) -> anyhow::Result<Vec<DeviceDocument>> {
     let container = container(cosmos, DEVICES).await?;
     let found = container.query_items::<DeviceDocument>("SELECT * FROM c", FeedScope::full_container(), None).await?;
@@ -62,13 +62,13 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// The container must exist: the handler makes it.
+    /// The container must exist already: the handler creates it.
     pub async fn open(cosmos: &Ready, customer: &str) -> anyhow::Result<Self> {
         let polls = container(cosmos, POLLS).await?;
         Ok(Self { polls, customer: customer.to_owned() })
     }
 
-    /// Every document of a site, by id: polls in the order of time, the cursor last.
+    /// All documents of a site, sorted by id: polls by time, the cursor last.
     pub async fn documents(&self, site: &str) -> anyhow::Result<Vec<Document>> {
         let scope = FeedScope::partition(self.partition(site));
         let found = self.polls.query_items::<Document>("SELECT * FROM c", scope, None).await?;

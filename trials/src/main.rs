@@ -1,16 +1,16 @@
-//! Trials of the whole connector: the real binary, run by the Functions host's stand-in against the other stand-ins, and
-//! mistreated while data flows. Afterwards every row is accounted for.
+//! Trials of the whole connector. The Functions host's stand-in runs the real binary against the other stand-ins, and
+//! the trial disturbs it while data flows. Afterwards every row must be accounted for.
 //!
 //! | Module | |
 //! |---|---|
 //! | [`crash`] | the handler is killed at named steps and at random moments |
-//! | [`races`] | many handlers at the same sites |
+//! | [`races`] | many handlers poll the same sites |
 //! | [`soak`] | many sites and a fault every few seconds, for a long time |
-//! | [`audit`] | what must hold at the end. Pure |
-//! | [`rows`] | the data that is sent through. Pure |
+//! | [`audit`] | what must hold at the end; does no I/O |
+//! | [`rows`] | the data that is sent; does no I/O |
 //! | [`world`] | the stand-ins around rapidM2M sites, and the end of a trial: settle, audit |
 //! | [`victim`] | the handler under the Functions host |
-//! | [`killer`] | SIGKILL at just that moment |
+//! | [`killer`] | SIGKILL at an exact moment |
 //! | [`app`], [`ledger`] | the function app's folder; the documents, read back |
 
 mod app;
@@ -58,7 +58,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     };
     tokio::select! {
         passed = passed => Ok(if passed? { ExitCode::SUCCESS } else { ExitCode::FAILURE }),
-        // Whatever runs is dropped, and the handler killed with it.
+        // The running trial is dropped, which kills the handler.
         interrupted = tokio::signal::ctrl_c() => {
             interrupted?;
             anyhow::bail!("interrupted")

@@ -1,5 +1,5 @@
-//! Many handlers poll the same sites at the same time, and each of them begins a run before the last one is over: as when an
-//! app is scaled out, its timer's lease is lost, or a poll is slower than the schedule.
+//! Many handlers poll the same sites at the same time, and each starts a run before its previous one is over. This
+//! happens when an app is scaled out, when its timer's lease is lost, or when a poll is slower than the schedule.
 
 use std::{
     cell::Cell,
@@ -25,26 +25,28 @@ use crate::{
     world::{World, poll},
 };
 
-/// Between the beginnings of two runs of a handler, in milliseconds: a run takes as long, or longer.
+/// Milliseconds between the starts of two runs of a handler. A run takes this long or longer.
 const TICK: std::ops::Range<u64> = 0..400;
-/// Runs of one handler at the same time.
+/// The most runs of one handler at the same time.
 const AT_ONCE: usize = 2;
 /// Time between two uploads.
 const UPLOAD: Duration = Duration::from_millis(4);
 const SETTLING: Duration = Duration::from_secs(120);
-/// Of findings, how many are printed.
+/// Number of findings that are printed.
 const SHOWN: usize = 20;
 
 const EXAMPLES: &str = "\
 Examples:
   cargo build --release --workspace
   cargo run --release -p trials -- races                 8 handlers, 200 sites, 50 runs each
-  cargo run --release -p trials -- races --one-device    as one device: each cuts the others";
+  cargo run --release -p trials -- races --one-device    as one device: each cuts the others
+  cargo run --release -p trials -- races --device-per-site --handlers 2 --sites 20
+                                                         as two apps whose sites are devices of their own";
 
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Options {
-    /// Of the rows, and of the moments at which runs begin
+    /// Seed of the rows, and of the moments at which runs start
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
     /// Handlers, each with its own Functions host
@@ -56,9 +58,13 @@ pub struct Options {
     /// Runs of each handler
     #[arg(long, value_name = "N", default_value_t = 50)]
     ticks: usize,
-    /// All handlers are the same device, whose connection they take from each other; runs may fail then
+    /// All handlers are the same device and take its connection from each other; then runs may fail
     #[arg(long)]
     one_device: bool,
+    /// Each site is a device of its own, registered through DPS: the handlers take the devices from each other, and no run may
+    /// fail
+    #[arg(long, conflicts_with = "one_device")]
+    device_per_site: bool,
     /// The connector's binary [default: iothub-connector beside this program]
     #[arg(long, value_name = "FILE")]
     handler: Option<PathBuf>,
@@ -70,7 +76,7 @@ pub struct Options {
     json: bool,
 }
 
-/// Runs it. `false`: something was found, and printed.
+/// Carries out the trial. `false` if there were findings, which are printed.
 ///
 /// # Errors
 /// It could not be carried out.
@@ -82,9 +88,9 @@ pub async fn run(options: &Options) -> anyhow::Result<bool> {
     let world = World::start(&sites, Steps::default(), true).await?;
     let mut pollers = Vec::new();
     for number in 1..=options.handlers {
-        let mut settings = world.settings();
+        let mut settings = if options.device_per_site { world.provisioned_settings() } else { world.settings() };
         settings.insert("RUST_LOG".to_owned(), "warn".to_owned());
-        if !options.one_device {
+        if !options.one_device && !options.device_per_site {
             settings.insert("IoTHubDeviceId".to_owned(), format!("gateway-{number}"));
         }
         settings.extend(options.settings.iter().cloned());
@@ -117,7 +123,7 @@ pub async fn run(options: &Options) -> anyhow::Result<bool> {
     Ok(verdict.is_clean())
 }
 
-/// All runs of one handler; why those failed that did.
+/// All runs of one handler. Returns the reasons of the failed ones.
 async fn ticks(poller: &Victim, options: &Options, number: u64) -> anyhow::Result<Vec<String>> {
     let mut random = Rng::with_seed(options.seed.wrapping_mul(1_000).wrapping_add(number));
     let pauses: Vec<_> = (0..options.ticks).map(|_| Duration::from_millis(random.u64(TICK))).collect();

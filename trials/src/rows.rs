@@ -1,4 +1,5 @@
-//! The rows of the emulated backend: strictly increasing stamps for each site, a number in each that no other row has.
+//! Makes the rows of the emulated backend: each site's stamps strictly increase, and each row has a number that no
+//! other row has.
 
 use std::{collections::BTreeMap, ops::RangeInclusive};
 
@@ -6,21 +7,21 @@ use chrono::{DateTime, Utc};
 use fastrand::Rng;
 use serde_json::{Value, json};
 
-/// 2024-03-01T00:00:00Z: the connector leaves rows alone whose time has not come.
+/// 2024-03-01T00:00:00Z, because the connector holds back rows from the future.
 const BEGINNING: i64 = 1_709_251_200_000;
 /// Milliseconds between two rows of a site.
 const PAUSE: RangeInclusive<i64> = 1..=90_000;
-/// Rows at once; a logger uploads a few.
+/// Rows of a normal upload; a logger uploads a few.
 const FEW: RangeInclusive<usize> = 1..=4;
-/// One upload in so many is a burst.
+/// One upload in this many is a burst.
 const BURST_EVERY: usize = 40;
-/// Rows of a burst, and characters of a text in each of them: together two to four messages.
+/// Rows of a burst, and characters of the text in each row: together they need two to four messages.
 const BURST: RangeInclusive<usize> = 150..=300;
 const TEXT: RangeInclusive<usize> = 1_200..=2_000;
-/// Most bursts of a run: every transaction copies all documents in the emulated Cosmos DB.
+/// The most bursts of a run. They are limited because every transaction copies all documents in the emulated Cosmos DB.
 const MOST_BURSTS: usize = 5;
 
-/// What a site measured at one time. The same shape as in a message.
+/// A site's values at one time, in the same form as in a message.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
     pub at: DateTime<Utc>,
@@ -28,7 +29,7 @@ pub struct Row {
 }
 
 impl Row {
-    /// As the backend serves it: digits without the zeros at the end, then a value for each channel.
+    /// As the backend serves it: the stamp's digits without the zeros at the end, then a value for each channel.
     #[must_use]
     pub fn raw(&self) -> Value {
         let stamp = self.at.format("%Y%m%d%H%M%S%3f").to_string();
@@ -37,7 +38,7 @@ impl Row {
     }
 }
 
-/// Makes rows, the same ones for the same seed.
+/// Makes rows. The same seed gives the same rows.
 pub struct Producer {
     random: Rng,
     sites: Vec<String>,
@@ -55,7 +56,7 @@ impl Producer {
         Self { random: Rng::with_seed(seed), sites, bursts: 0, last_number: 0, produced }
     }
 
-    /// The next upload: a site, and how many of its newest rows are new.
+    /// The next upload: a site and its new rows.
     pub fn next(&mut self) -> (&str, &[Row]) {
         let site = &self.sites[self.random.usize(..self.sites.len())];
         let is_burst = self.bursts < MOST_BURSTS && self.random.usize(..BURST_EVERY) == 0;

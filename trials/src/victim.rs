@@ -1,4 +1,4 @@
-//! The handler under the Functions host, and what is done to it.
+//! Runs the handler under the Functions host and kills it as planned.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -25,22 +25,22 @@ use crate::{
     killer::Killer,
 };
 
-/// How long a step may take to be reached; then the handler is killed wherever it is.
+/// How long to wait for a step. After that the handler is killed wherever it is.
 const LONGEST_WAIT: Duration = Duration::from_secs(4);
 /// How long the host may take to start the next handler.
 const LONGEST_START: Duration = Duration::from_secs(20);
-/// How often the handler may end by itself before the host gives up; each time is a finding.
+/// How often the handler may end by itself before the host gives up. Each time is a finding.
 const SPARE_RESTARTS: usize = 2;
-/// Lines of the handler that are kept.
+/// Lines of the handler's output that are kept.
 const KEPT: usize = 300;
 const SIGKILL: i32 = 9;
 
-/// How the handler was killed, and how often.
+/// Where the handler was killed, and how often.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Kills {
     pub at: BTreeMap<Step, usize>,
     pub at_moments: usize,
-    /// Killed somewhere else, since the step was not reached in time.
+    /// Killed elsewhere, because the step was not reached in time.
     pub missed: BTreeMap<Step, usize>,
 }
 
@@ -57,23 +57,23 @@ impl Kills {
     }
 }
 
-/// A handler that is started again whenever it is killed.
+/// A handler that is restarted after every kill.
 pub struct Victim {
     pub host: Emulator,
     killer: Killer,
     lives: watch::Receiver<usize>,
     told: Arc<Mutex<Told>>,
-    /// The app's folder, which is removed at the end.
+    /// The app's folder. It is removed at the end.
     _app: tempfile::TempDir,
     _watching: JoinSet<()>,
 }
 
-/// What the host has told.
+/// The host's reports so far.
 #[derive(Default)]
 struct Told {
     pid: Option<u32>,
     log: VecDeque<String>,
-    /// What must not happen.
+    /// Events that must not happen.
     findings: Vec<String>,
 }
 
@@ -103,10 +103,10 @@ impl Victim {
         Ok(Self { host, killer, lives, told, _app: app, _watching: watching })
     }
 
-    /// Kills the handler as planned, each time after the host has started it again.
+    /// Kills the handler as planned, each time after the host has restarted it.
     ///
     /// # Errors
-    /// The host does not start it again.
+    /// The host does not restart it.
     pub async fn suffer(&self, plan: &[Kill]) -> anyhow::Result<Kills> {
         let (mut kills, mut lives) = (Kills::default(), self.lives.clone());
         for (kill, life) in plan.iter().zip(1..) {
@@ -121,7 +121,7 @@ impl Victim {
                     let mut done = self.killer.kills();
                     self.killer.arm(step, nth);
                     let is_hit = timeout(LONGEST_WAIT, done.changed()).await.is_ok();
-                    // Between the two it may have been hit after all.
+                    // The step may have been reached between the time-out and this call.
                     if is_hit || !self.killer.disarm() {
                         *kills.at.entry(step).or_default() += 1;
                     } else {
@@ -135,7 +135,7 @@ impl Victim {
         Ok(kills)
     }
 
-    /// Waits until the handler was started so often.
+    /// Waits until the handler was started this many times.
     async fn lives(&self, lives: &mut watch::Receiver<usize>, life: usize) -> anyhow::Result<()> {
         let started = timeout(LONGEST_START, lives.wait_for(|lives| *lives >= life)).await;
         if !matches!(started, Ok(Ok(_))) {
@@ -148,17 +148,17 @@ impl Victim {
         Ok(())
     }
 
-    /// The handler's process, while there is one.
+    /// The handler's process id, while there is a process.
     pub fn pid(&self) -> Option<u32> {
         lock(&self.told).pid
     }
 
-    /// What must not have happened, each a sentence.
+    /// Events that must not have happened, each as a sentence.
     pub fn findings(&self) -> Vec<String> {
         lock(&self.told).findings.clone()
     }
 
-    /// The handlers' last lines.
+    /// The last lines of the handlers.
     pub fn log(&self) -> Vec<String> {
         lock(&self.told).log.iter().cloned().collect()
     }

@@ -30,7 +30,7 @@ use crate::{
 const CUSTOMER: &str = "Demo Water Utility";
 /// Channels of the rows that [`Producer`] makes.
 const CHANNELS: &str = "ch0,ch1";
-/// Before the next try when the handler could not be called.
+/// Pause before the next attempt if the handler could not be called.
 const BREATH: Duration = Duration::from_millis(1);
 
 /// The stand-ins.
@@ -54,9 +54,11 @@ impl World {
             ..rapidm2m::Options::default()
         };
         let cosmos = cosmos::Options { steps: steps.clone(), plain_items: is_large, ..cosmos::Options::default() };
-        // The audit looks at every message.
+        // Everything is kept, because the audit reads every message.
+        let dps_options = iot_hub::DpsOptions { dps_retry_after: 0, ..iot_hub::DpsOptions::default() };
         let hub = iot_hub::Options {
             steps,
+            dps_options,
             keep_messages: usize::MAX,
             keep_bytes: usize::MAX,
             ..iot_hub::Options::default()
@@ -69,7 +71,7 @@ impl World {
         })
     }
 
-    /// Settings that lead a handler here, to all sites, as the device `gateway-1`.
+    /// Settings for a handler that uses these stand-ins and polls all sites, as the device `gateway-1`.
     pub fn settings(&self) -> BTreeMap<String, String> {
         let (backend, cosmos, hub) = (self.backend.ready(), self.cosmos.ready(), self.hub.ready());
         let credentials = BASE64_STANDARD.encode(format!("{}:{}", backend.user, backend.password));
@@ -90,7 +92,21 @@ impl World {
         settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
     }
 
-    /// Uploads what is produced, one upload in `pace`, until it is over.
+    /// As [`settings`](Self::settings), with a device of its own for each site.
+    pub fn provisioned_settings(&self) -> BTreeMap<String, String> {
+        let hub = self.hub.ready();
+        let mut settings = self.settings();
+        settings.retain(|name, _| !["IoTHubURL", "IoTHubDeviceId", "IoTHubDeviceKey"].contains(&name.as_str()));
+        let provisioning = [
+            ("DPSGlobalDeviceEndpoint", &hub.dps),
+            ("DPSIDScope", &hub.id_scope),
+            ("DPSEnrollmentGroupSymmetricKey", &hub.group_key),
+        ];
+        settings.extend(provisioning.map(|(name, value)| (name.to_owned(), value.clone())));
+        settings
+    }
+
+    /// Uploads the producer's rows, one upload per `pace`, until it is over.
     pub async fn produce(&self, producer: &mut Producer, pace: Duration, is_over: &Cell<bool>) -> anyhow::Result<()> {
         let mut uploads = interval(pace);
         while !is_over.get() {
@@ -100,7 +116,7 @@ impl World {
         Ok(())
     }
 
-    /// Uploads the rows that are next.
+    /// Uploads the next rows.
     pub async fn produce_once(&self, producer: &mut Producer) -> anyhow::Result<()> {
         let (site, rows) = producer.next();
         self.upload(site, rows).await
@@ -114,7 +130,7 @@ impl World {
         Ok(())
     }
 
-    /// Polls until the ledger says that everything has arrived, or the time is over. Returns what must not be.
+    /// Polls until the ledger shows that everything has arrived, or the time is over. Returns the findings.
     pub async fn settle(
         &self,
         host: &functions_host::Emulator,
@@ -143,7 +159,7 @@ impl World {
         }
     }
 
-    /// Compares everything that was produced with hub and ledger.
+    /// Compares all produced rows with the hub and the ledger.
     pub async fn audit(&self, producer: &Producer, may_fail: bool) -> anyhow::Result<Verdict> {
         let mut documents = documents_by_site(self.cosmos.plain_items())?;
         if documents.is_empty() {

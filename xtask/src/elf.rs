@@ -1,4 +1,4 @@
-//! What an executable asks of the machine that it runs on.
+//! Reads what an executable needs from the machine on which it runs.
 
 use anyhow::{Context as _, ensure};
 use object::{
@@ -11,11 +11,11 @@ use object::{
 /// What the dynamic linker must find.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Needs {
-    /// The newest symbols of the C library, such as (2, 28); `None` if it needs none.
+    /// The newest version of glibc whose symbols it uses, such as (2, 28). `None` if it uses none.
     pub glibc: Option<(u32, u32)>,
     /// Shared libraries by name, sorted.
     pub libraries: Vec<String>,
-    /// Whether symbols or debugging information are still in it.
+    /// Whether it still has symbols or debugging information.
     pub has_symbols: bool,
 }
 
@@ -23,7 +23,7 @@ impl Needs {
     /// Reads an ELF executable for x86-64.
     ///
     /// # Errors
-    /// It is none, or it is broken.
+    /// The file is no such executable, or it is broken.
     pub fn of(executable: &[u8]) -> anyhow::Result<Self> {
         let file = ElfFile64::<Endianness>::parse(executable).context("no ELF executable")?;
         ensure!(file.architecture() == object::Architecture::X86_64, "built for {:?}", file.architecture());
@@ -43,7 +43,7 @@ impl Needs {
     }
 }
 
-/// The libraries, and the versions of their symbols that are asked for.
+/// The libraries, and the required versions of their symbols.
 fn required(executable: &[u8]) -> anyhow::Result<(Vec<String>, Vec<String>)> {
     let header = FileHeader64::<Endianness>::parse(executable)?;
     let endian = header.endian()?;
@@ -54,7 +54,7 @@ fn required(executable: &[u8]) -> anyhow::Result<(Vec<String>, Vec<String>)> {
         if let Some((mut verneeds, link)) = section.gnu_verneed(endian, executable)? {
             let strings = sections.strings(endian, executable, link)?;
             while let Some((verneed, mut auxiliaries)) = verneeds.next()? {
-                // Whose versions they are is in DT_NEEDED as well.
+                // Not used: DT_NEEDED lists the libraries as well.
                 verneed.file(endian, strings)?;
                 while let Some(auxiliary) = auxiliaries.next()? {
                     versions.push(text(auxiliary.name(endian, strings)?));
@@ -73,7 +73,7 @@ fn required(executable: &[u8]) -> anyhow::Result<(Vec<String>, Vec<String>)> {
     Ok((libraries, versions))
 }
 
-/// `GLIBC_2.2.5` is (2, 2); what is not of glibc is `None`.
+/// `GLIBC_2.2.5` is (2, 2). `None` if the version is not glibc's.
 fn glibc(version: &str) -> Option<(u32, u32)> {
     let mut numbers = version.strip_prefix("GLIBC_")?.split('.').map(str::parse);
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))

@@ -1,4 +1,4 @@
-//! `/admin/queues`: what is in the queues, for tests and tools.
+//! `/admin/queues`: shows and adds the messages of the queues, for tests and tools.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -20,7 +20,7 @@ use crate::queues::{Error, Queue};
 
 /// Largest body of a request that adds messages, in bytes.
 const LARGEST_BODY: usize = 64 * 1024 * 1024;
-/// How long `wait` lasts without `timeout_ms`, and at most.
+/// How long `wait` lasts without `timeout_ms`, and its maximum.
 const DEFAULT_WAIT: Duration = Duration::from_secs(30);
 const LONGEST_WAIT: Duration = Duration::from_secs(10 * 60);
 
@@ -55,7 +55,7 @@ async fn messages(
     Ok(Json(messages.into_iter().map(QueueMessage::from).collect::<Vec<_>>()).into_response())
 }
 
-/// The body is a message; with `x-batch: true` it is a JSON array of strings, each a message.
+/// The body is a message. With `x-batch: true` it is a JSON array of strings, each of them a message.
 async fn add(State(queues): State<Arc<QueueSet>>, Path(name): Path<String>, headers: HeaderMap, body: Bytes) -> Answer {
     let queue = find(&queues, &name)?;
     let is_batch = headers.get("x-batch").is_some_and(|value| value == "true");
@@ -78,7 +78,7 @@ fn find<'a>(queues: &'a QueueSet, name: &str) -> Result<&'a Arc<Queue>, (StatusC
     queues.find(name).ok_or_else(|| (StatusCode::NOT_FOUND, format!("no function is bound to a queue {name:?}")))
 }
 
-/// How long to wait for an empty queue; `None` without `wait=empty`.
+/// How long to wait for an empty queue. `None` without `wait=empty`.
 fn wait(parameters: &HashMap<String, String>) -> Result<Option<Duration>, (StatusCode, String)> {
     match parameters.get("wait").map(String::as_str) {
         None => return Ok(None),

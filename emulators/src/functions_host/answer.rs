@@ -1,4 +1,4 @@
-//! How the handler's answer is read: the other half of the custom handler's contract.
+//! Reads the handler's answer as the host does. This is the second half of the custom handler's contract.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use axum::{
 use serde::Deserialize as _;
 use serde_json::Value;
 
-/// What the handler answered, if it is what the host accepts.
+/// The handler's answer, if the host accepts it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
     /// An object.
@@ -17,7 +17,7 @@ pub struct Answer {
     pub logs: Vec<String>,
 }
 
-/// Why an answer fails the invocation.
+/// Why an answer makes the invocation fail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refused {
     Because(String),
@@ -26,7 +26,7 @@ pub enum Refused {
 }
 
 impl Answer {
-    /// The value for an output binding; its name is read exactly. `null` without one.
+    /// The value for an output binding, whose name must match exactly. `null` if there is none.
     pub fn output(&self, binding: &str) -> &Value {
         match binding {
             "$return" => member(&self.body, "ReturnValue"),
@@ -35,7 +35,7 @@ impl Answer {
     }
 }
 
-/// Reads the handler's answer as the host does. First of the result: the body, or a text if it is no JSON.
+/// Reads the handler's answer as the host does. The result's first part is the body, or a text if the body is no JSON.
 pub fn read(status: u16, content_type: Option<&str>, body: &[u8]) -> (Arc<Value>, Result<Answer, Refused>) {
     let parsed = serde_json::from_slice(body);
     let problem = parsed.as_ref().err().map(ToString::to_string);
@@ -73,7 +73,7 @@ fn check(status: u16, content_type: Option<&str>, body: &[u8], no_json: Option<S
 /// The logs of an answer that the host accepts.
 ///
 /// # Errors
-/// What is wrong; `None` if the host goes on waiting.
+/// The problem, or `None` if the host keeps waiting.
 fn accepted(body: &Value) -> Result<Vec<String>, Option<&'static str>> {
     if body.is_null() {
         return Err(None);
@@ -88,16 +88,16 @@ fn accepted(body: &Value) -> Result<Vec<String>, Option<&'static str>> {
     Ok(logs.map_err(|_| Some("Logs is no array of strings"))?.unwrap_or_default())
 }
 
-/// The host reads the names of the answer's own members in any case.
+/// The host ignores the case of the names of the answer's own members.
 fn member<'a>(object: &'a Value, name: &str) -> &'a Value {
     let found = object.as_object().and_then(|members| members.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)));
     found.map_or(&Value::Null, |(_, value)| value)
 }
 
-/// The caller's response from the value of the `http` output.
+/// Turns the value of the `http` output into the caller's response.
 ///
 /// # Errors
-/// Says which part is no valid HTTP.
+/// Names the part that is no valid HTTP.
 pub fn http_response(output: &Value) -> Result<Response<Body>, String> {
     let Value::Object(members) = output else { return with_body(Response::new(Body::empty()), output) };
     let member = |name: &str| members.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value);
@@ -126,7 +126,7 @@ pub fn http_response(output: &Value) -> Result<Response<Body>, String> {
     with_body(response, member("body").unwrap_or(&Value::Null))
 }
 
-/// Takes out what belongs to one connection only; the length follows from the body.
+/// Removes the headers that belong to one connection only. The length follows from the body.
 pub fn remove_hop_headers(headers: &mut HeaderMap) {
     for name in [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::CONNECTION, header::UPGRADE] {
         headers.remove(name);

@@ -1,4 +1,4 @@
-//! The function app: host.json and every function.json, read once.
+//! Reads the function app once: host.json and every function.json.
 
 use std::{
     fs,
@@ -16,18 +16,18 @@ use super::{
     time_span,
 };
 
-/// The host's own limit when host.json names none.
+/// The host's own limit if host.json has none.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// A function app, checked.
+/// A checked function app.
 #[derive(Debug)]
 pub struct App {
     pub root: PathBuf,
-    /// `None` when host.json names no handler.
+    /// `None` if host.json names no handler.
     handler: Option<Description>,
-    /// `None`: unlimited.
+    /// `None` means unlimited.
     pub timeout: Option<Duration>,
-    /// Whether plain HTTP functions get the request itself instead of an envelope.
+    /// Whether plain HTTP functions get the original request instead of an envelope.
     pub forwards_http: bool,
     /// First segments of every HTTP function's path; may be empty.
     pub route_prefix: String,
@@ -35,7 +35,7 @@ pub struct App {
     pub functions: Vec<Function>,
 }
 
-/// What host.json says about the handler.
+/// The handler's description in host.json.
 #[derive(Debug)]
 struct Description {
     executable: String,
@@ -43,7 +43,7 @@ struct Description {
     directory: String,
 }
 
-/// How the handler is started.
+/// How to start the handler.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HandlerCommand {
     pub executable: PathBuf,
@@ -53,7 +53,7 @@ pub struct HandlerCommand {
 
 impl App {
     /// # Errors
-    /// Names the file and the member at fault.
+    /// Names the file and the invalid member.
     pub fn load(root: &Path, settings: &Settings, schedule: Option<&str>) -> anyhow::Result<Self> {
         let root = root.canonicalize().with_context(|| format!("{} cannot be read", root.display()))?;
         let document = Document::read(&root.join("host.json"))?;
@@ -79,7 +79,7 @@ impl App {
         })
     }
 
-    /// How to start the handler; `replacement` for host.json's executable.
+    /// How to start the handler. `replacement` replaces host.json's executable.
     ///
     /// # Errors
     /// There is nothing to start.
@@ -93,7 +93,7 @@ impl App {
             (None, None) => bail!("{member} is missing"),
             (None, Some(handler)) => {
                 let in_app = self.root.join(&handler.executable);
-                // A bare name may be found on the PATH.
+                // A bare name may also be on the PATH.
                 if !in_app.is_file() && handler.executable.contains('/') {
                     bail!("{member} names no file: {}", in_app.display());
                 }

@@ -1,11 +1,11 @@
-//! A JSON file whose errors name the file and the member.
+//! A JSON file whose errors name the file and the member, so that a mistake in an app is found quickly.
 
 use std::{fmt, fs, path::Path};
 
 use anyhow::{Context, anyhow};
 use serde_json::Value;
 
-/// A value inside a JSON file, with the way to it.
+/// A value inside a JSON file, with its path there.
 #[derive(Clone)]
 pub struct Node<'a> {
     file: &'a str,
@@ -25,7 +25,7 @@ impl Document {
     pub fn read(path: &Path) -> anyhow::Result<Self> {
         let file = path.display().to_string();
         let text = fs::read_to_string(path).with_context(|| format!("{file} cannot be read"))?;
-        // Editors on Windows like to write a byte order mark.
+        // Editors on Windows often write a byte order mark.
         let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
         let value = serde_json::from_str(text).with_context(|| format!("{file} is no JSON"))?;
         Ok(Self { file, value })
@@ -37,7 +37,7 @@ impl Document {
 }
 
 impl<'a> Node<'a> {
-    /// The member, `None` when it is absent or `null`. Members of what is no object are absent.
+    /// The member. `None` if it is absent or `null`, or if this value is no object.
     pub fn get(&self, name: &str) -> Option<Node<'a>> {
         let value = self.value.get(name).filter(|value| !value.is_null())?;
         let path = if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) };
@@ -49,7 +49,7 @@ impl<'a> Node<'a> {
     }
 
     /// # Errors
-    /// Names the file and the absent member.
+    /// Names the file and the missing member.
     pub fn required(&self, name: &str) -> anyhow::Result<Node<'a>> {
         self.get(name).ok_or_else(|| match self.path.as_str() {
             "" => anyhow!("{}: {name} is missing", self.file),

@@ -1,26 +1,26 @@
-//! What happens in the host, for whoever wants to print or await it.
+//! The events of the host, for a caller that prints or awaits them.
 
 use std::{fmt, process::ExitStatus, sync::Arc, time::Duration};
 
 use serde_json::Value;
 use tokio::sync::broadcast;
 
-/// Events that are kept for a receiver that is slower than the host; older ones are lost to it.
+/// Events that are kept for a receiver that is slower than the host. It loses older ones.
 pub const KEPT: usize = 4096;
 
 pub type Sender = broadcast::Sender<Event>;
 
-/// Something happened. Shown with `{:?}` it is one line without bodies.
+/// One event. `{:?}` shows it in one line without bodies.
 #[derive(Clone)]
 pub enum Event {
     HandlerStarted {
         pid: u32,
     },
-    /// The handler answered for the first time, so many milliseconds after it was started.
+    /// The handler answered for the first time, this many milliseconds after its start.
     HandlerReady {
         after_ms: u64,
     },
-    /// A line that the handler printed, or that the host itself logs.
+    /// A line printed by the handler, or a line logged by the host itself.
     Line {
         stream: Stream,
         level: Level,
@@ -41,7 +41,7 @@ pub enum Event {
 }
 
 impl fmt::Debug for Event {
-    /// Written in one piece: standard error is not buffered, and events may be many.
+    /// Written in one piece: standard error is not buffered, and there may be many events.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&match self {
             Self::HandlerStarted { pid } => format!("HandlerStarted {{ pid: {pid} }}"),
@@ -71,24 +71,24 @@ pub struct InvocationFinished {
     /// The handler's HTTP status, if it answered.
     pub status: Option<u16>,
     pub duration: Duration,
-    /// `Logs` of the handler's answer; the host drops them when an invocation fails.
+    /// `Logs` of the handler's answer. The host drops them if the invocation fails.
     pub logs: Vec<String>,
-    /// The handler's answer: JSON, or a string when it is none; `null` without an answer and for forwarded requests.
+    /// The handler's answer: JSON, or a string if it is no JSON. `null` without an answer and for forwarded requests.
     pub response: Arc<Value>,
     /// Why it failed.
     pub error: Option<String>,
 }
 
-/// Where a line comes from.
+/// The source of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stream {
     Stdout,
     Stderr,
-    /// The host's own words.
+    /// Logged by the host itself.
     Host,
 }
 
-/// How the host logs a line.
+/// The log level of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
     Information,
@@ -97,7 +97,7 @@ pub enum Level {
 }
 
 impl Level {
-    /// The host goes by the words in the line.
+    /// The host chooses the level by the words in the line.
     #[must_use]
     pub fn of(stream: Stream, text: &str) -> Self {
         let text = text.to_lowercase();
@@ -112,9 +112,9 @@ impl Level {
     }
 }
 
-/// Sends an event to whoever listens.
+/// Sends an event to all receivers.
 pub fn send(events: &Sender, event: Event) {
-    // An error says that nobody listens: that is all right.
+    // An error means that there is no receiver, which is fine.
     let _ = events.send(event);
 }
 

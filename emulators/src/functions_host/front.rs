@@ -1,4 +1,4 @@
-//! The HTTP front end: HTTP functions under the route prefix, timers under `/admin/functions/`.
+//! The HTTP front end: serves HTTP functions under the route prefix, and timers under `/admin/functions/`.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -21,23 +21,23 @@ use super::{
     timer::Timer,
 };
 
-/// The host's default limit of a request's body, in bytes.
+/// The host's default limit for a request's body, in bytes.
 const LARGEST_BODY: usize = 104_857_600;
 
 /// An HTTP function.
 pub struct HttpFunction {
     pub function: Callee,
     pub trigger: HttpTrigger,
-    /// Whether it gets the request itself instead of an envelope.
+    /// Whether it gets the original request instead of an envelope.
     pub is_forwarded: bool,
 }
 
 pub struct Front {
     pub invoker: Arc<Invoker>,
-    /// `/api/`: begins and ends with a slash.
+    /// Begins and ends with a slash, such as `/api/`.
     pub prefix: String,
     pub http: Vec<HttpFunction>,
-    /// The index of the function that is also at the root.
+    /// The index of the function that is also served at the root.
     pub home: Option<usize>,
     pub timers: Vec<Arc<Timer>>,
 }
@@ -46,7 +46,7 @@ pub fn router(front: Arc<Front>) -> Router {
     Router::new().route("/admin/functions/{name}", post(invoke_timer)).fallback(serve).with_state(front)
 }
 
-/// Starts a timer function at once, as the real host does; with `?wait` the answer comes after the invocation.
+/// Starts a timer function at once, as the real host does. With `?wait` the answer comes after the invocation.
 async fn invoke_timer(
     State(front): State<Arc<Front>>,
     Path(name): Path<String>,
@@ -55,7 +55,7 @@ async fn invoke_timer(
     let Some(timer) = front.timers.iter().find(|timer| timer.function.name.eq_ignore_ascii_case(&name)).cloned() else {
         return (StatusCode::NOT_FOUND, format!("there is no timer function {name:?}")).into_response();
     };
-    // A task of its own: the function runs to its end even if the caller goes away.
+    // In its own task, so that the function runs to its end even if the caller goes away.
     let invocation = tokio::spawn(async move { timer.invoke(false).await });
     if !query.contains_key("wait") {
         return StatusCode::ACCEPTED.into_response();
@@ -79,7 +79,7 @@ async fn serve(State(front): State<Arc<Front>>, request: Request) -> Response<Bo
         return StatusCode::NOT_FOUND.into_response();
     };
     let Ok(body) = to_bytes(body, LARGEST_BODY).await else { return StatusCode::PAYLOAD_TOO_LARGE.into_response() };
-    // A task of its own: the invocation comes to its end, with its messages, even if the caller goes away.
+    // In its own task, so that the invocation finishes and sends its messages even if the caller goes away.
     let invocation = tokio::spawn(async move {
         let function = &front.http[index];
         if function.is_forwarded {
@@ -106,7 +106,7 @@ impl Front {
             |methods: &[String]| methods.is_empty() || methods.iter().any(|method| request.method == **method);
         let functions = self.http.iter().enumerate().filter(|(_, function)| allowed(&function.trigger.methods));
         let mut found = functions.filter_map(|(index, function)| Some((index, function.trigger.route.matches(path)?)));
-        // A route without parameters goes first.
+        // A route without parameters takes precedence.
         let first = found.next()?;
         if first.1.is_empty() { Some(first) } else { found.find(|other| other.1.is_empty()).or(Some(first)) }
     }

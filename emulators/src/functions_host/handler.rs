@@ -1,4 +1,4 @@
-//! The handler as the rest of the host sees it: ready, on its way, or gone for good.
+//! The state of the handler as the other parts of the host see it: starting, ready, or gone for good.
 
 use std::time::Duration;
 
@@ -10,42 +10,42 @@ use tokio::{
 
 use super::events::{Event, Sender, send};
 
-/// How often and how long the host asks a new handler whether it is ready.
+/// How often, and for how long, the host polls a new handler until it answers.
 const PROBE_EVERY: Duration = Duration::from_millis(25);
 const PROBE_FOR: Duration = Duration::from_secs(30);
 
-/// What became of the handler.
+/// The handler's state.
 #[derive(Clone)]
 pub enum State {
     Starting,
-    /// A client of its own for every start: connections to a former process must not be used again.
+    /// Each start has its own client: connections to a former process must not be reused.
     Ready {
         client: Client,
         start: u64,
     },
-    /// For ever, with the reason.
+    /// Gone for good, with the reason.
     Gone(String),
 }
 
-/// Where the handler listens, and its switch. Cheap to clone.
+/// Where the handler listens, and a way to kill it. Cheap to clone.
 #[derive(Clone)]
 pub struct Handler {
     pub endpoint: Url,
     state: watch::Receiver<State>,
-    /// Number of the newest start that is to be killed.
+    /// Number of the newest start that must be killed.
     kill: watch::Sender<u64>,
-    /// Whether anybody kills and starts it.
+    /// Whether this host starts and kills the process.
     is_supervised: bool,
 }
 
-/// The other end of a [`Handler`]: whoever runs the process.
+/// The other end of a [`Handler`], for the task that runs the process.
 pub struct Control {
     pub endpoint: Url,
     pub state: watch::Sender<State>,
     pub kill: watch::Receiver<u64>,
 }
 
-/// `is_supervised`: somebody listens at the switch.
+/// `is_supervised`: this host runs the process and obeys its kill switch.
 pub fn handler(endpoint: Url, is_supervised: bool) -> (Handler, Control) {
     let (state_sender, state) = watch::channel(State::Starting);
     let (kill, killed) = watch::channel(0);
@@ -54,15 +54,15 @@ pub fn handler(endpoint: Url, is_supervised: bool) -> (Handler, Control) {
 }
 
 impl Handler {
-    /// Waits until the handler is ready: a client for it and the number of its start.
+    /// Waits until the handler is ready. Returns a client for it and the number of its start.
     ///
     /// # Errors
-    /// Says why there is no handler any more.
+    /// Says why the handler is gone.
     pub async fn ready(&self) -> Result<(Client, u64), String> {
         let mut state = self.state.clone();
         let is_settled = |state: &State| match state {
             State::Starting => false,
-            // One that is about to be killed takes nothing any more.
+            // A process that is about to be killed gets no more calls.
             State::Ready { start, .. } => *start > *self.kill.borrow(),
             State::Gone(_) => true,
         };
@@ -81,11 +81,11 @@ impl Handler {
         }
     }
 
-    /// Waits until the handler answers. After a call that was cut this tells whether there still is a process: its end
-    /// is noticed a little later than the end of its connections.
+    /// Waits until the handler answers. After a call was cut, this shows whether the process still exists: the host
+    /// notices the end of a process a little later than the end of its connections.
     ///
     /// # Errors
-    /// Says why there is no handler any more.
+    /// Says why the handler is gone.
     pub async fn answers(&self) -> Result<(), String> {
         loop {
             let (client, _) = self.ready().await?;
@@ -96,7 +96,8 @@ impl Handler {
         }
     }
 
-    /// Has the process killed and started again, unless that start is over already or it is not this host's process.
+    /// Kills the process, so that it is started again. Does nothing if that start is already over, or if the process is
+    /// not this host's.
     pub fn kill(&self, start: u64) {
         if !self.is_supervised {
             return;
@@ -106,7 +107,7 @@ impl Handler {
 }
 
 impl Control {
-    /// Waits for the handler's first answer, of whatever status. `false`: none came in time.
+    /// Waits for the handler's first answer, with any status. `false` if none came in time.
     pub async fn becomes_ready(&self, start: u64, events: &Sender) -> bool {
         let started = Instant::now();
         let Ok(client) = client() else { return false };
@@ -131,7 +132,7 @@ impl Control {
         self.ended(reason, events);
     }
 
-    /// The host was asked to stop.
+    /// The host has been stopped.
     pub fn stopped(&self, events: &Sender) {
         tracing::info!("the handler is stopped");
         self.ended("stopped".to_owned(), events);

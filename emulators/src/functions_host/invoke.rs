@@ -1,4 +1,4 @@
-//! Calls the handler and says how it went.
+//! Calls the handler and reports the result.
 
 use std::{error::Error, future::Future, pin::pin, sync::Arc, time::Duration};
 
@@ -20,45 +20,45 @@ use crate::{
     steps::{Step, Steps},
 };
 
-/// What the host calls itself.
+/// The version that the host reports.
 const HOST_VERSION: &str = "4.1037.0.0";
 const INVOCATION_ID: &str = "X-Azure-Functions-InvocationId";
 /// Largest answer that is read, in bytes.
 const LARGEST_ANSWER: usize = 100 * 1024 * 1024;
 
-/// Calls the handler; each call is an invocation with an id, events and a deadline.
+/// Calls the handler. Each call is an invocation with an id, events and a deadline.
 pub struct Invoker {
     pub handler: Handler,
-    /// `functionTimeout`; `None`: unlimited.
+    /// `functionTimeout`. `None` means unlimited.
     pub timeout: Option<Duration>,
     pub events: Sender,
     pub steps: Steps,
 }
 
-/// A function as it is called.
+/// A function that can be called.
 pub struct Callee {
     pub name: String,
     pub outputs: Vec<Output>,
-    /// Its steps: about to be called, and answered.
+    /// The steps before the call and after the answer.
     pub steps: [Step; 2],
 }
 
-/// A handler's answer that was handed on as it is.
+/// The handler's answer to a forwarded request, unchanged.
 pub struct Forwarded {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: Bytes,
 }
 
-/// What a failed call got to know, and why it failed.
+/// The reason for a failed call, and what is known about it.
 struct Failure {
     status: Option<u16>,
     response: Arc<Value>,
-    /// `None`: the host does not notice and goes on waiting.
+    /// `None` if the host does not notice the failure and keeps waiting.
     error: Option<String>,
 }
 
-/// What a call got to know.
+/// The result of a successful call.
 struct Success<T> {
     status: u16,
     response: Arc<Value>,
@@ -73,7 +73,7 @@ impl Failure {
 }
 
 impl Invoker {
-    /// Posts an envelope to a function. When it has succeeded, its messages are in their queues.
+    /// Posts an envelope to a function. After success, its messages are in their queues.
     pub async fn call(&self, function: &Callee, envelope: String) -> (InvocationFinished, Option<Answer>) {
         let [called, answered] = function.steps;
         self.invocation(&function.name, |client, endpoint, id| async move {
@@ -84,7 +84,7 @@ impl Invoker {
                 .header(INVOCATION_ID, id)
                 .header("X-Azure-Functions-HostVersion", HOST_VERSION)
                 .header("traceparent", traceparent())
-                // A stream has no length: it is sent chunked, as the host does.
+                // A stream has no length: it is sent chunked, as the host sends it.
                 .body(Body::wrap_stream(stream::once(async move { Ok::<_, std::io::Error>(envelope) })))
                 .send();
             let response = response.await.map_err(|error| Failure::before_answer(described(&error)))?;
@@ -105,7 +105,7 @@ impl Invoker {
         .await
     }
 
-    /// Hands a caller's request on as it is.
+    /// Forwards a caller's request unchanged.
     pub async fn forward(
         &self,
         function: &str,
@@ -128,7 +128,7 @@ impl Invoker {
         .await
     }
 
-    /// An invocation with its events, from the wait for a ready handler to its end.
+    /// An invocation with its events, from the wait for a ready handler to the end.
     async fn invocation<T, F>(
         &self,
         function: &str,
@@ -205,7 +205,7 @@ fn with_path(mut endpoint: Url, path: &str, query: Option<&str>) -> Url {
     endpoint
 }
 
-/// A root span of its own (W3C Trace Context).
+/// A new root span (W3C Trace Context).
 fn traceparent() -> String {
     format!("00-{:032x}-{:016x}-00", fastrand::u128(1..), fastrand::u64(1..))
 }
@@ -222,7 +222,7 @@ async fn read(response: Response) -> Result<Bytes, String> {
     Ok(body.into())
 }
 
-/// The error with its causes, which reqwest leaves out.
+/// The error with its causes, which reqwest omits.
 fn described(error: &reqwest::Error) -> String {
     let (mut text, mut cause) = (error.to_string(), error.source());
     while let Some(error) = cause {

@@ -1,4 +1,4 @@
-//! Runs a queue function: `QueueListener` and `QueueProcessor` of the WebJobs SDK.
+//! Runs a queue function as `QueueListener` and `QueueProcessor` of the WebJobs SDK do.
 
 use std::{
     pin::pin,
@@ -24,25 +24,25 @@ use super::{
 };
 use crate::queues::{Error, Queue, Taken};
 
-/// How long a message is invisible while it is worked on; renewed at half of it.
+/// How long a message is invisible while it is processed. The time is renewed when half of it is over.
 const INVISIBLE: Duration = Duration::from_secs(10 * 60);
 
-/// A queue function with its queue.
+/// A queue function and its queue.
 pub struct Listener {
     pub function: Callee,
     /// Name of the trigger's binding.
     pub binding: String,
     pub queue: Arc<Queue>,
-    /// `None`: a message that fails is left invisible.
+    /// `None` if a failed message simply stays invisible.
     pub poison: Option<Arc<Queue>>,
     pub options: QueueOptions,
     pub invoker: Arc<Invoker>,
-    /// Set when a call was cut: the handler may be gone, and a message that is taken then counts as tried.
+    /// Set when a call was cut. The handler may then be gone, and a message taken now would count as tried.
     pub is_suspicious: AtomicBool,
 }
 
 impl Listener {
-    /// Takes messages and has them processed until the handler is gone for good.
+    /// Takes messages and processes them until the handler is gone for good.
     pub async fn run(self: Arc<Self>) {
         let mut processing = JoinSet::new();
         let mut polling = Polling::new(self.options.max_polling_interval);
@@ -66,7 +66,7 @@ impl Listener {
                     let pause = polling.pause(std::mem::take(&mut has_found), fastrand::f64());
                     tokio::select! {
                         () = sleep(pause) => {}
-                        // A function of this host has put a message there.
+                        // A function of this host has put a message into the queue.
                         () = self.queue.added() => {}
                     }
                 }
@@ -76,7 +76,7 @@ impl Listener {
         while processing.join_next().await.is_some() {}
     }
 
-    /// Waits for the handler. `false`: it is gone for good.
+    /// Waits for the handler. `false` if it is gone for good.
     async fn handler_is_ready(&self) -> bool {
         let handler = &self.invoker.handler;
         if self.is_suspicious.swap(false, Ordering::Relaxed) {
@@ -100,7 +100,7 @@ impl Listener {
         };
         match result {
             Ok(()) => {}
-            // It is somebody else's now.
+            // The message now belongs to another caller.
             Err(Error::NotYours) => {
                 tracing::debug!(queue = self.queue.name(), id = taken.message.id, "taken meanwhile")
             }
@@ -111,7 +111,7 @@ impl Listener {
         }
     }
 
-    /// Calls the function, and keeps the message invisible meanwhile.
+    /// Calls the function and keeps the message invisible meanwhile.
     async fn succeeds_with(&self, taken: &mut Taken) -> bool {
         let content = taken.message.content.clone();
         let Ok(text) = std::str::from_utf8(&content) else {

@@ -1,33 +1,33 @@
-//! The Azure Functions host as a custom handler meets it: starts the handler of a function app, runs its timers, serves
-//! its HTTP functions, brings it the messages of its queues.
+//! The Azure Functions host from a custom handler's point of view. It starts the handler of a function app, runs its
+//! timers, serves its HTTP functions, and delivers the messages of its queues.
 //!
 //! | Part | |
 //! |---|---|
 //! | `app`, `function`, `queue_options`, `settings`, `document` | host.json, function.json, app settings |
-//! | `schedule`, `time_span`, `route`, `polling` | when a timer runs or a queue is asked, which path is whose |
+//! | `schedule`, `time_span`, `route`, `polling` | when a timer runs or a queue is polled, which function serves a path |
 //! | `handler`, `process` | the handler's process, from its start to its restart |
 //! | `envelope`, `answer`, `outputs`, `invoke` | the custom handler's contract, and calls that follow it |
-//! | `timer`, `front`, `listener` | what causes calls: the clock, HTTP, and messages |
-//! | `start`, `options` | the parts put together |
-//! | `queue_set`, `admin` | the app's queues, and who looks into them |
-//! | `events` | what happens, for whoever wants to show it |
+//! | `timer`, `front`, `listener` | the causes of calls: the clock, HTTP, and messages |
+//! | `start`, `options` | the start of all parts, and its options |
+//! | `queue_set`, `admin` | the app's queues, and the requests that show them |
+//! | `events` | the host's events, for a caller that shows them |
 //!
-//! The contract is that of the host's source (Azure/azure-functions-host, `src/WebJobs.Script/Workers/Http`), queues are
-//! run as the WebJobs SDK's storage extension runs them.
+//! The contract follows the host's source (Azure/azure-functions-host, `src/WebJobs.Script/Workers/Http`). Queues run
+//! as in the WebJobs SDK's storage extension.
 //!
 //! # Queues
-//! They are in memory, or in the storage account whose connection string is in the setting that the binding's
-//! `connection` names. A binding without `connection` uses an account only if `AzureWebJobsStorage` has one with its
-//! `AccountName`; `UseDevelopmentStorage=true` counts there as none. In memory they end with the host, not with the
+//! They are in memory, or in a storage account. The binding's `connection` names the setting with the account's
+//! connection string. A binding without `connection` uses an account only if `AzureWebJobsStorage` holds one with its
+//! `AccountName`; `UseDevelopmentStorage=true` there does not count. Queues in memory end with the host, not with the
 //! handler.
 //!
 //! # Requests for tests and tools
 //! | | |
 //! |---|---|
-//! | `POST /admin/functions/{timer}` | runs it now, `202`. With `?wait`, when the invocation is over: `{"succeeded":true,"status":200,"logs":[],"body":{},"error":null}` |
-//! | `GET /admin/queues` | `[{"name":"uplinks","visible":0,"invisible":1}]`: bound queues, and poison queues of triggers. Of an account approximate, `visible` up to 32 |
-//! | `GET /admin/queues/{name}` | `[{"id":"…","text":"…","dequeueCount":0,"insertionTime":"…","expirationTime":"…","nextVisibleTime":"…"}]`; of an account the first 32 visible ones |
-//! | `?wait=empty&timeout_ms=30000` | with either of them: the answer comes when the queue, or each queue that triggers a function, is empty, visible messages and others; or when the time is over |
+//! | `POST /admin/functions/{timer}` | runs it now, `202`. With `?wait` the answer comes after the invocation: `{"succeeded":true,"status":200,"logs":[],"body":{},"error":null}` |
+//! | `GET /admin/queues` | `[{"name":"uplinks","visible":0,"invisible":1}]`: bound queues, and poison queues of triggers. For an account the numbers are approximate, with `visible` up to 32 |
+//! | `GET /admin/queues/{name}` | `[{"id":"…","text":"…","dequeueCount":0,"insertionTime":"…","expirationTime":"…","nextVisibleTime":"…"}]`; for an account the first 32 visible ones |
+//! | `?wait=empty&timeout_ms=30000` | with either `GET`: the answer comes when the queue (or each queue that triggers a function) has no message, visible or not, or when the time is over |
 //! | `POST /admin/queues/{name}` | the body is a message, with `x-batch: true` a JSON array of strings; `201` `{"added":1}` |
 
 mod admin;
@@ -77,19 +77,21 @@ pub use self::{
 use self::{handler::Handler, queue_set::QueueSet, timer::Timer};
 use crate::{door::Door, queues::Queue};
 
-/// The line that says where the host and its handler are.
+/// The line of JSON with the addresses of the host and its handler.
 #[derive(Clone, Debug, Serialize)]
 pub struct Ready {
     pub emulator: &'static str,
-    /// HTTP functions are below its `api/`.
+    /// HTTP functions are below `api/` of this address.
     pub endpoint: String,
     pub handler: String,
     pub functions: Vec<String>,
+    /// The timers among them, with their schedules.
+    pub timers: BTreeMap<String, String>,
     /// Where each queue is: `memory`, or its URL.
     pub queues: BTreeMap<String, String>,
 }
 
-/// A running host. When this is dropped the handler is killed; [`stop`](Emulator::stop) also waits for its end.
+/// A running host. Dropping it kills the handler; [`stop`](Emulator::stop) also waits for the handler's end.
 pub struct Emulator {
     ready: Ready,
     handler: Handler,
@@ -109,8 +111,8 @@ impl Emulator {
         &self.ready
     }
 
-    /// What happens. The first receiver gets everything since the start (the last 4096 events), later ones what happens
-    /// from now on. One that is too slow is told how many it has missed.
+    /// The host's events. The first receiver gets all events since the start (the last 4096), later ones get only new
+    /// events. A receiver that is too slow gets the number of events that it missed.
     #[must_use]
     pub fn events(&self) -> broadcast::Receiver<Event> {
         let first = self.first_events.lock().expect("no panic while locked").take();
@@ -120,13 +122,13 @@ impl Emulator {
     /// Runs a timer function now and waits for its end.
     ///
     /// # Errors
-    /// There is no such timer function. (A failed invocation is no error, but `succeeded: false`.)
+    /// There is no such timer function. (A failed invocation is no error; it returns `succeeded: false`.)
     pub async fn invoke(&self, function: &str) -> anyhow::Result<InvocationFinished> {
         let timer = self.timers.iter().find(|timer| timer.function.name == function);
         Ok(timer.with_context(|| format!("there is no timer function {function:?}"))?.invoke(false).await)
     }
 
-    /// The messages of a queue, next visible first: all of them, or the first 32 visible ones of an account.
+    /// The messages of a queue, ordered by visibility time: all in memory, or the first 32 visible ones of an account.
     ///
     /// # Errors
     /// No function is bound to the queue, or the account does not answer.
@@ -137,12 +139,12 @@ impl Emulator {
     /// Puts a message into a queue.
     ///
     /// # Errors
-    /// No function is bound to the queue, the message is too large, or the account does not take it.
+    /// No function is bound to the queue, the message is too large, or the account does not accept it.
     pub async fn enqueue(&self, queue: &str, text: impl Into<String>) -> anyhow::Result<()> {
         Ok(self.queue(queue)?.put(text.into().into()).await?)
     }
 
-    /// Waits until a queue has no message, visible or not. `false`: the time was over first.
+    /// Waits until a queue has no message, visible or not. `false` if the time is over first.
     ///
     /// # Errors
     /// No function is bound to the queue, or the account does not answer.
@@ -154,16 +156,25 @@ impl Emulator {
         self.queues.find(name).with_context(|| format!("no function is bound to a queue {name:?}"))
     }
 
-    /// Waits until the host has given up on the handler, and says why.
+    /// Waits until the host has given up on the handler. Returns the reason.
     pub async fn stopped(&self) -> String {
         self.handler.gone().await
+    }
+
+    /// Kills the handler and waits for its end, for whoever does not have the host itself.
+    pub fn killing(&self) -> impl Future<Output = ()> + Send + use<> {
+        let (stop, handler) = (self.stop.clone(), self.handler.clone());
+        async move {
+            stop.cancel();
+            handler.gone().await;
+        }
     }
 
     /// Kills the handler, as the real host does, and waits for its end.
     pub async fn stop(mut self) {
         self.tasks.shutdown().await;
         self.stop.cancel();
-        // An error would mean that the task has panicked or was aborted: the handler is gone in any case.
+        // An error would mean that the task has panicked or was aborted. The handler is gone in either case.
         let _ = (&mut self.handler_task).await;
     }
 }

@@ -1,4 +1,4 @@
-//! How the host is set up.
+//! The options of the host.
 
 use std::path::PathBuf;
 
@@ -6,10 +6,10 @@ use reqwest::Url;
 
 use crate::steps::Steps;
 
-/// What the real host does.
+/// The real host's number of restarts.
 const RESTARTS: usize = 2;
 
-/// How the host is set up.
+/// The options of the host.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
     /// Folder of the function app, with host.json and a folder per function
@@ -24,10 +24,10 @@ pub struct Options {
     /// Executable to start instead of host.json's defaultExecutablePath, with the same arguments
     #[arg(long, value_name = "FILE", conflicts_with = "handler_endpoint")]
     pub handler: Option<PathBuf>,
-    /// Use a handler that listens already, in a debugger for example: nothing is started, restarted or killed
+    /// Use a handler that already listens, for example in a debugger: nothing is started, restarted or killed
     #[arg(long = "attach", value_name = "URL")]
     pub handler_endpoint: Option<Url>,
-    /// An app setting; repeatable, goes before the settings file
+    /// An app setting; repeatable, overrides the settings file
     #[arg(long, value_name = "NAME=VALUE", value_parser = name_and_value)]
     pub env: Vec<(String, String)>,
     /// A local.settings.json whose Values become app settings
@@ -36,17 +36,17 @@ pub struct Options {
     /// Replaces the schedule of every timer, for example "*/5 * * * * *"
     #[arg(long, value_name = "NCRONTAB")]
     pub schedule: Option<String>,
-    /// Run each timer once at the start, as if a run had been missed
+    /// Run each timer once at the start, as if it had missed a run
     #[arg(long)]
     pub run_at_start: bool,
-    /// An HTTP function that is also served at the root, where the real host has a page of its own
+    /// An HTTP function that is also served at the root, where the real host serves its own page
     #[arg(long, value_name = "FUNCTION")]
     pub home: Option<String>,
-    /// How often the handler is started again after it exited with an error, within 30 minutes. The real host gives up
-    /// at the third exit; Azure then starts another host, which finds the same queues
+    /// How often the handler is restarted after an exit with an error, within 30 minutes. The real host gives up at the
+    /// third exit; Azure then starts another host, which finds the same queues
     #[arg(long, value_name = "N", default_value_t = RESTARTS)]
     pub restarts: usize,
-    /// Who is told of its steps
+    /// Watches its steps
     #[arg(skip)]
     pub steps: Steps,
 }

@@ -1,7 +1,7 @@
-//! What a function puts into queues.
+//! Puts a function's messages into queues.
 //!
-//! The host takes the values apart in its own way, traps included (`HttpScriptInvocationResultExtensions` and
-//! `FunctionBinding` of the host): the tests below are the list.
+//! The host takes the values apart in its own way, with surprises (`HttpScriptInvocationResultExtensions` and
+//! `FunctionBinding` of the host). The tests below list them.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ pub struct Output {
 /// Puts the messages of an answer into their queues, one after the other as the host does.
 ///
 /// # Errors
-/// Names the binding and the queue. What was put before stays there.
+/// Names the binding and the queue. Messages that were put before the error stay there.
 pub async fn send(answer: &Answer, outputs: &[Output]) -> Result<(), String> {
     for Output { binding, queue } in outputs {
         let failed = |problem: String| format!("the output {binding} to the queue {} failed: {problem}", queue.name());
@@ -36,7 +36,7 @@ pub async fn send(answer: &Answer, outputs: &[Output]) -> Result<(), String> {
 /// The messages of an output's value.
 ///
 /// # Errors
-/// Says what the host cannot read.
+/// Says which part the host cannot read.
 fn messages(value: &Value) -> Result<Vec<Bytes>, String> {
     let text = match value {
         Value::Null => return Ok(Vec::new()),
@@ -59,8 +59,8 @@ fn messages(value: &Value) -> Result<Vec<Bytes>, String> {
     }
 }
 
-/// `JToken.ToString()`: JSON is indented, a string is itself, and .NET has its own words for the rest. (Members of objects
-/// come sorted here; the real host leaves them as they were.)
+/// `JToken.ToString()`: JSON is indented, a string stays as it is, and other values are written as .NET writes them.
+/// (Members of objects are sorted here; the real host keeps their order.)
 fn message(value: &Value) -> Bytes {
     match value {
         Value::String(text) => Bytes::copy_from_slice(text.as_bytes()),
@@ -71,7 +71,7 @@ fn message(value: &Value) -> Bytes {
     }
 }
 
-/// As .NET reads Base64: white space in between does not matter.
+/// Base64 as .NET reads it: white space between the characters does not matter.
 fn from_base64(text: &str) -> Option<Vec<u8>> {
     let is_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/= \t\r\n".contains(byte);
     if !text.as_bytes().iter().all(is_base64) {
@@ -93,7 +93,7 @@ mod tests {
             (json!(null), vec![]),
             (json!([]), vec![]),
             (json!(["one", "two"]), vec!["one", "two"]),
-            // Strings in an array are left alone, whatever they look like.
+            // Strings in an array stay unchanged, whatever they look like.
             (json!(["dHdv", "[1]", "{broken}", ""]), vec!["dHdv", "[1]", "{broken}", ""]),
             (
                 json!([{ "b": 1, "a": [] }, 1, 1.5, true, null, [1]]),
@@ -103,13 +103,13 @@ mod tests {
             (json!(7), vec!["7"]),
             (json!(false), vec!["False"]),
             (json!("hello!!"), vec!["hello!!"]),
-            // A lone string that happens to be Base64 becomes bytes.
+            // A single string that happens to be Base64 becomes bytes.
             (json!("dHdv"), vec!["two"]),
             (json!(" dH\ndv\t"), vec!["two"]),
             (json!(""), vec![""]),
             (json!("dHdv?"), vec!["dHdv?"]),
             (json!("dHd"), vec!["dHd"]),
-            // A lone string that holds an array is taken apart.
+            // A single string that holds an array is taken apart.
             (json!(" [\"one\",2] "), vec!["one", "2"]),
             (json!("{\"a\":1}"), vec!["{\n  \"a\": 1\n}"]),
         ] {

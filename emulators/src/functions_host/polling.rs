@@ -1,10 +1,10 @@
-//! How long to wait before the next look into an empty queue: `RandomizedExponentialBackoffStrategy` of the WebJobs SDK.
+//! The pauses between polls of an empty queue: `RandomizedExponentialBackoffStrategy` of the WebJobs SDK.
 
 use std::time::Duration;
 
 use super::queue_options::SHORTEST_POLL;
 
-/// By how much a pause may differ from its exact value, either way.
+/// The largest relative difference between a pause and its exact value, either way.
 const SPREAD: f64 = 0.2;
 
 /// The growing pauses of one queue.
@@ -19,7 +19,7 @@ impl Polling {
         Self { longest, current: Duration::ZERO, exponent: 0 }
     }
 
-    /// The pause after nothing was found; `found_before`: there was a message since the last pause. `random` in 0..1.
+    /// The pause after an empty poll. `found_before`: there was a message since the last pause. `random` in 0..1.
     pub fn pause(&mut self, found_before: bool, random: f64) -> Duration {
         if found_before {
             (self.current, self.exponent) = (SHORTEST_POLL, 1);

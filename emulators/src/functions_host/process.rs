@@ -1,4 +1,4 @@
-//! Starts the handler's process, listens to what it prints, and starts it again when it dies.
+//! Starts the handler's process, reads its output, and starts it again when it dies.
 
 use std::{
     collections::VecDeque,
@@ -23,19 +23,19 @@ use super::{
     settings::Settings,
 };
 
-/// The period in which exits are counted.
+/// Only exits within this period count.
 const EXIT_PERIOD: Duration = Duration::from_secs(30 * 60);
-/// Lines of stderr that the host quotes.
+/// How many lines of stderr the host quotes.
 const QUOTED: usize = 3;
-/// Longest line, in bytes; longer ones come in parts.
+/// Longest line, in bytes. Longer lines are split.
 const LONGEST_LINE: u64 = 64 * 1024;
-/// How long the output of a handler that has ended is read: a process that it has left behind may hold it open.
+/// How long the output of an ended handler is still read: a process that it left behind may keep the output open.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 pub struct Process {
     pub command: HandlerCommand,
     pub environment: Settings,
-    /// How often it is started again after it has failed; exits count for [`EXIT_PERIOD`].
+    /// How often the handler is restarted after a failure. Exits count for [`EXIT_PERIOD`].
     pub restarts: usize,
     pub control: Control,
     pub events: Sender,
@@ -106,7 +106,7 @@ impl Process {
             if !control.becomes_ready(start, events).await {
                 return End::NeverReady;
             }
-            // The sender lives as long as a handler can be asked for.
+            // The sender lives as long as the handler can get calls.
             let _ = control.kill.wait_for(|newest| *newest >= start).await;
             End::Killed
         };

@@ -1,4 +1,4 @@
-//! `extensions.queues` of host.json.
+//! Reads `extensions.queues` of host.json.
 
 use std::time::Duration;
 
@@ -7,20 +7,20 @@ use anyhow::ensure;
 use super::{document::Node, time_span};
 use crate::queues::{Encoding, LARGEST_BATCH};
 
-/// Shortest pause between two looks into an empty queue.
+/// Shortest pause between two polls of an empty queue.
 pub const SHORTEST_POLL: Duration = Duration::from_millis(100);
 const LONGEST_INVISIBLE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// How queue functions are run.
+/// How queue functions run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueOptions {
-    /// Messages that are taken at once.
+    /// Messages per take.
     pub batch_size: usize,
-    /// More are taken when no more than so many are being worked on.
+    /// More messages are taken when at most this many are being processed.
     pub new_batch_threshold: usize,
-    /// Longest pause between two looks into an empty queue.
+    /// Longest pause between two polls of an empty queue.
     pub max_polling_interval: Duration,
-    /// After so many attempts a message goes to the poison queue.
+    /// After this many attempts a message goes to the poison queue.
     pub max_dequeue_count: u64,
     /// How long a message stays invisible after a failed attempt.
     pub visibility_timeout: Duration,
@@ -42,7 +42,7 @@ impl Default for QueueOptions {
 
 impl QueueOptions {
     /// # Errors
-    /// Names the member at fault.
+    /// Names the invalid member.
     pub fn parse(node: &Node<'_>) -> anyhow::Result<Self> {
         let default = Self::default();
         let batch_size = integer(node, "batchSize", 1, LARGEST_BATCH)?.unwrap_or(default.batch_size);

@@ -1,4 +1,4 @@
-//! The queues that the app's functions are bound to. They live as long as the host, whatever becomes of the handler.
+//! The queues that the app's functions are bound to. They live as long as the host, even if the handler dies.
 
 use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
@@ -12,10 +12,10 @@ use super::{
 };
 use crate::queues::{self, Account, Encoding, Error, Message, Queue};
 
-/// The messages of a queue that were not processed end in one of this name.
+/// A queue's unprocessed messages end up in the queue with this suffix.
 const POISON_SUFFIX: &str = "-poison";
 
-/// Every queue that is bound, and the poison queues of those that functions are triggered by.
+/// All bound queues, and the poison queues of those that trigger functions.
 #[derive(Default)]
 pub struct QueueSet(Vec<Entry>);
 
@@ -25,7 +25,7 @@ struct Entry {
     is_trigger: bool,
 }
 
-/// A queue and how many messages it has.
+/// A queue and its number of messages.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct QueueSummary {
     pub name: String,
@@ -33,7 +33,7 @@ pub struct QueueSummary {
     pub invisible: usize,
 }
 
-/// A message in a queue, decoded.
+/// A decoded message in a queue.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct QueueMessage {
@@ -43,7 +43,7 @@ pub struct QueueMessage {
     pub dequeue_count: u64,
     pub insertion_time: DateTime<Utc>,
     pub expiration_time: DateTime<Utc>,
-    /// In the future while somebody works on the message; `None` in an account's queue.
+    /// In the future while the message is being processed. `None` in an account's queue.
     pub next_visible_time: Option<DateTime<Utc>>,
 }
 
@@ -130,11 +130,12 @@ impl QueueSet {
         Ok(summaries)
     }
 
-    /// Waits until no queue that triggers a function has a message. `false`: the time was over first.
+    /// Waits until no queue that triggers a function has a message. `false` if the time is over first.
     pub async fn are_empty_within(&self, time: Duration) -> queues::Result<bool> {
         let triggers: Vec<_> = self.0.iter().filter(|entry| entry.is_trigger).map(|entry| &entry.queue).collect();
         within(time, async {
-            // A message may go from a queue not yet looked at to one that was: as often as there are queues.
+            // A message may move from a queue not yet checked to one already checked. So check as often as there are
+            // queues.
             for _ in &triggers {
                 for queue in &triggers {
                     queue.becomes_empty().await?;
@@ -146,7 +147,7 @@ impl QueueSet {
     }
 }
 
-/// Waits until the queue is empty. `false`: the time was over first.
+/// Waits until the queue is empty. `false` if the time is over first.
 pub async fn is_empty_within(queue: &Queue, time: Duration) -> queues::Result<bool> {
     within(time, queue.becomes_empty()).await
 }
@@ -158,7 +159,8 @@ async fn within(time: Duration, wait: impl Future<Output = queues::Result<()>>) 
     }
 }
 
-/// A poison queue has none of its own, and neither has a queue whose name leaves no room for the suffix.
+/// The name of a queue's poison queue. A poison queue has none, nor has a queue whose name leaves no room for the
+/// suffix.
 fn poison_of(name: &str) -> Option<String> {
     let poison = format!("{name}{POISON_SUFFIX}");
     (!name.ends_with(POISON_SUFFIX) && queues::check_name(&poison).is_ok()).then_some(poison)

@@ -1,4 +1,4 @@
-//! Routes of HTTP functions: `uplink`, `sites/{site}/rows/{from?}`, `files/{*path}`.
+//! Matches the routes of HTTP functions, such as `uplink`, `sites/{site}/rows/{from?}`, `files/{*path}`.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ enum Part {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route(Vec<Part>);
 
-/// Values of a route's parameters, decoded.
+/// Decoded values of a route's parameters.
 pub type Parameters = BTreeMap<String, String>;
 
 impl Route {

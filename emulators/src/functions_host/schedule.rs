@@ -1,4 +1,4 @@
-//! When a timer runs: an NCRONTAB expression or a time span, in UTC.
+//! Computes when a timer runs: an NCRONTAB expression or a time span, in UTC.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ const NAMES: [&str; 19] = [
 ];
 /// More frequent schedules are not monitored: their `ScheduleStatus` is `null`.
 const MONITORED_FROM: TimeDelta = TimeDelta::minutes(1);
-/// Occurrences that are looked at to find out how frequent a schedule is.
+/// Number of occurrences that decide how frequent a schedule is.
 const LOOKED_AT: usize = 5;
 
 /// A timer's schedule.
@@ -30,8 +30,8 @@ impl Schedule {
     /// Reads `sec min hour day month weekday`, the same without seconds, or a time span.
     ///
     /// # Errors
-    /// Says what is wrong with the text. What the host's parser does not have (`L`, `W`, `#`, `?`, `@daily`, weekday 7)
-    /// is refused.
+    /// Says what is wrong with the text. Syntax that the host's parser does not have (`L`, `W`, `#`, `?`, `@daily`,
+    /// weekday 7) is refused.
     pub fn parse(text: &str) -> Result<Self, String> {
         if text.contains(':') {
             return time_span::parse(text).map(Self::Every).ok_or_else(|| format!("{text:?} is no time span hh:mm:ss"));
@@ -55,7 +55,7 @@ impl Schedule {
         if weekday.split(|letter: char| !letter.is_ascii_digit()).any(|number| number == "7") {
             return refused("weekdays are 0 (Sunday) to 6");
         }
-        // The host wants day AND weekday to match and reads `5/10` as "from 5 in steps of 10".
+        // The host requires both day AND weekday to match, and reads `5/10` as "from 5 in steps of 10".
         let parser = CronParser::builder().year(Year::Disallowed).dom_and_dow(true).sloppy_ranges(true).build();
         let cron =
             parser.parse(&plain.join(" ")).map_err(|error| format!("{text:?} is no NCRONTAB expression: {error}"))?;
@@ -82,7 +82,7 @@ impl Schedule {
         }
     }
 
-    /// Whether the host keeps a `ScheduleStatus` for it.
+    /// Whether the host keeps a `ScheduleStatus` for this schedule.
     pub fn is_monitored(&self, now: DateTime<Utc>) -> bool {
         let occurrences = std::iter::successors(self.next(now), |time| self.next(*time));
         let occurrences: Vec<_> = occurrences.take(LOOKED_AT).collect();
@@ -95,7 +95,7 @@ impl Schedule {
     }
 }
 
-/// Month and weekday names may be written out (`January`); the parser knows their first three letters.
+/// Month and weekday names may be written in full (`January`). The parser accepts only their first three letters.
 fn short_names(field: &str) -> Option<String> {
     let mut out = String::new();
     for word in field.split_inclusive(|letter: char| !letter.is_ascii_alphabetic()) {

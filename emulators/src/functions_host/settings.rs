@@ -1,4 +1,4 @@
-//! App settings: what the handler finds in its environment and what `%Setting%` stands for.
+//! App settings: they make up the handler's environment and replace `%Setting%` in function.json.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use super::document::Document;
 
-/// Variables of this process that the handler gets too: those that belong to the machine, not to the app. Everything
-/// else must be a setting, as it must in Azure.
+/// Variables of this process that the handler also gets, because they belong to the machine and not to the app. All
+/// others must be settings, as in Azure.
 const OF_THE_MACHINE: [&str; 12] = [
     "PATH",
     "HOME",
@@ -28,7 +28,7 @@ pub type Settings = BTreeMap<String, String>;
 /// The `Values` of a local.settings.json, overridden by `extra`.
 ///
 /// # Errors
-/// Names the file and the member at fault.
+/// Names the file and the invalid member.
 pub fn load(file: Option<&Path>, extra: &[(String, String)]) -> anyhow::Result<Settings> {
     let mut settings = Settings::new();
     if let Some(path) = file {
@@ -62,7 +62,7 @@ pub fn environment(settings: &Settings, handler_port: u16) -> Settings {
     environment
 }
 
-/// What `%Setting%` stands for; other texts stand for themselves. `None`: there is no such setting.
+/// The setting's value for `%Setting%`; any other text itself. `None` if there is no such setting.
 pub fn resolved<'a>(settings: &'a Settings, text: &'a str) -> Option<&'a str> {
     match text.strip_prefix('%').and_then(|rest| rest.strip_suffix('%')) {
         Some(name) => settings.get(name).map(String::as_str),
@@ -73,7 +73,7 @@ pub fn resolved<'a>(settings: &'a Settings, text: &'a str) -> Option<&'a str> {
 /// The text with every `%Setting%` in it replaced.
 ///
 /// # Errors
-/// Says which setting is missing, or that a `%` has no partner.
+/// Names the missing setting, or says that a `%` has no partner.
 pub fn interpolated(settings: &Settings, text: &str) -> Result<String, String> {
     let (mut result, mut rest) = (String::new(), text);
     while let Some((before, after)) = rest.split_once('%') {

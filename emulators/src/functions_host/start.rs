@@ -15,7 +15,7 @@ use super::{
     app::App,
     events,
     front::{self, Front, HttpFunction},
-    function::Trigger,
+    function::{Function, Trigger},
     handler::{self, Handler},
     invoke::{Callee, Invoker},
     listener::Listener,
@@ -26,10 +26,11 @@ use super::{
 };
 use crate::{door, steps::Step};
 
-/// Reads the app, starts the handler and returns when it has answered; then timers run and HTTP functions are served.
+/// Reads the app and starts the handler. Returns when the handler has answered; from then on timers run and HTTP
+/// functions are served.
 ///
 /// # Errors
-/// A file, a member of it or an option is wrong, the port cannot be bound, or the handler does not come up: then the
+/// A file, one of its members or an option is wrong, the port cannot be bound, or the handler does not start: then the
 /// error quotes the last lines of its standard error.
 pub async fn start(options: Options) -> anyhow::Result<Emulator> {
     let settings = settings::load(options.settings.as_deref(), &options.env)?;
@@ -50,6 +51,7 @@ pub async fn start(options: Options) -> anyhow::Result<Emulator> {
         endpoint: format!("http://{}/", door.address()),
         handler: handler.endpoint.to_string(),
         functions: app.functions.iter().map(|function| function.name.clone()).collect(),
+        timers: app.functions.iter().filter_map(Function::timer).collect(),
         queues: queues.locations(),
     };
     let (mut timers, mut http, mut listeners) = (Vec::new(), Vec::new(), Vec::new());
@@ -63,7 +65,7 @@ pub async fn start(options: Options) -> anyhow::Result<Emulator> {
         match function.trigger {
             Trigger::Timer(trigger) => timers.push(Arc::new(Timer::new(callee, trigger, invoker.clone()))),
             Trigger::Http(trigger) => {
-                // As the real host: only a function with one input and one output gets the request itself.
+                // As in the real host: only a function with one input and one output gets the original request.
                 let is_forwarded = app.forwards_http && trigger.output.is_some() && callee.outputs.is_empty();
                 http.push(HttpFunction { function: callee, trigger, is_forwarded });
             }
@@ -122,7 +124,7 @@ pub async fn start(options: Options) -> anyhow::Result<Emulator> {
     Ok(emulator)
 }
 
-/// Uses a handler that someone else has started.
+/// Uses a handler that was started elsewhere.
 fn attach(mut endpoint: Url, events: events::Sender, stop: CancellationToken) -> (Handler, JoinHandle<()>) {
     endpoint.set_path("/");
     let (handler, control) = handler::handler(endpoint, false);
@@ -147,7 +149,7 @@ fn launch(
     stop: CancellationToken,
 ) -> anyhow::Result<(Handler, JoinHandle<()>)> {
     let command = app.handler_command(options.handler.as_deref())?;
-    // Bound and released: what the kernel has just given out it does not give out again soon.
+    // Bound and released: the kernel does not soon reuse a port that it has just given out.
     let port = std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
     let (handler, control) = handler::handler(Url::parse(&format!("http://127.0.0.1:{port}/"))?, true);
     let environment = settings::environment(settings, port);

@@ -1,16 +1,16 @@
-//! .NET's `TimeSpan` text: `hh:mm:ss`, `d.hh:mm:ss`, and the trap that `24:00:00` is 24 days.
+//! Reads .NET's `TimeSpan` text: `hh:mm:ss` or `d.hh:mm:ss`. Beware: `24:00:00` is 24 days.
 
 use std::time::Duration;
 
-/// Reads a time span of whole seconds, at least one. `None` when it is none.
+/// Reads a time span of whole seconds, at least one second. `None` if the text is none.
 pub fn parse(text: &str) -> Option<Duration> {
     parse_any(text).filter(|span| !span.is_zero() && span.subsec_nanos() == 0)
 }
 
-/// Reads a time span down to 100 ns, or zero. `None` when it is none.
+/// Reads a time span down to 100 ns, or zero. `None` if the text is none.
 pub fn parse_any(text: &str) -> Option<Duration> {
     let number = |text: &str, below: u64| text.parse().ok().filter(|number| (0..below).contains(number));
-    // A dot is one after the days if a colon comes later, and begins a fraction if not.
+    // A dot ends the days if a colon comes later; otherwise it begins a fraction.
     let (text, ticks) = match text.rsplit_once('.') {
         Some((whole, fraction)) if !fraction.contains(':') => {
             let has_digits = (1..=7).contains(&fraction.len()) && fraction.bytes().all(|byte| byte.is_ascii_digit());
@@ -25,7 +25,7 @@ pub fn parse_any(text: &str) -> Option<Duration> {
     let [first, second, third] = clock.split(':').collect::<Vec<_>>().try_into().ok()?;
     let (days, hours, minutes, seconds) = match number(first, 24) {
         Some(hours) => (days.unwrap_or(0), hours, number(second, 60)?, number(third, 60)?),
-        // .NET takes a first part that is no hour for days.
+        // .NET reads a first part that is no hour as days.
         None if days.is_none() => (number(first, 10_000_000)?, number(second, 24)?, number(third, 60)?, 0),
         None => return None,
     };

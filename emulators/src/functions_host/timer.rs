@@ -15,14 +15,14 @@ use super::{
     invoke::{Callee, Invoker},
 };
 
-/// Longest sleep before looking at the clock again: it may have been set, or the machine may have slept.
+/// Longest sleep before the clock is read again: it may have been set, or the machine may have slept.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
-/// A timer function with what the host remembers of it.
+/// A timer function and its state.
 pub struct Timer {
     pub function: Callee,
     trigger: TimerTrigger,
-    /// `None` when the schedule is not monitored.
+    /// `None` if the schedule is not monitored.
     status: Mutex<Option<ScheduleStatus>>,
     invoker: Arc<Invoker>,
 }
@@ -35,7 +35,7 @@ impl Timer {
         Self { function, trigger, status: Mutex::new(status), invoker }
     }
 
-    /// Runs the function whenever it is due; runs never overlap, and what is missed during one is left out.
+    /// Runs the function whenever it is due. Runs never overlap; ticks missed during a run are skipped.
     pub async fn run(self: Arc<Self>, run_at_start: bool) {
         if run_at_start {
             self.pretend_that_a_run_was_missed(Utc::now());
@@ -50,14 +50,14 @@ impl Timer {
         tracing::warn!(function = self.function.name, "the schedule has come to its end");
     }
 
-    /// Invokes the function once, out of turn.
+    /// Invokes the function once, outside its schedule.
     pub async fn invoke(&self, past_due: bool) -> InvocationFinished {
         let status = *self.status.lock().expect("no panic while locked");
         let envelope = envelope::timer(&self.function.name, &self.trigger, status, past_due, Utc::now());
         self.invoker.call(&self.function, envelope.to_string()).await.0
     }
 
-    /// A run with its retries. Even a failed one advances the status.
+    /// A run with its retries. Even a failed run advances the status.
     async fn tick(&self, past_due: bool) {
         let started = Utc::now();
         for attempt in 0.. {

@@ -1,4 +1,4 @@
-//! The hub's certificate, from a CA made for the occasion.
+//! Makes the hub's certificate, signed by a new CA.
 
 use std::{
     fs, io,
@@ -21,16 +21,16 @@ use rustls::{
 /// Days a certificate is valid.
 const VALID_DAYS: u64 = 365;
 
-/// Where the CA is written to.
+/// The file with the CA.
 #[derive(Debug)]
 pub struct CaFile {
     pub path: PathBuf,
-    /// A directory made for it, removed with it.
+    /// A directory created for this file, removed with it.
     own_directory: Option<PathBuf>,
 }
 
 impl CaFile {
-    /// Writes the CA to `ca.pem` in a directory: the one given, or a fresh one under the system's temporary directory.
+    /// Writes the CA to `ca.pem` in the given directory, or in a new one under the system's temporary directory.
     pub fn write(pem: &str, directory: Option<&Path>) -> io::Result<Self> {
         let (directory, own_directory) = match directory {
             Some(directory) => {
@@ -40,7 +40,7 @@ impl CaFile {
             None => {
                 let name = format!("iot-hub-emulator-{}-{:08x}", std::process::id(), fastrand::u32(..));
                 let directory = std::env::temp_dir().join(name);
-                // Fails if it exists: somebody else's directory is no place to trust a CA from.
+                // Fails if it exists: a CA in another user's directory cannot be trusted.
                 fs::create_dir(&directory)?;
                 (directory.clone(), Some(directory))
             }
@@ -60,8 +60,8 @@ impl Drop for CaFile {
     }
 }
 
-/// Makes a CA and a server certificate for `names`, host names and IP addresses alike. Returns what a TLS server needs,
-/// and the CA as PEM. The CA's key is forgotten.
+/// Makes a CA and a server certificate for `names` (host names and IP addresses). Returns the TLS server's
+/// configuration and the CA as PEM. The CA's key is not kept.
 pub fn make(mut names: Vec<String>, now: DateTime<Utc>) -> anyhow::Result<(Arc<ServerConfig>, String)> {
     let mut ca = CertificateParams::default();
     ca.distinguished_name = common_name("IoT Hub emulator CA");
@@ -95,7 +95,7 @@ fn common_name(name: &str) -> DistinguishedName {
     names
 }
 
-/// From yesterday on, so that a clock that is a little slow sees a valid certificate.
+/// Valid from yesterday, so that a slightly slow clock accepts the certificate.
 fn set_validity(params: &mut CertificateParams, now: DateTime<Utc>) {
     let day = |date: DateTime<Utc>| date_time_ymd(date.year(), date.month() as u8, date.day() as u8);
     params.not_before = day(now - Days::new(1));

@@ -1,10 +1,10 @@
-//! How much has happened.
+//! Counts the events of the hub.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-/// Counts since the start. As JSON with camelCase names.
+/// Counts since the start. In JSON, the names are in camelCase.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Counts {
@@ -18,17 +18,17 @@ pub struct Counts {
     pub refused: u64,
     /// Accepted connections that have ended.
     pub disconnects: u64,
-    /// TCP connections to the hub's MQTT and HTTPS ports, whatever became of them.
+    /// TCP connections to the hub's MQTT and HTTPS ports, even failed ones.
     pub connections: u64,
     /// TCP connections to the DPS port.
     pub dps_connections: u64,
-    /// HTTPS requests of devices; upgrades to WebSocket are none.
+    /// HTTPS requests of devices, without upgrades to WebSocket.
     pub https_requests: u64,
-    /// Those answered with a status of 400 or more.
+    /// HTTPS requests answered with a status of 400 or more.
     pub https_failures: u64,
-    /// The devices connected now, over MQTT.
+    /// The devices that are connected over MQTT now.
     pub connected: BTreeSet<String>,
-    /// The most that were connected at a time.
+    /// The largest number of devices connected at the same time.
     pub most_connected: usize,
     pub per_device: BTreeMap<String, DeviceCounts>,
 }
@@ -39,6 +39,6 @@ pub struct DeviceCounts {
     pub messages: u64,
     /// CONNECTs accepted.
     pub connects: u64,
-    /// HTTPS requests with a good token.
+    /// HTTPS requests with a valid token.
     pub requests: u64,
 }

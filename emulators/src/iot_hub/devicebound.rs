@@ -1,4 +1,4 @@
-//! Messages to a device on its MQTT connection: sent as long as it is subscribed, completed when it acknowledges.
+//! Sends messages to a device on its MQTT connection while it is subscribed, and completes them when it acknowledges.
 
 use std::sync::Arc;
 
@@ -11,20 +11,20 @@ use super::{
     packets,
 };
 
-/// Messages that may wait for their acknowledgement on a connection.
+/// The most messages on a connection that are in flight without acknowledgement.
 const MAX_IN_FLIGHT: usize = 20;
 
-/// What goes to one device on one connection. Dropping it gives back what was not acknowledged.
+/// The messages for one device on one connection. Dropping it returns the unacknowledged ones to the queue.
 pub struct Outbox<'a> {
     hub: &'a Hub,
     presence: &'a Presence,
     mailbox: Arc<Mailbox>,
     changed: watch::Receiver<()>,
-    /// As granted; nothing without a subscription.
+    /// As granted. `None` without a subscription.
     qos: Option<Qos>,
 }
 
-/// The subscription that messages to a device need.
+/// The topic filter that a device must subscribe to for its messages.
 pub fn filter(device_id: &str) -> String {
     format!("devices/{device_id}/messages/devicebound/#")
 }
@@ -38,15 +38,15 @@ impl<'a> Outbox<'a> {
         outbox
     }
 
-    /// Looks at the device's subscriptions again.
+    /// Reads the device's subscriptions again.
     pub fn resubscribed(&mut self) {
         self.qos = self.presence.granted(&filter(&self.presence.device_id));
     }
 
-    /// Writes what may be sent now.
+    /// Writes the messages that may be sent now.
     pub fn write(&mut self, out: &mut Vec<u8>) {
         let Some(qos) = self.qos else { return };
-        // Before the look: what comes later is a change again.
+        // Before the queue is read, so that a later change is noticed.
         self.changed.borrow_and_update();
         let holder = self.presence.number;
         let device_id = &self.presence.device_id;
@@ -67,14 +67,14 @@ impl<'a> Outbox<'a> {
         }
     }
 
-    /// The device acknowledged a message. What it need not is left alone.
+    /// The device acknowledged a message. An acknowledgement that is not due is only logged.
     pub fn acknowledged(&self, packet_id: u16) {
         if self.mailbox.with(|queue| queue.acknowledge(packet_id, self.presence.number)).is_err() {
             tracing::warn!(device = self.presence.device_id, packet_id, "PUBACK for nothing; was the lock lost?");
         }
     }
 
-    /// When to write again, even if nothing changes.
+    /// When to write again even if nothing changes.
     pub fn next_due(&self) -> Option<Instant> {
         self.qos.and_then(|_| self.mailbox.with(|queue| queue.next_due()))
     }

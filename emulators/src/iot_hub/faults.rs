@@ -1,4 +1,4 @@
-//! Trouble on demand: what the control endpoint's `/faults` switches, and what each switch does.
+//! Faults on demand: the switches of the control endpoint's `/faults`, and their effects.
 //!
 //! | Switch | MQTT, also over WebSocket | HTTPS |
 //! |---|---|---|
@@ -11,66 +11,73 @@
 //! | `dropBeforePubackTimes` | a message at QoS 1 ends its connection | – |
 //! | `httpDropBeforeAnswerTimes` | – | a message ends its connection |
 //! | `recordDropped` | whether those messages are recorded | the same |
-//! | `cutAfterMessages` | cut with so many messages on the connection | – |
-//! | `cutAfterMs` | cut so long after the first message on the connection | – |
+//! | `cutAfterMessages` | the connection is cut after this many messages | – |
+//! | `cutAfterMs` | the connection is cut this long after its first message | – |
 //! | `noSessionPresent` | the session is lost | – |
-//! | `httpStatus`, `httpStatusTimes`, `retryAfterSeconds` | – | so many requests are answered with this status |
-//! | `httpDelayMs` | – | a request waits before anything is done about it |
+//! | `httpStatus`, `httpStatusTimes`, `retryAfterSeconds` | – | this many requests are answered with this status |
+//! | `httpErrorCode` | – | these answers have this error code of the hub, and the status that belongs to it |
+//! | `httpDelayMs` | – | a request waits before it is processed |
 //! | `misspellTopics` | twin answers and messages to devices go to a wrong topic | – |
 //! | `acceptAnyToken` | tokens are not checked | tokens are not checked |
 //!
-//! "Throttled, then cut": `pubackDelayMs` with `cutAfterMs`. HTTPS means requests of devices: messages, and messages to
-//! devices. The last two switches break the emulator itself, for tests that must notice.
+//! `pubackDelayMs` with `cutAfterMs` gives "throttled, then cut". HTTPS here means the requests of devices: sending
+//! messages and receiving them. The last two switches break the emulator itself, for tests that must notice it.
 
 use std::{num::NonZeroU64, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-/// The switches of `PUT /faults`, all off by default. Members named `…Times` count down, once per use. What each does over
-/// HTTPS is in the table of `faults.rs`.
+/// The switches of `PUT /faults`, all off by default. Members named `…Times` count down, once per use. The table of
+/// `faults.rs` lists their effects over HTTPS.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 pub struct Faults {
-    /// Every CONNECT is answered with return code 5, as for a bad token or a disabled device; every request with 401.
+    /// Every CONNECT is answered with return code 5, as for a wrong token or a disabled device, and every request with
+    /// 401.
     pub refuse: bool,
-    /// As `refuse`, for so many CONNECTs or requests.
+    /// Like `refuse`, for this many CONNECTs or requests.
     pub refuse_times: u64,
     /// No CONNECT is answered.
     pub ignore_connects: bool,
     /// Every CONNECT is answered with return code 3, every request with 503.
     pub server_unavailable: bool,
-    /// So many messages at QoS 1 end their connection instead of being acknowledged.
+    /// This many messages at QoS 1 end their connection instead of being acknowledged.
     pub drop_before_puback_times: u64,
-    /// So many messages over HTTPS end their connection instead of being answered.
+    /// This many messages over HTTPS end their connection instead of being answered.
     pub http_drop_before_answer_times: u64,
-    /// Whether those messages are recorded: did the hub have them when the connection broke? On by default.
+    /// Whether those messages are recorded, that is, whether the hub had them when the connection broke. On by default.
     pub record_dropped: bool,
-    /// Acknowledgements come this many milliseconds late, still in order: throttling.
+    /// Acknowledgements come this many milliseconds late, still in order, as with throttling.
     pub puback_delay_ms: u32,
-    /// So many connections are accepted, then cut at once, or so many requests are answered with 403: the daily quota.
+    /// This many connections are accepted, then cut at once, or this many requests are answered with 403, as for the
+    /// daily quota.
     pub cut_after_connect_times: u64,
-    /// Every connection is cut after it has had so many messages recorded and acknowledged; acknowledgements held back
-    /// by `puback_delay_ms` are lost.
+    /// Every connection is cut after this many messages were recorded and acknowledged on it. Acknowledgements that
+    /// `puback_delay_ms` still holds back are lost.
     pub cut_after_messages: Option<NonZeroU64>,
-    /// Every connection is cut this many milliseconds after its first message; what is not acknowledged by then never is.
+    /// Every connection is cut this many milliseconds after its first message. Messages not acknowledged by then never
+    /// are.
     pub cut_after_ms: Option<u32>,
-    /// Messages are neither recorded nor acknowledged: a hub that hangs.
+    /// Messages are neither recorded nor acknowledged, as by a hub that hangs.
     pub ignore_publishes: bool,
-    /// Every CONNACK says that there is no session, and there is none: a hub that lost it.
+    /// Every CONNACK says that there is no session, and there is none, as from a hub that lost it.
     pub no_session_present: bool,
-    /// The status of those answers that `http_status_times` counts; 400 to 599, 503 by default.
+    /// The status of the answers that `http_status_times` counts: 400 to 599, 503 by default.
     pub http_status: HttpStatus,
-    /// So many HTTPS requests are answered with `http_status`.
+    /// This many HTTPS requests are answered with `http_status`.
     pub http_status_times: u64,
-    /// The header `Retry-After` of those answers, in seconds. Absent: they have none.
+    /// The code of those answers, such as 400004, whose first three digits are their status. Absent: one that fits
+    /// `http_status`.
+    pub http_error_code: Option<ErrorCode>,
+    /// The header `Retry-After` of those answers, in seconds. Absent: they have no such header.
     pub retry_after_seconds: Option<u32>,
-    /// HTTPS requests wait this many milliseconds before anything is done about them.
+    /// HTTPS requests wait this many milliseconds before they are processed.
     pub http_delay_ms: u32,
-    /// Twin answers and messages to devices go to a wrong topic: an emulator that is broken.
+    /// Twin answers and messages to devices go to a wrong topic: this breaks the emulator.
     pub misspell_topics: bool,
-    /// Tokens are not checked: an emulator that is broken.
+    /// Tokens are not checked: this breaks the emulator.
     pub accept_any_token: bool,
-    /// The devices concerned. Absent: all.
+    /// The devices with these faults. Absent: all.
     pub devices: Option<Vec<String>>,
 }
 
@@ -97,6 +104,7 @@ impl Default for Faults {
             no_session_present: false,
             http_status: HttpStatus::default(),
             http_status_times: 0,
+            http_error_code: None,
             retry_after_seconds: None,
             http_delay_ms: 0,
             misspell_topics: false,
@@ -129,6 +137,28 @@ impl From<HttpStatus> for u16 {
     }
 }
 
+/// An error code of the hub: a status of 400 to 599 and three more digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "u32", into = "u32")]
+pub struct ErrorCode(u32);
+
+impl TryFrom<u32> for ErrorCode {
+    type Error = String;
+
+    fn try_from(code: u32) -> Result<Self, String> {
+        match code {
+            400_000..600_000 => Ok(Self(code)),
+            _ => Err(format!("{code} is no error code; 400000 to 599999 are")),
+        }
+    }
+}
+
+impl From<ErrorCode> for u32 {
+    fn from(code: ErrorCode) -> Self {
+        code.0
+    }
+}
+
 /// How a CONNECT is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -136,7 +166,7 @@ pub enum Refusal {
     ServerUnavailable,
 }
 
-/// What becomes of a message.
+/// The treatment of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnPublish {
     Ignore,
@@ -144,7 +174,7 @@ pub enum OnPublish {
     Cut {
         record: bool,
     },
-    /// Recorded, acknowledged after `delay`; `cut` if the connection ends then, `cut_after` if it ends later.
+    /// Recorded, and acknowledged after `delay`. Then the connection ends if `cut` is set, or later after `cut_after`.
     Accept {
         delay: Duration,
         cut: bool,
@@ -158,10 +188,10 @@ pub enum OnRequest {
     Unauthorized,
     QuotaExceeded,
     Unavailable,
-    Status { status: u16, retry_after: Option<u32> },
+    Status { status: u16, code: Option<u32>, retry_after: Option<u32> },
 }
 
-/// What becomes of messages over HTTPS.
+/// The treatment of messages over HTTPS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnSend {
     Ignore,
@@ -169,14 +199,14 @@ pub enum OnSend {
     Cut {
         record: bool,
     },
-    /// Recorded, answered after `delay`.
+    /// Recorded, and answered after `delay`.
     Accept {
         delay: Duration,
     },
 }
 
 impl Faults {
-    /// Whether this CONNECT is refused, before its credentials are looked at.
+    /// Whether this CONNECT is refused before its credentials are checked.
     pub fn on_connect(&mut self, device_id: &str) -> Option<Refusal> {
         if !self.concern(device_id) {
             return None;
@@ -192,7 +222,7 @@ impl Faults {
         self.concern(device_id) && self.ignore_connects
     }
 
-    /// Whether this connection, accepted, is cut at once.
+    /// Whether this accepted connection is cut at once.
     pub fn cuts_after_connect(&mut self, device_id: &str) -> bool {
         self.concern(device_id) && count_down(&mut self.cut_after_connect_times)
     }
@@ -202,7 +232,7 @@ impl Faults {
         self.concern(device_id) && self.no_session_present
     }
 
-    /// What becomes of a message; `before` messages were recorded on its connection before it.
+    /// The treatment of a message. `before` messages were recorded on its connection before it.
     pub fn on_publish(&mut self, device_id: &str, wants_puback: bool, before: u64) -> OnPublish {
         if !self.concern(device_id) {
             return OnPublish::Accept { delay: Duration::ZERO, cut: false, cut_after: None };
@@ -225,7 +255,7 @@ impl Faults {
         if self.concern(device_id) { milliseconds(self.http_delay_ms) } else { Duration::ZERO }
     }
 
-    /// Whether an HTTPS request is refused, before its token is looked at.
+    /// Whether an HTTPS request is refused before its token is checked.
     pub fn on_request(&mut self, device_id: &str) -> Option<OnRequest> {
         if let Some(refusal) = self.on_connect(device_id) {
             return Some(match refusal {
@@ -236,11 +266,15 @@ impl Faults {
         if self.cuts_after_connect(device_id) {
             return Some(OnRequest::QuotaExceeded);
         }
-        let answer = OnRequest::Status { status: self.http_status.0, retry_after: self.retry_after_seconds };
+        let answer = OnRequest::Status {
+            status: self.http_status.0,
+            code: self.http_error_code.map(u32::from),
+            retry_after: self.retry_after_seconds,
+        };
         (self.concern(device_id) && count_down(&mut self.http_status_times)).then_some(answer)
     }
 
-    /// What becomes of the messages of an HTTPS request.
+    /// The treatment of the messages of an HTTPS request.
     pub fn on_send(&mut self, device_id: &str) -> OnSend {
         if !self.concern(device_id) {
             return OnSend::Accept { delay: Duration::ZERO };
@@ -259,7 +293,7 @@ impl Faults {
         self.concern(device_id) && self.ignore_publishes
     }
 
-    /// Whether topics to the device are wrong.
+    /// Whether messages to the device go to wrong topics.
     pub fn misspells(&self, device_id: &str) -> bool {
         self.concern(device_id) && self.misspell_topics
     }

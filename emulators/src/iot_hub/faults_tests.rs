@@ -66,7 +66,7 @@ fn requests_are_refused_in_the_terms_of_https() {
     assert_eq!(some.request_delay("a"), Duration::from_millis(5));
     assert_eq!(some.on_request("a"), Some(OnRequest::Unauthorized));
     assert_eq!(some.on_request("a"), Some(OnRequest::QuotaExceeded));
-    assert_eq!(some.on_request("a"), Some(OnRequest::Status { status: 429, retry_after: Some(7) }));
+    assert_eq!(some.on_request("a"), Some(OnRequest::Status { status: 429, code: None, retry_after: Some(7) }));
     assert_eq!(some.on_request("a"), None);
     assert_eq!(faults(r#"{"serverUnavailable":true}"#).on_request("a"), Some(OnRequest::Unavailable));
 }

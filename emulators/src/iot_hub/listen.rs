@@ -1,5 +1,5 @@
-//! The way in: TCP connections, each with a TLS handshake of its own, then MQTT or HTTP. What the client says first
-//! decides: MQTT begins with 0x10 (CONNECT), HTTP with the letter of a method.
+//! Accepts TCP connections, does each one's TLS handshake, then serves MQTT or HTTP. The client's first byte decides:
+//! MQTT begins with 0x10 (CONNECT), HTTP with the letter of a method.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -14,29 +14,29 @@ use tokio_rustls::TlsAcceptor;
 use super::{connection, counts::Counts, http, hub::Hub, received::Transport};
 use crate::door::{DoorListener, Visitor};
 
-/// Connections served at a time by each listener; more are closed as soon as they are accepted.
+/// The most connections that each listener serves at the same time. Others are accepted and closed at once.
 const MAX_CONNECTIONS: usize = 20_000;
 
-/// Time a client has for the TLS handshake.
+/// How long a client may take for the TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(30);
 
-/// Time a client has for its first byte after that.
+/// How long a client may then take to send its first byte.
 const FIRST_BYTE: Duration = Duration::from_secs(30);
 
-/// Bytes read to see the first; what follows goes past this buffer.
+/// Bytes read to see the first byte. Later bytes bypass this buffer.
 const FIRST_READ: usize = 4096;
 
-/// What is behind every door.
+/// What every door serves.
 #[derive(Clone)]
 pub struct Entrance {
     pub acceptor: TlsAcceptor,
     pub hub: Arc<Hub>,
-    /// What is served over HTTP.
+    /// The routes served over HTTP.
     pub router: Router,
 }
 
 impl Entrance {
-    /// Accepts connections for ever. `count` counts each of them.
+    /// Accepts connections for ever. Calls `count` for each of them.
     pub async fn accept(self, mut listener: DoorListener, count: fn(&mut Counts)) {
         let mut connections = JoinSet::new();
         loop {
@@ -70,7 +70,7 @@ impl Entrance {
     }
 }
 
-/// The first byte, which stays to be read; nothing if the stream has ended.
+/// The first byte, which is not consumed. `None` if the stream has ended.
 async fn first_byte(stream: &mut (impl AsyncBufReadExt + Unpin)) -> io::Result<Option<u8>> {
     let late = |_| io::Error::new(io::ErrorKind::TimedOut, format!("not a byte within {FIRST_BYTE:?}"));
     Ok(timeout(FIRST_BYTE, stream.fill_buf()).await.map_err(late)??.first().copied())

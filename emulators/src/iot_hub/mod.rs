@@ -1,38 +1,40 @@
-//! A stand-in for Azure IoT Hub and its Device Provisioning Service, as devices see them: MQTT 3.1.1 over TLS or
-//! WebSocket, and HTTPS.
+//! A stand-in for Azure IoT Hub and its Device Provisioning Service, from a device's point of view: MQTT 3.1.1 over TLS
+//! or WebSocket, and HTTPS.
 //!
-//! It has three ports, for MQTT, for HTTPS and for the Device Provisioning Service, that all serve everything: some SDKs
-//! can use one port only (Python's 8883 for MQTT, Python's and Node's 443 for WebSocket). A device that is registered, by
-//! the Device Provisioning Service or over the control endpoint, signs its tokens with a key of its own; any other device id
-//! is accepted with the one device key, unless the hub is strict. Tokens of the hub's one shared access policy are good for
-//! all of them. Devices send telemetry, get cloud-to-device messages, read
-//! their twin and report properties. Desired properties stay empty, and direct methods do not exist: their topics can be
-//! subscribed to, and stay silent. Wills are ignored. Whatever the real hub answers by cutting the connection is answered
-//! that way here, and the log says why.
+//! It has three ports, for MQTT, for HTTPS and for the Device Provisioning Service. Each of them serves all three,
+//! because some SDKs can use one port only (Python's 8883 for MQTT, Python's and Node's 443 for WebSocket).
+//!
+//! A device is registered by the Device Provisioning Service or over the control endpoint; it signs its tokens with its
+//! own key. Any other device id is accepted with the one device key, unless the hub is strict. Tokens of the hub's one
+//! shared access policy are valid for all devices.
+//!
+//! Devices send telemetry, get cloud-to-device messages, read their twin and report properties. Desired properties stay
+//! empty, and there are no direct methods: their topics can be subscribed to, but stay silent. Wills are ignored. Where
+//! the real hub answers by cutting the connection, this one does too, and logs the reason.
 //!
 //! The control endpoint (see [`Ready::control`]):
 //!
 //! | Request | Effect |
 //! |---|---|
 //! | `GET /received?after=N&device=ID&wait=K&timeout_ms=T` | an array of [`Received`] in order of arrival |
-//! | `DELETE /received` | forgets them; sequence numbers and counts go on |
+//! | `DELETE /received` | deletes them; sequence numbers and counts continue |
 //! | `GET /counts`, `GET /connections?wait=K&timeout_ms=T` | [`Counts`] |
-//! | `POST /c2d?device=ID` with `{"body":"…"\|"bodyBase64":"…","messageId":…,"correlationId":…,"contentType":…,"contentEncoding":…,"properties":{…},"ttlSeconds":…}`, all optional | enqueues a message to a device: 201 with `{"messageId":…}`, 409 if 50 wait, 413 if it has more than 64 KB |
+//! | `POST /c2d?device=ID` with `{"body":"…"\|"bodyBase64":"…","messageId":…,"correlationId":…,"contentType":…,"contentEncoding":…,"properties":{…},"ttlSeconds":…}`, all optional | enqueues a message to a device: 201 with `{"messageId":…}`, 409 if 50 are pending, 413 if it has more than 64 KB |
 //! | `GET /c2d?device=ID&wait=completed:K&timeout_ms=T` | an array of `{"messageId","sequenceNumber","state","deliveryCount","abandonedCount"}`; states are `enqueued`, `locked`, `completed`, `rejected`, `deadlettered` (10 deliveries), `expired`, `dropped` (clean session) |
 //! | `POST /c2d/unlock?device=ID` | ends every lock as if its minute were over |
 //! | `GET /twin?device=ID` | `{"desired":{"$version":1},"reported":{…,"$version":N}}` |
 //! | `GET /devices` | the registered devices: `{"ID":{"enabled":true,"key":"Base64"},…}` |
-//! | `PUT /devices?device=ID` with `{"enabled":…,"key":"Base64"}`, both optional | registers a device or changes it; a new one is enabled, with the key derived from the group key; one that is disabled is disconnected |
+//! | `PUT /devices?device=ID` with `{"enabled":…,"key":"Base64"}`, both optional | registers a device or changes it; a new one is enabled and has the key derived from the group key; a disabled one is disconnected |
 //! | `DELETE /devices?device=ID` | deletes a device, registered or not, and disconnects it; it is unknown until it is registered again |
-//! | `GET /dps/registrations?device=ID&wait=K&timeout_ms=T` | an array of `{"registrationId","status","assignedHub","registerCalls","polls","refused","assignments"}`, once there were `K` calls to register; calls and polls that failed count |
-//! | `GET`, `PUT /dps/settings` with `{"assignedHub":"host[:port]","retryAfterSeconds":3}`, both optional | what devices are told |
+//! | `GET /dps/registrations?device=ID&wait=K&timeout_ms=T` | an array of `{"registrationId","status","assignedHub","registerCalls","polls","refused","assignments"}`, as soon as there were `K` calls to register; failed calls and polls count |
+//! | `GET`, `PUT /dps/settings` with `{"assignedHub":"host[:port]","retryAfterSeconds":3}`, both optional | the values in the answers to devices |
 //! | `GET`, `PUT`, `DELETE /dps/faults` | [`DpsFaults`] |
-//! | `GET`, `PUT`, `DELETE /faults` | [`Faults`]; `acceptAnyToken` holds for the Device Provisioning Service too |
-//! | `GET`, `PUT`, `DELETE /trouble` | wrong answers over HTTPS of any kind, also of the DPS, see `trouble.rs` |
+//! | `GET`, `PUT`, `DELETE /faults` | [`Faults`]; `acceptAnyToken` applies to the Device Provisioning Service too |
+//! | `GET`, `PUT`, `DELETE /trouble` | wrong answers of any kind over HTTPS, also from the DPS, see `trouble.rs` |
 //! | `PUT /away` with `true` or `false` | refuses connections to the hub's MQTT and HTTPS ports, or accepts them again |
 //! | `POST /cut` | cuts every connection to them |
 //! | `PUT /dps/away`, `POST /dps/cut` | the same for the DPS port |
-//! | `POST /expire?refuse=true` | ends every MQTT connection as if its token had expired; with `refuse`, those tokens are refused from then on, and those of HTTPS requests so far |
+//! | `POST /expire?refuse=true` | ends every MQTT connection as if its token had expired; with `refuse`, those tokens are refused from then on, and so are the tokens of all HTTPS requests until now |
 
 mod c2d;
 mod certificate;
@@ -87,10 +89,10 @@ use crate::{
 /// Bytes of a random device key.
 const KEY_LENGTH: usize = 32;
 
-/// Bytes of a random key of an enrollment group; as long as Azure makes them.
+/// Bytes of a random key of an enrollment group, as many as in Azure's keys.
 const GROUP_KEY_LENGTH: usize = 64;
 
-/// Where to find the hub. As JSON, the line printed when it is ready.
+/// The hub's addresses and credentials. As JSON, they are the line printed when the hub is ready.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Ready {
@@ -102,9 +104,9 @@ pub struct Ready {
     pub https: String,
     /// URL of the Device Provisioning Service, without a slash at the end.
     pub dps: String,
-    /// Path of the CA certificate, PEM.
+    /// Path of the CA certificate (PEM).
     pub ca: PathBuf,
-    /// The key of devices that are not registered, Base64.
+    /// The key of unregistered devices, Base64.
     pub key: String,
     /// The shared access policy that may connect as any device.
     pub policy: String,
@@ -118,7 +120,7 @@ pub struct Ready {
     pub control: String,
 }
 
-/// A running hub. It stops when this is dropped.
+/// A running hub. Dropping it stops the hub.
 pub struct Emulator {
     ready: Ready,
     hub: Arc<Hub>,
@@ -130,7 +132,7 @@ pub struct Emulator {
 /// Starts a hub. Returns when it listens.
 ///
 /// # Errors
-/// An address that cannot be bound, a key that is not Base64, a directory that cannot be written to.
+/// An address cannot be bound, a key is not Base64, or a directory cannot be written to.
 pub async fn start(options: Options) -> anyhow::Result<Emulator> {
     let key = given_or_random(options.device_key.as_deref(), "device")?;
     let policy_key = given_or_random(options.policy_key.as_deref(), "policy")?;
@@ -196,20 +198,20 @@ pub async fn start(options: Options) -> anyhow::Result<Emulator> {
 }
 
 impl Emulator {
-    /// Where to find it.
+    /// The hub's addresses and credentials.
     #[must_use]
     pub fn ready(&self) -> &Ready {
         &self.ready
     }
 
-    /// Every message from now on, in order of arrival. A subscriber that falls 4096 messages behind misses the oldest of
-    /// them and is told so.
+    /// Every message from now on, in order of arrival. A subscriber that falls 4096 messages behind misses the oldest
+    /// of them and gets an error that says so.
     #[must_use]
     pub fn subscribe(&self) -> broadcast::Receiver<Arc<Received>> {
         self.hub.log.subscribe()
     }
 
-    /// Every message that is kept, in order of arrival.
+    /// The kept messages, in order of arrival.
     #[must_use]
     pub fn received(&self) -> Vec<Arc<Received>> {
         self.hub.log.select(None, None)
@@ -224,7 +226,7 @@ impl Emulator {
 
 impl Drop for Emulator {
     fn drop(&mut self) {
-        // The tasks end with their set; WebSockets and connections to the control endpoint have tasks of their own.
+        // The tasks end with their set, but WebSockets and connections to the control endpoint have their own tasks.
         self.doors.iter().for_each(Door::cut);
     }
 }

@@ -1,5 +1,5 @@
-//! MQTT 3.1.1 packets on a byte stream, as a server sees them. The codec is `mqtt-protocol-core`'s, which the connector
-//! does not use: a mistake in one of the two cannot hide behind the same mistake in the other.
+//! Reads and writes MQTT 3.1.1 packets on a byte stream, as a server. The codec is `mqtt-protocol-core`'s. The
+//! connector does not use it, so a mistake in one of the two codecs cannot be hidden by the same mistake in the other.
 
 use std::io;
 
@@ -17,26 +17,26 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::telemetry::MAX_MESSAGE;
 
-/// Largest packet that is read at all, in bytes: the largest message under the longest topic.
+/// Largest packet that is read, in bytes: the largest message with the longest topic.
 const MAX_PACKET: u32 = MAX_MESSAGE as u32 + u16::MAX as u32 + 16;
 
-/// Bytes asked of the stream at a time.
+/// Bytes requested from the stream at a time.
 const READ_SIZE: usize = 64 * 1024;
 
-/// A packet a device may send.
+/// A packet that a device may send.
 #[derive(Debug)]
 pub enum Packet {
     Connect(Connect),
     Publish(Publish),
     Subscribe(Subscribe),
     Unsubscribe(Unsubscribe),
-    /// The packet id acknowledged.
+    /// The acknowledged packet id.
     Puback(u16),
     Pingreq,
     Disconnect,
 }
 
-/// Why a packet cannot be understood.
+/// Why a packet is invalid.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Malformed {
     /// A CONNECT of another version of MQTT.
@@ -44,7 +44,7 @@ pub enum Malformed {
     Other(String),
 }
 
-/// Cuts a stream into packets.
+/// Splits a stream into packets.
 pub struct PacketReader<S> {
     pub stream: S,
     buffer: BytesMut,
@@ -57,7 +57,7 @@ impl<S: AsyncRead + Unpin> PacketReader<S> {
         Self { stream, buffer: BytesMut::new(), builder }
     }
 
-    /// Reads more bytes; 0 if the stream has ended. May be cancelled without losing any.
+    /// Reads more bytes. Returns 0 if the stream has ended. Cancellation loses no bytes.
     pub async fn fill(&mut self) -> io::Result<usize> {
         self.buffer.reserve(READ_SIZE);
         self.stream.read_buf(&mut self.buffer).await
@@ -120,7 +120,7 @@ pub fn puback(packet_id: u16) -> [u8; 4] {
     [0x40, 2, high, low]
 }
 
-/// A message to the device; nothing if its topic is too long, or cannot be one. `packet_id` counts from QoS 1 on.
+/// A message to the device. `None` if its topic is too long or invalid. `packet_id` matters only from QoS 1 on.
 pub fn publish(topic: &str, qos: Qos, packet_id: u16, dup: bool, body: &[u8]) -> Option<Vec<u8>> {
     let mut publish = Publish::builder().topic_name(topic).ok()?.qos(qos).payload(body.to_vec());
     if qos != Qos::AtMostOnce {
@@ -129,12 +129,12 @@ pub fn publish(topic: &str, qos: Qos, packet_id: u16, dup: bool, body: &[u8]) ->
     Some(publish.build().ok()?.to_continuous_buffer())
 }
 
-/// The answer to SUBSCRIBE, or nothing for packet id 0, which MQTT forbids.
+/// The answer to SUBSCRIBE. `None` for packet id 0, which MQTT forbids.
 pub fn suback(packet_id: u16, codes: Vec<SubackReturnCode>) -> Option<Vec<u8>> {
     Some(Suback::builder().packet_id(packet_id).return_codes(codes).build().ok()?.to_continuous_buffer())
 }
 
-/// The answer to UNSUBSCRIBE, or nothing for packet id 0, which MQTT forbids.
+/// The answer to UNSUBSCRIBE. `None` for packet id 0, which MQTT forbids.
 pub fn unsuback(packet_id: u16) -> Option<Vec<u8>> {
     Some(Unsuback::builder().packet_id(packet_id).build().ok()?.to_continuous_buffer())
 }
@@ -148,7 +148,7 @@ pub fn pingresp() -> Vec<u8> {
 mod tests {
     use super::*;
 
-    /// Feeds bytes in pieces of a given length and returns what comes out, up to the first error.
+    /// Feeds bytes in pieces of a given length. Returns the packets up to the first error, and that error.
     async fn packets(bytes: &[u8], piece: usize) -> (Vec<Packet>, Option<Malformed>) {
         let mut found = vec![];
         let mut reader = PacketReader::new(io::Cursor::new(vec![]));

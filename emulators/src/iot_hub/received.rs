@@ -1,4 +1,4 @@
-//! The messages devices sent, in order of arrival.
+//! Records the messages that devices send, in order of arrival.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -13,13 +13,13 @@ use tokio::sync::broadcast;
 
 use super::telemetry::{self, Properties};
 
-/// Messages a slow subscriber of [`Log::subscribe`] may fall behind before it misses some.
+/// How many messages a subscriber of [`Log::subscribe`] may fall behind before it misses some.
 const LIVE_QUEUE: usize = 4096;
 
-/// Size of the pieces a JSON array is written in, in bytes.
+/// Size of the pieces of a JSON array, in bytes.
 const CHUNK: usize = 64 * 1024;
 
-/// How a message came.
+/// How a message arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Transport {
@@ -30,24 +30,25 @@ pub enum Transport {
     Https,
 }
 
-/// A message a device sent.
+/// A message from a device.
 ///
-/// As JSON: `{"sequence":0,"receivedAt":"…Z","deviceId":"…","transport":"mqtt"|"mqtt-ws"|"https","messageId":"…"|null,"properties":{…},
-/// "systemProperties":{"$.mid":"…"},"body":"…","dup":false}`. A body that is not UTF-8 is Base64, and a member
-/// `"bodyEncoding":"base64"` says so.
+/// As JSON:
+/// `{"sequence":0,"receivedAt":"…Z","deviceId":"…","transport":"mqtt"|"mqtt-ws"|"https","messageId":"…"|null,"properties":{…},
+/// "systemProperties":{"$.mid":"…"},"body":"…","dup":false}`. A body that is not UTF-8 is Base64; then there is a
+/// member `"bodyEncoding":"base64"`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Received {
-    /// Counts every message of the hub from 0 on.
+    /// The hub counts all its messages from 0.
     pub sequence: u64,
     pub received_at: DateTime<Utc>,
     pub device_id: String,
     pub transport: Transport,
     /// Application properties.
     pub properties: BTreeMap<String, String>,
-    /// System properties, their keys as in `$.mid`.
+    /// System properties, with keys such as `$.mid`.
     pub system_properties: BTreeMap<String, String>,
     pub body: Bytes,
-    /// Whether the device marked the message as sent before.
+    /// Whether the device marked the message as a repetition.
     pub dup: bool,
 }
 
@@ -81,7 +82,7 @@ impl Serialize for Received {
     }
 }
 
-/// A message to be recorded.
+/// A message that will be recorded.
 pub struct Draft {
     pub device_id: String,
     pub transport: Transport,
@@ -100,20 +101,20 @@ pub struct Log {
 
 #[derive(Default)]
 struct Kept {
-    /// Each with its size as the hub counts it.
+    /// Each message with its size as the hub counts it.
     messages: VecDeque<(usize, Arc<Received>)>,
     bytes: usize,
     next_sequence: u64,
 }
 
 impl Log {
-    /// Keeps at most `keep_messages` messages of `keep_bytes` bytes in all.
+    /// Keeps at most `keep_messages` messages with `keep_bytes` bytes in total.
     pub fn new(keep_messages: usize, keep_bytes: usize) -> Self {
         let live = broadcast::Sender::new(LIVE_QUEUE);
         Self { kept: Mutex::default(), keep_messages, keep_bytes, live }
     }
 
-    /// Records messages, one right after the other; the oldest ones make room for them.
+    /// Records messages without a gap between them. The oldest messages make room for them.
     pub fn append(&self, drafts: impl IntoIterator<Item = Draft>) {
         let mut kept = self.kept();
         for draft in drafts {
@@ -135,7 +136,7 @@ impl Log {
         });
         kept.next_sequence += 1;
         kept.bytes += size;
-        // An error means that nobody listens.
+        // An error means that there is no subscriber.
         let _ = self.live.send(Arc::clone(&message));
         kept.messages.push_back((size, message));
         while kept.messages.len() > self.keep_messages || kept.bytes > self.keep_bytes {
@@ -149,7 +150,7 @@ impl Log {
         self.live.subscribe()
     }
 
-    /// What is kept: of one device, or of all; after a sequence number, or from the beginning.
+    /// The kept messages of one device or of all, after a sequence number or from the beginning.
     pub fn select(&self, device_id: Option<&str>, after: Option<u64>) -> Vec<Arc<Received>> {
         let kept = self.kept();
         let start = kept.messages.partition_point(|(_, message)| after.is_some_and(|after| message.sequence <= after));
@@ -157,7 +158,7 @@ impl Log {
         kept.messages.range(start..).map(|(_, message)| message).filter(|message| wanted(message)).cloned().collect()
     }
 
-    /// Forgets what is kept. The sequence goes on.
+    /// Deletes the kept messages. The sequence continues.
     pub fn clear(&self) {
         let mut kept = self.kept();
         kept.messages = VecDeque::new();
@@ -169,7 +170,7 @@ impl Log {
     }
 }
 
-/// Writes messages as a JSON array, piece by piece: all of them at once may be hundreds of megabytes.
+/// Writes messages as a JSON array in pieces: the whole array may have hundreds of megabytes.
 pub fn json_array(messages: Vec<Arc<Received>>) -> impl Iterator<Item = Bytes> {
     let mut rest = Some(messages.into_iter());
     let mut before = b"[".as_slice();
@@ -178,7 +179,7 @@ pub fn json_array(messages: Vec<Arc<Received>>) -> impl Iterator<Item = Bytes> {
         let mut chunk = Vec::with_capacity(CHUNK);
         while chunk.len() < CHUNK {
             let Some(message) = messages.next() else {
-                // The bracket of an empty array is still to come.
+                // An empty array still needs its opening bracket.
                 chunk.extend_from_slice(if before == b"[" { b"[]\n" } else { b"]\n" });
                 rest = None;
                 break;

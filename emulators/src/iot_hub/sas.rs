@@ -1,30 +1,30 @@
-//! Shared access signatures: `SharedAccessSignature sr={resource}&sig={signature}&se={expiry}[&skn={policy}]`.
+//! Checks shared access signatures: `SharedAccessSignature sr={resource}&sig={signature}&se={expiry}[&skn={policy}]`.
 //!
-//! Source: <https://learn.microsoft.com/azure/iot-hub/iot-hub-dev-guide-sas>. The signature is HMAC-SHA256 over
-//! `sr + "\n" + se`, with `sr` exactly as it was sent: encoding it anew could spell the same resource differently.
+//! Source: <https://learn.microsoft.com/azure/iot-hub/iot-hub-dev-guide-sas>. The signature is HMAC-SHA256 over `sr +
+//! "\n" + se`, with `sr` exactly as sent: a new encoding could spell the same resource differently.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use hmac::{Hmac, KeyInit, Mac};
 use percent_encoding::percent_decode_str;
 use sha2::Sha256;
 
-/// A token as read from a password. Nothing is verified yet.
+/// A token from a password. Nothing is verified yet.
 pub struct Token<'a> {
     /// `sr`, percent-encoded as sent.
     resource: &'a str,
-    /// `se` as sent; part of what is signed.
+    /// `se` as sent. It is part of the signed text.
     expiry_text: &'a str,
     /// `se` in seconds since 1970.
     pub expiry: u64,
-    /// `skn`, percent-encoded as sent, which a device's own token for the hub does not have.
+    /// `skn`, percent-encoded as sent. A device's own token for the hub does not have it.
     pub policy: Option<&'a str>,
-    /// `sig`, 32 bytes when it is well-formed.
+    /// `sig`. A well-formed one has 32 bytes.
     pub signature: Vec<u8>,
 }
 
 impl<'a> Token<'a> {
-    /// Takes a token apart. The fields may come in any order; fields not named here are left alone (whatever a
-    /// newer SDK adds).
+    /// Splits a token into its fields. They may come in any order. Unknown fields are ignored (a newer SDK may add
+    /// some).
     pub fn parse(text: &'a str) -> Result<Self, String> {
         let fields = text
             .strip_prefix("SharedAccessSignature ")
@@ -53,7 +53,7 @@ impl<'a> Token<'a> {
         Ok(Self { resource, expiry_text, expiry, policy, signature })
     }
 
-    /// The name of the policy that the token was signed with. Some SDKs write an empty one into a device's own token.
+    /// The name of the policy that signed the token. Some SDKs write an empty one into a device's own token.
     pub fn policy_name(&self) -> Option<String> {
         let name = self.policy.filter(|name| !name.is_empty())?;
         Some(percent_decode_str(name).decode_utf8_lossy().into_owned())
@@ -65,8 +65,8 @@ impl<'a> Token<'a> {
         mac.verify_slice(&self.signature).is_ok()
     }
 
-    /// Whether the token is for this device of this hub, or for something that contains it: `{host}`,
-    /// `{host}/devices`, `{host}/devices/{device id}`. The host's case and port don't matter, the device's case does.
+    /// Whether the token is for this device of this hub, or for a resource that contains it: `{host}`,
+    /// `{host}/devices`, `{host}/devices/{device id}`. Case and port of the host do not matter; the device's case does.
     pub fn covers(&self, host: &str, device_id: &str) -> bool {
         let Ok(resource) = percent_decode_str(self.resource).decode_utf8() else { return false };
         let (named_host, path) = resource.split_once('/').unwrap_or((&resource, ""));
@@ -92,7 +92,7 @@ fn authentication(key: &[u8], text: &str) -> Hmac<Sha256> {
     mac
 }
 
-/// Compares two host names without their ports, in any case.
+/// Compares two host names. Their ports and their case do not matter.
 pub fn same_host(one: &str, other: &str) -> bool {
     without_port(one).eq_ignore_ascii_case(without_port(other))
 }
@@ -108,7 +108,7 @@ fn without_port(host: &str) -> &str {
 mod tests {
     use super::*;
 
-    /// The device key and token of Microsoft's documented example device, the token as its Python SDK signs it.
+    /// The device key and token of Microsoft's documented example device. Its Python SDK signs this token.
     const KEY: &str = "Jsm0lyGpjaVYVP2g3FnmnmG9dI/9qU24wNoykUmermc=";
     const DEVICE: &str = "sn-007-888-abc-mac-a1-b2-c3-d4-e5-f6";
     const TOKEN: &str = "SharedAccessSignature sr=myhub.azure-devices.net%2Fdevices%2Fsn-007-888-abc-mac-a1-b2-c3-d4-e5-f6\

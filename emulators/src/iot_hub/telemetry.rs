@@ -1,17 +1,17 @@
-//! The topic a device sends its telemetry to, with the message's properties in it:
-//! `devices/{device id}/messages/events/{key}={value}&{key}={value}…`.
+//! Reads the topic that a device sends its telemetry to. The topic holds the message's properties: `devices/{device
+//! id}/messages/events/{key}={value}&{key}={value}…`.
 //!
 //! Source: <https://learn.microsoft.com/azure/iot/iot-mqtt-connect-to-iot-hub#sending-device-to-cloud-messages>.
 
 use std::collections::BTreeMap;
 
-/// Largest message IoT Hub takes, in bytes, counted as by [`size`].
+/// Largest message that IoT Hub accepts, in bytes as counted by [`size`].
 pub const MAX_MESSAGE: usize = 256 * 1024;
 
-/// System properties only services may set.
+/// System properties that only services may set.
 const RESERVED: [&str; 2] = ["$.cdid", "$.cmid"];
 
-/// The property bag of a message, decoded.
+/// The decoded property bag of a message.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Properties {
     pub application: BTreeMap<String, String>,
@@ -19,7 +19,7 @@ pub struct Properties {
     pub system: BTreeMap<String, String>,
 }
 
-/// Reads the properties from a topic a device published to.
+/// Reads the properties from a topic that a device published to.
 ///
 /// # Errors
 /// Why the hub would cut the connection.
@@ -57,7 +57,7 @@ fn parse_bag(bag: &str) -> Result<Properties, String> {
     Ok(properties)
 }
 
-/// Percent-decoding that refuses what is malformed, which the usual decoders leave as it is. `+` is a plus.
+/// Percent-decoding that refuses malformed text; the usual decoders leave it unchanged. `+` is a plus.
 fn decode(text: &str) -> Result<String, String> {
     let malformed = || format!("{text:?} is not percent-encoded UTF-8");
     let mut decoded = Vec::with_capacity(text.len());

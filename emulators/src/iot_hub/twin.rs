@@ -12,10 +12,10 @@ use serde_json::{Map, Value, json};
 /// Largest reported section, in bytes of JSON.
 const MAX_REPORTED: usize = 32 * 1024;
 
-/// The subscription that answers need.
+/// The subscription that a device needs for the answers.
 pub const FILTER: &str = "$iothub/twin/res/#";
 
-/// What a device asks for.
+/// A device's request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request<'a> {
     Get { rid: &'a str },
@@ -29,7 +29,7 @@ pub struct Answer {
     pub body: Vec<u8>,
 }
 
-/// The twins of all devices. Those that never reported anything are not kept.
+/// The twins of all devices. A device that never reported anything has no entry.
 #[derive(Default)]
 pub struct Twins {
     twins: Mutex<HashMap<String, Reported>>,
@@ -47,7 +47,7 @@ impl Default for Reported {
 }
 
 impl<'a> Request<'a> {
-    /// Reads the topic of a request; nothing if it is something else's.
+    /// Reads the topic of a request. `None` if it is another topic.
     pub fn of_topic(topic: &'a str) -> Option<Self> {
         let (path, query) = topic.strip_prefix("$iothub/twin/")?.split_once("/?")?;
         let rid = query.split('&').find_map(|pair| pair.strip_prefix("$rid="))?;
@@ -60,7 +60,7 @@ impl<'a> Request<'a> {
 }
 
 impl Twins {
-    /// Does what a device asks for.
+    /// Carries out a device's request.
     pub fn answer(&self, device_id: &str, request: Request<'_>, body: &[u8]) -> Answer {
         match request {
             Request::Get { rid } => Answer::new(200, rid, "", self.get(device_id).to_string().into_bytes()),
@@ -114,7 +114,7 @@ impl Answer {
     }
 }
 
-/// Objects merge member by member, null deletes, anything else replaces.
+/// Merges objects member by member. Null deletes a member, any other value replaces it.
 fn merge(into: &mut Map<String, Value>, patch: Map<String, Value>) {
     for (name, value) in patch {
         match value {

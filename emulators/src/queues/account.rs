@@ -1,4 +1,4 @@
-//! Connection strings of storage accounts.
+//! Connection strings of storage accounts, which say where queues are and hold the key for them.
 //! <https://learn.microsoft.com/azure/storage/common/storage-configure-connection-string>
 
 use std::{collections::BTreeMap, fmt};
@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fmt};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use reqwest::Url;
 
-/// Azurite's account, which everybody knows.
+/// Azurite's account; its key is public.
 const DEVELOPMENT_NAME: &str = "devstoreaccount1";
 const DEVELOPMENT_KEY: &str =
     "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
@@ -24,7 +24,7 @@ pub enum Account {
 pub struct StorageAccount {
     pub name: String,
     pub key: Vec<u8>,
-    /// Of the queues, without a slash at its end.
+    /// Of the queue service, without a slash at its end.
     pub endpoint: Url,
 }
 
@@ -37,7 +37,7 @@ impl fmt::Debug for StorageAccount {
 
 impl StorageAccount {
     /// # Errors
-    /// Says what is missing or wrong, without quoting anything secret.
+    /// Says what is missing or wrong, without quoting a secret.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         let mut members = BTreeMap::new();
         for part in text.split(';').filter(|part| !part.trim().is_empty()) {

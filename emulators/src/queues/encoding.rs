@@ -1,4 +1,4 @@
-//! How a message becomes the text that a queue stores.
+//! Converts a message to the text that a queue stores, and back.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
@@ -12,7 +12,7 @@ pub enum Encoding {
 }
 
 impl Encoding {
-    /// Bytes of the stored text.
+    /// Length of the stored text in bytes.
     pub fn length(self, content: &[u8]) -> usize {
         match self {
             Self::Base64 => content.len().div_ceil(3) * 4,

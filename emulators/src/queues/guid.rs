@@ -1,4 +1,4 @@
-//! Ids of messages and invocations.
+//! GUIDs for messages and invocations.
 
 /// A random GUID (version 4).
 pub fn guid() -> String {

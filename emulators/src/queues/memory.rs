@@ -1,4 +1,4 @@
-//! A queue in memory. Pure: time comes in as an argument.
+//! A queue in memory, for hosts that run without a storage account. It has no clock: the caller passes the time.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -11,12 +11,13 @@ use chrono::{DateTime, Utc};
 
 use super::{Counts, Error, Message, Result, TIME_TO_LIVE, Taken, guid::guid};
 
-/// The messages of a queue. Every operation takes time that grows with what it touches, not with the queue.
+/// The messages of a queue. The cost of an operation depends on the messages that it touches, not on the queue's
+/// length.
 #[derive(Default)]
 pub struct Messages {
-    /// By number; since all messages live equally long, the first one also expires first.
+    /// By number. All messages live equally long, so the first one also expires first.
     entries: BTreeMap<u64, Entry>,
-    /// Order of delivery: next visible first, then as inserted.
+    /// Order of delivery: by visibility time, then by insertion.
     order: BTreeSet<(DateTime<Utc>, u64)>,
     numbers: HashMap<String, u64>,
     last_number: u64,
@@ -63,7 +64,7 @@ impl Messages {
             entry.hide(now + invisible_for);
             taken.push(Taken { message: entry.message(), receipt: entry.receipt.clone() });
         }
-        // Only now, so that nothing is taken twice when it is not hidden at all.
+        // Inserted only now: a message that is hidden for no time at all must not be taken twice.
         for taken in &taken {
             let number = self.numbers[&taken.message.id];
             self.order.insert((self.entries[&number].next_visible, number));
@@ -87,7 +88,7 @@ impl Messages {
         Ok(())
     }
 
-    /// All messages, next visible first.
+    /// All messages, ordered by visibility time.
     pub fn all(&mut self, now: DateTime<Utc>) -> Vec<Message> {
         self.drop_expired(now);
         self.order.iter().map(|(_, number)| self.entries[number].message()).collect()
@@ -104,7 +105,7 @@ impl Messages {
         self.entries.is_empty()
     }
 
-    /// The message's number, if nobody else has taken it since.
+    /// The message's number, unless another caller has taken it since.
     fn number_of(&mut self, taken: &Taken, now: DateTime<Utc>) -> Result<u64> {
         self.drop_expired(now);
         let number = *self.numbers.get(&taken.message.id).ok_or(Error::NotYours)?;

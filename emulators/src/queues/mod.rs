@@ -1,8 +1,7 @@
-//! Storage queues: in memory, or those of an Azure Storage account (Azure's own or Azurite's).
+//! Storage queues, either in memory or in an Azure Storage account (Azure's own or Azurite's).
 //!
-//! Both behave as the service does: a message that is taken is invisible for a while and comes back unless it is deleted
-//! with the pop receipt of that take.
-//! <https://learn.microsoft.com/rest/api/storageservices/queue-service-rest-api>
+//! Both behave like the service: a taken message is invisible for a while. It comes back unless it is deleted with the
+//! pop receipt of that take. <https://learn.microsoft.com/rest/api/storageservices/queue-service-rest-api>
 
 mod account;
 mod encoding;
@@ -31,54 +30,54 @@ pub use self::{
     name::check as check_name,
 };
 
-/// Most messages of one take, and of one peek.
+/// The most messages that one take or one peek returns.
 pub const LARGEST_BATCH: usize = 32;
-/// Largest message as it is stored, in bytes.
+/// Largest message as stored, in bytes.
 pub const LARGEST_MESSAGE: usize = 64 * 1024;
 /// How long a message is kept.
 const TIME_TO_LIVE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-/// How often an account is asked whether a queue has become empty.
+/// How often an account is polled until a queue is empty.
 const ASK_EVERY: Duration = Duration::from_millis(250);
 
-/// A message as it is in its queue.
+/// A message in its queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
     /// A GUID.
     pub id: String,
     /// Decoded.
     pub content: Bytes,
-    /// The stored text is not in the queue's encoding: `content` is that text.
+    /// The stored text is not in the queue's encoding; `content` is that text.
     pub is_undecodable: bool,
     pub inserted: DateTime<Utc>,
     pub expires: DateTime<Utc>,
-    /// `None` when it was only peeked at in an account.
+    /// `None` if the message was only peeked at in an account.
     pub next_visible: Option<DateTime<Utc>>,
     /// How often it was taken.
     pub dequeue_count: u64,
 }
 
-/// A message that was taken, with what is needed to delete it.
+/// A taken message, with the receipt that deletes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Taken {
     pub message: Message,
     pub receipt: String,
 }
 
-/// Messages in a queue.
+/// Numbers of messages in a queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     pub visible: usize,
     pub invisible: usize,
 }
 
-/// Why something could not be done with a queue.
+/// Why an operation on a queue failed.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Error {
-    /// The encoded message has so many bytes.
+    /// The encoded message has this many bytes.
     TooLarge(usize),
-    /// The message has been deleted, has expired or was taken by somebody else meanwhile.
+    /// The message was deleted, has expired, or was taken by another caller meanwhile.
     NotYours,
-    /// The account's answer, or why there was none.
+    /// The account's answer, or the reason for having none.
     Storage(String),
 }
 
@@ -98,7 +97,7 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// A queue. It comes into being with its first message.
+/// A queue. The first message creates it.
 pub struct Queue {
     name: String,
     encoding: Encoding,
@@ -135,7 +134,7 @@ impl Queue {
         }
     }
 
-    /// Adds a message, and wakes who waits in [`added`](Self::added).
+    /// Adds a message and wakes the waiter in [`added`](Self::added).
     pub async fn put(&self, content: Bytes) -> Result<()> {
         let bytes = self.encoding.length(&content);
         if bytes > LARGEST_MESSAGE {
@@ -149,7 +148,7 @@ impl Queue {
         Ok(())
     }
 
-    /// Adds a copy of a message of another queue, also if it is undecodable.
+    /// Adds a copy of another queue's message, even an undecodable one.
     pub async fn put_copy(&self, message: &Message) -> Result<()> {
         if !message.is_undecodable {
             return self.put(message.content.clone()).await;
@@ -170,7 +169,7 @@ impl Queue {
         }
     }
 
-    /// Makes a taken message invisible for so long from now. The former receipt is void then.
+    /// Makes a taken message invisible for this long from now. Its former receipt becomes invalid.
     pub async fn update(&self, taken: &mut Taken, invisible_for: Duration) -> Result<()> {
         match &self.place {
             Place::Memory(messages) => locked(messages).update(taken, invisible_for, Utc::now()),
@@ -187,7 +186,8 @@ impl Queue {
         Ok(())
     }
 
-    /// The messages, next visible first. In memory all of them; of an account up to [`LARGEST_BATCH`] visible ones.
+    /// The messages, ordered by visibility time: all of them in memory, up to [`LARGEST_BATCH`] visible ones in an
+    /// account.
     pub async fn peek(&self) -> Result<Vec<Message>> {
         match &self.place {
             Place::Memory(messages) => Ok(locked(messages).all(Utc::now())),
@@ -195,7 +195,7 @@ impl Queue {
         }
     }
 
-    /// How many messages there are. Of an account, `visible` counts up to [`LARGEST_BATCH`], and the sum is approximate.
+    /// The numbers of messages. For an account, `visible` counts up to [`LARGEST_BATCH`], and the sum is approximate.
     pub async fn counts(&self) -> Result<Counts> {
         match &self.place {
             Place::Memory(messages) => Ok(locked(messages).counts(Utc::now())),
@@ -213,7 +213,7 @@ impl Queue {
         }
     }
 
-    /// Waits until there is no message, visible or not.
+    /// Waits until the queue has no message, visible or not.
     pub async fn becomes_empty(&self) -> Result<()> {
         loop {
             let mut removed = pin!(self.removed.notified());
@@ -228,7 +228,7 @@ impl Queue {
         }
     }
 
-    /// Waits until a message has been put here since the last call: for one waiter.
+    /// Waits until this process has put a message since the last call. Only for one waiter.
     pub async fn added(&self) {
         self.added.notified().await;
     }

@@ -1,4 +1,4 @@
-//! What queues may be called.
+//! Checks the names of queues against the service's rules.
 //! <https://learn.microsoft.com/rest/api/storageservices/naming-queues-and-metadata>
 
 /// # Errors

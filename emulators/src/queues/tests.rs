@@ -1,5 +1,5 @@
-//! What every queue does, wherever it is: in memory, in an account of a service inside of the test, and by hand in a
-//! real one.
+//! The behaviour that every queue must have: in memory, in an account of a service inside the test, and (started by
+//! hand) in a real account.
 
 mod service;
 
@@ -25,7 +25,7 @@ fn text(message: &Message) -> &str {
     std::str::from_utf8(&message.content).unwrap()
 }
 
-/// A queue that is not there yet.
+/// Expects a queue that does not exist yet.
 async fn behaves_as_a_queue(queue: &Queue) {
     assert!(queue.take(32, LONG).await.unwrap().is_empty() && queue.is_empty().await.unwrap());
     assert_eq!(queue.counts().await.unwrap(), Counts::default());
@@ -63,7 +63,7 @@ async fn behaves_as_a_queue(queue: &Queue) {
     timeout(LONG, queue.becomes_empty()).await.unwrap().unwrap();
 }
 
-/// Messages of the size that is allowed, and one byte more.
+/// Checks a message of the largest size and one that is a byte larger.
 async fn has_a_largest_message(queue: &Queue, largest: usize) {
     queue.put(vec![b'x'; largest].into()).await.unwrap();
     let Err(Error::TooLarge(bytes)) = queue.put(vec![b'x'; largest + 1].into()).await else { panic!("too large") };

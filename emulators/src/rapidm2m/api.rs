@@ -1,4 +1,4 @@
-//! The API itself: from a request to its answer.
+//! The API itself: turns a request into its answer.
 
 use std::sync::Arc;
 
@@ -23,11 +23,11 @@ use super::{
 };
 use crate::{door::Written, steps::Step};
 
-/// Longest accepted path and query, in bytes: the journal keeps them.
+/// Longest accepted path and query, in bytes. The journal stores them.
 const LONGEST_TARGET: usize = 16 * 1024;
 
 pub fn router(backend: Arc<Backend>) -> Router {
-    // One handler for everything: the names in the path must be read before they are decoded.
+    // One handler for every path: the names in a path must be split before they are decoded.
     Router::new().fallback(handle).with_state(backend)
 }
 

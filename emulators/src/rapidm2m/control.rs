@@ -1,4 +1,4 @@
-//! The control endpoint: faults, rows and sites to add, and what was received.
+//! The control endpoint: sets faults, adds rows and sites, shows the received requests.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -18,9 +18,9 @@ use super::{
     sites::{CONTAINERS, Site},
 };
 
-/// Rows can be many: bytes that one request may carry.
+/// Largest request body, in bytes: one request may add many rows.
 const LARGEST_BODY: usize = 64 * 1024 * 1024;
-/// How long `GET /requests?wait=` waits unless told.
+/// How long `GET /requests?wait=` waits without `timeout_ms`.
 const WAIT_MS: u64 = 10_000;
 
 type Refusal = (StatusCode, Json<Value>);
@@ -49,7 +49,7 @@ fn parsed<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
     serde_json::from_slice(body).map_err(|error| refusal(StatusCode::BAD_REQUEST, error.to_string()))
 }
 
-/// The known parameters of a query; unknown ones are refused.
+/// Passes the known parameters of a query and refuses unknown ones.
 fn parameters(query: HashMap<String, String>, known: &[&str]) -> Result<HashMap<String, String>, Refusal> {
     match query.keys().find(|name| !known.contains(&name.as_str())) {
         Some(name) => Err(refusal(StatusCode::BAD_REQUEST, format!("unknown parameter {name:?}; known: {known:?}"))),

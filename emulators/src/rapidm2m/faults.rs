@@ -1,4 +1,4 @@
-//! What the backend is told to do wrong, and which variants of the API it plays.
+//! The faults that a test switches on, and the variants of the API.
 
 use axum::http::{HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
@@ -19,7 +19,7 @@ pub struct Faults {
     pub repeat_rows: bool,
     pub from_inclusive: bool,
     pub until_inclusive: bool,
-    /// Of every normal answer.
+    /// Content type of every normal answer.
     pub content_type: String,
     pub numbers_as_strings: bool,
 }
@@ -38,16 +38,16 @@ impl Default for Faults {
     }
 }
 
-/// What to do with which requests. Exactly one effect must be given.
+/// Which requests are hit, and the effect on them. Exactly one effect must be given.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Rule {
-    /// Name or `_uid` as in the request's path; absent: all requests.
+    /// Name or `_uid` as in the request's path. Absent: all requests.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub site: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resource: Option<Resource>,
-    /// Requests that are still hit; absent: all.
+    /// How many more requests are hit. Absent: all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub times: Option<u64>,
 
@@ -87,7 +87,7 @@ fn is_false(flag: &bool) -> bool {
     !flag
 }
 
-/// What a rule does to an answer.
+/// How a rule changes an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
     Status {
@@ -100,7 +100,7 @@ pub enum Effect {
     DelayMs(u64),
     /// No answer at all.
     Hang,
-    /// More is announced than is sent; then the connection ends.
+    /// The answer announces more bytes than it sends; then the connection ends.
     CutBody,
     /// Bytes that are neither JSON nor text.
     Garbage,
@@ -108,15 +108,15 @@ pub enum Effect {
     Html,
     EmptyBody,
     RawBody(String),
-    /// Rows without end, of at least so many bytes.
+    /// Rows without end, at least this many bytes.
     BigBody(u64),
-    /// The normal body in small pieces with so many milliseconds between them.
+    /// The normal body in small pieces, with this many milliseconds between them.
     TrickleMs(u64),
 }
 
 impl Rule {
     /// # Errors
-    /// None or several effects are given, or one that HTTP does not allow.
+    /// There is no effect or more than one, or HTTP does not allow it.
     fn effect(&self) -> Result<Effect, String> {
         let with_status = self.retry_after.is_some() || self.body.is_some() || self.content_type.is_some();
         if with_status && self.status.is_none() {
@@ -161,7 +161,7 @@ impl Rule {
 
 impl Faults {
     /// # Errors
-    /// Says which part cannot be done.
+    /// Names the part that cannot be carried out.
     pub fn check(&self) -> Result<(), String> {
         for (index, rule) in self.rules.iter().enumerate() {
             rule.effect().map_err(|problem| format!("rules[{index}]: {problem}"))?;
@@ -170,7 +170,7 @@ impl Faults {
         Ok(())
     }
 
-    /// Takes the effect for a request; `site`: all names the request's site goes by.
+    /// Takes the effect for a request. `site` holds all names of the request's site.
     pub fn take(&mut self, resource: Option<Resource>, site: &[&str]) -> Option<Effect> {
         let rule = self.rules.iter_mut().find(|rule| rule.matches(resource, site))?;
         if let Some(times) = &mut rule.times {

@@ -1,9 +1,9 @@
-//! Made-up measurements: a pure function of site, channel and time, so that a repeated request gets the same values
-//! and no row needs to be kept.
+//! Made-up measurements. They are a pure function of site, channel and time: a repeated request gets the same values,
+//! and no row has to be stored.
 
 use std::io::Write;
 
-/// What a channel's values look like. Between them they show every kind of value that clients have met.
+/// The form of a channel's values. Together the kinds cover every form that clients have met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A counter: integers that only grow.
@@ -23,7 +23,7 @@ pub enum Kind {
 const CYCLE: [Kind; 6] = [Kind::Counter, Kind::Measurement, Kind::Text, Kind::OrNan, Kind::OrNull, Kind::InText];
 const TEXTS: [&str; 4] = ["Pump 1 started", "Pump 1 stopped", "Battery 87 %", "Behälter übergelaufen"];
 const MS_PER_DAY: i64 = 86_400_000;
-/// 2014-05-13: counters start about there.
+/// 2014-05-13: counters start at about this time.
 const COUNTED_SINCE_MS: i64 = 1_400_000_000_000;
 
 impl Kind {
@@ -78,7 +78,7 @@ fn daily_wave(ms: i64) -> i64 {
     1000 + 1000 * time_of_day.min(MS_PER_DAY - time_of_day) / (MS_PER_DAY / 2)
 }
 
-/// As JavaScript and C# print such a number: `21.37`, `21.3`, `21`.
+/// In the form that JavaScript and C# print: `21.37`, `21.3`, `21`.
 fn write_hundredths(hundredths: i64, out: &mut Vec<u8>) {
     let (whole, fraction) = (hundredths / 100, hundredths % 100);
     drop(match fraction {
@@ -96,7 +96,7 @@ pub fn mixed(mut bits: u64) -> u64 {
     bits ^ (bits >> 31)
 }
 
-/// A number for a name, the same in every run.
+/// A number for a name. It is the same in every run.
 pub fn seed(name: &str) -> u64 {
     name.bytes().fold(0, |bits, byte| mixed(bits ^ u64::from(byte)))
 }

@@ -1,4 +1,4 @@
-//! Which requests were received and what was answered.
+//! Records the received requests and the status of their answers.
 
 use std::{
     collections::VecDeque,
@@ -13,10 +13,10 @@ use tokio::{sync::watch, time::timeout};
 
 use super::request;
 
-/// Requests that are kept; older ones are forgotten but stay counted.
+/// Number of requests that are kept. Older ones are dropped but still counted.
 const KEPT: usize = 100_000;
 
-/// A request as it came in, with the answer that was decided for it.
+/// A received request, with the answer chosen for it.
 #[derive(Debug)]
 pub struct Entry {
     pub method: String,
@@ -24,7 +24,7 @@ pub struct Entry {
     pub path: String,
     /// The URL parameter `json`, decoded.
     pub json: Option<String>,
-    /// `None` when there is no answer.
+    /// `None` if there is no answer.
     pub status: Option<u16>,
     pub rows: u64,
     pub received_at: DateTime<Utc>,
@@ -54,7 +54,7 @@ struct Book {
     counts: Counts,
 }
 
-/// A request that is being answered, until dropped.
+/// A request that is being answered; dropping it ends that.
 pub struct InFlight(Arc<Journal>);
 
 impl Journal {
@@ -66,7 +66,7 @@ impl Journal {
         self.book.lock().expect("no panic while locked")
     }
 
-    /// Records a request whose answer has been decided.
+    /// Records a request whose answer has been chosen.
     pub fn record(self: &Arc<Self>, entry: Entry) -> InFlight {
         let mut book = self.book();
         let counts = &mut book.counts;
@@ -79,7 +79,7 @@ impl Journal {
             book.entries.pop_front();
         }
         book.entries.push_back(entry);
-        // While locked, so that the totals are announced in order.
+        // Still locked, so that the totals are announced in order.
         self.total.send_replace(requests);
         InFlight(self.clone())
     }
@@ -98,7 +98,7 @@ impl Journal {
 
     /// All kept requests, as soon as `wait` have been received in total or the time is over.
     pub async fn requests(&self, wait: u64, at_most: Duration) -> Value {
-        // An error of the channel is impossible while `self` holds the sender; a timeout is no failure.
+        // The channel cannot fail while `self` holds the sender, and a time-out is no failure here.
         let _ = timeout(at_most, self.total.subscribe().wait_for(|total| *total >= wait)).await;
         self.book().entries.iter().map(Entry::to_json).collect()
     }

@@ -3,16 +3,16 @@
 //! | Part | |
 //! |---|---|
 //! | `request` | path and parameters of a request |
-//! | `api` | from a request to its answer |
-//! | `respond` | from an answer to the bytes on the wire, faults included |
+//! | `api` | turns a request into its answer |
+//! | `respond` | turns an answer into the bytes on the wire, faults included |
 //! | `table`, `generate`, `stamp` | the rows of an answer, their values, their time stamps |
-//! | `sites` | sites and rows that were added |
-//! | `faults`, `journal`, `control` | the control endpoint: what to do wrong, what was received |
+//! | `sites` | sites, and the rows that were added |
+//! | `faults`, `journal`, `control` | the control endpoint: faults to switch on, requests received |
 //!
-//! The vendor's documentation is not public; the shapes are those that public client code shows. Where clients differ,
+//! The vendor's documentation is not public; the requests and answers follow public client code. Where clients differ,
 //! `PUT /faults` switches between the variants (order of rows, bounds of windows, content type, numbers as strings).
 //!
-//! The control endpoint, JSON in and out (`204` without a body on success, `400 {"err"}` for what it does not know):
+//! The control endpoint takes and returns JSON (`204` without a body on success, `400 {"err"}` for unknown input):
 //!
 //! | Request | |
 //! |---|---|
@@ -20,12 +20,12 @@
 //! | `POST /cut` | cuts the API's connections |
 //! | `GET`, `PUT`, `DELETE /faults` | `{"rules":[{"site":"…","resource":"histdata","times":2,"status":503,"retryAfter":"120"}],"order":"descending"}` |
 //! | `GET`, `PUT`, `DELETE /trouble` | wrong answers of any kind, see `trouble.rs` |
-//! | `POST /rows` | `{"site":"…","container":0,"rows":[["20170126133",51000,"NAN"]]}`, one value per channel; other rows are served as they are |
+//! | `POST /rows` | `{"site":"…","container":0,"rows":[["20170126133",51000,"NAN"]]}`, one value per channel; other rows are served unchanged |
 //! | `DELETE /rows?site=…` | `&container=N` for one container only |
 //! | `POST /sites` | `{"name":"…","channels":["ch0"],"generate":false}` |
 //! | `DELETE /sites/{name}` | |
-//! | `GET /requests?wait=N&timeout_ms=T` | the last 100,000 requests, once there were `N` in total |
-//! | `DELETE /requests` | forgets them and their counts |
+//! | `GET /requests?wait=N&timeout_ms=T` | the last 100,000 requests, as soon as there were `N` in total |
+//! | `DELETE /requests` | deletes them and their counts |
 //! | `GET /counts` | `{"requests":1,"rows":60,"inFlight":0,"maxInFlight":1}` |
 
 mod api;
@@ -66,7 +66,7 @@ use crate::{
 
 pub use self::{journal::Counts, options::Options};
 
-/// The line that says where the backend is and how to get in.
+/// The line of JSON with the backend's addresses and credentials.
 #[derive(Clone, Debug, Serialize)]
 pub struct Ready {
     pub emulator: &'static str,
@@ -77,19 +77,19 @@ pub struct Ready {
     pub control: String,
 }
 
-/// A running backend. It ends when this is dropped.
+/// A running backend. Dropping it stops the backend.
 pub struct Emulator {
     ready: Ready,
     backend: Arc<Backend>,
     tasks: JoinSet<()>,
 }
 
-/// What the API and the control endpoint share.
+/// The state that the API and the control endpoint share.
 struct Backend {
     user: String,
     password: String,
     customer: String,
-    /// Of sites that are added without channels of their own.
+    /// Channels of sites that are added without their own.
     channels: Vec<Channel>,
     plain: bool,
     grid: Grid,
@@ -100,7 +100,7 @@ struct Backend {
     steps: Steps,
 }
 
-/// Starts the backend; it is listening when this returns.
+/// Starts the backend. It is listening when this returns.
 ///
 /// # Errors
 /// An option is out of range, two sites have the same name, or a port cannot be bound.
@@ -145,7 +145,7 @@ pub async fn start(options: Options) -> anyhow::Result<Emulator> {
     let mut tasks = JoinSet::new();
     tasks.spawn(serve(api_listener, trouble.around(api::router(backend.clone()))));
     tasks.spawn(async move {
-        // The door stays open as long as this task runs.
+        // Keeps the door open as long as this task runs.
         let _control_door = control_door;
         serve(control_listener, control::router(shared).merge(trouble.control())).await;
     });
@@ -174,7 +174,7 @@ impl Emulator {
         self.backend.sites().all().iter().map(|site| site.name.clone()).collect()
     }
 
-    /// What was received so far.
+    /// Totals of the requests received so far.
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.backend.journal.counts()
@@ -184,13 +184,13 @@ impl Emulator {
 impl Drop for Emulator {
     fn drop(&mut self) {
         self.tasks.abort_all();
-        // The connections' own tasks end when their connection does.
+        // The connections' own tasks end with their connections.
         self.backend.door.cut();
     }
 }
 
 impl Backend {
-    // A lock is never held across a panic: what runs under them neither indexes nor unwraps.
+    // These locks are never poisoned: code that holds them neither indexes nor unwraps.
     fn sites(&self) -> RwLockReadGuard<'_, Sites> {
         self.sites.read().expect("no panic while locked")
     }

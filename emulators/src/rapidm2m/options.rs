@@ -1,17 +1,17 @@
-//! How the backend is set up.
+//! The options of the backend.
 
 use anyhow::ensure;
 
 use crate::steps::Steps;
 
 const DEFAULT_SITES: [&str; 3] = ["Energy meter 1", "Well 7 / Level", "Reservoir Süd"];
-/// Most sites and most channels of a site: what a laptop holds in memory.
+/// The most sites, and the most channels of a site: a laptop can hold that much in memory.
 const MOST_SITES: usize = 1_000_000;
 const MOST_CHANNELS: usize = 1_000;
 /// Longest interval and history, in seconds: a hundred years.
 const LONGEST: f64 = 3.2e9;
 
-/// How the backend is set up.
+/// The options of the backend.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
     /// IP address to listen on
@@ -32,7 +32,7 @@ pub struct Options {
     /// Name of a site; repeatable [default: three sites]
     #[arg(long = "site", value_name = "NAME", conflicts_with = "sites")]
     pub site: Vec<String>,
-    /// So many sites named site-00000, site-00001, … instead
+    /// This many sites named site-00000, site-00001, … instead
     #[arg(long, value_name = "N")]
     pub sites: Option<usize>,
     /// Seconds between two rows; fractions are allowed
@@ -50,7 +50,7 @@ pub struct Options {
     /// No rows but those added through the control endpoint
     #[arg(long)]
     pub no_generate: bool,
-    /// Who is told of its steps
+    /// Watches its steps
     #[arg(skip)]
     pub steps: Steps,
 }

@@ -1,4 +1,4 @@
-//! What a request asks for, read from its raw target: a name in the path may contain an encoded `/`.
+//! Reads a request from its raw target, because a name in the path may contain an encoded `/`.
 
 use std::ops::Range;
 
@@ -27,7 +27,7 @@ pub enum Resource {
     Youngest,
 }
 
-/// A resource with the names that lead to it, decoded.
+/// A resource and the decoded names in its path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     pub resource: Resource,
@@ -37,7 +37,7 @@ pub struct Target {
     pub container: usize,
 }
 
-/// The segments of a raw path below the API's root, decoded. `None`: outside the API, or not UTF-8.
+/// The decoded segments of a raw path below the API's root. `None` if it is outside the API or not UTF-8.
 pub fn segments(raw_path: &str) -> Option<Vec<String>> {
     let decoded = |segment| percent_decode_str(segment).decode_utf8().map(String::from);
     raw_path.strip_prefix(ROOT)?.split('/').map(decoded).collect::<Result<_, _>>().ok()
@@ -76,21 +76,21 @@ pub fn json_parameter(uri: &Uri) -> Option<String> {
     parameters.into_iter().find(|(name, _)| name == "json").map(|(_, value)| value)
 }
 
-/// Whether the bounds of a window belong to it.
+/// Whether a window includes its bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Inclusive {
     pub from: bool,
     pub until: bool,
 }
 
-/// Which rows and columns are asked for.
+/// The requested rows and columns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Selection {
     /// Channel positions, in the client's order.
     pub columns: Vec<usize>,
     /// Unix milliseconds.
     pub window: Range<i64>,
-    /// Whether one side of the window is open: only then rows come whose stamp cannot be compared.
+    /// Whether the window is open on one side. Only then does it select rows whose stamp cannot be compared.
     pub open: bool,
 }
 
@@ -103,8 +103,7 @@ struct Parameters {
 }
 
 impl Selection {
-    /// `None` when the parameters are missing or invalid. Keys that the API does not have are invalid here, so that a
-    /// misspelt one is found.
+    /// `None` if the parameters are missing or invalid. Unknown keys are invalid here, so that a misspelt one is found.
     pub fn parse(json: Option<&str>, site: &Site, inclusive: Inclusive) -> Option<Self> {
         let parameters: Parameters = serde_json::from_str(json?).ok()?;
         let columns = parameters.select.iter().map(|name| site.channel(name)).collect::<Option<Vec<_>>>()?;

@@ -1,4 +1,4 @@
-//! Turns an answer into an HTTP response, the faulty ones included.
+//! Turns an answer into an HTTP response, faults included.
 
 use std::{io, time::Duration};
 
@@ -13,13 +13,13 @@ use tokio::{task::yield_now, time::sleep};
 
 use super::{faults::Effect, journal::InFlight, table::Table};
 
-/// Bytes that a trickling body sends at once.
+/// Size of the pieces of a trickling body, in bytes.
 const TRICKLE: usize = 64;
-/// Bytes of a big body's pieces.
+/// Size of the pieces of a big body, in bytes.
 const BIG_PIECE: usize = 64 * 1024;
 const LOGIN_PAGE: &str = "<!DOCTYPE html><html><head><title>Login</title></head><body>Please log in.</body></html>";
 
-/// What the API answers when nothing is made to go wrong.
+/// The API's answer when no fault applies.
 pub struct Answer {
     pub status: StatusCode,
     pub content: Content,
@@ -60,7 +60,7 @@ fn one_piece(text: impl Into<Bytes>) -> Pieces {
     Box::new(std::iter::once(text.into()))
 }
 
-/// The status and rows that [`respond`] will send; no status: no answer.
+/// The status and the number of rows that [`respond`] will send. No status means no answer.
 pub fn outcome(answer: &Answer, effect: Option<&Effect>) -> (Option<u16>, u64) {
     match effect {
         None | Some(Effect::DelayMs(_) | Effect::CutBody | Effect::TrickleMs(_)) => {
@@ -72,7 +72,7 @@ pub fn outcome(answer: &Answer, effect: Option<&Effect>) -> (Option<u16>, u64) {
     }
 }
 
-/// Sends `answer`, or what `effect` makes of it. `in_flight` lives until the body has been handed over.
+/// Sends `answer`, changed by `effect`. `in_flight` lives until the body has been handed over.
 pub async fn respond(
     answer: Answer,
     effect: Option<Effect>,
@@ -147,7 +147,7 @@ enum Sending {
     Cut,
 }
 
-/// The body and, for all that fits in one piece, the length to announce; the rest is sent chunked.
+/// The body, and the length to announce if the body is a single piece. Longer bodies are sent chunked.
 fn body(pieces: Pieces, sending: Sending, in_flight: InFlight) -> (Body, Option<usize>) {
     let mut pieces = pieces.peekable();
     let first = pieces.next().unwrap_or_default();
@@ -169,7 +169,7 @@ fn body(pieces: Pieces, sending: Sending, in_flight: InFlight) -> (Body, Option<
         Sending::Cut => {
             let half = first.slice(..first.len() / 2);
             let cut = stream::once(async move { kept(&in_flight, half) }).chain(stream::once(async {
-                // Gives the connection the time to send the half.
+                // Gives the connection time to send the first half.
                 yield_now().await;
                 Err(io::Error::other("cut as demanded"))
             }));
@@ -178,7 +178,7 @@ fn body(pieces: Pieces, sending: Sending, in_flight: InFlight) -> (Body, Option<
     }
 }
 
-/// The piece as a stream's item; naming `in_flight` here is what keeps it alive as long as the stream.
+/// The piece as an item of the stream. The reference to `in_flight` keeps it alive as long as the stream.
 fn kept(_in_flight: &InFlight, piece: Bytes) -> io::Result<Bytes> {
     Ok(piece)
 }

@@ -1,4 +1,4 @@
-//! The customer's sites and the rows that were added to them by hand.
+//! The customer's sites, and the rows that were added through the control endpoint.
 
 use std::{
     collections::HashMap,
@@ -19,7 +19,7 @@ pub const CONTAINERS: usize = 10;
 #[derive(Debug)]
 pub struct Site {
     pub name: String,
-    /// 16 hex digits, accepted in a path in place of the name.
+    /// 16 hex digits; a path may name the site by it.
     pub uid: String,
     pub seed: u64,
     pub channels: Vec<Channel>,
@@ -34,13 +34,13 @@ pub struct Channel {
     pub kind: Kind,
 }
 
-/// A row that was added through the control endpoint, its values kept to the letter.
+/// A row that was added through the control endpoint. Its values are served unchanged.
 #[derive(Debug)]
 pub struct AddedRow {
-    /// Unix milliseconds; `None` when the stamp cannot be read.
+    /// Unix milliseconds. `None` if the stamp cannot be read.
     pub at: Option<i64>,
     whole: Box<RawValue>,
-    /// The stamp and a value per channel; `None` when it isn't that: then the row is served whole.
+    /// The stamp and one value per channel. `None` if the row has another form: then it is served whole.
     cells: Option<Vec<Box<RawValue>>>,
 }
 
@@ -50,7 +50,7 @@ impl Site {
         Self { name: name.to_owned(), uid: uid(name), seed, channels, generate, rows: RwLock::default() }
     }
 
-    /// Position of a channel, whatever the case of its name.
+    /// Position of a channel. The case of its name does not matter.
     pub fn channel(&self, name: &str) -> Option<usize> {
         let name = name.to_lowercase();
         self.channels.iter().position(|channel| channel.name.to_lowercase() == name)
@@ -85,14 +85,14 @@ impl Site {
         })
     }
 
-    /// Container 0, and every other one that has rows.
+    /// Lists container 0 and every other container that has rows.
     pub fn blueprint(&self) -> Value {
         let mut fields: Map<String, Value> = Map::new();
         for channel in &self.channels {
             let (title, units) = channel.kind.title_and_units();
             fields.insert(channel.name.clone(), json!({ "title": title, "units": units }));
         }
-        // Computed by the backend from other fields: it is listed, but histdata knows no such channel.
+        // The backend computes it from other fields: the blueprint lists it, but histdata has no such channel.
         fields.insert("calc0".to_owned(), json!({ "title": "Daily total", "units": "kWh", "formula": "sum(ch0)" }));
         let mut blueprint = Map::new();
         for container in 0..CONTAINERS {
@@ -114,7 +114,7 @@ impl AddedRow {
         Self { at, whole, cells: fits.then_some(cells) }
     }
 
-    /// Writes the row with the values of `columns`, or whole when its values don't match the channels.
+    /// Writes the row with the values of `columns`, or whole if its values do not match the channels.
     pub fn write(&self, columns: &[usize], quoted: bool, out: &mut Vec<u8>) {
         let Some((stamp, values)) = self.cells.as_ref().and_then(|cells| cells.split_first()) else {
             out.extend_from_slice(self.whole.get().as_bytes());
@@ -141,7 +141,7 @@ pub struct Sites {
 }
 
 impl Sites {
-    /// `false` when there is a site of that name already.
+    /// `false` if a site of that name exists already.
     pub fn add(&mut self, site: Site) -> bool {
         if self.index.get(&site.name).is_some_and(|known| known.name == site.name) {
             return false;
@@ -172,12 +172,12 @@ impl Sites {
     fn list(&mut self, position: usize) {
         let site = &self.all[position];
         self.index.entry(site.uid.clone()).or_insert_with(|| site.clone());
-        // A name goes before another site's `_uid`.
+        // A name takes precedence over another site's `_uid`.
         self.index.insert(site.name.clone(), site.clone());
     }
 }
 
-/// A `_uid` for a name, the same in every run.
+/// The `_uid` for a name. It is the same in every run.
 pub fn uid(name: &str) -> String {
     format!("{:016x}", generate::seed(name))
 }

@@ -1,6 +1,6 @@
-//! The backend's time stamps: UTC as `YYYYMMDDhhmmssfff`, with trailing zeros removed.
+//! Reads and writes the backend's time stamps: UTC as `YYYYMMDDhhmmssfff`, with trailing zeros removed.
 //!
-//! `2017-01-26T13:30:00.000Z` is `20170126133`. Read by padding with zeros on the right to 17 digits.
+//! `2017-01-26T13:30:00.000Z` is `20170126133`. The reader pads with zeros on the right to 17 digits.
 
 use std::io::Write;
 
@@ -9,13 +9,13 @@ use chrono::{DateTime, Datelike, NaiveDate, Timelike};
 /// Digits of a full stamp.
 const DIGITS: usize = 17;
 
-/// A bound of a window as the client wrote it.
+/// A bound of a window, as the client wrote it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bound {
     /// Milliseconds since the Unix epoch, UTC.
     pub ms: i64,
-    /// Whether `ms` is what was written. `2017` pads to month 00, day 00: that lies before the first millisecond of
-    /// the year, which is what `ms` then holds.
+    /// Whether `ms` is exactly the written time. `2017` pads to month 00, day 00, which lies before the first
+    /// millisecond of the year; then `ms` holds that first millisecond.
     pub exact: bool,
 }
 
@@ -34,7 +34,7 @@ pub fn write(ms: i64, out: &mut Vec<u8>) {
     let _ = write!(out, "{digits}");
 }
 
-/// Reads a stamp of 4 to 17 digits. `None` when it is no time.
+/// Reads a stamp of 4 to 17 digits. `None` if it is no time.
 pub fn parse(text: &str) -> Option<Bound> {
     if !(4..=DIGITS).contains(&text.len()) || !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;

@@ -1,5 +1,5 @@
-//! The rows of one answer. Any row can be written from its position alone, so a request for two million rows holds none
-//! of them in memory.
+//! The rows of one answer. The position of a row is enough to write it, so a request for two million rows holds none of
+//! them in memory.
 
 use std::{ops::Range, sync::Arc};
 
@@ -13,10 +13,10 @@ use super::{
     stamp,
 };
 
-/// Bytes after which a piece of the body is handed on.
+/// A piece of the body is handed on when it reaches this many bytes.
 const PIECE: usize = 32 * 1024;
 
-/// When made-up rows exist: one per interval, on multiples of the interval since the Unix epoch.
+/// The times of made-up rows: one per interval, on multiples of the interval since the Unix epoch.
 #[derive(Clone, Copy, Debug)]
 pub struct Grid {
     pub interval_ms: i64,
@@ -33,7 +33,7 @@ pub enum Order {
     Shuffled,
 }
 
-/// How the same rows may look in different backends.
+/// Variants of the same rows in different backends.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Shape {
     pub order: Order,
@@ -46,7 +46,7 @@ pub struct Table {
     site: Arc<Site>,
     columns: Vec<usize>,
     interval_ms: i64,
-    /// Numbers of the grid's rows: row `n` is at `n` intervals since the Unix epoch.
+    /// Numbers of the grid's rows. Row `n` is at `n` intervals since the Unix epoch.
     generated: Range<i64>,
     /// Added rows with their rank among all rows, ascending.
     added: Vec<(u64, Arc<AddedRow>)>,
@@ -64,7 +64,7 @@ impl Table {
             generated = 0..0;
         }
         let before = |at: Option<i64>| match at {
-            // The rows at the same time count as earlier ones.
+            // A made-up row at the same time counts as earlier.
             Some(at) => (at.div_euclid(grid.interval_ms) + 1).clamp(generated.start, generated.end) - generated.start,
             None => generated.end - generated.start,
         };
@@ -74,7 +74,7 @@ impl Table {
         Self { site, columns, interval_ms: grid.interval_ms, generated, added, shape }
     }
 
-    /// Leaves the newest row, or none when there is none.
+    /// Keeps only the newest row, if there is one.
     pub fn youngest(mut self) -> Self {
         self.shape = Shape { order: Order::Ascending, repeat: false, ..self.shape };
         let generated = self.generated.end - 1;
@@ -158,7 +158,7 @@ fn ceil_div(dividend: i64, divisor: i64) -> i64 {
     dividend.div_euclid(divisor) + i64::from(dividend.rem_euclid(divisor) != 0)
 }
 
-/// A fixed permutation of `0..len`: steps of about the golden section, so that neighbours end far apart.
+/// A fixed permutation of `0..len`. Its step is about the golden section of `len`, so that neighbours end up far apart.
 fn shuffled(position: u64, len: u64) -> u64 {
     let mut step = (len as f64 * 0.618) as u64;
     while gcd(step, len) != 1 {

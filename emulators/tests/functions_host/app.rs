@@ -1,4 +1,4 @@
-//! Function apps in folders of their own.
+//! Makes function apps in temporary folders.
 
 use std::{
     fs,
@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 
 use crate::handler::Handler;
 
-/// A timer that does not run by itself while a test runs.
+/// The schedule of a timer that does not run during a test.
 pub const NEVER: &str = "0 0 0 29 2 *";
 
-/// A function app in a folder of its own, removed when dropped.
+/// A function app in its own folder. Dropping it removes the folder.
 pub struct App(pub PathBuf);
 
 impl App {
@@ -53,14 +53,14 @@ pub fn http(route: &str, methods: &[&str]) -> Value {
     ] })
 }
 
-/// A function that is triggered by a queue.
+/// A function with a queue trigger.
 pub fn triggered_by(queue: &str) -> Value {
     json!({ "bindings": [
         { "type": "queueTrigger", "direction": "in", "name": "uplink", "queueName": queue, "connection": "Account" },
     ] })
 }
 
-/// The function with an output to a queue in addition.
+/// Adds an output to a queue.
 pub fn with_output(mut function: Value, binding: &str, queue: &str) -> Value {
     let output =
         json!({ "type": "queue", "direction": "out", "name": binding, "queueName": queue, "connection": "Account" });

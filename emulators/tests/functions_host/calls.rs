@@ -1,4 +1,4 @@
-//! What the host sends to a handler, and what it makes of the answers.
+//! Tests what the host sends to a handler, and how it reads the answers.
 
 use std::time::Duration;
 
@@ -102,7 +102,7 @@ async fn a_missed_run_is_made_up_and_a_failed_one_repeated() {
     assert!(!finished(&mut events).await && !finished(&mut events).await);
 }
 
-/// Whether the next invocation that finishes succeeded.
+/// Whether the next finished invocation succeeded.
 async fn finished(events: &mut broadcast::Receiver<Event>) -> bool {
     loop {
         if let Event::InvocationFinished(finished) = timeout(PATIENCE, events.recv()).await.unwrap().unwrap() {

@@ -1,4 +1,4 @@
-//! A handler that runs inside the test: it keeps what it gets and answers what it is told.
+//! A handler inside the test. It records its calls and answers as the test says.
 
 use std::sync::{Arc, Mutex};
 
@@ -19,7 +19,7 @@ use tokio::{
 
 use crate::{PATIENCE, app::App, client};
 
-/// A request as the handler got it.
+/// A request that the handler received.
 pub struct Received {
     pub method: Method,
     pub uri: Uri,
@@ -33,7 +33,7 @@ impl Received {
     }
 }
 
-/// What the handler answers: status, content type, body.
+/// The handler's answer: status, content type, body.
 pub type Reply = (StatusCode, &'static str, String);
 
 type Behaviour = Box<dyn Fn(&Received) -> Reply + Send>;
@@ -42,7 +42,7 @@ type Behaviour = Box<dyn Fn(&Received) -> Reply + Send>;
 pub struct Handler {
     url: String,
     reply: Arc<Mutex<Behaviour>>,
-    /// Calls that may be answered.
+    /// One permit for each call that may be answered.
     gate: Arc<Semaphore>,
     received: mpsc::UnboundedReceiver<Received>,
     pub server: JoinHandle<()>,
@@ -56,7 +56,7 @@ impl Handler {
         handler
     }
 
-    /// Answers so many calls as are let through.
+    /// Answers only as many calls as the test lets through.
     pub async fn start_closed() -> Self {
         let reply: Behaviour = Box::new(|_| (StatusCode::OK, "application/json", "{}".to_owned()));
         let (reply, gate) = (Arc::new(Mutex::new(reply)), Arc::new(Semaphore::new(0)));
@@ -85,7 +85,7 @@ impl Handler {
         *self.reply.lock().unwrap() = Box::new(move |_| (status, content_type, body.to_owned()));
     }
 
-    /// What it answers depends on the call: status and body.
+    /// The status and the body of its answer depend on the call.
     pub fn replies_with(&self, reply: impl Fn(&Received) -> (u16, Value) + Send + 'static) {
         *self.reply.lock().unwrap() = Box::new(move |call| {
             let (status, body) = reply(call);
@@ -97,7 +97,7 @@ impl Handler {
         self.gate.add_permits(calls);
     }
 
-    /// Whether a call has come that was not looked at.
+    /// Whether there is a call that the test has not read yet.
     pub fn has_next(&self) -> bool {
         !self.received.is_empty()
     }
@@ -106,7 +106,7 @@ impl Handler {
         timeout(PATIENCE, self.received.recv()).await.expect("the host must call the handler").unwrap()
     }
 
-    /// Goes away, with its connections.
+    /// Stops and closes its connections.
     pub async fn stop(&mut self) {
         self.server.abort();
         assert!((&mut self.server).await.unwrap_err().is_cancelled());

@@ -1,5 +1,5 @@
-//! The functions host with a handler that the tests serve themselves (`calls`), and with real processes (`process`).
-//! `queues`, `outputs`: what comes from queues and what goes into them.
+//! Tests the Functions host with a handler inside the tests (`calls`) and with real processes (`process`). `queues` and
+//! `outputs` test the messages from and to queues.
 
 mod app;
 mod calls;
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use reqwest::Client;
 
-/// Everything awaited here comes within seconds.
+/// Everything that the tests await comes within seconds.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 pub fn client() -> Client {

@@ -1,4 +1,4 @@
-//! What functions put into queues.
+//! Tests the messages that functions put into queues.
 
 use axum::http::StatusCode;
 use emulators::functions_host::{Emulator, Options};
@@ -37,7 +37,7 @@ async fn an_http_functions_messages_are_there_when_the_caller_is_answered() {
         assert_eq!(response.status(), StatusCode::ACCEPTED);
         expected.extend(messages);
         assert_eq!(texts(&host, "uplinks").await, expected);
-        // The envelope, although requests are to be forwarded.
+        // The handler gets the envelope, although the app asks for forwarded requests.
         let call = handler.next().await;
         assert_eq!((call.uri.path(), &call.json()["Data"]["req"]["Body"]), ("/receive", &json!("hello")));
     }
@@ -124,7 +124,7 @@ async fn storage_that_fails_fails_the_invocation() {
     let app = App::new(host(), &[("receive", with_output(http("uplink", &[]), "queued", "uplinks"))]);
     let handler = Handler::start().await;
     handler.replies(200, "application/json", r#"{"Outputs":{"queued":["lost"]}}"#);
-    // Bound, but nobody listens there.
+    // Bound, but not listening.
     let silent = tokio::net::TcpSocket::new_v4().unwrap();
     silent.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let account = format!("AccountName=a;AccountKey=a2V5;QueueEndpoint=http://{}/a", silent.local_addr().unwrap());

@@ -1,4 +1,4 @@
-//! The handler's process: its start, its environment, its death.
+//! Tests the handler's process: its start, its environment, its end.
 
 use std::{collections::HashMap, fs, net::TcpStream};
 
@@ -44,11 +44,11 @@ async fn a_handler_that_cannot_be_started_is_named() {
     assert!(error.contains("cannot start no-such-executable"), "{error}");
 }
 
-/// Calls that end the handler when it is to crash at first.
+/// Number of calls that crash the handler in "crash at first".
 const CRASHES: usize = 3;
 
-/// Not a test of its own: the tests below have the host start this very executable with this function as its handler.
-/// `/poll` answers with its environment; a setting tells it to do worse.
+/// No test by itself: the tests below let the host start this executable with this function as its handler. `/poll`
+/// answers with its environment, or fails as a setting says.
 #[tokio::test]
 #[ignore = "the handler that other tests start"]
 async fn handler_process() {
@@ -61,7 +61,7 @@ async fn handler_process() {
             "hang" if path == "/poll" => std::future::pending().await,
             "crash" if path == "/poll" => std::process::exit(7),
             "leave" if path == "/poll" => std::process::exit(0),
-            // The first calls end it, whatever they are; what comes then is counted.
+            // Every call is recorded. The first ones crash, or the first one hangs.
             "crash at first" | "hang at first" if path == "/work" => {
                 let calls = fs::read_to_string("calls").unwrap_or_default();
                 let envelope: Value =
@@ -85,7 +85,7 @@ async fn handler_process() {
     axum::serve(TcpListener::bind(("127.0.0.1", port)).await.unwrap(), router).await.unwrap();
 }
 
-/// The handler above in an app with a timer and a queue.
+/// The handler above, in an app with a timer and a queue.
 fn process_app() -> App {
     let arguments = ["--exact", "process::handler_process", "--ignored", "--nocapture"];
     let functions = [("poll", timer(NEVER)), ("work", triggered_by("uplinks"))];
@@ -228,7 +228,7 @@ async fn the_number_of_restarts_is_an_option() {
     assert!(!host.invoke("poll").await.unwrap().succeeded);
     let reason = timeout(PATIENCE, host.stopped()).await.unwrap();
     assert!(reason.contains("exited 1 times"), "{reason}");
-    // What is in the queues stays there.
+    // The messages stay in the queues.
     host.enqueue("uplinks", "late").await.unwrap();
     assert!(!host.wait_until_empty("uplinks", std::time::Duration::ZERO).await.unwrap());
     assert_eq!(host.queue_messages("uplinks").await.unwrap()[0].dequeue_count, 0);

@@ -1,4 +1,4 @@
-//! Queue functions: order, concurrency, redelivery, poison, and `/admin/queues`.
+//! Tests queue functions: order, concurrency, redelivery, poison, and `/admin/queues`.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::{
     handler::{Handler, Received},
 };
 
-/// The message's text of a call, decoded twice.
+/// The text of a call's message, decoded twice.
 fn text(call: &Received) -> String {
     serde_json::from_str(call.json()["Data"]["uplink"].as_str().unwrap()).unwrap()
 }
@@ -24,7 +24,7 @@ fn attempt(call: &Received) -> Value {
     call.json()["Metadata"]["DequeueCount"].clone()
 }
 
-/// Waits until the queue has so many messages that nobody works on, and so many others.
+/// Waits until the queue has exactly these numbers of visible and invisible messages.
 async fn has(host: &Emulator, queue: &str, visible: usize, invisible: usize) {
     let counted = async {
         loop {
@@ -98,7 +98,7 @@ async fn more_is_taken_when_few_are_in_work() {
         App::new(host_with(json!({ "batchSize": 4, "newBatchThreshold": 1 })), &[("work", triggered_by("uplinks"))]);
     let mut handler = Handler::start_closed().await;
     let host = handler.hosted(&app, Options::default()).await;
-    // Two in work are more than the threshold: what comes now waits.
+    // Two messages in process are more than the threshold: later messages are not taken yet.
     for text in ["plug", "plug"] {
         host.enqueue("uplinks", text).await.unwrap();
         assert_eq!(self::text(&handler.next().await), "plug");
@@ -132,7 +132,7 @@ async fn a_message_stays_invisible_while_it_is_worked_on() {
     let hidden_until =
         async || host.queue_messages("uplinks").await.unwrap().first().and_then(|message| message.next_visible_time);
     let before = hidden_until().await;
-    // Half of the ten minutes that it was taken for.
+    // Half of the ten minutes for which the message was taken.
     tokio::time::pause();
     tokio::time::advance(Duration::from_secs(5 * 60)).await;
     tokio::time::resume();
@@ -231,7 +231,7 @@ async fn no_message_is_taken_while_the_handler_is_away() {
     handler.next().await;
     handler.stop().await;
     let mut events = host.events();
-    // The call that is cut counts; then nobody tries.
+    // The cut call counts as an attempt. After it there are no more attempts.
     host.enqueue("uplinks", "second").await.unwrap();
     let failed = async {
         loop {
@@ -284,7 +284,7 @@ async fn queues_can_be_looked_into_filled_and_waited_for() {
         messages[0][time].as_str().unwrap().parse::<chrono::DateTime<Utc>>().unwrap();
     }
 
-    // What no function is triggered by is not waited for.
+    // `wait=empty` does not wait for queues that trigger no function.
     let waiting = tokio::spawn({
         let request = client.get(format!("{url}?wait=empty")).send();
         async { request.await.unwrap().bytes().await.unwrap() }

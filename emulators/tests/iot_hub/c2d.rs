@@ -5,7 +5,7 @@ use crate::client::{Device, Hub, Identity, answer, error_code};
 
 const DEVICEBOUND: &str = "devices/d/messages/devicebound/#";
 
-/// Connects again, with the session kept.
+/// Connects again and expects the kept session.
 async fn back(hub: &Hub, identity: &Identity) -> Device {
     let (device, connack) = hub.connect(identity).await.unwrap();
     assert!(connack.session_present);
@@ -141,7 +141,7 @@ async fn over_https_a_message_is_fetched_and_completed_rejected_or_abandoned() {
         assert_eq!(header("iothub-sequencenumber"), if tokens.len() < 2 { "1" } else { "2" });
         assert!(header("iothub-enqueuedtime").ends_with('Z'));
         assert_eq!(response.text().await.unwrap(), "x");
-        // Some clients hand the ETag back as it came.
+        // Some clients return the ETag unchanged, with its quotes.
         let given = if method == "POST" { token.clone() } else { format!("%22{token}%22") };
         assert_eq!(answer(hub.https(method, "d", &format!("{path}/{given}{end}"))).await, (204, Value::Null));
         tokens.push(token);

@@ -1,4 +1,4 @@
-//! The devices and the control client of these tests.
+//! The devices and the control client that these tests use.
 
 use std::{
     fs,
@@ -35,10 +35,10 @@ use tokio_rustls::{
 /// The hub's name in user names and tokens.
 pub const HUB: &str = "myhub.azure-devices.net";
 
-/// Nothing here takes that long; a test that hangs fails.
+/// Nothing in these tests takes that long, so a test that hangs fails.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A hub of its own for each test.
+/// Each test has its own hub.
 pub struct Hub {
     pub emulator: Emulator,
     http: reqwest::Client,
@@ -46,7 +46,7 @@ pub struct Hub {
     pub https: reqwest::Client,
 }
 
-/// What a device presents itself with.
+/// The credentials of a device.
 #[derive(Clone)]
 pub struct Identity {
     pub device_id: String,
@@ -54,11 +54,11 @@ pub struct Identity {
     pub password: String,
     pub clean: bool,
     pub web_socket: bool,
-    /// Whether messages are acknowledged by the test only.
+    /// Whether only the test acknowledges messages.
     pub manual_acks: bool,
 }
 
-/// A device on rumqttc. A connection that ends shows as an error of [`Device::poll`].
+/// A device with rumqttc. The end of its connection is an error of [`Device::poll`].
 pub struct Device {
     pub client: AsyncClient,
     events: EventLoop,
@@ -76,7 +76,7 @@ impl Hub {
         Self { emulator, http: reqwest::Client::new(), https }
     }
 
-    /// A device with a token for an hour, and a session that is kept.
+    /// Credentials with a token for an hour, and a session that is kept.
     pub fn identity(&self, device_id: &str) -> Identity {
         Identity {
             device_id: device_id.into(),
@@ -98,13 +98,13 @@ impl Hub {
         BASE64_STANDARD.encode(hmac(&self.emulator.ready().group_key, registration_id))
     }
 
-    /// What a device presents itself with that has a key of its own, Base64.
+    /// Credentials of a device with its own key, Base64.
     pub fn identity_with(&self, device_id: &str, key: &str) -> Identity {
         let password = sign(key, &format!("{HUB}/devices/{device_id}"), now() + 3600);
         Identity { password, ..self.identity(device_id) }
     }
 
-    /// Connects; the answer is the CONNACK or why there is no connection.
+    /// Connects. Returns the CONNACK, or the reason for having no connection.
     pub async fn connect(&self, identity: &Identity) -> Result<(Device, ConnAck), ConnectionError> {
         let mut device = self.device(identity, fs::read(&self.emulator.ready().ca).unwrap());
         let connack = device.connack().await?;
@@ -135,7 +135,8 @@ impl Hub {
         Device { client, events }
     }
 
-    /// An HTTPS request of a device with a token for an hour. The path follows that of the device, a slash before it.
+    /// An HTTPS request of a device with a token for an hour. The path is relative to the device's path and begins with
+    /// a slash.
     pub fn https(&self, method: &str, device_id: &str, path: &str) -> RequestBuilder {
         let https = &self.emulator.ready().https;
         let token = self.token(https.strip_prefix("https://").unwrap(), device_id, now() + 3600);
@@ -145,19 +146,19 @@ impl Hub {
         self.https.request(method.parse().unwrap(), url).header("Authorization", token)
     }
 
-    /// A message sent over HTTPS with this token.
+    /// A request that sends a message over HTTPS with this token.
     pub fn post_with(&self, device_id: &str, token: &str, body: impl Into<Body>) -> RequestBuilder {
         let mut request = self.post(device_id, body).build().unwrap();
         request.headers_mut().insert("Authorization", token.parse().unwrap());
         RequestBuilder::from_parts(self.https.clone(), request)
     }
 
-    /// A message sent over HTTPS, to be completed and answered.
+    /// A request that sends a message over HTTPS. The test may add to it before it sends it.
     pub fn post(&self, device_id: &str, body: impl Into<Body>) -> RequestBuilder {
         self.https("POST", device_id, "/messages/events").body(body)
     }
 
-    /// A TLS connection nothing has been said on yet.
+    /// A TLS connection on which nothing has been sent yet.
     pub async fn raw(&self) -> TlsStream<TcpStream> {
         self.raw_at(&self.emulator.ready().mqtt).await
     }
@@ -174,7 +175,7 @@ impl Hub {
         TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), stream).await.unwrap()
     }
 
-    /// Sends bytes on a connection of their own and returns what comes back until the hub closes.
+    /// Sends bytes on a new connection. Returns the hub's bytes until it closes.
     pub async fn exchange(&self, bytes: &[u8]) -> Vec<u8> {
         let mut stream = self.raw().await;
         stream.write_all(bytes).await.unwrap();
@@ -202,7 +203,7 @@ impl Hub {
         body["messageId"].as_str().unwrap().to_owned()
     }
 
-    /// The states of the messages to a device, once the one to wait for is there.
+    /// The states of the messages to a device, as soon as the awaited state is reached.
     pub async fn c2d_states(&self, device_id: &str, wait: &str) -> Vec<String> {
         let statuses = self.get(&format!("c2d?device={device_id}&wait={wait}")).await;
         statuses.as_array().unwrap().iter().map(|status| status["state"].as_str().unwrap().to_owned()).collect()
@@ -213,7 +214,7 @@ impl Hub {
         assert_eq!(status, 200, "{body}");
     }
 
-    /// The bodies received, once there are so many.
+    /// The received bodies, as soon as there are this many.
     pub async fn bodies(&self, number: usize) -> Vec<String> {
         let received = self.get(&format!("received?wait={number}")).await;
         received.as_array().unwrap().iter().map(|message| message["body"].as_str().unwrap().to_owned()).collect()
@@ -252,7 +253,7 @@ impl Device {
         }
     }
 
-    /// Subscribes; the answer is waited for.
+    /// Subscribes and waits for the answer.
     pub async fn subscribe(&mut self, filter: &str, qos: QoS) {
         self.client.subscribe(filter, qos).await.unwrap();
         match self.poll().await.unwrap() {
@@ -288,7 +289,7 @@ impl Device {
         }
     }
 
-    /// Keeps the client going, acknowledgements above all, until something else has come about.
+    /// Lets the client work, above all on acknowledgements, until the other future is ready.
     pub async fn meanwhile<T>(&mut self, other: impl Future<Output = T>) -> T {
         tokio::pin!(other);
         loop {
@@ -299,7 +300,7 @@ impl Device {
         }
     }
 
-    /// Waits until the hub ends the connection; anything but its end is a failure.
+    /// Waits until the hub ends the connection. Any packet before the end is a failure.
     pub async fn ended(&mut self) {
         match self.poll().await {
             Err(ConnectionError::MqttState(_) | ConnectionError::Io(_)) => {}
@@ -308,7 +309,7 @@ impl Device {
     }
 }
 
-/// A token for a resource, signed with a key, Base64.
+/// A token for a resource, signed with a Base64 key.
 pub fn sign(key: &str, resource: &str, expiry: u64) -> String {
     let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
     let resource = encode(resource);
@@ -322,14 +323,14 @@ fn hmac(key: &str, text: &str) -> Vec<u8> {
     mac.finalize().into_bytes().to_vec()
 }
 
-/// Status and JSON of an answer, null if there is none.
+/// Status and JSON of an answer. The JSON is null if there is none.
 pub async fn answer(request: RequestBuilder) -> (u16, Value) {
     let response = timeout(PATIENCE, request.send()).await.expect("no answer").unwrap();
     let status = response.status().as_u16();
     (status, serde_json::from_slice(&response.bytes().await.unwrap()).unwrap_or_default())
 }
 
-/// Microsoft's number of an error, or its name for those that have none.
+/// Microsoft's number of an error, or the name of an error without number.
 pub fn error_code(body: &Value) -> String {
     let message = body["Message"].as_str().unwrap_or_else(|| panic!("{body}"));
     match serde_json::from_str::<Value>(message) {

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::client::{HUB, Hub, Identity, answer, error_code, now, sign};
 
-/// Any key but that of the hub, Base64.
+/// A key that is not the hub's, Base64.
 const KEY: &str = "b3du";
 
 async fn refused(hub: &Hub, identity: &Identity) {
@@ -13,7 +13,7 @@ async fn refused(hub: &Hub, identity: &Identity) {
     assert!(matches!(error, ConnectionError::ConnectionRefused(refusal) if refusal == code), "{error:?}");
 }
 
-/// What a message over HTTPS is answered: status and error code, 0 if there is none.
+/// The answer to a message over HTTPS: status and error code. The code is empty after 204.
 async fn sent(hub: &Hub, device_id: &str, key: &str) -> (u16, String) {
     let token = sign(key, &format!("{HUB}/devices/{device_id}"), now() + 60);
     let (status, body) = answer(hub.post_with(device_id, &token, "x").header("Host", HUB)).await;

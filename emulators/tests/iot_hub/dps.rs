@@ -1,4 +1,4 @@
-//! The Device Provisioning Service over HTTPS, and its control.
+//! Tests the Device Provisioning Service over HTTPS, and its control requests.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::client::{Hub, answer, now, sign};
 
 impl Hub {
-    /// A request of a registration, with a token for an hour.
+    /// A request for a registration, with a token for an hour.
     fn dps(&self, method: &str, id: &str, path: &str) -> RequestBuilder {
         let ready = self.emulator.ready();
         let token = sign(&self.derived_key(id), &format!("{}/registrations/{id}", ready.id_scope), now() + 3600);
@@ -29,7 +29,7 @@ impl Hub {
         self.dps("GET", id, &format!("/operations/{}", operation["operationId"].as_str().unwrap()))
     }
 
-    /// Registers and polls until it is done: the last answer, and the number of polls.
+    /// Registers and polls until the registration is done. Returns the last answer and the number of polls.
     async fn registered(&self, id: &str) -> (Value, u32) {
         let (status, operation) = answer(self.register(id)).await;
         assert_eq!((status, &operation["status"]), (202, &json!("assigning")));

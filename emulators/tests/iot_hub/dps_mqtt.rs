@@ -1,4 +1,4 @@
-//! The Device Provisioning Service over MQTT.
+//! Tests the Device Provisioning Service over MQTT.
 
 use rumqttc::{ConnectReturnCode, ConnectionError, Packet, QoS};
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ impl Hub {
         }
     }
 
-    /// Connected and subscribed.
+    /// A device that is connected and subscribed.
     async fn registering(&self, identity: &Identity) -> Device {
         let (mut device, connack) = self.connect(identity).await.unwrap();
         assert!(!connack.session_present);
@@ -29,7 +29,7 @@ impl Hub {
 }
 
 impl Device {
-    /// Publishes, and returns topic and body of the answer.
+    /// Publishes. Returns topic and body of the answer.
     async fn ask(&mut self, topic: &str, body: &str) -> (String, Value) {
         self.send(topic, body).await.unwrap();
         let answer = self.message().await;
@@ -81,7 +81,7 @@ async fn trouble_is_the_same_over_mqtt() {
     let (topic, _) = device.ask(&register, r#"{"registrationId":"d"}"#).await;
     assert_eq!(topic, "$dps/registrations/res/429/?$rid=1&retry-after=9");
     device.publish(&register, r#"{"registrationId":"d"}"#).await;
-    // The acknowledgement may come before the end, but no answer.
+    // The acknowledgement may arrive before the connection ends, but no answer.
     while let Ok(packet) = device.poll().await {
         assert!(matches!(packet, Packet::PubAck(_)), "{packet:?}");
     }

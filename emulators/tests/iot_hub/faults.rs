@@ -89,7 +89,7 @@ async fn a_connection_is_accepted_then_cut() {
 async fn a_connection_is_cut_after_so_many_messages() {
     let hub = Hub::start().await;
     hub.faults(r#"{"cutAfterMessages":2}"#).await;
-    // By hand: rumqttc may report the end of a connection instead of the acknowledgements that came just before it.
+    // Written by hand: rumqttc may report the end of a connection instead of the acknowledgements just before it.
     let mut burst = hub.identity("d").connect_packet(60);
     for number in 1..=3 {
         burst.extend(b"\x32\x1F\x00\x1Adevices/d/messages/events/\x00");
@@ -107,12 +107,12 @@ async fn ignored_messages_are_neither_recorded_nor_acknowledged() {
     let mut device = hub.connected("d").await;
     hub.faults(r#"{"ignorePublishes":true}"#).await;
     device.publish(EVENTS, "1").await;
-    // The hub has read the message when it answers what came after it.
+    // The hub has read the message when it answers the later packet.
     device.client.subscribe("$iothub/twin/res/#", rumqttc::QoS::AtLeastOnce).await.unwrap();
     assert!(matches!(device.poll().await.unwrap(), rumqttc::Packet::SubAck(_)));
     hub.faults("{}").await;
     device.publish(EVENTS, "2").await;
-    // Packet id 1 was the message's, 2 the subscription's.
+    // Packet id 1 was the message, 2 the subscription.
     assert_eq!(device.puback().await.unwrap(), 3);
     assert_eq!(hub.bodies(1).await, ["2"]);
 }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::client::{HUB, Hub, Identity, answer, error_code, now};
 
-/// Status, Microsoft's code and `Retry-After` of a message sent.
+/// Sends a message. Returns status, Microsoft's code and `Retry-After` of the answer.
 async fn send(hub: &Hub) -> (u16, String, Option<String>) {
     let response = hub.post("d", "x").send().await.unwrap();
     let status = response.status().as_u16();
@@ -28,6 +28,8 @@ async fn a_request_is_refused_as_asked_for() {
         (r#"{"httpStatusTimes":1,"httpStatus":403}"#, 403, "403002", None),
         (r#"{"httpStatusTimes":1,"httpStatus":404}"#, 404, "404001", None),
         (r#"{"httpStatusTimes":1,"httpStatus":400}"#, 400, "ArgumentInvalid", None),
+        (r#"{"httpStatusTimes":1,"httpErrorCode":400001}"#, 400, "400001", None),
+        (r#"{"httpStatusTimes":1,"httpErrorCode":413001}"#, 413, "413001", None),
         (r#"{"httpStatusTimes":1,"httpStatus":500,"retryAfterSeconds":0}"#, 500, "ServerError", Some("0")),
     ] {
         hub.faults(faults).await;
@@ -38,7 +40,7 @@ async fn a_request_is_refused_as_asked_for() {
     assert_eq!(send(&hub).await.0, 503);
     assert_eq!(answer(hub.https("GET", "d", "/messages/devicebound")).await.0, 503);
     assert_eq!(answer(hub.post("e", "x")).await.0, 204);
-    assert_eq!(hub.get("counts").await["httpsFailures"], 11);
+    assert_eq!(hub.get("counts").await["httpsFailures"], 13);
 }
 
 #[tokio::test]

@@ -128,7 +128,7 @@ async fn a_silent_device_is_cut_after_one_and_a_half_keep_alive_times() {
     let mut connack = [0; 4];
     stream.read_exact(&mut connack).await.unwrap();
     assert_eq!(connack, *b"\x20\x02\x00\x00");
-    // A ping in between starts the time again.
+    // A ping restarts the keep-alive time.
     stream.write_all(b"\xC0\x00").await.unwrap();
     let asked = std::time::Instant::now();
     let mut rest = vec![];

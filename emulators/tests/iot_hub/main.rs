@@ -1,5 +1,5 @@
-//! The IoT Hub stand-in over real sockets: a device built on `rumqttc`, one that writes bytes by hand, and the control
-//! endpoint over HTTP.
+//! Tests the IoT Hub stand-in over real sockets: with a device that uses `rumqttc`, with bytes written by hand, and
+//! with the control endpoint over HTTP.
 
 mod c2d;
 mod client;

@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 
 use crate::client::{Device, Hub};
 
-/// Asks at QoS 1; returns topic and body of the answer, which comes after the acknowledgement.
+/// Sends a request at QoS 1. Returns topic and body of the answer, which comes after the acknowledgement.
 async fn ask(device: &mut Device, topic: &str, body: &str) -> (String, Value) {
     device.send(topic, body).await.unwrap();
     let publish = device.message().await;
@@ -38,7 +38,7 @@ async fn without_the_subscription_there_is_no_answer_and_other_topics_are_refuse
     let hub = Hub::start().await;
     let mut device = hub.connected("d").await;
     device.send("$iothub/twin/GET/?$rid=1", "").await.unwrap();
-    // An answer would have come before the next acknowledgement.
+    // An answer would have arrived before the next acknowledgement.
     device.send("devices/d/messages/events/", "x").await.unwrap();
     device.publish("$iothub/twin/PATCH/properties/desired/?$rid=2", "{}").await;
     device.ended().await;
@@ -54,7 +54,7 @@ async fn twins_meet_trouble_too() {
     assert_eq!(topic, "$iothub/twin/result/200/?$rid=1");
     hub.faults(r#"{"ignorePublishes":true}"#).await;
     device.publish("$iothub/twin/GET/?$rid=2", "").await;
-    // What came before it has been read when this is answered.
+    // When this is answered, the hub has read the packet before it.
     device.subscribe("$iothub/methods/POST/#", QoS::AtLeastOnce).await;
     hub.faults("{}").await;
     assert_eq!(ask(&mut device, "$iothub/twin/GET/?$rid=3", "").await.0, "$iothub/twin/res/200/?$rid=3");

@@ -12,7 +12,7 @@ use crate::client::{Hub, Identity};
 
 const EVENTS: &str = "devices/d/messages/events/";
 
-/// Upgrades a connection by hand, with this subprotocol if any.
+/// Upgrades a connection by hand, with this subprotocol if there is one.
 async fn upgrade(
     hub: &Hub,
     protocol: Option<&str>,
@@ -25,7 +25,7 @@ async fn upgrade(
     Ok(client_async(request, hub.raw().await).await?.0)
 }
 
-/// What the hub sends until it closes.
+/// The hub's bytes until it closes.
 async fn rest(socket: WebSocketStream<TlsStream<TcpStream>>) -> Vec<u8> {
     let messages: Vec<_> = socket.collect().await;
     messages.into_iter().filter_map(Result::ok).filter(Message::is_binary).flat_map(Message::into_data).collect()
@@ -83,7 +83,7 @@ async fn what_is_not_mqtt_in_binary_frames_is_refused() {
     socket.send(Message::Text("hello".into())).await.unwrap();
     assert_eq!(rest(socket).await, b"");
     let mut socket = upgrade(&hub, Some("mqtt")).await.unwrap();
-    // The hub may have hung up before all of it is written.
+    // The hub may close before everything is written.
     let _ = socket.send(Message::Binary(vec![0x10; 2_000_000].into())).await;
     assert_eq!(rest(socket).await, b"");
     assert_eq!(hub.get("counts").await["connects"], 0);

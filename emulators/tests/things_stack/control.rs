@@ -1,4 +1,4 @@
-//! The control endpoint where it is not seen in the other tests.
+//! Tests the parts of the control endpoint that the other tests do not use.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! The API for downlinks.
+//! Tests the API for downlinks.
 
 use emulators::things_stack::{Event, Options};
 use serde_json::{Value, json};
@@ -102,7 +102,7 @@ async fn once_something_was_sent_only_what_exists_is_known() {
         assert_eq!(response.status(), status, "{path}");
         assert_eq!(json(response).await["details"][0]["name"], json!(name), "{path}");
     }
-    // The URL that the webhook came with is one that works.
+    // The URL in the webhook's header works.
     let url = target.got()[0].headers["x-downlink-push"].to_str().unwrap().to_owned();
     let request = stack.client.post(url).header("authorization", format!("Bearer {}", stack.emulator.ready().apikey));
     assert_eq!(request.body(body("AQ==")).send().await.unwrap().status(), 200);
@@ -132,7 +132,7 @@ async fn faults_hit_the_next_requests_in_their_order() {
     }
     assert_eq!(stack.get(QUEUE).await, json!([]));
 
-    // Accepted, but nobody was told.
+    // Accepted, but the client got no answer.
     assert!(stack.downlink(PUSH, &body("AQ==")).await.unwrap_err().is_request());
     assert_eq!(stack.get(QUEUE).await, json!([one("AQ==")]));
     let second = body("Ag==");

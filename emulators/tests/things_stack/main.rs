@@ -1,4 +1,4 @@
-//! The stand-in for The Things Stack over real sockets, with a small server as the target of its webhooks.
+//! Tests the stand-in for The Things Stack over real sockets, with a small server as the target of its webhooks.
 
 mod control;
 mod downlinks;

@@ -1,4 +1,4 @@
-//! A stand-in with its client, and a target for webhooks.
+//! A stand-in with its client, and a target for its webhooks.
 
 use std::{
     collections::HashMap,
@@ -21,10 +21,10 @@ use tokio::{
     time::timeout,
 };
 
-/// Nothing here takes that long; a test that hangs fails.
+/// Nothing in these tests takes that long, so a test that hangs fails.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A stand-in of its own for each test.
+/// Each test has its own stand-in.
 pub struct Stack {
     pub emulator: Emulator,
     pub client: Client,
@@ -55,7 +55,7 @@ impl Stack {
         assert_eq!(self.client.delete(self.control(path)).send().await.unwrap().status(), 204);
     }
 
-    /// Starts a run and waits for its end; the statistics.
+    /// Starts a run and waits for its end. Returns the statistics.
     pub async fn send(&self, body: Value) -> Value {
         let response = self.post("send", body).await;
         assert_eq!(response.status(), 202);
@@ -76,7 +76,7 @@ pub async fn json(response: Response) -> Value {
     serde_json::from_slice(&response.bytes().await.unwrap()).unwrap()
 }
 
-/// Uplinks only, as fast as possible.
+/// Sends only uplinks, as fast as possible.
 pub fn uplinks_only() -> Options {
     let sending = Sending {
         rate: 0.0,
@@ -89,12 +89,12 @@ pub fn uplinks_only() -> Options {
     Options { devices: 10, sending, ..Options::default() }
 }
 
-/// A webhook as the target got it.
+/// A webhook that the target received.
 #[derive(Clone, Debug)]
 pub struct Got {
     pub headers: HeaderMap,
     pub body: Bytes,
-    /// Requests that were being answered when it came, itself included.
+    /// Number of requests of the same device that were being answered when it arrived, including itself.
     pub at_a_time: usize,
 }
 
@@ -103,7 +103,7 @@ impl Got {
         serde_json::from_slice(&self.body).unwrap()
     }
 
-    /// Application and device, if the body tells.
+    /// Application and device, if the body names them.
     pub fn device(&self) -> Option<(String, String)> {
         let body: Value = serde_json::from_slice(&self.body).ok()?;
         let ids = &body["end_device_ids"];
@@ -115,7 +115,8 @@ impl Got {
     }
 }
 
-/// A target for webhooks. It answers with what was demanded, in order, then with 202; 400 to what tells no device.
+/// A target for webhooks. It answers with the requested statuses in order, then with 202. A body without a device gets
+/// 400.
 pub struct Target {
     pub url: String,
     state: Arc<State>,
@@ -134,7 +135,7 @@ impl Target {
         Self::start_with(Semaphore::MAX_PERMITS).await
     }
 
-    /// Answers so many requests only; the others wait until [`Target::release`].
+    /// Answers only this many requests; the others wait until [`Target::release`].
     pub async fn start_with(permits: usize) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/api/uplink?code=s3cr3t", listener.local_addr().unwrap());
@@ -151,7 +152,7 @@ impl Target {
         Self { url, state, server }
     }
 
-    /// The next answers.
+    /// Sets the statuses of the next answers.
     pub fn answer_with(&self, statuses: &[u16]) {
         let statuses = statuses.iter().rev().map(|status| StatusCode::from_u16(*status).unwrap());
         *self.state.answers.lock().unwrap() = statuses.collect();
@@ -165,12 +166,12 @@ impl Target {
         self.state.got.borrow().clone()
     }
 
-    /// Waits until so many have come.
+    /// Waits until this many webhooks have arrived.
     pub async fn wait(&self, count: usize) -> Vec<Got> {
         let mut got = self.state.got.subscribe();
         let come = timeout(PATIENCE, got.wait_for(|got| got.len() >= count)).await;
         let is_late = come.is_err();
-        // It holds a lock.
+        // The borrowed value holds a lock on the channel.
         drop(come);
         assert!(!is_late, "{} of {count} have come", self.got().len());
         self.got()

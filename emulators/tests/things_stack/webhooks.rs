@@ -1,4 +1,4 @@
-//! What the target of webhooks sees.
+//! Tests the webhooks that a target receives.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -36,7 +36,7 @@ async fn headers_are_those_of_the_things_stack() {
     assert!(header("user-agent").unwrap().starts_with("TheThingsStack/3."));
     assert_eq!(header("transfer-encoding"), None);
 
-    // The old format knows nothing of them.
+    // The old format has no such headers.
     let v2 = json!({ "application": "app-9", "device": "pump-7", "target": target.url, "version": 2 });
     assert_eq!(stack.post("uplink", v2).await.status(), 200);
     let got = &target.got()[1];
@@ -63,7 +63,7 @@ async fn a_run_sends_what_it_counts() {
     assert!(sent["latencyMs"]["p50"].as_f64() > Some(0.0) && sent["latencyMs"]["max"].as_f64() < Some(30_000.0));
     assert_eq!(sent["scheduledLatencyMs"]["max"], 0.0, "without a schedule");
 
-    // Every uplink is listed as it was sent, and nothing else.
+    // Every uplink is listed as it was sent, and nothing else is listed.
     let listed = stack.get("uplinks").await;
     let listed = listed.as_array().unwrap();
     assert_eq!(listed.len() as u64, number("uplinks"));
@@ -82,7 +82,7 @@ async fn a_run_sends_what_it_counts() {
     }
 }
 
-/// Malformed ones that even the target's loose look finds no device in.
+/// Malformed webhooks in which even the target's loose check finds no device.
 fn no_device(got: &[crate::support::Got]) -> u64 {
     got.iter().filter(|got| got.device().is_none()).count() as u64
 }
@@ -121,12 +121,12 @@ async fn what_fails_is_tried_again_with_the_same_body() {
     let uplinks = stack.get("uplinks").await;
     assert_eq!((&uplinks[0]["attempts"], &uplinks[0]["status"]), (&json!(4), &json!(202)));
 
-    // By default there is one attempt.
+    // The default is one attempt.
     target.answer_with(&[500]);
     assert_eq!(stack.send(json!({ "target": target.url, "count": 1 })).await["attempts"], 7);
     assert_eq!(stack.get("uplinks").await[3]["status"], 500);
 
-    // A malformed one is answered well with 400.
+    // For a malformed one, 400 is the right answer.
     let malformed = json!({ "target": target.url, "count": 20, "malformedShare": 1, "attempts": 3, "retryDelay": 0 });
     let sent = stack.send(malformed).await;
     let accepted = sent["statuses"]["202"].as_u64().unwrap() - 3;
@@ -160,7 +160,7 @@ async fn a_schedule_is_kept_without_drift() {
     stack.emulator.done().await;
     let statistics = stack.emulator.statistics();
     assert_eq!((statistics.sent, statistics.is_done), (100, true));
-    // The last one is due after 99 intervals; later is the machine's affair, earlier would be wrong.
+    // The last one is due after 99 intervals. It may be later on a slow machine, but never earlier.
     assert!(statistics.seconds >= 0.197, "{statistics:?}");
     assert!(statistics.scheduled_latency_ms.max >= statistics.latency_ms.max, "{statistics:?}");
 }
@@ -176,7 +176,7 @@ async fn what_waits_for_others_is_late_by_its_schedule() {
     tokio::time::sleep(hold).await;
     target.release(2);
     let sent = stack.get("sent?wait=done&timeout_ms=30000").await;
-    // Both were due at once; the median of two is the smaller one.
+    // Both were due at once. The median of two is the smaller one.
     assert!(sent["scheduledLatencyMs"]["p50"].as_f64() > Some(40.0), "{sent}");
 }
 

@@ -1,15 +1,16 @@
-//! `backfill`: a range of a site, again or for the first time.
+//! `backfill`: fetches a range of a site's rows, again or for the first time, and sends it.
 //!
 //! | Part | |
 //! |---|---|
-//! | `range` | which range a site's backfill has |
-//! | `site` | one site, from its beginning or where it stopped to its end |
-//! | `progress`, `summary` | what is printed meanwhile, and at the end |
+//! | `range` | the range of a site's backfill |
+//! | `site` | one site: from the start of the range, or from where it stopped, to the end |
+//! | `progress`, `summary` | the output during the backfill and at its end |
 
 mod progress;
 mod range;
 mod site;
 mod summary;
+mod totals;
 
 use std::{process::ExitCode, sync::Arc};
 
@@ -17,13 +18,13 @@ use chrono::{DateTime, Utc};
 use iothub_connector::{
     app::App,
     config::{Config, Problems, Settings, hub::Identity, rapidm2m::SourceConfig},
-    hub::Transport,
+    iot_hub::Transport,
 };
 
 use self::{progress::Progress, site::Backfilling};
 use super::{settings::Source, time};
 
-/// What shells use for a command that Ctrl-C has ended.
+/// The exit code that shells use for a command that Ctrl-C has ended.
 const INTERRUPTED: u8 = 130;
 const EXAMPLES: &str = "\
 Examples:
@@ -55,25 +56,25 @@ pub struct Options {
     /// Names of the sites, as in the setting Site_ID
     #[arg(required = true, value_name = "SITE")]
     sites: Vec<String>,
-    /// The first moment of the range: a date (its midnight, UTC) or a time such as 2026-01-31T12:00:00Z
+    /// Start of the range: a date (its midnight, UTC) or a time such as 2026-01-31T12:00:00Z
     #[arg(long, value_name = "TIME", value_parser = time::time)]
     from: DateTime<Utc>,
-    /// The first moment that does not belong to it any more [default: behind the newest row that the app has recorded]
+    /// End of the range, exclusive [default: just after the newest row that the app has recorded]
     #[arg(long, value_name = "TIME", value_parser = time::time)]
     until: Option<DateTime<Utc>>,
-    /// Only count what there is; nothing is recorded or sent
+    /// Only count rows and messages; nothing is recorded or sent
     #[arg(long)]
     dry_run: bool,
-    /// Fetch the range once more if it is done, or was dropped
+    /// Fetch the range once more if its backfill is done or was dropped
     #[arg(long, conflicts_with = "dry_run")]
     again: bool,
-    /// Give the backfill up: what it has recorded and not yet sent is marked as rejected
+    /// Give up the backfill: messages that are recorded but not yet sent are marked as rejected
     #[arg(long, conflicts_with_all = ["dry_run", "again"])]
     drop: bool,
     /// How the messages go to the hub
     #[arg(long, value_enum, default_value_t = Way::Https)]
     transport: Way,
-    /// How often in a row a service may fail before it gives up
+    /// How often in a row a service may fail before the backfill gives up
     #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     attempts: u32,
     /// Print progress and summary as lines of JSON
@@ -100,10 +101,10 @@ impl From<Way> for Transport {
     }
 }
 
-/// One site after the other. A site that fails does not keep the others from being served.
+/// Serves one site after the other. A site that fails does not stop the others.
 ///
 /// # Errors
-/// Nothing can be printed, or settings cannot be read.
+/// The output cannot be printed, or settings cannot be read.
 pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let config = match config(&options.source.read()?, options.transport) {
         Ok(config) => config,
@@ -113,7 +114,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
         }
     };
     let app = App::new(config);
-    let Some(polling) = app.rapidm2m_forwarding else { unreachable!("a configuration without this half is refused") };
+    let Some(polling) = app.polling else { unreachable!("a configuration without this half is refused") };
     let progress = Progress::new(options.json);
     let work = async {
         let mut is_well = true;
@@ -144,7 +145,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// The app's settings, with this command's way to the hub.
+/// The app's settings, with this command's transport to the hub.
 fn config(settings: &Settings, way: Way) -> Result<Config, Problems> {
     let mut config = Config::from_settings(settings)?;
     let mut problems = Problems::default();
@@ -161,7 +162,7 @@ fn config(settings: &Settings, way: Way) -> Result<Config, Problems> {
         return Err(problems);
     }
     config.hub.transport = way.into();
-    // The setting may name the port of the app's own transport.
+    // The setting may contain the port of the app's own transport.
     if let Some(Identity::One(device)) = &mut config.hub.identity
         && let Some(device) = Arc::get_mut(device)
         && matches!(device.endpoint.port, Some(8883 | 443))

@@ -1,5 +1,5 @@
-//! What is printed meanwhile: to standard error, as a bar on a terminal and else as a line now and then. With `--json` it is
-//! lines of JSON on standard output.
+//! Prints progress to standard error: a bar on a terminal, otherwise a line now and then. With `--json` it prints lines
+//! of JSON to standard output.
 
 use std::{
     cell::{Cell, RefCell},
@@ -9,25 +9,25 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
-use iothub_connector::{forward::backfill::position, ledger::Cursor};
+use iothub_connector::rapidm2m::{backfill::position, ledger::Cursor};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::{range::text, summary::Totals};
+use super::{range::text, totals::Totals};
 use crate::cli::table;
 
-/// Between two lines, where there is no bar.
+/// Time between two lines if there is no bar.
 const LINES: Duration = Duration::from_secs(10);
 const TEMPLATE: &str = "{prefix:.20} [{wide_bar}] {percent:>3} %, {msg}, {eta} left";
 
 pub struct Progress {
     pub(super) is_json: bool,
-    /// How a bar looks, where standard error is a terminal.
+    /// The bar's style. `Some` if standard error is a terminal.
     style: Option<ProgressStyle>,
-    /// The one of the site that is served now.
+    /// The bar of the current site.
     bar: RefCell<Option<ProgressBar>>,
     range: RefCell<Option<(DateTime<Utc>, DateTime<Utc>)>>,
-    /// Whether the bar knows where this run began: what an earlier one has done says nothing about the speed.
+    /// Whether the bar knows where this run started. Work of an earlier run must not count towards the speed.
     is_placed: Cell<bool>,
     last_line: Cell<Option<Instant>>,
 }
@@ -40,7 +40,7 @@ impl Progress {
         Self { is_json, style, bar, range, is_placed: Cell::default(), last_line: Cell::default() }
     }
 
-    /// A site's range begins.
+    /// The backfill of a site starts.
     pub fn begin(&self, site: &str, from: DateTime<Utc>, until: DateTime<Utc>) {
         self.range.replace(Some((from, until)));
         self.is_placed.set(false);
@@ -52,13 +52,13 @@ impl Progress {
         }
     }
 
-    /// The backfill has come so far.
+    /// The backfill has come to the cursor's position.
     pub fn at(&self, site: &str, cursor: &Cursor, totals: &Totals, took: Duration) -> io::Result<()> {
         let Some(position) = position(cursor) else { return Ok(()) };
         self.came_to(site, position.time(), totals, took)
     }
 
-    /// The counting has come so far.
+    /// The counting of a dry run has come to `at`.
     pub fn measured(&self, site: &str, at: DateTime<Utc>, totals: &Totals, took: Duration) -> io::Result<()> {
         self.came_to(site, at, totals, took)
     }
@@ -90,7 +90,7 @@ impl Progress {
         Ok(())
     }
 
-    /// Something for people to know.
+    /// Prints a remark for the user.
     pub fn remark(&self, site: &str, said: &str) {
         self.say(&format!("{site}: {said}"));
     }
@@ -103,7 +103,7 @@ impl Progress {
         }
     }
 
-    /// A site's backfill cannot go on.
+    /// The backfill of a site cannot go on.
     pub fn failed(&self, site: &str, error: &anyhow::Error) -> io::Result<()> {
         self.clear();
         self.say(&format!("error: {site}: {error:#}"));
@@ -132,7 +132,7 @@ fn seconds(duration: chrono::TimeDelta) -> u64 {
 pub(super) fn print(record: &Value) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match writeln!(out, "{record}").and_then(|()| out.flush()) {
-        // Nobody reads on (`| head`): that is no reason to stop half-way.
+        // The reader has closed the pipe (`| head`). This is no reason to stop the backfill.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         printed => printed,
     }

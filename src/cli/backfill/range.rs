@@ -1,16 +1,17 @@
-//! Which range a site's backfill has. It must be the same whenever the same command is run, or it would not go on.
+//! Finds the range of a site's backfill. The same command must always find the same range, because otherwise it could
+//! not resume.
 
 use anyhow::{bail, ensure};
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
-use iothub_connector::ledger::Cursor;
+use iothub_connector::rapidm2m::ledger::Cursor;
 
-/// The end of the range that begins at `from`. `known` are the site's cursor and its backfills.
+/// The end of the range that starts at `from`. `known` are the site's cursor and the cursors of its backfills.
 ///
-/// Without `until` it is what an earlier run of the command has found; in the first one it is behind the newest row that is
-/// recorded by polling, since what comes after that is the app's, or now if the site was never polled.
+/// Without `until`, it is the end that an earlier run of the command found. On the first run it is just after the
+/// newest row that polling has recorded, because the app fetches later rows; it is now if the site was never polled.
 ///
 /// # Errors
-/// There is nothing in the range.
+/// The range is empty.
 pub fn end(
     from: DateTime<Utc>,
     until: Option<DateTime<Utc>>,
@@ -47,7 +48,7 @@ pub fn text(time: DateTime<Utc>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use iothub_connector::ledger::SiteKey;
+    use iothub_connector::rapidm2m::ledger::SiteKey;
 
     use super::*;
 

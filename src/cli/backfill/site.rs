@@ -1,17 +1,17 @@
-//! One site's backfill, from its beginning or where it stopped to its end.
+//! Runs one site's backfill from the start of the range, or from where it stopped, to the end.
 
 use std::time::Duration;
 
 use anyhow::{bail, ensure};
 use chrono::{DateTime, Utc};
 use iothub_connector::{
-    forward::{
-        Forwarder, Limits, Report,
+    rapidm2m::{
+        Stamp,
         backfill::{BackfillOutside, Next, Run, Stretch, grid::Span, position},
+        ledger::{Cursor, SiteKey},
+        polling::{Forwarder, Limits, Report},
     },
-    ledger::{Cursor, SiteKey},
-    rapidm2m::Stamp,
-    retry,
+    support::backoff::Policy,
 };
 use tokio::time::Instant;
 
@@ -19,16 +19,16 @@ use super::{
     Options,
     progress::Progress,
     range::{self, text},
-    summary::{Summary, Totals},
+    summary::Summary,
+    totals::Totals,
 };
 
-/// How long one window may take the backend, with all narrower ones that are tried.
+/// Time for requests to the backend for one window, including the narrower windows that are tried after it.
 const ASKING: Duration = Duration::from_secs(5 * 60);
-/// How long its messages may take the hub besides. One that is silent is given up long before that.
+/// Additional time for sending the window's messages to the hub. A hub that is silent is given up on long before.
 const SENDING: Duration = Duration::from_secs(5 * 60);
-const FIRST_WAIT: Duration = Duration::from_secs(1);
-const LONGEST_WAIT: Duration = Duration::from_secs(30);
-/// A backend that asks to be left alone for longer is taken at its word.
+const RETRY: Policy = Policy::jittered(Duration::from_secs(1), Duration::from_secs(30));
+/// The command stops if a service requests a longer back-off than this.
 const PATIENCE: Duration = Duration::from_secs(5 * 60);
 
 pub struct Backfilling<'a> {
@@ -40,10 +40,10 @@ pub struct Backfilling<'a> {
 }
 
 impl Backfilling<'_> {
-    /// Returns whether every row of the range is at the hub.
+    /// Returns whether every row of the range has arrived at the hub.
     ///
     /// # Errors
-    /// It cannot go on; the sentence says how far it came and what to do.
+    /// The backfill cannot go on. The message says how far it came and what to do.
     pub async fn run(&self) -> anyhow::Result<bool> {
         let key = SiteKey { customer: self.customer.to_owned(), site: self.site.to_owned() };
         let known = self.forwarder.outside.ledger.cursors_of_site(&key).await?;
@@ -124,7 +124,7 @@ impl OneRange<'_> {
                     if failures >= self.site.options.attempts || rest > PATIENCE {
                         bail!("{}", self.stopped(&report, last.as_ref()));
                     }
-                    let wait = retry::full_jitter(failures, FIRST_WAIT, LONGEST_WAIT).max(rest);
+                    let wait = RETRY.wait(failures).max(rest);
                     progress.remark(
                         site,
                         &format!("{}; trying again in {:.1} s", what_failed(&report), wait.as_secs_f64()),
@@ -150,7 +150,7 @@ impl OneRange<'_> {
         }
     }
 
-    /// Why it stops, how far it came, and how to go on.
+    /// Why the backfill stops, how far it came, and how to resume it.
     fn stopped(&self, report: &Report, cursor: Option<&Cursor>) -> String {
         let mut said = what_failed(report);
         match cursor {
@@ -190,7 +190,7 @@ impl OneRange<'_> {
                     if error.is_permanent() || failures >= self.site.options.attempts || rest > PATIENCE {
                         bail!("{error}; it was counted up to {}", at.rfc3339());
                     }
-                    let wait = retry::full_jitter(failures, FIRST_WAIT, LONGEST_WAIT).max(rest);
+                    let wait = RETRY.wait(failures).max(rest);
                     progress.remark(site, &format!("{error}; trying again in {:.1} s", wait.as_secs_f64()));
                     tokio::time::sleep(wait).await;
                 }

@@ -1,4 +1,4 @@
-//! What is printed at the end of a site, to standard output: a sentence, or with `--json` a line of JSON.
+//! Prints the result for a site to standard output: a sentence, or with `--json` a line of JSON.
 
 use std::{
     io::{self, Write as _},
@@ -7,66 +7,29 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use indicatif::{HumanBytes, HumanCount, HumanDuration};
-use iothub_connector::{
-    forward::{Report, backfill::Measured},
-    ledger::{Backfill, Cursor},
-};
+use iothub_connector::rapidm2m::ledger::{Backfill, Cursor};
 use serde_json::json;
 
 use super::{
     progress::{Progress, print},
     range::text,
+    totals::Totals,
 };
 use crate::cli::table;
 
-/// What this process has done for a site.
-#[derive(Debug, Default)]
-pub struct Totals {
-    pub requests: usize,
-    /// Of the backend's answers.
-    pub bytes: usize,
-    /// Recorded; in a dry run: counted.
-    pub rows: usize,
-    pub messages: usize,
-    /// Acknowledged by the hub.
-    pub forwarded: usize,
-    pub rejected: usize,
-    pub bad_rows: usize,
-    pub waiting: usize,
-}
-
-impl Totals {
-    pub fn add(&mut self, report: &Report) {
-        self.requests += report.requests;
-        self.bytes += report.bytes;
-        self.rows += report.rows_recorded;
-        self.forwarded += report.messages_forwarded;
-        self.rejected += report.messages_rejected;
-        self.bad_rows += report.bad_rows;
-        self.waiting = report.waiting;
-    }
-
-    pub fn add_measured(&mut self, measured: &Measured) {
-        self.bytes += measured.bytes;
-        self.rows += measured.rows;
-        self.messages += measured.messages;
-        self.bad_rows += measured.bad_rows;
-    }
-}
-
-/// What a site's range came to.
+/// The result for a site's range.
 pub struct Summary<'a> {
     pub site: &'a str,
     pub from: DateTime<Utc>,
     pub until: DateTime<Utc>,
-    /// With what earlier processes did.
+    /// Includes the work of earlier processes.
     pub backfill: Option<&'a Backfill>,
     pub totals: &'a Totals,
     pub took: Duration,
 }
 
 impl Progress {
-    /// All of the range is at the hub, but for what it says.
+    /// The backfill is finished: all rows are at the hub, except the losses that are printed.
     pub fn finished(&self, summary: &Summary<'_>) -> io::Result<()> {
         let Summary { site, from, until, backfill: Some(backfill), totals, took } = summary else { return Ok(()) };
         self.clear();
@@ -95,7 +58,6 @@ impl Progress {
         print_line(&(said + &losses(site, backfill)))
     }
 
-    /// A dry run has ended.
     pub fn counted(&self, summary: &Summary<'_>) -> io::Result<()> {
         let Summary { site, from, until, totals, took, .. } = summary;
         self.clear();
@@ -121,7 +83,7 @@ impl Progress {
         print_line(&said)
     }
 
-    /// There is nothing to do. Returns whether all of it is at the hub.
+    /// There is nothing to do. Returns whether all rows of the range are at the hub.
     pub fn is_done(&self, site: &str, cursor: &Cursor, was_open: bool) -> io::Result<bool> {
         let Some(backfill) = &cursor.backfill else { return Ok(false) };
         let is_well = backfill.dropped_at.is_none() && backfill.rejected == 0 && backfill.bad_rows == 0;
@@ -151,7 +113,7 @@ impl Progress {
         Ok(is_well)
     }
 
-    /// A backfill is given up.
+    /// The backfill was given up.
     pub fn dropped(&self, summary: &Summary<'_>, rejected: usize) -> io::Result<()> {
         let Summary { site, from, until, .. } = summary;
         if self.is_json {
@@ -169,7 +131,7 @@ impl Progress {
     }
 }
 
-/// What is not at the hub, though the backfill is at its end.
+/// Rows and messages of a finished backfill that are not at the hub.
 fn losses(site: &str, backfill: &Backfill) -> String {
     let mut said = String::new();
     if backfill.rejected > 0 {

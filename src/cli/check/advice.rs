@@ -1,13 +1,13 @@
-//! What to do about a fault. Pure. It agrees with README, "When something fails".
+//! Finds the advice for a fault. No I/O. It agrees with README, "When something fails".
 
-/// Words with which advice begins, behind a colon.
+/// The first words of advice, which follows a colon.
 const VERBS: [&str; 23] = [
     "check", "set", "look", "replace", "write", "remove", "copy", "give", "use", "name", "delete", "mend", "send",
     "make", "install", "switch", "enable", "need", "create", "build", "rename", "run", "has",
 ];
 
-/// A fault and the advice that is in its text, if there is any: `it is wrong: check it; it says: no` is
-/// `it is wrong; it says: no` and `check it`.
+/// Splits a text into the fault and the advice, if it contains advice: `it is wrong: check it; it says: no` becomes `it
+/// is wrong; it says: no` and `check it`.
 pub fn split(text: &str) -> (String, Option<String>) {
     if let Some(purpose) = text.strip_prefix("is not set: ") {
         return ("is not set".into(), Some(format!("set it: {purpose}")));
@@ -25,7 +25,7 @@ pub fn split(text: &str) -> (String, Option<String>) {
     (format!("{}{said}", &text[..begin]), Some(advice.to_owned()))
 }
 
-/// What to do about a fault of this kind, whose text does not say it.
+/// Advice for a kind of fault whose text contains none.
 pub fn of_kind(kind: &str) -> Option<&'static str> {
     Some(match kind {
         "rate_limited" => "lower PollConcurrency",
@@ -53,7 +53,11 @@ pub fn of_kind(kind: &str) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use iothub_connector::{cosmos::Failure, devices::DpsError, hub::SendError, rapidm2m::FetchError};
+    use iothub_connector::{
+        cosmos::Failure,
+        iot_hub::{SendError, devices::DpsError},
+        rapidm2m::FetchError,
+    };
 
     use super::*;
 

@@ -1,11 +1,12 @@
-//! The rapidM2M backend: credentials, the customer's sites, each site and its channels.
+//! Checks the rapidM2M backend: credentials, the customer's sites, each site and its channels.
 
 use std::time::Duration;
 
 use futures::{StreamExt as _, stream};
 use iothub_connector::{
-    config::rapidm2m::{Config, Selection, SourceConfig},
-    rapidm2m::{Client, FetchError},
+    config::rapidm2m::{Config, SourceConfig},
+    rapidm2m::{Client, FetchError, Selection},
+    support::http_client::HttpClient,
 };
 use tokio::time::{Instant, timeout_at};
 
@@ -14,12 +15,11 @@ use super::{
     report::{Checked, Row, Verdict},
 };
 
-/// One request may take this long.
+/// Time-out of one request.
 const LIMIT: Duration = Duration::from_secs(15);
-/// All sites together.
+/// Time-out for all sites together.
 const SITES_LIMIT: Duration = Duration::from_secs(5 * 60);
-/// Up to so many sites each have a row, whatever came of it; of more than these only those with a fault, up to
-/// [`MOST_FAULTS`].
+/// Up to this many sites, each site gets a row. With more sites, only those with a fault do, up to [`MOST_FAULTS`].
 const MOST_SITES: usize = 10;
 const MOST_FAULTS: usize = 20;
 
@@ -28,14 +28,14 @@ pub async fn check(config: &Config, named: &[String]) -> Checked {
         return Checked::of(Row::skipped("backend", "EmulationMode=true: none is called"));
     };
     let what = format!("backend {}", url.host_str().unwrap_or_default());
-    let client = Client::new(url.clone(), credentials, config.concurrency);
+    let client = Client::new(url.clone(), credentials, HttpClient::default());
     let mut checked = Checked::default();
     match client.me(LIMIT).await {
         Ok(me) => {
             checked.clock = me.clock_skew.map(|skew| ("the backend", skew));
             checked.rows.push(Row::ok(what, "takes the credentials"));
         }
-        // Not everybody may ask for that.
+        // Some users are not allowed to make this request.
         Err(error @ FetchError::Forbidden { .. }) => {
             let row = Row::fault(what, error.kind(), &error.to_string());
             checked.rows.push(Row { result: Verdict::Warning, ..row });
@@ -51,7 +51,7 @@ pub async fn check(config: &Config, named: &[String]) -> Checked {
     let are_named = !named.is_empty() || config.sites != Selection::All;
     checked.rows.push(match &listed {
         Ok(sites) => Row::ok(customer, format!("has {}", count(sites.len(), "site"))),
-        // Only Site_ID=* asks for the list.
+        // Only `Site_ID=*` needs the list.
         Err(error) if are_named && !matches!(error, FetchError::NotFound { .. }) => {
             let row = Row::fault(customer, error.kind(), &format!("its sites cannot be listed: {error}"));
             Row { result: Verdict::Warning, ..row }
@@ -83,7 +83,7 @@ async fn check_sites(client: &Client, config: &Config, sites: Vec<String>) -> Ve
     shortened(rows, all)
 }
 
-/// One row for each site; of many sites, only those with a fault.
+/// One row per site. If there are many sites, only those with a fault.
 fn shortened(mut rows: Vec<Row>, all: usize) -> Vec<Row> {
     let unasked = all - rows.len();
     if all > MOST_SITES {
@@ -121,14 +121,14 @@ fn site_row(site: String, config: &Config, channels: Result<Vec<String>, FetchEr
     let Selection::Named(wanted) = &config.channels else {
         return Row::ok(what, format!("{} in {container}", count(listed.len(), "channel")));
     };
-    // The backend does not tell upper from lower case.
+    // The backend ignores upper and lower case.
     let is_listed = |name: &&String| !listed.iter().any(|other| other.eq_ignore_ascii_case(name));
     let missing: Vec<_> = wanted.iter().filter(is_listed).map(String::as_str).collect();
     if missing.is_empty() {
         return Row::ok(what, format!("{} in {container}", count(wanted.len(), "channel")));
     }
     let text = format!("its blueprint does not list {} for {container}, but {}", missing.join(", "), some_of(&listed));
-    // A channel has a number too, which a blueprint with names of its own does not show.
+    // Every channel also has a number. A blueprint that has its own channel names does not show it.
     if missing.iter().all(|name| is_numbered(name)) && !listed.iter().any(|name| is_numbered(name)) {
         return Row::warning(what, text, "check Channelnames, and what the site's rows hold");
     }

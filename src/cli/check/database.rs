@@ -1,23 +1,24 @@
-//! Cosmos DB: the account, the database, its containers, and whether documents could be written. Nothing is.
+//! Checks Cosmos DB: the account, the database, its containers, and whether documents could be written. It writes
+//! nothing.
 
 use std::sync::Arc;
 
 use iothub_connector::{
-    config::ledger::Config,
-    cosmos::{Failure, Found, Ttl},
-    devices::{Store, store},
-    ledger::{Ledger, MESSAGE_PATH, PARTITION_KEY},
+    cosmos::{Failure, Found, Requirements, Ttl, Unfit},
+    iot_hub::devices::{Store, store},
+    rapidm2m::ledger::{Ledger, MESSAGE_PATH, Options, REQUIREMENTS},
 };
 
 use super::report::{Checked, Row};
 
 const MAKE_IT: &str = "create it: README, \"Cosmos DB\"";
 
-pub async fn check(config: Config, needs_devices: bool, needs_polls: bool) -> Checked {
-    let (host, database) = (config.endpoint.host_str().unwrap_or_default().to_owned(), config.database.clone());
-    let container = config.container.clone();
-    let keeps_history = config.history_days.is_none();
-    let ledger = Ledger::new(config);
+pub async fn check(options: Options, needs_devices: bool, needs_polls: bool) -> Checked {
+    let (host, database) =
+        (options.account.endpoint.host_str().unwrap_or_default().to_owned(), options.account.database.clone());
+    let container = options.container.clone();
+    let keeps_history = options.history_days.is_none();
+    let ledger = Ledger::new(options);
     let account = ledger.account();
     let what = format!("Cosmos DB {host}");
     if let Err(failure) = account.reach().await {
@@ -30,7 +31,7 @@ pub async fn check(config: Config, needs_devices: bool, needs_polls: bool) -> Ch
         let what = format!("container {container}");
         match ledger.inspect().await {
             Ok(found) => {
-                rows.extend(of_container(what, &database, &found, is_made, &PARTITION_KEY, Some(keeps_history)))
+                rows.extend(of_container(what, &database, &found, is_made, &REQUIREMENTS, Some(keeps_history)))
             }
             Err(failure) => rows.push(fault(what, &failure)),
         }
@@ -38,7 +39,7 @@ pub async fn check(config: Config, needs_devices: bool, needs_polls: bool) -> Ch
     if needs_devices {
         let what = format!("container {}", store::CONTAINER);
         match Store::new(Arc::clone(&account)).inspect().await {
-            Ok(found) => rows.extend(of_container(what, &database, &found, is_made, &[store::PARTITION_KEY], None)),
+            Ok(found) => rows.extend(of_container(what, &database, &found, is_made, &store::REQUIREMENTS, None)),
             Err(failure) => rows.push(fault(what, &failure)),
         }
     }
@@ -49,13 +50,13 @@ fn fault(what: impl Into<String>, failure: &Failure) -> Row {
     Row::fault(what, failure.kind(), &failure.to_string())
 }
 
-/// `keeps_history`: whether the documents are never to be removed; `None` if they never are anyway.
+/// `keeps_history`: whether documents must never expire. `None` for a container whose documents never expire anyway.
 fn of_container(
     what: String,
     database: &str,
     found: &Found,
     is_made: bool,
-    partition_key: &[&str],
+    requirements: &Requirements,
     keeps_history: Option<bool>,
 ) -> Vec<Row> {
     let facts = match found {
@@ -74,29 +75,23 @@ fn of_container(
             return vec![Row { kind: Some("ledger_missing"), ..row }];
         }
     };
-    if facts.partition_key != partition_key {
-        let text = format!("its partition key is {}, not {}", facts.partition_key.join(", "), partition_key.join(", "));
-        return vec![Row::failed(what, text, "name another container or database: it belongs to something else")];
+    let unfit = requirements.unfit(&facts.partition_key, facts.time_to_live);
+    if let Some(Unfit { reason, remedy }) = &unfit
+        && facts.access.is_none()
+    {
+        return vec![Row::failed(what, reason, remedy)];
     }
     let mut rows = Vec::new();
     match &facts.access {
         Some(Err(failure)) => rows.push(fault(&what, failure)),
         _ => rows.push(Row::ok(&what, "documents can be read and written")),
     }
-    match (facts.time_to_live, keeps_history) {
-        (Ttl::Default(seconds), Some(_)) => {
-            let text = format!("its time to live is {seconds} s: records that wait for the hub would expire");
-            rows.push(Row::failed(&what, text, "set the default time to live to -1 (on, no default)"));
-        }
-        (Ttl::Default(seconds), None) => {
-            let text = format!("its time to live is {seconds} s: devices would be registered again and again");
-            rows.push(Row::failed(&what, text, "switch its time to live off"));
-        }
-        (Ttl::Off, Some(false)) => {
-            let text = "its time to live is off: records are never removed";
-            rows.push(Row::warning(&what, text, "set it to -1 (on, no default), or PollHistoryDays=0"));
-        }
-        _ => {}
+    if let Some(Unfit { reason, remedy }) = unfit {
+        rows.push(Row::failed(&what, reason, remedy));
+    }
+    if (facts.time_to_live, keeps_history) == (Ttl::Off, Some(false)) {
+        let text = "its time to live is off: records are never removed";
+        rows.push(Row::warning(&what, text, "set it to -1 (on, no default), or PollHistoryDays=0"));
     }
     if keeps_history.is_some() && !facts.excluded_paths.iter().any(|path| path == MESSAGE_PATH || path == "/*") {
         let text = format!("it indexes {}, which makes each write dearer", MESSAGE_PATH.trim_end_matches("/?"));
@@ -111,9 +106,10 @@ mod tests {
 
     use super::*;
     use crate::cli::check::report::Verdict;
+    use iothub_connector::rapidm2m::ledger::PARTITION_KEY;
 
     fn rows(found: &Found, is_made: bool, keeps_history: Option<bool>) -> Vec<(Verdict, String)> {
-        let rows = of_container("container x".into(), "db", found, is_made, &PARTITION_KEY, keeps_history);
+        let rows = of_container("container x".into(), "db", found, is_made, &REQUIREMENTS, keeps_history);
         rows.into_iter().map(|row| (row.result, row.text)).collect()
     }
 

@@ -1,29 +1,31 @@
-//! The hub, as the device that sends; and where devices come from.
+//! Checks the hub as the device that sends, and the services and hubs where devices come from.
 
 use chrono::{SecondsFormat, TimeDelta, Utc};
 use futures::{StreamExt as _, stream};
 use iothub_connector::{
-    config::{
-        Config, dps,
-        enrolment::{Enrolment, HubPolicy},
-        hub::Identity,
+    config::{Config, hub::Identity},
+    iot_hub::{
+        Credential, Device, Transport,
+        devices::{
+            self,
+            enrollment::{Enrollment, EnrollmentGroup, HubPolicy},
+        },
+        probe, sas,
     },
-    devices,
-    hub::{Credential, Device, Transport, probe, sas},
 };
 use rustls::pki_types::CertificateDer;
 use secrecy::ExposeSecret as _;
 
 use super::report::{Checked, Row};
 
-/// Services that are asked at once.
+/// Services that are called at once.
 const AT_ONCE: usize = 8;
-/// A ready token that ends sooner is warned of, as the connector does.
+/// A warning is printed if a ready token ends sooner than this, as in the connector.
 const EXPIRY_NOTICE: TimeDelta = TimeDelta::days(7);
-/// As which device a hub is asked whose devices are only known when they send.
+/// The device id for checking a hub whose devices are not known before they send.
 const NOBODY: &str = "iothub-connector-check";
 
-/// What is known without asking anybody: when a ready token ends.
+/// Checks, without calling a service, when a ready token ends.
 pub fn token(config: &Config) -> Option<Row> {
     let device = config.hub.identity.as_ref()?.one()?;
     let Credential::Token(token) = &device.credential else { return None };
@@ -39,7 +41,7 @@ pub fn token(config: &Config) -> Option<Row> {
     })
 }
 
-/// The hub as the one device, if there is one.
+/// Checks the hub as the one device that sends everything.
 pub async fn device(device: &Device, transport: Transport, trusted_ca: &[CertificateDer<'static>]) -> Checked {
     let over: &str = transport.into();
     let what = format!("hub {}", device.endpoint);
@@ -52,17 +54,17 @@ pub async fn device(device: &Device, transport: Transport, trusted_ca: &[Certifi
     }
 }
 
-/// Each of the services and hubs that devices come from, once.
-pub async fn enrolments(config: &Config) -> Checked {
+/// Checks each service and hub where devices come from, once.
+pub async fn enrollments(config: &Config) -> Checked {
     let trusted_ca = &config.hub.trusted_ca;
     let of_sites = match &config.hub.identity {
         Some(Identity::Provisioned(dps)) => Some(("sites".to_owned(), From::Dps(dps))),
         _ => None,
     };
-    let of_applications = config.things_network.iter().flat_map(|config| config.enrolments.named());
-    let of_applications = of_applications.map(|(suffixes, enrolment)| match enrolment {
-        Enrolment::Dps(dps) => (suffixes, From::Dps(dps)),
-        Enrolment::Hub(hub) => (suffixes, From::Hub(hub)),
+    let of_applications = config.things_network.iter().flat_map(|config| config.enrollments.named());
+    let of_applications = of_applications.map(|(suffixes, enrollment)| match enrollment {
+        Enrollment::Dps(dps) => (suffixes, From::Dps(dps)),
+        Enrollment::Hub(hub) => (suffixes, From::Hub(hub)),
     });
     let all = of_sites.into_iter().chain(of_applications).collect::<Vec<_>>();
     let asked = stream::iter(all).map(|(whose, from)| async move {
@@ -77,11 +79,11 @@ pub async fn enrolments(config: &Config) -> Checked {
 }
 
 enum From<'a> {
-    Dps(&'a dps::Config),
+    Dps(&'a EnrollmentGroup),
     Hub(&'a HubPolicy),
 }
 
-async fn service(whose: &str, config: &dps::Config, trusted_ca: &[CertificateDer<'static>]) -> Checked {
+async fn service(whose: &str, config: &EnrollmentGroup, trusted_ca: &[CertificateDer<'static>]) -> Checked {
     let what = format!("DPS {} ({whose})", config.id_scope);
     match devices::probe::group(config, trusted_ca.to_vec()).await {
         Ok(skew) => Checked {

@@ -1,5 +1,5 @@
-//! `check`: whether the settings are right, and whether everything that they name can be reached and used. Nothing is written
-//! or registered anywhere.
+//! `check`: checks whether the settings are right and whether every service that they name can be reached and used. It
+//! writes and registers nothing.
 
 mod advice;
 mod backend;
@@ -21,9 +21,10 @@ use iothub_connector::{
         self, Config, KEY_VAULT, Problems, Settings,
         hub::Identity,
         key_vault::{self, Completed},
+        storage,
     },
-    logging,
-    queue::{Account, Lengths, UplinkQueues},
+    queue::{Lengths, UplinkQueues},
+    support::{http_client::HttpClient, logging},
 };
 
 use self::report::{Checked, Row, Summary, Verdict};
@@ -45,11 +46,11 @@ Provisioning Service is asked for a device that does not exist.
 The exit code is 0 if nothing failed (warnings do not count), 1 if something failed,
 2 if the settings are wrong.";
 
-/// What the connector needs of the storage account.
+/// The setting of the storage account, which the connector needs.
 const STORAGE: &str = "AzureStorageConnectionString";
-/// Where the host looks for it; a suffix behind `__` means an identity.
+/// The names that the host reads. A suffix after `__` means an identity.
 const STORAGE_NAMES: [&str; 2] = [STORAGE, "AzureWebJobsAzureStorageConnectionString"];
-/// Rows more than this ahead of the clock wait.
+/// Rows are held back if they are ahead of the clock by more than this.
 const NOTABLE_SKEW: TimeDelta = TimeDelta::minutes(1);
 /// Azure's services refuse tokens beyond this.
 const FATAL_SKEW: TimeDelta = TimeDelta::minutes(5);
@@ -57,10 +58,10 @@ const FATAL_SKEW: TimeDelta = TimeDelta::minutes(5);
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Options {
-    /// Check the settings, and the files that they name, without asking anybody
+    /// Check only the settings and the files that they name; call no service
     #[arg(long, conflicts_with = "sites")]
     offline: bool,
-    /// Of the sites, check only this one; can be given several times
+    /// Check only this site; can be given several times
     #[arg(long = "site", value_name = "NAME")]
     sites: Vec<String>,
     /// Print each row as one line of JSON, and a summary, for scripts
@@ -73,14 +74,14 @@ pub struct Options {
 /// Checks everything and prints the result.
 ///
 /// # Errors
-/// The file of the settings cannot be read.
+/// The settings file cannot be read.
 pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let own = options.source.read_own()?;
     let (rows, are_settings_wrong) = check(own, &options).await;
     let mut out = BufWriter::new(io::stdout().lock());
     let written = if options.json { print::json(&rows, &mut out) } else { print::table(&rows, &mut out) };
     match written.and_then(|()| out.flush()) {
-        // Nobody reads on (`| head`): the exit code still tells how it went.
+        // The reader has closed the pipe (`| head`): the exit code still shows the result.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error).context("cannot print"),
         _ => {}
     }
@@ -91,7 +92,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// The rows, and whether the settings are at fault.
+/// Returns the rows, and whether the settings are wrong.
 async fn check(own: Settings, options: &Options) -> (Vec<Row>, bool) {
     let mut rows = Vec::new();
     let has_vault = key_vault::is_wanted(&own);
@@ -157,14 +158,14 @@ fn of_problems(problems: &Problems) -> impl Iterator<Item = Row> {
     problems.iter().map(|(name, text)| Row::setting(name, text))
 }
 
-/// What would stop the start before any other setting is looked at.
+/// Checks the settings of the log. Faults in them stop the start before any other setting is read.
 fn of_logging(settings: &Settings) -> Vec<Row> {
     let value = |name| settings.get(name, &mut Problems::default());
     let problems = [logging::filter(value("RUST_LOG")).map(drop), logging::format_of(value("LOG_FORMAT")).map(drop)];
     problems.into_iter().filter_map(Result::err).map(|(name, why)| Row::setting(name, &why)).collect()
 }
 
-/// Asks everybody at once.
+/// Calls all services at once.
 async fn services(config: &Config, sites: &[String]) -> Vec<Row> {
     let backend = async {
         match &config.rapidm2m {
@@ -184,14 +185,14 @@ async fn services(config: &Config, sites: &[String]) -> Vec<Row> {
             None => Checked::default(),
         }
     };
-    let all = tokio::join!(backend, database, device, hub::enrolments(config));
+    let all = tokio::join!(backend, database, device, hub::enrollments(config));
     let all: [Checked; 4] = all.into();
     let clocks: Vec<_> = all.iter().filter_map(|checked| checked.clock).collect();
     let rows = all.into_iter().flat_map(|checked| checked.rows);
     rows.chain([clock(&clocks)]).collect()
 }
 
-/// What the services' clocks say of ours.
+/// Compares this machine's clock with the services' clocks.
 fn clock(clocks: &[(&str, TimeDelta)]) -> Row {
     let what = "clock of this machine";
     let Some((whose, skew)) = clocks.iter().max_by_key(|(_, skew)| skew.abs()) else {
@@ -211,7 +212,7 @@ fn clock(clocks: &[(&str, TimeDelta)]) -> Row {
     }
 }
 
-/// The queues of uplinks, and what waits in them.
+/// Checks the queues of uplinks and counts the messages in them.
 async fn storage(settings: &Settings, uplinks: &str, is_offline: bool) -> Row {
     let what = "storage of the queues";
     let is_set = settings.names().any(|name| STORAGE_NAMES.iter().any(|prefix| name.starts_with(prefix)));
@@ -220,17 +221,13 @@ async fn storage(settings: &Settings, uplinks: &str, is_offline: bool) -> Row {
         return Row::failed(what, text, "set it: without it the host starts no function");
     }
     let mut problems = Problems::default();
-    let Some(account) = Account::read(settings, &mut problems) else {
+    let Some(account) = storage::read(settings, &mut problems) else {
         return Row::failed(what, problems.list(), "mend it: without it the host starts no function");
     };
     if is_offline {
         return Row::skipped(what, "--offline");
     }
-    let lengths = match UplinkQueues::new(&account, uplinks) {
-        Ok(queues) => queues.lengths().await,
-        Err(error) => Err(error),
-    };
-    match lengths {
+    match UplinkQueues::new(&account, uplinks, &HttpClient::default()).lengths().await {
         Ok(Lengths { waiting, rejected: 0, poison: 0 }) => {
             Row::ok(what, format!("{waiting} messages wait in {uplinks}"))
         }

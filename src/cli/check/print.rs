@@ -1,4 +1,4 @@
-//! The report, as a table for people or as lines of JSON.
+//! Prints the report as a table for the user or as lines of JSON.
 
 use std::io::{self, Write};
 
@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::report::{Row, Summary, Verdict};
 use crate::cli::table;
 
-/// Of the columns; 100 with the gaps between them.
+/// Widths of the columns; 100 in total with the gaps between them.
 const WIDTHS: [u16; 3] = [26, 40, 30];
 
 pub fn table(rows: &[Row], out: &mut impl Write) -> io::Result<()> {

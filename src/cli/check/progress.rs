@@ -1,11 +1,11 @@
-//! How many sites are done, on standard error, if a person looks at it.
+//! Shows how many sites are done, on standard error, if that is a terminal.
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-/// How often it changes at the most, about.
+/// Roughly the largest number of updates.
 const STEPS: usize = 200;
 
 pub struct Progress {
@@ -28,14 +28,14 @@ impl Progress {
 
     fn show(&self, text: &str) {
         if self.is_shown {
-            // Whoever cannot be shown it misses nothing.
+            // A write error is ignored: the progress is not needed.
             drop(io::stderr().write_all(text.as_bytes()));
         }
     }
 }
 
 impl Drop for Progress {
-    /// Takes the line away.
+    /// Erases the line.
     fn drop(&mut self) {
         self.show("\r\x1b[K");
     }

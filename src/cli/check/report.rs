@@ -1,4 +1,4 @@
-//! What was checked, and what came of it. Pure.
+//! The results of the checks. No I/O.
 
 use chrono::TimeDelta;
 use serde::Serialize;
@@ -14,13 +14,13 @@ pub enum Verdict {
     Skipped,
 }
 
-/// One thing that was checked.
+/// The result for one checked item.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Row {
     pub what: String,
     pub result: Verdict,
-    /// As in the log and in records: README, "When something fails".
+    /// The same kind as in the log and in records: README, "When something fails".
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<&'static str>,
     pub text: String,
@@ -45,25 +45,25 @@ impl Row {
         Self { result: Verdict::Failed, to_do: Some(to_do.to_owned()), ..Self::ok(what, text) }
     }
 
-    /// A fault with what to do about it in its text, or known by its kind.
+    /// A fault. The advice comes from its text, or from its kind.
     pub fn fault(what: impl Into<String>, kind: &'static str, text: &str) -> Self {
         let (text, to_do) = advice::split(text);
         let to_do = to_do.or_else(|| advice::of_kind(kind).map(str::to_owned));
         Self { result: Verdict::Failed, kind: Some(kind), to_do, ..Self::ok(what, text) }
     }
 
-    /// What is wrong with a setting; `text` continues a sentence that begins with its name.
+    /// A fault of a setting; `text` continues a sentence that begins with the setting's name.
     pub fn setting(name: &str, text: &str) -> Self {
         let (text, to_do) = advice::split(text);
         Self { result: Verdict::Failed, to_do, ..Self::ok(name, text) }
     }
 }
 
-/// What came of the checks of one service.
+/// The results of the checks of one service.
 #[derive(Debug, Default)]
 pub struct Checked {
     pub rows: Vec<Row>,
-    /// Our clock minus that of the service, and whose that is.
+    /// This machine's clock minus the service's clock, with the service's name.
     pub clock: Option<(&'static str, TimeDelta)>,
 }
 
@@ -73,7 +73,7 @@ impl Checked {
     }
 }
 
-/// How many there are of each.
+/// The number of rows per result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Summary {
     pub ok: usize,

@@ -1,27 +1,29 @@
-//! Rejected records of rapidM2M sites.
+//! Puts back rejected records of rapidM2M sites.
 
 use anyhow::{Context as _, bail};
 use chrono::{DateTime, TimeDelta, Utc};
 use iothub_connector::{
     config::{Problems, Settings, ledger},
-    forward::replay::{self, Replayed},
-    ledger::{Ledger, Outcome, Poll, PollList, PollQuery, SiteKey},
+    rapidm2m::{
+        ledger::{Ledger, Outcome, Poll, PollList, PollQuery, SiteKey},
+        replay::{self, Replayed},
+    },
 };
 use serde_json::json;
 
 use super::{Line, Options};
 use crate::cli::time::Moment;
 
-/// The kind of what was dropped with its backfill.
+/// The kind of records that were dropped with their backfill.
 const DROPPED: &str = "dropped";
-/// Rejected records of a site that are looked at, the newest ones.
+/// Most rejected records of a site that are read, newest first.
 const MOST: u32 = 10_000;
 
-/// The lines, and what ended it early.
+/// Returns the lines, and the error that ended the replay early.
 pub async fn replay(options: &Options, settings: &Settings) -> anyhow::Result<(Vec<Line>, Option<anyhow::Error>)> {
     let mut problems = Problems::default();
     let customer = settings.required("Customer_ID", "name or id of the customer, as in Cosmos DB", &mut problems);
-    let config = ledger::Config::read(settings, &mut problems);
+    let config = ledger::read(settings, &mut problems);
     let (Some(customer), Some(config), true) = (customer, config, problems.is_empty()) else {
         bail!("{}", problems.list());
     };
@@ -56,7 +58,7 @@ async fn of_site(
     from: Option<DateTime<Utc>>,
 ) -> anyhow::Result<Vec<Line>> {
     let polls = polls(options, ledger, key, from).await?;
-    // What somebody gave up is put back only if it is asked for.
+    // Records of a dropped backfill are put back only if the user names their kind or their ids.
     let is_meant = |poll: &Poll| match &options.kind {
         Some(kind) => *kind == kind_of(poll),
         None => !options.which.poll.is_empty() || kind_of(poll) != DROPPED,
@@ -91,7 +93,7 @@ async fn of_site(
     Ok(lines.collect())
 }
 
-/// Without their messages, oldest first.
+/// The records without their messages, oldest first.
 async fn polls(
     options: &Options,
     ledger: &Ledger,
@@ -100,7 +102,7 @@ async fn polls(
 ) -> anyhow::Result<Vec<Poll>> {
     const NO_LEDGER: &str = "there is no such container yet: check M2MDocumentsDBName and M2MDocumentsDBCollection";
     if !options.which.poll.is_empty() {
-        // Reading a single record would make the container.
+        // Reading a single record would create the container.
         ledger.polls(key, &PollQuery { limit: 1, ..PollQuery::default() }).await?.context(NO_LEDGER)?;
         let mut polls = Vec::new();
         for id in &options.which.poll {

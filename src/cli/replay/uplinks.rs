@@ -1,13 +1,13 @@
-//! The queues of what could not be forwarded of The Things Network.
+//! Puts back messages of The Things Network from the queues of rejected and of poison messages.
 
 use std::time::Duration;
 
 use anyhow::bail;
 use chrono::{DateTime, Utc};
 use iothub_connector::{
-    clock,
-    config::{Problems, Settings},
-    queue::{Account, Queue, QueueError, Taken, UplinkQueues},
+    config::{Problems, Settings, storage},
+    queue::{Queue, QueueError, Taken, UplinkQueues},
+    support::{clock, http_client::HttpClient},
     things_network::queued::Queued,
 };
 use serde_json::{Value, json};
@@ -15,12 +15,13 @@ use tokio::time::Instant;
 
 use super::{Line, Options, QueueKind};
 
-/// How long nobody else sees what is looked at. What stays is given back in the end, or seen again after this.
+/// How long a taken message is invisible to other readers. A message that stays is given back at the end, or becomes
+/// visible after this time.
 const INVISIBLE: Duration = Duration::from_secs(5 * 60);
-/// How long messages are taken: no longer than what was taken first stays out of sight.
+/// How long messages are taken. Shorter than [`INVISIBLE`], so that the first messages do not become visible meanwhile.
 const LONGEST: Duration = Duration::from_secs(4 * 60);
 
-/// The lines, and what ended it early.
+/// Returns the lines, and the error that ended the replay early.
 pub async fn replay(
     options: &Options,
     kind: QueueKind,
@@ -28,11 +29,11 @@ pub async fn replay(
 ) -> anyhow::Result<(Vec<Line>, Option<anyhow::Error>)> {
     let mut problems = Problems::default();
     let uplinks = settings.required("UplinkQueueName", "the storage queue for uplinks", &mut problems);
-    let account = Account::read(settings, &mut problems);
+    let account = storage::read(settings, &mut problems);
     let (Some(uplinks), Some(account), true) = (uplinks, account, problems.is_empty()) else {
         bail!("{}", problems.list());
     };
-    let queues = UplinkQueues::new(&account, uplinks)?;
+    let queues = UplinkQueues::new(&account, uplinks, &HttpClient::default());
     let to = queues.uplinks;
     let from = match kind {
         QueueKind::Rejected => queues.rejected,
@@ -41,7 +42,7 @@ pub async fn replay(
     let (mut lines, mut kept) = (Vec::new(), Vec::new());
     let outcome = move_all(options, &from, &to, &mut lines, &mut kept).await;
     for taken in &kept {
-        // What cannot be given back now is seen again by itself.
+        // A message that cannot be given back becomes visible by itself.
         if let Err(error) = from.give_back(taken).await {
             eprintln!("warning: message {} is seen again in {} min: {error}", taken.id, INVISIBLE.as_secs() / 60);
         }
@@ -71,7 +72,7 @@ async fn move_all(
             eprintln!("warning: stopped after {} min: call it again for the rest", LONGEST.as_secs() / 60);
             return Ok(());
         }
-        // Whatever ends this: what is not moved is given back.
+        // If moving stops early, the remaining messages are given back.
         let mut rest = taken.into_iter();
         while let Some(taken) = rest.next() {
             let line = line(&taken);
@@ -92,13 +93,14 @@ async fn move_all(
     Ok(())
 }
 
-/// Whether the message was rejected since the command began: the cause is not mended, and it would go round and round.
+/// Whether the message was rejected after the command began. The cause is then not fixed, and the message would
+/// circulate.
 fn is_since(line: &Line, began: DateTime<Utc>) -> bool {
     let rejected_at = line.json["rejectedAt"].as_str().and_then(clock::read_rfc3339);
     rejected_at.is_some_and(|at| at >= began)
 }
 
-/// In this order: cut in between, the message is there twice, not gone.
+/// In this order: an interruption in between leaves the message in both queues instead of losing it.
 async fn put_and_delete(from: &Queue, to: &Queue, taken: &Taken) -> Result<(), QueueError> {
     to.put(&taken.stored).await?;
     from.delete(taken).await
@@ -109,7 +111,7 @@ fn is_meant(options: &Options, line: &Line) -> bool {
         && options.application.as_ref().is_none_or(|application| line.json["application"] == *application.as_str())
 }
 
-/// What a message is, as far as it says.
+/// Describes a message, as far as its content allows.
 fn line(taken: &Taken) -> Line {
     let id = taken.id.clone();
     let Some(text) = taken.text() else {
@@ -121,7 +123,7 @@ fn line(taken: &Taken) -> Line {
     let webhook = Queued::parse(&text).ok().map(|queued| queued.webhook.into_owned());
     let webhook: Value = webhook.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
     let ids = &webhook["end_device_ids"];
-    // Version 3 of The Things Stack, or version 2.
+    // Version 3 of The Things Stack, then version 2.
     let application = ids["application_ids"]["application_id"].as_str().or(webhook["app_id"].as_str());
     let device = ids["device_id"].as_str().or(webhook["dev_id"].as_str());
     let kind = envelope["Kind"].as_str().unwrap_or_default().to_owned();

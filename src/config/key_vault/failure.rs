@@ -1,4 +1,4 @@
-//! Why a Key Vault gave nothing, as a setting at fault. No secret stands in it.
+//! Explains why a Key Vault returned no secrets, as a fault of the setting. The text never contains a secret.
 
 use std::error::Error as _;
 
@@ -7,20 +7,19 @@ use serde::Deserialize;
 use url::Url;
 
 use super::KEY_VAULT;
-use crate::{http, identity::SignIn};
+use crate::support::{http, identity::SignIn};
 
-/// Why the vault gave nothing.
 pub enum Failure {
-    /// No client, or no token.
+    /// There is no client or no token.
     Client(Error),
-    /// There are more secrets than this.
+    /// The vault has more secrets than this.
     TooMany(usize),
-    /// An answer, or none; to what.
+    /// The request that is named here got an error status, or no response.
     Request(Error, &'static str),
 }
 
 impl Failure {
-    /// What is wrong and what to do, continuing a sentence that begins with the setting's name.
+    /// What is wrong and what to do, as the rest of a sentence that begins with the setting's name.
     pub fn explain(&self, url: &Url, sign_in: SignIn) -> String {
         let (error, doing) = match self {
             Self::TooMany(most) => {
@@ -53,13 +52,14 @@ impl Failure {
                     cause(error)
                 )
             }
-            // What is in the way may be a text with a secret in it.
+            // Do not print the error: it may contain a secret.
             _ => format!("names something that does not answer as a Key Vault does ({host}): check the name"),
         }
     }
 }
 
-/// Why there is no token. What the identity's endpoint says is not repeated: it knows the app's secret.
+/// Why there is no token. Does not repeat the response of the identity's endpoint: that endpoint knows the app's
+/// secret.
 fn of_credential(error: &Error, sign_in: SignIn) -> String {
     if sign_in.is_person() {
         const MOST: usize = 300;
@@ -75,7 +75,7 @@ fn of_credential(error: &Error, sign_in: SignIn) -> String {
     format!("the managed identity's endpoint: {}", cause(error))
 }
 
-/// What the vault says more closely, such as `ForbiddenByRbac`, `ForbiddenByFirewall`, `SecretDisabled`.
+/// The vault's inner error code, such as `ForbiddenByRbac`, `ForbiddenByFirewall`, `SecretDisabled`.
 fn inner_code(error: &Error) -> String {
     #[derive(Deserialize)]
     struct Body {
@@ -97,7 +97,7 @@ fn inner_code(error: &Error) -> String {
     code.map(|code| format!(", {code}")).unwrap_or_default()
 }
 
-/// What happened in the end: the SDK hides it behind its sources.
+/// The innermost error: the SDK hides it behind its sources.
 fn cause(error: &Error) -> String {
     let mut innermost: &dyn std::error::Error = error;
     while let Some(source) = innermost.source() {

@@ -1,16 +1,16 @@
-//! The backend, its customers, sites and channels; and the clock.
+//! Tests faults of the backend, its customers, sites and channels, and of the clock.
 
 use chrono::{TimeDelta, Utc};
 use serde_json::{Value, json};
 
 use super::case::{Case, Service::Backend, Wrong, answer, failed, run, set, warning};
-use crate::services::{Report, world};
+use crate::check::services::{Report, world};
 
 fn of_me(effect: Value) -> Wrong {
     Wrong::Trouble(Backend, "/me", effect)
 }
 
-/// Only one of the sites.
+/// The case with only one of the sites polled.
 fn one_site(case: Case) -> Case {
     case.when(set("Site_ID", "Well 7"))
 }
@@ -53,7 +53,7 @@ async fn a_site_or_its_channels_are_not_there() {
     .map(|(index, case)| if index == 0 { case } else { one_site(case) }))
     .await;
 
-    // Of a customer that is not there, no site is either.
+    // A customer that does not exist has no sites either.
     let mut world = world().await;
     world.set("Customer_ID", "Nobody");
     let report = Report::of(&world, &[]).await;

@@ -1,4 +1,4 @@
-//! Something is wrong: the row about it, and that all others are well.
+//! Makes one fault, and checks the row about it and that all other rows are well.
 
 use std::borrow::Cow;
 
@@ -11,25 +11,24 @@ use futures::{StreamExt as _, stream};
 use serde_json::{Value, json};
 
 use crate::{
-    services::{Report, world},
+    check::services::{Report, world},
     support::{Emulator, World},
 };
 
-/// Worlds at a time.
+/// The number of worlds that run at a time.
 const AT_ONCE: usize = 4;
 const DATABASE: &str = "M2MBackendForwarderData";
 
-/// What is wrong.
 #[derive(Clone, Debug)]
 pub enum Wrong {
     Setting(&'static str, String),
     Unset(&'static str),
-    /// `trouble` of a service with requests to a path.
+    /// The `trouble` of a service for requests to a path.
     Trouble(Service, &'static str, Value),
-    /// `faults` of a service.
+    /// The `faults` of a service.
     Faults(Service, Value),
     Away(Service),
-    /// A container that somebody made.
+    /// A container that an operator made.
     Container(Box<ContainerProperties>),
 }
 
@@ -49,7 +48,7 @@ pub struct Case {
     to_do: &'static str,
 }
 
-/// A row that failed, about something that begins so.
+/// A case whose failed row is about something that begins with `what`.
 pub fn failed(what: &'static str) -> Case {
     Case { what, result: "failed", wrong: Vec::new(), kind: None, text: "", to_do: "" }
 }
@@ -82,7 +81,7 @@ impl Case {
         Self { kind: Some(kind), ..self }
     }
 
-    /// What is in its text and in its advice.
+    /// Texts that the row's text and its advice must contain.
     pub fn says(self, text: &'static str, to_do: &'static str) -> Self {
         Self { text, to_do, ..self }
     }
@@ -106,7 +105,7 @@ impl Case {
     }
 }
 
-/// Runs them, some at a time.
+/// Runs the cases, some at a time.
 pub async fn run(cases: impl IntoIterator<Item = Case>) {
     stream::iter(cases).for_each_concurrent(AT_ONCE, Case::run).await;
 }

@@ -1,4 +1,4 @@
-//! Cosmos DB.
+//! Tests faults of Cosmos DB.
 
 use azure_data_cosmos::models::TimeToLive;
 use serde_json::json;

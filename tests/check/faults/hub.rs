@@ -1,16 +1,16 @@
-//! The hub, as the one device that sends.
+//! Tests faults of the hub when one device sends everything.
 
 use serde_json::json;
 
 use super::case::{Case, Service::Hub, Wrong, answer, failed, run, set};
 use crate::{
-    services::{Report, world},
+    check::services::{Report, world},
     support::token,
 };
 
 const HUB: &str = "hub 127.0.0.1";
 
-/// Without LoRaWAN devices, which use the same hub.
+/// Without LoRaWAN devices, because they use the same hub.
 fn alone(case: Case) -> Case {
     case.when(Wrong::Unset("UplinkQueueName"))
 }
@@ -65,7 +65,7 @@ async fn a_ready_token_ends() {
         let row = report.row("token of the device", result);
         assert_eq!(row["kind"].as_str(), kind);
         assert!(row["text"].as_str().unwrap().starts_with(text), "{row}");
-        // That needs nobody to be asked.
+        // This check needs no request.
         assert_eq!(Report::of(&world, &["--offline"]).await.row("token of the device", result), row);
         let of_hub = report.row(HUB, if seconds < 0 { "failed" } else { "ok" });
         assert_eq!(of_hub["kind"].as_str(), kind);

@@ -1,4 +1,4 @@
-//! Every row with what can be wrong with it. Each fault has a world of its own.
+//! Tests every row with every fault that it can report. Each fault has a world of its own.
 
 mod backend;
 mod case;

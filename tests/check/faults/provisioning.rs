@@ -1,9 +1,9 @@
-//! The Device Provisioning Service, and a hub by its policy.
+//! Tests faults of the Device Provisioning Service, and of a hub that is used with its policy.
 
 use serde_json::json;
 
 use super::case::{Service::Hub, Wrong, answer, failed, run, set};
-use crate::services::{Report, world};
+use crate::check::services::{Report, world};
 
 const DPS: &str = "DPS ";
 const PUMPS: &str = "AzureIotHubConnectionString__pumps";

@@ -1,9 +1,9 @@
-//! The backend's three requests.
+//! Tests faults of the backend's three requests.
 
 use serde_json::json;
 
 use super::run::{Begins, Table, USUAL, assert_complete, run};
-use crate::{
+use crate::faults::{
     cell::{
         Cell,
         Recovers::{BackOff, NextRun, SameRun, WhenAsked},
@@ -30,7 +30,7 @@ const ROWS: [Cell; 17] = [
     cell(Status(503), "failed", "http_status", "status 503", NextRun),
     cell(CutBody, "failed", "cut_off", "the backend's answer broke off", NextRun),
     cell(Garbage, "failed", "not_json", "the answer is not JSON, or cut off", NextRun),
-    // The body is what counts: one of the vendor's own servers says text/html of its JSON.
+    // Only the body counts: one of the vendor's own servers sends its JSON as text/html.
     cell(ContentType, "forwarded", "-", "", SameRun),
     cell(Echo, "failed", "http_status", "status 500", NextRun),
 ];
@@ -68,7 +68,7 @@ async fn blueprint() -> Vec<String> {
     run(Table { name: "blueprint", rule, begins: Begins::Restarted, settings, ..USUAL }, &BLUEPRINT).await
 }
 
-/// The site that is known from before is polled all the same, unless the backend as a whole is away.
+/// A site that is already known is still polled, unless the whole backend is away.
 #[rustfmt::skip]
 const SITES: [Cell; 17] = [
     cell(Refused, "failed, failed", "connect, connect", "the backend cannot be reached", NextRun),

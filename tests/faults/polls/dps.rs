@@ -1,9 +1,10 @@
-//! A site's own device: registered, waited for, looked up, written down.
+//! Tests faults while a site gets its own device: the registration, the wait for it, the look-up, and the write into
+//! the ledger.
 
 use serde_json::json;
 
 use super::run::{Begins, Closes, Service, Table, USUAL, assert_complete, run};
-use crate::{
+use crate::faults::{
     cell::{
         Cell,
         Recovers::{NextRun, SameRun, Soon, WhenAsked},
@@ -18,15 +19,15 @@ const DPS: Table = Table { service: Service::Dps, begins: Begins::First, timeout
 #[rustfmt::skip]
 const REGISTER: [Cell; 17] = [
     cell(Refused, "pending", "dps_unreachable", "the Device Provisioning Service cannot be reached", NextRun),
-    // Three attempts of 15 s outlast the run: that is no failure yet.
+    // Three attempts of 15 s take longer than the run. That is no failure yet.
     cell(Silent, "pending", "-", "", Soon),
     cell(TooSlow, "pending", "-", "", Soon),
     cell(Slow, "forwarded", "-", "", SameRun),
     cell(Status(401), "pending", "dps_unauthorized", "check DPSEnrollmentGroupSymmetricKey", NextRun),
-    cell(Status(403), "pending", "dps_refused", "look at it in the enrolment group", Soon),
+    cell(Status(403), "pending", "dps_refused", "look at it in the enrollment group", Soon),
     cell(Status(404), "pending", "dps_unknown_scope", "check DPSIDScope", NextRun),
     cell(Status(408), "pending", "dps_status", "status 408", NextRun),
-    cell(Status(412), "pending", "dps_refused", "look at it in the enrolment group", Soon),
+    cell(Status(412), "pending", "dps_refused", "look at it in the enrollment group", Soon),
     cell(Status(429), "pending", "dps_throttled", "asks to slow down", Soon),
     cell(StatusAfter(429, 30), "pending", "dps_throttled", "asks to slow down", WhenAsked),
     cell(Status(500), "pending", "dps_status", "status 500", NextRun),
@@ -49,10 +50,11 @@ const POLL: [Cell; 17] = [
     cell(TooSlow, "pending", "-", "", Soon),
     cell(Slow, "forwarded", "-", "", SameRun),
     cell(Status(401), "pending", "dps_unauthorized", "check DPSEnrollmentGroupSymmetricKey", NextRun),
-    cell(Status(403), "pending", "dps_refused", "look at it in the enrolment group", Soon),
-    cell(Status(404), "pending", "dps_refused", "look at it in the enrolment group", Soon),
+    cell(Status(403), "pending", "dps_refused", "look at it in the enrollment group", Soon),
+    // Another app may be registering the device, so the connector waits. That is no failure yet.
+    cell(Status(404), "pending", "-", "", Soon),
     cell(Status(408), "pending", "dps_status", "status 408", NextRun),
-    cell(Status(412), "pending", "dps_refused", "look at it in the enrolment group", Soon),
+    cell(Status(412), "pending", "dps_refused", "look at it in the enrollment group", Soon),
     cell(Status(429), "pending", "dps_throttled", "asks to slow down", Soon),
     cell(StatusAfter(429, 30), "pending", "dps_throttled", "asks to slow down", WhenAsked),
     cell(Status(500), "pending", "dps_status", "status 500", NextRun),

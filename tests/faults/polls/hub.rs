@@ -1,9 +1,9 @@
-//! Sending over HTTPS.
+//! Tests faults of the hub while messages are sent over HTTPS.
 
 use serde_json::json;
 
 use super::run::{Service, Table, USUAL, assert_complete, run};
-use crate::{
+use crate::faults::{
     cell::{
         Cell,
         Recovers::{NextRun, SameRun, WhenAsked},

@@ -1,9 +1,9 @@
-//! The ledger's requests: reading a cursor, reading a record that waits, recording, marking.
+//! Tests faults of the ledger's requests: reading a cursor, reading a pending record, recording, marking.
 
 use serde_json::{Value, json};
 
 use super::run::{Begins, Closes, Service, Table, USUAL, assert_complete, run};
-use crate::{
+use crate::faults::{
     cell::{
         Cell,
         Recovers::{NextRun, SameRun},
@@ -54,7 +54,7 @@ async fn cursor() -> Vec<String> {
 async fn waiting() -> Vec<String> {
     let cells = reads();
     assert_complete(&cells);
-    // Ids of polls begin with the milliseconds since 1970.
+    // Poll ids begin with the milliseconds since 1970.
     let rule = || json!({"method": "GET", "path": "/docs/1"});
     run(Table { name: "waiting", rule, begins: Begins::Waiting, ..COSMOS }, &cells).await
 }

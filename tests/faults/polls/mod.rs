@@ -1,4 +1,4 @@
-//! rapidM2M sites under faults.
+//! Tests rapidM2M sites under faults.
 
 mod backend;
 mod dps;

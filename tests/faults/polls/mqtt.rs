@@ -1,4 +1,4 @@
-//! The hub over MQTT and over MQTT in WebSockets.
+//! Tests faults of the hub over MQTT and over MQTT in WebSockets.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,22 +13,23 @@ use tokio::task::JoinHandle;
 
 use super::world::{Polled, SITE, platform, world};
 use crate::{
-    cell::{
-        Line,
-        Recovers::{self, NextRun, SameRun},
+    faults::{
+        cell::{
+            Line,
+            Recovers::{self, NextRun, SameRun},
+        },
+        table,
     },
     support::{World, token},
-    table,
 };
 
-/// What goes wrong.
 #[derive(Clone, Copy)]
 enum Trouble {
     Away,
-    /// `PUT faults`.
+    /// The body of `PUT faults`.
     Switch(fn() -> Value),
     Untrusted,
-    /// The token ends while a message is on its way.
+    /// The token expires while a message is in flight.
     TokenEnds,
     /// Another client connects with the same device id, again and again.
     Takeover,
@@ -42,7 +43,7 @@ struct Cell {
     kind: &'static str,
     says: &'static str,
     recovers: Recovers,
-    /// How often the message reaches the hub under the same id while the fault lasts, at least.
+    /// The hub gets the message at least this often, under the same id, while the fault lasts.
     arrivals: u64,
 }
 
@@ -128,7 +129,7 @@ async fn one(transport: &'static str, cell: Cell) -> Line {
                         return tokio::join!(polled.handler.invoke(), ending).0;
                     }
                     Trouble::Takeover => {
-                        // Nothing is acknowledged before the other one is back.
+                        // Nothing is acknowledged before the other client is back.
                         world.hub.put("faults", json!({"pubackDelayMs": 1_500})).await;
                         let rival = Rival::start(world, &trusted);
                         let answer = polled.invoke().await;
@@ -178,7 +179,7 @@ async fn one(transport: &'static str, cell: Cell) -> Line {
     }
 }
 
-/// Another client with the device's id, which connects again as soon as it is cut.
+/// Another client with the device's id. It connects again as soon as it is cut.
 struct Rival(JoinHandle<()>);
 
 impl Rival {
@@ -200,7 +201,7 @@ impl Rival {
                 options.set_credentials(format!("{host}/gateway-1/?api-version=2021-04-12"), password.clone());
                 let (_client, mut events) = AsyncClient::builder(options).build();
                 while events.poll().await.is_ok() {}
-                // Between two attempts, as any client has it.
+                // A pause between two attempts, as any client makes it.
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
         }))

@@ -1,4 +1,4 @@
-//! A cell of a table of polls: a run under the fault, then the recovery.
+//! Runs a cell of a table of polls: a run under the fault, then the recovery.
 
 use std::time::Duration;
 
@@ -8,13 +8,15 @@ use tokio::join;
 
 use super::world::{Polled, SITE, world};
 use crate::{
-    cell::{Cell, Line, Recovers},
-    fault::Fault,
+    faults::{
+        cell::{Cell, Line, Recovers},
+        fault::Fault,
+        table,
+    },
     support::{Answer, Emulator, World},
-    table,
 };
 
-/// Whose answers are wrong.
+/// The service with the fault.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Service {
     Backend,
@@ -23,16 +25,16 @@ pub enum Service {
     Dps,
 }
 
-/// When it begins.
+/// When the fault begins.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Begins {
-    /// With the first run of all.
+    /// With the very first run.
     First,
     /// After a good run.
     Warm,
     /// After a good run and a restart.
     Restarted,
-    /// After a run without a hub and a restart: a record waits.
+    /// After a run without a hub and a restart: a record is pending.
     Waiting,
 }
 
@@ -40,9 +42,9 @@ pub enum Begins {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Closes {
     Before,
-    /// When the hub has the run's message.
+    /// When the hub has got the run's message.
     OnceReceived,
-    /// When the device has been registered, and not assigned yet.
+    /// When the device is registered but not assigned yet.
     OnceRegistered,
 }
 
@@ -50,20 +52,19 @@ pub enum Closes {
 pub struct Table {
     pub name: &'static str,
     pub service: Service,
-    /// Members of the rule: which requests.
+    /// Members of the rule that select the requests.
     pub rule: fn() -> Value,
     pub begins: Begins,
     pub closes: Closes,
-    /// `PollTimeoutSeconds`.
     pub timeout: u32,
-    /// What is late but in time.
+    /// A delay within the time-out.
     pub slow_ms: u64,
     pub settings: &'static [(&'static str, &'static str)],
     /// Whether the site is a device of its own.
     pub is_provisioned: bool,
 }
 
-/// How long a recovery that is waited for may take.
+/// The longest time for a recovery.
 const PATIENCE: Duration = Duration::from_secs(75);
 
 pub async fn run(of: Table, cells: &[Cell]) -> Vec<String> {
@@ -141,11 +142,11 @@ async fn begin(of: &Table) -> Polled {
         world.set(name, value);
     }
     if of.closes == Closes::OnceReceived {
-        // Time to close the port between the message and its mark.
+        // Leaves time to close the port between the message and its mark.
         world.hub.put("faults", json!({"pubackDelayMs": 4_000})).await;
     }
     if of.closes == Closes::OnceRegistered {
-        world.hub.put("dps/settings", json!({"retryAfterSeconds": 1})).await;
+        world.hub.put("dps/settings", json!({"retryAfterSeconds": 3})).await;
     }
     let mut polled = Polled::start(world).await;
     polled.add_rows().await;
@@ -215,7 +216,7 @@ impl Table {
     }
 }
 
-/// Most tables are like this one.
+/// The values of most tables.
 pub const USUAL: Table = Table {
     name: "",
     service: Service::Backend,
@@ -228,13 +229,13 @@ pub const USUAL: Table = Table {
     is_provisioned: false,
 };
 
-/// All tables have these faults, in this order.
+/// Asserts that the table has all faults, in the usual order.
 pub fn assert_complete(cells: &[Cell]) {
     assert!(cells.iter().any(|cell| cell.fault == Fault::Refused), "a port that is closed is missing");
     assert_answers_complete(cells);
 }
 
-/// As [`assert_complete`], for what has no port of its own.
+/// As [`assert_complete`], for a service without a port of its own.
 pub fn assert_answers_complete(cells: &[Cell]) {
     let faults: Vec<_> = cells.iter().map(|cell| cell.fault).collect();
     let wanted = [401, 403, 404, 408, 412].map(Fault::Status);

@@ -1,27 +1,26 @@
-//! A site, a backend, a ledger and a hub of its own for each cell.
+//! Starts a site, a backend, a ledger and a hub for each cell.
 
-use std::{path::Path, sync::LazyLock, time::Duration};
+use std::{sync::LazyLock, time::Duration};
 
 use emulators::{cosmos, iot_hub, rapidm2m};
 use serde_json::{Value, json};
 use tokio::{join, time::Instant};
 
 use crate::{
-    cell::normal,
-    secrets::Secrets,
-    support::{Answer, Emulator, Handler, Ledger, World, rows},
+    faults::{cell::normal, secrets::Secrets},
+    support::{Answer, Authority, Emulator, Handler, Ledger, World, rows},
 };
 
 pub const SITE: &str = "well-7";
 const DATABASE: &str = "M2MBackendForwarderData";
-/// What libraries say at `trace` is looked through, too.
+/// The secrets' check includes what libraries log at `trace`.
 const EVERYTHING: &str = "trace,mio=info";
-/// Between two runs that wait for something to pass.
+/// The pause between two runs while a fault or back-off lasts.
 const PAUSE: Duration = Duration::from_secs(1);
-/// How long a line may be on its way, and how often to look for it.
+/// How long a log line may take to arrive, and how often to look for it.
 const LOGGED: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
-/// Rows that are added at once.
+/// The number of rows that are added at once.
 const ROWS: i64 = 3;
 
 pub struct Polled {
@@ -31,10 +30,10 @@ pub struct Polled {
     answers: Vec<Value>,
 }
 
-/// What a run came to.
+/// The result of a run.
 pub struct Run {
     pub answer: Answer,
-    /// New records, oldest first, those of the pseudo site `*` before those of the site.
+    /// The new records, oldest first; those of the pseudo site `*` before those of the site.
     pub recorded: Vec<Value>,
 }
 
@@ -42,33 +41,21 @@ pub async fn world() -> World {
     let backend =
         rapidm2m::Options { site: vec![SITE.into()], no_generate: true, channels: 2, ..rapidm2m::Options::default() };
     let (backend, cosmos, hub) = join!(
-        rapidm2m::start(backend),
-        cosmos::start(cosmos::Options::default()),
-        iot_hub::start(iot_hub::Options::default())
+        Emulator::rapidm2m(backend),
+        Emulator::cosmos(cosmos::Options::default()),
+        Emulator::iot_hub(iot_hub::Options::default())
     );
-    let (backend, cosmos, hub) = (backend.unwrap(), cosmos.unwrap(), hub.unwrap());
-    let mut world = World::of(
-        Emulator::within("rapidm2m", backend.ready().clone(), backend),
-        Emulator::within("cosmos", cosmos.ready().clone(), cosmos),
-        Emulator::within("iot_hub", hub.ready().clone(), hub),
-        &[SITE],
-    );
+    let mut world = World::of(backend, cosmos, hub, &[SITE]);
     world.set("RUST_LOG", EVERYTHING);
     world.set("SSL_CERT_FILE", &platform());
     world
 }
 
-/// What stands for the platform's certificate authorities: one instead of a hundred and fifty, which each start would
-/// read. The hub's is not among them.
+/// Replaces the platform's certificate authorities: one instead of a hundred and fifty, which each start would read.
+/// The hub's authority is not among them.
 pub fn platform() -> String {
-    static FILE: LazyLock<String> = LazyLock::new(|| {
-        let key = rcgen::KeyPair::generate().unwrap();
-        let ca = rcgen::CertificateParams::default().self_signed(&key).unwrap();
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("platform-{}.pem", std::process::id()));
-        std::fs::write(&path, ca.pem()).unwrap();
-        path.to_str().unwrap().to_owned()
-    });
-    FILE.clone()
+    static AUTHORITY: LazyLock<Authority> = LazyLock::new(|| Authority::new("platform"));
+    AUTHORITY.path().to_owned()
 }
 
 impl Polled {
@@ -98,7 +85,7 @@ impl Polled {
         assert_eq!(answer.status, 200, "{}", self.told(&answer));
     }
 
-    /// The records of site and pseudo site.
+    /// The records of the site and the pseudo site.
     pub async fn records(&self) -> Vec<Value> {
         let mut records = Vec::new();
         for document in self.world.all_documents().await {
@@ -110,14 +97,14 @@ impl Polled {
         records
     }
 
-    /// The devices that are written down.
+    /// The devices in the ledger.
     async fn devices(&self) -> Vec<Value> {
         let (endpoint, key) = (self.world.cosmos.ready("endpoint"), self.world.cosmos.ready("key"));
         let ledger = Ledger::find(endpoint, key, DATABASE, "devices").await;
         ledger.expect("container devices").all().await
     }
 
-    /// One run whose records are looked at afterwards, when `heal` has been done.
+    /// One run. Its records are read afterwards, when `heal` is done.
     pub async fn observe(
         &mut self,
         running: impl AsyncFnOnce(&mut Self) -> Answer,
@@ -133,12 +120,12 @@ impl Polled {
         Run { answer, recorded }
     }
 
-    /// Runs until one succeeds; how many did not.
+    /// Runs until one run succeeds. Returns how many did not.
     pub async fn invoke_until_ok(&mut self, within: Duration) -> usize {
         let give_up = Instant::now() + within;
         for failed in 0.. {
             let answer = self.invoke().await;
-            // One that waits for a registration is no failure, and not there yet.
+            // A run with a pending registration is no failure, but its rows have not arrived yet.
             let is_there = answer.status == 200 && self.world.cursor(SITE).await["Unforwarded"] == json!([]);
             if is_there {
                 return failed;
@@ -149,7 +136,8 @@ impl Polled {
         unreachable!()
     }
 
-    /// Nothing is lost, all in order, repeats only under the same id, the ledger settled, and no secret anywhere.
+    /// Asserts that nothing is lost, all is in order, repeats have the same id, the ledger is settled, and no output
+    /// contains a secret.
     pub async fn assert_all_is_well(&mut self) {
         self.add_rows().await;
         self.invoke_ok().await;
@@ -176,7 +164,7 @@ impl Polled {
         until(|| self.world.output().contains(text), text).await;
     }
 
-    /// Summaries in the log.
+    /// The number of run summaries in the log.
     fn runs_told(&self) -> usize {
         self.world.output().matches(": rapidM2MForwarding: ").count()
     }
@@ -201,7 +189,7 @@ async fn until(is_logged: impl Fn() -> bool, what: &str) {
     }
 }
 
-/// What the last summary says beside the numbers.
+/// The text of the last summary without its numbers.
 fn notes(log: &str) -> String {
     let summary = log.lines().rfind(|line| line.starts_with("info: rapidM2MForwarding: ")).unwrap_or_default();
     let behind = summary.split_once(" failed, ").map_or("", |(_, behind)| behind);
@@ -215,7 +203,7 @@ impl Run {
         if outcomes.is_empty() { "-".into() } else { outcomes.join(", ") }
     }
 
-    /// As users read it.
+    /// The records, as the user reads them.
     pub fn recorded_text(&self) -> String {
         let text = |record: &Value| {
             let outcome = format!("`{}`", record["Outcome"].as_str().unwrap());
@@ -227,7 +215,7 @@ impl Run {
         if texts.is_empty() { "nothing".into() } else { texts.join(", ") }
     }
 
-    /// The kinds of what failed.
+    /// The kinds of the failures.
     pub fn kinds(&self) -> String {
         if self.answer.status == 200 {
             return "-".into();
@@ -236,13 +224,13 @@ impl Run {
         kinds.join(", ")
     }
 
-    /// The texts of what failed.
+    /// The texts of the failures.
     pub fn texts(&self) -> Vec<String> {
         let failed = self.answer.body["Failed"].as_array().cloned().unwrap_or_default();
         failed.iter().map(|one| one["Text"].as_str().unwrap().to_owned()).collect()
     }
 
-    /// As users read it.
+    /// What the user sees of the run, as text.
     pub fn seen_text(&self, world: &World) -> String {
         if self.answer.status == 200 {
             return format!("200{}", notes(&world.output()));

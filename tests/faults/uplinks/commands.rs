@@ -1,4 +1,4 @@
-//! A command on its way from the hub to The Things Stack, after an uplink.
+//! Tests faults on a command's way from the hub to The Things Stack, after an uplink.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -7,20 +7,23 @@ use tokio::time::Instant;
 
 use super::world::{DEVICE, World};
 use crate::{
-    cell::{
-        Cell, Line,
-        Recovers::{self, SameRun, Soon},
-        cell,
+    faults::{
+        cell::{
+            Cell, Line,
+            Recovers::{self, SameRun, Soon},
+            cell,
+        },
+        fault::Fault::{ContentType, CutBody, Echo, Garbage, Refused, Silent, Slow, Status, StatusAfter, TooSlow},
+        polls::{assert_answers_complete, assert_complete},
+        table,
     },
-    fault::Fault::{ContentType, CutBody, Echo, Garbage, Refused, Silent, Slow, Status, StatusAfter, TooSlow},
-    polls::{assert_answers_complete, assert_complete},
     support::Emulator,
-    table,
 };
 
-/// Between two uplinks.
+/// The pause between two uplinks.
 const PAUSE: Duration = Duration::from_secs(1);
-/// The hub rests for 10 s, a device for 5 s; a command that is locked comes again after a minute.
+/// After a failure, the hub is not asked again for 10 s and a device not for 5 s. A locked command is redelivered after
+/// a minute.
 const PATIENCE: Duration = Duration::from_secs(90);
 
 #[derive(Clone, Copy)]
@@ -28,7 +31,7 @@ struct Table {
     name: &'static str,
     service: fn(&World) -> &Emulator,
     rule: fn() -> Value,
-    /// Begins the line that is logged.
+    /// The beginning of the logged line.
     warning: &'static str,
 }
 
@@ -36,7 +39,7 @@ async fn run(of: Table, cells: &[Cell]) -> Vec<String> {
     table::run(of.name, cells.to_vec(), |cell| cell.fault.name(), |cell| one(of, cell)).await
 }
 
-/// `recorded` of these cells: what has become of the command in that run, as the hub tells it.
+/// Runs one cell. `recorded` of these cells is the state of the command after the run, as the hub reports it.
 async fn one(of: Table, cell: Cell) -> Line {
     let mut world = World::start().await;
     world.set("IoTHubTransport", "mqtt");
@@ -93,13 +96,14 @@ async fn state(world: &World) -> String {
     all[0]["state"].as_str().unwrap().to_owned()
 }
 
-/// Uplinks until the command is done; its downlink was accepted once, or again under the same correlation id.
+/// Sends uplinks until the command is completed. Its downlink was accepted once, or again under the same correlation
+/// id.
 async fn recovered(world: &mut World, recovers: Recovers) {
     let give_up = Instant::now() + PATIENCE;
     while state(world).await != "completed" {
         assert_ne!(recovers, SameRun);
         assert!(Instant::now() < give_up, "not passed on within {PATIENCE:?}: {}", world.told());
-        // As if the minute of a lock were over.
+        // Ends the lock at once instead of after a minute.
         world.hub.post(&format!("c2d/unlock?device={DEVICE}"), Value::Null).await;
         let next = world.uplink();
         world.give_until_taken(next).await;
@@ -138,7 +142,7 @@ async fn c2d() -> Vec<String> {
             cell(ContentType, "completed", "", "", SameRun),
         ],
     );
-    // The hub's port is that of the uplink, too: see there.
+    // The hub's port is also that of the uplink; its faults are in `forwarding`.
     assert_answers_complete(&cells);
     let rule = || json!({"method": "GET", "path": "/messages/devicebound"});
     let warning = "what waits for the device was not fetched";
@@ -164,7 +168,7 @@ async fn downlink() -> Vec<String> {
             waits(Silent, "no answer in time"),
             waits(TooSlow, "no answer in time"),
             cell(Slow, "completed", "", "", SameRun),
-            // The status is all that counts.
+            // Only the status counts.
             cell(CutBody, "completed", "", "", SameRun),
             waits(Garbage, "what answered is not The Things Stack"),
             cell(ContentType, "completed", "", "", SameRun),

@@ -1,30 +1,33 @@
-//! An uplink on its way to the hub.
+//! Tests faults while an uplink is forwarded to the hub.
 
 use serde_json::{Value, json};
 
 use super::world::World;
 use crate::{
-    cell::{
-        Cell, Line,
-        Recovers::{self, NextRun, SameRun, Soon, WhenAsked},
-        cell, normal,
+    faults::{
+        cell::{
+            Cell, Line,
+            Recovers::{self, NextRun, SameRun, Soon, WhenAsked},
+            cell, normal,
+        },
+        fault::Fault::{
+            self, ContentType, CutBody, Echo, Garbage, Refused, Silent, Slow, Status, StatusAfter, TooSlow,
+        },
+        polls::assert_complete,
+        table,
     },
-    fault::Fault::{self, ContentType, CutBody, Echo, Garbage, Refused, Silent, Slow, Status, StatusAfter, TooSlow},
-    polls::assert_complete,
     support::Emulator,
-    table,
 };
 
 #[derive(Clone, Copy)]
 struct Table {
     name: &'static str,
-    /// Whose answers are wrong, and the switch for its port.
+    /// The service with the fault, and the switch for its port.
     service: fn(&World) -> (&Emulator, &'static str),
     rule: fn() -> Value,
-    /// Whether an uplink has been forwarded before; then the handler is started anew if `restarts`.
+    /// Whether an uplink was forwarded before. The handler is then restarted if `restarts` is set.
     is_warm: bool,
     restarts: bool,
-    /// `ForwardTimeoutSeconds`.
     timeout: &'static str,
 }
 
@@ -106,7 +109,7 @@ async fn one(of: Table, cell: Cell) -> Line {
     Line { fault: cell.fault.name(), recorded, seen, recovers: cell.recovers.text() }
 }
 
-/// The kind that the last warning names.
+/// The kind in the last warning.
 fn kind_of(world: &World) -> String {
     let log = world.log();
     let line = log.lines().rfind(|line| line.starts_with("warn: not forwarded now")).unwrap_or_default();
@@ -114,7 +117,7 @@ fn kind_of(world: &World) -> String {
     kind.unwrap_or_default().to_owned()
 }
 
-/// The cells that all tables have in common, with a kind for most of them.
+/// The cells that all tables share, with the same kind for most of them.
 const fn waits(fault: Fault, kind: &'static str, says: &'static str, recovers: Recovers) -> Cell {
     cell(fault, "queue", kind, says, recovers)
 }
@@ -163,10 +166,10 @@ const DPS: [Cell; 17] = [
     waits(TooSlow, "device_underway", "is still being registered", Soon),
     cell(Slow, "forwarded", "-", "", SameRun),
     waits(Status(401), "dps_unauthorized", "check DPSEnrollmentGroupSymmetricKey", Soon),
-    waits(Status(403), "dps_refused", "look at it in the enrolment group", Soon),
+    waits(Status(403), "dps_refused", "look at it in the enrollment group", Soon),
     waits(Status(404), "dps_unknown_scope", "check DPSIDScope", Soon),
     waits(Status(408), "dps_status", "status 408", Soon),
-    waits(Status(412), "dps_refused", "look at it in the enrolment group", Soon),
+    waits(Status(412), "dps_refused", "look at it in the enrollment group", Soon),
     waits(Status(429), "dps_throttled", "asks to slow down", Soon),
     waits(StatusAfter(429, 30), "dps_throttled", "asks to slow down", WhenAsked),
     waits(Status(500), "dps_status", "status 500", Soon),

@@ -1,7 +1,8 @@
-//! LoRaWAN devices under faults. The handler is called as the host calls it, and a message that it does not take is given
-//! again, as the queue does it.
+//! Tests LoRaWAN devices under faults. The tests call the handler as the host does. They redeliver a message that it
+//! does not take, as the queue does.
 
 mod commands;
+mod dropped;
 mod forwarding;
 mod world;
 

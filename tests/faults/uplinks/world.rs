@@ -1,4 +1,4 @@
-//! A LoRaWAN device, a ledger, a hub and The Things Stack of its own for each cell.
+//! Starts a LoRaWAN device, a ledger, a hub and The Things Stack for each cell.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -7,17 +7,17 @@ use serde_json::{Value, json};
 use tokio::{join, time::Instant};
 
 use crate::{
-    cell::normal,
-    polls::platform,
-    secrets::Secrets,
+    faults::{cell::normal, polls::platform, secrets::Secrets},
     support::{Answer, Emulator, Handler, Ledger, Output, Settings},
 };
 
 pub const DEVICE: &str = "dev-1";
 const APPLICATION: &str = "app-1";
-/// Between two attempts of what waits for something to pass.
+/// The pause between two attempts while a fault or back-off lasts.
 const PAUSE: Duration = Duration::from_secs(1);
-/// How long a recovery may take.
+/// The pause between two looks at the log.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// The longest time for a recovery.
 const PATIENCE: Duration = Duration::from_secs(75);
 
 pub struct World {
@@ -29,7 +29,7 @@ pub struct World {
     handler: Option<Handler>,
     answers: Vec<Value>,
     posted: u32,
-    /// Where downlinks go, if not to the stand-in.
+    /// Where downlinks are sent, if not to the stand-in.
     pub push: Option<String>,
 }
 
@@ -37,14 +37,10 @@ impl World {
     pub async fn start() -> Self {
         let dps_options = iot_hub::DpsOptions { dps_retry_after: 0, ..iot_hub::DpsOptions::default() };
         let (cosmos, hub, stack) = join!(
-            cosmos::start(cosmos::Options::default()),
-            iot_hub::start(iot_hub::Options { dps_options, ..iot_hub::Options::default() }),
-            things_stack::start(things_stack::Options::default())
+            Emulator::cosmos(cosmos::Options::default()),
+            Emulator::iot_hub(iot_hub::Options { dps_options, ..iot_hub::Options::default() }),
+            Emulator::things_stack(things_stack::Options::default())
         );
-        let (cosmos, hub, stack) = (cosmos.unwrap(), hub.unwrap(), stack.unwrap());
-        let cosmos = Emulator::within("cosmos", cosmos.ready().clone(), cosmos);
-        let hub = Emulator::within("iot_hub", hub.ready().clone(), hub);
-        let stack = Emulator::within("things_stack", stack.ready().clone(), stack);
         let platform = platform();
         let settings = [
             ("UplinkQueueName", "uplinks"),
@@ -75,13 +71,12 @@ impl World {
         }
     }
 
-    /// The next uplink of the device.
     pub fn uplink(&mut self) -> u32 {
         self.posted += 1;
         self.posted
     }
 
-    /// Gives the message of an uplink to the function.
+    /// Posts the message of an uplink to the function.
     pub async fn give(&mut self, counter: u32) -> Answer {
         let body = self.envelope(counter);
         let answer = self.handler.as_ref().expect("a handler").post("/thingsNetworkForwarding", body).await;
@@ -89,7 +84,12 @@ impl World {
         answer
     }
 
-    /// Gives it until it is taken.
+    /// The same request, for a caller that does not wait for the answer.
+    pub fn request(&self, counter: u32) -> reqwest::RequestBuilder {
+        self.handler.as_ref().expect("a handler").request("/thingsNetworkForwarding", self.envelope(counter))
+    }
+
+    /// Redelivers the message until the function takes it.
     pub async fn give_until_taken(&mut self, counter: u32) {
         let give_up = Instant::now() + PATIENCE;
         loop {
@@ -122,7 +122,7 @@ impl World {
         json!({"Data": {"uplink": text}, "Metadata": {"DequeueCount": "1"}}).to_string()
     }
 
-    /// Every uplink is at the hub, under one id each, and no secret stands anywhere.
+    /// Asserts that every uplink is at the hub, each under one id, and no output contains a secret.
     pub async fn assert_all_is_well(&mut self) {
         let next = self.uplink();
         self.give_until_taken(next).await;
@@ -157,20 +157,29 @@ impl World {
         self.output.text()
     }
 
-    /// The last warning or error that contains this, without fields that differ.
+    /// Waits until this was logged: lines come through a pipe.
+    pub async fn logged(&self, part: &str) {
+        let give_up = Instant::now() + PATIENCE;
+        while !self.log().contains(part) {
+            assert!(Instant::now() < give_up, "{part:?} is not logged: {}", self.told());
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// The last warning or error that contains this text, without the fields that differ between runs.
     pub fn warned(&self, part: &str) -> Option<String> {
         let log = self.log();
         let line = log
             .lines()
             .rfind(|line| (line.starts_with("warn: ") || line.starts_with("error: ")) && line.contains(part))?;
         let text = line.split_once(": ").map_or(line, |(_, text)| text);
-        // Fields follow the text.
+        // The fields follow the text.
         let fields = [" failure.kind=", " device.id=", " message.id=", " message.attempt=", " invocation.id="];
         let end = fields.iter().filter_map(|field| text.find(field)).min();
         Some(normal(&text[..end.unwrap_or(text.len())]))
     }
 
-    /// Our own last lines.
+    /// The last lines that the connector itself logged.
     pub fn told(&self) -> String {
         let log = self.log();
         let is_ours =

@@ -1,4 +1,4 @@
-//! What must hold when everything is over. Pure: data in, findings out.
+//! Checks what must hold at the end of a trial. Does no I/O: data in, findings out.
 
 pub mod sites;
 pub mod uplinks;
@@ -10,11 +10,11 @@ use std::{
 
 use emulators::iot_hub::Received;
 
-/// A message as the hub took it.
+/// A message that the hub accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
     pub device: String,
-    /// Empty without one.
+    /// Empty if the message has none.
     pub id: String,
     /// Application and system properties.
     pub properties: BTreeMap<String, String>,
@@ -34,18 +34,18 @@ impl Message {
     }
 }
 
-/// What an audit found.
+/// The result of an audit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
     /// Rows, or uplinks, that had to arrive.
     pub sent: usize,
     /// Distinct messages at the hub.
     pub messages: usize,
-    /// Messages that came again under the same id.
+    /// Messages that arrived again with the same id.
     pub repeats: usize,
     pub lost: usize,
     pub out_of_order: usize,
-    /// Everything that does not hold, losses and disorder included; each a sentence.
+    /// Everything that is wrong, including losses and disorder. Each finding is a sentence.
     pub findings: Vec<String>,
 }
 
@@ -59,8 +59,8 @@ impl Verdict {
         self.findings.push(finding);
     }
 
-    /// The first message of each id, in order of arrival; the others must be repeats of it to the letter. The device may be
-    /// another: several pollers can send a site's messages, each as its own.
+    /// The first message of each id, in order of arrival. Other messages with that id must repeat its contents exactly.
+    /// Their device may differ: several pollers can send a site's messages, each as its own device.
     fn distinct<'a>(&mut self, messages: &'a [Message]) -> Vec<&'a Message> {
         let mut first: HashMap<&str, &Message> = HashMap::new();
         let mut distinct = Vec::new();

@@ -1,4 +1,4 @@
-//! Rows of sites: what was produced, what arrived, and what the ledger says about it.
+//! Audits the rows of sites: compares the produced rows with the messages and with the ledger.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{Message, Verdict};
 use crate::{ledger::Document, rows::Row};
 
-/// Everything that an audit looks at.
+/// The data that an audit compares.
 pub struct Books<'a> {
     /// By site, oldest first.
     pub produced: &'a BTreeMap<String, Vec<Row>>,
@@ -35,7 +35,7 @@ struct Arrived {
     channels: Value,
 }
 
-/// Compares the books.
+/// Compares the produced rows with the messages and the ledger.
 #[must_use]
 pub fn audit(books: &Books<'_>) -> Verdict {
     let mut verdict = Verdict { sent: books.produced.values().map(Vec::len).sum(), ..Verdict::default() };
@@ -59,7 +59,7 @@ pub fn audit(books: &Books<'_>) -> Verdict {
     verdict
 }
 
-/// Each row once, in order, unchanged.
+/// Each row must arrive once, in order and unchanged.
 fn rows(verdict: &mut Verdict, site: &str, produced: &[Row], messages: &[(&Message, Vec<Arrived>)]) {
     let index: HashMap<DateTime<Utc>, usize> = produced.iter().enumerate().map(|(at, row)| (row.at, at)).collect();
     let mut arrived_in: Vec<Option<&str>> = vec![None; produced.len()];
@@ -101,7 +101,7 @@ fn rows(verdict: &mut Verdict, site: &str, produced: &[Row], messages: &[(&Messa
     lost.tell(verdict, |span| format!("{site}: {span} never arrived"));
 }
 
-/// Rows that share a fault.
+/// Rows with the same fault.
 #[derive(Default)]
 struct Span {
     count: usize,
@@ -124,7 +124,7 @@ impl Span {
     }
 }
 
-/// The records agree with what arrived, and nothing waits.
+/// The records must agree with the messages that arrived, and none may be pending.
 fn ledger(
     verdict: &mut Verdict,
     site: &str,

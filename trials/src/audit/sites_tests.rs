@@ -1,4 +1,4 @@
-//! Each thing that may be wrong is found, and nothing else.
+//! Each possible fault is found, and nothing else is.
 
 use serde_json::json;
 
@@ -35,7 +35,7 @@ fn cursor(minute: i64) -> Document {
     Document { id: "cursor".into(), kind: "cursor".into(), last_value_from: Some(at(minute)), ..Document::default() }
 }
 
-/// Four rows in two messages, and all in order.
+/// Four rows in two messages, without any fault.
 struct World {
     messages: Vec<Message>,
     documents: Vec<Document>,
@@ -56,7 +56,7 @@ impl World {
         audit(&Books { produced: &produced, messages: &self.messages, documents: &documents, may_fail: false })
     }
 
-    /// That these are the findings, and the numbers of rows lost and out of order.
+    /// Expects these findings, and these numbers of rows lost and out of order.
     fn assert(&self, findings: &[&str], lost: usize, out_of_order: usize) {
         let verdict = self.audit();
         assert_eq!(verdict.findings.len(), findings.len(), "{:#?}", verdict.findings);

@@ -1,8 +1,8 @@
-//! Uplinks of LoRaWAN devices: what The Things Stack was told, and what arrived.
+//! Audits the uplinks of LoRaWAN devices: compares the answers to The Things Stack with the messages that arrived.
 //!
-//! **Order** is looked at where it is promised: among the uplinks of the calm at the end, when nothing is killed and every
-//! device is known. Before that the queue gives messages again, a second later than others that came after them; the
-//! consumer has the uplinks' times and counters for that.
+//! **Order** is checked where it is promised: among the uplinks of the calm at the end, when nothing is killed and
+//! every device is known. Before that, the queue redelivers messages a second after others that came later; for that
+//! case, the consumer has the uplinks' times and counters.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -12,14 +12,14 @@ use serde::Deserialize;
 use super::{Message, Verdict};
 use crate::ledger::DeviceDocument;
 
-/// An uplink as it was sent.
+/// An uplink that was sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sent {
-    /// Its id at the hub, too.
+    /// It is also the device's id at the hub.
     pub device: String,
-    /// No other uplink has it.
+    /// No other uplink has this marker.
     pub marker: u64,
-    /// What The Things Stack was answered in the end, if it was.
+    /// The last answer that The Things Stack got, if any.
     pub status: Option<u16>,
     pub is_in_calm: bool,
 }
@@ -30,16 +30,16 @@ impl Sent {
     }
 }
 
-/// Everything that an audit looks at.
+/// The data that an audit compares.
 pub struct Books<'a> {
-    /// Those of a device in the order in which it sent them.
+    /// The uplinks of one device are in the order in which it sent them.
     pub sent: &'a [Sent],
     /// In order of arrival.
     pub messages: &'a [Message],
     /// Registration ids at the Device Provisioning Service, with their status.
     pub registrations: &'a BTreeMap<String, String>,
     pub documents: &'a [DeviceDocument],
-    /// Names of queues that must be empty, each with what is in it.
+    /// Names of queues that must be empty, each with its messages.
     pub leftovers: &'a [(String, Vec<String>)],
 }
 
@@ -49,7 +49,7 @@ struct Body {
     payload_raw: String,
 }
 
-/// Compares the books.
+/// Compares the uplinks with the messages, the registrations and the documents.
 #[must_use]
 pub fn audit(books: &Books<'_>) -> Verdict {
     let mut verdict = Verdict::default();
@@ -89,7 +89,7 @@ pub fn audit(books: &Books<'_>) -> Verdict {
     verdict
 }
 
-/// The payload's first eight bytes.
+/// The marker: the payload's first eight bytes.
 fn marker(message: &Message) -> Option<u64> {
     let body: Body = serde_json::from_str(&message.body).ok()?;
     let payload = BASE64_STANDARD.decode(body.payload_raw).ok()?;
@@ -107,7 +107,7 @@ fn order(verdict: &mut Verdict, sent: &[Sent], arrived: &BTreeMap<&str, Vec<u64>
     }
 }
 
-/// Whoever has sent is registered, and its document says as what.
+/// A device with an accepted uplink is registered. Its document holds its device id and its hub.
 fn devices(verdict: &mut Verdict, books: &Books<'_>) {
     let documents: HashMap<&str, &DeviceDocument> =
         books.documents.iter().map(|document| (document.id.as_str(), document)).collect();

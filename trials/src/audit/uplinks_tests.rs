@@ -1,4 +1,4 @@
-//! Each thing that may be wrong is found, and nothing else.
+//! Each possible fault is found, and nothing else is.
 
 use serde_json::json;
 
@@ -13,7 +13,7 @@ fn message(marker: u64, device: &str) -> Message {
     Message { device: device.into(), id: format!("id {marker}"), properties: BTreeMap::new(), body }
 }
 
-/// Two devices, in trouble and in the calm, and all in order; the queue has given one message twice.
+/// Two devices, in trouble and in the calm, without any fault. The queue has delivered one message twice.
 struct World {
     sent: Vec<Sent>,
     messages: Vec<Message>,
@@ -46,7 +46,7 @@ impl World {
         })
     }
 
-    /// That this is the only finding, and the numbers of uplinks lost and out of order.
+    /// Expects only this finding, and these numbers of uplinks lost and out of order.
     fn assert(&self, finding: &str, lost: usize, out_of_order: usize) {
         let verdict = self.audit();
         assert_eq!(verdict.findings.len(), 1, "{:#?}", verdict.findings);

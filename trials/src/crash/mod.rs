@@ -1,4 +1,4 @@
-//! The crash test: many runs, each with a world of its own.
+//! The crash test: kills the handler in many runs, each with its own world.
 
 mod plan;
 mod report;
@@ -44,22 +44,22 @@ Examples:
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Options {
-    /// Seed of the first run; the next ones count on
+    /// Seed of the first run; each further run adds 1
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
-    /// Runs, each with a seed and a world of its own
+    /// Runs, each with its own seed and world
     #[arg(long, value_name = "N", default_value_t = 10)]
     runs: u64,
     /// Kills of each run
     #[arg(long, value_name = "N", default_value_t = 10)]
     kills: usize,
-    /// Which way the data goes
+    /// The way of the data
     #[arg(long, value_enum, default_value_t = Path::Rapidm2m)]
     path: Path,
     /// The connector's binary [default: iothub-connector beside this program]
     #[arg(long, value_name = "FILE")]
     handler: Option<PathBuf>,
-    /// The handler's RUST_LOG; what it logs is printed after a run that found something
+    /// The handler's RUST_LOG; its log is printed after a run with findings
     #[arg(long, value_name = "LEVEL", default_value = "warn")]
     log: String,
     /// A further setting of the connector; repeatable
@@ -74,12 +74,12 @@ pub struct Options {
 enum Path {
     /// Sites of the rapidM2M backend, polled by the timer
     Rapidm2m,
-    /// Uplinks of The Things Stack, by webhook and queue, each device with an identity of its own
+    /// Uplinks of The Things Stack, by webhook and queue, each device with its own identity
     Uplinks,
 }
 
 impl Path {
-    /// What is counted.
+    /// The unit of the counts.
     fn unit(self) -> &'static str {
         match self {
             Self::Rapidm2m => "rows",
@@ -88,16 +88,16 @@ impl Path {
     }
 }
 
-/// What every run needs.
+/// The setup that all runs share.
 struct Setup {
     handler: PathBuf,
     kills: usize,
-    /// Settings of the connector beside those that lead it to the stand-ins.
+    /// Settings of the connector besides those that lead it to the stand-ins.
     settings: Vec<(String, String)>,
 }
 
 impl Setup {
-    /// The kills of a run: at any of these steps that are reached with these settings.
+    /// The kills of a run, at any of those steps that are reached with these settings.
     fn plan(&self, seed: u64, spots: &[Spot]) -> Vec<Kill> {
         let is_https = self.settings.iter().any(|(name, value)| name == "IoTHubTransport" && value == "https");
         let spots: Vec<Spot> = spots.iter().filter(|spot| !(is_https && spot.step == Step::Connect)).copied().collect();
@@ -105,7 +105,7 @@ impl Setup {
     }
 }
 
-/// What came of a run.
+/// The result of a run.
 struct Run {
     seed: u64,
     kills: Kills,
@@ -115,7 +115,7 @@ struct Run {
     seconds: f64,
 }
 
-/// Runs them all. `false`: something was found, and printed.
+/// Runs all of them. `false` if there were findings, which are printed.
 ///
 /// # Errors
 /// A run could not be carried out.
@@ -137,7 +137,8 @@ pub async fn run(options: &Options) -> anyhow::Result<bool> {
     reporter.finish()
 }
 
-/// Panics of this process from now on: those of the stand-ins, in whose tasks nobody would notice them.
+/// Collects the panics of this process from now on. Panics in the tasks of the stand-ins would otherwise stay
+/// unnoticed.
 pub fn panics() -> Arc<Mutex<Vec<String>>> {
     let panics: Arc<Mutex<Vec<String>>> = Arc::default();
     let (seen, print) = (Arc::clone(&panics), std::panic::take_hook());

@@ -1,31 +1,31 @@
-//! Which kills a run has. Pure: the same seed, the same kills.
+//! Chooses the kills of a run. Does no I/O: the same seed gives the same kills.
 
 use std::{ops::RangeInclusive, time::Duration};
 
 use emulators::steps::Step;
 use fastrand::Rng;
 
-/// Milliseconds after the handler's start of a kill at a random moment: from before it is ready.
+/// Milliseconds from the handler's start to a kill at a random moment. The handler may not be ready yet.
 const MOMENT: RangeInclusive<u64> = 0..=600;
-/// Of the kills, one in so many is at a random moment.
+/// One kill in this many is at a random moment.
 const MOMENT_EVERY: usize = 6;
 
 /// One kill.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kill {
-    /// When the step is reached for the nth time since the handler was started.
+    /// When the step is reached for the nth time since the handler's start.
     At { step: Step, nth: u32 },
-    /// So long after the handler was started.
+    /// This long after the handler's start.
     After(Duration),
 }
 
-/// A step that a handler can be killed at.
+/// A step at which a handler can be killed.
 #[derive(Clone, Copy, Debug)]
 pub struct Spot {
     pub step: Step,
-    /// How often it is sure to be reached soon, in one life of a handler.
+    /// How often the step is certainly reached soon, in one life of a handler.
     pub most: u32,
-    /// The step is reached only if the life before ended here.
+    /// If set, the step is reached only if the handler's previous life ended at this step.
     pub after: Option<Step>,
 }
 
@@ -39,10 +39,10 @@ impl Spot {
     }
 }
 
-/// Every step has its turn, in random order, before any has a second.
+/// Every step comes once, in random order, before any step comes again.
 #[must_use]
 pub fn plan(seed: u64, kills: usize, spots: &[Spot]) -> Vec<Kill> {
-    // Another stream than the rows', which come from the same seed.
+    // Not the random stream of the rows, which have the same seed.
     let mut random = Rng::with_seed(seed ^ 0x6b69_6c6c);
     let mut plan = Vec::with_capacity(kills);
     let mut deck: Vec<Spot> = Vec::new();

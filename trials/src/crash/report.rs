@@ -1,4 +1,4 @@
-//! What the user sees: a line for each run, a table of kills, the total.
+//! Shows the results to the user: a line for each run, a table of kills, the total.
 
 use std::{collections::BTreeMap, io::Write as _, time::Duration};
 
@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 use super::Run;
 use crate::victim::Kills;
 
-/// Findings of a run that are printed in full.
+/// Number of findings of a run that are printed in full.
 const SHOWN: usize = 20;
 
 pub struct Reporter {
     json: bool,
-    /// What is counted: rows, uplinks.
+    /// The unit of the counts: rows or uplinks.
     unit: &'static str,
     bar: ProgressBar,
     runs: usize,
@@ -96,11 +96,11 @@ impl Reporter {
         Ok(())
     }
 
-    /// Findings and the handler's log, on standard error.
+    /// Prints the findings and the handler's log to standard error.
     fn explain(&self, seed: u64, findings: &[String], log: &[String]) {
         self.bar.suspend(|| {
             let mut out = std::io::stderr().lock();
-            // An error says that nobody reads this any more.
+            // An error means that the reader of standard error is gone.
             let _ = writeln!(out, "seed {seed}: {} findings", findings.len());
             for finding in findings.iter().take(SHOWN) {
                 let _ = writeln!(out, "  - {finding}");
@@ -114,7 +114,7 @@ impl Reporter {
         });
     }
 
-    /// The table of kills and the total. `false`: something was found.
+    /// Prints the table of kills and the total. `false` if there were findings.
     pub fn finish(self) -> anyhow::Result<bool> {
         self.bar.finish_and_clear();
         let Totals { sent, messages, repeats, lost, out_of_order, seconds } = self.totals;

@@ -1,4 +1,4 @@
-//! One run of the way from the rapidM2M backend to the hub.
+//! One run of the crash test from the rapidM2M backend to the hub.
 
 use std::{cell::Cell, time::Duration};
 
@@ -15,7 +15,7 @@ use crate::{
 };
 
 const SITES: [&str; 5] = ["Energy meter 1", "Well 7 / Level", "Reservoir Süd", "Pumping station", "Tank"];
-/// How long the timer runs at the end until everything has arrived.
+/// How long the timer may run at the end until everything has arrived.
 const SETTLING: Duration = Duration::from_secs(60);
 /// Time between two uploads.
 const UPLOAD: Duration = Duration::from_millis(4);
@@ -26,9 +26,9 @@ const SPOTS: [Spot; 16] = [
     Spot::new(Step::TimerAnswered, 4),
     Spot::new(Step::RowsAsked, 12),
     Spot::new(Step::RowsAnswered, 12),
-    // Once for each site: then it is in memory.
+    // Once for each site: then the cursor is in memory.
     Spot::new(Step::CursorRead, 5),
-    // Only what the life before has left is read.
+    // Only pending polls of the previous life are read.
     Spot::new(Step::PollRead, 1).after(Step::MessageCame),
     Spot::new(Step::RecordCame, 10),
     Spot::new(Step::RecordApplied, 10),
@@ -43,7 +43,7 @@ const SPOTS: [Spot; 16] = [
     Spot::new(Step::MarkAnswered, 8),
 ];
 
-/// Runs it, and says how the handler was killed, what was found, and what it has logged.
+/// Carries out a run. Returns the kills, the verdict and the handler's log.
 pub async fn run(setup: &Setup, seed: u64) -> anyhow::Result<(Kills, Verdict, Vec<String>)> {
     let (killer, sites) = (Killer::default(), SITES.map(str::to_owned));
     let world = World::start(&sites, killer.steps(), false).await?;

@@ -1,4 +1,4 @@
-//! One run of the way from The Things Stack to the hub.
+//! One run of the crash test from The Things Stack to the hub.
 
 use std::{cell::Cell, collections::BTreeMap, time::Duration};
 
@@ -25,19 +25,20 @@ const QUEUE: &str = "uplinks";
 const ROUTE: &str = "api/uplink";
 /// Time between two uplinks.
 const UPLINK: Duration = Duration::from_millis(15);
-/// Webhooks that are on their way at a time.
+/// The most webhooks in flight at the same time.
 const CONCURRENCY: usize = 16;
-/// How often The Things Stack tries, and how long it waits in between, in seconds. Some webhooks are given up.
+/// How often The Things Stack tries, and how long it waits between attempts, in seconds. It gives up on some webhooks.
 const ATTEMPTS: u32 = 2;
 const RETRY_DELAY: f64 = 0.05;
-/// One uplink in so many is of a device that has never sent before; one device in so many speaks V2.
+/// One uplink in this many is of a device that has never sent before; one device in this many uses V2.
 const NEW_EVERY: usize = 3;
 const V2_EVERY: usize = 10;
-/// Devices that send in the calm, and how often. They are more than the host works on at a time (`batchSize` and
-/// `newBatchThreshold` of host.json): two uplinks of a device are under way together only if one of them is held up.
+/// The devices that send in the calm, and how often. They are more than the host processes at the same time
+/// (`batchSize` and `newBatchThreshold` of host.json). So two uplinks of a device are in flight together only if one of
+/// them is delayed.
 const CALM_DEVICES: usize = 80;
 const CALM_ROUNDS: usize = 3;
-/// How long the queue may take until it is empty.
+/// How long the queue may take to become empty.
 const DRAINING: Duration = Duration::from_secs(60);
 
 /// How often each step is reached soon after a start.
@@ -96,7 +97,7 @@ impl World {
     }
 }
 
-/// Runs it, and says how the handler was killed, what was found, and what it has logged.
+/// Carries out a run. Returns the kills, the verdict and the handler's log.
 pub async fn run(setup: &Setup, seed: u64) -> anyhow::Result<(Kills, Verdict, Vec<String>)> {
     let killer = Killer::default();
     let world = World::start(&killer, seed).await?;
@@ -118,7 +119,7 @@ pub async fn run(setup: &Setup, seed: u64) -> anyhow::Result<(Kills, Verdict, Ve
     let (kills, mut sent) = (kills?, sent?);
     let mut findings = victim.findings();
     if victim.host.wait_until_empty(QUEUE, DRAINING).await? {
-        // Once more from every device of the calm before: then each of them is known.
+        // One more uplink from every device of the calm, so that each of them is known before the calm.
         sent.extend(fleet.send_round().await?);
         victim.host.wait_until_empty(QUEUE, DRAINING).await?;
         for _ in 0..CALM_ROUNDS {
@@ -138,14 +139,14 @@ pub async fn run(setup: &Setup, seed: u64) -> anyhow::Result<(Kills, Verdict, Ve
     Ok((kills, verdict, log))
 }
 
-/// LoRaWAN devices, whose webhooks go to the host.
+/// LoRaWAN devices; their webhooks go to the host.
 struct Fleet<'a> {
     stack: &'a things_stack::Emulator,
     target: String,
 }
 
 impl Fleet<'_> {
-    /// Sends until it is over: from devices new and known, in an order that follows from the seed.
+    /// Sends until it is over, from new and known devices. The seed decides their order.
     async fn send_until(&self, is_over: &Cell<bool>, seed: u64) -> anyhow::Result<Vec<Sent>> {
         let mut random = Rng::with_seed(seed);
         let mut known = 0;
@@ -160,12 +161,12 @@ impl Fleet<'_> {
             known = known.max(device + 1);
             std::task::Poll::Ready(Some(device))
         });
-        // Answers come in any order; a device's own uplinks are sent one after the other.
+        // Answers may arrive in any order, but a device's own uplinks are sent one after the other.
         let answers = chosen.map(|device| self.send(device)).buffered(CONCURRENCY);
         answers.collect::<Vec<_>>().await.into_iter().collect()
     }
 
-    /// One uplink of each device of the calm.
+    /// Sends one uplink from each device of the calm.
     async fn send_round(&self) -> anyhow::Result<Vec<Sent>> {
         let answers = stream::iter((0..CALM_DEVICES).map(|device| self.send(device))).buffered(CONCURRENCY);
         answers.collect::<Vec<_>>().await.into_iter().collect()

@@ -1,4 +1,4 @@
-//! One handler, many sites, a fault every few seconds, for a long time: nothing is lost, and nothing grows.
+//! One handler, many sites, a fault every few seconds, for a long time: nothing may be lost, and nothing may grow.
 
 mod trouble;
 mod usage;
@@ -34,14 +34,14 @@ use crate::{
 const LASTS: std::ops::RangeInclusive<u64> = 2_000..=8_000;
 /// The handler's own deadline.
 const RUN_SECONDS: u64 = 30;
-/// Sites that the backend refused are left alone for a minute, and then for two.
+/// A site that the backend refused is not polled for a minute, then for two minutes.
 const SETTLING: Duration = Duration::from_secs(6 * 60);
-/// What memory and descriptors may be above their first third, beside a tenth of it.
+/// Memory and descriptors may exceed their first third by a tenth of it and this slack.
 const SLACK_MIB: f64 = 2.0;
 const SLACK_DESCRIPTORS: f64 = 4.0;
-/// Minutes from which on growth is judged: before, caches fill.
+/// Growth is judged from this minute on: before, caches fill.
 const JUDGED: u64 = 10;
-/// Of findings, how many are printed.
+/// Number of findings that are printed.
 const SHOWN: usize = 20;
 
 const EXAMPLES: &str = "\
@@ -56,19 +56,19 @@ Examples:
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Options {
-    /// Of the rows, and of the faults
+    /// Seed of the rows and of the faults
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
     /// Sites; before each run of the timer, half of them have new rows
     #[arg(long, value_name = "N", default_value_t = 2_000)]
     sites: usize,
-    /// How long
+    /// How long the trial runs
     #[arg(long, value_name = "N", default_value_t = 30)]
     minutes: u64,
     /// Seconds between two runs of the timer
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     tick: u64,
-    /// Seconds between the beginnings of two faults
+    /// Seconds between the starts of two faults
     #[arg(long, value_name = "SECONDS", default_value_t = 20)]
     fault_every: u64,
     /// The connector's binary [default: iothub-connector beside this program]
@@ -82,7 +82,7 @@ pub struct Options {
     json: bool,
 }
 
-/// What was seen on the way.
+/// The observations of a trial.
 #[derive(Default)]
 struct Log {
     runs: usize,
@@ -91,7 +91,7 @@ struct Log {
     faults: BTreeMap<&'static str, usize>,
 }
 
-/// Runs it. `false`: something was found, and printed.
+/// Carries out the trial. `false` if there were findings, which are printed.
 ///
 /// # Errors
 /// It could not be carried out.
@@ -138,7 +138,7 @@ pub async fn run(options: &Options) -> anyhow::Result<bool> {
     Ok(verdict.is_clean())
 }
 
-/// Half of the sites upload something, all are polled, and so on until the end.
+/// Half of the sites upload something, then all are polled, again and again until the end.
 async fn ticks(
     options: &Options,
     world: &World,
@@ -173,7 +173,7 @@ async fn ticks(
     Ok(())
 }
 
-/// One fault after the other.
+/// Causes one fault after another.
 async fn trouble_world(
     options: &Options,
     world: &World,
@@ -185,7 +185,7 @@ async fn trouble_world(
     let mut order: Vec<usize> = Vec::new();
     while !is_over.get() {
         let next = Instant::now() + Duration::from_secs(options.fault_every);
-        // Each once before any comes again.
+        // Each fault comes once before any comes again.
         if order.is_empty() {
             order = (0..all.len()).collect();
             random.shuffle(&mut order);

@@ -1,4 +1,4 @@
-//! What goes wrong during a soak: one thing at a time, for some seconds.
+//! The faults of a soak: one at a time, each for some seconds.
 
 use anyhow::ensure;
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ enum Service {
     Hub,
 }
 
-/// What it is told to do: a request to its control endpoint.
+/// A fault: a request to the control endpoint of a stand-in.
 pub struct Trouble {
     pub name: &'static str,
     service: Service,
@@ -30,7 +30,7 @@ const AWAY: (&str, &str) = ("PUT", "away");
 const FAULTS: (&str, &str) = ("PUT", "faults");
 const CUT: (&str, &str) = ("POST", "cut");
 
-/// All that can happen. What would have sites left alone for an hour is not among it.
+/// All faults, without those after which sites are not polled for an hour.
 pub fn all() -> Vec<Trouble> {
     use Service::{Backend, Cosmos, Hub};
     let rule = |rule: Value| json!({ "rules": [rule] });
@@ -75,7 +75,7 @@ impl Trouble {
     }
 }
 
-/// Everything works again.
+/// Ends all faults.
 pub async fn end(world: &World) -> anyhow::Result<()> {
     for service in [Service::Backend, Service::Cosmos, Service::Hub] {
         call(world, service, "DELETE", "faults", &Value::Null).await?;

@@ -1,10 +1,10 @@
-//! What the handler uses, from `/proc`.
+//! Reads the handler's use of memory and descriptors from `/proc`.
 
 use std::fs;
 
 use anyhow::Context as _;
 
-/// At one moment.
+/// The use at one moment.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Usage {
     /// Resident memory, in MiB.
@@ -22,7 +22,7 @@ impl Usage {
     }
 }
 
-/// The medians of the first and the last third, and the most.
+/// The medians of the first and the last third, and the maximum.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Trend {
     pub first: f64,
@@ -38,7 +38,7 @@ impl Trend {
         Self { first: median(&samples[..third]), last: median(&samples[samples.len() - third..]), most }
     }
 
-    /// Whether the last third is not above the first by more than a tenth and `slack`.
+    /// Whether the last third exceeds the first by at most a tenth and `slack`.
     pub fn is_flat(&self, slack: f64) -> bool {
         self.last <= self.first * 1.1 + slack
     }

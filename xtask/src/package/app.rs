@@ -1,20 +1,21 @@
-//! What belongs to the function app: host.json, the folders with a function.json, and the executable that host.json names.
+//! Lists the files of the function app: host.json, the folders with a function.json, and the executable that host.json
+//! names.
 
 use std::{fs, path::Path};
 
 use anyhow::{Context as _, bail, ensure};
 
-/// The function app as it lies in the repository.
+/// The function app in the repository.
 #[derive(Debug)]
 pub struct App {
     /// Names of the function folders, sorted.
     pub functions: Vec<String>,
-    /// `customHandler.description.defaultExecutablePath`: exactly this file is made executable in the cloud.
+    /// `customHandler.description.defaultExecutablePath`: only this file is made executable in the cloud.
     pub executable: String,
 }
 
 impl App {
-    /// Reads what host.json and the folders beside it say.
+    /// Reads host.json and the folders beside it.
     ///
     /// # Errors
     /// host.json names no executable that can be published, or there is no function.
@@ -45,7 +46,7 @@ impl App {
         Ok(Self { functions, executable: executable.to_owned() })
     }
 
-    /// The files by their path in the package, `/` between the parts, sorted.
+    /// The files by their path in the package, sorted. Paths have `/` as separator.
     #[must_use]
     pub fn files(&self) -> Vec<String> {
         let functions = self.functions.iter().map(|name| format!("{name}/function.json"));
@@ -54,7 +55,7 @@ impl App {
         files
     }
 
-    /// Makes the folder that is published. What was there before goes.
+    /// Creates the folder that is published, and removes its former contents.
     ///
     /// # Errors
     /// A file cannot be copied.
@@ -92,7 +93,7 @@ fn make_executable(_: &Path) -> std::io::Result<()> {
 mod tests {
     use super::*;
 
-    /// A folder of a test's own.
+    /// A test's own folder.
     fn folder(name: &str, host: &str, functions: &[&str]) -> std::path::PathBuf {
         let folder = std::env::temp_dir().join(format!("xtask-{}-{name}", std::process::id()));
         for function in functions {

@@ -1,4 +1,4 @@
-//! The package as one file, for `az` and `azd`.
+//! Writes the package as one file, for `az` and `azd`.
 
 use std::{
     fs::{self, File},
@@ -11,8 +11,8 @@ use zip::{CompressionMethod, ZipWriter, write::SimpleFileOptions};
 
 use super::app::App;
 
-/// Writes the app's files and nothing else. Only the executable has the permission to run: this is what the host goes by.
-/// The same files give the same bytes: entries have no time of their own.
+/// Writes only the app's files. Only the executable has the permission to run; the host relies on this permission. The
+/// same files give the same bytes: the entries carry no time of their own.
 ///
 /// # Errors
 /// A file cannot be read or written.

@@ -1,11 +1,11 @@
-//! `cargo xtask package`: the function app as it is deployed.
+//! `cargo xtask package` makes the function app for deployment.
 //!
 //! | Part | |
 //! |---|---|
 //! | `zig` | the tools, and the build for an old C library |
-//! | `paths` | what keeps the building machine's folders out of the executable |
-//! | `app` | what belongs to the function app, and its folder |
-//! | `archive` | the same as a zip |
+//! | `paths` | keeps the build machine's folders out of the executable |
+//! | `app` | the files of the function app, and the folder with them |
+//! | `archive` | the same files as a zip |
 
 pub mod app;
 mod archive;
@@ -19,10 +19,11 @@ use anyhow::{Context as _, ensure};
 use self::app::App;
 use crate::{elf::Needs, package_folder, root};
 
-/// The oldest C library that the executable runs with: that of Debian 10 and RHEL 8. The hosts' images have a newer one.
+/// The oldest C library that the executable runs with: that of Debian 10 and RHEL 8. The hosts' images have a newer
+/// one.
 pub const GLIBC: (u32, u32) = (2, 28);
-/// What the executable may have, in bytes.
-pub const MOST_BYTES: u64 = 15_000_000;
+/// Largest size of the executable, in bytes.
+pub const MOST_BYTES: u64 = 20_000_000;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -34,20 +35,20 @@ It needs Python 3 with venv and pip, and the Rust target x86_64-unknown-linux-gn
 Linux on x86-64 has; elsewhere: rustup target add x86_64-unknown-linux-gnu). The Zig
 compiler, which links for an old C library, comes from PyPI and stays in target/zig.
 
-What is built is the committed Cargo.lock, with the profile `deploy`, without the stand-ins.";
+What is built is the committed Cargo.lock, with the profile `release`, without the stand-ins.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Options {
-    /// Print nothing but errors
+    /// Print only errors
     #[arg(long, short)]
     quiet: bool,
 }
 
-/// Builds and lays out the package.
+/// Builds the executable and makes the package.
 ///
 /// # Errors
-/// A tool is missing, the build fails, or what came out cannot be deployed.
+/// A tool is missing, the build fails, or its result cannot be deployed.
 pub fn run(options: &Options) -> anyhow::Result<()> {
     let say = |text: &str| {
         if !options.quiet {
@@ -57,7 +58,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     let app = App::of(root())?;
     say(&format!("packaging {} for Linux on x86-64, glibc {}.{} or newer", app.executable, GLIBC.0, GLIBC.1));
     let zig = zig::Tools::ready(&root().join("target/zig"), &say)?;
-    say("building with profile deploy, without the stand-ins (some minutes the first time)");
+    say("building with profile release, without the stand-ins (some minutes the first time)");
     let built = zig.build(root(), &app.executable, GLIBC, options.quiet)?;
 
     let executable = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;

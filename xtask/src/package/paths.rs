@@ -1,15 +1,16 @@
-//! Panics and the C code's errors name the file that they come from. As it is, that is a path on the machine that built: who
-//! did it, and where. Compilers can replace the beginning of such paths.
+//! Keeps paths of the build machine out of the executable. Panics and the C code's errors name their source file;
+//! without replacement, that path shows who built the executable, and where. Compilers can replace the beginning of
+//! such paths.
 
 use std::{
     env, fs,
     path::{Path, PathBuf},
 };
 
-/// A folder, and what stands for it in the executable.
+/// A folder, and its name in the executable.
 pub type Replacement = (PathBuf, &'static str);
 
-/// The replacements for a build of `root`. Where several fit, the last one counts.
+/// The replacements for a build of `root`. If several match, the last one counts.
 #[must_use]
 pub fn replacements(root: &Path) -> Vec<Replacement> {
     let home = env::home_dir().filter(|home| home.components().count() > 1);
@@ -26,9 +27,9 @@ pub fn replacements(root: &Path) -> Vec<Replacement> {
     replacements
 }
 
-/// For rustc, on top of flags that the user has set.
+/// The flags for rustc, after the user's own flags.
 ///
-/// `CARGO_ENCODED_RUSTFLAGS` has them with 0x1f in between, so that a path may have spaces in it.
+/// They are separated by 0x1f, as in `CARGO_ENCODED_RUSTFLAGS`, so that a path may contain spaces.
 #[must_use]
 pub fn rustflags(replacements: &[Replacement]) -> String {
     let inherited = env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_else(|_| {

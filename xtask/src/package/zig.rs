@@ -1,4 +1,4 @@
-//! The Zig compiler and cargo-zigbuild, from PyPI, and the build with them.
+//! Installs the Zig compiler and cargo-zigbuild from PyPI, and builds with them.
 
 use std::{
     env, fs,
@@ -12,30 +12,27 @@ use super::paths;
 
 const REQUIREMENTS: &str = include_str!("../../zig-requirements.txt");
 const TARGET: &str = "x86_64-unknown-linux-gnu";
-const PROFILE: &str = "deploy";
-/// How all is optimised once more when it is linked: only rustc's last call, for the executable itself, has this. What was
-/// compiled for speed stays so, but is not copied into every caller.
-const LINKING: &str = "opt-level=s";
-/// For the C compiler. AWS-LC's code for AVX-512 is 0.7 MB, and worth it for megabytes, not for messages
-/// (<https://github.com/aws/aws-lc/blob/main/CMakeLists.txt> has the option). No panic ever passes through C.
+const PROFILE: &str = "release";
+/// Flags for the C compiler. AWS-LC's code for AVX-512 has 0.7 MB, which pays for megabytes of data but not for
+/// messages (<https://github.com/aws/aws-lc/blob/main/CMakeLists.txt> has the option). No panic ever passes through C.
 const CFLAGS: (&str, &str) =
     ("CFLAGS_x86_64_unknown_linux_gnu", "-DMY_ASSEMBLER_IS_TOO_OLD_FOR_512AVX -fno-asynchronous-unwind-tables");
 
 /// Installed tools.
 pub struct Tools {
-    /// Where the programs are.
+    /// The folder with the programs.
     programs: PathBuf,
 }
 
 impl Tools {
-    /// Installs the tools into a virtual environment of Python's, unless they are there.
+    /// Installs the tools into a Python virtual environment, unless they are installed already.
     ///
     /// # Errors
-    /// There is no Python 3, or the packages cannot be had.
+    /// There is no Python 3, or the packages cannot be downloaded.
     pub fn ready(folder: &Path, say: &impl Fn(&str)) -> anyhow::Result<Self> {
         let programs = folder.join(if cfg!(windows) { "Scripts" } else { "bin" });
         let tools = Self { programs };
-        // Written last: what is half installed is installed anew.
+        // Written last: an incomplete installation is repeated.
         let installed = folder.join("installed.txt");
         if fs::read_to_string(&installed).is_ok_and(|text| text == REQUIREMENTS) {
             return Ok(tools);
@@ -63,10 +60,10 @@ impl Tools {
         Ok(tools)
     }
 
-    /// Builds the executable for a C library of this version or newer. Returns where it is.
+    /// Builds the executable for this version of the C library or a newer one. Returns its path.
     ///
     /// # Errors
-    /// It cannot be built; cargo has said why.
+    /// The build fails; cargo has printed the reason.
     pub fn build(&self, root: &Path, name: &str, glibc: (u32, u32), quiet: bool) -> anyhow::Result<PathBuf> {
         let target_folder =
             env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |folder| root.join(folder));
@@ -76,10 +73,9 @@ impl Tools {
         let cflags = [env::var(CFLAGS.0).unwrap_or_default(), CFLAGS.1.to_owned()].join(" ");
         let mut command = Command::new(self.programs.join("cargo-zigbuild"));
         command
-            .args(["rustc", "--locked", "--no-default-features", "--profile", PROFILE, "--bin", name])
+            .args(["build", "--locked", "--no-default-features", "--profile", PROFILE, "--bin", name])
             .args(["--target", &format!("{TARGET}.{}.{}", glibc.0, glibc.1)])
             .args(quiet.then_some("--quiet"))
-            .args(["--", "-C", LINKING])
             .current_dir(root)
             .env("PATH", path)
             .env("CARGO_ENCODED_RUSTFLAGS", paths::rustflags(&replacements))
@@ -97,7 +93,7 @@ impl Tools {
     }
 }
 
-/// The Python that is there.
+/// The name of the installed Python 3.
 fn python() -> anyhow::Result<&'static str> {
     let is_python_3 = |name: &&str| {
         let mut command = Command::new(name);

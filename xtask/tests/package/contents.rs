@@ -1,4 +1,4 @@
-//! What the executable needs, and what must not be in it.
+//! Tests what the executable needs, and what the package must not contain.
 
 use std::{env, path::Path};
 
@@ -11,11 +11,11 @@ use xtask::{
 
 use crate::support::{executable, zip};
 
-/// The libraries of glibc. Everything else is in the executable.
+/// The libraries of glibc. All other code is in the executable.
 const OF_GLIBC: [&str; 7] =
     ["ld-linux-x86-64.so.2", "libc.so.6", "libdl.so.2", "libm.so.6", "libpthread.so.0", "librt.so.1", "libutil.so.1"];
 
-/// What only the stand-ins and their libraries have: file names in panics, paths of their `control` URLs.
+/// Texts that only the stand-ins and their libraries have: file names in panics, paths of their `control` URLs.
 const OF_THE_STAND_INS: [&str; 9] = [
     "emulators/src/",
     "admin/queues",
@@ -35,16 +35,16 @@ const SECRETS: [&str; 6] = [
     // The example's backend password, `user:password`.
     "dXNlcjpwYXNzd29yZA==",
     "REPLACEwith",
-    // The key that every Cosmos DB emulator has.
+    // The key that all Cosmos DB emulators have.
     "C2y6yDjf5/R+ob0N8A7Cgv30VRDJIWEHLM+4QDU5DE2nQ9nDuVTqobD4b8mGGyPMbIZnqyMsEcaGQy67XIw",
-    // A key itself, not the label that a parser looks for.
+    // A real key, not the label that a parser looks for.
     "PRIVATE KEY-----\nM",
 ];
 
-/// Rust code and manifests.
+/// Texts of Rust code and manifests.
 const SOURCE: [&str; 4] = ["#[derive(", "#[cfg(", "pub fn ", "[dependencies]"];
 
-/// None of these is in any file of the package.
+/// No file of the package may contain any of these texts.
 fn absent<'a>(what: &str, parts: impl IntoIterator<Item = &'a str>) {
     let parts: Vec<_> = parts.into_iter().collect();
     assert!(!parts.is_empty());
@@ -75,7 +75,7 @@ fn it_has_no_symbols() {
 
 #[test]
 fn nothing_names_the_machine_that_built_it() {
-    // Not "/root" alone, which may be anything.
+    // Not "/root" alone, which may occur for other reasons.
     let folder = |path: &Path| format!("{}/", path.to_str().unwrap().trim_end_matches('/'));
     let home = env::home_dir().expect("a home folder");
     let cargo = env::var_os("CARGO_HOME").map_or_else(|| home.join(".cargo"), Into::into);

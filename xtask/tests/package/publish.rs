@@ -1,9 +1,8 @@
-//! What gets into the cloud, whichever way it is published.
+//! Tests which files get into the cloud, for each way of publishing.
 //!
-//! `func azure functionapp publish` zips what .funcignore of the folder leaves, and makes executable the entry whose name is
-//! exactly `defaultExecutablePath`
-//! (<https://github.com/Azure/azure-functions-core-tools>, `PublishFunctionAppAction`, `ZipHelper`). `az` and `azd` send the
-//! zip as it is.
+//! `func azure functionapp publish` zips the files that .funcignore of the folder leaves. It makes executable the entry
+//! whose name is exactly `defaultExecutablePath` (<https://github.com/Azure/azure-functions-core-tools>,
+//! `PublishFunctionAppAction`, `ZipHelper`). `az` and `azd` send the zip unchanged.
 
 use std::{fs, path::Path};
 
@@ -41,7 +40,7 @@ fn collect(folder: &Path, prefix: &str, ignored: &Gitignore, take: &mut impl FnM
     }
 }
 
-/// What a working copy has besides the repository's files, some of it secret.
+/// Files that a working copy has besides the repository's files; some are secret.
 const OF_A_WORKING_COPY: [&str; 7] = [
     ".git/config",
     ".azure/production/.env",
@@ -52,7 +51,7 @@ const OF_A_WORKING_COPY: [&str; 7] = [
     "proptest-regressions/config.txt",
 ];
 
-/// Copies the repository's files, but not what is built or installed in it.
+/// Copies the repository's files, without built or installed ones.
 fn copy_repository(to: &Path) {
     let skipped = ["target", ".git", "node_modules", "local.settings.json"];
     let none = Gitignore::empty();

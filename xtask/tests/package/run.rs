@@ -1,5 +1,5 @@
-//! The unpacked package, started as the host starts it: in its folder, with nothing in the environment but the port and the
-//! app's settings.
+//! Tests the unpacked package as the host starts it: in its folder, with only the port and the app's settings in the
+//! environment.
 
 use std::{
     collections::BTreeMap,
@@ -18,10 +18,10 @@ use crate::support::{app, unpack, zip};
 
 /// How long the host waits for the first answer.
 const READY_WITHIN: Duration = Duration::from_secs(30);
-/// How often it asks.
+/// How often the host polls for it.
 const PROBE: Duration = Duration::from_millis(25);
 
-/// `serve`, or whatever host.json says, in the unpacked folder.
+/// The command in host.json (`serve`), in the unpacked folder.
 fn handler(folder: &Path, settings: &BTreeMap<String, String>) -> Command {
     let host: Value = serde_json::from_slice(&fs::read(folder.join("host.json")).unwrap()).unwrap();
     let description = &host["customHandler"]["description"];
@@ -31,14 +31,14 @@ fn handler(folder: &Path, settings: &BTreeMap<String, String>) -> Command {
     command
 }
 
-/// The settings of the example, which are complete and lead nowhere.
+/// The settings of the example. They are complete, but their addresses lead nowhere.
 fn settings() -> BTreeMap<String, String> {
     let example = fs::read(root().join("local.settings.json.example")).unwrap();
     let example: Value = serde_json::from_slice(&example).unwrap();
     serde_json::from_value(example["Values"].clone()).unwrap()
 }
 
-/// A handler that is killed with its handle, as the host would.
+/// A handler. Dropping it kills the handler, as the host would.
 struct Running(Child, SocketAddr);
 
 impl Running {
@@ -83,7 +83,7 @@ fn it_answers_the_host_and_has_every_function() {
     let running = Running::start(&unpacked("started"));
     assert_eq!(running.status("GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"), "200");
     let post = |function: &str| {
-        // No function takes this for a call: nothing is run by it.
+        // No function accepts this body as a call, so nothing runs.
         let head = "Host: localhost\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: 2";
         running.status(&format!("POST /{function} HTTP/1.1\r\n{head}\r\n\r\n[]"))
     };

@@ -1,4 +1,4 @@
-//! The package, taken apart.
+//! Reads and unpacks the package for the tests.
 
 use std::{
     collections::BTreeMap,
@@ -21,7 +21,7 @@ pub struct Packed {
 /// Files by their path.
 pub type Files = BTreeMap<String, Packed>;
 
-/// What belongs to the function app.
+/// The function app in the repository.
 pub fn app() -> App {
     App::of(root()).unwrap()
 }
@@ -33,7 +33,7 @@ pub fn folder() -> PathBuf {
     folder
 }
 
-/// What is in the zip, and with which permissions it is unpacked.
+/// The files in the zip, with the permissions with which they are unpacked.
 pub fn zip() -> Files {
     let path = package_folder().join("iothub-connector.zip");
     let file =
@@ -70,7 +70,7 @@ pub fn unpack(files: &Files, name: &str) -> PathBuf {
     folder
 }
 
-/// An empty folder of a test's own.
+/// An empty folder for one test.
 pub fn empty(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     if folder.exists() {

@@ -1,4 +1,4 @@
-//! What is posted to the handler: the envelopes of the custom handler's contract.
+//! Writes the bodies that are posted to the handler: the envelopes of the custom handler's contract.
 
 mod queue;
 
@@ -60,7 +60,7 @@ pub fn http(
     let mut query: BTreeMap<String, String> = BTreeMap::new();
     if let Ok(Query(pairs)) = Query::<Vec<(String, String)>>::try_from_uri(&request.uri) {
         for (name, value) in pairs {
-            // .NET joins repeated ones.
+            // .NET joins repeated parameters.
             query.entry(name).and_modify(|all| *all = format!("{all},{value}")).or_insert(value);
         }
     }
@@ -78,7 +78,7 @@ pub fn http(
         "Params": parameters,
         "Identities": [],
     });
-    // Without an announced length the host does not read the body.
+    // The host reads the body only if its length is announced.
     if !body.is_empty() && request.headers.contains_key(header::CONTENT_LENGTH) {
         let media_type = header(header::CONTENT_TYPE).to_ascii_lowercase();
         let binary = media_type.starts_with("application/octet-stream") || media_type.starts_with("multipart/");
@@ -93,14 +93,14 @@ fn sys(function: &str, now: DateTime<Utc>) -> Value {
     json!({ "MethodName": function, "UtcNow": dotnet(now, "Z"), "RandGuid": guid() })
 }
 
-/// As .NET writes a time: fractions of 100 ns without trailing zeros.
+/// The time as .NET writes it: fractions of 100 ns without trailing zeros.
 fn dotnet(time: DateTime<Utc>, zone: &str) -> String {
     let text = time.format("%Y-%m-%dT%H:%M:%S%.9f").to_string();
     let text = text[..text.len() - 2].trim_end_matches('0').trim_end_matches('.');
     format!("{text}{zone}")
 }
 
-/// Header names as .NET shows them: `Content-Type`.
+/// Header names as .NET writes them: `Content-Type`.
 fn capitalized(name: &HeaderName) -> String {
     let word = |word: &str| word[..1].to_ascii_uppercase() + &word[1..];
     name.as_str()
@@ -129,8 +129,14 @@ mod tests {
     }
 
     fn trigger(schedule: &str) -> TimerTrigger {
-        let schedule = Schedule::parse(schedule).unwrap();
-        TimerTrigger { binding: "myTimer".to_owned(), schedule, monitored: true, run_on_startup: false, retry: None }
+        TimerTrigger {
+            binding: "myTimer".to_owned(),
+            schedule: Schedule::parse(schedule).unwrap(),
+            schedule_text: schedule.to_owned(),
+            monitored: true,
+            run_on_startup: false,
+            retry: None,
+        }
     }
 
     #[test]

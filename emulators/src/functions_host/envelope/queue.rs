@@ -26,7 +26,7 @@ enum Datum<'a> {
     System(Value),
 }
 
-/// The body for a queue function. `text` is the message's.
+/// The body for a queue function. `text` is the text of the message.
 pub fn queue(function: &str, binding: &str, taken: &Taken, text: &str, now: DateTime<Utc>) -> String {
     let message = &taken.message;
     let mut metadata = BTreeMap::from([
@@ -46,9 +46,9 @@ pub fn queue(function: &str, binding: &str, taken: &Taken, text: &str, now: Date
     serde_json::to_string(&envelope).expect("texts and JSON are JSON")
 }
 
-/// Copies the top-level properties of a JSON object (`Utility.ApplyBindingData` of the host). One that is there already,
-/// in whatever case, keeps its name and gets the new value. Arrays and nulls are left out, and so is what is called
-/// `…trigger`, which the host takes for the message itself.
+/// Copies the top-level properties of a JSON object (`Utility.ApplyBindingData` of the host). If the name exists
+/// already, in any case, the existing name stays and gets the new value. Arrays, nulls and names that end with
+/// `…trigger` are left out; the host takes the latter for the message itself.
 fn add_properties<'a>(metadata: &mut BTreeMap<String, Datum<'a>>, text: &'a str) {
     let trimmed = text.trim();
     if !trimmed.starts_with('{') || !trimmed.ends_with('}') {
@@ -69,8 +69,8 @@ fn add_properties<'a>(metadata: &mut BTreeMap<String, Datum<'a>>, text: &'a str)
     }
 }
 
-/// What .NET makes of a JSON value when it is asked for a string: `true` is `True`, and a string that looks like a time
-/// has become one on the way.
+/// The string that .NET makes of a JSON value: `true` becomes `True`, and a string that looks like a time is parsed as
+/// a time first.
 fn as_dotnet_writes(json: &str) -> String {
     match serde_json::from_str(json) {
         Ok(Value::String(text)) => time_in(&text).map_or(text, |time| time.format("%m/%d/%Y %H:%M:%S").to_string()),

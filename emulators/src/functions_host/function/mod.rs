@@ -1,4 +1,4 @@
-//! One function.json: a timer, an HTTP or a queue function, and its outputs.
+//! Reads one function.json: a timer, an HTTP or a queue function, with its outputs.
 
 mod queue;
 mod retry;
@@ -15,14 +15,14 @@ use super::{
     settings::{self, Settings},
 };
 
-/// Longest name that Azure takes.
+/// Longest name that Azure accepts.
 const LONGEST_NAME: usize = 127;
 const METHODS: [&str; 7] = ["GET", "POST", "PUT", "DELETE", "HEAD", "PATCH", "OPTIONS"];
 
 /// A function of the app.
 #[derive(Clone, Debug)]
 pub struct Function {
-    /// The folder's name, and the handler's path.
+    /// The folder's name. It is also the path at the handler.
     pub name: String,
     pub trigger: Trigger,
     pub queue_outputs: Vec<QueueBinding>,
@@ -39,6 +39,8 @@ pub enum Trigger {
 pub struct TimerTrigger {
     pub binding: String,
     pub schedule: Schedule,
+    /// As it was written.
+    pub schedule_text: String,
     /// Whether the host keeps its `ScheduleStatus`.
     pub monitored: bool,
     pub run_on_startup: bool,
@@ -49,17 +51,17 @@ pub struct TimerTrigger {
 pub struct HttpTrigger {
     pub binding: String,
     pub route: Route,
-    /// Upper case; empty: all.
+    /// In upper case. Empty means all methods.
     pub methods: Vec<String>,
     /// Name of the `http` output.
     pub output: Option<String>,
 }
 
 impl Function {
-    /// `None` when it is disabled. `schedule` replaces a timer's own.
+    /// `None` if the function is disabled. `schedule` replaces a timer's own schedule.
     ///
     /// # Errors
-    /// Names the file and the member at fault, and what this host does not have.
+    /// Names the file and the member that is invalid or not supported by this host.
     pub fn load(path: &Path, settings: &Settings, schedule: Option<&str>) -> anyhow::Result<Option<Self>> {
         let folder = path.parent().and_then(Path::file_name).unwrap_or_default();
         let name = folder.to_string_lossy().into_owned();
@@ -108,6 +110,14 @@ impl Function {
         };
         Ok(Some(Self { name, trigger, queue_outputs }))
     }
+
+    /// Its name and its schedule, if it is a timer.
+    pub fn timer(&self) -> Option<(String, String)> {
+        match &self.trigger {
+            Trigger::Timer(timer) => Some((self.name.clone(), timer.schedule_text.clone())),
+            Trigger::Http(_) | Trigger::Queue(_) => None,
+        }
+    }
 }
 
 fn name_of(binding: &Node<'_>, direction: &str) -> anyhow::Result<String> {
@@ -127,12 +137,12 @@ fn timer(
     schedule: Option<&str>,
 ) -> anyhow::Result<TimerTrigger> {
     let own = trigger.required("schedule")?;
-    let schedule = match schedule {
-        Some(text) => Schedule::parse(text).map_err(|problem| anyhow!("--schedule {problem}"))?,
+    let (text, schedule) = match schedule {
+        Some(text) => (text, Schedule::parse(text).map_err(|problem| anyhow!("--schedule {problem}"))?),
         None => {
             let unknown = || own.error(format_args!("is {}: there is no such setting", own.value()));
             let text = settings::resolved(settings, own.str()?).ok_or_else(unknown)?;
-            Schedule::parse(text).map_err(|problem| own.error(format_args!("is wrong: {problem}")))?
+            (text, Schedule::parse(text).map_err(|problem| own.error(format_args!("is wrong: {problem}")))?)
         }
     };
     let flag = |name, default| trigger.get(name).map_or(Ok(default), |node| node.bool());
@@ -140,6 +150,7 @@ fn timer(
         binding: name_of(trigger, "in")?,
         monitored: flag("useMonitor", true)? && schedule.is_monitored(chrono::Utc::now()),
         schedule,
+        schedule_text: text.to_owned(),
         run_on_startup: flag("runOnStartup", false)?,
         retry: retry.map(|node| retry::parse(&node)).transpose()?,
     })

@@ -1,4 +1,4 @@
-//! `queueTrigger` and `queue` bindings.
+//! Reads `queueTrigger` and `queue` bindings.
 
 use anyhow::ensure;
 
@@ -11,7 +11,7 @@ use crate::{
     queues::{self, Account, StorageAccount},
 };
 
-/// The setting with the account of bindings that name no `connection`.
+/// The setting with the account for bindings without `connection`.
 const DEFAULT_CONNECTION: &str = "AzureWebJobsStorage";
 
 /// A binding to a queue, in either direction.
@@ -25,7 +25,7 @@ pub struct QueueBinding {
 }
 
 /// # Errors
-/// Names the file, the member and the setting at fault.
+/// Names the file, the member and the setting that are wrong.
 pub fn parse(binding: &Node<'_>, direction: &str, settings: &Settings) -> anyhow::Result<QueueBinding> {
     if let Some(data_type) = binding.get("dataType") {
         let is_string = data_type.str()?.eq_ignore_ascii_case("string");
@@ -42,7 +42,7 @@ pub fn parse(binding: &Node<'_>, direction: &str, settings: &Settings) -> anyhow
 fn account(binding: &Node<'_>, settings: &Settings) -> anyhow::Result<Account> {
     let setting = |name: &str| settings.get(&format!("AzureWebJobs{name}")).or_else(|| settings.get(name));
     let Some(node) = binding.get("connection").filter(|node| node.value() != "") else {
-        // What most settings files have there, `UseDevelopmentStorage=true`, is no wish for an account.
+        // Most settings files have `UseDevelopmentStorage=true` there. That is no request for an account.
         let full = setting(DEFAULT_CONNECTION).filter(|text| text.to_ascii_lowercase().contains("accountname="));
         return full.map_or(Ok(Account::Memory), |text| {
             let wrong = |problem| binding.error(format_args!("has no connection, and {DEFAULT_CONNECTION} {problem}"));

@@ -1,4 +1,4 @@
-//! `retry` of a function.json.
+//! Reads `retry` of a function.json.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use anyhow::{bail, ensure};
 
 use crate::functions_host::{document::Node, time_span};
 
-/// Repeats a failed run before the next tick.
+/// Retries a failed run before the next tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retry {
-    /// `None`: for ever.
+    /// `None` means without limit.
     pub most: Option<u64>,
     pub delay: RetryDelay,
 }
@@ -21,8 +21,8 @@ pub enum RetryDelay {
 }
 
 impl Retry {
-    /// The pause after the failed attempt `attempt` (the first is 0), `None` when it was the last one.
-    /// `random` in 0..1 spreads an exponential delay's growth by a fifth either way.
+    /// The pause after the failed attempt `attempt` (the first is 0). `None` after the last attempt.
+    /// `random` in 0..1 changes the growth of an exponential delay by up to a fifth either way.
     pub fn pause(&self, attempt: u64, random: f64) -> Option<Duration> {
         if self.most.is_some_and(|most| attempt >= most) {
             return None;
@@ -39,7 +39,7 @@ impl Retry {
 }
 
 /// # Errors
-/// Names the member at fault.
+/// Names the invalid member.
 pub fn parse(node: &Node<'_>) -> anyhow::Result<Retry> {
     let span = |name| {
         let node = node.required(name)?;

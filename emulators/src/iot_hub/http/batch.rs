@@ -1,6 +1,6 @@
-//! A batch of messages: a JSON array of `{"body":"…","base64Encoded":true,"properties":{…}}`. Pure.
+//! Reads a batch of messages: a JSON array of `{"body":"…","base64Encoded":true,"properties":{…}}`. Does no I/O.
 //!
-//! Bodies are Base64 unless `base64Encoded` is false: Microsoft's Node SDK never writes that member, and encodes.
+//! Bodies are Base64 unless `base64Encoded` is false: Microsoft's Node SDK never writes that member, but encodes.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +25,7 @@ struct Item {
 /// The messages of a batch, in order.
 ///
 /// # Errors
-/// One of them cannot be read: then none is.
+/// One message is invalid; then the whole batch is refused.
 pub fn parse(body: &[u8]) -> Result<Vec<(Properties, Vec<u8>)>, Failure> {
     let items: Vec<Item> = serde_json::from_slice(body)
         .map_err(|error| Failure::bad_request(format!("the body is no batch of messages: {error}")))?;

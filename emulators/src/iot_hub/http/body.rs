@@ -1,4 +1,4 @@
-//! Reading a request's body within limits.
+//! Reads a request's body within limits.
 
 use std::time::Duration;
 
@@ -9,14 +9,14 @@ use tokio::time::timeout;
 use super::error::Failure;
 use crate::iot_hub::telemetry::MAX_MESSAGE;
 
-/// Time a client has for its body.
+/// How long a client may take to send its body.
 const BODY: Duration = Duration::from_secs(30);
 
-/// Bytes of a body that is too large which are read and dropped: a client that is still writing would otherwise see its
-/// connection reset instead of the answer.
+/// Bytes of a body over the limit that are read and dropped. Otherwise a client that is still writing would see a reset
+/// connection instead of the answer.
 const MAX_DROPPED: usize = 4 * 1024 * 1024;
 
-/// The body, at most as long as the largest message.
+/// The body, up to the size of the largest message.
 pub async fn read(body: Body) -> Result<Vec<u8>, Failure> {
     let late = |_| Failure::bad_request(format!("the body did not come within {BODY:?}"));
     timeout(BODY, read_all(body.into_data_stream())).await.map_err(late)?

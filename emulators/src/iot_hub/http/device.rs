@@ -1,4 +1,4 @@
-//! Which device a request comes from, and whether it may.
+//! Identifies the device of a request and checks its token.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -13,7 +13,7 @@ use tokio::time::sleep;
 use super::error::Failure;
 use crate::iot_hub::{hub::Hub, login::Claim};
 
-/// The versions of the device API there are, as in `?api-version=`.
+/// The versions of the device API that exist, as in `?api-version=`.
 const API_VERSIONS: [&str; 16] = [
     "2016-02-03",
     "2016-11-14",
@@ -33,7 +33,7 @@ const API_VERSIONS: [&str; 16] = [
     "2021-06-01",
 ];
 
-/// The device that a request is from, as its token proves. Takes the path's `{id}`.
+/// The device of a request, proved by its token. Takes the path's `{id}`.
 pub struct Device {
     pub id: String,
 }
@@ -56,7 +56,7 @@ impl FromRequestParts<Arc<Hub>> for Device {
     }
 }
 
-/// Counts requests and those that failed, and lets them meet the trouble that was asked for.
+/// Counts requests and failures, and applies the faults.
 pub async fn guard(
     State(hub): State<Arc<Hub>>,
     Path(path): Path<HashMap<String, String>>,

@@ -1,4 +1,5 @@
-//! Messages to a device over HTTPS: fetched one by one, each under a lock that is completed, rejected or abandoned.
+//! Messages to a device over HTTPS. The device fetches them one by one, each with a lock, and completes, rejects or
+//! abandons it.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -20,7 +21,7 @@ use crate::iot_hub::{
     hub::Hub,
 };
 
-/// `GET …/messages/devicebound`: 204, or 200 with the oldest message; its lock token is the `ETag`, quoted.
+/// `GET …/messages/devicebound`: 204, or 200 with the oldest message. Its lock token is the quoted `ETag`.
 pub async fn receive(device: Device, State(hub): State<Arc<Hub>>) -> Result<Response, Failure> {
     match hub.c2d.mailbox(&device.id).with(|queue| queue.lock(None)) {
         Some(delivery) => to_response(&device.id, &delivery),
@@ -28,7 +29,7 @@ pub async fn receive(device: Device, State(hub): State<Arc<Hub>>) -> Result<Resp
     }
 }
 
-/// `DELETE …/messages/devicebound/{etag}`: completes, or rejects with `reject` in the query.
+/// `DELETE …/messages/devicebound/{etag}`: completes the message, or rejects it if the query has `reject`.
 pub async fn delete(
     device: Device,
     Path((_, token)): Path<(String, String)>,

@@ -1,8 +1,9 @@
-//! What the hub answers when it does not do what it was asked to.
+//! The hub's error answers.
 //!
-//! Microsoft's bodies have two shapes, both of which are used here so that clients see both:
-//! `{"Message":"ErrorCode:ArgumentInvalid;…","ExceptionMessage":"Tracking ID:…"}`, and a `Message` that holds JSON itself:
-//! `{"Message":"{\"errorCode\":401003,…}","ExceptionMessage":""}`. The header `iothub-errorcode` names the error in both.
+//! Microsoft's bodies have two shapes. Both are used here, so that clients see both:
+//! `{"Message":"ErrorCode:ArgumentInvalid;…","ExceptionMessage":"Tracking ID:…"}`, and a `Message` that holds JSON
+//! itself: `{"Message":"{\"errorCode\":401003,…}","ExceptionMessage":""}`. In both, the header `iothub-errorcode` names
+//! the error.
 //!
 //! Source: <https://learn.microsoft.com/azure/iot-hub/troubleshoot-error-codes>.
 
@@ -16,11 +17,11 @@ use serde_json::json;
 
 use crate::iot_hub::{faults::OnRequest, login::Denied};
 
-/// An answer that is an error.
+/// An error answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     pub status: StatusCode,
-    /// Microsoft's number, for the errors whose body has one.
+    /// Microsoft's number, for errors that have one in their body.
     number: Option<u32>,
     /// Microsoft's name.
     name: &'static str,
@@ -86,7 +87,10 @@ impl From<OnRequest> for Failure {
             OnRequest::Unauthorized => Self::unauthorized(text),
             OnRequest::QuotaExceeded => Self::numbered(403_002, "IotHubQuotaExceeded", text),
             OnRequest::Unavailable => Self::unavailable(text),
-            OnRequest::Status { status, retry_after } => {
+            OnRequest::Status { code: Some(code), retry_after, .. } => {
+                Self { retry_after, ..Self::numbered(code, name(code), text) }
+            }
+            OnRequest::Status { status, code: None, retry_after } => {
                 let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
                 let failure = match status.as_u16() {
                     401 => Self::unauthorized(text),
@@ -102,6 +106,20 @@ impl From<OnRequest> for Failure {
                 Self { retry_after, ..failure }
             }
         }
+    }
+}
+
+/// Microsoft's name of an error code.
+/// <https://learn.microsoft.com/dotnet/api/microsoft.azure.devices.common.exceptions.errorcode>
+fn name(code: u32) -> &'static str {
+    match code {
+        400_000 => "GenericBadRequest",
+        400_001 => "InvalidProtocolVersion",
+        400_003 => "InvalidOperation",
+        400_004 => "ArgumentInvalid",
+        400_103 => "InvalidContentEncodingOrType",
+        413_001 => "MessageTooLarge",
+        _ => "InvalidErrorCode",
     }
 }
 

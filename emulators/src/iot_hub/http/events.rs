@@ -1,4 +1,5 @@
-//! `POST /devices/{id}/messages/events`: one message, its properties in headers, or a batch. 204 when all is recorded.
+//! `POST /devices/{id}/messages/events`: records one message with its properties in headers, or a batch. The answer is
+//! 204 when all are recorded.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,7 +23,7 @@ use crate::{
     steps::Step,
 };
 
-/// How long a request is left without an answer before its connection ends.
+/// How long an ignored request stays without an answer before its connection ends.
 const SILENCE: Duration = Duration::from_secs(600);
 
 pub async fn send(
@@ -57,7 +58,7 @@ pub async fn send(
             }
             hub.record(&device.id, drafts);
             hub.steps.reached(Step::MessageTaken);
-            // Even a sleep of no length lasts until the timer's next millisecond.
+            // Even a sleep of zero lasts until the timer's next millisecond.
             if !delay.is_zero() {
                 sleep(delay).await;
             }

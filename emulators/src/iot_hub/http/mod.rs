@@ -1,4 +1,4 @@
-//! What the hub serves over HTTPS: devices' requests and MQTT over WebSocket.
+//! The hub's HTTPS side: requests of devices, and MQTT over WebSocket.
 //!
 //! | Request | Answer |
 //! |---|---|
@@ -8,10 +8,12 @@
 //! | `POST /devices/{id}/messages/devicebound/{lock}/abandon` | the same |
 //! | `GET /$iothub/websocket` | 101: MQTT follows |
 //!
-//! Every request but the last needs `api-version` and `Authorization`. C# writes `deviceBound`, which is as good.
+//! Every request but the last needs `api-version` and `Authorization`. `deviceBound`, as the C# SDK writes it, is
+//! accepted too.
 //!
-//! Source: <https://learn.microsoft.com/rest/api/iothub/device>. Names of headers come in lower case, whatever the client
-//! sent: HTTP does not tell them apart by case, and the names of application properties are in them. A batch keeps them.
+//! Source: <https://learn.microsoft.com/rest/api/iothub/device>. Names of headers arrive in lower case, however the
+//! client wrote them: HTTP ignores their case. The names of application properties are in headers, so they lose their
+//! case too. A batch keeps it.
 
 mod batch;
 mod body;
@@ -42,16 +44,16 @@ use self::error::Failure;
 use super::hub::Hub;
 use crate::door::Written;
 
-/// Time a client has for the head of a request; also how long a connection may idle between two.
+/// How long a client may take for the head of a request, and how long a connection may be idle between two requests.
 const HEAD: Duration = Duration::from_secs(120);
 
-/// Header lines of a request; each application property of a message is one.
+/// The most header lines of a request. Each application property of a message is one.
 const MAX_HEADERS: usize = 512;
 
 /// Largest head of a request, in bytes.
 const MAX_HEAD: usize = 128 * 1024;
 
-/// The connection a request came on; an extension of every request.
+/// The connection of a request. Every request has it as an extension.
 #[derive(Clone)]
 pub struct Connection {
     pub peer: SocketAddr,
@@ -67,8 +69,8 @@ impl Connection {
     }
 }
 
-/// The hub's routes, everything for which there is none included. Other services bring routers of their own, without a
-/// fallback, to be merged with this one.
+/// The hub's routes, with a fallback for all other paths. Other services bring routers without a fallback, to be merged
+/// with this one.
 pub fn router(hub: &Arc<Hub>) -> Router {
     let devices = Router::new()
         .route("/devices/{id}/messages/events", post(events::send))

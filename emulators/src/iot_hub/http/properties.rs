@@ -1,5 +1,5 @@
-//! The properties of a message as HTTPS has them: headers of a request, or members of `properties` in a batch, under the
-//! same names. They are recorded under the keys that MQTT has for them.
+//! The properties of a message over HTTPS. They are headers of a request, or members of `properties` in a batch, under
+//! the same names. They are recorded under the keys that MQTT uses.
 
 use axum::http::HeaderMap;
 
@@ -9,7 +9,7 @@ use crate::iot_hub::telemetry::Properties;
 /// Prefix of application properties.
 pub const APPLICATION: &str = "iothub-app-";
 
-/// System properties: over HTTPS, over MQTT.
+/// System properties: the names over HTTPS and over MQTT.
 pub const SYSTEM: [(&str, &str); 7] = [
     ("iothub-messageid", "$.mid"),
     ("iothub-correlationid", "$.cid"),
@@ -20,11 +20,11 @@ pub const SYSTEM: [(&str, &str); 7] = [
     ("iothub-expiry", "$.exp"),
 ];
 
-/// What application properties may have beside letters and digits over HTTPS:
+/// Characters that application properties may have over HTTPS besides letters and digits:
 /// <https://learn.microsoft.com/azure/iot-hub/iot-hub-devguide-messages-construct>.
 const PUNCTUATION: &[u8] = b"!#$%&'*+-.^_`|~";
 
-/// Whether name and value of an application property may go over HTTPS.
+/// Checks that name and value of an application property are allowed over HTTPS.
 fn check(name: &str, value: &str) -> Result<(), Failure> {
     let allowed = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || PUNCTUATION.contains(&byte));
     if name.is_empty() {
@@ -37,7 +37,7 @@ fn check(name: &str, value: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The properties among the headers of a request, their values read as UTF-8. Other headers are left alone.
+/// The properties among the headers of a request, with values read as UTF-8. Other headers are ignored.
 pub fn of_headers(headers: &HeaderMap) -> Result<Properties, Failure> {
     let mut properties = Properties::default();
     for (name, value) in headers {
@@ -61,11 +61,11 @@ pub fn of_headers(headers: &HeaderMap) -> Result<Properties, Failure> {
     Ok(properties)
 }
 
-/// The properties of one message of a batch. A name that means nothing is an application property under that very name,
-/// where whoever misspelt it can see it.
+/// The properties of one message of a batch. An unknown name is kept as an application property, where the user can see
+/// a misspelling.
 ///
 /// # Errors
-/// An application property without a name, or with a character that it may not have.
+/// An application property has no name, or has a character that is not allowed.
 pub fn of_members<'a>(members: impl IntoIterator<Item = (&'a String, &'a String)>) -> Result<Properties, Failure> {
     let mut properties = Properties::default();
     for (name, value) in members {
@@ -80,7 +80,7 @@ pub fn of_members<'a>(members: impl IntoIterator<Item = (&'a String, &'a String)
     Ok(properties)
 }
 
-/// MQTT's key of a system property; the case of its name over HTTPS does not matter.
+/// MQTT's key of a system property. The case of the HTTPS name does not matter.
 fn system(name: &str) -> Option<&'static str> {
     SYSTEM.iter().find(|(header, _)| header.eq_ignore_ascii_case(name)).map(|(_, key)| *key)
 }

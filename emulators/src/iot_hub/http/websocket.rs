@@ -1,5 +1,5 @@
-//! MQTT over WebSocket, at `/$iothub/websocket`, subprotocol `mqtt`. Binary frames carry MQTT's bytes; where a frame ends
-//! means nothing. Whatever is in the query is ignored (`?iothub-no-client-cert=true`).
+//! MQTT over WebSocket, at `/$iothub/websocket`, subprotocol `mqtt`. Binary frames carry MQTT's bytes; the ends of
+//! frames have no meaning. The query is ignored (`?iothub-no-client-cert=true`).
 
 use std::{future::ready, io, sync::Arc};
 
@@ -23,10 +23,10 @@ use tokio_util::io::{CopyToBytes, SinkWriter, StreamReader};
 use super::{Connection, error::Failure};
 use crate::iot_hub::{connection, hub::Hub, received::Transport};
 
-/// WebSockets served at a time.
+/// The most WebSockets served at the same time.
 const MAX_WEBSOCKETS: usize = 20_000;
 
-/// Largest WebSocket message, in bytes. Clients put one MQTT packet into each, or as many as fit their buffers.
+/// Largest WebSocket message, in bytes. Clients put one MQTT packet into a message, or as many as fit their buffers.
 const MAX_MESSAGE: usize = 1024 * 1024;
 
 #[derive(Clone)]
@@ -58,7 +58,7 @@ async fn upgrade(
     })
 }
 
-/// The bytes in a WebSocket's binary messages, both ways.
+/// The bytes of a WebSocket's binary messages, in both directions.
 fn byte_stream(socket: WebSocket) -> impl AsyncRead + AsyncWrite + Unpin + Send {
     let (sink, stream) = socket.split();
     let read = stream.filter_map(|message| {
@@ -72,9 +72,10 @@ fn byte_stream(socket: WebSocket) -> impl AsyncRead + AsyncWrite + Unpin + Send 
     tokio::io::join(StreamReader::new(read), writer(sink))
 }
 
-/// Bytes into binary messages.
+/// Writes bytes as binary messages.
 fn writer(sink: impl Sink<Message, Error = axum::Error> + Unpin + Send) -> impl AsyncWrite + Unpin + Send {
-    // Not `sink_map_err`: it panics at the second error, and a client that is gone fails both the last answer and the end.
+    // Not `sink_map_err`: it panics at the second error. A client that is gone fails twice, at the last answer and at
+    // the end.
     let messages = sink.with(|bytes: Bytes| ready(Ok::<_, Failed>(Message::Binary(bytes))));
     SinkWriter::new(CopyToBytes::new(messages))
 }
@@ -104,7 +105,7 @@ mod tests {
 
     use super::*;
 
-    /// The sink of a client that is gone.
+    /// The sink of a client that has disconnected.
     struct Gone;
 
     impl Sink<Message> for Gone {

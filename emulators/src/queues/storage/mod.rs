@@ -1,7 +1,7 @@
 //! A queue of a storage account, over its REST API.
 //! <https://learn.microsoft.com/rest/api/storageservices/queue-service-rest-api>
 //!
-//! Requests are not repeated here: a trigger asks again anyway, and whoever puts a message gets to know that it failed.
+//! This client does not retry: a trigger polls again anyway, and a caller that puts a message gets the error.
 
 mod sign;
 mod xml;
@@ -18,10 +18,10 @@ use reqwest::{
 
 use super::{Encoding, Error, LARGEST_BATCH, Message, Result, Taken, account::StorageAccount};
 
-/// The service's version that this client was written for; Azurite knows it too.
+/// The version of the service that this client was written for. Azurite supports it too.
 const VERSION: &str = "2021-12-02";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// For a whole request; the service itself gives up after 30 s.
+/// For a whole request. The service itself gives up after 30 s.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub struct Client {
@@ -47,7 +47,7 @@ impl Client {
         &self.url
     }
 
-    /// Adds a message; makes the queue if it is not there.
+    /// Adds a message. Creates the queue if it does not exist.
     pub async fn put(&self, text: &str) -> Result<()> {
         let body = xml::message(text);
         let response = self.send(Method::POST, self.messages(None), body.clone()).await?;
@@ -55,7 +55,7 @@ impl Client {
             return accepted(response).map(drop);
         }
         let created = self.send(Method::PUT, self.url.clone(), String::new()).await?;
-        // Somebody else may have been faster: that is no failure.
+        // Another client may have created it first: that is no failure.
         if created.status() != StatusCode::CONFLICT {
             accepted(created)?;
         }
@@ -101,7 +101,7 @@ impl Client {
         accepted(self.send(Method::DELETE, url, String::new()).await?).map(drop)
     }
 
-    /// How many messages there are, visible or not, approximately.
+    /// The approximate number of messages, visible or not.
     pub async fn count(&self) -> Result<usize> {
         let mut url = self.url.clone();
         url.query_pairs_mut().append_pair("comp", "metadata");
@@ -115,7 +115,7 @@ impl Client {
         count.ok_or_else(|| unexpected("no x-ms-approximate-messages-count"))
     }
 
-    /// A queue that is not there has no messages.
+    /// A queue that does not exist has no messages.
     async fn list(&self, url: Url) -> Result<Vec<xml::QueueMessage>> {
         let response = self.send(Method::GET, url, String::new()).await?;
         if is(&response, "QueueNotFound") {
@@ -208,7 +208,7 @@ fn failed(url: &Url, error: &reqwest::Error) -> Error {
         problem = format!("{problem}: {error}");
         cause = error.source();
     }
-    // The address in reqwest's own text has a pop receipt in its query.
+    // Not reqwest's own text: its address has a pop receipt in the query.
     Error::Storage(format!("no answer from the storage account at {url}{problem}"))
 }
 

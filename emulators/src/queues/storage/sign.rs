@@ -11,7 +11,7 @@ use sha2::Sha256;
 
 use crate::queues::account::StorageAccount;
 
-/// The value of `Authorization`. `headers` are those of the request; only `Content-Type` and `x-ms-…` matter.
+/// The value of `Authorization`. `headers` are the request's; only `Content-Type` and `x-ms-…` matter.
 pub fn authorization(
     account: &StorageAccount,
     method: &Method,
@@ -36,7 +36,7 @@ fn text_to_sign(account: &str, method: &Method, url: &Url, body_length: usize, h
     query.sort();
     let query: String = query.into_iter().map(|(name, value)| format!("\n{name}:{value}")).collect();
     let (content_type, path) = (header(CONTENT_TYPE.as_str()), url.path());
-    // Absent: encoding, language, MD5; date, the conditions, range.
+    // Empty lines: encoding, language, MD5; date, the conditions, range.
     format!("{method}\n\n\n{length}\n\n{content_type}\n\n\n\n\n\n\n{own}/{account}{path}{query}")
 }
 

@@ -1,10 +1,10 @@
-//! The bodies of requests and answers.
+//! The XML bodies of requests and answers.
 //! <https://learn.microsoft.com/rest/api/storageservices/get-messages>
 
 use quick_xml::{de, escape::escape};
 use serde::Deserialize;
 
-/// A message as the service tells it: when it is taken, or peeked at.
+/// A message in the service's answer to a take or a peek.
 #[derive(Debug, Deserialize, PartialEq, Eq)]
 pub struct QueueMessage {
     #[serde(rename = "MessageId")]
@@ -29,9 +29,9 @@ struct QueueMessagesList {
     messages: Vec<QueueMessage>,
 }
 
-/// The body that puts a message.
+/// The request body that puts a message.
 pub fn message(text: &str) -> String {
-    // A parser would make a line feed of a carriage return.
+    // A parser would turn a carriage return into a line feed.
     let text = escape(text).replace('\r', "&#13;");
     format!("<QueueMessage><MessageText>{text}</MessageText></QueueMessage>")
 }
@@ -47,7 +47,7 @@ pub fn messages(body: &str) -> Result<Vec<QueueMessage>, String> {
 mod tests {
     use super::*;
 
-    /// The service's own example, without what it has in addition.
+    /// The example of the service's documentation, without its additional parts.
     const EXAMPLE: &str = "\u{feff}<?xml version=\"1.0\" encoding=\"utf-8\"?>
 <QueueMessagesList>
   <QueueMessage>

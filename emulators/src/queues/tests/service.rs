@@ -1,4 +1,5 @@
-//! As much of the queue service as a test needs, written after its documentation: made queues, signed requests, XML.
+//! The part of the queue service that a test needs, written after its documentation: created queues, signed requests,
+//! XML.
 
 use std::{
     collections::{BTreeMap, HashMap},

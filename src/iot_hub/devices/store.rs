@@ -1,0 +1,255 @@
+//! Container `devices` in Cosmos DB: stores which owner has which device, so that nothing is registered twice.
+
+use std::{sync::Arc, time::Duration};
+
+use azure_core::http::StatusCode;
+use azure_data_cosmos::{
+    FeedScope, PartitionKey, TransactionalBatch,
+    clients::ContainerClient,
+    models::{ContainerProperties, IndexingPolicy, PartitionKeyDefinition},
+    options::{ItemWriteOptions, Precondition},
+};
+use futures::TryStreamExt as _;
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+use super::{
+    activity::{self, Activity},
+    documents::Document,
+};
+use crate::{
+    cosmos::{Account, Container, Failure, Found, NEVER, Requirements, Trial, is, one_line, within},
+    support::backoff::Policy,
+};
+
+/// Next to the container of polls. Partition key `/id`.
+pub const CONTAINER: &str = "devices";
+pub const PARTITION_KEY: &str = "/id";
+
+pub const REQUIREMENTS: Requirements = Requirements {
+    partition_key: &[PARTITION_KEY],
+    expiry_means: "devices would be registered again and again",
+    expiry_remedy: "switch its time to live off",
+};
+
+/// The container. Connects with the first operation.
+pub struct Store {
+    account: Arc<Account>,
+    container: Container,
+}
+
+/// Leaves out the numbers of uplinks, which are nearly all of a document's size.
+const ACTIVITIES: &str = "SELECT c.id, c.Kind, c.Owner, {\"LastUplinkAt\": c.Activity.LastUplinkAt, \"Uplinks\": c.Activity.Uplinks, \
+                          \"Failures\": c.Activity.Failures, \"LastError\": c.Activity.LastError} AS Activity \
+                          FROM c WHERE c.Kind = 'activity'";
+/// How often an activity is written again if other processes write it meanwhile, and the pauses between these attempts.
+const ATTEMPTS: u32 = 8;
+const RETRY: Policy = Policy::jittered(Duration::from_millis(20), Duration::from_secs(1));
+
+/// A document as it is in the store.
+#[derive(Debug)]
+pub struct Stored<T = Document> {
+    pub document: T,
+    /// For [`Store::write`].
+    pub etag: Option<String>,
+}
+
+/// Why the store could not be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    #[error(transparent)]
+    Cosmos(#[from] Failure),
+    #[error("document {id} in container {CONTAINER} is not one of ours ({text}): delete it, or mend it")]
+    Foreign { id: String, text: String },
+}
+
+impl StoreError {
+    /// A short name for summaries.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Cosmos(failure) => failure.kind(),
+            Self::Foreign { .. } => "device_foreign_document",
+        }
+    }
+}
+
+/// The result of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    Yes,
+    /// Another process wrote first: nothing was written.
+    Conflict,
+}
+
+/// All documents, by id.
+#[derive(Debug, Default)]
+pub struct Listing {
+    pub documents: Vec<Document>,
+    /// Ids of documents that the connector has not written.
+    pub foreign: Vec<String>,
+}
+
+impl Store {
+    #[must_use]
+    pub fn new(account: Arc<Account>) -> Self {
+        Self { account, container: Container::default() }
+    }
+
+    /// The document with this id, if it exists.
+    ///
+    /// # Errors
+    /// The store cannot be read, or the document is not one of the connector's.
+    pub async fn read(&self, id: &str) -> Result<Option<Stored>, StoreError> {
+        self.get(id).await
+    }
+
+    async fn get<T: DeserializeOwned>(&self, id: &str) -> Result<Option<Stored<T>>, StoreError> {
+        within(async {
+            let response = match self.container().await?.read_item(id.to_owned(), id, None).await {
+                Ok(response) => response,
+                Err(error) if is(&error, StatusCode::NotFound) => return Ok(None),
+                Err(error) => return Err(self.account.explain(&error, CONTAINER).into()),
+            };
+            let etag = response.headers().etag().map(ToString::to_string);
+            let foreign = |error| StoreError::Foreign { id: id.to_owned(), text: one_line(&error) };
+            Ok(Some(Stored { document: response.into_model().map_err(foreign)?, etag }))
+        })
+        .await
+    }
+
+    /// Writes a document: a new one without `etag`, otherwise in place of the one that was read.
+    ///
+    /// # Errors
+    /// The store cannot be written. The document may have been written all the same: read it again.
+    pub async fn write(&self, document: &Document, etag: Option<&str>) -> Result<Written, StoreError> {
+        self.put(&document.id, document, etag).await
+    }
+
+    async fn put<T: Serialize>(&self, id: &str, document: &T, etag: Option<&str>) -> Result<Written, StoreError> {
+        within(async {
+            let container = self.container().await?;
+            let result = match etag {
+                None => container.create_item(id.to_owned(), id, document, None).await,
+                Some(etag) => {
+                    let unchanged = ItemWriteOptions::default().with_precondition(Precondition::if_match(etag));
+                    container.replace_item(id.to_owned(), id, document, Some(unchanged)).await
+                }
+            };
+            match result {
+                // The document prevents two owners from sharing one device, so a proxy's "200" must not count as a
+                // write.
+                Ok(response) if response.headers().etag().is_none() => {
+                    Err(Failure::Other(format!("writing document {id} was answered without an ETag")).into())
+                }
+                Ok(_) => Ok(Written::Yes),
+                // Not found: the document was deleted after it was read.
+                Err(error) if is(&error, StatusCode::Conflict) || is(&error, StatusCode::PreconditionFailed) => {
+                    Ok(Written::Conflict)
+                }
+                Err(error) if etag.is_some() && is(&error, StatusCode::NotFound) => Ok(Written::Conflict),
+                Err(error) => {
+                    self.container.forget_if_gone(&error);
+                    Err(self.account.explain(&error, CONTAINER).into())
+                }
+            }
+        })
+        .await
+    }
+
+    /// Adds a device's activity to its document. Several processes may do so at once.
+    ///
+    /// # Errors
+    /// The store cannot be used, or other processes keep writing the document.
+    pub async fn add_activity(&self, new: activity::Document, since: &Activity) -> Result<(), StoreError> {
+        for attempt in 1..=ATTEMPTS {
+            let (mut document, etag) = match self.get::<activity::Document>(&new.id).await? {
+                Some(stored) => (stored.document, stored.etag),
+                None => (new.clone(), None),
+            };
+            document.activity.add(since.clone());
+            if self.put(&document.id, &document, etag.as_deref()).await? == Written::Yes {
+                return Ok(());
+            }
+            tokio::time::sleep(RETRY.wait(attempt)).await;
+        }
+        Err(Failure::Other(format!("document {} is written by others all the time", new.id)).into())
+    }
+
+    /// The latest activity of all LoRaWAN devices, without the numbers of their uplinks. Empty if there is no container
+    /// yet.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn activities(&self) -> Result<Vec<activity::Document>, StoreError> {
+        let values = self.query(ACTIVITIES).await?.unwrap_or_default();
+        let read = |value: Value| {
+            let id = value["id"].as_str().unwrap_or_default().to_owned();
+            serde_json::from_value(value).map_err(|error| StoreError::Foreign { id, text: error.to_string() })
+        };
+        values.into_iter().map(read).collect()
+    }
+
+    /// The latest activity of one device, if there is any.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn activity(&self, id: &str) -> Result<Option<activity::Document>, StoreError> {
+        Ok(self.get(id).await?.map(|stored| stored.document))
+    }
+
+    /// All owners with their devices. `None` if there is no container yet; this call does not create it.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn list(&self) -> Result<Option<Listing>, StoreError> {
+        let Some(values) = self.query("SELECT * FROM c WHERE NOT IS_DEFINED(c.Kind)").await? else { return Ok(None) };
+        let mut listing = Listing::default();
+        for value in values {
+            let id = value["id"].as_str().unwrap_or_default().to_owned();
+            match serde_json::from_value(value) {
+                Ok(document) => listing.documents.push(document),
+                Err(_) => listing.foreign.push(id),
+            }
+        }
+        listing.documents.sort_by(|one, other| one.id.cmp(&other.id));
+        listing.foreign.sort();
+        Ok(Some(listing))
+    }
+
+    /// Checks whether the container exists and can be used. Creates nothing.
+    ///
+    /// # Errors
+    /// The account cannot be used.
+    pub async fn inspect(&self) -> Result<Found, Failure> {
+        let partition = PartitionKey::from(NEVER);
+        let document = serde_json::json!({ "id": NEVER });
+        // A document's partition is its id, so a transaction cannot contain a second document.
+        let batch = TransactionalBatch::new(partition.clone()).replace_item(NEVER, &document, None);
+        self.account.inspect(CONTAINER, Trial { partition_key: &[PARTITION_KEY], partition, batch }).await
+    }
+
+    /// Reads page by page. `None` if there is no container yet.
+    async fn query(&self, text: &str) -> Result<Option<Vec<Value>>, StoreError> {
+        let explain = |error| StoreError::from(self.account.explain(&error, CONTAINER));
+        let Some(container) = within(self.account.find(CONTAINER)).await? else { return Ok(None) };
+        let query = container.query_items::<Value>(text, FeedScope::full_container(), None);
+        let mut pages = within(async { query.await.map_err(explain) }).await?.into_pages();
+        let mut values = Vec::new();
+        while let Some(page) = within(async { pages.try_next().await.map_err(explain) }).await? {
+            values.extend(page.into_items());
+        }
+        Ok(Some(values))
+    }
+
+    async fn container(&self) -> Result<ContainerClient, Failure> {
+        self.container.get(|| self.account.open(properties(), &REQUIREMENTS)).await
+    }
+}
+
+fn properties() -> ContainerProperties {
+    let key = PartitionKeyDefinition::new(vec![PARTITION_KEY.into()]);
+    // Activities are written often and never searched.
+    let policy = IndexingPolicy::default().with_included_path("/*").with_excluded_path("/Activity/*");
+    ContainerProperties::new(CONTAINER, key).with_indexing_policy(policy)
+}

@@ -1,0 +1,309 @@
+//! Keeps one MQTT connection for each device open between invocations, and limits how many are open at a time.
+
+use std::{
+    num::NonZeroUsize,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use lru::LruCache;
+use rustls::ClientConfig;
+use tokio::{
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
+
+use super::{
+    SendError,
+    device::Device,
+    failures::{DeviceKey, Failures, Gate},
+    mqtt::{Connection, Login, Over},
+};
+
+/// How long a renewal waits for outstanding acknowledgements.
+const DRAIN: Duration = Duration::from_secs(10);
+/// A connection that is cut within this time counts as short-lived.
+const SHORT_LIFE: Duration = Duration::from_secs(30);
+/// After this many short-lived connections in a row that had acknowledgements, a device backs off.
+const CUTS_IN_A_ROW: u32 = 3;
+/// How long a connection that makes room for another may take to disconnect.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// The connections. The least recently used one is closed first.
+pub struct Links {
+    over: Over,
+    token_lifetime: Duration,
+    tls: Arc<ClientConfig>,
+    slots: Arc<Semaphore>,
+    links: Mutex<LruCache<DeviceKey, Arc<Link>>>,
+    /// Notified when a session ends: its link may make room.
+    idle: Notify,
+    /// Whether there was a connection before.
+    has_connected: AtomicBool,
+    /// Whether the log already says that connections make room for each other.
+    warned_of_room: AtomicBool,
+    /// Whether the log already says that another client takes devices over.
+    warned_of_contest: AtomicBool,
+}
+
+/// The link to the hub for one device.
+#[derive(Default)]
+struct Link {
+    open: tokio::sync::Mutex<Option<Open>>,
+    users: AtomicUsize,
+    /// Acknowledgements so far, over all connections.
+    progress: AtomicU64,
+    /// Whether it waits until other devices' connections make room.
+    is_queued: AtomicBool,
+    /// Connections in a row that were cut soon after they opened, but had acknowledgements.
+    cut_short: AtomicU32,
+}
+
+struct Open {
+    connection: Arc<Connection>,
+    /// When to replace the connection: its token ends soon after.
+    renew_at: Option<SystemTime>,
+    _slot: OwnedSemaphorePermit,
+}
+
+/// A caller's use of a link. While a session exists, the connection is not closed to make room.
+pub struct Session<'a> {
+    links: &'a Links,
+    link: Arc<Link>,
+    device: &'a Device,
+    pub key: DeviceKey,
+}
+
+impl Links {
+    pub fn new(over: Over, tls: Arc<ClientConfig>, most: NonZeroUsize, token_lifetime: Duration) -> Self {
+        let slots = Arc::new(Semaphore::new(most.get()));
+        let links = Mutex::new(LruCache::unbounded());
+        Self {
+            over,
+            token_lifetime,
+            tls,
+            slots,
+            links,
+            idle: Notify::new(),
+            has_connected: AtomicBool::new(false),
+            warned_of_room: AtomicBool::new(false),
+            warned_of_contest: AtomicBool::new(false),
+        }
+    }
+
+    /// Begins to use the device's link.
+    pub fn enter<'a>(&'a self, device: &'a Device) -> Session<'a> {
+        let key = DeviceKey::of(device);
+        let mut links = self.links();
+        let link = Arc::clone(links.get_or_insert(key.clone(), Arc::default));
+        link.users.fetch_add(1, Ordering::Relaxed);
+        Session { links: self, link, device, key }
+    }
+
+    /// Forgets the links that are neither open nor in use.
+    pub fn forget_closed(&self) {
+        let mut links = self.links();
+        let closed = |link: &Link| link.is_unused() && link.open.try_lock().is_ok_and(|open| open.is_none());
+        let gone: Vec<_> = links.iter().filter(|(_, link)| closed(link)).map(|(key, _)| key.clone()).collect();
+        for key in gone {
+            links.pop(&key);
+        }
+    }
+
+    /// Reserves room for a connection. If there is none, the least recently used connection is closed.
+    async fn slot(&self) -> OwnedSemaphorePermit {
+        loop {
+            // Register before looking, so that a link that becomes idle in between is not missed.
+            let mut idle = std::pin::pin!(self.idle.notified());
+            idle.as_mut().enable();
+            if let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
+                return slot;
+            }
+            if let Some(unused) = self.least_recently_used() {
+                if !self.warned_of_room.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(
+                        "more devices send than IoTHubMaxConnections lets be connected: connections are closed and opened \
+                         anew in every run. Raise it, or set IoTHubTransport=https"
+                    );
+                }
+                unused.connection.drain(FAREWELL).await;
+                continue;
+            }
+            tokio::select! {
+                () = idle => {}
+                slot = Arc::clone(&self.slots).acquire_owned() => {
+                    if let Ok(slot) = slot {
+                        return slot;
+                    }
+                }
+            }
+        }
+    }
+
+    fn least_recently_used(&self) -> Option<Open> {
+        let mut links = self.links();
+        let open = |link: &Link| link.is_unused() && link.open.try_lock().is_ok_and(|open| open.is_some());
+        let key = links.iter().rev().find(|(_, link)| open(link)).map(|(key, _)| key.clone())?;
+        let link = links.pop(&key)?;
+        // No caller can begin to use it any more.
+        link.open.try_lock().ok()?.take()
+    }
+
+    fn links(&self) -> MutexGuard<'_, LruCache<DeviceKey, Arc<Link>>> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Link {
+    fn is_unused(&self) -> bool {
+        self.users.load(Ordering::Relaxed) == 0
+    }
+}
+
+impl Session<'_> {
+    /// Acknowledgements of the device so far.
+    pub fn progress(&self) -> u64 {
+        self.link.progress.load(Ordering::Relaxed)
+    }
+
+    /// Whether it waits until other devices' connections make room. The hub is not the cause of that wait.
+    pub fn is_queued(&self) -> bool {
+        self.link.is_queued.load(Ordering::Relaxed)
+    }
+
+    /// Counts an acknowledgement.
+    pub fn acknowledged(&self) {
+        self.link.progress.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The open connection, or a new one. While one caller connects, all other callers that need the connection wait
+    /// here.
+    ///
+    /// # Errors
+    /// Why there is no connection.
+    pub async fn connection(&self, failures: &Failures) -> Result<Arc<Connection>, SendError> {
+        loop {
+            let wait_until = {
+                let mut open = self.link.open.lock().await;
+                if let Some(connection) = self.usable(&mut open, failures).await {
+                    return Ok(connection);
+                }
+                match failures.gate(&self.key) {
+                    Gate::Closed(error) => return Err(error),
+                    Gate::Wait(until) => until,
+                    Gate::Open => {
+                        let began = Instant::now();
+                        match self.connect(&mut open).await {
+                            Ok(connection) => {
+                                failures.connected(&self.key);
+                                return Ok(connection);
+                            }
+                            Err(error) => failures.failed(&self.key, &error, began),
+                        }
+                        continue;
+                    }
+                }
+            };
+            tokio::time::sleep_until(wait_until).await;
+        }
+    }
+
+    /// Closes the connection, at the latest at `deadline`.
+    pub async fn give_up(&self, deadline: Instant) {
+        if let Ok(mut open) = tokio::time::timeout_at(deadline, self.link.open.lock()).await {
+            *open = None;
+        }
+    }
+
+    /// The connection, if it is alive and its token does not end soon.
+    async fn usable(&self, open: &mut Option<Open>, failures: &Failures) -> Option<Arc<Connection>> {
+        let current = open.as_ref()?;
+        if let Some(end) = current.connection.end() {
+            let opened = current.connection.opened();
+            let fruitful = current.connection.acknowledged() > 0;
+            *open = None;
+            let lived = opened.elapsed();
+            if !fruitful {
+                failures.failed(&self.key, &end, opened);
+            } else if lived < SHORT_LIFE {
+                self.was_cut_short(failures, opened);
+            } else {
+                self.link.cut_short.store(0, Ordering::Relaxed);
+            }
+            return None;
+        }
+        if current.renew_at.is_some_and(|at| SystemTime::now() >= at) {
+            let old = open.take()?;
+            // All other callers wait for the lock, so nothing new is sent on the old connection.
+            old.connection.drain(DRAIN).await;
+            return None;
+        }
+        Some(current.connection.clone())
+    }
+
+    /// Two clients with the same device id would cut each other's connections as fast as they can connect. From the
+    /// third time on, this client backs off. The hub is not the cause.
+    fn was_cut_short(&self, failures: &Failures, opened: Instant) {
+        let times = self.link.cut_short.fetch_add(1, Ordering::Relaxed) + 1;
+        if times < CUTS_IN_A_ROW {
+            return;
+        }
+        failures.failed(&self.key, &SendError::Cut, opened);
+        if !self.links.warned_of_contest.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                device.id = self.key.id,
+                "the hub cuts a device's connections again and again: another client uses the same device id. Both are served \
+                 in turns; this is said once"
+            );
+        }
+    }
+
+    async fn connect(&self, open: &mut Option<Open>) -> Result<Arc<Connection>, SendError> {
+        let (links, device) = (self.links, self.device);
+        let slot = {
+            let _queued = Queued::enter(&self.link.is_queued);
+            links.slot().await
+        };
+        let now = SystemTime::now();
+        let (token, holds) = device.token(now.into(), links.token_lifetime)?;
+        let login = Login { device, token: &token, over: links.over, tls: links.tls.clone() };
+        let connection = Arc::new(Connection::open(login).await?);
+        // This can be thousands of lines if each site has its own device.
+        if links.has_connected.swap(true, Ordering::Relaxed) {
+            tracing::debug!(hub.host = device.hub_host, device.id = device.id, "connected to IoT Hub");
+        } else {
+            tracing::info!(hub.host = device.hub_host, device.id = device.id, "connected to IoT Hub");
+        }
+        // A ready-made token cannot be renewed: the hub ends the connection when the token expires.
+        let renew_at = device.can_renew().then(|| now + holds.mul_f64(0.8));
+        *open = Some(Open { connection: connection.clone(), renew_at, _slot: slot });
+        Ok(connection)
+    }
+}
+
+/// Marks a link as waiting for room until it is dropped.
+struct Queued<'a>(&'a AtomicBool);
+
+impl<'a> Queued<'a> {
+    fn enter(flag: &'a AtomicBool) -> Self {
+        flag.store(true, Ordering::Relaxed);
+        Self(flag)
+    }
+}
+
+impl Drop for Queued<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Session<'_> {
+    fn drop(&mut self) {
+        if self.link.users.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.links.idle.notify_waiters();
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Prints first where every service is and what the user can do next.
+
+use std::{collections::BTreeMap, path::Path};
+
+use emulators::functions_host::Ready;
+use iothub_connector::{config::Config, iot_hub::devices::Owner};
+use serde::Serialize;
+
+use super::{
+    output::Told,
+    plan::Source,
+    rows::Row,
+    services::{ROUTE, STATUS, STATUS_ROUTE, Services, UPLINK},
+};
+use crate::cli::table;
+
+/// Columns of a terminal.
+const WIDTH: u16 = 80;
+/// The body of an example command.
+const BODY: &str = r#"{"body":"open the valve","properties":{"Port":"1"}}"#;
+
+/// The first record of the JSON output.
+#[derive(Serialize)]
+#[serde(tag = "type", rename = "start")]
+pub struct Introduction<'a> {
+    services: Vec<Row>,
+    host: &'a str,
+    /// The status page. It is also at the root.
+    status: Option<String>,
+    /// Timers and their schedules.
+    timers: &'a BTreeMap<String, String>,
+    /// The URL for webhooks, and the queue that holds them. Present if The Things Network is on.
+    webhooks: Option<String>,
+    queue: Option<&'a str>,
+    /// The URL at which the emulated hub takes commands for a device.
+    commands: Option<String>,
+    /// Why a half is off.
+    off: Vec<&'static str>,
+    #[serde(skip)]
+    settings_file: Option<&'a Path>,
+}
+
+impl<'a> Introduction<'a> {
+    pub fn new(services: &Services, config: &'a Config, host: &'a Ready, settings_file: Option<&'a Path>) -> Self {
+        let mut off = Vec::new();
+        if services.plan.rapidm2m == Source::Off {
+            off.push("rapidM2M is off: set M2MBackendURL and Customer_ID, or EmulationMode=true");
+        }
+        if services.plan.things_stack == Source::Off {
+            off.push("The Things Network is off: set UplinkQueueName");
+        }
+        let at = |route| format!("{}{route}", host.endpoint);
+        Self {
+            services: services.rows(config, &host.queues),
+            host: &host.endpoint,
+            status: host.functions.iter().any(|name| name == STATUS).then(|| at(STATUS_ROUTE)),
+            timers: &host.timers,
+            webhooks: config.things_network.is_some().then(|| at(ROUTE)),
+            queue: config.things_network.as_ref().map(|things_network| things_network.queue.as_str()),
+            commands: commands(services, config),
+            off,
+            settings_file,
+        }
+    }
+}
+
+/// The URL for commands to the first emulated device, by its id at the hub.
+fn commands(services: &Services, config: &Config) -> Option<String> {
+    let device = services.things_stack.as_ref()?.devices.first()?;
+    let ids = &config.things_network.as_ref()?.device_ids;
+    let name = ids.expand(&device.application, &device.device, Some(&device.dev_eui)).ok()?;
+    let id = Owner::things_network(&device.application, &device.device, name).registration_id();
+    Some(format!("{}c2d?device={id}", services.iot_hub.as_ref()?.ready().control))
+}
+
+impl Told for Introduction<'_> {
+    fn text(&self) -> String {
+        let mut text = "The function app runs on this machine. Times are UTC. Ctrl-C ends.\n\n".to_owned();
+        text += &self.table();
+        text += "\n";
+        for (function, schedule) in self.timers {
+            text += &format!("{function} runs now, then on schedule {schedule:?}\n");
+        }
+        if let Some(url) = &self.webhooks {
+            text += &format!("{UPLINK} takes webhooks at {url}\n");
+        }
+        if self.status.is_some() {
+            text += &format!("The status page is at {}\n", self.host);
+        }
+        for reason in &self.off {
+            text += &format!("{reason}\n");
+        }
+        text += &match self.settings_file {
+            Some(file) => format!("Settings: {}\n", file.display()),
+            None => "To use services of your own, see local.settings.json.example\n".to_owned(),
+        };
+        if let Some(url) = &self.commands {
+            text += "\nA command for a device, which leaves as a downlink after its next uplink:\n";
+            text += &format!("  curl -X POST '{url}' \\\n    -d '{BODY}'\n");
+        }
+        text
+    }
+}
+
+impl Introduction<'_> {
+    fn table(&self) -> String {
+        let kind = |is_emulated| if is_emulated { "emulated" } else { "REAL" }.to_owned();
+        let row = |row: &Row| [row.service.to_owned(), kind(row.is_emulated), row.place.clone(), row.details.clone()];
+        let host = ["Functions host".to_owned(), kind(true), self.host.to_owned(), String::new()];
+        let rows: Vec<_> = self.services.iter().map(row).chain([host]).collect();
+        // Addresses are not split, so that the user can copy them. Details continue on the next line.
+        let width = |column: usize| rows.iter().map(|row| row[column].chars().count() as u16).max().unwrap_or(0);
+        let [service, kind, place] = [0, 1, 2].map(width);
+        let details = WIDTH.saturating_sub(service + kind + place + 6).max(20);
+        let mut out = Vec::new();
+        let heads = ["SERVICE", "KIND", "ADDRESS", "DETAILS"];
+        table::write_wrapped(&mut out, heads, rows, [service, kind, place, details]).expect("a Vec takes all");
+        String::from_utf8(out).expect("made of strings")
+    }
+}

@@ -1,0 +1,249 @@
+//! Defines the ledger's documents. Their field names are part of the product, because users query them.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::{Activity, Outcome, Recorded};
+pub use crate::support::fault::Fault;
+
+/// Id of the cursor document in its partition.
+pub const CURSOR_ID: &str = "cursor";
+
+/// The partition key of a site's documents.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SiteKey {
+    pub customer: String,
+    pub site: String,
+}
+
+/// One poll and its message. A poll with more rows than one message holds is recorded as several documents.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Poll {
+    /// Sorts by time: the poll's UTC milliseconds, the number of the message in the poll, a random number.
+    #[serde(rename = "id")]
+    pub id: String,
+    pub kind: PollKind,
+    #[serde(rename = "Customer_Id")]
+    pub customer: String,
+    #[serde(rename = "Site_Id")]
+    pub site: String,
+    /// When the backend was polled.
+    pub polling_timestamp: DateTime<Utc>,
+    pub request: Request,
+    pub result: PollResult,
+    pub outcome: Outcome,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<Fault>,
+    /// The newest row that is recorded with this document or before it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_value_from: Option<DateTime<Utc>>,
+    /// The exact body of the message.
+    #[serde(rename = "IoTHubMessage", skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub forwarded_at: Option<DateTime<Utc>>,
+    /// `false` if the transport cannot know whether the hub has the message; otherwise absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub confirmed: Option<bool>,
+    /// Id of the backfill that made the poll; absent in the timer's polls.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backfill: Option<String>,
+    /// Seconds until the service removes the document. Absent while the message is pending, so that no record
+    /// disappears before it is forwarded.
+    #[serde(rename = "ttl", skip_serializing_if = "Option::is_none")]
+    pub ttl: Option<u32>,
+}
+
+/// The value of `Kind` in a poll document.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PollKind {
+    #[default]
+    #[serde(rename = "poll")]
+    Poll,
+}
+
+/// What was requested.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Request {
+    /// Below the backend's base URL, percent-encoded.
+    pub path: String,
+    pub select: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<DateTime<Utc>>,
+    /// Absent if the window has no end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<DateTime<Utc>>,
+}
+
+/// What came back.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct PollResult {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http_status: Option<u16>,
+    /// Rows in this document's message.
+    pub rows: usize,
+    /// Size of the whole answer, in bytes.
+    pub bytes: usize,
+    /// Duration of the request.
+    pub milliseconds: u64,
+    /// Unusable rows of the answer, including rows from the future that stay in the backend.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bad_rows: Option<BadRows>,
+}
+
+/// Rows that were left out of the message.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct BadRows {
+    pub count: usize,
+    /// The first few, each as `reason: text of the row`.
+    pub first: Vec<String>,
+}
+
+/// How far a site has come. A backfill has a document of its own of this type.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Cursor {
+    #[serde(rename = "id")]
+    pub(super) id: String,
+    pub(super) kind: CursorKind,
+    #[serde(rename = "Customer_Id")]
+    pub customer: String,
+    #[serde(rename = "Site_Id")]
+    pub site: String,
+    /// Stamp of the newest recorded row.
+    #[serde(default)]
+    pub last_value_from: Option<DateTime<Utc>>,
+    /// Which rows of the last `OverlapSeconds` are recorded; absent without an overlap.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recorded: Option<Recorded>,
+    /// Up to here the backend was polled successfully. For users only: the next window still begins at
+    /// `LastValueFrom`, because rows may arrive late.
+    #[serde(default)]
+    pub scanned_until: Option<DateTime<Utc>>,
+    /// Ids of the polls whose messages are not acknowledged, oldest first.
+    #[serde(default)]
+    pub unforwarded: Vec<String>,
+    #[serde(default)]
+    pub consecutive_failures: u32,
+    #[serde(default)]
+    pub last_error: Option<Fault>,
+    /// The site is not polled until then.
+    #[serde(default)]
+    pub not_before: Option<DateTime<Utc>>,
+    /// The range of a backfill; absent in a site's cursor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backfill: Option<Backfill>,
+    /// What the site did lately. For users only.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "Activity::if_it_is_one")]
+    pub activity: Option<Activity>,
+}
+
+/// The range of a backfill, and its progress in numbers. In a backfill's document `ScannedUntil` is exact: every row
+/// from `From` up to it is recorded, and no row after it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Backfill {
+    /// The first moment of the range.
+    pub from: DateTime<Utc>,
+    /// The first moment after the range.
+    pub until: DateTime<Utc>,
+    /// How often the range was begun.
+    pub runs: u32,
+    /// Rows that this run has recorded.
+    #[serde(default)]
+    pub rows: u64,
+    /// Messages that this run has recorded.
+    #[serde(default)]
+    pub messages: u64,
+    /// Messages of this run that were rejected.
+    #[serde(default)]
+    pub rejected: u64,
+    /// Rows that this run could not use.
+    #[serde(default)]
+    pub bad_rows: u64,
+    /// When all rows were fetched and no message was pending any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<DateTime<Utc>>,
+    /// When the operator gave it up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dropped_at: Option<DateTime<Utc>>,
+}
+
+impl Backfill {
+    pub(super) fn new(from: DateTime<Utc>, until: DateTime<Utc>, runs: u32) -> Self {
+        Self { from, until, runs, rows: 0, messages: 0, rejected: 0, bad_rows: 0, finished_at: None, dropped_at: None }
+    }
+
+    /// Whether it is neither finished nor dropped.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.finished_at.is_none() && self.dropped_at.is_none()
+    }
+}
+
+/// The value of `Kind` in a cursor document.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum CursorKind {
+    #[default]
+    Cursor,
+    Backfill,
+}
+
+impl Cursor {
+    /// The cursor of a site that was never polled.
+    #[must_use]
+    pub fn new(key: &SiteKey) -> Self {
+        Self { id: CURSOR_ID.into(), customer: key.customer.clone(), site: key.site.clone(), ..Self::default() }
+    }
+
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+}
+
+/// The id of the document with index `part` of the poll at `at`.
+#[must_use]
+pub fn poll_id(at: DateTime<Utc>, part: usize, random: u32) -> String {
+    format!("{:013}-{part:04}-{random:08x}", at.timestamp_millis())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_sort_by_time_and_part() {
+        let at = |millis| DateTime::from_timestamp_millis(millis).unwrap();
+        let mut ids = [
+            poll_id(at(1_700_000_000_000), 10, 0),
+            poll_id(at(1_700_000_000_000), 2, u32::MAX),
+            poll_id(at(999), 0, 1),
+        ];
+        ids.sort();
+        assert_eq!(ids, ["0000000000999-0000-00000001", "1700000000000-0002-ffffffff", "1700000000000-0010-00000000"]);
+    }
+
+    #[test]
+    fn a_cursor_has_the_documented_fields() {
+        let key = SiteKey { customer: "c".into(), site: "s".into() };
+        let json = serde_json::to_value(Cursor::new(&key)).unwrap();
+        assert_eq!(
+            json,
+            serde_json::json!({
+                "id": "cursor", "Kind": "cursor", "Customer_Id": "c", "Site_Id": "s", "LastValueFrom": null,
+                "ScannedUntil": null, "Unforwarded": [], "ConsecutiveFailures": 0, "LastError": null, "NotBefore": null
+            })
+        );
+        let minimal =
+            serde_json::json!({"id": "cursor", "Kind": "cursor", "Customer_Id": "c", "Site_Id": "s", "_etag": "x"});
+        assert_eq!(serde_json::from_value::<Cursor>(minimal).unwrap(), Cursor::new(&key));
+    }
+}

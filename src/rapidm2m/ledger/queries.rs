@@ -1,0 +1,171 @@
+//! Reads many documents for commands and pages: all cursors, or a site's polls. Forwarding needs point reads only.
+
+use std::collections::BTreeSet;
+
+use azure_data_cosmos::{FeedScope, Query, clients::ContainerClient};
+use futures::TryStreamExt as _;
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::Value;
+
+use super::{
+    Ledger, LedgerError, Outcome, SiteKey,
+    cosmos::partition,
+    documents::{Cursor, Poll},
+};
+use crate::{cosmos::within, support::blocking};
+
+/// A cursor's fields without `Recorded`, which can be as large as all other fields of a hundred sites.
+const CURSORS: &str = "SELECT c.id, c.Kind, c.Customer_Id, c.Site_Id, c.LastValueFrom, c.ScannedUntil, c.Unforwarded, \
+                       c.ConsecutiveFailures, c.LastError, c.NotBefore, c.Activity FROM c WHERE c.Kind = 'cursor'";
+/// A site's cursor and its backfills.
+const CURSORS_OF_SITE: &str = "SELECT c.id, c.Kind, c.Customer_Id, c.Site_Id, c.LastValueFrom, c.ScannedUntil, c.Unforwarded, \
+     c.ConsecutiveFailures, c.LastError, c.NotBefore, c.Backfill FROM c WHERE c.Kind IN ('cursor', 'backfill')";
+/// The sites that have documents.
+const SITES: &str = "SELECT c.Customer_Id, c.Site_Id FROM c WHERE c.Kind IN ('cursor', 'backfill')";
+/// A poll's fields without `IoTHubMessage`, which is nearly all of its size.
+const POLL: &str = "c.id, c.Kind, c.Customer_Id, c.Site_Id, c.PollingTimestamp, c.Request, c.Result, c.Outcome, c.Error, \
+                    c.LastValueFrom, c.MessageId, c.ForwardedAt, c.Confirmed, c.Backfill, c.ttl";
+
+#[derive(Clone, Debug, Default)]
+pub struct PollQuery {
+    /// At most this many, the newest ones.
+    pub limit: u32,
+    /// Only those with one of these outcomes; empty: all.
+    pub outcomes: Vec<Outcome>,
+    /// Only those with this id or a later one: ids begin with the time in milliseconds (see
+    /// [`poll_id`](super::documents::poll_id)).
+    pub from_id: Option<String>,
+    /// Only those with an earlier id.
+    pub before_id: Option<String>,
+    /// Whether to read their messages.
+    pub with_messages: bool,
+    /// Only those that have a message.
+    pub only_with_messages: bool,
+    /// Only the timer's polls, whose rows are in time order.
+    pub without_backfills: bool,
+}
+
+impl PollQuery {
+    fn query(&self) -> azure_data_cosmos::Result<Query> {
+        let fields = if self.with_messages { "*" } else { POLL };
+        let mut text = format!("SELECT TOP {} {fields} FROM c WHERE c.Kind = 'poll'", self.limit);
+        if !self.outcomes.is_empty() {
+            text.push_str(" AND ARRAY_CONTAINS(@outcomes, c.Outcome)");
+        }
+        if self.only_with_messages {
+            text.push_str(" AND IS_DEFINED(c.IoTHubMessage)");
+        }
+        if self.without_backfills {
+            text.push_str(" AND NOT IS_DEFINED(c.Backfill)");
+        }
+        for (bound, condition) in [(&self.from_id, " AND c.id >= @from"), (&self.before_id, " AND c.id < @before")] {
+            if bound.is_some() {
+                text.push_str(condition);
+            }
+        }
+        text.push_str(" ORDER BY c.id DESC");
+        let mut query = Query::from(text);
+        if !self.outcomes.is_empty() {
+            query = query.with_parameter("@outcomes", &self.outcomes)?;
+        }
+        for (name, bound) in [("@from", &self.from_id), ("@before", &self.before_id)] {
+            if let Some(bound) = bound {
+                query = query.with_parameter(name, bound)?;
+            }
+        }
+        Ok(query)
+    }
+}
+
+/// Polls of a site.
+#[derive(Debug, Default)]
+pub struct PollList {
+    /// Newest first.
+    pub polls: Vec<Poll>,
+    /// Documents that claim to be a poll but cannot be read as one, each with its id and the reason.
+    pub unreadable: Vec<LedgerError>,
+}
+
+fn read<T: DeserializeOwned>(value: Value) -> Result<T, LedgerError> {
+    let text = |name| value[name].as_str().unwrap_or_default().to_owned();
+    let (id, key) = (text("id"), SiteKey { customer: text("Customer_Id"), site: text("Site_Id") });
+    serde_json::from_value(value).map_err(|error| LedgerError::foreign(&key, &id, &error))
+}
+
+impl Ledger {
+    /// The cursors of all sites, without their lists of recorded rows. `None` if the container does not exist; it is
+    /// not created for this.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn cursors(&self) -> Result<Option<Vec<Cursor>>, LedgerError> {
+        let Some(container) = self.find().await? else { return Ok(None) };
+        let values: Vec<Value> = self.all(&container, CURSORS, FeedScope::full_container()).await?;
+        // A cursor has about one kilobyte.
+        blocking::run(values.len() * 1024, || values.into_iter().map(read).collect::<Result<_, _>>().map(Some)).await
+    }
+
+    /// The sites that have documents, in order. Empty if the container does not exist; it is not created for this.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn sites(&self) -> Result<Vec<SiteKey>, LedgerError> {
+        #[derive(Deserialize)]
+        struct Site {
+            #[serde(rename = "Customer_Id")]
+            customer: String,
+            #[serde(rename = "Site_Id")]
+            site: String,
+        }
+        let Some(container) = self.find().await? else { return Ok(Vec::new()) };
+        let sites: Vec<Site> = self.all(&container, SITES, FeedScope::full_container()).await?;
+        let sites: BTreeSet<_> = sites.into_iter().map(|Site { customer, site }| (customer, site)).collect();
+        Ok(sites.into_iter().map(|(customer, site)| SiteKey { customer, site }).collect())
+    }
+
+    /// A site's cursor and its backfills, without their lists of recorded rows. Empty if the container does not
+    /// exist; it is not created for this.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn cursors_of_site(&self, key: &SiteKey) -> Result<Vec<Cursor>, LedgerError> {
+        let Some(container) = self.find().await? else { return Ok(Vec::new()) };
+        let values: Vec<Value> = self.all(&container, CURSORS_OF_SITE, FeedScope::partition(partition(key))).await?;
+        values.into_iter().map(read).collect()
+    }
+
+    /// Polls of a site, newest first. A damaged document does not hide the others. `None` if the container does not
+    /// exist.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn polls(&self, key: &SiteKey, polls: &PollQuery) -> Result<Option<PollList>, LedgerError> {
+        let Some(container) = self.find().await? else { return Ok(None) };
+        let query = polls.query().map_err(|error| self.explain(&error))?;
+        let values: Vec<Value> = self.all(&container, query, FeedScope::partition(partition(key))).await?;
+        let mut list = PollList::default();
+        for value in values {
+            match read(value) {
+                Ok(poll) => list.polls.push(poll),
+                Err(error) => list.unreadable.push(error),
+            }
+        }
+        Ok(Some(list))
+    }
+
+    /// Reads page by page. Each page has the time-out of one operation.
+    async fn all<T: DeserializeOwned + Send + 'static>(
+        &self,
+        container: &ContainerClient,
+        query: impl Into<Query>,
+        scope: FeedScope,
+    ) -> Result<Vec<T>, LedgerError> {
+        let query = container.query_items::<T>(query, scope, None);
+        let mut pages = within(async { query.await.map_err(|error| self.explain(&error)) }).await?.into_pages();
+        let mut items = Vec::new();
+        while let Some(page) = within(async { pages.try_next().await.map_err(|error| self.explain(&error)) }).await? {
+            items.extend(page.into_items());
+        }
+        Ok(items)
+    }
+}

@@ -1,0 +1,236 @@
+//! Forwards the rows of one site. A turn sends the pending messages, requests rows from the backend, records them,
+//! sends them, and marks the messages that the hub acknowledged.
+//!
+//! These rules hold even if a turn is cut off anywhere, or another poller serves the same site:
+//! - A row is recorded before it is sent. The cursor moves only in the transaction that records the rows up to it.
+//! - `forwarded` is written only after the hub acknowledged exactly that message.
+//! - A site's messages are sent in the order of their rows. Pending messages go first.
+//!
+//! | Module | |
+//! |---|---|
+//! | `plan` | which window to request, and which of its rows are new |
+//! | `turn` | what to request next, and how to handle the answer |
+//! | `recording` | what is written to the ledger |
+//! | `sending` | what goes to the hub, and the marks for acknowledged messages |
+//! | [`record`], [`split`] | documents and messages, as pure functions |
+//! | [`source`] | where rows come from |
+//! | `run` | a run over all sites |
+//! | [`outside`] | the backend, the ledger, the hub and the clock, as a turn needs them |
+
+pub mod outside;
+mod plan;
+pub mod record;
+pub(super) mod recording;
+pub mod run;
+mod sending;
+pub mod source;
+pub mod split;
+pub(super) mod turn;
+
+use std::{collections::HashSet, time::Duration};
+
+use chrono::{DateTime, Utc};
+use tokio::time::Instant;
+
+use crate::rapidm2m::{
+    FetchError, Selection, Stamp, StartFrom,
+    ledger::{Committed, Fault, SiteKey},
+    window::Search,
+    wire::Flaws,
+};
+
+use outside::{Outside, Services};
+use record::Asked;
+use turn::Turn;
+
+/// Everything that is needed to poll a site.
+pub struct Forwarder<O = Services> {
+    pub outside: O,
+    pub channels: Selection,
+    pub histdata: u8,
+    pub start_from: StartFrom,
+    /// How much older than the newest recorded row a late row may be.
+    pub overlap: Option<Duration>,
+    pub record_empty_polls: bool,
+}
+
+/// What is remembered of a site between polls. Losing it costs time, never data.
+#[derive(Clone, Debug, Default)]
+pub struct SiteMemory {
+    /// The cursor as this process last wrote or read it. `None` while a turn uses it, and whenever it may be
+    /// outdated.
+    pub(super) committed: Option<Committed>,
+    /// Polls whose messages the hub has acknowledged, but which could not be marked yet.
+    pub(super) acknowledged: HashSet<String>,
+    search: Search,
+    /// How far the overlap has been read, if it does not fit into one answer.
+    swept: Option<Stamp>,
+    /// Whether the log already says that the overlap is shorter than configured.
+    said_overlap_is_short: bool,
+    pub(super) channels: Option<(Instant, Vec<String>)>,
+    /// The latest row from the future that was reported as a failure. If a logger's clock is wrong, each such row is
+    /// a failure once, not in every run until its time has come.
+    future: Option<Stamp>,
+    /// The unusable rows of the last time that they were a failure.
+    flaws: Option<Flaws>,
+    /// Whether this process has tried the site at all.
+    tried: bool,
+}
+
+impl SiteMemory {
+    /// Makes the next turn read the cursor again, because another process or the operator may have changed it.
+    pub fn forget_cursor(&mut self) {
+        self.committed = None;
+    }
+}
+
+/// Deadlines of a turn.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// No request begins after this.
+    pub ask_until: Instant,
+    /// Pending messages of earlier turns are sent until then, so that a slow hub leaves time for requests to the
+    /// backend.
+    pub resend_until: Instant,
+    /// No acknowledgement is awaited after this.
+    pub send_until: Instant,
+    /// The registration of the site's device is not awaited after this.
+    pub provision_until: Instant,
+}
+
+/// The result of a turn.
+#[derive(Debug, Default)]
+pub struct Report {
+    pub requests: usize,
+    pub bytes: usize,
+    pub rows_recorded: usize,
+    pub messages_forwarded: usize,
+    pub rows_forwarded: usize,
+    pub messages_rejected: usize,
+    /// The reasons, one for each rejected message. They are already logged.
+    pub rejections: Vec<Failure>,
+    /// Rows that could not be used.
+    pub bad_rows: usize,
+    /// Messages that are pending now.
+    pub waiting: usize,
+    /// Stamp of the newest recorded row, if there is one and the cursor could be read.
+    pub newest: Option<DateTime<Utc>>,
+    /// The site's device is being registered. Its messages are pending until then.
+    pub is_provisioning: bool,
+    /// The backend has more rows, but the deadline came first.
+    pub is_behind: bool,
+    /// Another poller was faster, so nothing was written.
+    pub lost_race: bool,
+    pub failures: Vec<Failure>,
+}
+
+impl Report {
+    /// Adds the result of a second turn, which only sent.
+    pub fn add_sent(&mut self, sent: Self) {
+        self.messages_forwarded += sent.messages_forwarded;
+        self.rows_forwarded += sent.rows_forwarded;
+        self.messages_rejected += sent.messages_rejected;
+        self.rejections.extend(sent.rejections);
+        // A turn that could not read the cursor does not know these values.
+        if sent.failures.is_empty() || sent.waiting > 0 {
+            self.waiting = sent.waiting;
+            self.newest = sent.newest;
+        }
+        self.is_provisioning = sent.is_provisioning;
+        self.is_behind |= sent.is_behind;
+        self.lost_race |= sent.lost_race;
+        self.failures.extend(sent.failures);
+    }
+}
+
+/// One thing that went wrong with a site.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    pub kind: String,
+    pub text: String,
+    /// It is already logged: a rejected message, or an earlier failure that makes the site back off.
+    pub is_known: bool,
+}
+
+impl Failure {
+    fn known(fault: &Fault) -> Self {
+        Self { kind: fault.kind.clone(), text: fault.text.clone(), is_known: true }
+    }
+
+    pub(super) fn new(kind: &str, text: impl ToString) -> Self {
+        Self { kind: kind.to_owned(), text: text.to_string(), is_known: false }
+    }
+}
+
+impl<O: Outside> Forwarder<O> {
+    pub async fn poll_site(&self, key: &SiteKey, memory: &mut SiteMemory, limits: Limits) -> Report {
+        self.turn(key, memory, limits, true).await
+    }
+
+    /// Sends the pending messages of one site, without a request to the backend.
+    pub async fn send_site(&self, key: &SiteKey, memory: &mut SiteMemory, limits: Limits) -> Report {
+        self.turn(key, memory, limits, false).await
+    }
+
+    async fn turn(&self, key: &SiteKey, memory: &mut SiteMemory, limits: Limits, asks: bool) -> Report {
+        let mut report = Report::default();
+        let mut committed = match self.committed(key, memory).await {
+            Ok(committed) => committed,
+            Err(failure) => {
+                report.failures.push(failure);
+                return report;
+            }
+        };
+        record::keep_recorded(&mut committed.cursor, self.overlap);
+        memory.acknowledged.retain(|id| committed.cursor.unforwarded.contains(id));
+        let mut turn =
+            Turn { forwarder: self, key, memory, committed, report, limits, can_send: true, is_cursor_kept: true };
+        let ended = if asks { turn.run().await } else { turn.send_what_waits(limits.send_until).await };
+        let Turn { committed, mut report, is_cursor_kept, .. } = turn;
+        report.waiting = committed.cursor.unforwarded.len();
+        report.newest = committed.cursor.last_value_from;
+        if ended.is_ok() && is_cursor_kept {
+            memory.committed = Some(committed);
+        }
+        report
+    }
+
+    /// The cursor that the last turn left, or the one in the ledger. This takes the cursor out of memory, so it is
+    /// read again if the caller is cancelled half-way.
+    pub(super) async fn committed(&self, key: &SiteKey, memory: &mut SiteMemory) -> Result<Committed, Failure> {
+        match memory.committed.take() {
+            Some(committed) => Ok(committed),
+            None => self.outside.cursor(key).await.map_err(|error| Failure::new(error.kind(), error)),
+        }
+    }
+
+    /// Records under the site `*` that the sites of a customer could not be listed, or (once) that they can be listed
+    /// again. If the ledger is unreachable, this reports nothing: the sites' own turns will.
+    pub async fn record_listing(&self, key: &SiteKey, listed: Result<(), &FetchError>, took: Duration) {
+        let now = Instant::now();
+        let limits = Limits { ask_until: now, resend_until: now, send_until: now, provision_until: now };
+        let Ok(committed) = self.outside.cursor(key).await else { return };
+        let (mut memory, report) = (SiteMemory::default(), Report::default());
+        let mut turn = Turn {
+            forwarder: self,
+            key,
+            memory: &mut memory,
+            committed,
+            report,
+            limits,
+            can_send: false,
+            is_cursor_kept: false,
+        };
+        let request = crate::rapidm2m::ledger::Request { path: "sites".into(), ..Default::default() };
+        let (key, at, status) = (key.clone(), self.outside.now(), Some(200));
+        let mut asked = Asked { key, at, request, status, bytes: 0, took, backfill: None };
+        let _recorded = match listed {
+            Ok(()) if turn.committed.cursor.last_error.is_none() => Ok(()),
+            Ok(()) => turn.record_nothing(&asked, &Flaws::default()).await,
+            Err(error) => {
+                asked.status = error.status();
+                turn.record_failure(&asked, error).await
+            }
+        };
+    }
+}

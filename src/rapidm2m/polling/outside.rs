@@ -1,0 +1,183 @@
+//! Separates a turn from the outside world, so that tests can replace it. There are two implementations: the real
+//! one, and the one in which `tests/model` tries all interleavings of the protocol.
+
+use std::{
+    future::Future,
+    sync::Arc,
+    time::{Duration, Instant as WallInstant},
+};
+
+use chrono::{DateTime, Utc};
+use tokio::time::Instant;
+
+use super::source::Source;
+use crate::{
+    iot_hub::{
+        Message,
+        delivery::{Delivery, DeliveryError},
+        devices::Owner,
+    },
+    rapidm2m::{
+        FetchError,
+        client::{Answer, MAX_BODY, RowsQuery},
+        ledger::{Committed, Cursor, Ledger, LedgerError, Poll, SiteKey},
+    },
+    support::{clock::Clock, meter::Meters},
+};
+
+/// The backend, the ledger, the hub and the clock. Crash safety depends on what these operations promise.
+pub trait Outside: Sync {
+    fn now(&self) -> DateTime<Utc>;
+
+    /// See [`Source::rows`].
+    fn rows(
+        &self,
+        query: &RowsQuery<'_>,
+        max_body: usize,
+        limit: Duration,
+    ) -> impl Future<Output = Result<Answer, FetchError>> + Send;
+
+    /// See [`Source::channels`].
+    fn channels(
+        &self,
+        key: &SiteKey,
+        histdata: u8,
+        limit: Duration,
+    ) -> impl Future<Output = Result<Vec<String>, FetchError>> + Send;
+
+    /// See [`Ledger::history_seconds`].
+    fn history_seconds(&self) -> Option<u32>;
+
+    /// See [`Ledger::cursor`].
+    fn cursor(&self, key: &SiteKey) -> impl Future<Output = Result<Committed, LedgerError>> + Send;
+
+    /// See [`Ledger::poll`].
+    fn poll(&self, key: &SiteKey, id: &str) -> impl Future<Output = Result<Option<Poll>, LedgerError>> + Send;
+
+    /// Writes all or nothing, and only if the cursor is unchanged since it was read: see [`Ledger::commit`].
+    fn commit(
+        &self,
+        key: &SiteKey,
+        created: &[Poll],
+        replaced: &[Poll],
+        cursor: &Cursor,
+        etag: Option<&str>,
+    ) -> impl Future<Output = Result<String, LedgerError>> + Send;
+
+    /// Sends in order. Returns how many messages, counted from the first, are acknowledged: see
+    /// [`Delivery::send_in_order`].
+    fn send_in_order(
+        &self,
+        owner: &Owner,
+        messages: &[Message],
+        provision_until: Instant,
+        deadline: Instant,
+    ) -> impl Future<Output = (usize, Result<(), DeliveryError>)> + Send;
+
+    /// Whether the transport can know that a message is acknowledged: see [`crate::iot_hub::Sender::confirms`].
+    fn confirms(&self) -> bool;
+}
+
+/// The real services.
+pub struct Services {
+    pub source: Source,
+    pub ledger: Arc<Ledger>,
+    pub delivery: Delivery,
+    pub clock: Clock,
+    /// Counts and times of all these operations.
+    pub meters: Arc<Meters>,
+}
+
+impl Services {
+    /// See [`Source::sites`].
+    ///
+    /// # Errors
+    /// See [`FetchError`].
+    pub async fn sites(&self, customer: &str, limit: Duration) -> Result<Vec<String>, FetchError> {
+        let began = WallInstant::now();
+        let sites = self.source.sites(customer, limit).await;
+        self.asked(began, 0, sites.as_ref().err());
+        sites
+    }
+
+    fn asked(&self, began: WallInstant, bytes: usize, error: Option<&FetchError>) {
+        // In emulation mode there is no backend.
+        if let Source::Backend(_) = self.source {
+            self.meters.backend.count(began.elapsed(), bytes, error.map(FetchError::kind));
+        }
+    }
+
+    /// Measures an operation of the ledger. A conflict with a faster poller is not a failure.
+    async fn measured<T>(
+        &self,
+        operation: impl Future<Output = Result<T, LedgerError>> + Send,
+    ) -> Result<T, LedgerError> {
+        let began = WallInstant::now();
+        let result = operation.await;
+        let failure = result.as_ref().err().filter(|error| !matches!(error, LedgerError::Conflict));
+        self.meters.ledger.count(began.elapsed(), 0, failure.map(LedgerError::kind));
+        result
+    }
+}
+
+impl Outside for Services {
+    fn now(&self) -> DateTime<Utc> {
+        self.clock.now()
+    }
+
+    async fn rows(&self, query: &RowsQuery<'_>, max_body: usize, limit: Duration) -> Result<Answer, FetchError> {
+        let began = WallInstant::now();
+        let answer = self.source.rows(query, max_body, limit).await;
+        match &answer {
+            Ok(Answer { body, .. }) => self.asked(began, body.len(), None),
+            // The window was too wide, and will be made narrower.
+            Err(FetchError::TooLarge { prefix, .. }) if max_body < MAX_BODY => self.asked(began, prefix.len(), None),
+            Err(error) => self.asked(began, 0, Some(error)),
+        }
+        answer
+    }
+
+    async fn channels(&self, key: &SiteKey, histdata: u8, limit: Duration) -> Result<Vec<String>, FetchError> {
+        let began = WallInstant::now();
+        let channels = self.source.channels(&key.customer, &key.site, histdata, limit).await;
+        self.asked(began, 0, channels.as_ref().err());
+        channels
+    }
+
+    fn history_seconds(&self) -> Option<u32> {
+        self.ledger.history_seconds()
+    }
+
+    async fn cursor(&self, key: &SiteKey) -> Result<Committed, LedgerError> {
+        self.measured(self.ledger.cursor(key)).await
+    }
+
+    async fn poll(&self, key: &SiteKey, id: &str) -> Result<Option<Poll>, LedgerError> {
+        self.measured(self.ledger.poll(key, id)).await
+    }
+
+    async fn commit(
+        &self,
+        key: &SiteKey,
+        created: &[Poll],
+        replaced: &[Poll],
+        cursor: &Cursor,
+        etag: Option<&str>,
+    ) -> Result<String, LedgerError> {
+        self.measured(self.ledger.commit(key, created, replaced, cursor, etag)).await
+    }
+
+    async fn send_in_order(
+        &self,
+        owner: &Owner,
+        messages: &[Message],
+        provision_until: Instant,
+        deadline: Instant,
+    ) -> (usize, Result<(), DeliveryError>) {
+        self.delivery.send_in_order(owner, messages, provision_until, deadline).await
+    }
+
+    fn confirms(&self) -> bool {
+        self.delivery.sender.confirms()
+    }
+}

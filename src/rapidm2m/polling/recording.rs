@@ -1,0 +1,238 @@
+//! Writes a site's rows, empty polls and failures to the ledger. The cursor moves in the same transaction.
+
+use chrono::{DateTime, Utc};
+use tokio::time::Instant;
+
+use super::{
+    Failure,
+    outside::Outside,
+    plan::Plan,
+    record::{self, Asked, MAX_UNFORWARDED, Retry},
+    split::{Heading, Part, Splitter},
+    turn::{EndTurn, Step, Turn},
+};
+use crate::rapidm2m::{
+    FetchError, Rows, Stamp,
+    ledger::{Committed, Cursor, Fault, LedgerError, MAX_BATCH_POLLS, Outcome, Poll},
+    wire::{Flaws, Row},
+};
+
+/// The content of one transaction.
+pub struct Batch<'a> {
+    pub polls: &'a [Poll],
+    /// The rows of their messages.
+    pub rows: &'a [Row],
+    /// The whole answer is recorded with this batch.
+    pub is_last: bool,
+}
+
+impl<O: Outside> Turn<'_, O> {
+    /// Records rows and sends them. The turn is done if there was no room or time for all of them.
+    pub async fn record_and_send(
+        &mut self,
+        asked: &Asked,
+        channels: &[String],
+        rows: &Rows,
+        plan: &Plan,
+    ) -> Result<Step, EndTurn> {
+        let begin = self.committed.cursor.last_value_from.map(|newest| newest.min(plan.from.time()));
+        let heading = Heading { key: self.key, begin, end: asked.at, channels };
+        let parts = Splitter::new(&heading, rows, record::max_body(self.key, false));
+        self.record_parts(asked, rows, parts, |turn, batch| {
+            let mut cursor = record::advanced(&turn.committed.cursor, batch.polls, asked.scanned_until());
+            let up_to = batch.polls.last().and_then(|poll| poll.last_value_from);
+            turn.remember_recorded(&mut cursor, plan, batch.rows, up_to);
+            cursor
+        })
+        .await
+    }
+
+    /// Records messages and sends them, transaction by transaction. `advance` makes the cursor that each transaction
+    /// writes. The turn is done if there was no room or time for all rows.
+    pub async fn record_parts(
+        &mut self,
+        asked: &Asked,
+        rows: &Rows,
+        parts: impl Iterator<Item = Part>,
+        advance: impl Fn(&mut Self, &Batch<'_>) -> Cursor,
+    ) -> Result<Step, EndTurn> {
+        let mut parts = parts.enumerate().peekable();
+        let (mut carried, mut rows_recorded): (Option<Poll>, usize) = (None, 0);
+        let history = self.forwarder.outside.history_seconds();
+        while carried.is_some() || parts.peek().is_some() {
+            let room = MAX_UNFORWARDED.saturating_sub(self.committed.cursor.unforwarded.len()).min(MAX_BATCH_POLLS);
+            if room == 0 || Instant::now() >= self.limits.send_until {
+                self.report.is_behind = true;
+                return Ok(Step::Done);
+            }
+            let (mut polls, mut size) = (Vec::new(), 0);
+            while polls.len() < room {
+                let next = carried.take().or_else(|| {
+                    let (index, part) = parts.next()?;
+                    let mut poll = record::message_poll(asked, index, part, history);
+                    if index == 0 {
+                        poll.result.bad_rows = record::bad_rows(&rows.flaws);
+                    }
+                    Some(poll)
+                });
+                let Some(poll) = next else { break };
+                if record::fits(&mut size, &poll) {
+                    polls.push(poll);
+                } else {
+                    carried = Some(poll);
+                    break;
+                }
+            }
+            let in_batch = polls.iter().map(|poll| poll.result.rows).sum::<usize>();
+            let new = &rows.rows[rows_recorded..rows_recorded + in_batch];
+            let is_last = carried.is_none() && parts.peek().is_none();
+            let cursor = advance(self, &Batch { polls: &polls, rows: new, is_last });
+            self.commit(&polls, &[], cursor).await.map_err(|error| self.stop(&error))?;
+            rows_recorded += in_batch;
+            self.report.rows_recorded += in_batch;
+            for poll in polls.iter().filter(|poll| poll.outcome == Outcome::Rejected) {
+                self.report.messages_rejected += 1;
+                self.report.rejections.extend(poll.error.as_ref().map(Failure::known));
+                let (kind, why) = poll.error.as_ref().map_or(("", ""), |fault| (&fault.kind, &fault.text));
+                tracing::error!(poll.id = poll.id, failure.kind = kind, "a message is rejected: {why}");
+            }
+            if self.can_send {
+                polls.retain(|poll| poll.outcome == Outcome::Pending);
+                self.send_and_mark(polls, self.limits.send_until).await?;
+            }
+        }
+        Ok(Step::GoOn)
+    }
+
+    /// With an overlap: adds the `new` rows to the cursor's list of recorded rows. If more rows of the last stamp are
+    /// to come, that stamp is not added.
+    fn remember_recorded(&mut self, cursor: &mut Cursor, plan: &Plan, new: &[Row], up_to: Option<DateTime<Utc>>) {
+        let (Some(overlap), Some(oldest), Some(newest)) =
+            (self.forwarder.overlap, new.first(), cursor.last_value_from.map(Stamp::from_time))
+        else {
+            return;
+        };
+        let recorded = cursor.recorded.get_or_insert_with(|| plan.first_recorded(oldest.stamp));
+        let forget = newest.shifted(-i64::try_from(overlap.as_millis()).unwrap_or(i64::MAX));
+        let stamps = new.iter().map(|row| row.stamp).filter(|stamp| Some(stamp.time()) <= up_to);
+        if !recorded.extend(stamps, forget) && !std::mem::replace(&mut self.memory.said_overlap_is_short, true) {
+            tracing::warn!(
+                "the site measures at such odd times that late rows can be told from known ones only since {}, not for all of \
+                 OverlapSeconds={}",
+                recorded.since().rfc3339(),
+                overlap.as_secs()
+            );
+        }
+    }
+
+    /// Records a poll without new rows. `flaws` are rows from the future that were reported before.
+    pub async fn record_nothing(&mut self, asked: &Asked, flaws: &Flaws) -> Result<(), EndTurn> {
+        let cursor = &self.committed.cursor;
+        let hub_news = cursor.activity.as_ref().is_some_and(|activity| activity.is_news);
+        let news = cursor.scanned_until.is_none() || cursor.last_error.is_some() || hub_news;
+        if !self.forwarder.record_empty_polls && !news {
+            return Ok(());
+        }
+        let mut polls = Vec::new();
+        if self.forwarder.record_empty_polls {
+            let mut poll = record::empty_poll(asked, cursor, self.forwarder.outside.history_seconds());
+            poll.result.bad_rows = record::bad_rows(flaws);
+            polls.push(poll);
+        }
+        let cursor = record::advanced(cursor, &[], asked.scanned_until());
+        self.commit(&polls, &[], cursor).await.map_err(|error| self.stop(&error))
+    }
+
+    /// Records a poll whose rows cannot be used now. It must not look like "no data".
+    pub async fn record_bad_rows(&mut self, asked: &Asked, flaws: &Flaws) -> Result<(), EndTurn> {
+        let (reason, _) = flaws.first.first().cloned().unwrap_or_default();
+        let text = format!(
+            "{} of the answer's rows cannot be used, none of the others is new; the first: {reason}",
+            flaws.count
+        );
+        let fault = Fault { kind: "bad_rows".into(), text };
+        if asked.request.from.is_none() && self.committed.cursor.last_value_from.is_none() {
+            // The unusable row might stay the youngest for years. So begin with the rows after now.
+            self.committed.cursor.last_value_from = Some(asked.at);
+            record::keep_recorded(&mut self.committed.cursor, self.forwarder.overlap);
+        }
+        self.write_failure(asked, fault, Retry::NextRun, Some(flaws)).await
+    }
+
+    pub async fn record_failure(&mut self, asked: &Asked, error: &FetchError) -> Result<(), EndTurn> {
+        let fault = Fault { kind: error.kind().into(), text: error.to_string() };
+        self.write_failure(asked, fault, Retry::after(error), None).await
+    }
+
+    pub async fn write_failure(
+        &mut self,
+        asked: &Asked,
+        fault: Fault,
+        retry: Retry,
+        flaws: Option<&Flaws>,
+    ) -> Result<(), EndTurn> {
+        self.report.failures.push(Failure::new(&fault.kind, &fault.text));
+        let history = self.forwarder.outside.history_seconds();
+        let mut poll = record::failed_poll(asked, fault.clone(), &self.committed.cursor, history);
+        poll.result.bad_rows = flaws.and_then(record::bad_rows);
+        let cursor = record::set_back(&self.committed.cursor, fault, retry, self.forwarder.outside.now());
+        self.commit(&[poll], &[], cursor).await.map_err(|error| self.stop(&error))
+    }
+
+    /// Writes a transaction. The written cursor becomes the turn's cursor; after a [`LedgerError::Conflict`] the turn's cursor
+    /// is the one that the ledger has now.
+    pub async fn commit(&mut self, created: &[Poll], replaced: &[Poll], mut cursor: Cursor) -> Result<(), LedgerError> {
+        if cursor.backfill.is_some() {
+            // Activity describes the polling of the site, not a backfill.
+            cursor.activity = None;
+        } else {
+            let activity = cursor.activity.get_or_insert_default();
+            for poll in created {
+                activity.note(poll.polling_timestamp, poll.outcome, poll.result.rows);
+            }
+            activity.is_news = false;
+        }
+        let etag = self.committed.etag.as_deref();
+        match self.forwarder.outside.commit(self.key, created, replaced, &cursor, etag).await {
+            Ok(etag) => {
+                self.committed = Committed { cursor, etag: Some(etag) };
+                Ok(())
+            }
+            Err(LedgerError::Conflict) => {
+                let is_ours = self.is_written(created, replaced).await?;
+                self.committed = self.forwarder.outside.cursor(self.key).await?;
+                let is_ours = is_ours && self.committed.cursor == cursor;
+                if is_ours { Ok(()) } else { Err(LedgerError::Conflict) }
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether a refused transaction was applied all the same, judged by one of its records: all are written or none. Cosmos
+    /// DB's client repeats a transaction whose answer is late, and the repetition is refused because the first one was
+    /// applied. The cursor alone is no proof: another poller may have moved it to the same place.
+    async fn is_written(&self, created: &[Poll], replaced: &[Poll]) -> Result<bool, LedgerError> {
+        // Without records the caller's comparison of the cursors is enough.
+        let Some(poll) = record::witness(created, replaced) else { return Ok(replaced.is_empty()) };
+        match self.forwarder.outside.poll(self.key, &poll.id).await {
+            Ok(found) => Ok(found.is_some_and(|found| record::is_same(&found, poll))),
+            Err(LedgerError::Foreign { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Ends the turn and reports why. A lost race is not a failure.
+    pub fn stop(&mut self, error: &LedgerError) -> EndTurn {
+        if matches!(error, LedgerError::Conflict) {
+            tracing::debug!("another poller was faster");
+            self.report.lost_race = true;
+        } else {
+            self.report.failures.push(Failure::new(error.kind(), error));
+        }
+        EndTurn
+    }
+
+    pub fn ledger_failed(&mut self, error: &LedgerError) -> Result<(), EndTurn> {
+        Err(self.stop(error))
+    }
+}

@@ -1,0 +1,318 @@
+//! Polls all sites of a customer once per run. The sites that have waited longest come first.
+
+mod lag;
+mod summary;
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures::StreamExt as _;
+use tokio::time::Instant;
+use tracing::Instrument as _;
+
+use self::lag::Lags;
+pub use self::summary::Summary;
+
+use crate::{
+    rapidm2m::{
+        Selection, Stamp,
+        ledger::SiteKey,
+        polling::{
+            Failure, Forwarder, Limits, Report, SiteMemory,
+            record::{self, Retry},
+        },
+    },
+    support::progress::{Progress, Step},
+    support::{backoff::Backoff, meter::Readings, panics},
+};
+
+/// The function's name: that of host.json's folder, and the one in the log.
+const NAME: &str = "rapidM2MForwarding";
+/// Fractions of the invocation's time by which each step must have ended: listing the sites, sending pending
+/// messages, requesting rows, sending new messages. The remaining time is for marking acknowledged messages.
+const LISTING: f64 = 0.25;
+const RESENDING: f64 = 0.4;
+const ASKING: f64 = 0.8;
+const SENDING: f64 = 0.9;
+/// How many sites wait for the registration of their devices at once.
+const PROVISIONING_CONCURRENCY: usize = 64;
+/// How often a cursor is read again even if this process wrote nothing in between: the operator may have put messages
+/// back.
+const CURSOR_HOLDS: Duration = Duration::from_secs(10 * 60);
+/// The pseudo site for the record that the sites could not be listed.
+pub(crate) const ALL_SITES: &str = "*";
+
+/// Polls the sites of one customer.
+pub struct Polling {
+    pub forwarder: Forwarder,
+    pub customer: String,
+    pub sites: Selection,
+    /// How many sites are polled at once.
+    pub concurrency: usize,
+    /// How long an invocation may take.
+    pub timeout: Duration,
+    memory: Mutex<Memory>,
+    /// Why the list of sites is not requested, and until when. A restart forgets it.
+    listing: Backoff<(), Failure>,
+}
+
+#[derive(Default)]
+struct Memory {
+    invocations: u64,
+    /// Whether the last request for the list of sites succeeded. If not, the failure is on record until one does.
+    sites_listed: bool,
+    sites: HashMap<String, SiteEntry>,
+    /// When the lagging sites were last logged one by one.
+    lags_told: Option<Instant>,
+}
+
+#[derive(Default)]
+struct SiteEntry {
+    /// The invocation of the site's last turn. The site that has waited longest comes first.
+    last_turn: u64,
+    memory: Arc<tokio::sync::Mutex<SiteMemory>>,
+    /// When to read the cursor again.
+    cursor_holds_until: Option<Instant>,
+}
+
+impl Polling {
+    #[must_use]
+    pub fn new(
+        forwarder: Forwarder,
+        customer: String,
+        sites: Selection,
+        concurrency: usize,
+        timeout: Duration,
+    ) -> Self {
+        Self {
+            forwarder,
+            customer,
+            sites,
+            concurrency,
+            timeout,
+            memory: Mutex::default(),
+            listing: Backoff::new(record::BACK_OFF),
+        }
+    }
+
+    /// One run over all sites. The sites that have waited longest come first.
+    pub async fn run(&self) -> Summary {
+        let mut progress = Progress::of(NAME);
+        let summary = self.run_all(&mut progress).await;
+        progress.end();
+        summary
+    }
+
+    async fn run_all(&self, progress: &mut Progress) -> Summary {
+        let started = Instant::now();
+        let limits = Limits {
+            // All sites are polled and recorded before any of them waits for a registration.
+            provision_until: started,
+            ask_until: started + self.timeout.mul_f64(ASKING),
+            resend_until: started + self.timeout.mul_f64(RESENDING),
+            send_until: started + self.timeout.mul_f64(SENDING),
+        };
+        let deadline = started + self.timeout;
+        self.forwarder.outside.delivery.try_again();
+
+        let mut summary = Summary { lags: Lags::new(&mut self.memory().lags_told), ..Summary::default() };
+        let sites = self.sites(&mut summary).await;
+        summary.sites = sites.len();
+        progress.step = Step::Sites { done: 0, total: summary.sites };
+        let turns = futures::stream::iter(self.in_turn(sites)).map(|(site, memory)| async move {
+            let report = if Instant::now() < limits.ask_until {
+                let span = tracing::error_span!("site", site.name = site);
+                let turn = self.caught(&site, self.turn(&site, &memory, limits)).instrument(span);
+                tokio::time::timeout_at(deadline, turn).await.map_err(|_| "was cut off")
+            } else {
+                Err("was not reached")
+            };
+            (site, report)
+        });
+        let mut turns = turns.buffer_unordered(self.concurrency);
+        let mut provisioning = Vec::new();
+        while let Some((site, report)) = turns.next().await {
+            match report {
+                Ok(report) if report.is_provisioning => {
+                    provisioning.push((site, report));
+                    continue;
+                }
+                Ok(report) => summary.add(site, report, self.forwarder.outside.clock.now()),
+                Err(what) => {
+                    let text = format!(
+                        "{what} within PollTimeoutSeconds={}; it comes first next time",
+                        self.timeout.as_secs()
+                    );
+                    summary.failures.push((site, Failure { kind: "deadline".into(), text, is_known: false }));
+                }
+            }
+            progress.one_site_done();
+        }
+        drop(turns);
+        self.send_when_provisioned(provisioning, limits, deadline, &mut summary, progress).await;
+        summary.failures.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let outside = &self.forwarder.outside;
+        summary.readings =
+            Readings { unconfirmed: outside.delivery.sender.take_unconfirmed(), ..outside.meters.take() };
+        summary.took = started.elapsed();
+        summary.log();
+        summary
+    }
+
+    /// Gives a second turn to the sites whose devices were not yet registered when they were polled.
+    async fn send_when_provisioned(
+        &self,
+        sites: Vec<(String, Report)>,
+        limits: Limits,
+        deadline: Instant,
+        summary: &mut Summary,
+        progress: &mut Progress,
+    ) {
+        let limits = Limits { resend_until: limits.send_until, provision_until: limits.send_until, ..limits };
+        let turns = futures::stream::iter(sites).map(|(site, mut report)| async move {
+            let memory = self.memory().sites.entry(site.clone()).or_default().memory.clone();
+            let span = tracing::error_span!("site", site.name = site);
+            let turn = async {
+                let mut memory = memory.lock().await;
+                self.forwarder.send_site(&self.key(&site), &mut memory, limits).await
+            };
+            let turn = self.caught(&site, turn).instrument(span);
+            // If this turn is cut off, the result of the first turn still counts.
+            if let Ok(sent) = tokio::time::timeout_at(deadline, turn).await {
+                report.add_sent(sent);
+            }
+            (site, report)
+        });
+        let mut turns = turns.buffer_unordered(PROVISIONING_CONCURRENCY);
+        while let Some((site, report)) = turns.next().await {
+            summary.add(site, report, self.forwarder.outside.clock.now());
+            progress.one_site_done();
+        }
+    }
+
+    fn key(&self, site: &str) -> SiteKey {
+        SiteKey { customer: self.customer.clone(), site: site.to_owned() }
+    }
+
+    async fn turn(&self, site: &str, memory: &tokio::sync::Mutex<SiteMemory>, limits: Limits) -> Report {
+        // An overlapping invocation may be serving the same site. Let it finish first.
+        let mut memory = memory.lock().await;
+        // If each run writes to the cursor, a conflict reveals that it was changed.
+        if !self.forwarder.record_empty_polls && self.cursor_is_old(site) {
+            memory.forget_cursor();
+        }
+        let report = self.forwarder.poll_site(&self.key(site), &mut memory, limits).await;
+        self.had_its_turn(site);
+        report
+    }
+
+    /// Runs a site's turn. A panic ends only this turn, and discards what is remembered of the site.
+    async fn caught(&self, site: &str, turn: impl Future<Output = Report>) -> Report {
+        // Boxed: the future of a turn is large, and each layer around it would contain it again.
+        panics::caught(Box::pin(turn)).await.unwrap_or_else(|text| {
+            if let Some(entry) = self.memory().sites.get_mut(site) {
+                entry.memory = Arc::default();
+            }
+            // The panic hook has already logged it.
+            let failure = Failure { kind: "panic".into(), text, is_known: true };
+            Report { failures: vec![failure], ..Report::default() }
+        })
+    }
+
+    /// The sites to poll. If the backend cannot list them, these are the sites of an earlier list.
+    async fn sites(&self, summary: &mut Summary) -> Vec<String> {
+        if let Selection::Named(sites) = &self.sites {
+            return sites.clone();
+        }
+        if let Some(failure) = self.listing_backs_off() {
+            summary.failures.push((ALL_SITES.into(), failure));
+            return self.known_sites();
+        }
+        let started = Instant::now();
+        let limit = self.timeout.mul_f64(LISTING);
+        let key = self.key(ALL_SITES);
+        match self.forwarder.outside.sites(&self.customer, limit).await {
+            Ok(sites) => {
+                self.forget_all_but(&sites);
+                self.listing.forget_key(&());
+                if !std::mem::replace(&mut self.memory().sites_listed, true) {
+                    self.forwarder.record_listing(&key, Ok(()), started.elapsed()).await;
+                }
+                sites
+            }
+            Err(error) => {
+                let failure =
+                    Failure { kind: error.kind().into(), text: format!("listing the sites: {error}"), is_known: false };
+                summary.failures.push((ALL_SITES.into(), failure.clone()));
+                if let Retry::BackOff(requested) = Retry::after(&error) {
+                    self.listing.failed((), failure, requested, started);
+                } else {
+                    self.listing.forget_key(&());
+                }
+                self.memory().sites_listed = false;
+                self.forwarder.record_listing(&key, Err(&error), started.elapsed()).await;
+                self.known_sites()
+            }
+        }
+    }
+
+    fn listing_backs_off(&self) -> Option<Failure> {
+        let failed = self.listing.holding(&())?;
+        let until = self.forwarder.outside.clock.now() + failed.left();
+        let text = format!("next attempt at {}, after {}", Stamp::from_time(until).rfc3339(), failed.error.text);
+        Some(Failure { text, is_known: true, ..failed.error })
+    }
+
+    fn memory(&self) -> std::sync::MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn known_sites(&self) -> Vec<String> {
+        self.memory().sites.keys().cloned().collect()
+    }
+
+    fn forget_all_but(&self, sites: &[String]) {
+        let sites: HashSet<_> = sites.iter().collect();
+        self.memory().sites.retain(|site, _| sites.contains(site));
+    }
+
+    /// The sites with their memories. The sites that have waited longest come first.
+    fn in_turn(&self, sites: Vec<String>) -> Vec<(String, Arc<tokio::sync::Mutex<SiteMemory>>)> {
+        let mut memory = self.memory();
+        memory.invocations += 1;
+        let mut sites: Vec<_> = sites
+            .into_iter()
+            .map(|site| {
+                let entry = memory.sites.entry(site.clone()).or_default();
+                (entry.last_turn, site, entry.memory.clone())
+            })
+            .collect();
+        sites.sort_by_key(|(last_turn, ..)| *last_turn);
+        sites.into_iter().map(|(_, site, memory)| (site, memory)).collect()
+    }
+
+    /// Whether to read the site's cursor again. The time is random, so that not all sites do so in one run.
+    fn cursor_is_old(&self, site: &str) -> bool {
+        let (mut memory, now) = (self.memory(), Instant::now());
+        let Some(entry) = memory.sites.get_mut(site) else { return false };
+        let is_old = entry.cursor_holds_until.is_some_and(|until| now >= until);
+        if is_old || entry.cursor_holds_until.is_none() {
+            entry.cursor_holds_until = Some(now + CURSOR_HOLDS.mul_f64(0.5 + fastrand::f64() / 2.0));
+        }
+        is_old
+    }
+
+    fn had_its_turn(&self, site: &str) {
+        let mut memory = self.memory();
+        let now = memory.invocations;
+        if let Some(entry) = memory.sites.get_mut(site) {
+            entry.last_turn = now;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

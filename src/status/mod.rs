@@ -1,0 +1,248 @@
+//! Function `status`: shows the state of every site and device, as a page for the user or as JSON.
+//!
+//! It reads Cosmos DB and the lengths of the queues, not this process's memory, because another process may do the
+//! forwarding.
+//!
+//! | Part | |
+//! |---|---|
+//! | `overview` | all sites and devices, the most troubled first. No I/O |
+//! | `detail` | one of them: its polls, and the last values of its channels. No I/O |
+//! | `query` | the parameters of a request. No I/O |
+//! | `page`, `chart` | HTML and SVG |
+
+mod chart;
+mod detail;
+mod overview;
+mod page;
+mod query;
+mod state;
+
+use std::{sync::Arc, time::Duration};
+
+use reqwest::StatusCode;
+use serde_json::Value;
+use tokio::{
+    sync::Mutex,
+    time::{Instant, timeout},
+};
+
+use self::{
+    detail::{Detail, Readings},
+    overview::{Item, Overview},
+    query::{Format, Query, Wanted},
+};
+use crate::{
+    host::http::{HttpRequest, document, problem},
+    iot_hub::devices::{Owner, Store, StoredOwner, activity},
+    queue::{Lengths, UplinkQueues},
+    rapidm2m::{
+        Selection,
+        ledger::{Ledger, LedgerError, PollList, PollQuery, SiteKey},
+    },
+    support::{blocking, clock::Clock},
+};
+
+/// How long an overview is reused. Reading ten thousand cursors costs Cosmos DB several thousand request units.
+const LIFETIME: Duration = Duration::from_secs(10);
+/// Time-out of a whole request.
+const TIMEOUT: Duration = Duration::from_secs(25);
+/// Time-out for the lengths of the queues. Short, because the queues are not the main content of the page.
+const QUEUES_TIMEOUT: Duration = Duration::from_secs(3);
+/// Polls in the table of a site.
+const POLLS: u32 = 40;
+/// Messages are read in pieces of this many, until there are enough rows for the charts, or too many bytes or pieces.
+const MESSAGES: u32 = 60;
+const MAX_PIECES: usize = 5;
+const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
+/// What a site or device comes to when the time is judged that work on many of them takes, in bytes of JSON.
+const ITEM_BYTES: usize = 512;
+
+pub struct Status {
+    ledger: Arc<Ledger>,
+    store: Arc<Store>,
+    /// `Some` if the settings name them.
+    queues: Option<UplinkQueues>,
+    clock: Clock,
+    scope: Arc<Scope>,
+    read: Mutex<Option<(Instant, Arc<Overview>)>>,
+}
+
+/// The part of the settings that the status needs.
+#[derive(Debug)]
+pub struct Scope {
+    /// Customer and sites, if rapidM2M is on.
+    pub rapidm2m: Option<(String, Selection)>,
+    pub has_things_network: bool,
+    /// Whether polls without rows are recorded.
+    pub records_empty_polls: bool,
+}
+
+/// Why there is nothing to show.
+enum Unread {
+    NotFound(String),
+    Away(String),
+}
+
+impl From<LedgerError> for Unread {
+    fn from(error: LedgerError) -> Self {
+        Self::Away(error.to_string())
+    }
+}
+
+impl Status {
+    #[must_use]
+    pub fn new(
+        ledger: Arc<Ledger>,
+        store: Arc<Store>,
+        queues: Option<UplinkQueues>,
+        clock: Clock,
+        scope: Scope,
+    ) -> Self {
+        Self { ledger, store, queues, clock, scope: Arc::new(scope), read: Mutex::default() }
+    }
+
+    /// The value of the `http` output.
+    pub async fn respond(&self, request: &HttpRequest) -> Value {
+        let query = match Query::read(|name| request.parameter(name)) {
+            Ok(query) => query,
+            Err(text) => return problem(StatusCode::BAD_REQUEST, &text),
+        };
+        let answer = timeout(TIMEOUT, self.answer(&query)).await;
+        let late = || Err(Unread::Away(format!("Cosmos DB did not answer within {} s", TIMEOUT.as_secs())));
+        match answer.unwrap_or_else(|_| late()) {
+            Ok(answer) => answer,
+            Err(unread) => {
+                let (status, text) = match &unread {
+                    Unread::NotFound(text) => (StatusCode::NOT_FOUND, text),
+                    Unread::Away(text) => {
+                        tracing::warn!("the status cannot be shown: {text}");
+                        (StatusCode::SERVICE_UNAVAILABLE, text)
+                    }
+                };
+                match query.format {
+                    Format::Html => html(status, &page::problem(status, text)),
+                    Format::Json => problem(status, text),
+                }
+            }
+        }
+    }
+
+    async fn answer(&self, query: &Query) -> Result<Value, Unread> {
+        let now = self.clock.now();
+        let overview = self.overview().await?;
+        let Some(wanted) = &query.wanted else {
+            let (size, query) = (overview.len() * ITEM_BYTES, query.clone());
+            let write = move || match query.format {
+                Format::Html => html(StatusCode::OK, &page::overview(&overview, &query, now)),
+                Format::Json => json(&overview.select(&query).document(now)),
+            };
+            return Ok(blocking::run(size, write).await);
+        };
+        let Some(item) = overview.find(wanted) else {
+            return Err(Unread::NotFound(wanted.not_found()));
+        };
+        let detail = self.detail(item).await?;
+        Ok(match query.format {
+            Format::Html => html(StatusCode::OK, &page::detail(&detail, now)),
+            Format::Json => json(&detail.document(now)),
+        })
+    }
+
+    /// Returns the overview. Concurrent requests share one reading.
+    async fn overview(&self) -> Result<Arc<Overview>, Unread> {
+        let mut read = self.read.lock().await;
+        if let Some((at, overview)) = read.as_ref().filter(|(at, _)| at.elapsed() < LIFETIME) {
+            let _ = at;
+            return Ok(overview.clone());
+        }
+        let (cursors, activities, queues) =
+            tokio::join!(self.ledger.cursors(), self.store.activities(), self.lengths());
+        let cursors = cursors?.unwrap_or_default();
+        let activities = activities.map_err(|error| Unread::Away(error.to_string()))?;
+        let size = (cursors.len() + activities.len()) * ITEM_BYTES;
+        let (scope, now) = (self.scope.clone(), self.clock.now());
+        let mut overview = blocking::run(size, move || Overview::new(cursors, activities, &scope, now)).await;
+        match queues {
+            Some(Ok(lengths)) => overview.queues = Some(lengths),
+            Some(Err(text)) => overview.notes.push(format!("It is not known what waits in the queues: {text}")),
+            None => {}
+        }
+        let overview = Arc::new(overview);
+        *read = Some((Instant::now(), overview.clone()));
+        Ok(overview)
+    }
+
+    async fn lengths(&self) -> Option<Result<Lengths, String>> {
+        let lengths = timeout(QUEUES_TIMEOUT, self.queues.as_ref()?.lengths()).await;
+        let late = || format!("the storage account did not answer within {} s", QUEUES_TIMEOUT.as_secs());
+        Some(lengths.map_err(|_| late()).and_then(|lengths| lengths.map_err(|error| error.to_string())))
+    }
+
+    async fn detail<'a>(&self, item: &'a Item) -> Result<Detail<'a>, Unread> {
+        if item.system != Owner::RAPIDM2M {
+            let owner = StoredOwner { system: item.system.into(), group: item.group.clone(), name: item.name.clone() };
+            let document = self.store.activity(&activity::id(&owner)).await;
+            let document = document.map_err(|error| Unread::Away(error.to_string()))?;
+            let readings = document.map(|document| Readings::of_series(document.activity.series));
+            let (polls, readings) = (PollList::default(), readings.unwrap_or_default());
+            return Ok(Detail { item, polls, readings });
+        }
+        let key = SiteKey { customer: item.group.clone(), site: item.name.clone() };
+        let newest = PollQuery { limit: POLLS, ..PollQuery::default() };
+        let (polls, readings) = tokio::join!(self.ledger.polls(&key, &newest), self.readings(&key));
+        Ok(Detail { item, polls: polls?.unwrap_or_default(), readings: readings? })
+    }
+
+    /// The last values of a site's channels, read from its messages.
+    async fn readings(&self, key: &SiteKey) -> Result<Readings, LedgerError> {
+        let mut readings = Readings::default();
+        let (mut bytes, mut before_id) = (0, None);
+        for _ in 0..MAX_PIECES {
+            let messages = PollQuery {
+                limit: MESSAGES,
+                before_id: before_id.take(),
+                with_messages: true,
+                only_with_messages: true,
+                without_backfills: true,
+                ..PollQuery::default()
+            };
+            let PollList { polls, unreadable } = self.ledger.polls(key, &messages).await?.unwrap_or_default();
+            let is_last = polls.len() + unreadable.len() < MESSAGES as usize || polls.is_empty();
+            before_id = polls.last().map(|poll| poll.id.clone());
+            let messages: Vec<_> = polls.into_iter().filter_map(|poll| poll.message).collect();
+            let size = messages.iter().map(String::len).sum();
+            bytes += size;
+            let read = move || {
+                messages.iter().for_each(|message| readings.add_message(message));
+                readings
+            };
+            readings = blocking::run(size, read).await;
+            if is_last || readings.is_full() || bytes > MAX_MESSAGE_BYTES {
+                break;
+            }
+        }
+        readings.sort();
+        Ok(readings)
+    }
+}
+
+fn html(status: StatusCode, page: &page::Page) -> Value {
+    document(status, "text/html; charset=utf-8", &[("Content-Security-Policy", page.policy)], &page.html)
+}
+
+fn json(value: &Value) -> Value {
+    document(StatusCode::OK, "application/json; charset=utf-8", &[], &value.to_string())
+}
+
+impl Wanted {
+    fn not_found(&self) -> String {
+        let Self { system, group, name } = self;
+        let what = if *system == Owner::RAPIDM2M { "site" } else { "device" };
+        match group {
+            Some(group) => {
+                format!("nothing is known of {what} {name:?} of {group:?}: is the name spelt as in the overview?")
+            }
+            None => format!("nothing is known of {what} {name:?}: is the name spelt as in the overview?"),
+        }
+    }
+}

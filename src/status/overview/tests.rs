@@ -1,0 +1,96 @@
+use super::*;
+use crate::rapidm2m::ledger::SiteKey;
+
+fn now() -> DateTime<Utc> {
+    DateTime::from_timestamp(1_767_225_600, 0).unwrap()
+}
+
+fn cursor(site: &str) -> Cursor {
+    let mut cursor = Cursor::new(&SiteKey { customer: "c".into(), site: site.into() });
+    (cursor.scanned_until, cursor.last_value_from) = (Some(now()), Some(now() - TimeDelta::hours(1)));
+    let activity = cursor.activity.get_or_insert_default();
+    (activity.polled_at, activity.polls) = (now(), "e".into());
+    cursor
+}
+
+fn fault() -> Option<Fault> {
+    Some(Fault { kind: "k".into(), text: "t".into() })
+}
+
+fn scope(selection: Selection) -> Scope {
+    Scope { rapidm2m: Some(("c".into(), selection)), has_things_network: false, records_empty_polls: true }
+}
+
+fn states(cursors: Vec<Cursor>, selection: Selection) -> (Vec<(String, State)>, Vec<String>) {
+    let overview = Overview::new(cursors, Vec::new(), &scope(selection), now());
+    (overview.items.iter().map(|item| (item.name.clone(), item.state)).collect(), overview.notes)
+}
+
+#[test]
+fn trouble_comes_first_and_what_is_well_by_name() {
+    let make = |site: &str, change: fn(&mut Cursor)| {
+        let mut cursor = cursor(site);
+        change(&mut cursor);
+        cursor
+    };
+    let cursors = vec![
+        make("well b", |_| {}),
+        make("Well a", |cursor| cursor.last_value_from = Some(now())),
+        make("gone", |cursor| cursor.last_value_from = Some(now() - TimeDelta::hours(25))),
+        make("empty", |cursor| cursor.last_value_from = None),
+        make("new", |cursor| (cursor.last_value_from, cursor.scanned_until) = (None, None)),
+        make("waits", |cursor| cursor.unforwarded = vec!["1".into()]),
+        make("refused", |cursor| {
+            cursor.unforwarded = vec!["1".into()];
+            cursor.activity.as_mut().unwrap().hub_error = fault();
+        }),
+        make("was refused", |cursor| cursor.activity.as_mut().unwrap().hub_error = fault()),
+        make("full", |cursor| cursor.unforwarded = vec!["1".into(); MAX_UNFORWARDED]),
+        make("fails", |cursor| (cursor.consecutive_failures, cursor.last_error) = (1, fault())),
+    ];
+    let (found, notes) = states(cursors, Selection::All);
+    let names: Vec<_> = found.iter().map(|(name, _)| name.as_str()).collect();
+    let expected = ["fails", "full", "refused", "waits", "empty", "gone", "new", "was refused", "Well a", "well b"];
+    assert_eq!(names, expected);
+    let of = |name: &str| found.iter().find(|(other, _)| other == name).unwrap().1;
+    assert_eq!(["full", "waits", "gone", "new"].map(of), [State::Failing, State::Waiting, State::Silent, State::Never]);
+    assert!(notes.is_empty(), "{notes:?}");
+}
+
+#[test]
+fn only_what_the_settings_ask_for_is_shown_and_all_of_it() {
+    let mut listing = cursor(ALL_SITES);
+    listing.last_error = fault();
+    let mut foreign = cursor("other customer's");
+    foreign.customer = "d".into();
+    let cursors = vec![cursor("old"), cursor("a"), foreign, listing];
+    let (found, notes) = states(cursors.clone(), Selection::Named(vec!["a".into(), "b".into()]));
+    assert_eq!(found, [("b".to_owned(), State::Never), ("a".to_owned(), State::Ok)]);
+    assert!(notes.iter().any(|note| note.contains("cannot be listed: t")), "{notes:?}");
+    assert!(notes.iter().any(|note| note.starts_with("2 more sites")), "{notes:?}");
+    assert_eq!(states(cursors, Selection::All).0.len(), 2);
+}
+
+#[test]
+fn a_timer_that_does_not_run_is_told() {
+    let mut cursor = cursor("a");
+    cursor.activity.as_mut().unwrap().polled_at = now() - TimeDelta::minutes(16);
+    let (_, notes) = states(vec![cursor.clone()], Selection::All);
+    assert!(notes[0].contains("16 minutes"), "{notes:?}");
+    let quiet = Scope { records_empty_polls: false, ..scope(Selection::All) };
+    assert!(Overview::new(vec![cursor], Vec::new(), &quiet, now()).notes.is_empty());
+}
+
+#[test]
+fn the_list_can_be_searched_and_sorted() {
+    let mut cursors = vec![cursor("Älpli"), cursor("b"), cursor("C")];
+    cursors[2].last_value_from = Some(now() - TimeDelta::hours(2));
+    let overview = Overview::new(cursors, Vec::new(), &scope(Selection::All), now());
+    let names =
+        |query: &Query| -> Vec<_> { overview.select(query).items.iter().map(|item| item.name.clone()).collect() };
+    let query = Query { limit: 50, ..Query::default() };
+    assert_eq!(names(&Query { search: "älp".into(), ..query.clone() }), ["Älpli"]);
+    assert_eq!(names(&Query { sort: Sort::Lag, ..query.clone() })[0], "C");
+    assert_eq!(names(&Query { sort: Sort::Name, from: 1, limit: 1, ..query.clone() }), ["C"]);
+    assert_eq!(names(&Query { state: Some(State::Failing), ..query }), Vec::<String>::new());
+}

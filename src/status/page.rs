@@ -1,0 +1,345 @@
+//! Renders the HTML pages. Each page is one file: it contains its style and script, and its policy allows no others.
+
+use std::sync::LazyLock;
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use chrono::{DateTime, TimeDelta, Utc};
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+use reqwest::StatusCode;
+use sha2::{Digest as _, Sha256};
+
+use super::{
+    chart,
+    detail::{Channel, Detail},
+    overview::{Item, Overview},
+    query::{Query, Sort, Wanted},
+    state::State,
+};
+use crate::{
+    iot_hub::devices::Owner,
+    queue::Lengths,
+    rapidm2m::ledger::{Outcome, Poll, PollList},
+};
+
+const STYLE: &str = include_str!("page.css");
+const SCRIPT: &str = include_str!("page.js");
+/// Pages are at most 100 KB. These are the limits, in bytes, of the list, and of a site's charts and polls.
+const ROOM_FOR_ITEMS: usize = 88 * 1024;
+const ROOM_FOR_CHARTS: usize = 58 * 1024;
+const ROOM_FOR_POLLS: usize = 26 * 1024;
+/// Most points of all charts of a page. One point takes 12 bytes.
+const MAX_POINTS: usize = 2_400;
+/// Longest texts on a page, in characters: names, errors, and errors in the table of polls.
+const MAX_NAME: usize = 120;
+const MAX_TEXT: usize = 400;
+const MAX_POLL_TEXT: usize = 120;
+
+static POLICY: LazyLock<String> = LazyLock::new(|| {
+    let hash = |text: &str| BASE64_STANDARD.encode(Sha256::digest(text));
+    format!(
+        "default-src 'none'; style-src 'sha256-{}'; script-src 'sha256-{}'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+        hash(STYLE),
+        hash(SCRIPT)
+    )
+});
+
+pub struct Page {
+    pub html: String,
+    /// `Content-Security-Policy`.
+    pub policy: &'static str,
+}
+
+fn page(title: &str, body: &Markup) -> Page {
+    let html = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="robots" content="noindex";
+                title { (title) }
+                style { (PreEscaped(STYLE)) }
+            }
+            body {
+                main { (body) }
+                script { (PreEscaped(SCRIPT)) }
+            }
+        }
+    };
+    Page { html: html.into_string(), policy: &POLICY }
+}
+
+/// A page that says why there is nothing to show.
+pub fn problem(status: StatusCode, text: &str) -> Page {
+    let title = if status == StatusCode::NOT_FOUND { "Not found" } else { "The status cannot be read" };
+    let body = html! {
+        h1 { (title) }
+        p.note { (shortened(text, MAX_TEXT)) }
+        p { a href="?" { "Overview" } }
+    };
+    page(title, &body)
+}
+
+/// The page with the list.
+pub fn overview(overview: &Overview, query: &Query, now: DateTime<Utc>) -> Page {
+    let selected = overview.select(query);
+    let (items, shown) = fitting(selected.items.iter().map(|item| row(item, now)), ROOM_FOR_ITEMS);
+    let counts = overview.counts();
+    let all: usize = counts.values().sum();
+    let trouble = counts[&State::Failing];
+    let title = if trouble > 0 { format!("{trouble} failing – status") } else { "Status".to_owned() };
+    let (first, next) = (query.from + 1, query.from + shown);
+    let body = html! {
+        header {
+            h1 { "IoT Hub Connector" }
+            p { "Read " (time(overview.read_at)) " UTC · " a href=(query.url(query.from)) { "read again" } }
+        }
+        @for note in &overview.notes { p.note { (shortened(note, MAX_TEXT)) } }
+        section.sum aria-label="Sum" {
+            div { strong { (all) } " " (nouns(overview)) }
+            nav aria-label="States" {
+                @for (state, count) in &counts {
+                    @let other = Query { state: (query.state != Some(*state)).then_some(*state), ..query.clone() };
+                    a class=(state.name()) href=(other.url(0)) aria-current=[(query.state == Some(*state)).then_some("true")] {
+                        (mark(*state)) " " (count) " " (word(*state))
+                    }
+                }
+            }
+            figure { (chart::bars(&overview.per_hour(), "rows and uplinks")) figcaption { "Rows and uplinks per hour, last 24 hours" } }
+        }
+        @if let Some(Lengths { waiting, rejected, poison }) = overview.queues {
+            p { "Queue of uplinks: " (waiting) @if waiting == 1 { " message" } @else { " messages" } }
+            @if rejected + poison > 0 {
+                p.note {
+                    (rejected) " rejected and " (poison) " poison messages of uplinks are in their queues: mend the cause, then put them back with "
+                    code { "iothub-connector replay" } "."
+                }
+            }
+        }
+        form method="get" role="search" {
+            label { "Name " input type="search" name="q" value=(query.search) maxlength="100"; }
+            label { "Sort by " select name="sort" {
+                @for sort in Sort::ALL {
+                    option value=(sort.name()) selected[sort == query.sort] { (sort.name()) }
+                }
+            } }
+            @if let Some(state) = query.state { input type="hidden" name="state" value=(state.name()); }
+            button { "Show" }
+        }
+        @if selected.items.is_empty() {
+            p { @if all == 0 { (nothing(overview)) } @else { "None fits. " a href="?" { "Show all" } } }
+        } @else {
+            p.places { (first) "–" (next) " of " (selected.total) }
+            div.heads aria-hidden="true" {
+                @for head in ["State", "Name", "Newest value", "Per hour, 24 h", "Last polls"] { span { (head) } }
+            }
+            ul.items { (PreEscaped(&items)) }
+            nav.places aria-label="Pages" {
+                @if query.from > 0 { a rel="prev" href=(query.url(query.from.saturating_sub(query.limit))) { "← previous" } }
+                @if next < selected.total { a rel="next" href=(query.url(next)) { "next →" } }
+            }
+        }
+    };
+    page(&title, &body)
+}
+
+/// The parts that fit into `room` bytes, and their number.
+fn fitting(parts: impl Iterator<Item = Markup>, room: usize) -> (String, usize) {
+    let (mut text, mut shown) = (String::new(), 0);
+    for part in parts {
+        if text.len() + part.0.len() > room {
+            break;
+        }
+        text.push_str(&part.0);
+        shown += 1;
+    }
+    (text, shown)
+}
+
+fn nouns(overview: &Overview) -> &'static str {
+    match (overview.has_sites, overview.has_devices) {
+        (true, false) => "sites",
+        (false, true) => "devices",
+        _ => "sites and devices",
+    }
+}
+
+fn nothing(overview: &Overview) -> &'static str {
+    match (overview.has_sites, overview.has_devices) {
+        (true, false) => "No site was polled yet.",
+        (false, true) => {
+            "No uplink was forwarded yet. (Devices are written here about a minute after their first uplink.)"
+        }
+        _ => "No site was polled and no uplink forwarded yet.",
+    }
+}
+
+fn row(item: &Item, now: DateTime<Utc>) -> Markup {
+    let is_site = item.system == Owner::RAPIDM2M;
+    html! {
+        li {
+            span class=(format!("state {}", item.state.name())) { (mark(item.state)) " " (word(item.state)) }
+            span.name {
+                a href=(Wanted::url(item.system, &item.group, &item.name)) { (shortened(&item.name, MAX_NAME)) }
+                " " small { (shortened(&item.group, MAX_NAME)) }
+            }
+            span.lag { @match item.lag(now) {
+                Some(lag) => { (ago(lag)) " " small { @if let Some(newest) = item.newest { (time(newest)) } } },
+                None => "no value yet",
+            } }
+            (chart::bars(&item.per_hour, if is_site { "rows" } else { "uplinks" }))
+            @if item.polls.is_empty() { span.strip {} } @else { (chart::strip(&item.polls)) }
+            span.waiting { @if item.waiting > 0 { (item.waiting) " waiting" } }
+            (errors(item, now))
+        }
+    }
+}
+
+fn errors(item: &Item, now: DateTime<Utc>) -> Markup {
+    html! {
+        @for error in &item.errors {
+            span.error { code { (error.kind) } " " (shortened(&error.text, MAX_TEXT)) }
+        }
+        @if item.failures > 1 || item.backs_off_until.is_some() {
+            span.error {
+                @if item.failures > 1 { (item.failures) " failures in a row. " }
+                @if let Some(until) = item.backs_off_until { "Left alone for " (ago((until - now).num_seconds())) ", until " (time(until)) "." }
+            }
+        }
+    }
+}
+
+/// The page of one site or device.
+pub fn detail(detail: &Detail<'_>, now: DateTime<Utc>) -> Page {
+    let Detail { item, polls: PollList { polls, unreadable }, readings } = detail;
+    let is_site = item.system == Owner::RAPIDM2M;
+    let drawn: Vec<_> = readings.channels.iter().filter(|channel| !channel.points.is_empty()).collect();
+    let most = MAX_POINTS / drawn.len().max(1);
+    let (charts, shown) = fitting(drawn.iter().map(|channel| figure(channel, most)), ROOM_FOR_CHARTS);
+    let left_out = readings.left_out + drawn.len() - shown;
+    let (poll_rows, _) = fitting(polls.iter().map(poll_row), ROOM_FOR_POLLS);
+    let texts = readings.channels.iter().filter(|channel| channel.points.is_empty());
+    let body = html! {
+        p { a href="?" { "← Overview" } }
+        header {
+            h1 { (shortened(&item.name, MAX_NAME)) }
+            p { @if is_site { "Site of customer " } @else { "Device of application " } strong { (shortened(&item.group, MAX_NAME)) } }
+        }
+        dl {
+            dt { "State" } dd class=(format!("state {}", item.state.name())) { (mark(item.state)) " " (word(item.state)) }
+            dt { @if is_site { "Newest value" } @else { "Last uplink" } }
+            dd { @match (item.newest, item.lag(now)) {
+                (Some(newest), Some(lag)) => { (time(newest)) ", " (ago(lag)) " ago" },
+                _ => "none yet",
+            } }
+            @if let Some(at) = item.polled_at { dt { "Last poll" } dd { (time(at)) } }
+            @if is_site { dt { "Waiting for the hub" } dd { (item.waiting) @if item.waiting == 1 { " message" } @else { " messages" } } }
+        }
+        @if !item.errors.is_empty() || item.backs_off_until.is_some() { div.errors { (errors(item, now)) } }
+        section {
+            h2 { @if is_site { "Rows" } @else { "Uplinks" } " per hour" }
+            figure.wide { (chart::bars(&item.per_hour, if is_site { "rows" } else { "uplinks" })) figcaption { "Last 24 hours" } }
+        }
+        section {
+            h2 { "Last values" }
+            @if readings.channels.is_empty() { p { "None " @if is_site { "in the messages that are kept." } @else { "in the uplinks: no decoded numbers." } } }
+            div.charts { (PreEscaped(charts)) }
+            @if texts.clone().count() > 0 {
+                dl { @for channel in texts {
+                    dt { (shortened(&channel.name, MAX_NAME)) }
+                    dd { @if let Some((_, last)) = &channel.last { (last) } }
+                } }
+            }
+            @if left_out > 0 { p { (left_out) " more channels are not shown." } }
+        }
+        @if let Some(first) = unreadable.first() {
+            p.note { (unreadable.len()) " of the last polls cannot be read; the first: " (shortened(&first.to_string(), MAX_TEXT)) }
+        }
+        @if !polls.is_empty() {
+            section {
+                h2 { "Last polls" }
+                div.scroll tabindex="0" role="region" aria-label="Last polls" { table {
+                    thead { tr { th scope="col" { "Time (UTC)" } th scope="col" { "Outcome" } th.number scope="col" { "Rows" }
+                        th.number scope="col" { "ms" } th scope="col" { "Error" } } }
+                    tbody { (PreEscaped(poll_rows)) }
+                } }
+            }
+        }
+    };
+    page(&format!("{} – status", shortened(&item.name, MAX_NAME)), &body)
+}
+
+fn figure(channel: &Channel, most: usize) -> Markup {
+    html! {
+        figure {
+            figcaption {
+                strong { (shortened(&channel.name, MAX_NAME)) } " "
+                @if let Some((_, last)) = &channel.last { (last) }
+            }
+            (chart::line(channel, most))
+        }
+    }
+}
+
+fn poll_row(poll: &Poll) -> Markup {
+    let (class, outcome) = match poll.outcome {
+        Outcome::Empty => ("e", "empty"),
+        Outcome::Pending => ("waiting", "pending"),
+        Outcome::Forwarded => ("ok", "forwarded"),
+        Outcome::Rejected => ("failing", "rejected"),
+        Outcome::Failed => ("failing", "failed"),
+    };
+    html! {
+        tr {
+            td { (time(poll.polling_timestamp)) }
+            td class=(class) { (outcome) }
+            td.number { (poll.result.rows) }
+            td.number { (poll.result.milliseconds) }
+            td { @if let Some(error) = &poll.error { code { (error.kind) } " " (shortened(&error.text, MAX_POLL_TEXT)) } }
+        }
+    }
+}
+
+/// Shows a state by shape and word, not by colour alone.
+fn mark(state: State) -> Markup {
+    let shape = match state {
+        State::Failing => "✕",
+        State::Waiting => "◔",
+        State::Silent => "○",
+        State::Never => "–",
+        State::Ok => "●",
+    };
+    html! { span aria-hidden="true" { (shape) } }
+}
+
+fn word(state: State) -> &'static str {
+    match state {
+        State::Never => "never polled",
+        other => other.name(),
+    }
+}
+
+fn time(at: DateTime<Utc>) -> Markup {
+    html! { time datetime=(at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)) { (at.format("%Y-%m-%d %H:%M:%S").to_string()) } }
+}
+
+/// A duration in its largest unit.
+fn ago(seconds: i64) -> String {
+    let span = TimeDelta::seconds(seconds.max(0));
+    match (span.num_days(), span.num_hours(), span.num_minutes()) {
+        (days @ 3.., ..) => format!("{days} days"),
+        (_, hours @ 3.., _) => format!("{hours} h"),
+        (_, _, minutes @ 3..) => format!("{minutes} min"),
+        _ => format!("{} s", span.num_seconds()),
+    }
+}
+
+fn shortened(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

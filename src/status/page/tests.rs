@@ -1,0 +1,130 @@
+use std::time::Duration;
+
+use super::*;
+use crate::{
+    iot_hub::devices::{Owner, activity},
+    rapidm2m::{
+        Selection,
+        ledger::{Cursor, Fault, LedgerError, Request, SiteKey},
+        polling::record::{Asked, failed_poll},
+    },
+    status::{Scope, detail::Readings},
+};
+
+const LARGEST: usize = 100 * 1024;
+
+fn now() -> DateTime<Utc> {
+    DateTime::from_timestamp(1_767_225_600, 0).unwrap()
+}
+
+fn scope() -> Scope {
+    Scope { rapidm2m: Some(("c".into(), Selection::All)), has_things_network: true, records_empty_polls: true }
+}
+
+fn cursor(name: &str, text: &str) -> Cursor {
+    let mut cursor = Cursor::new(&SiteKey { customer: "c".into(), site: name.into() });
+    cursor.consecutive_failures = 2;
+    cursor.last_error = Some(Fault { kind: "timeout".into(), text: text.into() });
+    let activity = cursor.activity.get_or_insert_default();
+    activity.polls = "rfe".repeat(8);
+    activity.polled_at = now();
+    (0..24).for_each(|hour| activity.rows.add(now() - TimeDelta::hours(23 - hour), 10_000));
+    cursor
+}
+
+/// Returns the sites shown, from page to page.
+fn walk(all: &Overview) -> Vec<String> {
+    let (mut seen, mut query) = (Vec::new(), Query { limit: 50, ..Query::default() });
+    loop {
+        let page = overview(all, &query, now());
+        assert!(page.html.len() <= LARGEST, "{} bytes from {}", page.html.len(), query.from);
+        seen.extend(page.html.split("?site=").skip(1).map(|link| link.split('&').next().unwrap().to_owned()));
+        let Some(next) = page.html.split("rel=\"next\" href=\"").nth(1) else { return seen };
+        let from = next.split("from=").nth(1).unwrap().split('"').next().unwrap().parse().unwrap();
+        assert!(from > query.from, "the way leads on");
+        query.from = from;
+    }
+}
+
+#[test]
+fn every_site_is_on_one_page_and_no_page_is_large() {
+    let short = (0..1_234).map(|number| cursor(&format!("site-{number:04}"), "no answer"));
+    let mut seen = walk(&Overview::new(short.collect(), Vec::new(), &scope(), now()));
+    assert_eq!(seen.len(), 1_234);
+    seen.sort_unstable();
+    seen.dedup();
+    assert_eq!(seen.len(), 1_234);
+
+    let [name, text] = ["\"ü".repeat(120), "<&".repeat(5_000)];
+    let long = (0..60).map(|number| cursor(&format!("{number:02}{name}"), &text));
+    assert_eq!(walk(&Overview::new(long.collect(), Vec::new(), &scope(), now())).len(), 60);
+}
+
+#[test]
+fn names_and_texts_are_no_markup() {
+    let evil = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>";
+    let all = Overview::new(vec![cursor(evil, evil)], Vec::new(), &scope(), now());
+    let query = Query { search: "<script>".into(), ..Query { limit: 50, ..Query::default() } };
+    let item = all.select(&query).items[0];
+    let detail = Detail { item, polls: PollList::default(), readings: Readings::default() };
+    for page in [overview(&all, &query, now()), super::detail(&detail, now()), problem(StatusCode::NOT_FOUND, evil)] {
+        let html = page.html.replace(&format!("<script>{SCRIPT}</script>"), "");
+        assert!(!html.contains("<script") && !html.contains("<img"), "{html}");
+    }
+}
+
+#[test]
+fn a_site_with_everything_is_not_large_either() {
+    let [name, text] = ["\"ü".repeat(120), "<&".repeat(5_000)];
+    let mut readings = Readings::default();
+    let channels: Vec<_> = (0..200).map(|channel| format!("\"<ü{channel}{}\":-123456.789", "<".repeat(100))).collect();
+    let row = |minute| {
+        let at = (now() + TimeDelta::minutes(minute)).to_rfc3339();
+        format!("{{\"Timestamp\":\"{at}\",\"Channels\":{{{}}}}}", channels.join(","))
+    };
+    readings.add_message(&format!("{{\"Timeseries\":[{}]}}", (0..300).map(row).collect::<Vec<_>>().join(",")));
+    readings.sort();
+    let all = Overview::new(vec![cursor(&name, &text)], Vec::new(), &scope(), now());
+    let query = Query { limit: 50, ..Query::default() };
+    let key = SiteKey { customer: "c".into(), site: name.clone() };
+    let asked = Asked {
+        key: key.clone(),
+        at: now(),
+        request: Request::default(),
+        status: None,
+        bytes: 0,
+        took: Duration::from_secs(1),
+        backfill: None,
+    };
+    let fault = Fault { kind: "timeout".into(), text: text.clone() };
+    let polls = vec![failed_poll(&asked, fault, &Cursor::new(&key), None); 40];
+    let unreadable = vec![LedgerError::Foreign { id: name.clone(), site: name.clone(), text: text.clone() }; 40];
+    let polls = PollList { polls, unreadable };
+    let page = detail(&Detail { item: all.select(&query).items[0], polls, readings }, now());
+    assert!(page.html.len() <= LARGEST, "{}", page.html.len());
+    assert!(page.html.contains(" more channels are not shown"));
+    assert!(page.html.contains("40 of the last polls cannot be read; the first: "));
+}
+
+#[test]
+fn a_device_shows_its_uplinks() {
+    let mut document = activity::Document::new((&Owner::things_network("pumps", "pump-7", "pump-7")).into());
+    document.activity.uplink(now(), [("level".to_owned(), 1.5)]);
+    let readings = Readings::of_series(document.activity.series.clone());
+    let all = Overview::new(Vec::new(), vec![document], &scope(), now());
+    let item = all.select(&Query { limit: 1, ..Query::default() }).items[0];
+    let page = detail(&Detail { item, polls: PollList::default(), readings }, now() + TimeDelta::minutes(5));
+    for part in ["Device of application", "pump-7", "5 min ago", "1 uplinks in 24 hours", "<strong>level</strong> 1.5"]
+    {
+        assert!(page.html.contains(part), "{part} is missing in {}", page.html);
+    }
+}
+
+#[test]
+fn spans_of_time_are_in_their_largest_unit() {
+    for (seconds, text) in
+        [(-5, "0 s"), (179, "179 s"), (180, "3 min"), (10_799, "179 min"), (10_800, "3 h"), (259_200, "3 days")]
+    {
+        assert_eq!(ago(seconds), text);
+    }
+}

@@ -1,0 +1,13 @@
+//! A failure as documents keep it.
+
+use serde::{Deserialize, Serialize};
+
+/// Why something failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Fault {
+    /// A short name, such as `not_found`.
+    pub kind: String,
+    /// A sentence for the user.
+    pub text: String,
+}

@@ -1,0 +1,19 @@
+//! Code that both halves use and that depends on neither of them.
+
+pub mod backoff;
+pub(crate) mod blocking;
+pub mod clock;
+pub mod fault;
+pub(crate) mod hex;
+pub mod hours;
+pub(crate) mod http;
+pub mod http_client;
+pub mod identity;
+pub mod logging;
+pub mod meter;
+pub(crate) mod panics;
+pub(crate) mod progress;
+pub(crate) mod redact;
+pub mod retry_after;
+pub(crate) mod summary_line;
+pub(crate) mod tls;

@@ -1,0 +1,238 @@
+//! Forwards the queue's webhooks, each as the hub device of its LoRaWAN device.
+//!
+//! | Part | |
+//! |---|---|
+//! | `message` | converts a webhook to a message and identifies its owner. Pure |
+//! | `rejected` | text for the queue of rejected messages. Pure |
+//! | `turns` | keeps one device's messages in order |
+//! | `activities` | recent activity of devices, for the status page |
+
+mod activities;
+pub mod message;
+pub mod rejected;
+mod turns;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, sleep, timeout_at},
+};
+
+pub use self::activities::Activities;
+use self::{message::Forwardable, turns::Turns};
+use super::tally::{Count, Tally};
+pub use crate::things_network::downlinks::Downlinks;
+use crate::{
+    host::queue::QueueMessage,
+    iot_hub::{
+        SendError, Sender,
+        delivery::{DeliveryError, send_as_provisioned},
+        devices::{Devices, Owner, PerApplication},
+    },
+    support::progress::{Progress, Step},
+    support::{clock::Clock, meter::Meters},
+    things_network::{queued::Queued, template::Template},
+};
+
+/// Limits for messages that wait in the function: for a service that is unavailable, and for their device's
+/// registration. All others go back to the queue at once: the host runs 64 messages at a time, and waiting messages
+/// must not hold up the others.
+const WAITING: usize = 8;
+const REGISTERING: usize = 16;
+/// Time between two attempts of a message that waits for a service.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How long a message waits for earlier messages of its device.
+const TURN_WAIT: Duration = Duration::from_secs(10);
+
+/// The name of the function's folder. The log uses it too.
+const NAME: &str = "thingsNetworkForwarding";
+
+/// Forwards the messages of the queue.
+pub struct Forwarding {
+    devices: PerApplication,
+    sender: Arc<Sender>,
+    downlinks: Downlinks,
+    activities: Activities,
+    device_ids: Template,
+    timeout: Duration,
+    clock: Clock,
+    turns: Turns,
+    waiting: Semaphore,
+    registering: Semaphore,
+    tally: Tally,
+    meters: Arc<Meters>,
+}
+
+/// The outcome of a queue message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The hub has acknowledged it.
+    Forwarded,
+    /// It can never be forwarded. Holds the text for the queue of rejected messages.
+    Rejected(String),
+    /// It cannot be forwarded now and must stay in the queue. Holds the reason, in one sentence.
+    Failed(String),
+}
+
+impl Forwarding {
+    #[must_use]
+    pub fn new(
+        device_ids: Template,
+        timeout: Duration,
+        devices: PerApplication,
+        sender: Arc<Sender>,
+        downlinks: Downlinks,
+        activities: Activities,
+        clock: Clock,
+    ) -> Self {
+        let meters = devices.meters().clone();
+        Self {
+            devices,
+            downlinks,
+            activities,
+            device_ids,
+            timeout,
+            clock,
+            turns: Turns::default(),
+            waiting: Semaphore::new(WAITING),
+            registering: Semaphore::new(REGISTERING),
+            tally: Tally::new(NAME, meters.clone(), Some(sender.clone())),
+            meters,
+            sender,
+        }
+    }
+
+    /// Handles one queue message.
+    pub async fn message(&self, message: &QueueMessage) -> Outcome {
+        let mut progress = Progress::of(NAME);
+        let outcome = self.forward(message, &mut progress).await;
+        progress.end();
+        outcome
+    }
+
+    async fn forward(&self, message: &QueueMessage, progress: &mut Progress) -> Outcome {
+        let deadline = Instant::now() + self.timeout;
+        let queued = match Queued::parse(&message.text) {
+            Ok(queued) => queued,
+            Err(reason) => return self.reject(&message.text, None, "malformed", &reason),
+        };
+        let received_at = queued.received_at.or(message.inserted_at).unwrap_or_else(|| self.clock.now());
+        let forwardable = match Forwardable::read(&queued.webhook, received_at) {
+            Ok(forwardable) => forwardable,
+            Err(invalid) => return self.reject(&message.text, None, "malformed", &invalid.to_string()),
+        };
+        let span = tracing::Span::current();
+        span.record("application.id", &forwardable.application).record("end_device.id", &forwardable.device);
+        let (devices, owner) = match self.owner(&forwardable) {
+            Ok(found) => found,
+            Err(reason) => return self.reject(&message.text, Some(&forwardable), "no_device", &reason),
+        };
+        progress.step = Step::WaitingForTurn;
+        let turn_until = deadline.min(Instant::now() + TURN_WAIT);
+        let Ok(turn) = timeout_at(turn_until, self.turns.take(&owner)).await else {
+            let text = "earlier messages of the device are still on their way".to_owned();
+            return self.fail(&forwardable, "turn", text, message.dequeue_count);
+        };
+        progress.step = Step::Sending;
+        let sent = self.send(devices, &owner, &forwardable, deadline).await;
+        // Release the turn first: the device's next uplink does not wait for downlinks.
+        drop(turn);
+        match sent {
+            Ok(()) => {
+                progress.step = Step::PassingOnCommands;
+                self.activities.forwarded(&forwardable, self.clock.now());
+                self.tally.count(if forwardable.is_uplink { Count::UplinksForwarded } else { Count::EventsForwarded });
+                if forwardable.is_uplink
+                    && let Some(keys) = &queued.downlink
+                    && let Ok(device) = devices.device(&owner, Instant::now()).await
+                {
+                    self.downlinks.pass_on(&device, keys, &self.tally).await;
+                }
+                Outcome::Forwarded
+            }
+            Err(error) if error.condemns_message() || error.is_taken() => {
+                self.reject(&message.text, Some(&forwardable), error.kind(), &error.to_string())
+            }
+            Err(error) => self.fail(&forwardable, error.kind(), error.to_string(), message.dequeue_count),
+        }
+    }
+
+    /// The owner of the message, and the devices that the owner's device comes from.
+    fn owner(&self, forwardable: &Forwardable) -> Result<(&Devices, Owner), String> {
+        let Forwardable { application, device, dev_eui, port, .. } = forwardable;
+        let (devices, port) = self.devices.of(application, *port).ok_or_else(|| {
+            format!(
+                "no setting says where the devices of application {application} come from: set DPSIDScopeDefault and \
+                 DPSEnrollmentGroupSymmetricKeyDefault, or the same with the suffix -{application}"
+            )
+        })?;
+        let name =
+            self.device_ids.expand(application, device, dev_eui.as_deref()).map_err(|error| error.to_string())?;
+        Ok((devices, Owner::things_network(application, device, name).at_port(port)))
+    }
+
+    /// Sends until the hub acknowledges, as long as the failure may pass soon and there is room to wait.
+    async fn send(
+        &self,
+        devices: &Devices,
+        owner: &Owner,
+        forwardable: &Forwardable,
+        deadline: Instant,
+    ) -> Result<(), DeliveryError> {
+        let messages = std::slice::from_ref(&forwardable.message);
+        let (mut waiting, mut registering) = (None, None);
+        // The previous attempt's failure says more than a time-out of the next attempt.
+        let mut why = None;
+        loop {
+            let provision_until = if registering.is_some() { deadline } else { Instant::now() };
+            let (sender, meter) = (&self.sender, &self.meters.hub);
+            let sent = send_as_provisioned(devices, sender, meter, owner, messages, provision_until, deadline);
+            let error = match sent.await {
+                (_, Ok(())) => return Ok(()),
+                (_, Err(error)) => error,
+            };
+            if error.is_underway() && registering.is_none() {
+                registering = self.registering.try_acquire().ok();
+                if registering.is_some() {
+                    continue;
+                }
+            } else if error.may_pass_soon() && Instant::now() + PAUSE < deadline {
+                waiting = waiting.or_else(|| self.waiting.try_acquire().ok());
+                if waiting.is_some() {
+                    why = Some(error);
+                    sleep(PAUSE).await;
+                    continue;
+                }
+            }
+            let is_over = error.is_underway() || matches!(error, DeliveryError::Send(SendError::TimedOut));
+            return Err(why.filter(|_| is_over).unwrap_or(error));
+        }
+    }
+
+    fn reject(&self, text: &str, of: Option<&Forwardable>, kind: &'static str, reason: &str) -> Outcome {
+        if let Some(of) = of {
+            self.activities.failed(of, kind, reason);
+        }
+        self.tally.count(Count::MessagesRejected);
+        if self.tally.failed(kind) {
+            tracing::error!(
+                failure.kind = kind,
+                "a message is rejected ({kind}) and goes to the queue of rejected messages: {reason}"
+            );
+        }
+        Outcome::Rejected(rejected::text(text, kind, reason, self.clock.now()))
+    }
+
+    fn fail(&self, of: &Forwardable, kind: &'static str, text: String, dequeue_count: Option<u32>) -> Outcome {
+        if self.tally.failed(kind) {
+            tracing::warn!(
+                failure.kind = kind,
+                message.attempt = dequeue_count,
+                "not forwarded now, the message stays in the queue: {text}"
+            );
+        }
+        self.activities.failed(of, kind, &text);
+        Outcome::Failed(format!("device {} of application {}: {text}", of.device, of.application))
+    }
+}

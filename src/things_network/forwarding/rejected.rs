@@ -1,0 +1,99 @@
+//! Builds the text for the queue of rejected messages: the webhook and the reason. If the operator puts it back into
+//! the queue of uplinks unchanged, it is tried again.
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde_json::{Value, json, value::RawValue};
+
+use crate::{
+    support::http::{MAX_ERROR_TEXT, one_line},
+    things_network::queued::{MAX_TEXT, Queued},
+};
+
+/// The text of the message. It leaves out the downlink API key, because it is unknown who reads that queue.
+///
+/// If `original` fits into a queue message, the text always fits too: if there is no room for the reason, the text
+/// leaves it out. The log has the reason.
+pub fn text(original: &str, kind: &str, reason: &str, now: DateTime<Utc>) -> String {
+    let stamp = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Millis, true);
+    let head = json!({ "RejectedAtUTC": stamp(now), "Kind": kind, "Reason": one_line(reason, MAX_ERROR_TEXT) });
+    let fits = |text: &String| text.len() <= MAX_TEXT;
+    let queued = Queued::parse(original).ok();
+    let Some(queued) = queued.filter(|queued| serde_json::from_str::<&RawValue>(&queued.webhook).is_ok()) else {
+        return Some(with(head, "Text", &json!(original).to_string()))
+            .filter(fits)
+            .unwrap_or_else(|| original.to_owned());
+    };
+    let received = queued.received_at.map_or(json!({}), |time| json!({ "ReceivedAtUTC": stamp(time) }));
+    let mut full = head;
+    if let (Value::Object(full), Value::Object(received)) = (&mut full, received.clone()) {
+        full.extend(received);
+    }
+    [full, received]
+        .into_iter()
+        .map(|head| with(head, "Webhook", &queued.webhook))
+        .find(fits)
+        .unwrap_or_else(|| queued.webhook.into_owned())
+}
+
+/// Adds one member to the object. The JSON of `value` is not changed.
+fn with(head: Value, name: &str, value: &str) -> String {
+    let text = head.to_string();
+    let open = text.strip_suffix('}').unwrap_or(&text);
+    let comma = if open.len() > 1 { "," } else { "" };
+    format!(r#"{open}{comma}"{name}":{value}}}"#)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rejected_text(original: &str) -> String {
+        text(original, "malformed", "no\nids", "2026-01-31T12:00:00Z".parse().unwrap())
+    }
+
+    fn rejected(original: &str) -> (String, Value) {
+        let text = rejected_text(original);
+        let value = serde_json::from_str(&text).unwrap();
+        (text, value)
+    }
+
+    #[test]
+    fn a_rejected_webhook_can_be_put_back_and_has_no_key() {
+        let original =
+            r#"{"ReceivedAtUTC":"2026-01-31T11:00:00Z","Downlink":{"ApiKey":"NNSXS.secret"},"Webhook":{ "x":1.0 }}"#;
+        let (text, value) = rejected(original);
+        let expected = json!({
+            "RejectedAtUTC": "2026-01-31T12:00:00.000Z", "Kind": "malformed", "Reason": "no ids",
+            "ReceivedAtUTC": "2026-01-31T11:00:00.000Z", "Webhook": {"x": 1.0}
+        });
+        assert_eq!(value, expected);
+        assert!(!text.contains("NNSXS"), "{text}");
+        let again = Queued::parse(&text).unwrap();
+        assert_eq!((again.received_at, &*again.webhook), ("2026-01-31T11:00:00Z".parse().ok(), r#"{ "x":1.0 }"#));
+    }
+
+    #[test]
+    fn whatever_was_queued_fits() {
+        let wrapped = |length: usize| {
+            format!(r#"{{"ReceivedAtUTC":"2026-01-31T11:00:00.000Z","Webhook":{{"x":"{}"}}}}"#, "y".repeat(length))
+        };
+        let bare = |length: usize| format!(r#"{{"x":"{}"}}"#, "y".repeat(length));
+        for fill in [&wrapped as &dyn Fn(usize) -> String, &bare, &|length| "\"".repeat(length)] {
+            for spare in [0, 10, 60, 100, 200, 400, 1000] {
+                let original = fill(MAX_TEXT - fill(0).len() - spare);
+                let (text, again) = (rejected_text(&original), Queued::parse(&original));
+                assert!(text.len() <= MAX_TEXT, "{spare}: {}", text.len());
+                if let Ok(before) = again {
+                    let after = Queued::parse(&text).unwrap();
+                    assert_eq!((after.received_at, after.webhook), (before.received_at, before.webhook), "{spare}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_webhook_is_kept_as_text() {
+        let (_, value) = rejected("hello \"there\"");
+        assert_eq!((&value["Text"], value.get("Webhook")), (&json!("hello \"there\""), None));
+    }
+}

@@ -1,0 +1,9 @@
+//! Tests `polls`, `backfill` and `completions` as operators and scripts run them: as processes, against a backend, a
+//! Cosmos DB and a hub. The tests look at the results from outside, as in `tests/forwarding`.
+
+mod backfill;
+mod crashes;
+mod help;
+mod polls;
+mod run;
+mod trouble;

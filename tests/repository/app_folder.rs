@@ -1,0 +1,203 @@
+//! Checks the files that the Functions host and its tools read against the code.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use iothub_connector::{
+    app::App,
+    config::{Config, Settings},
+    server,
+};
+use serde_json::{Value, json};
+
+/// The files that `func azure functionapp publish` must upload, besides the function folders.
+const DEPLOYED: [&str; 2] = ["host.json", "iothub-connector"];
+/// Settings of the host itself.
+const OF_THE_HOST: [&str; 2] = ["FUNCTIONS_WORKER_RUNTIME", "AzureWebJobsStorage"];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn text(path: impl AsRef<Path>) -> String {
+    let path = root().join(path);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn json(path: impl AsRef<Path>) -> Value {
+    serde_json::from_str(&text(path)).unwrap()
+}
+
+fn names_in(folder: &Path) -> Vec<String> {
+    fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+fn function_folders() -> Vec<String> {
+    let names = names_in(root());
+    let functions: Vec<_> = names.into_iter().filter(|name| root().join(name).join("function.json").exists()).collect();
+    assert!(!functions.is_empty());
+    functions
+}
+
+fn example() -> BTreeMap<String, String> {
+    let example = json("local.settings.json.example");
+    assert_eq!(example["IsEncrypted"], false);
+    serde_json::from_value(example["Values"].clone()).expect("settings are strings")
+}
+
+#[test]
+fn the_example_settings_are_accepted_as_they_are() {
+    let example = example();
+    assert_eq!(example["FUNCTIONS_WORKER_RUNTIME"], "custom");
+    let settings: Settings = example.into_iter().collect();
+    Config::from_settings(&settings).unwrap_or_else(|problems| panic!("{problems}"));
+}
+
+#[test]
+fn the_example_has_no_setting_that_the_code_does_not_read() {
+    let code = code(&root().join("src/config"));
+    for name in example().keys().filter(|name| !OF_THE_HOST.contains(&name.as_str())) {
+        let is_read = code.contains(&format!("\"{name}\""));
+        assert!(is_read || connections().contains(name), "{name} is neither read in src/config nor by a binding");
+    }
+}
+
+#[test]
+fn the_example_has_every_setting_that_a_binding_names() {
+    let example = example();
+    for connection in connections() {
+        assert!(example.contains_key(&connection), "{connection}");
+    }
+    for function in function_folders() {
+        let text = text(Path::new(&function).join("function.json"));
+        for name in text.split('%').skip(1).step_by(2) {
+            assert!(example.contains_key(name), "%{name}% of {function}");
+        }
+    }
+}
+
+/// The code in a folder and its subfolders.
+fn code(folder: &Path) -> String {
+    let paths = names_in(folder).into_iter().map(|name| folder.join(name));
+    paths.map(|path| if path.is_dir() { code(&path) } else { text(path) }).collect()
+}
+
+/// The settings from which bindings take their storage account.
+fn connections() -> Vec<String> {
+    let connection = |binding: Value| binding["connection"].as_str().map(str::to_owned);
+    function_folders().iter().flat_map(|function| bindings(function)).filter_map(connection).collect()
+}
+
+fn bindings(function: &str) -> Vec<Value> {
+    json(Path::new(function).join("function.json"))["bindings"].as_array().unwrap().clone()
+}
+
+#[test]
+fn host_json_starts_this_executable_as_a_handler() {
+    let host = json("host.json");
+    assert_eq!(host["version"], "2.0");
+    let handler = &host["customHandler"]["description"];
+    // The published file becomes executable only if this is exactly the file's name.
+    assert_eq!(handler["defaultExecutablePath"], env!("CARGO_PKG_NAME"));
+    let executable: PathBuf = env!("CARGO_BIN_EXE_iothub-connector").into();
+    assert_eq!(handler["defaultExecutablePath"], executable.file_stem().unwrap().to_str().unwrap());
+    assert_eq!(handler["arguments"], json!(["serve"]));
+}
+
+#[tokio::test]
+async fn every_function_folder_has_a_route() {
+    let config = Config::from_settings(&example().into_iter().collect()).unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = tokio::spawn(server::run(listener, Arc::new(App::new(config)), std::future::pending()));
+    for function in function_folders() {
+        // No function accepts this body as a call, so nothing is run.
+        assert_eq!(post(address, &function, "[]").await, 400, "{function}");
+    }
+    assert_eq!(post(address, "noSuchFunction", "[]").await, 404);
+    server.abort();
+}
+
+async fn post(address: SocketAddr, function: &str, body: &'static str) -> u16 {
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    client.post(format!("http://{address}/{function}")).body(body).send().await.unwrap().status().as_u16()
+}
+
+#[test]
+fn function_folders_hold_nothing_but_function_json() {
+    for function in function_folders() {
+        assert_eq!(names_in(&root().join(&function)), ["function.json"], "{function}");
+        let bindings = bindings(&function);
+        assert_eq!(bindings.iter().filter(|binding| binding["direction"] == "in").count(), 1, "{function}");
+    }
+}
+
+#[test]
+fn webhooks_come_in_where_the_documents_say_and_go_through_one_queue() {
+    let [uplink, forwarding] = ["thingsNetworkUplink", "thingsNetworkForwarding"].map(bindings);
+    let of_type = |bindings: &[Value], kind: &str| {
+        bindings.iter().find(|binding| binding["type"] == kind).unwrap_or_else(|| panic!("no {kind}")).clone()
+    };
+    let trigger = of_type(&uplink, "httpTrigger");
+    assert_eq!(
+        (&trigger["route"], &trigger["methods"], &trigger["authLevel"]),
+        (&json!("uplink"), &json!(["post"]), &json!("function"))
+    );
+    let (from, to) = (of_type(&uplink, "queue"), of_type(&forwarding, "queueTrigger"));
+    assert_eq!((&from["queueName"], &from["connection"]), (&to["queueName"], &to["connection"]));
+    let rejected = of_type(&forwarding, "queue");
+    // The limit for queue names in `src/config/things_network.rs` leaves room for this suffix.
+    assert_eq!(rejected["queueName"], format!("{}-rejected", to["queueName"].as_str().unwrap()));
+    assert_eq!(rejected["connection"], to["connection"]);
+}
+
+#[test]
+fn host_json_keeps_failed_messages_for_as_long_as_outages_last() {
+    let queues = &json("host.json")["extensions"]["queues"];
+    let seconds = |name: &str| {
+        let span = queues[name].as_str().unwrap_or_else(|| panic!("{name} is missing"));
+        let parts: Vec<u64> = span.split(':').map(|part| part.parse().unwrap()).collect();
+        let [hours, minutes, seconds] = parts[..] else { panic!("{name}: {span}") };
+        hours * 3600 + minutes * 60 + seconds
+    };
+    let attempts = queues["maxDequeueCount"].as_u64().expect("maxDequeueCount");
+    // The host's own values, 5 attempts without a pause, would give up within seconds.
+    assert!(seconds("visibilityTimeout") >= 10, "a service that is away is not asked all the time");
+    assert!(attempts * seconds("visibilityTimeout") >= 12 * 3600, "an outage of half a day loses nothing");
+    // The host's own value of a minute would be the latency of every quiet device.
+    assert!(seconds("maxPollingInterval") <= 5);
+    // The most messages that the storage service returns at once.
+    assert!(queues["batchSize"].as_u64().is_some_and(|size| (1..=32).contains(&size)));
+    assert!(queues["newBatchThreshold"].is_u64());
+}
+
+#[test]
+fn only_what_runs_is_deployed() {
+    let patterns = text(".funcignore");
+    let patterns: Vec<_> =
+        patterns.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
+    assert!(patterns.iter().all(|pattern| !pattern.contains(['!', '/', '?', '['])), "plain names and * only");
+    let is_ignored = |name: &str| patterns.iter().any(|pattern| matches(pattern, name));
+
+    let deployed: Vec<_> = DEPLOYED.into_iter().map(str::to_owned).chain(function_folders()).collect();
+    for name in deployed.iter().map(String::as_str).chain(["function.json"]) {
+        assert!(!is_ignored(name), "{name} must be deployed");
+    }
+    let others = names_in(root()).into_iter().filter(|name| !deployed.contains(name));
+    for name in others.chain(["local.settings.json".to_owned(), ".git".to_owned(), "target".to_owned()]) {
+        assert!(is_ignored(&name), "{name} must not be deployed");
+    }
+}
+
+/// Whether the name fits a pattern with at most one `*`.
+fn matches(pattern: &str, name: &str) -> bool {
+    match pattern.split_once('*') {
+        Some((start, end)) => name.len() >= start.len() + end.len() && name.starts_with(start) && name.ends_with(end),
+        None => name == pattern,
+    }
+}

@@ -1,0 +1,158 @@
+//! Checks the documents: links have targets, named files exist, and named settings are read by the code. Other content
+//! is checked elsewhere: `docs/faults.md` by `tests/faults`, `docs/operations.md` by `tests/operations`.
+
+mod files;
+mod page;
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use self::{files::Files, page::Page};
+use super::infrastructure::settings;
+
+/// The beginnings of settings' names. Hardly any other name begins like this.
+const SETTINGS_BEGIN: [&str; 7] = ["AzureIotHub", "AzureStorage", "DPS", "IoTHub", "KeyVault", "M2M", "ThingsNetwork"];
+/// Names that begin like this but are no settings: a database, a property of The Things Stack, an event.
+const NO_SETTINGS: [&str; 2] = ["IoTHubMessage", "M2MBackendForwarderData"];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn pages(files: &Files) -> Vec<Page> {
+    let is_document = |path: &&String| {
+        let path = Path::new(path.as_str());
+        let folder = path.parent().unwrap();
+        path.extension().is_some_and(|ending| ending == "md")
+            && (folder == Path::new("") || folder == Path::new("docs"))
+    };
+    let paths = files.all.iter().filter(is_document);
+    let pages: Vec<_> = paths.map(|path| Page::read(path, &fs::read_to_string(root().join(path)).unwrap())).collect();
+    assert!(pages.len() > 5, "{} documents", pages.len());
+    pages
+}
+
+fn broken_links(pages: &[Page], files: &Files) -> Vec<String> {
+    let mut broken = Vec::new();
+    for page in pages {
+        for (line, link) in page.links.iter().filter(|(_, link)| !link.contains("://") && !link.starts_with("mailto:"))
+        {
+            let (path, anchor) = page.resolve(link);
+            let there = pages.iter().find(|page| page.path == path);
+            if there.is_none() && !files.has(&path) {
+                broken.push(page.say(*line, &format!("{link} leads to no file")));
+            } else if !anchor.is_none_or(|anchor| there.is_some_and(|there| there.anchors.contains(&anchor))) {
+                broken.push(page.say(*line, &format!("{link} leads to no heading")));
+            }
+        }
+    }
+    broken
+}
+
+fn missing_files(pages: &[Page], files: &Files) -> Vec<String> {
+    let mut missing = Vec::new();
+    for page in pages {
+        for (line, code) in page.codes.iter().filter(|(_, code)| files.is_path(code) && !files.are_named(code)) {
+            missing.push(page.say(*line, &format!("there is no {code}")));
+        }
+    }
+    missing
+}
+
+fn unknown_settings(pages: &[Page]) -> Vec<String> {
+    let known = settings::known();
+    let mut unknown = Vec::new();
+    for page in pages {
+        let by_name = page.codes.iter().filter(|(_, code)| {
+            SETTINGS_BEGIN.iter().any(|begin| code.starts_with(begin))
+                && code.contains(|letter: char| letter.is_ascii_lowercase())
+                && !NO_SETTINGS.contains(&code.as_str())
+        });
+        for (line, code) in by_name.chain(&page.settings) {
+            let name = code.split('=').next().unwrap();
+            let is_known = match name.strip_suffix('…') {
+                Some(begin) => known.iter().any(|known| known.starts_with(begin)),
+                None => settings::is_one_of(&known, name),
+            };
+            if !is_known {
+                unknown.push(page.say(*line, &format!("nobody reads the setting {name}")));
+            }
+        }
+    }
+    unknown
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let files = Files::read();
+    let pages = pages(&files);
+    assert!(pages.iter().map(|page| page.links.len()).sum::<usize>() > 20);
+    assert_eq!(broken_links(&pages, &files), [""; 0]);
+}
+
+#[test]
+fn files_that_are_named_are_there() {
+    let files = Files::read();
+    let pages = pages(&files);
+    let named: BTreeSet<_> =
+        pages.iter().flat_map(|page| &page.codes).filter(|(_, code)| files.is_path(code)).collect();
+    assert!(named.len() > 100, "{named:#?}");
+    assert_eq!(missing_files(&pages, &files), [""; 0]);
+}
+
+#[test]
+fn settings_that_are_named_are_read() {
+    let pages = pages(&Files::read());
+    assert!(pages.iter().map(|page| page.settings.len()).sum::<usize>() > 30);
+    assert_eq!(unknown_settings(&pages), [""; 0]);
+}
+
+#[test]
+fn what_is_wrong_is_found() {
+    let files = Files::read();
+    let text = "\
+# A title: with `code`
+
+[right](README.md) [right](../README.md#settings) [right](#a-title-with-code) [right](#a-title-with-code-1) [right](https://example.com/x)
+
+## A title, with `code`
+
+[wrong](../NOWHERE.md)
+[wrong](../README.md#no-such-heading) [wrong](#no-such-heading)
+
+Right: `src/main.rs`, `src/`, `tests/fixtures/things_network/NAME.json`, `local.settings.json`, `target/x/y.json`, `POST /x/y`.
+Wrong: `src/nowhere.rs`, `nowhere.rs`, `docs/nowhere/`.
+
+`IoTHubURL`, `IoTHubTransport=https`, `DPSIDScope…` and `DPSIDScope__pumps__10` are read, `IoTHubUrl`, `IoTHubTransports=mqtt` and `DPSIDScopes…` not.
+
+| Setting | Other |
+|---|---|
+| `Histdata`, `histdata` | `anything` |
+";
+    let pages = [
+        Page::read("docs/planted.md", &text.replace("](README.md)", "](faults.md)")),
+        Page::read("README.md", "## Settings"),
+    ];
+    let broken = broken_links(&pages, &files);
+    assert_eq!(
+        broken,
+        [
+            "docs/planted.md:7: ../NOWHERE.md leads to no file",
+            "docs/planted.md:8: ../README.md#no-such-heading leads to no heading",
+            "docs/planted.md:8: #no-such-heading leads to no heading",
+        ]
+    );
+    let missing = missing_files(&pages[..1], &files);
+    assert_eq!(
+        missing,
+        ["src/nowhere.rs", "nowhere.rs", "docs/nowhere/"].map(|path| format!("docs/planted.md:11: there is no {path}"))
+    );
+    let unknown = unknown_settings(&pages[..1]);
+    let of_line = |line: usize, name: &str| format!("docs/planted.md:{line}: nobody reads the setting {name}");
+    let expected = [
+        of_line(13, "IoTHubUrl"),
+        of_line(13, "IoTHubTransports"),
+        of_line(13, "DPSIDScopes…"),
+        of_line(17, "histdata"),
+    ];
+    assert_eq!(unknown, expected);
+}

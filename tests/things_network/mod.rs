@@ -1,0 +1,11 @@
+//! Tests the way from a webhook to the hub and back, over real sockets. The host, handler, The Things Stack, Cosmos DB,
+//! IoT Hub and DPS are processes of their own.
+
+mod downlinks;
+mod enrollments;
+mod fleet;
+mod rejected;
+mod startup;
+mod support;
+mod trouble;
+mod webhooks;
