@@ -90,10 +90,18 @@ pub async fn replay(ledger: &Ledger, key: &SiteKey, ids: &[String]) -> Result<Ve
         if !polls.is_empty() {
             match ledger.commit(key, &[], &polls, &cursor, Some(etag)).await {
                 Ok(_) => {}
-                // Nothing was written because another poller wrote first. Read the current state again.
+                // Either Cosmos DB's client repeated a transaction whose answer was late, and the repetition was refused; or
+                // nothing was written because another poller wrote first. Then read the current state again.
                 Err(LedgerError::Conflict) if attempts < ATTEMPTS => {
                     attempts += 1;
-                    continue;
+                    let is_ours = ledger.cursor(key).await?.cursor == cursor
+                        && ledger
+                            .poll(key, &polls[0].id)
+                            .await?
+                            .is_some_and(|found| record::is_same(&found, &polls[0]));
+                    if !is_ours {
+                        continue;
+                    }
                 }
                 Err(error) => return Err(error),
             }

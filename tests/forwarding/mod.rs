@@ -12,6 +12,7 @@ mod dropped;
 mod fault_switches;
 mod hub_faults;
 mod late;
+mod late_writes;
 mod ledger_faults;
 mod one_thread;
 mod outages;

@@ -1,14 +1,23 @@
 //! Records what the model knows about a poller's turn, and checks what the poller may write.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
 
-use iothub_connector::rapidm2m::ledger::{Fault, Outcome};
+use iothub_connector::rapidm2m::{
+    ledger::{Fault, Outcome, Poll},
+    polling::record,
+};
 
 use crate::{
     backend,
     hub::Hub,
     poller::Write,
     rules::{Rule, Violation},
+    store::Store,
+    text::Known,
 };
 
 /// What the model knows about a poller's turn, for the rules.
@@ -16,6 +25,8 @@ use crate::{
 pub struct Facts {
     /// The model caused a fault in this turn.
     pub had_fault: bool,
+    /// A transaction that was refused, until the poller knows why.
+    pub refused: Refused,
     /// The poller was told that another poller was faster, and that was true.
     pub lost_race: bool,
     /// The backend's real last answer: the rows that must be known if the poller says that nothing is new, or the kind
@@ -27,7 +38,58 @@ pub struct Facts {
     pub owes_record: Option<&'static str>,
 }
 
+/// A refused transaction. It follows from what the poller remembers and has heard, so only its presence is hashed; what else
+/// makes states different is [`Refused::stands`].
+#[derive(Clone, Default)]
+pub struct Refused(pub Option<Arc<Known<Write>>>);
+
+impl Hash for Refused {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        self.0.is_some().hash(hasher);
+    }
+}
+
+impl Refused {
+    /// The record by which the poller recognises it.
+    pub fn record(&self) -> Option<&Poll> {
+        let write = self.0.as_ref()?;
+        record::witness(&write.created, &write.replaced)
+    }
+
+    /// Whether the ledger has the record as it was written, and then also the cursor. If the record is not there, the poller
+    /// does not compare the cursors.
+    pub fn stands(&self, store: &Store) -> [bool; 2] {
+        let Some(write) = &self.0 else { return [false; 2] };
+        let has_record =
+            self.record().is_none_or(|poll| store.poll(&poll.id).is_some_and(|found| record::is_same(found, poll)));
+        [has_record, has_record && write.cursor == store.committed().cursor]
+    }
+}
+
 impl Facts {
+    /// The poller is told that a transaction was refused. It can find out why, unless two pollers write the same.
+    pub fn is_refused(&mut self, write: &Arc<Known<Write>>) {
+        let can_tell = write.replaced.is_empty() || record::witness(&write.created, &write.replaced).is_some();
+        self.refused = Refused(can_tell.then(|| write.clone()));
+        self.lost_race |= !can_tell;
+    }
+
+    /// After a refusal the poller first looks for one of its records.
+    pub fn sees_record(&mut self, store: &Store) {
+        let [has_record, _] = self.refused.stands(store);
+        if self.refused.0.is_some() && !has_record {
+            self.lost_race = true;
+            self.refused = Refused::default();
+        }
+    }
+
+    /// Then it reads the cursor, which another poller may have changed since.
+    pub fn sees_cursor(&mut self, store: &Store) {
+        let [_, has_cursor] = self.refused.stands(store);
+        self.lost_race |= self.refused.0.is_some() && !has_cursor;
+        self.refused = Refused::default();
+    }
+
     /// Checks that a new record is true, as far as the poller can know.
     pub fn check_created(&mut self, write: &Write) -> Result<(), Violation> {
         for poll in &write.created {

@@ -146,6 +146,12 @@ impl<'a> Words<'a> {
         let mut facts = DefaultHasher::new();
         turn.facts.hash(&mut facts);
         self.words.push(facts.finish());
+        let (refused, store) = (&turn.facts.refused, &state.world.store);
+        refused.stands(store).into_iter().for_each(|stands| self.number(stands.into()));
+        if let Some(poll) = refused.record() {
+            let id = self.id(&poll.id);
+            self.numbers(&[id, store.poll(&poll.id).is_some().into()]);
+        }
         turn.heard.iter().for_each(|answer| self.text(answer.text()));
     }
 }

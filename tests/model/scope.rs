@@ -29,7 +29,7 @@ pub struct Scope {
 /// How often each thing may still go wrong.
 #[derive(Clone, Copy, Debug)]
 pub struct Budget {
-    /// Errors of the backend and the ledger, stale reads, commits in doubt, failed and refused messages.
+    /// Errors of the backend and the ledger, stale reads, commits in doubt or told as conflicts, failed and refused messages.
     pub faults: u8,
     /// Ends of a process or of a turn, at any point.
     pub crashes: u8,

@@ -33,6 +33,8 @@ pub struct Store {
     pub previous: Option<Arc<Known<Committed>>>,
     /// The records in the order in which they were created.
     pub records: Vec<Record>,
+    /// Records without a message. Only their writer reads them, after a refusal.
+    others: Vec<Arc<Poll>>,
     /// A transaction whose sender gave up; it may still be applied.
     pub on_its_way: Option<Arc<Known<Write>>>,
 }
@@ -55,6 +57,12 @@ impl Store {
 
     pub fn record(&self, id: &str) -> Option<&Record> {
         self.records.iter().find(|record| record.poll.id == id)
+    }
+
+    /// Any record, with a message or without.
+    pub fn poll(&self, id: &str) -> Option<&Arc<Poll>> {
+        let others = || self.others.iter().find(|poll| poll.id == id);
+        self.record(id).map(|record| &record.poll).or_else(others)
     }
 
     pub fn by_message(&self, id: &str) -> Option<(usize, &Record)> {
@@ -111,7 +119,10 @@ impl Store {
 
     fn create(&mut self, poll: &Poll, scope: &Scope) -> Result<(), Violation> {
         match (poll.outcome, &poll.message) {
-            (Outcome::Empty | Outcome::Failed, None) => return Ok(()),
+            (Outcome::Empty | Outcome::Failed, None) => {
+                self.others.push(Arc::new(poll.clone()));
+                return Ok(());
+            }
             (Outcome::Pending, Some(_)) => {}
             (outcome, _) => {
                 let what =

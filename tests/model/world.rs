@@ -10,7 +10,7 @@ use iothub_connector::{
 
 use crate::{
     backend,
-    facts::{Facts, check_marks},
+    facts::{Facts, Refused, check_marks},
     hub::{Hub, check_sent},
     late,
     outcomes::{Outcome, Rest},
@@ -98,7 +98,9 @@ impl World {
     ) -> Result<Answer, Violation> {
         if outcome.is_fault() {
             self.left.faults = self.left.faults.saturating_sub(1);
-            facts.had_fault = true;
+            // A conflict of the poller with itself must make no difference to the turn.
+            facts.had_fault |= outcome != Outcome::ToldAsConflict;
+            facts.refused = Refused::default();
         }
         Ok(match question {
             Question::Cursor => Answer::Cursor(match outcome {
@@ -109,6 +111,7 @@ impl World {
                 }),
                 _ => {
                     let mut committed = self.store.committed();
+                    facts.sees_cursor(&self.store);
                     if let Some(sabotage) = self.scope.sabotage {
                         sabotage.falsify(&mut committed.cursor);
                     }
@@ -118,7 +121,10 @@ impl World {
             Question::Record(id) => Answer::Record(match outcome {
                 Outcome::Fails => Err(away()),
                 Outcome::Lags => Ok(None),
-                _ => Ok(self.store.record(id).map(|record| Poll::clone(&record.poll))),
+                _ => {
+                    facts.sees_record(&self.store);
+                    Ok(self.store.poll(id).map(|poll| Poll::clone(poll)))
+                }
             }),
             Question::Rows(range) => match outcome {
                 Outcome::Trouble(trouble) => {
@@ -187,14 +193,18 @@ impl World {
             }
             Outcome::ToldAsConflict => {
                 self.apply(write)?;
+                facts.is_refused(write);
                 return Ok(Err(LedgerError::Conflict));
             }
             _ => {}
         }
         if !self.store.takes(write) && !self.breaks(Sabotage::IgnoresIfMatch) {
-            facts.lost_race = true;
-            let hides = self.breaks(Sabotage::HidesConflicts);
-            return Ok(Err(if hides { in_doubt() } else { LedgerError::Conflict }));
+            if self.breaks(Sabotage::HidesConflicts) {
+                facts.lost_race = true;
+                return Ok(Err(in_doubt()));
+            }
+            facts.is_refused(write);
+            return Ok(Err(LedgerError::Conflict));
         }
         if self.breaks(Sabotage::CommitsLater) {
             self.store.on_its_way = Some(write.clone());

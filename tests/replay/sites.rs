@@ -229,3 +229,19 @@ async fn a_record_that_could_not_be_read_goes_once_it_is_mended() {
     world.assert_rows(SITE, &rows(0..3)).await;
     assert_eq!(world.cursor(SITE).await["Unforwarded"], json!([]));
 }
+
+/// The client has put it back, and is refused when it tries again.
+#[tokio::test]
+async fn what_is_put_back_late_is_put_back() {
+    let (world, handler) = rejected(2).await;
+    let late =
+        json!([{"method": "POST", "header": "x-ms-cosmos-is-batch-request", "times": 1, "effect": {"delayMs": 7_000}}]);
+    world.cosmos.put("trouble", late).await;
+    let done = replay(&world.settings, &[SITE, "--all"]).await;
+    assert_eq!(world.cosmos.get("trouble").await[0]["met"], 1, "nothing was late");
+    assert_eq!((done.code, done.said.trim()), (Some(0), "2 put back, 0 refused"), "{done:?}");
+    handler.invoke_ok().await;
+    handler.invoke_ok().await;
+    world.assert_rows(SITE, &rows(0..6)).await;
+    world.assert_settled().await;
+}

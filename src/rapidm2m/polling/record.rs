@@ -156,6 +156,20 @@ pub fn set_back(cursor: &Cursor, fault: Fault, retry: Retry, now: DateTime<Utc>)
     cursor
 }
 
+/// The record by which a poller recognises a transaction of its own in the ledger: no other poller can have written it. `None`
+/// if there is no such record: two pollers reject a message in the same way.
+#[must_use]
+pub fn witness<'a>(created: &'a [Poll], replaced: &'a [Poll]) -> Option<&'a Poll> {
+    created.first().or_else(|| replaced.iter().find(|poll| poll.forwarded_at.is_some()))
+}
+
+/// Whether the ledger holds exactly this version of the record, not what another poller wrote under the same id.
+#[must_use]
+pub fn is_same(found: &Poll, written: &Poll) -> bool {
+    let version = |poll: &Poll| (poll.outcome, poll.polling_timestamp, poll.forwarded_at);
+    found.id == written.id && version(found) == version(written) && found.message_id == written.message_id
+}
+
 /// Adds or removes the cursor's list of recorded rows, as `OverlapSeconds` requires. A cursor without a list gets an
 /// empty one: then only rows after its newest row can be late.
 pub fn keep_recorded(cursor: &mut Cursor, overlap: Option<Duration>) {

@@ -179,6 +179,8 @@ impl<O: Outside> Turn<'_, O> {
         self.commit(&[poll], &[], cursor).await.map_err(|error| self.stop(&error))
     }
 
+    /// Writes a transaction. The written cursor becomes the turn's cursor; after a [`LedgerError::Conflict`] the turn's cursor
+    /// is the one that the ledger has now.
     pub async fn commit(&mut self, created: &[Poll], replaced: &[Poll], mut cursor: Cursor) -> Result<(), LedgerError> {
         if cursor.backfill.is_some() {
             // Activity describes the polling of the site, not a backfill.
@@ -191,9 +193,32 @@ impl<O: Outside> Turn<'_, O> {
             activity.is_news = false;
         }
         let etag = self.committed.etag.as_deref();
-        let etag = self.forwarder.outside.commit(self.key, created, replaced, &cursor, etag).await?;
-        self.committed = Committed { cursor, etag: Some(etag) };
-        Ok(())
+        match self.forwarder.outside.commit(self.key, created, replaced, &cursor, etag).await {
+            Ok(etag) => {
+                self.committed = Committed { cursor, etag: Some(etag) };
+                Ok(())
+            }
+            Err(LedgerError::Conflict) => {
+                let is_ours = self.is_written(created, replaced).await?;
+                self.committed = self.forwarder.outside.cursor(self.key).await?;
+                let is_ours = is_ours && self.committed.cursor == cursor;
+                if is_ours { Ok(()) } else { Err(LedgerError::Conflict) }
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether a refused transaction was applied all the same, judged by one of its records: all are written or none. Cosmos
+    /// DB's client repeats a transaction whose answer is late, and the repetition is refused because the first one was
+    /// applied. The cursor alone is no proof: another poller may have moved it to the same place.
+    async fn is_written(&self, created: &[Poll], replaced: &[Poll]) -> Result<bool, LedgerError> {
+        // Without records the caller's comparison of the cursors is enough.
+        let Some(poll) = record::witness(created, replaced) else { return Ok(replaced.is_empty()) };
+        match self.forwarder.outside.poll(self.key, &poll.id).await {
+            Ok(found) => Ok(found.is_some_and(|found| record::is_same(&found, poll))),
+            Err(LedgerError::Foreign { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Ends the turn and reports why. A lost race is not a failure.

@@ -182,13 +182,7 @@ impl<O: Outside> Turn<'_, O> {
                 }
                 // Another poller has written to the site since. Mark those of our records that are still in the
                 // queue.
-                Err(LedgerError::Conflict) => {
-                    lost_race = true;
-                    match self.forwarder.outside.cursor(self.key).await {
-                        Ok(committed) => self.committed = committed,
-                        Err(error) => return self.ledger_failed(&error),
-                    }
-                }
+                Err(LedgerError::Conflict) => lost_race = true,
                 Err(error) => return self.ledger_failed(&error),
             }
         }
