@@ -18,7 +18,7 @@ use iothub_connector::{
     support::logging,
 };
 
-/// The clients of Azure's services allocate 800 times for each poll: docs/performance.md.
+/// The clients of Azure's services allocate 800 times for each poll.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
