@@ -1,7 +1,7 @@
 //! One device's connection, from CONNECT to the last byte.
 
 use std::{
-    fmt, io,
+    io,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -15,38 +15,22 @@ use tokio::{
 
 use super::{
     conversation::{Conversation, Stop},
+    denied::Denied,
     dps,
     faults::Refusal,
     hub::{Hub, Kick},
-    login::{Claim, Credentials, Denied, Login},
+    login::{Claim, Credentials, Login},
     packets::{self, Malformed, Packet, PacketReader},
     received::Transport,
+    stream::{End, patience, write},
 };
 use crate::steps::Step;
 
 /// Time a client has for its CONNECT.
 const GREETING: Duration = Duration::from_secs(30);
 
-/// Time a client has to take an answer.
-const WRITE: Duration = Duration::from_secs(30);
-
 /// Time a client has to close its side after the hub has closed its own.
 const FAREWELL: Duration = Duration::from_secs(2);
-
-/// The longest keep-alive the hub grants, in seconds; it also stands for none. The hub waits half as long again.
-const MAX_KEEP_ALIVE: u16 = 1177;
-
-/// Why a connection ended.
-pub enum End {
-    Refused(ConnectReturnCode, String),
-    Stopped(Stop),
-    Kicked(Kick),
-    /// The client closed without a DISCONNECT.
-    Closed,
-    Failed(io::Error),
-    /// Nothing came for one and a half keep-alive times.
-    Silent,
-}
 
 /// Speaks MQTT on a stream, whatever it runs over, and closes it.
 pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
@@ -225,23 +209,6 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-pub async fn write<S: AsyncWrite + Unpin>(stream: &mut S, bytes: &[u8]) -> io::Result<()> {
-    if bytes.is_empty() {
-        return Ok(());
-    }
-    let written = timeout(WRITE, async {
-        stream.write_all(bytes).await?;
-        stream.flush().await
-    });
-    written.await.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "the client reads no answers")))
-}
-
-/// How long the hub waits for the next packet.
-pub fn patience(keep_alive: u16) -> Duration {
-    let granted = if keep_alive == 0 { MAX_KEEP_ALIVE } else { keep_alive.min(MAX_KEEP_ALIVE) };
-    Duration::from_millis(u64::from(granted) * 1500)
-}
-
 /// The time left until `expiry`, in seconds since 1970.
 fn until(expiry: u64) -> Duration {
     let at = UNIX_EPOCH.checked_add(Duration::from_secs(expiry));
@@ -252,34 +219,9 @@ fn violation(reason: String) -> End {
     End::Stopped(Stop::Violation(reason))
 }
 
-impl fmt::Display for End {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Refused(code, reason) => write!(f, "CONNECT refused with code {}: {reason}", *code as u8),
-            Self::Stopped(Stop::Disconnect) => f.write_str("the device said DISCONNECT"),
-            Self::Stopped(Stop::Violation(reason)) => f.write_str(reason),
-            Self::Stopped(Stop::Fault(fault)) => write!(f, "{fault}, as asked for"),
-            Self::Kicked(Kick::TakenOver) => f.write_str("the same device connected again"),
-            Self::Kicked(Kick::TokenExpired) => f.write_str("the token expired"),
-            Self::Kicked(Kick::NotWelcome) => f.write_str("the device was disabled or deleted"),
-            Self::Closed => f.write_str("the device closed the connection"),
-            Self::Failed(error) => error.fmt(f),
-            Self::Silent => f.write_str("nothing came in time"),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_hub_waits_half_as_long_again_but_not_for_ever() {
-        assert_eq!(patience(10), Duration::from_secs(15));
-        for keep_alive in [0, 1177, 1178, u16::MAX] {
-            assert_eq!(patience(keep_alive), Duration::from_millis(1_765_500));
-        }
-    }
 
     #[test]
     fn any_expiry_can_be_waited_for() {

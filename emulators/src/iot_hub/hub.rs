@@ -12,9 +12,10 @@ use tokio::sync::{oneshot, watch};
 use super::{
     c2d::C2d,
     counts::Counts,
-    dps::Dps,
+    denied::Denied,
+    dps::state::Dps,
     faults::Faults,
-    login::{self, Claim, Denied, Login},
+    login::{self, Claim, Login},
     received::{Draft, Log},
     registry::Registry,
     twin::Twins,

@@ -1,8 +1,7 @@
 //! Who a device says to be, in a CONNECT or an HTTPS request, and whether it may come in.
 
-use std::fmt;
-
 use super::{
+    denied::Denied,
     registry::Registry,
     sas::{self, Token},
 };
@@ -34,17 +33,6 @@ pub struct Claim<'a> {
     pub host: &'a str,
     pub device_id: &'a str,
     pub token: &'a str,
-}
-
-/// Why a device may not come in. The texts are for the log: over MQTT the device hears only return code 5.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Denied {
-    /// The token is missing, wrong, expired or for somebody else.
-    Unauthorized(String),
-    /// There is no such device.
-    UnknownDevice(String),
-    /// The device is disabled; its token is good.
-    Disabled(String),
 }
 
 impl<'a> Claim<'a> {
@@ -117,14 +105,6 @@ fn check_token<'a>(
         return Err(format!("the token expired {} s ago", now - token.expiry));
     }
     Ok(token)
-}
-
-impl fmt::Display for Denied {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unauthorized(reason) | Self::UnknownDevice(reason) | Self::Disabled(reason) => f.write_str(reason),
-        }
-    }
 }
 
 /// Host and device id of `{host}/{device id}/?api-version=…[&…]`. The question mark may be missing, as in old SDKs.

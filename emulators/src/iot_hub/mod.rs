@@ -42,6 +42,7 @@ mod connection;
 mod control;
 mod conversation;
 mod counts;
+mod denied;
 mod devicebound;
 mod dps;
 mod faults;
@@ -54,6 +55,7 @@ mod packets;
 mod received;
 mod registry;
 mod sas;
+mod stream;
 mod telemetry;
 mod twin;
 
@@ -68,7 +70,7 @@ use tokio_rustls::TlsAcceptor;
 use self::{
     certificate::CaFile,
     control::Control,
-    dps::Dps,
+    dps::state::Dps,
     hub::Hub,
     listen::Entrance,
     received::Log,
@@ -188,7 +190,7 @@ pub async fn start(options: Options) -> anyhow::Result<Emulator> {
     tasks.spawn(entrance.accept(dps_listener, |counts| counts.dps_connections += 1));
     let doors = vec![mqtt.clone(), https.clone(), dps.clone(), control_door];
     let router = control::router(Control { hub: Arc::clone(&hub), doors: [mqtt, https], dps_door: dps });
-    let router = router.merge(trouble.control());
+    let router = router.merge(dps::control::router(Arc::clone(&hub))).merge(trouble.control());
     tasks.spawn(async move {
         if let Err(error) = axum::serve(control_listener, router).await {
             tracing::error!(%error, "the control endpoint failed");

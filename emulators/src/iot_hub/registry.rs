@@ -13,7 +13,7 @@ use std::{
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
-use super::{login::Denied, sas};
+use super::{denied::Denied, sas};
 
 pub struct Registry {
     /// The key of devices that are not registered, raw.

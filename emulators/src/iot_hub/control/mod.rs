@@ -19,7 +19,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use super::{counts::Counts, dps, faults::Faults, hub::Hub, received};
+use super::{counts::Counts, faults::Faults, hub::Hub, received};
 use crate::door::Door;
 
 /// Largest request body, in bytes: the largest message to a device, as Base64 or escaped, fits.
@@ -68,7 +68,6 @@ struct ExpireParameters {
 }
 
 pub fn router(control: Control) -> Router {
-    let dps = dps::control::router(Arc::clone(&control.hub));
     Router::new()
         .route("/received", get(get_received).delete(delete_received))
         .route("/counts", get(get_counts))
@@ -84,7 +83,6 @@ pub fn router(control: Control) -> Router {
         .route("/twin", get(get_twin))
         .route("/devices", get(devices::get).put(devices::put).delete(devices::delete))
         .with_state(control)
-        .merge(dps)
         .layer(DefaultBodyLimit::max(MAX_BODY))
 }
 

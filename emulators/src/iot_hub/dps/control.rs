@@ -13,8 +13,11 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::timeout;
 
-use super::{Faults, Hub, Settings, registrations::Registration};
-use crate::iot_hub::control::{Answer, Parameters, parse, time_to_wait};
+use super::{faults::Faults, registrations::Registration, state::Settings};
+use crate::iot_hub::{
+    control::{Answer, Parameters, parse, time_to_wait},
+    hub::Hub,
+};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Step, registrations::Outcome};
+use super::registrations::{Outcome, Step};
 use crate::iot_hub::faults::{HttpStatus, count_down, milliseconds};
 
 /// The switches of `PUT /dps/faults`, all off by default. Members named `…Times` count down, once per use.

@@ -22,11 +22,15 @@ use chrono::Utc;
 use tokio::time::timeout;
 
 use super::{
-    Hub, MAX_BODY, Request, Step,
+    MAX_BODY,
     answer::{Answer, Reply},
     reply,
+    state::{Request, Step},
 };
-use crate::{iot_hub::http::Connection, steps};
+use crate::{
+    iot_hub::{http::Connection, hub::Hub},
+    steps,
+};
 
 /// Time a client has for its body.
 const BODY: Duration = Duration::from_secs(30);

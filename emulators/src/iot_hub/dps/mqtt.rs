@@ -27,11 +27,17 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{Hub, MAX_BODY, Reply, Request, Step, reply};
+use super::{
+    MAX_BODY,
+    answer::Reply,
+    reply,
+    state::{Request, Step},
+};
 use crate::iot_hub::{
-    connection::{End, patience, write},
     conversation::Stop,
+    hub::Hub,
     packets::{self, Malformed, Packet, PacketReader},
+    stream::{End, patience, write},
 };
 
 const FILTER: &str = "$dps/registrations/res/#";

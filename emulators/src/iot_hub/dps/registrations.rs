@@ -5,7 +5,13 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
-use super::Step;
+/// What a device asks for.
+#[derive(Clone, Copy)]
+pub enum Step<'a> {
+    Register { body: &'a [u8] },
+    Poll { operation_id: &'a str },
+    Look,
+}
 
 /// Registrations remembered at most.
 const MAX_REGISTRATIONS: usize = 1_000_000;

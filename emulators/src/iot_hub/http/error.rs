@@ -15,7 +15,7 @@ use axum::{
 use chrono::{SecondsFormat, Utc};
 use serde_json::json;
 
-use crate::iot_hub::{faults::OnRequest, login::Denied};
+use crate::iot_hub::{denied::Denied, faults::OnRequest};
 
 /// An error answer.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,11 +5,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use fastrand::Rng;
 use serde_json::{Value, json};
 
-use super::{
-    reception::location,
-    ulid,
-    v3::{end_device_ids, stamp},
-};
+use super::{json::stamp, reception::location, ulid, v3::end_device_ids};
 use crate::things_stack::devices::Device;
 
 /// All of them, as their member is called.

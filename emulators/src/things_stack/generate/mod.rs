@@ -3,6 +3,7 @@
 //! Everything but the times follows from the seed and the order of the calls.
 
 mod events;
+mod json;
 mod malformed;
 mod readings;
 mod reception;

@@ -7,8 +7,8 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::{
+    json::{is_default, stamp},
     readings::spread,
-    v3::{is_default, stamp},
 };
 use crate::things_stack::devices::Device;
 

@@ -5,10 +5,7 @@ use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use fastrand::Rng;
 use serde_json::{Value, json};
 
-use super::{
-    readings::spread,
-    v3::{Content, stamp},
-};
+use super::{json::stamp, readings::spread, v3::Content};
 use crate::things_stack::devices::Device;
 
 /// In megahertz.

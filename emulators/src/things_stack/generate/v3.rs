@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::{
+    json::{is_default, stamp},
     reception::{Reception, location, reception},
     ulid,
 };
@@ -183,11 +184,6 @@ pub fn end_device_ids(device: &Device) -> Value {
     ids.into()
 }
 
-/// Nanoseconds, as Go's clock has them.
-pub fn stamp(time: DateTime<Utc>) -> String {
-    time.to_rfc3339_opts(SecondsFormat::Nanos, true)
-}
-
 /// Data rate, the coding rate where older versions have it, and the time on air.
 fn modulation(plain: bool, rng: &mut Rng) -> (Value, Option<&'static str>, &'static str) {
     let factor = rng.usize(..AIRTIMES.len());
@@ -204,9 +200,4 @@ fn modulation(plain: bool, rng: &mut Rng) -> (Value, Option<&'static str>, &'sta
         2..4 => (lora(None), Some("4/5"), AIRTIMES[factor]),
         _ => (lora(Some("4/5")), None, AIRTIMES[factor]),
     }
-}
-
-/// Whether protobuf's JSON leaves a member out.
-pub fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
 }
