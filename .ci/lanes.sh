@@ -22,7 +22,7 @@ lane() {
         lane_name=$name
         set -e
         "$@"
-        touch "$lanes_folder/$name.done"
+        touch "$lanes_folder/$lane_name.done"
     ) </dev/null &
     lane_of[$!]=$name
 }
@@ -51,6 +51,7 @@ say() {
 }
 
 after() {
+    local name
     for name in "$@"; do
         while [ ! -e "$lanes_folder/$name.done" ]; do sleep 0.2; done
     done
