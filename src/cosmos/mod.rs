@@ -41,6 +41,9 @@ const OPERATION_TIMEOUT: Duration = Duration::from_secs(10);
 /// throttling is reported as throttling.
 const THROTTLED_FOR: Duration = Duration::from_secs(5);
 
+/// How long an operation may wait for the container's properties, which are only checked.
+const INSPECTION_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// How often an idle connection is tested. The SDK's default is one second, which costs an idle handler more than ten
 /// sites do. Keep it below four minutes: then Azure's load balancers forget a silent connection.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
@@ -137,22 +140,35 @@ impl Account {
     ) -> Result<ContainerClient, Failure> {
         let container = properties.id.to_string();
         let (client, found) = self.find_or_make(properties).await?;
-        match requirements.unfit(&requirements::partition_key(&found), Ttl::of(&found)) {
+        let unfit = found.and_then(|found| requirements.unfit(&requirements::partition_key(&found), Ttl::of(&found)));
+        match unfit {
             None => Ok(client),
             Some(unfit) => Err(Failure::Unfit { container: self.name(&container), unfit }),
         }
     }
 
+    /// The container, and its properties if they can be read.
     async fn find_or_make(
         &self,
         properties: ContainerProperties,
-    ) -> Result<(ContainerClient, ContainerProperties), Failure> {
+    ) -> Result<(ContainerClient, Option<ContainerProperties>), Failure> {
         let container = properties.id.to_string();
         // The SDK caches containers that it has found, and returns them even if they have been deleted since.
-        if let Some(found) = self.find(&container).await?
-            && let Some(properties) = self.read(&found, &container).await?
-        {
-            return Ok((found, properties));
+        if let Some(found) = self.find(&container).await? {
+            let read = tokio::time::timeout(INSPECTION_TIMEOUT, self.read(&found, &container)).await;
+            match read.unwrap_or(Err(Failure::Timeout)) {
+                Ok(Some(properties)) => return Ok((found, Some(properties))),
+                Ok(None) => {}
+                // An identity may read and write documents without this right.
+                Err(failure) => {
+                    let container = self.name(&container);
+                    tracing::warn!(
+                        failure.kind = failure.kind(),
+                        "{container} was not checked for its partition key and time to live: {failure}"
+                    );
+                    return Ok((found, None));
+                }
+            }
         }
         if self.key.is_none() {
             return Err(Failure::Missing(self.name(&container)));
@@ -171,7 +187,8 @@ impl Account {
         tracing::info!(database.name = self.database, container.name = container, "created a container");
         let made = database.container_client(container.clone(), None).await.map_err(explain)?;
         let properties = self.read(&made, &container).await?;
-        properties.map(|properties| (made, properties)).ok_or_else(|| Failure::Deleted(self.name(&container)))
+        let properties = properties.ok_or_else(|| Failure::Deleted(self.name(&container)))?;
+        Ok((made, Some(properties)))
     }
 
     async fn read(&self, client: &ContainerClient, container: &str) -> Result<Option<ContainerProperties>, Failure> {

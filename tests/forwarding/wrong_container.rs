@@ -7,6 +7,7 @@ use azure_data_cosmos::{
     clients::DatabaseClient,
     models::{ContainerProperties, PartitionKeyDefinition, TimeToLive},
 };
+use serde_json::{Value, json};
 
 use super::support::{World, rows};
 
@@ -77,4 +78,45 @@ async fn records_need_the_partition_key_of_a_site() {
 async fn devices_must_not_expire() {
     let words = ["its time to live is 60 s", "switch its time to live off"];
     is_refused("devices", &["/id"], TimeToLive::Seconds(60), &words).await;
+}
+
+/// The answer to reading the container's properties. The SDK's own look at the container comes before it, and passes.
+fn properties(effect: Value) -> Value {
+    json!([{"method": "GET", "path": "/colls/pollingAttempts$", "skip": 1, "effect": effect}])
+}
+
+/// A role of Cosmos DB may not allow it. Then nobody knows whether the container is fit, and the work goes on.
+#[tokio::test]
+async fn properties_that_cannot_be_read_stop_nothing_and_are_reported_once() {
+    let world = World::with_sites(&[SITE]).await;
+    make(&database(&world).await, POLLS, &["/Customer_Id", "/Site_Id"], TimeToLive::NoDefault).await;
+    world.add(SITE, 0..3).await;
+    let effects = [json!({"answer": {"status": 403, "body": "{}"}}), json!({"answer": {"status": 500}}), json!("hang")];
+    for (round, effect) in effects.into_iter().enumerate() {
+        world.cosmos.put("trouble", properties(effect)).await;
+        let handler = world.handler().await;
+        handler.invoke_ok().await;
+        let met = world.cosmos.get("trouble").await[0]["met"].clone();
+        handler.invoke_ok().await;
+        assert_eq!(world.cosmos.get("trouble").await[0]["met"], met, "they are not read again");
+        world.printed("container pollingAttempts in database M2MBackendForwarderData was not checked", round + 1).await;
+        assert_eq!(world.output().matches("was not checked").count(), round + 1, "{}", world.output());
+        handler.kill().await;
+    }
+    world.cosmos.delete("trouble").await;
+    world.assert_rows(SITE, &rows(0..3)).await;
+    world.assert_settled().await;
+}
+
+#[tokio::test]
+async fn properties_are_read_once() {
+    let world = World::with_sites(&[SITE]).await;
+    make(&database(&world).await, POLLS, &["/Customer_Id", "/Site_Id"], TimeToLive::NoDefault).await;
+    let handler = world.handler().await;
+    world.cosmos.put("trouble", properties(json!({"delayMs": 0}))).await;
+    for minute in 0..3 {
+        world.add(SITE, [minute]).await;
+        handler.invoke_ok().await;
+        assert_eq!(world.cosmos.get("trouble").await[0]["met"], 1);
+    }
 }
