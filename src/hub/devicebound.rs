@@ -133,6 +133,8 @@ struct Pause {
     error: SendError,
     failures: u32,
     until: Instant,
+    /// It was over, and somebody asks the hub again: the others wait for what it comes to.
+    is_tried: bool,
 }
 
 impl Devicebound {
@@ -146,7 +148,7 @@ impl Devicebound {
     ///
     /// # Errors
     /// There is no telling whether there is one. A hub that wants to be left alone, or does not answer, is not asked for a
-    /// while, for any of its devices: then this is the same error, at once.
+    /// while, for any of its devices: then this is the same error, at once. After that one device asks, before all others do.
     pub async fn receive(&self, device: &Device, deadline: Instant) -> Result<Option<CloudMessage>, DeviceboundError> {
         if let Some(error) = self.paused(&device.endpoint) {
             return Err(error.into());
@@ -237,28 +239,34 @@ impl Devicebound {
         let asked = match error {
             SendError::Throttled { wait } => wait.map(|wait| wait.min(LONGEST_ASKED)),
             SendError::Unreachable(_) | SendError::Cut | SendError::TimedOut | SendError::Untrusted(_) => None,
-            _ => return,
+            // It has answered.
+            _ => return drop(self.pauses().remove(hub)),
         };
         let now = Instant::now();
         let mut pauses = self.pauses();
         let before = pauses.get(hub);
         // What fails together counts once.
-        if before.is_some_and(|pause| now < pause.until) && asked.is_none() {
+        if before.is_some_and(|pause| now < pause.until && !pause.is_tried) && asked.is_none() {
             return;
         }
         let failures = before.map_or(0, |pause| pause.failures).saturating_add(1);
         let wait = asked.unwrap_or_else(|| retry::exponential(failures, FIRST_PAUSE, LONGEST_PAUSE));
         let until = before.map_or(now, |pause| pause.until).max(now + wait);
-        pauses.insert(hub.clone(), Pause { error: error.clone(), failures, until });
+        pauses.insert(hub.clone(), Pause { error: error.clone(), failures, until, is_tried: false });
     }
 
-    /// Why a hub is left alone now.
+    /// Why a hub is left alone now. When a pause is over, the first who comes here is to ask the hub.
     fn paused(&self, hub: &Endpoint) -> Option<SendError> {
-        let pauses = self.pauses();
-        let pause = pauses.get(hub)?;
-        let left = pause.until.saturating_duration_since(Instant::now());
+        let mut pauses = self.pauses();
+        let pause = pauses.get_mut(hub)?;
+        let now = Instant::now();
+        let left = pause.until.saturating_duration_since(now);
+        if left.is_zero() {
+            // By then it is known, or nobody will hear of it.
+            (pause.until, pause.is_tried) = (now + FETCH_TIMEOUT, true);
+            return None;
+        }
         match &pause.error {
-            _ if left.is_zero() => None,
             SendError::Throttled { .. } => Some(SendError::Throttled { wait: Some(left) }),
             error => Some(error.clone()),
         }
@@ -386,5 +394,26 @@ mod tests {
         // A single device's trouble is not the hub's.
         devicebound.pause(&hub, &SendError::Refused { device: "d".into() });
         assert_eq!(devicebound.paused(&hub), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_pause_one_asks_and_the_others_wait_for_what_it_comes_to() {
+        let devicebound = Devicebound::new(Vec::new());
+        let hub = Endpoint::parse("one.net").unwrap();
+        let is_paused = || devicebound.paused(&hub).is_some();
+        devicebound.pause(&hub, &SendError::TimedOut);
+        tokio::time::advance(FIRST_PAUSE).await;
+        assert!(!is_paused() && is_paused() && is_paused());
+        devicebound.pause(&hub, &SendError::TimedOut);
+        tokio::time::advance(FIRST_PAUSE).await;
+        assert!(is_paused(), "it counts as the second failure");
+        tokio::time::advance(FIRST_PAUSE).await;
+        assert!(!is_paused() && is_paused());
+        // Nobody hears what became of one that was dropped.
+        tokio::time::advance(FETCH_TIMEOUT).await;
+        assert!(!is_paused() && is_paused());
+        // The hub has answered, whatever it was.
+        devicebound.pause(&hub, &SendError::Refused { device: "d".into() });
+        assert!(!is_paused() && !is_paused());
     }
 }
