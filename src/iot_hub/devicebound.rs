@@ -134,7 +134,8 @@ impl Devicebound {
     ///
     /// # Errors
     /// It is unknown whether there is a message. A hub that throttles or does not answer gets no fetch until its
-    /// back-off ends, for any of its devices: until then, this returns the same error at once.
+    /// back-off ends, for any of its devices: until then, this returns the same error at once. After the back-off one
+    /// device fetches first.
     pub async fn receive(&self, device: &Device, deadline: Instant) -> Result<Option<CloudMessage>, DeviceboundError> {
         if let Some(error) = self.backing_off(&device.endpoint) {
             return Err(error.into());
@@ -226,14 +227,15 @@ impl Devicebound {
         let requested = match error {
             SendError::Throttled { wait } => *wait,
             SendError::Unreachable(_) | SendError::Cut | SendError::TimedOut | SendError::Untrusted(_) => None,
-            _ => return,
+            // The hub has answered.
+            _ => return self.failures.succeeded(hub),
         };
         self.failures.failed(hub.clone(), error.clone(), requested, began);
     }
 
     /// Why the hub gets no fetch now.
     fn backing_off(&self, hub: &Endpoint) -> Option<SendError> {
-        let failed = self.failures.holding(hub)?;
+        let failed = self.failures.holding_or_claim(hub, FETCH_TIMEOUT)?;
         Some(match failed.error {
             SendError::Throttled { .. } => SendError::Throttled { wait: Some(failed.left()) },
             error => error,

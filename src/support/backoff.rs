@@ -116,6 +116,19 @@ impl<K: Hash + Eq, E: Clone> Backoff<K, E> {
         self.last(key).filter(|failed| !failed.is_over())
     }
 
+    /// Why the key is not tried now. When the wait has ended, only the caller that asks first tries: until its result
+    /// is recorded, but no longer than `patience`, the others still get the last failure.
+    #[must_use]
+    pub fn holding_or_claim(&self, key: &K, patience: Duration) -> Option<Failed<E>> {
+        let mut known = self.known();
+        let failed = known.get_mut(key)?;
+        if failed.is_over() {
+            (failed.until, failed.is_requested) = (Instant::now() + patience, false);
+            return None;
+        }
+        Some(failed.clone())
+    }
+
     /// The last failure since a success, even if its wait has ended.
     #[must_use]
     pub fn last(&self, key: &K) -> Option<Failed<E>> {
@@ -197,6 +210,26 @@ mod tests {
 
     fn left(backoff: &Backoff<&'static str, u8>, key: &'static str) -> Option<u64> {
         backoff.holding(&key).map(|failed| failed.left().as_secs())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_wait_one_caller_tries_first() {
+        let backoff = backoff();
+        let is_held = || backoff.holding_or_claim(&"hub", 3 * SECOND).is_some();
+        assert!(!is_held() && !is_held(), "nothing failed yet");
+        backoff.failed("hub", 1, None, Instant::now());
+        assert!(is_held());
+        advance(SECOND).await;
+        assert!(!is_held() && is_held() && is_held());
+        backoff.failed("hub", 1, None, Instant::now());
+        advance(SECOND).await;
+        assert!(is_held(), "it counts as the second failure");
+        advance(2 * SECOND).await;
+        assert!(!is_held() && is_held());
+        advance(3 * SECOND).await;
+        assert!(!is_held() && is_held(), "nobody learned the result of an attempt that was dropped");
+        backoff.succeeded(&"hub");
+        assert!(!is_held() && !is_held());
     }
 
     proptest! {

@@ -1,5 +1,6 @@
 //! Tests the way of a service's message for a device into The Things Stack's downlink queue.
 
+use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 
 use crate::things_network::support::{Host, QUEUE, World, uplink};
@@ -182,8 +183,10 @@ async fn a_command_outlives_a_backlog_while_the_things_stack_is_away() {
     for counter in 2..20 {
         send(&world, &host, counter).await;
     }
+    // Once, and on a busy machine again when the device has rested for 5 s, for 10 s, for 20 s.
     let all = world.hub.get("c2d?device=valve").await;
-    assert_eq!((&all[0]["state"], &all[0]["deliveryCount"]), (&json!("enqueued"), &json!(1)));
+    assert_eq!(all[0]["state"], "enqueued");
+    assert!((1..5).contains(&all[0]["deliveryCount"].as_u64().unwrap()), "{all}");
     world.stack.put("away", json!(false)).await;
     send_until_requested(&world, &host, 1).await;
     assert_eq!(states(&world, "completed:1").await, ["completed"]);
@@ -230,8 +233,8 @@ async fn a_slow_things_stack_neither_holds_up_nor_reorders_uplinks() {
     // missing.
     let host = Host::start_with(&world.settings, json!({"visibilityTimeout": "00:10:00"}), &[]).await;
     send(&world, &host, 1).await;
-    world.stack.post("faults", json!({"times": 2, "delayMs": 9_000})).await;
-    for body in ["01", "02"] {
+    world.stack.post("faults", json!({"times": 100, "delayMs": 9_000})).await;
+    for body in ["01", "02", "03", "04", "05", "06"] {
         command(&world, json!({"body": body, "properties": {"Port": "1", "Payload": "hex"}})).await;
     }
     hand_in(&world, &host, "valve", 2).await;
@@ -242,20 +245,26 @@ async fn a_slow_things_stack_neither_holds_up_nor_reorders_uplinks() {
     }
     // All are answered except the one whose downlinks are in flight.
     host.left(QUEUE, 1).await;
-    assert_ne!(states(&world, "locked:0").await[1], "completed", "the second command was still to come");
+    assert_ne!(states(&world, "locked:0").await, ["completed"; 6], "the commands were still on their way");
     let counters: Vec<_> = world.received(7).await.iter().map(|message| message["body"]["Counter"].clone()).collect();
     assert_eq!(counters, (1..=7).map(Value::from).collect::<Vec<_>>());
+    world.stack.delete("faults").await;
     host.drained().await;
-    assert_eq!(states(&world, "completed:2").await, ["completed"; 2]);
+    // What did not fit into the time of that uplink.
+    send(&world, &host, 8).await;
+    assert_eq!(states(&world, "completed:6").await, ["completed"; 6]);
     let payloads: Vec<_> =
-        requests(&world, 2).await.iter().map(|request| request["downlinks"][0]["frm_payload"].clone()).collect();
-    assert_eq!(payloads, ["AQ==", "Ag=="]);
+        requests(&world, 6).await.iter().map(|request| request["downlinks"][0]["frm_payload"].clone()).collect();
+    assert_eq!(payloads, ["AQ==", "Ag==", "Aw==", "BA==", "BQ==", "Bg=="]);
 }
 
 /// The host runs 64 messages at once. Downlinks of many devices must leave most of these places to telemetry.
 #[tokio::test]
 async fn downlinks_of_many_devices_leave_room_for_uplinks() {
     const DEVICES: usize = 70;
+    const MOST: usize = 16;
+    /// Less than each of them takes.
+    const HELD: TimeDelta = TimeDelta::seconds(8);
     let world = World::start().await;
     let host = Host::start(&world.settings).await;
     let devices: Vec<_> = (0..DEVICES).map(|number| format!("valve-{number}")).collect();
@@ -271,9 +280,13 @@ async fn downlinks_of_many_devices_leave_room_for_uplinks() {
     for device in &devices {
         hand_in(&world, &host, device, 2).await;
     }
-    let under_way = requests(&world, 1).await;
     world.received(2 * DEVICES).await;
-    let requests = requests(&world, 0).await;
-    assert!(requests.len() <= DEVICES / 2, "{} of {DEVICES} downlinks at once", requests.len());
-    assert!(!under_way.is_empty());
+    let began: Vec<_> = requests(&world, 1).await.iter().map(|request| time(&request["at"])).collect();
+    let together = began.iter().map(|one| began.iter().filter(|other| (*one..*one + HELD).contains(other)).count());
+    let most = together.max().unwrap();
+    assert!(most <= MOST, "{most} of {DEVICES} downlinks at once");
+}
+
+fn time(text: &Value) -> DateTime<Utc> {
+    text.as_str().unwrap().parse().unwrap()
 }
