@@ -172,12 +172,11 @@ async fn what_waits_for_others_is_late_by_its_schedule() {
     let sending = json!({ "target": target.url, "count": 2, "concurrency": 1, "rate": 1000 });
     assert_eq!(stack.post("send", sending).await.status(), 202);
     target.wait(1).await;
-    let hold = Duration::from_millis(50);
-    tokio::time::sleep(hold).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
     target.release(2);
     let sent = stack.get("sent?wait=done&timeout_ms=30000").await;
-    // Both were due at once. The median of two is the smaller one.
-    assert!(sent["scheduledLatencyMs"]["p50"].as_f64() > Some(40.0), "{sent}");
+    // Both were due at once, give or take what the timer is late. The median of two is the smaller one.
+    assert!(sent["scheduledLatencyMs"]["p50"].as_f64() > Some(250.0), "{sent}");
 }
 
 #[tokio::test]
