@@ -93,7 +93,7 @@ fn check_message(webhook: &Webhook<'_>, forwardable: &Forwardable, body: &str) {
 /// can be put back.
 pub fn queued(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    let rejected = rejected::text(text, "malformed", text, now());
+    let rejected = rejected::text(text, &"malformed".into(), text, now());
     assert!(text.len() > MAX_TEXT || rejected.len() <= MAX_TEXT);
     let queued = match Queued::parse(text) {
         Ok(queued) => queued,

@@ -28,6 +28,7 @@ use crate::support::{
     backoff::{Backoff, Policy},
     http,
     identity::{self, SignIn},
+    kind::Kind,
 };
 
 pub use inspection::{Facts, Found};
@@ -81,15 +82,15 @@ pub enum Failure {
 impl Failure {
     /// A short name for summaries.
     #[must_use]
-    pub fn kind(&self) -> &'static str {
+    pub fn kind(&self) -> Kind {
         match self {
-            Self::Unauthorized { .. } | Self::NobodySignedIn(_) => "ledger_unauthorized",
-            Self::Missing(_) | Self::Deleted(_) => "ledger_missing",
-            Self::Unfit { .. } => "ledger_unfit",
-            Self::Throttled(_) => "ledger_throttled",
-            Self::Timeout => "ledger_timeout",
-            Self::Unreachable(_) => "ledger_unreachable",
-            Self::Other(_) => "ledger_error",
+            Self::Unauthorized { .. } | Self::NobodySignedIn(_) => Kind::LedgerUnauthorized,
+            Self::Missing(_) | Self::Deleted(_) => Kind::LedgerMissing,
+            Self::Unfit { .. } => Kind::LedgerUnfit,
+            Self::Throttled(_) => Kind::LedgerThrottled,
+            Self::Timeout => Kind::LedgerTimeout,
+            Self::Unreachable(_) => Kind::LedgerUnreachable,
+            Self::Other(_) => Kind::LedgerError,
         }
     }
 }
@@ -163,7 +164,7 @@ impl Account {
                 Err(failure) => {
                     let container = self.name(&container);
                     tracing::warn!(
-                        failure.kind = failure.kind(),
+                        failure.kind = failure.kind().as_str(),
                         "{container} was not checked for its partition key and time to live: {failure}"
                     );
                     return Ok((found, None));

@@ -10,6 +10,7 @@ use crate::{
         Device, Message, SendError, Sender,
         devices::{DeviceError, Devices, Owner, StoreError},
     },
+    support::kind::Kind,
     support::meter::{Meter, Meters},
 };
 
@@ -41,7 +42,7 @@ pub enum DeliveryError {
 impl DeliveryError {
     /// A short name for records and summaries.
     #[must_use]
-    pub fn kind(&self) -> &'static str {
+    pub fn kind(&self) -> Kind {
         match self {
             Self::Send(error) => error.kind(),
             Self::Device(error) => error.kind(),
@@ -166,6 +167,6 @@ async fn send(
     let began = WallInstant::now();
     let (sent, outcome) = sender.send_in_order(device, messages, deadline).await;
     let bytes = messages[..sent].iter().map(Message::size).sum();
-    meter.count(began.elapsed(), bytes, outcome.as_ref().err().map(SendError::kind));
+    meter.count(began.elapsed(), bytes, outcome.as_ref().err().map(SendError::kind).as_ref());
     (sent, outcome)
 }

@@ -26,6 +26,7 @@ use crate::support::{
     backoff::{Backoff, Policy},
     http,
     http_client::HttpClient,
+    kind::Kind,
 };
 
 /// Largest body of a message to a device, in bytes.
@@ -106,10 +107,10 @@ pub enum DeviceboundError {
 impl DeviceboundError {
     /// A short name for records and summaries.
     #[must_use]
-    pub fn kind(&self) -> &'static str {
+    pub fn kind(&self) -> Kind {
         match self {
-            Self::LockLost { .. } => "c2d_lock_lost",
-            Self::Unusable { .. } => "c2d_unusable",
+            Self::LockLost { .. } => Kind::C2dLockLost,
+            Self::Unusable { .. } => Kind::C2dUnusable,
             Self::Hub(error) => error.kind(),
         }
     }
@@ -312,7 +313,7 @@ mod tests {
         for (etag, size, why) in [(Some("\"1\""), MAX_CLOUD_MESSAGE + 1, "more than 65536 bytes"), (None, 1, "no lock")]
         {
             let error = answer(etag, size).await.unwrap_err();
-            assert!(error.kind() == "c2d_unusable" && error.to_string().contains(why), "{error}");
+            assert!(error.kind() == Kind::C2dUnusable && error.to_string().contains(why), "{error}");
         }
     }
 
@@ -332,7 +333,7 @@ mod tests {
         assert_eq!(devicebound.backing_off(&endpoint("three.net")), None);
         let soon = Instant::now() + Duration::from_secs(1);
         let error = devicebound.receive(&device("two.net"), soon).await.unwrap_err();
-        assert_eq!(error.kind(), "hub_throttled");
+        assert_eq!(error.kind(), Kind::HubThrottled);
         tokio::time::advance(Duration::from_secs(7)).await;
         assert_eq!(devicebound.backing_off(&endpoint("two.net")), None);
     }

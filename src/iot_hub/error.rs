@@ -6,6 +6,8 @@ use chrono::{DateTime, Utc};
 
 use super::{message::MAX_SIZE, sender::PATIENCE};
 
+use crate::support::kind::Kind;
+
 /// Why a message is not acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
@@ -73,23 +75,23 @@ impl SendError {
 
     /// A short name for records and summaries.
     #[must_use]
-    pub fn kind(&self) -> &'static str {
+    pub fn kind(&self) -> Kind {
         match self {
-            Self::TooLarge { .. } => "hub_message_too_large",
-            Self::Rejected { .. } => "hub_message_rejected",
-            Self::BadRequest { .. } => "hub_bad_request",
-            Self::RejectsAll { .. } => "hub_rejects_all",
-            Self::Refused { .. } | Self::RefusedBecause { .. } => "hub_refused",
-            Self::ClockWrong { .. } => "hub_clock_wrong",
-            Self::TokenExpired { .. } => "hub_token_expired",
-            Self::Untrusted(_) => "hub_untrusted",
-            Self::Unreachable(_) => "hub_unreachable",
-            Self::Cut => "hub_cut",
-            Self::AcceptedThenCut { .. } | Self::AllCut => "hub_accepted_then_cut",
-            Self::QuotaUsedUp => "hub_quota",
-            Self::Throttled { .. } => "hub_throttled",
-            Self::TimedOut => "hub_timeout",
-            Self::Stalled => "hub_stalled",
+            Self::TooLarge { .. } => Kind::HubMessageTooLarge,
+            Self::Rejected { .. } => Kind::HubMessageRejected,
+            Self::BadRequest { .. } => Kind::HubBadRequest,
+            Self::RejectsAll { .. } => Kind::HubRejectsAll,
+            Self::Refused { .. } | Self::RefusedBecause { .. } => Kind::HubRefused,
+            Self::ClockWrong { .. } => Kind::HubClockWrong,
+            Self::TokenExpired { .. } => Kind::HubTokenExpired,
+            Self::Untrusted(_) => Kind::HubUntrusted,
+            Self::Unreachable(_) => Kind::HubUnreachable,
+            Self::Cut => Kind::HubCut,
+            Self::AcceptedThenCut { .. } | Self::AllCut => Kind::HubAcceptedThenCut,
+            Self::QuotaUsedUp => Kind::HubQuota,
+            Self::Throttled { .. } => Kind::HubThrottled,
+            Self::TimedOut => Kind::HubTimeout,
+            Self::Stalled => Kind::HubStalled,
         }
     }
 

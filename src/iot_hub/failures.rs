@@ -107,7 +107,7 @@ impl Failures {
 
     /// Records that an attempt failed that began at `began`.
     pub fn failed(&self, device: &DeviceKey, error: &SendError, began: Instant) {
-        tracing::debug!(device.id = device.id, failure.kind = error.kind(), "{error}");
+        tracing::debug!(device.id = device.id, failure.kind = error.kind().as_str(), "{error}");
         let requested = if let SendError::Throttled { wait } = error { *wait } else { None };
         if error.concerns_hub() {
             self.hubs.failed(device.endpoint.clone(), error.clone(), requested, began);

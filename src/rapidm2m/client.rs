@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     iot_hub::sas::RESERVED,
-    support::{blocking, http, http_client::HttpClient},
+    support::{blocking, http, http_client::HttpClient, kind::Kind},
 };
 
 /// Largest answer to a request for rows that is read, in bytes.
@@ -107,23 +107,23 @@ fn quote(text: &str) -> String {
 impl FetchError {
     /// A short name for records and summaries.
     #[must_use]
-    pub fn kind(&self) -> &'static str {
+    pub fn kind(&self) -> Kind {
         match self {
-            Self::Unauthorized { .. } => "unauthorized",
-            Self::Forbidden { .. } => "forbidden",
-            Self::NotFound { .. } => "not_found",
-            Self::RateLimited { .. } => "rate_limited",
-            Self::Status { .. } => "http_status",
-            Self::Connect(_) => "connect",
-            Self::Timeout => "timeout",
-            Self::Cut(_) => "cut_off",
-            Self::TooLarge { .. } => "too_large",
-            Self::Wire(WireError::Empty) => "empty_answer",
-            Self::Wire(WireError::Html) => "html",
-            Self::Wire(WireError::NotJson(_)) => "not_json",
-            Self::Wire(WireError::WrongShape { .. }) => "wrong_shape",
-            Self::NoSites => "no_sites",
-            Self::NoChannels(_) => "no_channels",
+            Self::Unauthorized { .. } => Kind::Unauthorized,
+            Self::Forbidden { .. } => Kind::Forbidden,
+            Self::NotFound { .. } => Kind::NotFound,
+            Self::RateLimited { .. } => Kind::RateLimited,
+            Self::Status { .. } => Kind::HttpStatus,
+            Self::Connect(_) => Kind::Connect,
+            Self::Timeout => Kind::Timeout,
+            Self::Cut(_) => Kind::CutOff,
+            Self::TooLarge { .. } => Kind::TooLarge,
+            Self::Wire(WireError::Empty) => Kind::EmptyAnswer,
+            Self::Wire(WireError::Html) => Kind::Html,
+            Self::Wire(WireError::NotJson(_)) => Kind::NotJson,
+            Self::Wire(WireError::WrongShape { .. }) => Kind::WrongShape,
+            Self::NoSites => Kind::NoSites,
+            Self::NoChannels(_) => Kind::NoChannels,
         }
     }
 
@@ -350,10 +350,10 @@ mod tests {
         assert_eq!(error_text(br#"{"err":"no such site"}"#), "no such site");
         assert_eq!(error_text(b"<html>\n  Bad   Gateway</html>"), "<html> Bad Gateway</html>");
         let error = classify(StatusCode::NOT_FOUND, None, "no such site".into());
-        assert_eq!((error.kind(), error.status(), error.is_permanent()), ("not_found", Some(404), true));
+        assert_eq!((error.kind().as_str(), error.status(), error.is_permanent()), ("not_found", Some(404), true));
         let error = classify(StatusCode::SERVICE_UNAVAILABLE, Some(Duration::from_secs(7)), String::new());
-        assert_eq!((error.kind(), error.retry_after()), ("rate_limited", Some(Duration::from_secs(7))));
+        assert_eq!((error.kind().as_str(), error.retry_after()), ("rate_limited", Some(Duration::from_secs(7))));
         let error = classify(StatusCode::FOUND, None, String::new());
-        assert_eq!((error.kind(), error.status()), ("http_status", Some(302)));
+        assert_eq!((error.kind().as_str(), error.status()), ("http_status", Some(302)));
     }
 }

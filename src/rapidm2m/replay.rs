@@ -3,6 +3,7 @@
 
 use crate::rapidm2m::ledger::{Ledger, LedgerError, MAX_BATCH_POLLS, Outcome, Poll, SiteKey};
 use crate::rapidm2m::polling::record::{self, MAX_UNFORWARDED};
+use crate::support::kind::Kind;
 
 /// How often a transaction is retried if a poller writes to the site in between. A run writes a few times.
 const ATTEMPTS: usize = 20;
@@ -18,19 +19,19 @@ pub enum Replayed {
 /// Why a record cannot be sent again, in words that follow "it". `None` if it can.
 #[must_use]
 pub fn refusal(poll: &Poll) -> Option<String> {
-    let kind = poll.error.as_ref().map_or("", |fault| fault.kind.as_str());
+    let kind = poll.error.as_ref().map(|fault| &fault.kind);
     match (poll.outcome, kind) {
-        (Outcome::Rejected, "message_too_large" | "hub_message_too_large") => {
+        (Outcome::Rejected, Some(Kind::MessageTooLarge | Kind::HubMessageTooLarge)) => {
             Some("is larger than the hub takes: name fewer Channelnames; the row stays in the backend".into())
         }
-        (Outcome::Rejected, "record_lost") => {
+        (Outcome::Rejected, Some(Kind::RecordLost)) => {
             Some("stands for a record that was deleted: `backfill` fetches what the backend still has".into())
         }
-        (Outcome::Rejected, "record_unreadable") => {
+        (Outcome::Rejected, Some(Kind::RecordUnreadable)) => {
             Some("stands for a record that cannot be read: fix that one, and put it back by its id (--poll)".into())
         }
         // Version 0.1 wrote such records. Now a damaged record is not changed.
-        (Outcome::Rejected, _) if kind == "no_message" || poll.message_id.is_none() => {
+        (Outcome::Rejected, _) if kind == Some(&Kind::NoMessage) || poll.message_id.is_none() => {
             Some("holds no message: somebody edited the document".into())
         }
         (Outcome::Rejected, _) => None,

@@ -8,12 +8,12 @@ use std::{
 
 use hdrhistogram::Histogram;
 
+use super::kind::Kind;
+
 /// Longer durations count as this one. No request is allowed to take so long.
 const LONGEST: Duration = Duration::from_secs(600);
 /// Precision of a duration, in decimal digits.
 const DIGITS: u8 = 2;
-/// Failure kinds of a service that throttles.
-const THROTTLED: [&str; 5] = ["rate_limited", "ledger_throttled", "hub_throttled", "hub_quota", "dps_throttled"];
 
 /// The services that a function uses.
 #[derive(Debug, Default)]
@@ -89,12 +89,12 @@ impl Default for Meter {
 impl Meter {
     /// Counts a request with its duration and the bytes that it moved. `failure` is the kind of its failure as it is
     /// logged.
-    pub fn count(&self, took: Duration, bytes: usize, failure: Option<&str>) {
+    pub fn count(&self, took: Duration, bytes: usize, failure: Option<&Kind>) {
         let mut counts = self.counts();
         counts.durations.saturating_record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
         counts.bytes += bytes as u64;
         counts.failures += u64::from(failure.is_some());
-        counts.throttled += u64::from(failure.is_some_and(|kind| THROTTLED.contains(&kind)));
+        counts.throttled += u64::from(failure.is_some_and(Kind::is_throttling));
     }
 
     fn take(&self) -> Reading {
@@ -132,8 +132,8 @@ mod tests {
         let meters = Meters::default();
         assert_eq!(meters.take().hub, Reading::default());
         for millis in 1..=100 {
-            let failure = (millis > 97).then_some(if millis == 100 { "hub_throttled" } else { "hub_cut" });
-            meters.hub.count(Duration::from_millis(millis), 10, failure);
+            let failure = (millis > 97).then_some(if millis == 100 { Kind::HubThrottled } else { Kind::HubCut });
+            meters.hub.count(Duration::from_millis(millis), 10, failure.as_ref());
         }
         let Readings { hub, dps, .. } = meters.take();
         assert_eq!((hub.requests, hub.failures, hub.throttled, hub.bytes), (Some(100), Some(3), Some(1), Some(1000)));

@@ -9,6 +9,7 @@ pub mod hours;
 pub(crate) mod http;
 pub mod http_client;
 pub mod identity;
+pub mod kind;
 pub mod logging;
 pub mod meter;
 pub(crate) mod panics;

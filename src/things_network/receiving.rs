@@ -12,6 +12,7 @@ use subtle::ConstantTimeEq as _;
 use super::tally::{Count, Tally};
 use crate::{
     host::http::{HttpRequest, problem, status},
+    support::kind::Kind,
     things_network::{
         queued::{DownlinkKeys, MAX_TEXT, Queued},
         webhook::Webhook,
@@ -55,7 +56,7 @@ impl Receiving {
             if !given.is_some_and(|given| given.ct_eq(secret).into()) {
                 let text = "the header X-Webhook-Secret is missing or wrong: add it to the webhook's additional headers, with \
                             the value of the setting ThingsNetworkWebhookSecret";
-                return self.refuse(StatusCode::UNAUTHORIZED, "unauthorized", text);
+                return self.refuse(StatusCode::UNAUTHORIZED, Kind::Unauthorized, text);
             }
         }
         let accepted = match Webhook::parse(&request.body) {
@@ -71,7 +72,7 @@ impl Receiving {
                 }
                 StatusCode::OK
             }
-            Err(invalid) => return self.refuse(StatusCode::BAD_REQUEST, "malformed", &invalid.to_string()),
+            Err(invalid) => return self.refuse(StatusCode::BAD_REQUEST, Kind::Malformed, &invalid.to_string()),
         };
         let queued = Queued {
             received_at: Some(Utc::now()),
@@ -86,9 +87,9 @@ impl Receiving {
                      field mask",
                     text.len()
                 );
-                return self.refuse(StatusCode::PAYLOAD_TOO_LARGE, "too_large", &text);
+                return self.refuse(StatusCode::PAYLOAD_TOO_LARGE, Kind::TooLarge, &text);
             }
-            Err(error) => return self.refuse(StatusCode::BAD_REQUEST, "malformed", &error.to_string()),
+            Err(error) => return self.refuse(StatusCode::BAD_REQUEST, Kind::Malformed, &error.to_string()),
         };
         if accepted == StatusCode::ACCEPTED {
             self.tally.count(Count::UplinksAccepted);
@@ -100,13 +101,17 @@ impl Receiving {
     #[must_use]
     pub fn refuse_too_large(&self, limit: usize) -> Answer {
         let text = format!("the webhook is larger than {limit} bytes: leave members out with the webhook's field mask");
-        self.refuse(StatusCode::PAYLOAD_TOO_LARGE, "too_large", &text)
+        self.refuse(StatusCode::PAYLOAD_TOO_LARGE, Kind::TooLarge, &text)
     }
 
-    fn refuse(&self, status: StatusCode, kind: &'static str, detail: &str) -> Answer {
+    fn refuse(&self, status: StatusCode, kind: Kind, detail: &str) -> Answer {
         self.tally.count(Count::WebhooksRefused);
-        if self.tally.failed(kind) {
-            tracing::warn!(failure.kind = kind, webhook.status = status.as_u16(), "a webhook was refused: {detail}");
+        if self.tally.failed(kind.clone()) {
+            tracing::warn!(
+                failure.kind = kind.as_str(),
+                webhook.status = status.as_u16(),
+                "a webhook was refused: {detail}"
+            );
         }
         Answer { response: problem(status, detail), queued: None }
     }

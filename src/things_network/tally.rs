@@ -12,6 +12,7 @@ use tracing::Level;
 use crate::support::summary_line::summary_line;
 use crate::{
     iot_hub::Sender,
+    support::kind::Kind,
     support::meter::{Meters, Readings},
 };
 
@@ -63,7 +64,7 @@ pub struct Tally {
 struct Counts {
     done: BTreeMap<Count, u64>,
     /// By kind.
-    failures: BTreeMap<&'static str, u64>,
+    failures: BTreeMap<Kind, u64>,
 }
 
 impl Tally {
@@ -83,7 +84,7 @@ impl Tally {
     /// Counts a failure. Returns whether it is the first of its kind since the last line.
     ///
     /// Must be called within a runtime.
-    pub fn failed(&self, kind: &'static str) -> bool {
+    pub fn failed(&self, kind: Kind) -> bool {
         self.add(|counts| one_more(counts.failures.entry(kind).or_default()))
     }
 
@@ -109,7 +110,7 @@ impl Tally {
         for (kind, count) in &counts.failures {
             tracing::info!(
                 function.name = function,
-                failure.kind = kind,
+                failure.kind = kind.as_str(),
                 failure.count = count,
                 "{function} failed {count} times with {kind} within {period} s"
             );
@@ -146,7 +147,7 @@ fn one_more(count: &mut u64) -> bool {
 impl std::fmt::Display for Counts {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let done = self.done.iter().map(|(what, count)| (what.text(), count));
-        let failures = self.failures.iter().map(|(kind, count)| (*kind, count));
+        let failures = self.failures.iter().map(|(kind, count)| (kind.as_str(), count));
         let parts: Vec<_> = done.chain(failures).map(|(what, count)| format!("{count} {what}")).collect();
         out.write_str(&parts.join(", "))
     }
@@ -161,11 +162,11 @@ mod tests {
         let tally = Tally::new("f", Arc::default(), None);
         tally.count(Count::UplinksForwarded);
         tally.count(Count::UplinksForwarded);
-        assert!(tally.failed("hub_unreachable"));
-        assert!(!tally.failed("hub_unreachable"));
+        assert!(tally.failed(Kind::HubUnreachable));
+        assert!(!tally.failed(Kind::HubUnreachable));
         assert_eq!(tally.counts().to_string(), "2 uplinks forwarded, 2 hub_unreachable");
         sleep(PERIOD + Duration::from_secs(1)).await;
         assert_eq!(tally.counts().to_string(), "");
-        assert!(tally.failed("hub_unreachable"));
+        assert!(tally.failed(Kind::HubUnreachable));
     }
 }

@@ -103,7 +103,8 @@ impl Facts {
                 (Outcome::Pending, Some(Ok(_))) => true,
                 (Outcome::Failed, Some(Err(kind))) => {
                     self.owes_record = None;
-                    let is_told = |fault: &Option<Fault>| fault.as_ref().is_some_and(|fault| fault.kind == *kind);
+                    let is_told =
+                        |fault: &Option<Fault>| fault.as_ref().is_some_and(|fault| fault.kind.as_str() == *kind);
                     is_told(&poll.error) && is_told(&write.cursor.last_error)
                 }
                 // The note that replaces a record that could not be read.

@@ -222,11 +222,11 @@ fn check_report(report: &Report, facts: &Facts) -> Result<(), Violation> {
         })?;
     }
     // Nothing in the model deletes records. A record that a read has not found yet is not lost.
-    Rule::LoserWritesNothing.check(told.iter().all(|failure| failure.kind != "record_lost"), || {
+    Rule::LoserWritesNothing.check(told.iter().all(|failure| failure.kind.as_str() != "record_lost"), || {
         format!("a record that is there is told to be lost: {told:?}")
     })?;
     for kind in &facts.errors {
-        Rule::FailureIsNotEmpty.check(told.iter().any(|failure| failure.kind == *kind), || {
+        Rule::FailureIsNotEmpty.check(told.iter().any(|failure| failure.kind.as_str() == *kind), || {
             format!("the backend's error {kind} is not in the report: {told:?}")
         })?;
     }

@@ -1,5 +1,7 @@
 //! Finds the advice for a fault. No I/O. It agrees with README, "When something fails".
 
+use iothub_connector::support::kind::Kind;
+
 /// The first words of advice, which follows a colon.
 const VERBS: [&str; 23] = [
     "check", "set", "look", "replace", "write", "remove", "copy", "give", "use", "name", "delete", "mend", "send",
@@ -26,27 +28,29 @@ pub fn split(text: &str) -> (String, Option<String>) {
 }
 
 /// Advice for a kind of fault whose text contains none.
-pub fn of_kind(kind: &str) -> Option<&'static str> {
+pub fn of_kind(kind: &Kind) -> Option<&'static str> {
     Some(match kind {
-        "rate_limited" => "lower PollConcurrency",
-        "http_status" | "cut_off" => "try again; ask whoever runs the backend if it stays so",
-        "connect" | "timeout" => "check M2MBackendURL and the network",
-        "html" => "check M2MBackendURL; is there a login page or proxy in between?",
-        "empty_answer" | "not_json" | "wrong_shape" => "check M2MBackendURL",
-        "too_large" => "name the Channelnames",
-        "hub_refused" => "check key or token, and that the device is enabled",
-        "hub_clock_wrong" | "dps_clock_wrong" => "set this machine's clock right",
-        "hub_unreachable" | "hub_cut" | "hub_timeout" | "hub_stalled" => {
+        Kind::RateLimited => "lower PollConcurrency",
+        Kind::HttpStatus | Kind::CutOff => "try again; ask whoever runs the backend if it stays so",
+        Kind::Connect | Kind::Timeout => "check M2MBackendURL and the network",
+        Kind::Html => "check M2MBackendURL; is there a login page or proxy in between?",
+        Kind::EmptyAnswer | Kind::NotJson | Kind::WrongShape => "check M2MBackendURL",
+        Kind::TooLarge => "name the Channelnames",
+        Kind::HubRefused => "check key or token, and that the device is enabled",
+        Kind::HubClockWrong | Kind::DpsClockWrong => "set this machine's clock right",
+        Kind::HubUnreachable | Kind::HubCut | Kind::HubTimeout | Kind::HubStalled => {
             "check the hub's name, the network, and IoTHubTransport"
         }
-        "hub_accepted_then_cut" | "hub_quota" => {
+        Kind::HubAcceptedThenCut | Kind::HubQuota => {
             "more units, or wait until 00:00 UTC; no other client may have the same device id"
         }
-        "hub_throttled" => "more units, or fewer messages",
-        "dps_timeout" => "check DPSGlobalDeviceEndpoint and the network",
-        "dps_status" | "dps_throttled" => "try again later",
-        "ledger_unreachable" | "ledger_timeout" => "check M2MDocumentsDBUri, the account's firewall and the network",
-        "ledger_throttled" => "more throughput, lower PollConcurrency, or RecordEmptyPolls=false",
+        Kind::HubThrottled => "more units, or fewer messages",
+        Kind::DpsTimeout => "check DPSGlobalDeviceEndpoint and the network",
+        Kind::DpsStatus | Kind::DpsThrottled => "try again later",
+        Kind::LedgerUnreachable | Kind::LedgerTimeout => {
+            "check M2MDocumentsDBUri, the account's firewall and the network"
+        }
+        Kind::LedgerThrottled => "more throughput, lower PollConcurrency, or RecordEmptyPolls=false",
         _ => return None,
     })
 }
@@ -123,7 +127,7 @@ mod tests {
         let all = all.chain(of_dps.iter().map(|error| (error.kind(), error.to_string())));
         let all = all.chain(of_ledger.iter().map(|error| (error.kind(), error.to_string())));
         for (kind, text) in all {
-            assert!(split(&text).1.is_some() || of_kind(kind).is_some(), "{kind}: {text}");
+            assert!(split(&text).1.is_some() || of_kind(&kind).is_some(), "{kind}: {text}");
         }
     }
 }

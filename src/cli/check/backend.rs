@@ -6,7 +6,7 @@ use futures::{StreamExt as _, stream};
 use iothub_connector::{
     config::rapidm2m::{Config, SourceConfig},
     rapidm2m::{Client, FetchError, Selection},
-    support::http_client::HttpClient,
+    support::{http_client::HttpClient, kind::Kind},
 };
 use tokio::time::{Instant, timeout_at};
 
@@ -114,7 +114,7 @@ fn site_row(site: String, config: &Config, channels: Result<Vec<String>, FetchEr
         Ok(listed) => listed,
         Err(FetchError::NoChannels(_)) if config.channels != Selection::All => {
             let text = format!("its blueprint lists no channels for {container}");
-            return Row { kind: Some("no_channels"), ..Row::failed(what, text, "check Histdata") };
+            return Row { kind: Some(Kind::NoChannels), ..Row::failed(what, text, "check Histdata") };
         }
         Err(error) => return Row::fault(what, error.kind(), &error.to_string()),
     };

@@ -7,6 +7,7 @@ use iothub_connector::{
     cosmos::{Failure, Found, Requirements, Ttl, Unfit},
     iot_hub::devices::{Store, store},
     rapidm2m::ledger::{Ledger, MESSAGE_PATH, Options, REQUIREMENTS},
+    support::kind::Kind,
 };
 
 use super::report::{Checked, Row};
@@ -68,11 +69,11 @@ fn of_container(
                 format!("there is no database {database}, and without a key it is not made"),
                 MAKE_IT,
             );
-            return vec![Row { kind: Some("ledger_missing"), ..row }];
+            return vec![Row { kind: Some(Kind::LedgerMissing), ..row }];
         }
         Found::NoContainer => {
             let row = Row::failed(what, "it is not there, and without a key it is not made", MAKE_IT);
-            return vec![Row { kind: Some("ledger_missing"), ..row }];
+            return vec![Row { kind: Some(Kind::LedgerMissing), ..row }];
         }
     };
     let unfit = requirements.unfit(&facts.partition_key, facts.time_to_live);

@@ -12,6 +12,7 @@ use iothub_connector::{
         },
         probe, sas,
     },
+    support::kind::Kind,
 };
 use rustls::pki_types::CertificateDer;
 use secrecy::ExposeSecret as _;
@@ -34,7 +35,7 @@ pub fn token(config: &Config) -> Option<Row> {
     let to_do = "replace it by a new one, or set IoTHubDeviceKey";
     Some(match at - Utc::now() {
         left if left <= TimeDelta::zero() => {
-            Row { kind: Some("hub_token_expired"), ..Row::failed(what, format!("it expired at {text}"), to_do) }
+            Row { kind: Some(Kind::HubTokenExpired), ..Row::failed(what, format!("it expired at {text}"), to_do) }
         }
         left if left < EXPIRY_NOTICE => Row::warning(what, format!("it expires at {text}"), to_do),
         _ => Row::ok(what, format!("holds until {text}")),
@@ -104,7 +105,7 @@ async fn policy(whose: &str, hub: &HubPolicy, trusted_ca: &[CertificateDer<'stat
         Err(error) => {
             let row = Row::fault(what, error.kind(), &error.to_string());
             let to_do = row.to_do.map(|to_do| match error.kind() {
-                "hub_refused" => "check the policy's name and key in AzureIotHubConnectionString…".to_owned(),
+                Kind::HubRefused => "check the policy's name and key in AzureIotHubConnectionString…".to_owned(),
                 _ => to_do,
             });
             Checked::of(Row { to_do, ..row })

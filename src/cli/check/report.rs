@@ -5,6 +5,8 @@ use serde::Serialize;
 
 use super::advice;
 
+use iothub_connector::support::kind::Kind;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
@@ -22,7 +24,7 @@ pub struct Row {
     pub result: Verdict,
     /// The same kind as in the log and in records: README, "When something fails".
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub kind: Option<&'static str>,
+    pub kind: Option<Kind>,
     pub text: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub to_do: Option<String>,
@@ -46,9 +48,9 @@ impl Row {
     }
 
     /// A fault. The advice comes from its text, or from its kind.
-    pub fn fault(what: impl Into<String>, kind: &'static str, text: &str) -> Self {
+    pub fn fault(what: impl Into<String>, kind: Kind, text: &str) -> Self {
         let (text, to_do) = advice::split(text);
-        let to_do = to_do.or_else(|| advice::of_kind(kind).map(str::to_owned));
+        let to_do = to_do.or_else(|| advice::of_kind(&kind).map(str::to_owned));
         Self { result: Verdict::Failed, kind: Some(kind), to_do, ..Self::ok(what, text) }
     }
 

@@ -23,6 +23,8 @@ use super::{
     time::{self, Moment},
 };
 
+use iothub_connector::support::kind::Kind;
+
 const EXAMPLES: &str = "\
 Examples:
   iothub-connector replay 'Energy meter 1' --all --dry-run     # what would go
@@ -57,7 +59,7 @@ pub struct Options {
     queue: Option<QueueKind>,
     /// Only messages that were rejected for this reason, such as hub_message_rejected or no_device
     #[arg(long, value_name = "KIND")]
-    kind: Option<String>,
+    kind: Option<Kind>,
     /// Only uplinks of this application of The Things Stack
     #[arg(long, value_name = "ID", requires = "queue", conflicts_with = "sites")]
     application: Option<String>,
@@ -101,11 +103,17 @@ struct Line {
     /// Id of the record or of the queue message.
     id: String,
     /// Why the message was rejected.
-    kind: String,
+    kind: Option<Kind>,
     /// Why the message is not put back.
     refused: Option<String>,
     /// The members of the JSON object that name the message's origin.
     json: Value,
+}
+
+impl Line {
+    fn kind_text(&self) -> &str {
+        self.kind.as_ref().map_or("", Kind::as_str)
+    }
 }
 
 /// Puts messages back.
@@ -146,7 +154,7 @@ fn json_lines(options: &Options, lines: &[Line], out: &mut impl Write) -> io::Re
     for line in lines {
         let mut object = line.json.clone();
         object["id"] = json!(line.id);
-        object["kind"] = json!(line.kind);
+        object["kind"] = json!(line.kind_text());
         object["replayed"] = json!(line.refused.is_none() && !options.dry_run);
         object["refused"] = json!(line.refused);
         writeln!(out, "{object}")?;
@@ -166,7 +174,7 @@ fn human(options: &Options, lines: &[Line], out: &mut impl Write) -> io::Result<
     };
     let rows = lines.iter().map(|line| {
         let result = line.refused.as_ref().map_or(good.to_owned(), |why| format!("refused: it {why}"));
-        [line.of.clone(), line.id.clone(), line.kind.clone(), result]
+        [line.of.clone(), line.id.clone(), line.kind_text().to_owned(), result]
     });
     table::write(out, heads, rows, &[])
 }

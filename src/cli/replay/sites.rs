@@ -8,14 +8,13 @@ use iothub_connector::{
         ledger::{Ledger, Outcome, Poll, PollList, PollQuery, SiteKey},
         replay::{self, Replayed},
     },
+    support::kind::Kind,
 };
 use serde_json::json;
 
 use super::{Line, Options};
 use crate::cli::time::Moment;
 
-/// The kind of records that were dropped with their backfill.
-const DROPPED: &str = "dropped";
 /// Most rejected records of a site that are read, newest first.
 const MOST: u32 = 10_000;
 
@@ -60,15 +59,16 @@ async fn of_site(
     let polls = polls(options, ledger, key, from).await?;
     // Records of a dropped backfill are put back only if the user names their kind or their ids.
     let is_meant = |poll: &Poll| match &options.kind {
-        Some(kind) => *kind == kind_of(poll),
-        None => !options.which.poll.is_empty() || kind_of(poll) != DROPPED,
+        Some(kind) => kind_of(poll) == Some(kind),
+        None => !options.which.poll.is_empty() || kind_of(poll) != Some(&Kind::Dropped),
     };
     let (polls, others): (Vec<_>, Vec<_>) = polls.into_iter().partition(is_meant);
-    let dropped = others.iter().filter(|poll| options.kind.is_none() && kind_of(poll) == DROPPED).count();
+    let dropped = others.iter().filter(|poll| options.kind.is_none() && kind_of(poll) == Some(&Kind::Dropped)).count();
     if dropped > 0 {
         eprintln!(
-            "{dropped} messages of dropped backfills of site {} are left out: --kind {DROPPED} is for them",
-            key.site
+            "{dropped} messages of dropped backfills of site {} are left out: --kind {} is for them",
+            key.site,
+            Kind::Dropped
         );
     }
     if polls.is_empty() {
@@ -88,7 +88,7 @@ async fn of_site(
             Replayed::Yes => None,
             Replayed::No(why) => Some(why),
         };
-        Line { of: poll.site.clone(), kind: kind_of(&poll), id: poll.id, refused, json }
+        Line { of: poll.site.clone(), kind: kind_of(&poll).cloned(), id: poll.id, refused, json }
     });
     Ok(lines.collect())
 }
@@ -121,6 +121,6 @@ async fn polls(
     Ok(polls)
 }
 
-fn kind_of(poll: &Poll) -> String {
-    poll.error.as_ref().map(|fault| fault.kind.clone()).unwrap_or_default()
+fn kind_of(poll: &Poll) -> Option<&Kind> {
+    poll.error.as_ref().map(|fault| &fault.kind)
 }

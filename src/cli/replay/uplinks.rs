@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use iothub_connector::{
     config::{Problems, Settings, storage},
     queue::{Queue, QueueError, Taken, UplinkQueues},
-    support::{clock, http_client::HttpClient},
+    support::{clock, http_client::HttpClient, kind::Kind},
     things_network::queued::Queued,
 };
 use serde_json::{Value, json};
@@ -107,8 +107,9 @@ async fn put_and_delete(from: &Queue, to: &Queue, taken: &Taken) -> Result<(), Q
 }
 
 fn is_meant(options: &Options, line: &Line) -> bool {
-    options.kind.as_ref().is_none_or(|kind| *kind == line.kind)
-        && options.application.as_ref().is_none_or(|application| line.json["application"] == *application.as_str())
+    options.kind.is_none()
+        || options.kind == line.kind
+            && options.application.as_ref().is_none_or(|application| line.json["application"] == *application.as_str())
 }
 
 /// Describes a message, as far as its content allows.
@@ -117,7 +118,7 @@ fn line(taken: &Taken) -> Line {
     let Some(text) = taken.text() else {
         let refused =
             Some("is not Base64, so the Functions host cannot read it: was it put there by something else?".into());
-        return Line { of: String::new(), id, kind: String::new(), refused, json: json!({}) };
+        return Line { of: String::new(), id, kind: None, refused, json: json!({}) };
     };
     let envelope: Value = serde_json::from_str(&text).unwrap_or_default();
     let webhook = Queued::parse(&text).ok().map(|queued| queued.webhook.into_owned());
@@ -126,7 +127,7 @@ fn line(taken: &Taken) -> Line {
     // Version 3 of The Things Stack, then version 2.
     let application = ids["application_ids"]["application_id"].as_str().or(webhook["app_id"].as_str());
     let device = ids["device_id"].as_str().or(webhook["dev_id"].as_str());
-    let kind = envelope["Kind"].as_str().unwrap_or_default().to_owned();
+    let kind = envelope["Kind"].as_str().map(Kind::from);
     let refused = envelope.get("Text").map(|_| "holds no webhook: it would be rejected again".to_owned());
     let of = format!("{}/{}", application.unwrap_or("-"), device.unwrap_or("-"));
     let json = json!({

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use super::{Owner, StoredOwner, dps::DpsError, store::StoreError};
 
+use crate::support::kind::Kind;
+
 /// Why an owner has no device at the moment.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DeviceError {
@@ -38,14 +40,14 @@ pub enum DeviceError {
 impl DeviceError {
     /// A short name for records and summaries.
     #[must_use]
-    pub fn kind(&self) -> &'static str {
+    pub fn kind(&self) -> Kind {
         match self {
-            Self::Underway { .. } => "device_underway",
+            Self::Underway { .. } => Kind::DeviceUnderway,
             Self::Dps { error, .. } => error.kind(),
-            Self::Taken { .. } => "device_taken",
-            Self::RefusedByHub { .. } => "device_refused",
+            Self::Taken { .. } => Kind::DeviceTaken,
+            Self::RefusedByHub { .. } => Kind::DeviceRefused,
             Self::Store { error, .. } => error.kind(),
-            Self::Unexpected { .. } => "device_unexpected",
+            Self::Unexpected { .. } => Kind::DeviceUnexpected,
         }
     }
 }

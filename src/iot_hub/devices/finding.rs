@@ -128,7 +128,7 @@ impl Inner {
         let began = std::time::Instant::now();
         let result = operation.await;
         let failure = result.as_ref().err().map(StoreError::kind);
-        self.shared.meters.ledger.count(began.elapsed(), 0, failure);
+        self.shared.meters.ledger.count(began.elapsed(), 0, failure.as_ref());
         result
     }
 
@@ -159,7 +159,7 @@ impl Inner {
         let began = std::time::Instant::now();
         let provisioned = provisioner.provision(&entry.id).await;
         let failure = provisioned.as_ref().err().map(|failed| failed.error.kind());
-        self.shared.meters.dps.count(began.elapsed(), 0, failure);
+        self.shared.meters.dps.count(began.elapsed(), 0, failure.as_ref());
         let assignment = provisioned.map_err(|failed| {
             let (owner, id) = (entry.owner.clone(), entry.id.clone());
             Ended { error: DeviceError::Dps { owner, id, error: failed.error }, rests: failed.is_of_device }

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     cosmos::{Account, Container, Failure, Found, NEVER, Requirements, Trial, is, one_line, within},
-    support::backoff::Policy,
+    support::{backoff::Policy, kind::Kind},
 };
 
 /// Next to the container of polls. Partition key `/id`.
@@ -66,10 +66,10 @@ pub enum StoreError {
 impl StoreError {
     /// A short name for summaries.
     #[must_use]
-    pub fn kind(&self) -> &'static str {
+    pub fn kind(&self) -> Kind {
         match self {
             Self::Cosmos(failure) => failure.kind(),
-            Self::Foreign { .. } => "device_foreign_document",
+            Self::Foreign { .. } => Kind::DeviceForeignDocument,
         }
     }
 }

@@ -31,6 +31,7 @@ use crate::rapidm2m::{
     Stamp,
     ledger::{Cursor, SiteKey},
 };
+use crate::support::kind::Kind;
 
 use grid::{Grid, Span};
 pub use measure::Measured;
@@ -148,7 +149,7 @@ fn next(report: &Report, step: Option<Step>, rest: Duration) -> Next {
 }
 
 /// Failures that remain, however often this process tries again.
-fn is_for_somebody(kind: &str) -> bool {
-    let of_ledger = ["ledger_unauthorized", "ledger_missing", "ledger_foreign_document"];
-    record::is_permanent(kind) || of_ledger.contains(&kind) || kind == "too_large" || kind == stretch::DROPPED
+fn is_for_somebody(kind: &Kind) -> bool {
+    let of_ledger = [Kind::LedgerUnauthorized, Kind::LedgerMissing, Kind::LedgerUnfit, Kind::LedgerForeignDocument];
+    kind.is_permanent() || of_ledger.contains(kind) || matches!(kind, Kind::TooLarge | Kind::Dropped)
 }

@@ -21,9 +21,7 @@ use crate::rapidm2m::{
     window::SOFT_BODY_LIMIT,
     wire::Flaws,
 };
-
-/// The failure kind of a backfill that the operator dropped.
-pub(super) const DROPPED: &str = "dropped";
+use crate::support::kind::Kind;
 
 impl<O: Outside> Turn<'_, O> {
     /// Done when the backfill is finished.
@@ -31,7 +29,7 @@ impl<O: Outside> Turn<'_, O> {
         if self.committed.cursor.backfill.as_ref().is_some_and(|backfill| backfill.dropped_at.is_some()) {
             self.report
                 .failures
-                .push(Failure::new(DROPPED, "the backfill was dropped by hand: --again begins it anew"));
+                .push(Failure::new(Kind::Dropped, "the backfill was dropped by hand: --again begins it anew"));
             return Err(EndTurn);
         }
         self.send_what_waits(self.limits.send_until).await?;
@@ -62,7 +60,7 @@ impl<O: Outside> Turn<'_, O> {
 
     pub(super) async fn drop_backfill(&mut self) -> Result<Step, EndTurn> {
         let text = "the backfill was dropped by hand before the hub had acknowledged the message".into();
-        self.reject_what_waits(&Fault { kind: DROPPED.into(), text }).await?;
+        self.reject_what_waits(&Fault { kind: Kind::Dropped, text }).await?;
         self.end_backfill(|backfill, now| backfill.dropped_at = Some(now)).await?;
         Ok(Step::Done)
     }
@@ -140,7 +138,7 @@ impl<O: Outside> Turn<'_, O> {
             // This must not look like "no data". The backfill continues all the same, because these rows will not
             // become usable.
             let text = format!("{} rows of the answer cannot be used, the others are none of this range", flaws.count);
-            let mut poll = record::failed_poll(asked, Fault { kind: "bad_rows".into(), text }, &cursor, history);
+            let mut poll = record::failed_poll(asked, Fault { kind: Kind::BadRows, text }, &cursor, history);
             poll.result.bad_rows = record::bad_rows(flaws);
             vec![poll]
         } else if self.forwarder.record_empty_polls {

@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use super::documents::{CURSOR_ID, Cursor, Poll, SiteKey};
 use crate::cosmos::{self, Account, Container, Failure, Found, NEVER, Requirements, Trial, is, within};
+use crate::support::kind::Kind;
 
 /// Limits of one transaction. The service accepts 2 MB and 100 operations.
 /// <https://learn.microsoft.com/azure/cosmos-db/concepts-limits>
@@ -49,11 +50,11 @@ impl LedgerError {
 
     /// A short name for summaries.
     #[must_use]
-    pub fn kind(&self) -> &'static str {
+    pub fn kind(&self) -> Kind {
         match self {
-            Self::Conflict => "ledger_conflict",
+            Self::Conflict => Kind::LedgerConflict,
             Self::Cosmos(failure) => failure.kind(),
-            Self::Foreign { .. } => "ledger_foreign_document",
+            Self::Foreign { .. } => Kind::LedgerForeignDocument,
         }
     }
 }

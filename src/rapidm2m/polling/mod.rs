@@ -38,6 +38,7 @@ use crate::rapidm2m::{
     window::Search,
     wire::Flaws,
 };
+use crate::support::kind::Kind;
 
 use outside::{Outside, Services};
 use record::Asked;
@@ -146,7 +147,7 @@ impl Report {
 /// One thing that went wrong with a site.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    pub kind: String,
+    pub kind: Kind,
     pub text: String,
     /// It is already logged: a rejected message, or an earlier failure that makes the site back off.
     pub is_known: bool,
@@ -157,8 +158,8 @@ impl Failure {
         Self { kind: fault.kind.clone(), text: fault.text.clone(), is_known: true }
     }
 
-    pub(super) fn new(kind: &str, text: impl ToString) -> Self {
-        Self { kind: kind.to_owned(), text: text.to_string(), is_known: false }
+    pub(super) fn new(kind: Kind, text: impl ToString) -> Self {
+        Self { kind, text: text.to_string(), is_known: false }
     }
 }
 

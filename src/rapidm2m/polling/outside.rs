@@ -103,7 +103,7 @@ impl Services {
     fn asked(&self, began: WallInstant, bytes: usize, error: Option<&FetchError>) {
         // In emulation mode there is no backend.
         if let Source::Backend(_) = self.source {
-            self.meters.backend.count(began.elapsed(), bytes, error.map(FetchError::kind));
+            self.meters.backend.count(began.elapsed(), bytes, error.map(FetchError::kind).as_ref());
         }
     }
 
@@ -115,7 +115,7 @@ impl Services {
         let began = WallInstant::now();
         let result = operation.await;
         let failure = result.as_ref().err().filter(|error| !matches!(error, LedgerError::Conflict));
-        self.meters.ledger.count(began.elapsed(), 0, failure.map(LedgerError::kind));
+        self.meters.ledger.count(began.elapsed(), 0, failure.map(LedgerError::kind).as_ref());
         result
     }
 }

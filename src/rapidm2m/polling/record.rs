@@ -15,6 +15,7 @@ use crate::{
         wire::Flaws,
     },
     support::backoff::{LONGEST_REQUESTED, Policy},
+    support::kind::Kind,
 };
 
 use super::split::Part;
@@ -104,7 +105,7 @@ pub fn message_poll(asked: &Asked, index: usize, part: Part, history: Option<u32
             part.newest.rfc3339(),
             message::MAX_SIZE
         );
-        poll.error = Some(Fault { kind: "message_too_large".into(), text });
+        poll.error = Some(Fault { kind: Kind::MessageTooLarge, text });
         poll.outcome = Outcome::Rejected;
         poll.ttl = history;
     }
@@ -191,12 +192,6 @@ pub fn backs_off_until(cursor: &Cursor, now: DateTime<Utc>) -> Option<DateTime<U
     cursor.not_before.filter(|until| now < *until && *until - now <= longest)
 }
 
-/// Whether a failure of this kind lasts until an operator changes something: see [`FetchError::is_permanent`].
-#[must_use]
-pub fn is_permanent(kind: &str) -> bool {
-    matches!(kind, "unauthorized" | "forbidden" | "not_found")
-}
-
 /// When a site is polled again after a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retry {
@@ -250,11 +245,11 @@ impl Unsendable {
     pub fn fault(&self, key: &SiteKey, id: &str) -> Fault {
         let (kind, text) = match self {
             Self::Gone => (
-                "record_lost",
+                Kind::RecordLost,
                 format!("the record {id} of a message that waited is gone from the ledger: its rows cannot be sent"),
             ),
             Self::Unreadable(why) => (
-                "record_unreadable",
+                Kind::RecordUnreadable,
                 format!(
                     "the record {id} of a message that waited cannot be read ({why}): it stays as it is and is not \
                      sent; to send it, fix it, set its Outcome to rejected, and run: iothub-connector replay {:?} --poll {id}",
@@ -262,7 +257,7 @@ impl Unsendable {
                 ),
             ),
         };
-        Fault { kind: kind.into(), text }
+        Fault { kind, text }
     }
 }
 
@@ -442,7 +437,7 @@ mod tests {
 
     #[test]
     fn rests_grow_to_an_hour_and_heed_the_backend() {
-        let fault = || Fault { kind: "k".into(), text: "t".into() };
+        let fault = || Fault { kind: Kind::Timeout, text: "t".into() };
         let now = asked().at;
         let mut cursor = Cursor::new(&asked().key);
         let mut rests = Vec::new();

@@ -16,6 +16,7 @@ use crate::rapidm2m::{
     ledger::{Committed, Cursor, Fault, LedgerError, MAX_BATCH_POLLS, Outcome, Poll},
     wire::{Flaws, Row},
 };
+use crate::support::kind::Kind;
 
 /// The content of one transaction.
 pub struct Batch<'a> {
@@ -93,7 +94,7 @@ impl<O: Outside> Turn<'_, O> {
             for poll in polls.iter().filter(|poll| poll.outcome == Outcome::Rejected) {
                 self.report.messages_rejected += 1;
                 self.report.rejections.extend(poll.error.as_ref().map(Failure::known));
-                let (kind, why) = poll.error.as_ref().map_or(("", ""), |fault| (&fault.kind, &fault.text));
+                let (kind, why) = poll.error.as_ref().map_or(("", ""), |fault| (fault.kind.as_str(), &fault.text));
                 tracing::error!(poll.id = poll.id, failure.kind = kind, "a message is rejected: {why}");
             }
             if self.can_send {
@@ -150,7 +151,7 @@ impl<O: Outside> Turn<'_, O> {
             "{} of the answer's rows cannot be used, none of the others is new; the first: {reason}",
             flaws.count
         );
-        let fault = Fault { kind: "bad_rows".into(), text };
+        let fault = Fault { kind: Kind::BadRows, text };
         if asked.request.from.is_none() && self.committed.cursor.last_value_from.is_none() {
             // The unusable row might stay the youngest for years. So begin with the rows after now.
             self.committed.cursor.last_value_from = Some(asked.at);
@@ -160,7 +161,7 @@ impl<O: Outside> Turn<'_, O> {
     }
 
     pub async fn record_failure(&mut self, asked: &Asked, error: &FetchError) -> Result<(), EndTurn> {
-        let fault = Fault { kind: error.kind().into(), text: error.to_string() };
+        let fault = Fault { kind: error.kind(), text: error.to_string() };
         self.write_failure(asked, fault, Retry::after(error), None).await
     }
 
@@ -171,7 +172,7 @@ impl<O: Outside> Turn<'_, O> {
         retry: Retry,
         flaws: Option<&Flaws>,
     ) -> Result<(), EndTurn> {
-        self.report.failures.push(Failure::new(&fault.kind, &fault.text));
+        self.report.failures.push(Failure::new(fault.kind.clone(), &fault.text));
         let history = self.forwarder.outside.history_seconds();
         let mut poll = record::failed_poll(asked, fault.clone(), &self.committed.cursor, history);
         poll.result.bad_rows = flaws.and_then(record::bad_rows);

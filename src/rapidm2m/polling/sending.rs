@@ -73,7 +73,7 @@ impl<O: Outside> Turn<'_, O> {
     /// record is read again.
     async fn set_aside(&mut self, id: &str, unsendable: &Unsendable) -> Result<(), EndTurn> {
         let fault = unsendable.fault(self.key, id);
-        let failure = Failure::new(&fault.kind, &fault.text);
+        let failure = Failure::new(fault.kind.clone(), &fault.text);
         let mut note = record::note(self.key, id, unsendable, self.forwarder.outside.now());
         let mut cursor = self.committed.cursor.clone();
         if let Some(backfill) = &mut cursor.backfill {
@@ -126,7 +126,7 @@ impl<O: Outside> Turn<'_, O> {
         match outcome {
             Ok(()) => {}
             Err(error) if error.condemns_message() => {
-                let fault = Fault { kind: error.kind().into(), text: error.to_string() };
+                let fault = Fault { kind: error.kind(), text: error.to_string() };
                 self.reject(&mut polls[finished], fault, history);
                 finished += 1;
             }
@@ -153,7 +153,7 @@ impl<O: Outside> Turn<'_, O> {
     }
 
     fn reject(&mut self, poll: &mut Poll, fault: Fault, history: Option<u32>) {
-        tracing::error!(poll.id = poll.id, failure.kind = fault.kind, "a message is rejected: {}", fault.text);
+        tracing::error!(poll.id = poll.id, failure.kind = fault.kind.as_str(), "a message is rejected: {}", fault.text);
         self.report.rejections.push(Failure::known(&fault));
         record::set_rejected(poll, fault, history);
         self.report.messages_rejected += 1;

@@ -20,7 +20,7 @@ use crate::{
         window::SOFT_BODY_LIMIT,
         wire::{Flaws, WireError},
     },
-    support::blocking,
+    support::{blocking, kind::Kind},
 };
 
 /// A row may be this far ahead of our clock. A row further ahead stays in the backend: if the cursor moved to it, new
@@ -84,10 +84,10 @@ impl<O: Outside> Turn<'_, O> {
     fn is_left_alone(&mut self) -> bool {
         let cursor = &self.committed.cursor;
         let Some(until) = record::backs_off_until(cursor, self.forwarder.outside.now()) else { return false };
-        let error = cursor.last_error.clone().unwrap_or_else(|| Fault { kind: "rest".into(), text: String::new() });
+        let error = cursor.last_error.clone().unwrap_or_else(|| Fault { kind: Kind::Rest, text: String::new() });
         // An operator who has corrected the settings restarts the app. Try at once, so that the operator need not
         // wait an hour.
-        if !self.memory.tried && record::is_permanent(&error.kind) {
+        if !self.memory.tried && error.kind.is_permanent() {
             return false;
         }
         let text = format!("left alone until {}, after {}", Stamp::from_time(until).rfc3339(), error.text);

@@ -1,5 +1,6 @@
 use super::*;
 use crate::rapidm2m::ledger::SiteKey;
+use crate::support::kind::Kind;
 
 fn now() -> DateTime<Utc> {
     DateTime::from_timestamp(1_767_225_600, 0).unwrap()
@@ -14,7 +15,7 @@ fn cursor(site: &str) -> Cursor {
 }
 
 fn fault() -> Option<Fault> {
-    Some(Fault { kind: "k".into(), text: "t".into() })
+    Some(Fault { kind: Kind::Timeout, text: "t".into() })
 }
 
 fn scope(selection: Selection) -> Scope {

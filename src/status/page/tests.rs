@@ -9,6 +9,7 @@ use crate::{
         polling::record::{Asked, failed_poll},
     },
     status::{Scope, detail::Readings},
+    support::kind::Kind,
 };
 
 const LARGEST: usize = 100 * 1024;
@@ -24,7 +25,7 @@ fn scope() -> Scope {
 fn cursor(name: &str, text: &str) -> Cursor {
     let mut cursor = Cursor::new(&SiteKey { customer: "c".into(), site: name.into() });
     cursor.consecutive_failures = 2;
-    cursor.last_error = Some(Fault { kind: "timeout".into(), text: text.into() });
+    cursor.last_error = Some(Fault { kind: Kind::Timeout, text: text.into() });
     let activity = cursor.activity.get_or_insert_default();
     activity.polls = "rfe".repeat(8);
     activity.polled_at = now();
@@ -96,7 +97,7 @@ fn a_site_with_everything_is_not_large_either() {
         took: Duration::from_secs(1),
         backfill: None,
     };
-    let fault = Fault { kind: "timeout".into(), text: text.clone() };
+    let fault = Fault { kind: Kind::Timeout, text: text.clone() };
     let polls = vec![failed_poll(&asked, fault, &Cursor::new(&key), None); 40];
     let unreadable = vec![LedgerError::Foreign { id: name.clone(), site: name.clone(), text: text.clone() }; 40];
     let polls = PollList { polls, unreadable };

@@ -106,7 +106,7 @@ impl Downlinks {
                     if tally.count(Count::DownlinkChecksFailed) {
                         tracing::warn!(
                             device.id = device.id,
-                            failure.kind = error.kind(),
+                            failure.kind = error.kind().as_str(),
                             "what waits for the device was not fetched, its next uplink tries again: {error}"
                         );
                     }

@@ -11,7 +11,7 @@ use reqwest::{
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 
-use crate::support::{http, http_client::HttpClient};
+use crate::support::{http, http_client::HttpClient, kind::Kind};
 
 /// Time-out of a request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -71,14 +71,14 @@ impl PushError {
 
     /// A short name for summaries.
     #[must_use]
-    pub fn kind(&self) -> &'static str {
+    pub fn kind(&self) -> Kind {
         match self {
-            Self::Unusable(_) => "downlink_unusable",
-            Self::Rejected { .. } => "downlink_rejected",
-            Self::Unauthorized { .. } => "downlink_unauthorized",
-            Self::Status { .. } => "downlink_status",
-            Self::Unreachable { .. } => "downlink_unreachable",
-            Self::Busy => "downlink_busy",
+            Self::Unusable(_) => Kind::DownlinkUnusable,
+            Self::Rejected { .. } => Kind::DownlinkRejected,
+            Self::Unauthorized { .. } => Kind::DownlinkUnauthorized,
+            Self::Status { .. } => Kind::DownlinkStatus,
+            Self::Unreachable { .. } => Kind::DownlinkUnreachable,
+            Self::Busy => Kind::DownlinkBusy,
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::{
         Owner, Store, StoredOwner,
         activity::{self, Activity, Document},
     },
-    support::fault::Fault,
+    support::{fault::Fault, kind::Kind},
     things_network::uplink::MEMBERS,
 };
 
@@ -80,8 +80,8 @@ impl Activities {
     }
 
     /// Notes that a message was not forwarded, for now or for good.
-    pub(super) fn failed(&self, of: &Forwardable, kind: &str, text: &str) {
-        self.note(of, |activity| activity.failure(Fault { kind: kind.to_owned(), text: text.to_owned() }));
+    pub(super) fn failed(&self, of: &Forwardable, kind: Kind, text: &str) {
+        self.note(of, |activity| activity.failure(Fault { kind, text: text.to_owned() }));
     }
 
     fn note(&self, of: &Forwardable, what: impl FnOnce(&mut Activity)) {

@@ -31,7 +31,7 @@ use crate::{
         devices::{Devices, Owner, PerApplication},
     },
     support::progress::{Progress, Step},
-    support::{clock::Clock, meter::Meters},
+    support::{clock::Clock, kind::Kind, meter::Meters},
     things_network::{queued::Queued, template::Template},
 };
 
@@ -115,24 +115,24 @@ impl Forwarding {
         let deadline = Instant::now() + self.timeout;
         let queued = match Queued::parse(&message.text) {
             Ok(queued) => queued,
-            Err(reason) => return self.reject(&message.text, None, "malformed", &reason),
+            Err(reason) => return self.reject(&message.text, None, Kind::Malformed, &reason),
         };
         let received_at = queued.received_at.or(message.inserted_at).unwrap_or_else(|| self.clock.now());
         let forwardable = match Forwardable::read(&queued.webhook, received_at) {
             Ok(forwardable) => forwardable,
-            Err(invalid) => return self.reject(&message.text, None, "malformed", &invalid.to_string()),
+            Err(invalid) => return self.reject(&message.text, None, Kind::Malformed, &invalid.to_string()),
         };
         let span = tracing::Span::current();
         span.record("application.id", &forwardable.application).record("end_device.id", &forwardable.device);
         let (devices, owner) = match self.owner(&forwardable) {
             Ok(found) => found,
-            Err(reason) => return self.reject(&message.text, Some(&forwardable), "no_device", &reason),
+            Err(reason) => return self.reject(&message.text, Some(&forwardable), Kind::NoDevice, &reason),
         };
         progress.step = Step::WaitingForTurn;
         let turn_until = deadline.min(Instant::now() + TURN_WAIT);
         let Ok(turn) = timeout_at(turn_until, self.turns.take(&owner)).await else {
             let text = "earlier messages of the device are still on their way".to_owned();
-            return self.fail(&forwardable, "turn", text, message.dequeue_count);
+            return self.fail(&forwardable, Kind::Turn, text, message.dequeue_count);
         };
         progress.step = Step::Sending;
         let sent = self.send(devices, &owner, &forwardable, deadline).await;
@@ -210,24 +210,24 @@ impl Forwarding {
         }
     }
 
-    fn reject(&self, text: &str, of: Option<&Forwardable>, kind: &'static str, reason: &str) -> Outcome {
+    fn reject(&self, text: &str, of: Option<&Forwardable>, kind: Kind, reason: &str) -> Outcome {
         if let Some(of) = of {
-            self.activities.failed(of, kind, reason);
+            self.activities.failed(of, kind.clone(), reason);
         }
         self.tally.count(Count::MessagesRejected);
-        if self.tally.failed(kind) {
+        if self.tally.failed(kind.clone()) {
             tracing::error!(
-                failure.kind = kind,
+                failure.kind = kind.as_str(),
                 "a message is rejected ({kind}) and goes to the queue of rejected messages: {reason}"
             );
         }
-        Outcome::Rejected(rejected::text(text, kind, reason, self.clock.now()))
+        Outcome::Rejected(rejected::text(text, &kind, reason, self.clock.now()))
     }
 
-    fn fail(&self, of: &Forwardable, kind: &'static str, text: String, dequeue_count: Option<u32>) -> Outcome {
-        if self.tally.failed(kind) {
+    fn fail(&self, of: &Forwardable, kind: Kind, text: String, dequeue_count: Option<u32>) -> Outcome {
+        if self.tally.failed(kind.clone()) {
             tracing::warn!(
-                failure.kind = kind,
+                failure.kind = kind.as_str(),
                 message.attempt = dequeue_count,
                 "not forwarded now, the message stays in the queue: {text}"
             );

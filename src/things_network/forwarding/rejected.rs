@@ -6,6 +6,7 @@ use serde_json::{Value, json, value::RawValue};
 
 use crate::{
     support::http::{MAX_ERROR_TEXT, one_line},
+    support::kind::Kind,
     things_network::queued::{MAX_TEXT, Queued},
 };
 
@@ -13,7 +14,7 @@ use crate::{
 ///
 /// If `original` fits into a queue message, the text always fits too: if there is no room for the reason, the text
 /// leaves it out. The log has the reason.
-pub fn text(original: &str, kind: &str, reason: &str, now: DateTime<Utc>) -> String {
+pub fn text(original: &str, kind: &Kind, reason: &str, now: DateTime<Utc>) -> String {
     let stamp = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Millis, true);
     let head = json!({ "RejectedAtUTC": stamp(now), "Kind": kind, "Reason": one_line(reason, MAX_ERROR_TEXT) });
     let fits = |text: &String| text.len() <= MAX_TEXT;
@@ -48,7 +49,7 @@ mod tests {
     use super::*;
 
     fn rejected_text(original: &str) -> String {
-        text(original, "malformed", "no\nids", "2026-01-31T12:00:00Z".parse().unwrap())
+        text(original, &Kind::Malformed, "no\nids", "2026-01-31T12:00:00Z".parse().unwrap())
     }
 
     fn rejected(original: &str) -> (String, Value) {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::support::kind::Kind;
+
 const CHECK_GROUP: &str =
     "check DPSEnrollmentGroupSymmetricKey… and DPSIDScope…, and that the enrollment group is enabled";
 
@@ -51,20 +53,20 @@ fn quote(text: &str) -> String {
 impl DpsError {
     /// A short name for records and summaries.
     #[must_use]
-    pub fn kind(&self) -> &'static str {
+    pub fn kind(&self) -> Kind {
         match self {
-            Self::Unauthorized { .. } => "dps_unauthorized",
-            Self::ClockWrong { .. } => "dps_clock_wrong",
-            Self::UnknownScope { .. } => "dps_unknown_scope",
-            Self::Refused { .. } | Self::OperationGone { .. } => "dps_refused",
-            Self::Throttled { .. } => "dps_throttled",
-            Self::Status { .. } => "dps_status",
-            Self::Unreachable(_) => "dps_unreachable",
-            Self::Timeout => "dps_timeout",
-            Self::Untrusted(_) => "dps_untrusted",
-            Self::Tls(_) => "dps_tls",
-            Self::Garbage(_) => "dps_garbage",
-            Self::NotAssigned(_) => "dps_not_assigned",
+            Self::Unauthorized { .. } => Kind::DpsUnauthorized,
+            Self::ClockWrong { .. } => Kind::DpsClockWrong,
+            Self::UnknownScope { .. } => Kind::DpsUnknownScope,
+            Self::Refused { .. } | Self::OperationGone { .. } => Kind::DpsRefused,
+            Self::Throttled { .. } => Kind::DpsThrottled,
+            Self::Status { .. } => Kind::DpsStatus,
+            Self::Unreachable(_) => Kind::DpsUnreachable,
+            Self::Timeout => Kind::DpsTimeout,
+            Self::Untrusted(_) => Kind::DpsUntrusted,
+            Self::Tls(_) => Kind::DpsTls,
+            Self::Garbage(_) => Kind::DpsGarbage,
+            Self::NotAssigned(_) => Kind::DpsNotAssigned,
         }
     }
 

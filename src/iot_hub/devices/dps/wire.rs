@@ -160,7 +160,7 @@ mod tests {
                 r#"{{"operationId":"1","status":"{status}","registrationState":{{"errorCode":400209,"errorMessage":"Custom allocation failed"}}}}"#
             );
             let error = progress(body.as_bytes(), None).unwrap_err();
-            assert_eq!(error.kind(), "dps_refused");
+            assert_eq!(error.kind().as_str(), "dps_refused");
             let text = error.to_string();
             assert!(text.contains(status) && text.contains("Custom allocation failed (400209)"), "{text}");
             assert!(!error.concerns_service());
@@ -203,7 +203,7 @@ mod tests {
             (302, None, false, "dps_garbage", false),
         ] {
             let error = refusal(Refusal { status, body, skew, is_poll, retry_after: None });
-            assert_eq!((error.kind(), error.concerns_service()), (kind, concerns_service), "{status}");
+            assert_eq!((error.kind().as_str(), error.concerns_service()), (kind, concerns_service), "{status}");
         }
         assert!(
             refusal(Refusal { status: 401, body, skew: minutes(-7), is_poll: false, retry_after: None })

@@ -26,7 +26,7 @@ use crate::{
         },
     },
     support::progress::{Progress, Step},
-    support::{backoff::Backoff, meter::Readings, panics},
+    support::{backoff::Backoff, kind::Kind, meter::Readings, panics},
 };
 
 /// The function's name: that of host.json's folder, and the one in the log.
@@ -146,7 +146,7 @@ impl Polling {
                         "{what} within PollTimeoutSeconds={}; it comes first next time",
                         self.timeout.as_secs()
                     );
-                    summary.failures.push((site, Failure { kind: "deadline".into(), text, is_known: false }));
+                    summary.failures.push((site, Failure { kind: Kind::Deadline, text, is_known: false }));
                 }
             }
             progress.one_site_done();
@@ -217,7 +217,7 @@ impl Polling {
                 entry.memory = Arc::default();
             }
             // The panic hook has already logged it.
-            let failure = Failure { kind: "panic".into(), text, is_known: true };
+            let failure = Failure { kind: Kind::Panic, text, is_known: true };
             Report { failures: vec![failure], ..Report::default() }
         })
     }
@@ -245,7 +245,7 @@ impl Polling {
             }
             Err(error) => {
                 let failure =
-                    Failure { kind: error.kind().into(), text: format!("listing the sites: {error}"), is_known: false };
+                    Failure { kind: error.kind(), text: format!("listing the sites: {error}"), is_known: false };
                 summary.failures.push((ALL_SITES.into(), failure.clone()));
                 if let Retry::BackOff(requested) = Retry::after(&error) {
                     self.listing.failed((), failure, requested, started);

@@ -13,7 +13,7 @@ use tracing::Level;
 use super::lag::Lags;
 use crate::{
     rapidm2m::polling::{Failure, Report},
-    support::{meter::Readings, summary_line::summary_line},
+    support::{kind::Kind, meter::Readings, summary_line::summary_line},
 };
 
 /// How many different failures are logged, and how many affected sites each line names. The ledger has them all.
@@ -86,7 +86,7 @@ impl Summary {
     /// The new failures of this invocation, each once with the sites that it affects: an unreachable backend is one
     /// failure, not ten thousand.
     fn new_failures(&self) -> Vec<(&Failure, Vec<&str>)> {
-        let mut groups: BTreeMap<(&str, &str), (&Failure, Vec<&str>)> = BTreeMap::new();
+        let mut groups: BTreeMap<(&Kind, &str), (&Failure, Vec<&str>)> = BTreeMap::new();
         for (site, failure) in self.failures.iter().filter(|(_, failure)| !failure.is_known) {
             let (_, sites) = groups.entry((&failure.kind, &failure.text)).or_insert_with(|| (failure, Vec::new()));
             sites.push(site);
@@ -101,7 +101,13 @@ impl Summary {
                 named.push_str(&format!(" and {} more", sites.len() - LOGGED_SITES));
             }
             let count = sites.len();
-            tracing::warn!(site.names = named, failure.kind = failure.kind, failure.count = count, "{}", failure.text);
+            tracing::warn!(
+                site.names = named,
+                failure.kind = failure.kind.as_str(),
+                failure.count = count,
+                "{}",
+                failure.text
+            );
         }
         self.lags.log();
         // A macro, because `tracing` needs the level at compile time: each level is a separate line in the code.

@@ -10,7 +10,7 @@ use crate::{
     app::App,
     config::{Config, Settings},
     rapidm2m::polling::source::Source,
-    support::clock::Clock,
+    support::{clock::Clock, kind::Kind},
 };
 
 const SITES: &str = "Well 1,Well 2,Well 3";
@@ -55,7 +55,7 @@ async fn a_panic_in_one_site_is_a_failure_of_this_site_only() {
 
     let run = polling.run().await;
     let [(site, failure)] = &run.failures[..] else { panic!("{:?}", run.failures) };
-    assert_eq!((site.as_str(), failure.kind.as_str()), ("Well 1", "panic"));
+    assert_eq!((site.as_str(), &failure.kind), ("Well 1", &Kind::Panic));
     assert!(failure.text.contains("the clock is broken"), "{}", failure.text);
     assert_eq!((run.sites, run.rows_forwarded, run.is_success()), (3, 2, false));
 
