@@ -18,7 +18,7 @@ use crate::{APP, support::emulator};
 /// A webhook of an uplink, as the host posts it.
 pub struct Envelope {
     headers: HeaderMap,
-    body: Bytes,
+    pub body: Bytes,
 }
 
 /// The path to which the host posts webhooks.

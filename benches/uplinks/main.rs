@@ -1,5 +1,5 @@
-//! Measures the cost of uplinks: `cargo bench --bench uplinks`, about six minutes. With `-- accepting` or `--
-//! forwarding`, only that part runs.
+//! Measures the cost of uplinks: `cargo bench --bench uplinks`, about six minutes. With `-- accepting`, `-- forwarding` or
+//! `-- parsing`, only that part runs.
 //!
 //! The handler and all emulators run in their own processes. CPU time is the handler's: the kernel's count for the
 //! process, all threads together.
@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `accepting` | webhooks accepted by `thingsNetworkUplink` alone, on one core |
 //! | `forwarding` | from the webhook to the hub's acknowledgement, through the emulated host and its queue |
+//! | `parsing` | reading and writing JSON in between, layer by layer |
 //! | `envelopes` | captures what the emulated host posts for a webhook |
 //! | `load` | posts these envelopes by a schedule, or as fast as they are answered |
 
@@ -17,6 +18,7 @@ mod forwarding;
 #[path = "../support/handler.rs"]
 mod handler;
 mod load;
+mod parsing;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -32,6 +34,9 @@ fn main() {
     }
     if is_wanted("forwarding") {
         forwarding::measure();
+    }
+    if is_wanted("parsing") {
+        parsing::measure();
     }
     println!("load average after: {}", load_average());
 }

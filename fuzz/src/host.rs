@@ -35,7 +35,8 @@ pub fn envelopes(data: &[u8]) {
 /// A text is read unchanged, also in a header.
 fn http_text(text: &str) {
     let envelope = json!({"Data": {"req": {"Headers": {"X-Text": [text, "2"], "Accept": "*/*"}, "Body": text}}});
-    let request = HttpRequest::read(envelope.to_string().as_bytes(), "req").expect("the host's envelope");
+    let envelope = envelope.to_string();
+    let request = HttpRequest::read(envelope.as_bytes(), "req").expect("the host's envelope");
     assert_eq!(request.body, text);
     assert_eq!(request.header("x-text"), Some(text));
 }
@@ -44,7 +45,8 @@ fn http_text(text: &str) {
 fn http_body(body: &[u8]) {
     let headers = json!({"Content-Type": ["Application/Octet-Stream"]});
     let envelope = json!({"Data": {"req": {"Headers": headers, "Body": BASE64_STANDARD.encode(body)}}});
-    let request = HttpRequest::read(envelope.to_string().as_bytes(), "req").expect("the host's envelope");
+    let envelope = envelope.to_string();
+    let request = HttpRequest::read(envelope.as_bytes(), "req").expect("the host's envelope");
     assert_eq!(request.body, String::from_utf8_lossy(body));
 }
 

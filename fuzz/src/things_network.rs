@@ -35,7 +35,7 @@ pub fn webhook(data: &[u8]) {
         }
     };
     let queued = Queued { received_at: Some(now()), downlink: None, webhook: body.into() };
-    let queued = queued.text().expect("what was parsed is JSON");
+    let queued = queued.text();
     let forwardable = match Forwardable::read(body, now()) {
         Ok(forwardable) => forwardable,
         Err(invalid) => {
@@ -104,7 +104,7 @@ pub fn queued(data: &[u8]) {
         }
     };
     assert!(text.trim_ascii_start().starts_with('{'), "a webhook is an object");
-    let again = queued.text().expect("what was parsed is JSON");
+    let again = queued.text();
     let again = Queued::parse(&again).expect("our own text");
     assert_eq!(again.webhook, json_trimmed(&queued.webhook));
     assert_eq!(again.received_at, queued.received_at.map(|time| time.trunc_subsecs(3)));

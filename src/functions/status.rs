@@ -17,11 +17,11 @@ const REQUEST: &str = "req";
 const RESPONSE: &str = "res";
 
 pub async fn call(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Response {
-    let request = match envelope::read(&headers, body).await {
-        Ok(body) => HttpRequest::read(&body, REQUEST),
+    let body = match envelope::read(&headers, body).await {
+        Ok(body) => body,
         Err(unread) => return unread.response(),
     };
-    match request {
+    match HttpRequest::read(&body, REQUEST) {
         Ok(request) => {
             let answer = async {
                 let progress = Progress::of("status");

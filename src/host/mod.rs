@@ -4,12 +4,14 @@
 //! | Part | |
 //! |---|---|
 //! | `envelope` | the parts that all calls share |
+//! | `input` | reads one input out of an envelope |
 //! | `timer` | a timer's call |
 //! | `http` | a call over HTTP, and the response to its caller |
 //! | `queue` | a storage queue's message |
 
 pub mod envelope;
 pub mod http;
+mod input;
 pub mod queue;
 pub mod timer;
 

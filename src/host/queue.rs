@@ -1,15 +1,13 @@
 //! Reads the host's envelope of a storage queue's message.
 
-use std::{borrow::Cow, collections::BTreeMap, fmt};
+use std::fmt;
 
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::support::{
-    clock,
-    http::{MAX_ERROR_TEXT, one_line},
-};
+use super::input::{self, Text};
+use crate::support::clock;
 
 /// A queue message as it arrives.
 #[derive(Clone, PartialEq, Eq)]
@@ -28,13 +26,14 @@ impl fmt::Debug for QueueMessage {
     }
 }
 
+// Members of the message can replace the host's metadata, so treat these values only as hints.
 #[derive(Deserialize)]
-struct Envelope<'a> {
-    #[serde(borrow, rename = "Data")]
-    data: BTreeMap<String, &'a RawValue>,
-    // Members of the message can replace the host's metadata, so treat these values only as hints.
-    #[serde(borrow, rename = "Metadata")]
-    metadata: Option<BTreeMap<String, &'a RawValue>>,
+#[serde(rename_all = "PascalCase")]
+struct Metadata<'a> {
+    #[serde(borrow)]
+    dequeue_count: Option<&'a RawValue>,
+    #[serde(borrow)]
+    insertion_time: Option<&'a RawValue>,
 }
 
 impl QueueMessage {
@@ -43,31 +42,28 @@ impl QueueMessage {
     ///
     /// # Errors
     /// What is missing.
-    pub fn read(body: &[u8], binding: &str) -> Result<Self, String> {
-        let envelope: Envelope<'_> =
-            serde_json::from_slice(body).map_err(|error| one_line(&error.to_string(), MAX_ERROR_TEXT))?;
-        let raw = envelope.data.get(binding).ok_or_else(|| format!("there is no {binding} in Data"))?;
-        let metadata = envelope.metadata.unwrap_or_default();
-        let metadata = |name: &str| metadata.get(name).map(|raw| text(raw.get()));
+    pub fn read(envelope: &[u8], binding: &str) -> Result<Self, String> {
+        let (text, metadata) = match input::read::<Text<'_>, Metadata<'_>>(envelope, binding) {
+            Ok((Text(text), metadata)) => (unquoted(&text).unwrap_or_else(|| text.into_owned()), metadata),
+            Err(_) => {
+                let (object, metadata) = input::read::<&RawValue, Metadata<'_>>(envelope, binding)?;
+                (object.get().to_owned(), metadata)
+            }
+        };
+        let hint = |raw: Option<&RawValue>| raw.map(|raw| unquoted(raw.get()).unwrap_or_else(|| raw.get().to_owned()));
+        let (dequeue_count, inserted_at) =
+            metadata.map(|metadata| (hint(metadata.dequeue_count), hint(metadata.insertion_time))).unwrap_or_default();
         Ok(Self {
-            text: text(raw.get()),
-            dequeue_count: metadata("DequeueCount").and_then(|text| text.parse().ok()),
-            inserted_at: metadata("InsertionTime").and_then(|text| clock::read_rfc3339(&text)),
+            text,
+            dequeue_count: dequeue_count.and_then(|text| text.parse().ok()),
+            inserted_at: inserted_at.and_then(|text| clock::read_rfc3339(&text)),
         })
     }
 }
 
-/// The message's text without the JSON strings around it.
-fn text(raw: &str) -> String {
-    let mut text = Cow::Borrowed(raw);
-    // One layer for the envelope, one for the text. The connector never queues a text that is itself a JSON string.
-    for _ in 0..2 {
-        match serde_json::from_str::<String>(&text) {
-            Ok(inner) => text = Cow::Owned(inner),
-            Err(_) => break,
-        }
-    }
-    text.into_owned()
+/// The text in a JSON string. The connector never queues a text that is itself a JSON string.
+fn unquoted(text: &str) -> Option<String> {
+    serde_json::from_str(text).ok()
 }
 
 #[cfg(test)]
@@ -76,6 +72,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::support::http::MAX_ERROR_TEXT;
 
     /// Captured from the host, shortened.
     const PLAIN: &str = r#"{"Data":{"uplink":"\"hello!!\""},"Metadata":{"DequeueCount":"1","ExpirationTime":"2025-02-25T03:06:19+00:00","Id":"\"52d53c5f-e212-487e-998b-abbe3b9d51e4\"","InsertionTime":"2025-02-18T03:06:19+00:00","PopReceipt":"\"MThGZWIy\"","sys":{"MethodName":"thingsNetworkForwarding"}}}"#;

@@ -102,7 +102,7 @@ impl Status {
     }
 
     /// The value of the `http` output.
-    pub async fn respond(&self, request: &HttpRequest) -> Value {
+    pub async fn respond(&self, request: &HttpRequest<'_>) -> Value {
         let query = match Query::read(|name| request.parameter(name)) {
             Ok(query) => query,
             Err(text) => return problem(StatusCode::BAD_REQUEST, &text),

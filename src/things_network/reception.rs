@@ -144,7 +144,7 @@ mod tests {
     fn radio_of(message: serde_json::Value) -> Radio {
         let ids = json!({"device_id": "d", "application_ids": {"application_id": "a"}});
         let body = json!({"end_device_ids": ids, "uplink_message": message}).to_string();
-        v3::parse(&body).unwrap().reception.radio()
+        v3::parse(&body).unwrap().unwrap().reception.radio()
     }
 
     #[test]

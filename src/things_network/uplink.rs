@@ -38,6 +38,14 @@ pub struct Uplink<'a> {
     pub(super) body: &'a str,
 }
 
+/// The telemetry of an uplink, and its numbers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Telemetry {
+    pub json: Vec<u8>,
+    /// The numbers among the decoded fields, in their order, then those of the reception.
+    pub numbers: Vec<(String, f64)>,
+}
+
 /// The telemetry's own members. Decoded fields are added next to them.
 pub const MEMBERS: [&str; 13] = [
     "HardwareSerial",
@@ -85,14 +93,15 @@ impl Uplink<'_> {
     /// The telemetry as JSON: the members of the C# sample with their names, reception data, and the decoded fields
     /// next to them. `received_at` is used if the network did not say when it received the uplink.
     #[must_use]
-    pub fn telemetry(&self, received_at: DateTime<Utc>) -> Vec<u8> {
-        let mut body = Vec::with_capacity(512);
-        self.write(received_at, &mut body).expect("a Vec takes all, and every key is a string");
-        body
+    pub fn telemetry(&self, received_at: DateTime<Utc>) -> Telemetry {
+        let mut telemetry = Telemetry { json: Vec::with_capacity(512), numbers: Vec::new() };
+        self.write(received_at, &mut telemetry).expect("a Vec takes all, and every key is a string");
+        telemetry
     }
 
-    fn write(&self, received_at: DateTime<Utc>, out: &mut Vec<u8>) -> serde_json::Result<()> {
-        let mut serializer = serde_json::Serializer::new(out);
+    fn write(&self, received_at: DateTime<Utc>, out: &mut Telemetry) -> serde_json::Result<()> {
+        let Telemetry { json, numbers } = out;
+        let mut serializer = serde_json::Serializer::new(json);
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("HardwareSerial", &self.dev_eui)?;
         map.serialize_entry("Retry", &self.is_retry)?;
@@ -118,9 +127,13 @@ impl Uplink<'_> {
         }
         if let Some(decoded) = self.decoded {
             match serde_json::from_str::<BTreeMap<String, &RawValue>>(decoded.get()) {
-                Ok(fields) => write_fields(fields, &mut map)?,
+                Ok(fields) => write_fields(fields, &mut map, numbers)?,
                 Err(_) => map.serialize_entry(PAYLOAD_FIELDS, decoded)?,
             }
+        }
+        for (name, number) in [("Rssi", rssi), ("Snr", snr)] {
+            let number = number.as_ref().and_then(serde_json::Number::as_f64);
+            numbers.extend(number.map(|number| (name.to_owned(), number)));
         }
         map.end()
     }
@@ -130,12 +143,16 @@ impl Uplink<'_> {
 fn write_fields<M: SerializeMap<Error = serde_json::Error>>(
     fields: BTreeMap<String, &RawValue>,
     map: &mut M,
+    numbers: &mut Vec<(String, f64)>,
 ) -> serde_json::Result<()> {
     let (apart, fields): (BTreeMap<_, _>, BTreeMap<_, _>) = fields.into_iter().partition(|(name, _)| is_own(name));
     for (name, raw) in fields {
         match position::repeated(&name, raw) {
             Some(repeated) => map.serialize_entry(&name, &repeated)?,
             None => map.serialize_entry(&name, raw)?,
+        }
+        if let Ok(number) = serde_json::from_str(raw.get()) {
+            numbers.push((name, number));
         }
     }
     if apart.is_empty() { Ok(()) } else { map.serialize_entry(PAYLOAD_FIELDS, &apart) }
@@ -163,7 +180,7 @@ mod tests {
 
     fn telemetry(message: &Value) -> Value {
         let now = "2026-01-31T12:00:00Z".parse().unwrap();
-        serde_json::from_slice(&uplink(&v3(message)).telemetry(now)).unwrap()
+        serde_json::from_slice(&uplink(&v3(message)).telemetry(now).json).unwrap()
     }
 
     #[test]
@@ -193,9 +210,24 @@ mod tests {
         let ids = r#""end_device_ids":{"device_id":"d","application_ids":{"application_id":"a"}}"#;
         let decoded = r#"{"level":21.50,"big":123456789012345678901234567890,"list":[1.0,{"x":2.10}]}"#;
         let body = format!(r#"{{{ids},"uplink_message":{{"decoded_payload":{decoded}}}}}"#);
-        let text = String::from_utf8(uplink(&body).telemetry(Utc::now())).unwrap();
+        let text = String::from_utf8(uplink(&body).telemetry(Utc::now()).json).unwrap();
         for part in ["\"level\":21.50", "\"big\":123456789012345678901234567890", "[1.0,{\"x\":2.10}]"] {
             assert!(text.contains(part), "{part} is missing in {text}");
+        }
+    }
+
+    #[test]
+    fn decoded_numbers_are_numbers_and_so_is_the_reception() {
+        let message = json!({
+            "decoded_payload": {"temperature": -1.5, "state": "on", "luminosity": 64, "Port": 7, "text": "5", "list": [1]},
+            "rx_metadata": [{"rssi": -35, "snr": 5.2}]
+        });
+        let body = v3(&message);
+        let expected = [("luminosity", 64.0), ("temperature", -1.5), ("Rssi", -35.0), ("Snr", 5.2)];
+        let numbers = uplink(&body).telemetry(Utc::now()).numbers;
+        assert_eq!(numbers, expected.map(|(name, value)| (name.to_owned(), value)));
+        for none in [json!(null), json!([1]), json!(4.5)] {
+            assert_eq!(uplink(&v3(&json!({"decoded_payload": none}))).telemetry(Utc::now()).numbers, [], "{none}");
         }
     }
 

@@ -22,7 +22,7 @@ struct Envelope<'a> {
     uplink_message: Option<Message<'a>>,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Deserialize)]
 struct Message<'a> {
     session_key_id: Option<String>,
     f_port: Option<u8>,
@@ -38,16 +38,17 @@ struct Message<'a> {
     settings: Option<&'a RawValue>,
 }
 
-pub fn parse(body: &str) -> Result<Uplink<'_>, Invalid> {
+/// `None` if it is no uplink of The Things Stack.
+pub fn parse(body: &str) -> Result<Option<Uplink<'_>>, Invalid> {
     let envelope: Envelope<'_> = serde_json::from_str(body).map_err(|error| Invalid::malformed(&error))?;
+    let Some(message) = envelope.uplink_message else { return Ok(None) };
     let mut ids = envelope.end_device_ids.unwrap_or_default();
     let (application, device) = Invalid::ids(ids.application(), ids.device_id, IDS)?;
-    let message = envelope.uplink_message.unwrap_or_default();
     // The network server's time of reception. The time in the envelope is when the application server passed the uplink
     // on.
     let received_at =
         [message.received_at, envelope.received_at].into_iter().flatten().find_map(|text| clock::read_rfc3339(&text));
-    Ok(Uplink {
+    Ok(Some(Uplink {
         application,
         device,
         dev_eui: ids.dev_eui.filter(|eui| !eui.is_empty()),
@@ -60,5 +61,5 @@ pub fn parse(body: &str) -> Result<Uplink<'_>, Invalid> {
         session: message.session_key_id,
         reception: Reception::Raw { receptions: message.rx_metadata, settings: message.settings },
         body,
-    })
+    }))
 }

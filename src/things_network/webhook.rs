@@ -45,13 +45,18 @@ impl<'a> Webhook<'a> {
             let error = serde_json::from_str::<serde::de::IgnoredAny>(body).err();
             return Err(error.map_or_else(|| Invalid::NotJson("it is another kind of JSON".into()), not_json));
         }
+        // What nearly all are is read at once; what else it is, or what is wrong with it, is looked for afterwards.
+        let of_stack = v3::parse(body);
+        if let Ok(Some(uplink)) = of_stack {
+            return Ok(Self::Uplink(Box::new(uplink)));
+        }
         let probe: Probe<'a> = serde_json::from_str(body).map_err(not_json)?;
-        if probe.uplink_message.is_some() {
-            v3::parse(body).map(|uplink| Self::Uplink(Box::new(uplink)))
-        } else if [probe.app_id, probe.dev_id, probe.payload_raw].iter().any(Option::is_some) {
-            v2::parse(body).map(|uplink| Self::Uplink(Box::new(uplink)))
-        } else {
-            Event::parse(body).map(Self::Event)
+        match of_stack {
+            Err(invalid) if probe.uplink_message.is_some() => Err(invalid),
+            _ if [probe.app_id, probe.dev_id, probe.payload_raw].iter().any(Option::is_some) => {
+                v2::parse(body).map(|uplink| Self::Uplink(Box::new(uplink)))
+            }
+            _ => Event::parse(body).map(Self::Event),
         }
     }
 }

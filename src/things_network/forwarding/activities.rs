@@ -9,7 +9,6 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use futures::StreamExt as _;
-use serde_json::{Map, Value};
 use tokio::time::sleep;
 
 use super::message::Forwardable;
@@ -19,15 +18,12 @@ use crate::{
         activity::{self, Activity, Document},
     },
     support::{fault::Fault, kind::Kind},
-    things_network::uplink::MEMBERS,
 };
 
 /// Documents that are written at once.
 const CONCURRENCY: usize = 8;
 /// Devices that are noted until the next write. Until then, nothing is noted for further devices.
 const MAX_DEVICES: usize = 20_000;
-/// Members of the telemetry that are also channels.
-const RECEPTION: [&str; 2] = ["Rssi", "Snr"];
 
 /// Notes that are not written yet. Cheap to clone.
 #[derive(Clone)]
@@ -75,7 +71,7 @@ impl Activities {
         if self.period.is_some() && of.is_uplink {
             // A time stamp in the future would stay the newest for ever.
             let created = of.message.created.min(now);
-            self.note(of, |activity| activity.uplink(created, numbers(&of.message.body)));
+            self.note(of, |activity| activity.uplink(created, of.numbers.iter().cloned()));
         }
     }
 
@@ -135,15 +131,6 @@ impl Activities {
     }
 }
 
-/// The numbers among the decoded fields in their order, then those of the reception.
-fn numbers(telemetry: &[u8]) -> Vec<(String, f64)> {
-    let Ok(members) = serde_json::from_slice::<Map<String, Value>>(telemetry) else { return Vec::new() };
-    let number = |(name, value): (&String, &Value)| Some((name.clone(), value.as_f64()?));
-    let decoded = members.iter().filter(|(name, _)| !MEMBERS.contains(&name.as_str()));
-    let reception = members.iter().filter(|(name, _)| RECEPTION.contains(&name.as_str()));
-    decoded.chain(reception).filter_map(number).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -162,15 +149,5 @@ mod tests {
         assert!(add(&mut noted, 3), "who found nothing has gone");
         (4..MAX_DEVICES + 10).for_each(|id| assert!(!add(&mut noted, id)));
         assert_eq!(noted.take().len(), MAX_DEVICES);
-    }
-
-    #[test]
-    fn decoded_numbers_are_channels_and_so_is_the_reception() {
-        let telemetry = br#"{"Counter":1,"Rssi":-35,"Snr":5.2,"temperature":1.5,"state":"on","luminosity":64}"#;
-        let expected = [("luminosity", 64.0), ("temperature", 1.5), ("Rssi", -35.0), ("Snr", 5.2)];
-        let mut numbers = numbers(telemetry);
-        numbers[..2].sort_by(|one, other| one.0.cmp(&other.0));
-        assert_eq!(numbers, expected.map(|(name, value)| (name.to_owned(), value)));
-        assert!(super::numbers(b"[]").is_empty());
     }
 }

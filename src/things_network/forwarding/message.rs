@@ -4,7 +4,11 @@ use chrono::{DateTime, SecondsFormat, Utc};
 
 use crate::{
     iot_hub::Message,
-    things_network::{ids::Invalid, webhook::Webhook},
+    things_network::{
+        ids::Invalid,
+        uplink::{Telemetry, Uplink},
+        webhook::Webhook,
+    },
 };
 
 /// A message that is ready to be sent.
@@ -17,6 +21,8 @@ pub struct Forwardable {
     pub port: u8,
     pub is_uplink: bool,
     pub message: Message,
+    /// The numbers of an uplink by their names. The status page draws them as curves.
+    pub numbers: Vec<(String, f64)>,
 }
 
 impl Forwardable {
@@ -30,14 +36,10 @@ impl Forwardable {
                 let created = uplink.received_at.unwrap_or(received_at);
                 let mut properties = properties("uplink", created, &uplink.application, &uplink.device);
                 properties.push(("Port", uplink.port.to_string()));
-                let message = Message {
-                    id: uplink.message_id(),
-                    created,
-                    properties,
-                    body: uplink.telemetry(received_at).into(),
-                };
-                let (application, device) = (uplink.application, uplink.device);
-                Ok(Self { application, device, dev_eui: uplink.dev_eui, port: uplink.port, is_uplink: true, message })
+                let Telemetry { json, numbers } = uplink.telemetry(received_at);
+                let message = Message { id: uplink.message_id(), created, properties, body: json.into() };
+                let Uplink { application, device, dev_eui, port, .. } = *uplink;
+                Ok(Self { application, device, dev_eui, port, is_uplink: true, message, numbers })
             }
             Webhook::Event(event) => {
                 let (application, device) = event.ids()?;
@@ -49,7 +51,8 @@ impl Forwardable {
                     properties: properties(kind, created, &application, &device),
                     body: event.telemetry(received_at).into(),
                 };
-                Ok(Self { application, device, dev_eui: event.dev_eui, port: 0, is_uplink: false, message })
+                let (dev_eui, numbers) = (event.dev_eui, Vec::new());
+                Ok(Self { application, device, dev_eui, port: 0, is_uplink: false, message, numbers })
             }
         }
     }
@@ -84,7 +87,7 @@ mod tests {
             let name = file.file_name().unwrap().to_str().unwrap();
             let Some(name) = name.strip_suffix(".json").filter(|name| !name.ends_with(".expected")) else { continue };
             let forwardable = Forwardable::read(&fs::read_to_string(&file).unwrap(), received_at).unwrap();
-            let Forwardable { application, device, dev_eui, port, is_uplink, message } = &forwardable;
+            let Forwardable { application, device, dev_eui, port, is_uplink, message, .. } = &forwardable;
             let properties: BTreeMap<_, _> = message.properties.iter().map(|(name, value)| (*name, value)).collect();
             let actual = json!({
                 "application": application, "device": device, "devEui": dev_eui, "port": port, "isUplink": is_uplink,

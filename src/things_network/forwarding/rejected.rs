@@ -5,9 +5,11 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Value, json, value::RawValue};
 
 use crate::{
-    support::http::{MAX_ERROR_TEXT, one_line},
-    support::kind::Kind,
-    things_network::queued::{MAX_TEXT, Queued},
+    support::{
+        http::{MAX_ERROR_TEXT, one_line},
+        kind::Kind,
+    },
+    things_network::queued::{MAX_TEXT, Queued, with_member},
 };
 
 /// The text of the message. It leaves out the downlink API key, because it is unknown who reads that queue.
@@ -20,7 +22,7 @@ pub fn text(original: &str, kind: &Kind, reason: &str, now: DateTime<Utc>) -> St
     let fits = |text: &String| text.len() <= MAX_TEXT;
     let queued = Queued::parse(original).ok();
     let Some(queued) = queued.filter(|queued| serde_json::from_str::<&RawValue>(&queued.webhook).is_ok()) else {
-        return Some(with(head, "Text", &json!(original).to_string()))
+        return Some(with_member(&head.to_string(), "Text", &json!(original).to_string()))
             .filter(fits)
             .unwrap_or_else(|| original.to_owned());
     };
@@ -31,17 +33,9 @@ pub fn text(original: &str, kind: &Kind, reason: &str, now: DateTime<Utc>) -> St
     }
     [full, received]
         .into_iter()
-        .map(|head| with(head, "Webhook", &queued.webhook))
+        .map(|head| with_member(&head.to_string(), "Webhook", &queued.webhook))
         .find(fits)
         .unwrap_or_else(|| queued.webhook.into_owned())
-}
-
-/// Adds one member to the object. The JSON of `value` is not changed.
-fn with(head: Value, name: &str, value: &str) -> String {
-    let text = head.to_string();
-    let open = text.strip_suffix('}').unwrap_or(&text);
-    let comma = if open.len() > 1 { "," } else { "" };
-    format!(r#"{open}{comma}"{name}":{value}}}"#)
 }
 
 #[cfg(test)]
