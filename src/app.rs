@@ -18,7 +18,7 @@ use crate::{
     rapidm2m::{
         Client,
         ledger::Ledger,
-        polling::{Forwarder, outside::Services, run::Polling, source::Source},
+        polling::{Forwarder, run::Polling, source::Source, world::Services},
     },
     status::{Scope, Status},
     support::{clock::Clock, http, http_client::HttpClient, meter::Meters},
@@ -103,7 +103,7 @@ impl Shared {
         };
         let delivery = Delivery { identities, sender: self.sender.clone(), meters: meters.clone() };
         let forwarder = Forwarder {
-            outside: Services { source, ledger, delivery, clock: self.clock, meters },
+            world: Services { source, ledger, delivery, clock: self.clock, meters },
             channels: rapidm2m.channels,
             histdata: rapidm2m.histdata,
             start_from: rapidm2m.start_from,

@@ -4,19 +4,11 @@ mod cli;
 #[cfg(feature = "local")]
 mod local;
 
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser, Subcommand};
-use iothub_connector::{
-    app::App,
-    config::{
-        Config, Problems, Settings,
-        key_vault::{self, Completed},
-    },
-    server,
-    support::logging,
-};
+use iothub_connector::{config::Problems, support::logging};
 
 /// The clients of Azure's services allocate 800 times for each poll.
 #[global_allocator]
@@ -30,15 +22,6 @@ Examples:
 
 Settings come from the environment, else from Values in local.settings.json. Data goes
 to standard output, remarks and errors to standard error. All times are UTC.";
-const SERVE_EXAMPLES: &str = "\
-Examples:
-  func start                             # the host starts `iothub-connector serve` by itself
-  FUNCTIONS_CUSTOMHANDLER_PORT=7071 iothub-connector serve
-
-By hand it needs all settings in the environment: local.settings.json is read by the
-host, not by this command. Then a run of the timer is
-  curl -X POST http://localhost:7071/rapidM2MForwarding -H 'Content-Type: application/json' \\
-    -d '{\"Data\":{},\"Metadata\":{}}'";
 #[cfg(feature = "local")]
 const EMULATOR_EXAMPLES: &str = "\
 Examples:
@@ -60,7 +43,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Runs as the custom handler of an Azure Functions app (this is what host.json starts)
-    #[command(after_help = SERVE_EXAMPLES)]
+    #[command(after_help = cli::serve::EXAMPLES)]
     Serve,
     /// Checks the settings, and whether everything that they name can be reached and used
     Check(cli::check::Options),
@@ -90,10 +73,6 @@ enum Command {
 
 /// Exit code for settings that prevent the start. clap also uses it for a wrong command line.
 const MISCONFIGURED: u8 = 2;
-/// Exit code after Ctrl-C, as in shells: 128 plus the signal's number.
-const INTERRUPTED: u8 = 130;
-/// How long the end waits for log lines of dropped work.
-const LAST_WORDS: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -105,7 +84,7 @@ fn main() -> ExitCode {
     }
     let is_serving = matches!(cli.command, Command::Serve);
     let result = match cli.command {
-        Command::Serve => serve(),
+        Command::Serve => runtime().and_then(cli::serve::run),
         Command::Check(options) => runtime().and_then(|runtime| runtime.block_on(cli::check::run(options))),
         Command::Polls(options) => runtime().and_then(|runtime| runtime.block_on(cli::polls::run(options))),
         Command::Backfill(options) => runtime().and_then(|runtime| runtime.block_on(cli::backfill::run(options))),
@@ -153,65 +132,6 @@ fn wants_log(command: &Command) -> bool {
     }
 }
 
-fn serve() -> anyhow::Result<ExitCode> {
-    let config = Config::from_settings(&settings()?)?;
-    let port = match handler_port() {
-        Ok(port) => port,
-        Err(problem) => {
-            eprintln!("error: {problem}");
-            return Ok(ExitCode::from(MISCONFIGURED));
-        }
-    };
-    let runtime = runtime()?;
-    let ended = runtime.block_on(async {
-        let listener = tokio::net::TcpListener::bind(("127.0.0.1", port))
-            .await
-            .with_context(|| format!("cannot listen on 127.0.0.1:{port} (FUNCTIONS_CUSTOMHANDLER_PORT)"))?;
-        let app = Arc::new(App::new(config));
-        let on_or_off = |is_on| if is_on { "on" } else { "off" };
-        tracing::info!(
-            handler.version = env!("CARGO_PKG_VERSION"),
-            "the handler has started: rapidM2M is {}, The Things Network is {}",
-            on_or_off(app.polling.is_some()),
-            on_or_off(app.forwarding.is_some())
-        );
-        tokio::select! {
-            served = server::run(listener, app, interrupted()) => {
-                served.context("the server failed")?;
-                Ok(ExitCode::SUCCESS)
-            }
-            () = interrupted_twice() => Ok(ExitCode::from(INTERRUPTED)),
-        }
-    });
-    // Work in flight is dropped and logs that.
-    runtime.shutdown_timeout(LAST_WORDS);
-    ended
-}
-
-/// The function app's settings.
-fn settings() -> anyhow::Result<Settings> {
-    let settings = Settings::from_env();
-    if !key_vault::is_wanted(&settings) {
-        return Ok(settings);
-    }
-    let Completed { settings, from_vault } = runtime()?.block_on(key_vault::complete(settings))?;
-    let names = from_vault.into_iter().collect::<Vec<_>>().join(", ");
-    tracing::info!(settings = %names, "looked for absent settings in the Key Vault");
-    Ok(settings)
-}
-
-/// The port that the host assigns. Older hosts still use the older name.
-fn handler_port() -> Result<u16, String> {
-    let names = ["FUNCTIONS_CUSTOMHANDLER_PORT", "FUNCTIONS_HTTPWORKER_PORT"];
-    let Some((name, value)) = names.iter().find_map(|name| Some((name, std::env::var(name).ok()?))) else {
-        return Err(
-            "FUNCTIONS_CUSTOMHANDLER_PORT is not set: `serve` is started by the Azure Functions host (func start)"
-                .into(),
-        );
-    };
-    value.trim().parse().map_err(|_| format!("{name} is {value:?}: it must be a port number"))
-}
-
 /// One thread: moving a poll between threads costs more than it gains. Long work runs on other threads, see
 /// `blocking`.
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
@@ -223,17 +143,4 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 #[cfg(feature = "local")]
 fn threads() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")
-}
-
-/// Resolves when the user presses Ctrl-C. The host kills without warning; a cut at any step is safe.
-async fn interrupted() {
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending::<()>().await;
-    }
-}
-
-/// Resolves at the second Ctrl-C: the user does not want to wait for work in flight.
-async fn interrupted_twice() {
-    interrupted().await;
-    interrupted().await;
 }

@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use super::{output::Output, tally::Tally};
-use crate::{INTERRUPTED, LAST_WORDS};
+use crate::cli::interrupt::{INTERRUPTED, LAST_WORDS};
 
 /// Ctrl-C also reaches the handler. If the handler ends first, this process's own signal comes at most this much
 /// later.

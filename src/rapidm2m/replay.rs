@@ -55,7 +55,7 @@ pub async fn replay(ledger: &Ledger, key: &SiteKey, ids: &[String]) -> Result<Ve
     let mut replayed = Vec::with_capacity(ids.len());
     let mut attempts = 0;
     while replayed.len() < ids.len() {
-        let committed = ledger.cursor(key).await?;
+        let committed = ledger.cursor(key, None).await?;
         let Some(etag) = &committed.etag else {
             replayed.resize(ids.len(), Replayed::No("is of a site without a cursor: let the app poll it first".into()));
             break;
@@ -95,7 +95,7 @@ pub async fn replay(ledger: &Ledger, key: &SiteKey, ids: &[String]) -> Result<Ve
                 // nothing was written because another poller wrote first. Then read the current state again.
                 Err(LedgerError::Conflict) if attempts < ATTEMPTS => {
                     attempts += 1;
-                    let is_ours = ledger.cursor(key).await?.cursor == cursor
+                    let is_ours = ledger.cursor(key, None).await?.cursor == cursor
                         && ledger
                             .poll(key, &polls[0].id)
                             .await?

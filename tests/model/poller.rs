@@ -21,8 +21,8 @@ use iothub_connector::{
     rapidm2m::{
         FetchError, Selection, StartFrom,
         client::{Answer as Rows, Range, RowsQuery},
-        ledger::{Committed, Cursor, LedgerError, Poll, SiteKey},
-        polling::{Forwarder, Limits, Report, SiteMemory, outside::Outside},
+        ledger::{BackfillRange, Committed, Cursor, LedgerError, Poll, SiteKey},
+        polling::{Forwarder, Limits, Report, SiteMemory, world::World},
     },
 };
 use tokio::time::Instant;
@@ -97,7 +97,7 @@ pub fn run(memory: &SiteMemory, start: Start, answers: &[Arc<Known<Answer>>]) ->
     fastrand::seed(u64::from(start.number));
     let answers = Mutex::new(answers.iter().cloned().collect());
     let forwarder = Forwarder {
-        outside: Seat { start, answers, question: Mutex::default(), readings: AtomicU32::new(0) },
+        world: Seat { start, answers, question: Mutex::default(), readings: AtomicU32::new(0) },
         channels: Selection::Named(vec!["ch0".into()]),
         histdata: 0,
         start_from: StartFrom::All,
@@ -116,7 +116,7 @@ pub fn run(memory: &SiteMemory, start: Start, answers: &[Arc<Known<Answer>>]) ->
     match progress {
         Progress::Ready(report) => Stands::AtEnd(report, memory),
         Progress::Pending => {
-            let question = forwarder.outside.question.into_inner().expect("nothing panics while it is set");
+            let question = forwarder.world.question.into_inner().expect("nothing panics while it is set");
             Stands::Asking { question: question.expect("a turn waits for nothing but the world"), if_dropped: memory }
         }
     }
@@ -142,7 +142,7 @@ impl Seat {
     }
 }
 
-impl Outside for Seat {
+impl World for Seat {
     fn now(&self) -> DateTime<Utc> {
         let reading = self.readings.fetch_add(1, Ordering::Relaxed);
         let millis = if self.start.clock_stands { 0 } else { (self.start.number * TURN + reading) % 1_000 };
@@ -165,7 +165,7 @@ impl Outside for Seat {
         None
     }
 
-    async fn cursor(&self, _key: &SiteKey) -> Result<Committed, LedgerError> {
+    async fn cursor(&self, _key: &SiteKey, _range: Option<BackfillRange>) -> Result<Committed, LedgerError> {
         match self.ask(|| Question::Cursor).await {
             Answer::Cursor(answer) => answer,
             _ => unreachable!("the answer is one to the question"),

@@ -138,7 +138,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     };
     tokio::select! {
         ended = work => ended,
-        () = crate::interrupted() => {
+        () = crate::cli::interrupt::interrupted() => {
             progress.interrupted();
             Ok(ExitCode::from(INTERRUPTED))
         }

@@ -48,7 +48,7 @@ pub fn text(time: DateTime<Utc>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use iothub_connector::rapidm2m::ledger::SiteKey;
+    use iothub_connector::rapidm2m::ledger::{BackfillRange, SiteKey};
 
     use super::*;
 
@@ -67,11 +67,11 @@ mod tests {
         polled.last_value_from = Some(time("2026-01-20T00:00:00Z"));
         let behind = time("2026-01-20T00:00:00.001Z");
         assert_eq!(end(from, None, &[polled.clone()], now).unwrap(), behind);
-        let backfill = Cursor::of_backfill(&key, from, behind);
+        let backfill = Cursor::of_backfill(&key, BackfillRange { from, until: behind });
         polled.last_value_from = Some(time("2026-01-25T00:00:00Z"));
         assert_eq!(end(from, None, &[polled.clone(), backfill.clone()], now).unwrap(), behind);
 
-        let mut done = Cursor::of_backfill(&key, from, time("2026-01-22T00:00:00Z"));
+        let mut done = Cursor::of_backfill(&key, BackfillRange { from, until: time("2026-01-22T00:00:00Z") });
         done.backfill.as_mut().unwrap().finished_at = Some(now);
         assert_eq!(
             end(from, None, &[done, polled.clone(), backfill], now).unwrap(),

@@ -7,8 +7,8 @@ use chrono::{DateTime, Utc};
 use iothub_connector::{
     rapidm2m::{
         Stamp,
-        backfill::{BackfillOutside, Next, Run, Stretch, grid::Span, position},
-        ledger::{Cursor, SiteKey},
+        backfill::{Next, Run, Stretch, position},
+        ledger::{BackfillRange, Cursor, SiteKey},
         polling::{Forwarder, Limits, Report},
     },
     support::backoff::Policy,
@@ -46,18 +46,17 @@ impl Backfilling<'_> {
     /// The backfill cannot go on. The message says how far it came and what to do.
     pub async fn run(&self) -> anyhow::Result<bool> {
         let key = SiteKey { customer: self.customer.to_owned(), site: self.site.to_owned() };
-        let known = self.forwarder.outside.ledger.cursors_of_site(&key).await?;
+        let known = self.forwarder.world.ledger.cursors_of_site(&key).await?;
         let from = Stamp::from_time(self.options.from).time();
         let until = Stamp::from_time(range::end(from, self.options.until, &known, Utc::now())?).time();
         ensure!(from < until, "the range is shorter than a millisecond");
         let earlier = known.into_iter().find(|cursor| {
             cursor.backfill.as_ref().is_some_and(|backfill| (backfill.from, backfill.until) == (from, until))
         });
-        let span = Span { from: Stamp::from_time(from), until: Stamp::from_time(until) };
         let mut backfill = OneRange {
             key,
-            forwarder: self.forwarder.for_backfill(from, until),
-            run: Run::new(span),
+            forwarder: self.forwarder,
+            run: Run::new(BackfillRange { from, until }),
             from,
             until,
             site: self,
@@ -65,7 +64,7 @@ impl Backfilling<'_> {
             began: Instant::now(),
         };
         if self.options.dry_run {
-            return backfill.measure(span).await;
+            return backfill.measure().await;
         }
         if self.options.drop {
             let Some(one) = earlier.as_ref().and_then(|cursor| cursor.backfill.as_ref()) else {
@@ -91,7 +90,7 @@ impl Backfilling<'_> {
 
 struct OneRange<'a> {
     key: SiteKey,
-    forwarder: Forwarder<BackfillOutside<'a>>,
+    forwarder: &'a Forwarder,
     run: Run,
     from: DateTime<Utc>,
     until: DateTime<Utc>,
@@ -130,7 +129,7 @@ impl OneRange<'_> {
                         &format!("{}; trying again in {:.1} s", what_failed(&report), wait.as_secs_f64()),
                     );
                     tokio::time::sleep(wait).await;
-                    self.site.forwarder.outside.delivery.try_again();
+                    self.site.forwarder.world.delivery.try_again();
                 }
             }
         }
@@ -172,11 +171,11 @@ impl OneRange<'_> {
         said
     }
 
-    async fn measure(&mut self, span: Span) -> anyhow::Result<bool> {
-        let (mut at, mut failures) = (span.from, 0);
+    async fn measure(&mut self) -> anyhow::Result<bool> {
+        let (mut at, until, mut failures) = (Stamp::from_time(self.from), Stamp::from_time(self.until), 0);
         let (progress, site) = (self.site.progress, self.site.site);
         progress.begin(site, self.from, self.until);
-        while at < span.until {
+        while at < until {
             match self.forwarder.measure(&self.key, &mut self.run, at, limits()).await {
                 Ok(measured) => {
                     failures = 0;

@@ -7,7 +7,7 @@ use super::{
 use crate::rapidm2m::{
     FetchError, Selection, Stamp,
     ledger::{Committed, Cursor, SiteKey},
-    polling::{Forwarder, Limits, Report, outside::Outside, turn::Turn},
+    polling::{Forwarder, Limits, Report, turn::Turn, world::World},
 };
 
 /// The content of a window.
@@ -22,7 +22,7 @@ pub struct Measured {
     pub until: Stamp,
 }
 
-impl<O: Outside> Forwarder<O> {
+impl<W: World> Forwarder<W> {
     /// Fetches the window at `position` and counts its content. Does not read or write the ledger.
     ///
     /// # Errors
@@ -39,15 +39,24 @@ impl<O: Outside> Forwarder<O> {
             (Selection::All, Some((_, channels))) => channels,
             (Selection::All, None) => {
                 let limit = limits.ask_until.saturating_duration_since(tokio::time::Instant::now());
-                self.outside.channels(key, self.histdata, limit).await?
+                self.world.channels(key, self.histdata, limit).await?
             }
         };
-        let Run { memory, grid } = run;
+        let Run { range, memory, grid } = run;
         // Used for the request only, and never written.
         let committed = Committed { cursor: Cursor::new(key), etag: None };
         let report = Report::default();
-        let mut turn =
-            Turn { forwarder: self, key, memory, committed, report, limits, can_send: false, is_cursor_kept: true };
+        let mut turn = Turn {
+            forwarder: self,
+            key,
+            range: Some(*range),
+            memory,
+            committed,
+            report,
+            limits,
+            can_send: false,
+            is_cursor_kept: true,
+        };
         let (_, window, answer) = turn.fetch(grid, position, &channels).await.map_err(|(_, error)| error)?;
         let size = answer.body.len();
         let rows = read(answer, &channels, &window, position).await?;

@@ -12,33 +12,30 @@
 //! | [`grid`] | which windows to request, and where messages begin and end |
 //! | `stretch` | makes the requests and handles the answers |
 //! | `measure` | the same without recording or sending anything |
-//! | `outside` | the services, with another cursor |
 
 pub mod grid;
 mod measure;
-mod outside;
 mod stretch;
 
 use std::time::Duration;
 
 use crate::rapidm2m::polling::{
-    Forwarder, Limits, Report, SiteMemory,
-    outside::Outside,
-    record,
+    Forwarder, Limits, Report, SiteMemory, record,
     turn::{EndTurn, Step, Turn},
+    world::World,
 };
 use crate::rapidm2m::{
     Stamp,
-    ledger::{Cursor, SiteKey},
+    ledger::{BackfillRange, Cursor, SiteKey},
 };
 use crate::support::kind::Kind;
 
 use grid::{Grid, Span};
 pub use measure::Measured;
-pub use outside::BackfillOutside;
 
 /// A backfill in progress. Losing this costs requests, never data.
 pub struct Run {
+    range: BackfillRange,
     memory: SiteMemory,
     grid: Grid,
 }
@@ -67,8 +64,9 @@ pub enum Next {
 
 impl Run {
     #[must_use]
-    pub fn new(range: Span) -> Self {
-        Self { memory: SiteMemory::default(), grid: Grid::new(range) }
+    pub fn new(range: BackfillRange) -> Self {
+        let span = Span { from: Stamp::from_time(range.from), until: Stamp::from_time(range.until) };
+        Self { range, memory: SiteMemory::default(), grid: Grid::new(span) }
     }
 }
 
@@ -79,9 +77,8 @@ pub fn position(cursor: &Cursor) -> Option<Stamp> {
     Some(Stamp::from_time(cursor.scanned_until.unwrap_or(backfill.from)))
 }
 
-impl<O: Outside> Forwarder<O> {
-    /// Sends pending messages, then fetches, records and sends the next window. The forwarder's outside must provide
-    /// the cursor of a backfill: see [`BackfillOutside`].
+impl<W: World> Forwarder<W> {
+    /// Sends pending messages, then fetches, records and sends the next window.
     pub async fn backfill(&self, key: &SiteKey, run: &mut Run, limits: Limits) -> Stretch {
         self.stretch(key, run, limits, async |turn, grid| turn.backfill(grid).await).await
     }
@@ -105,11 +102,11 @@ impl<O: Outside> Forwarder<O> {
         key: &SiteKey,
         run: &mut Run,
         limits: Limits,
-        what: impl AsyncFnOnce(&mut Turn<'_, O>, &mut Grid) -> Result<Step, EndTurn>,
+        what: impl AsyncFnOnce(&mut Turn<'_, W>, &mut Grid) -> Result<Step, EndTurn>,
     ) -> Stretch {
-        let Run { memory, grid } = run;
+        let Run { range, memory, grid } = run;
         let mut report = Report::default();
-        let committed = match self.committed(key, memory).await {
+        let committed = match self.committed(key, Some(*range), memory).await {
             Ok(committed) => committed,
             Err(failure) => {
                 report.failures.push(failure);
@@ -118,12 +115,21 @@ impl<O: Outside> Forwarder<O> {
             }
         };
         memory.acknowledged.retain(|id| committed.cursor.unforwarded.contains(id));
-        let mut turn =
-            Turn { forwarder: self, key, memory, committed, report, limits, can_send: true, is_cursor_kept: true };
+        let mut turn = Turn {
+            forwarder: self,
+            key,
+            range: Some(*range),
+            memory,
+            committed,
+            report,
+            limits,
+            can_send: true,
+            is_cursor_kept: true,
+        };
         let ended = what(&mut turn, grid).await;
         let Turn { committed, mut report, .. } = turn;
         report.waiting = committed.cursor.unforwarded.len();
-        let now = self.outside.now();
+        let now = self.world.now();
         let rest = record::backs_off_until(&committed.cursor, now).and_then(|until| (until - now).to_std().ok());
         let step = ended.as_ref().ok().copied();
         let next = next(&report, step, rest.unwrap_or_default());

@@ -12,18 +12,18 @@ use crate::rapidm2m::{
     ledger::{Backfill, Cursor, Fault, Outcome, SiteKey},
     polling::{
         Failure,
-        outside::Outside,
-        record::{self, Asked},
+        record::{self, PollContext},
         recording::Batch,
         split::{Heading, Part, Splitter},
         turn::{EndTurn, Step, Turn, read_rows},
+        world::World,
     },
     window::SOFT_BODY_LIMIT,
     wire::Flaws,
 };
 use crate::support::kind::Kind;
 
-impl<O: Outside> Turn<'_, O> {
+impl<W: World> Turn<'_, W> {
     /// Done when the backfill is finished.
     pub(super) async fn backfill(&mut self, grid: &mut Grid) -> Result<Step, EndTurn> {
         if self.committed.cursor.backfill.as_ref().is_some_and(|backfill| backfill.dropped_at.is_some()) {
@@ -46,14 +46,14 @@ impl<O: Outside> Turn<'_, O> {
         }
         let Some(channels) = self.channels().await? else { return Ok(Step::GoOn) };
         match self.fetch(grid, position, &channels).await {
-            Ok((asked, window, answer)) => {
-                self.take_window(grid, &asked, &window, answer, &channels, position).await?;
+            Ok((context, window, answer)) => {
+                self.take_window(grid, &context, &window, answer, &channels, position).await?;
             }
             // The backend does not know the site, and the ledger has no record of this backfill. Do not create one.
             Err((_, error)) if error.is_permanent() && self.committed.etag.is_none() => {
                 self.report.failures.push(Failure::new(error.kind(), error));
             }
-            Err((asked, error)) => self.record_failure(&asked, &error).await?,
+            Err((context, error)) => self.record_failure(&context, &error).await?,
         }
         Ok(Step::GoOn)
     }
@@ -68,7 +68,7 @@ impl<O: Outside> Turn<'_, O> {
     async fn end_backfill(&mut self, end: impl FnOnce(&mut Backfill, DateTime<Utc>)) -> Result<(), EndTurn> {
         let mut cursor = self.committed.cursor.clone();
         if let Some(backfill) = &mut cursor.backfill {
-            end(backfill, self.forwarder.outside.now());
+            end(backfill, self.forwarder.world.now());
         }
         self.commit(&[], &[], cursor).await.map_err(|error| self.stop(&error))
     }
@@ -79,22 +79,22 @@ impl<O: Outside> Turn<'_, O> {
         grid: &mut Grid,
         position: Stamp,
         channels: &[String],
-    ) -> Result<(Asked, Window, Answer), (Asked, FetchError)> {
+    ) -> Result<(PollContext, Window, Answer), (PollContext, FetchError)> {
         loop {
             let window = grid.window(position);
             // It is not documented whether the bounds are inclusive. Request a little more, and keep only the
             // intended rows.
             let range = Range::Window { from: window.span.from.shifted(-1), until: Some(window.span.until) };
             let limit = if window.can_narrow() { SOFT_BODY_LIMIT } else { MAX_BODY };
-            let at = self.forwarder.outside.now();
-            let (asked, answer) = self.ask(at, channels, range, limit).await;
+            let at = self.forwarder.world.now();
+            let (context, answer) = self.ask(at, channels, range, limit).await;
             match answer {
                 Ok(answer) => {
                     self.report.bytes += answer.body.len();
-                    return Ok((asked, window, answer));
+                    return Ok((context, window, answer));
                 }
                 Err(FetchError::TooLarge { prefix, .. }) if grid.narrow(&window) => self.report.bytes += prefix.len(),
-                Err(error) => return Err((asked, error)),
+                Err(error) => return Err((context, error)),
             }
         }
     }
@@ -102,7 +102,7 @@ impl<O: Outside> Turn<'_, O> {
     async fn take_window(
         &mut self,
         grid: &mut Grid,
-        asked: &Asked,
+        context: &PollContext,
         window: &Window,
         answer: Answer,
         channels: &[String],
@@ -111,38 +111,39 @@ impl<O: Outside> Turn<'_, O> {
         let size = answer.body.len();
         let rows = match read(answer, channels, window, position).await {
             Ok(rows) => rows,
-            Err(error) => return self.record_failure(asked, &error).await,
+            Err(error) => return self.record_failure(context, &error).await,
         };
         self.report.bad_rows += rows.flaws.count;
         grid.fitted(window, size);
         if rows.rows.is_empty() {
-            return self.record_window_without_rows(asked, window, &rows.flaws).await;
+            return self.record_window_without_rows(context, window, &rows.flaws).await;
         }
         let key = self.key;
         let parts = parts(key, window, &rows, channels);
-        let all = self
-            .record_parts(asked, &rows, parts, |turn, batch| moved(&turn.committed.cursor, batch, window, &rows.flaws));
+        let all = self.record_parts(context, &rows, parts, |turn, batch| {
+            moved(&turn.committed.cursor, batch, window, &rows.flaws)
+        });
         all.await.map(|_all| ())
     }
 
     async fn record_window_without_rows(
         &mut self,
-        asked: &Asked,
+        context: &PollContext,
         window: &Window,
         flaws: &Flaws,
     ) -> Result<(), EndTurn> {
-        let history = self.forwarder.outside.history_seconds();
+        let history = self.forwarder.world.history_seconds();
         let nothing = Batch { polls: &[], rows: &[], is_last: true };
         let cursor = moved(&self.committed.cursor, &nothing, window, flaws);
         let polls = if flaws.count > 0 {
             // This must not look like "no data". The backfill continues all the same, because these rows will not
             // become usable.
             let text = format!("{} rows of the answer cannot be used, the others are none of this range", flaws.count);
-            let mut poll = record::failed_poll(asked, Fault { kind: Kind::BadRows, text }, &cursor, history);
+            let mut poll = record::failed_poll(context, Fault { kind: Kind::BadRows, text }, &cursor, history);
             poll.result.bad_rows = record::bad_rows(flaws);
             vec![poll]
         } else if self.forwarder.record_empty_polls {
-            vec![record::empty_poll(asked, &cursor, history)]
+            vec![record::empty_poll(context, &cursor, history)]
         } else {
             Vec::new()
         };

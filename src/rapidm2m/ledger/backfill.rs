@@ -5,19 +5,27 @@ use chrono::{DateTime, Utc};
 
 use super::documents::{Backfill, Cursor, CursorKind, SiteKey};
 
-/// The id of the document. The same range always has the same id, so a second request finds it.
-#[must_use]
-pub fn backfill_id(from: DateTime<Utc>, until: DateTime<Utc>) -> String {
-    const DIGITS: &str = "%Y%m%dT%H%M%S%3fZ";
-    format!("backfill-{}-{}", from.format(DIGITS), until.format(DIGITS))
+/// What a backfill goes through, from its first moment (included) to its end (excluded).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BackfillRange {
+    pub from: DateTime<Utc>,
+    pub until: DateTime<Utc>,
+}
+
+impl BackfillRange {
+    /// The id of the document. The same range always has the same id, so a second request finds it.
+    pub(super) fn document_id(self) -> String {
+        const DIGITS: &str = "%Y%m%dT%H%M%S%3fZ";
+        format!("backfill-{}-{}", self.from.format(DIGITS), self.until.format(DIGITS))
+    }
 }
 
 impl Cursor {
     /// The cursor of a backfill that has not begun.
     #[must_use]
-    pub fn of_backfill(key: &SiteKey, from: DateTime<Utc>, until: DateTime<Utc>) -> Self {
-        let (id, kind) = (backfill_id(from, until), CursorKind::Backfill);
-        Self { id, kind, backfill: Some(Backfill::new(from, until, 1)), ..Self::new(key) }
+    pub fn of_backfill(key: &SiteKey, range: BackfillRange) -> Self {
+        let (id, kind) = (range.document_id(), CursorKind::Backfill);
+        Self { id, kind, backfill: Some(Backfill::new(range.from, range.until, 1)), ..Self::new(key) }
     }
 
     /// The backfill's id for the polls that it makes; `None` if this is a site's cursor.
@@ -55,7 +63,10 @@ mod tests {
     #[test]
     fn a_backfill_has_the_documented_fields() {
         let key = SiteKey { customer: "c".into(), site: "s".into() };
-        let mut cursor = Cursor::of_backfill(&key, time("2026-01-01T00:00:00Z"), time("2026-01-31T12:00:00.125Z"));
+        let mut cursor = Cursor::of_backfill(
+            &key,
+            BackfillRange { from: time("2026-01-01T00:00:00Z"), until: time("2026-01-31T12:00:00.125Z") },
+        );
         let json = serde_json::to_value(&cursor).unwrap();
         assert_eq!(
             json,

@@ -13,7 +13,10 @@ use azure_data_cosmos::{
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::documents::{CURSOR_ID, Cursor, Poll, SiteKey};
+use super::{
+    backfill::BackfillRange,
+    documents::{CURSOR_ID, Cursor, Poll, SiteKey},
+};
 use crate::cosmos::{self, Account, Container, Failure, Found, NEVER, Requirements, Trial, is, within};
 use crate::support::kind::Kind;
 
@@ -101,22 +104,18 @@ impl Ledger {
         self.history_days.map(|days| days * 24 * 60 * 60)
     }
 
-    /// The site's cursor, or a new one if the site was never polled.
+    /// The site's cursor, or the cursor of its backfill of a range. It is new if the ledger has none.
     ///
     /// # Errors
     /// The ledger cannot be read.
-    pub async fn cursor(&self, key: &SiteKey) -> Result<Committed, LedgerError> {
-        let found = self.cursor_with_id(key, CURSOR_ID).await?;
-        Ok(found.unwrap_or_else(|| Committed { cursor: Cursor::new(key), etag: None }))
-    }
-
-    /// The cursor with this id, if it exists. For backfills: see [`backfill_id`](super::backfill_id).
-    ///
-    /// # Errors
-    /// The ledger cannot be read.
-    pub async fn cursor_with_id(&self, key: &SiteKey, id: &str) -> Result<Option<Committed>, LedgerError> {
-        let found = self.read(key, id).await?;
-        Ok(found.map(|(cursor, etag)| Committed { cursor, etag }))
+    pub async fn cursor(&self, key: &SiteKey, range: Option<BackfillRange>) -> Result<Committed, LedgerError> {
+        let id = range.map(BackfillRange::document_id);
+        let found = self.read(key, id.as_deref().unwrap_or(CURSOR_ID)).await?;
+        let new = || match range {
+            Some(range) => Cursor::of_backfill(key, range),
+            None => Cursor::new(key),
+        };
+        Ok(found.map_or_else(|| Committed { cursor: new(), etag: None }, |(cursor, etag)| Committed { cursor, etag }))
     }
 
     /// The poll with this id, if it (still) exists.

@@ -13,7 +13,7 @@ mod queries;
 mod recorded;
 
 pub use activity::Activity;
-pub use backfill::backfill_id;
+pub use backfill::BackfillRange;
 pub use cosmos::{
     Committed, Ledger, LedgerError, MAX_BATCH_BYTES, MAX_BATCH_POLLS, MESSAGE_PATH, Options, PARTITION_KEY,
     REQUIREMENTS,

@@ -15,9 +15,8 @@
 //! | [`record`], [`split`] | documents and messages, as pure functions |
 //! | [`source`] | where rows come from |
 //! | `run` | a run over all sites |
-//! | [`outside`] | the backend, the ledger, the hub and the clock, as a turn needs them |
+//! | [`world`] | the backend, the ledger, the hub and the clock, as a turn needs them |
 
-pub mod outside;
 mod plan;
 pub mod record;
 pub(super) mod recording;
@@ -26,6 +25,7 @@ mod sending;
 pub mod source;
 pub mod split;
 pub(super) mod turn;
+pub mod world;
 
 use std::{collections::HashSet, time::Duration};
 
@@ -34,19 +34,19 @@ use tokio::time::Instant;
 
 use crate::rapidm2m::{
     FetchError, Selection, Stamp, StartFrom,
-    ledger::{Committed, Fault, SiteKey},
+    ledger::{BackfillRange, Committed, Fault, SiteKey},
     window::Search,
     wire::Flaws,
 };
 use crate::support::kind::Kind;
 
-use outside::{Outside, Services};
-use record::Asked;
+use record::PollContext;
 use turn::Turn;
+use world::{Services, World};
 
 /// Everything that is needed to poll a site.
-pub struct Forwarder<O = Services> {
-    pub outside: O,
+pub struct Forwarder<W = Services> {
+    pub world: W,
     pub channels: Selection,
     pub histdata: u8,
     pub start_from: StartFrom,
@@ -163,7 +163,7 @@ impl Failure {
     }
 }
 
-impl<O: Outside> Forwarder<O> {
+impl<W: World> Forwarder<W> {
     pub async fn poll_site(&self, key: &SiteKey, memory: &mut SiteMemory, limits: Limits) -> Report {
         self.turn(key, memory, limits, true).await
     }
@@ -175,7 +175,7 @@ impl<O: Outside> Forwarder<O> {
 
     async fn turn(&self, key: &SiteKey, memory: &mut SiteMemory, limits: Limits, asks: bool) -> Report {
         let mut report = Report::default();
-        let mut committed = match self.committed(key, memory).await {
+        let mut committed = match self.committed(key, None, memory).await {
             Ok(committed) => committed,
             Err(failure) => {
                 report.failures.push(failure);
@@ -184,8 +184,17 @@ impl<O: Outside> Forwarder<O> {
         };
         record::keep_recorded(&mut committed.cursor, self.overlap);
         memory.acknowledged.retain(|id| committed.cursor.unforwarded.contains(id));
-        let mut turn =
-            Turn { forwarder: self, key, memory, committed, report, limits, can_send: true, is_cursor_kept: true };
+        let mut turn = Turn {
+            forwarder: self,
+            key,
+            range: None,
+            memory,
+            committed,
+            report,
+            limits,
+            can_send: true,
+            is_cursor_kept: true,
+        };
         let ended = if asks { turn.run().await } else { turn.send_what_waits(limits.send_until).await };
         let Turn { committed, mut report, is_cursor_kept, .. } = turn;
         report.waiting = committed.cursor.unforwarded.len();
@@ -198,10 +207,15 @@ impl<O: Outside> Forwarder<O> {
 
     /// The cursor that the last turn left, or the one in the ledger. This takes the cursor out of memory, so it is
     /// read again if the caller is cancelled half-way.
-    pub(super) async fn committed(&self, key: &SiteKey, memory: &mut SiteMemory) -> Result<Committed, Failure> {
+    pub(super) async fn committed(
+        &self,
+        key: &SiteKey,
+        range: Option<BackfillRange>,
+        memory: &mut SiteMemory,
+    ) -> Result<Committed, Failure> {
         match memory.committed.take() {
             Some(committed) => Ok(committed),
-            None => self.outside.cursor(key).await.map_err(|error| Failure::new(error.kind(), error)),
+            None => self.world.cursor(key, range).await.map_err(|error| Failure::new(error.kind(), error)),
         }
     }
 
@@ -210,11 +224,12 @@ impl<O: Outside> Forwarder<O> {
     pub async fn record_listing(&self, key: &SiteKey, listed: Result<(), &FetchError>, took: Duration) {
         let now = Instant::now();
         let limits = Limits { ask_until: now, resend_until: now, send_until: now, provision_until: now };
-        let Ok(committed) = self.outside.cursor(key).await else { return };
+        let Ok(committed) = self.world.cursor(key, None).await else { return };
         let (mut memory, report) = (SiteMemory::default(), Report::default());
         let mut turn = Turn {
             forwarder: self,
             key,
+            range: None,
             memory: &mut memory,
             committed,
             report,
@@ -223,14 +238,14 @@ impl<O: Outside> Forwarder<O> {
             is_cursor_kept: false,
         };
         let request = crate::rapidm2m::ledger::Request { path: "sites".into(), ..Default::default() };
-        let (key, at, status) = (key.clone(), self.outside.now(), Some(200));
-        let mut asked = Asked { key, at, request, status, bytes: 0, took, backfill: None };
+        let (key, at, status) = (key.clone(), self.world.now(), Some(200));
+        let mut context = PollContext { key, at, request, status, bytes: 0, took, backfill: None };
         let _recorded = match listed {
             Ok(()) if turn.committed.cursor.last_error.is_none() => Ok(()),
-            Ok(()) => turn.record_nothing(&asked, &Flaws::default()).await,
+            Ok(()) => turn.record_nothing(&context, &Flaws::default()).await,
             Err(error) => {
-                asked.status = error.status();
-                turn.record_failure(&asked, error).await
+                context.status = error.status();
+                turn.record_failure(&context, error).await
             }
         };
     }

@@ -32,7 +32,7 @@ const DOCUMENT_ENVELOPE: usize = 4_096;
 
 /// The values that all documents of one poll have in common.
 #[derive(Clone, Debug)]
-pub struct Asked {
+pub struct PollContext {
     pub key: SiteKey,
     pub at: DateTime<Utc>,
     pub request: Request,
@@ -43,7 +43,7 @@ pub struct Asked {
     pub backfill: Option<String>,
 }
 
-impl Asked {
+impl PollContext {
     #[must_use]
     pub fn request(query: &RowsQuery<'_>) -> Request {
         use crate::rapidm2m::{Client, client::Range};
@@ -90,14 +90,14 @@ impl Asked {
 
 /// The record of a message that is pending, or that the hub can never accept.
 #[must_use]
-pub fn message_poll(asked: &Asked, index: usize, part: Part, history: Option<u32>) -> Poll {
-    let mut poll = asked.poll(index, Outcome::Pending);
+pub fn message_poll(context: &PollContext, index: usize, part: Part, history: Option<u32>) -> Poll {
+    let mut poll = context.poll(index, Outcome::Pending);
     poll.result.rows = part.rows.len();
     // If the cursor moved to this stamp, its remaining rows would count as old.
     let recorded_up_to = if part.splits_stamp { part.newest.shifted(-1) } else { part.newest };
     poll.last_value_from = Some(recorded_up_to.time());
-    let size =
-        part.body.len() + message::envelope_size(&part.message_id, &properties(&asked.key, asked.backfill.is_some()));
+    let size = part.body.len()
+        + message::envelope_size(&part.message_id, &properties(&context.key, context.backfill.is_some()));
     poll.message_id = Some(part.message_id);
     if size > message::MAX_SIZE {
         let text = format!(
@@ -115,8 +115,8 @@ pub fn message_poll(asked: &Asked, index: usize, part: Part, history: Option<u32
 
 /// The record of a poll that found nothing new.
 #[must_use]
-pub fn empty_poll(asked: &Asked, cursor: &Cursor, history: Option<u32>) -> Poll {
-    let mut poll = asked.poll(0, Outcome::Empty);
+pub fn empty_poll(context: &PollContext, cursor: &Cursor, history: Option<u32>) -> Poll {
+    let mut poll = context.poll(0, Outcome::Empty);
     poll.last_value_from = cursor.last_value_from;
     poll.ttl = history;
     poll
@@ -124,8 +124,8 @@ pub fn empty_poll(asked: &Asked, cursor: &Cursor, history: Option<u32>) -> Poll 
 
 /// The record of a poll that failed.
 #[must_use]
-pub fn failed_poll(asked: &Asked, fault: Fault, cursor: &Cursor, history: Option<u32>) -> Poll {
-    let mut poll = empty_poll(asked, cursor, history);
+pub fn failed_poll(context: &PollContext, fault: Fault, cursor: &Cursor, history: Option<u32>) -> Poll {
+    let mut poll = empty_poll(context, cursor, history);
     poll.outcome = Outcome::Failed;
     poll.error = Some(fault);
     poll
@@ -266,8 +266,8 @@ impl Unsendable {
 #[must_use]
 pub fn note(key: &SiteKey, id: &str, unsendable: &Unsendable, now: DateTime<Utc>) -> Poll {
     let (at, request, took) = (now, Request::default(), Duration::ZERO);
-    let asked = Asked { key: key.clone(), at, request, status: None, bytes: 0, took, backfill: None };
-    let mut poll = asked.poll(0, Outcome::Rejected);
+    let context = PollContext { key: key.clone(), at, request, status: None, bytes: 0, took, backfill: None };
+    let mut poll = context.poll(0, Outcome::Rejected);
     if *unsendable == Unsendable::Gone {
         poll.id = id.to_owned();
     }
@@ -353,8 +353,8 @@ pub fn fits(bytes: &mut usize, poll: &Poll) -> bool {
 mod tests {
     use super::*;
 
-    fn asked() -> Asked {
-        Asked {
+    fn context() -> PollContext {
+        PollContext {
             key: SiteKey { customer: "c".into(), site: "s".into() },
             at: DateTime::from_timestamp_millis(1_700_000_000_123).unwrap(),
             request: Request::default(),
@@ -377,69 +377,69 @@ mod tests {
 
     #[test]
     fn a_waiting_record_does_not_expire_and_a_finished_one_does() {
-        let mut poll = message_poll(&asked(), 0, part("{}".into()), Some(60));
+        let mut poll = message_poll(&context(), 0, part("{}".into()), Some(60));
         assert_eq!((poll.outcome, poll.ttl, poll.result.rows), (Outcome::Pending, None, 3));
-        set_forwarded(&mut poll, asked().at, true, Some(60));
-        assert_eq!((poll.outcome, poll.ttl, poll.forwarded_at), (Outcome::Forwarded, Some(60), Some(asked().at)));
+        set_forwarded(&mut poll, context().at, true, Some(60));
+        assert_eq!((poll.outcome, poll.ttl, poll.forwarded_at), (Outcome::Forwarded, Some(60), Some(context().at)));
     }
 
     #[test]
     fn a_message_over_the_hubs_limit_is_rejected_when_it_is_recorded() {
-        let limit = message::MAX_SIZE - message::envelope_size("id", &properties(&asked().key, false));
-        let fits = message_poll(&asked(), 0, part("x".repeat(limit)), None);
+        let limit = message::MAX_SIZE - message::envelope_size("id", &properties(&context().key, false));
+        let fits = message_poll(&context(), 0, part("x".repeat(limit)), None);
         assert_eq!(fits.outcome, Outcome::Pending);
         assert_eq!(message(&fits).unwrap().size(), message::MAX_SIZE);
-        let too_large = message_poll(&asked(), 0, part("x".repeat(limit + 1)), Some(60));
+        let too_large = message_poll(&context(), 0, part("x".repeat(limit + 1)), Some(60));
         assert_eq!((too_large.outcome, too_large.ttl), (Outcome::Rejected, Some(60)));
         assert!(too_large.error.unwrap().text.contains("2017-01-20T00:00:00Z"));
-        assert_eq!(message_poll(&asked(), 0, part("x".repeat(MAX_KEPT_BODY + 1)), None).message, None);
+        assert_eq!(message_poll(&context(), 0, part("x".repeat(MAX_KEPT_BODY + 1)), None).message, None);
     }
 
     #[test]
     fn the_cursor_does_not_stand_between_rows_of_one_stamp() {
         let split = Part { splits_stamp: true, ..part("{}".into()) };
-        let poll = message_poll(&asked(), 0, split, None);
+        let poll = message_poll(&context(), 0, split, None);
         assert_eq!(poll.last_value_from, Some(Stamp::parse("2017012").unwrap().shifted(-1).time()));
     }
 
     #[test]
     fn the_cursor_moves_with_the_records_and_queues_what_waits() {
-        let mut cursor = Cursor::new(&asked().key);
+        let mut cursor = Cursor::new(&context().key);
         cursor.consecutive_failures = 3;
         cursor.unforwarded = vec!["old".into()];
-        let waiting = message_poll(&asked(), 0, part("{}".into()), None);
-        let rejected = message_poll(&asked(), 1, part("x".repeat(300_000)), None);
-        let moved = advanced(&cursor, &[waiting.clone(), rejected], asked().at);
+        let waiting = message_poll(&context(), 0, part("{}".into()), None);
+        let rejected = message_poll(&context(), 1, part("x".repeat(300_000)), None);
+        let moved = advanced(&cursor, &[waiting.clone(), rejected], context().at);
         assert_eq!(moved.unforwarded, ["old".to_owned(), waiting.id]);
         assert_eq!(moved.last_value_from, Some(Stamp::parse("2017012").unwrap().time()));
         assert_eq!(moved.consecutive_failures, 0);
-        let empty = empty_poll(&asked(), &moved, None);
-        assert_eq!(advanced(&moved, &[empty], asked().at).last_value_from, moved.last_value_from);
+        let empty = empty_poll(&context(), &moved, None);
+        assert_eq!(advanced(&moved, &[empty], context().at).last_value_from, moved.last_value_from);
     }
 
     #[test]
     fn a_clock_that_is_put_back_does_not_prolong_a_rest() {
-        let mut cursor = Cursor::new(&asked().key);
-        cursor.not_before = Some(asked().at + TimeDelta::minutes(60));
+        let mut cursor = Cursor::new(&context().key);
+        cursor.not_before = Some(context().at + TimeDelta::minutes(60));
         let rests = |now| backs_off_until(&cursor, now).is_some();
-        assert!(rests(asked().at) && rests(asked().at + TimeDelta::minutes(59)));
-        assert!(!rests(asked().at + TimeDelta::minutes(60)) && !rests(asked().at - TimeDelta::days(1)));
+        assert!(rests(context().at) && rests(context().at + TimeDelta::minutes(59)));
+        assert!(!rests(context().at + TimeDelta::minutes(60)) && !rests(context().at - TimeDelta::days(1)));
     }
 
     #[test]
     fn rows_that_come_late_do_not_move_the_cursor_back() {
-        let mut cursor = Cursor::new(&asked().key);
-        cursor.last_value_from = Some(asked().at);
-        let late = message_poll(&asked(), 0, part("{}".into()), None);
+        let mut cursor = Cursor::new(&context().key);
+        cursor.last_value_from = Some(context().at);
+        let late = message_poll(&context(), 0, part("{}".into()), None);
         assert!(late.last_value_from < cursor.last_value_from);
-        assert_eq!(advanced(&cursor, &[late], asked().at).last_value_from, Some(asked().at));
+        assert_eq!(advanced(&cursor, &[late], context().at).last_value_from, Some(context().at));
     }
 
     #[test]
     fn rests_grow_to_an_hour_and_heed_the_backend() {
         let fault = || Fault { kind: Kind::Timeout, text: "t".into() };
-        let now = asked().at;
-        let mut cursor = Cursor::new(&asked().key);
+        let now = context().at;
+        let mut cursor = Cursor::new(&context().key);
         let mut rests = Vec::new();
         for _ in 0..8 {
             cursor = set_back(&cursor, fault(), Retry::BackOff(None), now);

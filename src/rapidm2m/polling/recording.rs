@@ -5,11 +5,11 @@ use tokio::time::Instant;
 
 use super::{
     Failure,
-    outside::Outside,
     plan::Plan,
-    record::{self, Asked, MAX_UNFORWARDED, Retry},
+    record::{self, MAX_UNFORWARDED, PollContext, Retry},
     split::{Heading, Part, Splitter},
     turn::{EndTurn, Step, Turn},
+    world::World,
 };
 use crate::rapidm2m::{
     FetchError, Rows, Stamp,
@@ -27,20 +27,20 @@ pub struct Batch<'a> {
     pub is_last: bool,
 }
 
-impl<O: Outside> Turn<'_, O> {
+impl<W: World> Turn<'_, W> {
     /// Records rows and sends them. The turn is done if there was no room or time for all of them.
     pub async fn record_and_send(
         &mut self,
-        asked: &Asked,
+        context: &PollContext,
         channels: &[String],
         rows: &Rows,
         plan: &Plan,
     ) -> Result<Step, EndTurn> {
         let begin = self.committed.cursor.last_value_from.map(|newest| newest.min(plan.from.time()));
-        let heading = Heading { key: self.key, begin, end: asked.at, channels };
+        let heading = Heading { key: self.key, begin, end: context.at, channels };
         let parts = Splitter::new(&heading, rows, record::max_body(self.key, false));
-        self.record_parts(asked, rows, parts, |turn, batch| {
-            let mut cursor = record::advanced(&turn.committed.cursor, batch.polls, asked.scanned_until());
+        self.record_parts(context, rows, parts, |turn, batch| {
+            let mut cursor = record::advanced(&turn.committed.cursor, batch.polls, context.scanned_until());
             let up_to = batch.polls.last().and_then(|poll| poll.last_value_from);
             turn.remember_recorded(&mut cursor, plan, batch.rows, up_to);
             cursor
@@ -52,14 +52,14 @@ impl<O: Outside> Turn<'_, O> {
     /// writes. The turn is done if there was no room or time for all rows.
     pub async fn record_parts(
         &mut self,
-        asked: &Asked,
+        context: &PollContext,
         rows: &Rows,
         parts: impl Iterator<Item = Part>,
         advance: impl Fn(&mut Self, &Batch<'_>) -> Cursor,
     ) -> Result<Step, EndTurn> {
         let mut parts = parts.enumerate().peekable();
         let (mut carried, mut rows_recorded): (Option<Poll>, usize) = (None, 0);
-        let history = self.forwarder.outside.history_seconds();
+        let history = self.forwarder.world.history_seconds();
         while carried.is_some() || parts.peek().is_some() {
             let room = MAX_UNFORWARDED.saturating_sub(self.committed.cursor.unforwarded.len()).min(MAX_BATCH_POLLS);
             if room == 0 || Instant::now() >= self.limits.send_until {
@@ -70,7 +70,7 @@ impl<O: Outside> Turn<'_, O> {
             while polls.len() < room {
                 let next = carried.take().or_else(|| {
                     let (index, part) = parts.next()?;
-                    let mut poll = record::message_poll(asked, index, part, history);
+                    let mut poll = record::message_poll(context, index, part, history);
                     if index == 0 {
                         poll.result.bad_rows = record::bad_rows(&rows.flaws);
                     }
@@ -127,7 +127,7 @@ impl<O: Outside> Turn<'_, O> {
     }
 
     /// Records a poll without new rows. `flaws` are rows from the future that were reported before.
-    pub async fn record_nothing(&mut self, asked: &Asked, flaws: &Flaws) -> Result<(), EndTurn> {
+    pub async fn record_nothing(&mut self, context: &PollContext, flaws: &Flaws) -> Result<(), EndTurn> {
         let cursor = &self.committed.cursor;
         let hub_news = cursor.activity.as_ref().is_some_and(|activity| activity.is_news);
         let news = cursor.scanned_until.is_none() || cursor.last_error.is_some() || hub_news;
@@ -136,47 +136,47 @@ impl<O: Outside> Turn<'_, O> {
         }
         let mut polls = Vec::new();
         if self.forwarder.record_empty_polls {
-            let mut poll = record::empty_poll(asked, cursor, self.forwarder.outside.history_seconds());
+            let mut poll = record::empty_poll(context, cursor, self.forwarder.world.history_seconds());
             poll.result.bad_rows = record::bad_rows(flaws);
             polls.push(poll);
         }
-        let cursor = record::advanced(cursor, &[], asked.scanned_until());
+        let cursor = record::advanced(cursor, &[], context.scanned_until());
         self.commit(&polls, &[], cursor).await.map_err(|error| self.stop(&error))
     }
 
     /// Records a poll whose rows cannot be used now. It must not look like "no data".
-    pub async fn record_bad_rows(&mut self, asked: &Asked, flaws: &Flaws) -> Result<(), EndTurn> {
+    pub async fn record_bad_rows(&mut self, context: &PollContext, flaws: &Flaws) -> Result<(), EndTurn> {
         let (reason, _) = flaws.first.first().cloned().unwrap_or_default();
         let text = format!(
             "{} of the answer's rows cannot be used, none of the others is new; the first: {reason}",
             flaws.count
         );
         let fault = Fault { kind: Kind::BadRows, text };
-        if asked.request.from.is_none() && self.committed.cursor.last_value_from.is_none() {
+        if context.request.from.is_none() && self.committed.cursor.last_value_from.is_none() {
             // The unusable row might stay the youngest for years. So begin with the rows after now.
-            self.committed.cursor.last_value_from = Some(asked.at);
+            self.committed.cursor.last_value_from = Some(context.at);
             record::keep_recorded(&mut self.committed.cursor, self.forwarder.overlap);
         }
-        self.write_failure(asked, fault, Retry::NextRun, Some(flaws)).await
+        self.write_failure(context, fault, Retry::NextRun, Some(flaws)).await
     }
 
-    pub async fn record_failure(&mut self, asked: &Asked, error: &FetchError) -> Result<(), EndTurn> {
+    pub async fn record_failure(&mut self, context: &PollContext, error: &FetchError) -> Result<(), EndTurn> {
         let fault = Fault { kind: error.kind(), text: error.to_string() };
-        self.write_failure(asked, fault, Retry::after(error), None).await
+        self.write_failure(context, fault, Retry::after(error), None).await
     }
 
     pub async fn write_failure(
         &mut self,
-        asked: &Asked,
+        context: &PollContext,
         fault: Fault,
         retry: Retry,
         flaws: Option<&Flaws>,
     ) -> Result<(), EndTurn> {
         self.report.failures.push(Failure::new(fault.kind.clone(), &fault.text));
-        let history = self.forwarder.outside.history_seconds();
-        let mut poll = record::failed_poll(asked, fault.clone(), &self.committed.cursor, history);
+        let history = self.forwarder.world.history_seconds();
+        let mut poll = record::failed_poll(context, fault.clone(), &self.committed.cursor, history);
         poll.result.bad_rows = flaws.and_then(record::bad_rows);
-        let cursor = record::set_back(&self.committed.cursor, fault, retry, self.forwarder.outside.now());
+        let cursor = record::set_back(&self.committed.cursor, fault, retry, self.forwarder.world.now());
         self.commit(&[poll], &[], cursor).await.map_err(|error| self.stop(&error))
     }
 
@@ -194,14 +194,14 @@ impl<O: Outside> Turn<'_, O> {
             activity.is_news = false;
         }
         let etag = self.committed.etag.as_deref();
-        match self.forwarder.outside.commit(self.key, created, replaced, &cursor, etag).await {
+        match self.forwarder.world.commit(self.key, created, replaced, &cursor, etag).await {
             Ok(etag) => {
                 self.committed = Committed { cursor, etag: Some(etag) };
                 Ok(())
             }
             Err(LedgerError::Conflict) => {
                 let is_ours = self.is_written(created, replaced).await?;
-                self.committed = self.forwarder.outside.cursor(self.key).await?;
+                self.committed = self.forwarder.world.cursor(self.key, self.range).await?;
                 let is_ours = is_ours && self.committed.cursor == cursor;
                 if is_ours { Ok(()) } else { Err(LedgerError::Conflict) }
             }
@@ -215,7 +215,7 @@ impl<O: Outside> Turn<'_, O> {
     async fn is_written(&self, created: &[Poll], replaced: &[Poll]) -> Result<bool, LedgerError> {
         // Without records the caller's comparison of the cursors is enough.
         let Some(poll) = record::witness(created, replaced) else { return Ok(replaced.is_empty()) };
-        match self.forwarder.outside.poll(self.key, &poll.id).await {
+        match self.forwarder.world.poll(self.key, &poll.id).await {
             Ok(found) => Ok(found.is_some_and(|found| record::is_same(&found, poll))),
             Err(LedgerError::Foreign { .. }) => Ok(false),
             Err(error) => Err(error),

@@ -4,9 +4,9 @@ use tokio::time::Instant;
 
 use super::{
     Failure,
-    outside::Outside,
     record::{self, Unsendable},
     turn::{EndTurn, Turn},
+    world::World,
 };
 use crate::{
     iot_hub::{SendError, delivery::DeliveryError},
@@ -18,7 +18,7 @@ const RESEND_CHUNK: usize = 8;
 /// How often a mark is retried if another poller writes in between.
 const MARK_ATTEMPTS: usize = 5;
 
-impl<O: Outside> Turn<'_, O> {
+impl<W: World> Turn<'_, W> {
     /// Sends the pending messages, oldest first, until none is left or the hub fails.
     pub async fn send_what_waits(&mut self, until: Instant) -> Result<(), EndTurn> {
         while self.can_send && !self.committed.cursor.unforwarded.is_empty() {
@@ -30,7 +30,7 @@ impl<O: Outside> Turn<'_, O> {
 
     /// Gives all pending messages up. They are not sent, and their records say why.
     pub async fn reject_what_waits(&mut self, fault: &Fault) -> Result<(), EndTurn> {
-        let history = self.forwarder.outside.history_seconds();
+        let history = self.forwarder.world.history_seconds();
         while !self.committed.cursor.unforwarded.is_empty() {
             let mut polls = self.what_waits().await?;
             for poll in &mut polls {
@@ -48,7 +48,7 @@ impl<O: Outside> Turn<'_, O> {
         let mut polls = Vec::with_capacity(ids.len());
         let mut size = 0;
         for id in ids {
-            let found = match self.forwarder.outside.poll(self.key, &id).await {
+            let found = match self.forwarder.world.poll(self.key, &id).await {
                 Ok(Some(poll)) => Unsendable::check(&poll).map(|()| poll),
                 Ok(None) => Err(Unsendable::Gone),
                 Err(LedgerError::Foreign { text, .. }) => Err(Unsendable::Unreadable(text)),
@@ -74,7 +74,7 @@ impl<O: Outside> Turn<'_, O> {
     async fn set_aside(&mut self, id: &str, unsendable: &Unsendable) -> Result<(), EndTurn> {
         let fault = unsendable.fault(self.key, id);
         let failure = Failure::new(fault.kind.clone(), &fault.text);
-        let mut note = record::note(self.key, id, unsendable, self.forwarder.outside.now());
+        let mut note = record::note(self.key, id, unsendable, self.forwarder.world.now());
         let mut cursor = self.committed.cursor.clone();
         if let Some(backfill) = &mut cursor.backfill {
             backfill.rejected += 1;
@@ -108,11 +108,11 @@ impl<O: Outside> Turn<'_, O> {
         let messages: Vec<_> = polls[known..].iter().map_while(record::message).collect();
         let owner = record::owner(self.key);
         let provision_until = self.limits.provision_until;
-        let (sent, outcome) = self.forwarder.outside.send_in_order(&owner, &messages, provision_until, until).await;
+        let (sent, outcome) = self.forwarder.world.send_in_order(&owner, &messages, provision_until, until).await;
         drop(messages);
-        let now = self.forwarder.outside.now();
-        let history = self.forwarder.outside.history_seconds();
-        let confirmed = self.forwarder.outside.confirms();
+        let now = self.forwarder.world.now();
+        let history = self.forwarder.world.history_seconds();
+        let confirmed = self.forwarder.world.confirms();
         let mut finished = known + sent;
         for poll in &mut polls[..finished] {
             record::set_forwarded(poll, now, confirmed, history);

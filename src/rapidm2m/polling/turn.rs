@@ -8,15 +8,15 @@ use tokio::time::Instant;
 
 use super::{
     Failure, Forwarder, Limits, Report, SiteMemory,
-    outside::Outside,
     plan::Plan,
-    record::{self, Asked, MAX_UNFORWARDED},
+    record::{self, MAX_UNFORWARDED, PollContext},
+    world::World,
 };
 use crate::{
     rapidm2m::{
         FetchError, Rows, Selection, Stamp,
         client::{Answer, MAX_BODY, Range, RowsQuery},
-        ledger::{Committed, Fault, SiteKey},
+        ledger::{BackfillRange, Committed, Fault, SiteKey},
         window::SOFT_BODY_LIMIT,
         wire::{Flaws, WireError},
     },
@@ -43,9 +43,11 @@ pub enum Step {
     Done,
 }
 
-pub struct Turn<'a, O> {
-    pub forwarder: &'a Forwarder<O>,
+pub struct Turn<'a, W> {
+    pub forwarder: &'a Forwarder<W>,
     pub key: &'a SiteKey,
+    /// Of a backfill.
+    pub range: Option<BackfillRange>,
     pub memory: &'a mut SiteMemory,
     pub committed: Committed,
     pub report: Report,
@@ -56,7 +58,7 @@ pub struct Turn<'a, O> {
     pub is_cursor_kept: bool,
 }
 
-impl<O: Outside> Turn<'_, O> {
+impl<W: World> Turn<'_, W> {
     pub async fn run(&mut self) -> Result<(), EndTurn> {
         self.send_what_waits(self.limits.resend_until).await?;
         if self.is_left_alone() {
@@ -83,7 +85,7 @@ impl<O: Outside> Turn<'_, O> {
     /// Whether the site backs off now; reports it if so.
     fn is_left_alone(&mut self) -> bool {
         let cursor = &self.committed.cursor;
-        let Some(until) = record::backs_off_until(cursor, self.forwarder.outside.now()) else { return false };
+        let Some(until) = record::backs_off_until(cursor, self.forwarder.world.now()) else { return false };
         let error = cursor.last_error.clone().unwrap_or_else(|| Fault { kind: Kind::Rest, text: String::new() });
         // An operator who has corrected the settings restarts the app. Try at once, so that the operator need not
         // wait an hour.
@@ -104,10 +106,10 @@ impl<O: Outside> Turn<'_, O> {
         if let Some((_, channels)) = self.memory.channels.as_ref().filter(|(at, _)| at.elapsed() < BLUEPRINT_LIFETIME) {
             return Ok(Some(channels.clone()));
         }
-        let (at, started) = (forwarder.outside.now(), Instant::now());
+        let (at, started) = (forwarder.world.now(), Instant::now());
         self.report.requests += 1;
         let limit = self.request_limit();
-        let found = forwarder.outside.channels(self.key, forwarder.histdata, limit).await;
+        let found = forwarder.world.channels(self.key, forwarder.histdata, limit).await;
         match found {
             Ok(channels) => {
                 self.memory.channels = Some((Instant::now(), channels.clone()));
@@ -115,7 +117,7 @@ impl<O: Outside> Turn<'_, O> {
             }
             Err(error) => {
                 let request = crate::rapidm2m::ledger::Request { path: "blueprint".into(), ..Default::default() };
-                let asked = Asked {
+                let context = PollContext {
                     key: self.key.clone(),
                     at,
                     request,
@@ -124,7 +126,7 @@ impl<O: Outside> Turn<'_, O> {
                     took: started.elapsed(),
                     backfill: self.committed.cursor.backfill_id(),
                 };
-                self.record_failure(&asked, &error).await?;
+                self.record_failure(&context, &error).await?;
                 Ok(None)
             }
         }
@@ -137,23 +139,23 @@ impl<O: Outside> Turn<'_, O> {
         channels: &[String],
         range: Range,
         max_body: usize,
-    ) -> (Asked, Result<Answer, FetchError>) {
+    ) -> (PollContext, Result<Answer, FetchError>) {
         let forwarder = self.forwarder;
         let (customer, site, histdata) = (&self.key.customer, &self.key.site, forwarder.histdata);
         let query = RowsQuery { customer, site, histdata, channels, range };
         let started = Instant::now();
-        let answer = forwarder.outside.rows(&query, max_body, self.request_limit()).await;
+        let answer = forwarder.world.rows(&query, max_body, self.request_limit()).await;
         self.report.requests += 1;
-        let asked = Asked {
+        let context = PollContext {
             key: self.key.clone(),
             at,
-            request: Asked::request(&query),
+            request: PollContext::request(&query),
             status: answer.as_ref().map_or_else(FetchError::status, |answer| Some(answer.status)),
             bytes: answer.as_ref().map_or(0, |answer| answer.body.len()),
             took: started.elapsed(),
             backfill: self.committed.cursor.backfill_id(),
         };
-        (asked, answer)
+        (context, answer)
     }
 
     fn request_limit(&self) -> Duration {
@@ -165,14 +167,14 @@ impl<O: Outside> Turn<'_, O> {
         let forwarder = self.forwarder;
         let mut force = false;
         for _ in 0..NARROWINGS {
-            let at = forwarder.outside.now();
+            let at = forwarder.world.now();
             let now = Stamp::from_time(at);
             let plan = Plan::new(&self.committed.cursor, forwarder.start_from, self.memory, now);
             let narrowable = plan.window.filter(|window| window.can_narrow && !force);
             let limit = if narrowable.is_some() { SOFT_BODY_LIMIT } else { MAX_BODY };
-            let (asked, answer) = self.ask(at, channels, plan.range, limit).await;
+            let (context, answer) = self.ask(at, channels, plan.range, limit).await;
             match (answer, narrowable) {
-                (Ok(answer), _) => return self.take_answer(&asked, &plan, answer, channels).await,
+                (Ok(answer), _) => return self.take_answer(&context, &plan, answer, channels).await,
                 (Err(FetchError::TooLarge { prefix, .. }), Some(window)) => {
                     self.report.bytes += prefix.len();
                     let count = channels.len();
@@ -188,7 +190,7 @@ impl<O: Outside> Turn<'_, O> {
                     }
                 }
                 (Err(error), _) => {
-                    self.record_failure(&asked, &error).await?;
+                    self.record_failure(&context, &error).await?;
                     return Ok(Step::Done);
                 }
             }
@@ -199,7 +201,7 @@ impl<O: Outside> Turn<'_, O> {
 
     async fn take_answer(
         &mut self,
-        asked: &Asked,
+        context: &PollContext,
         plan: &Plan,
         answer: Answer,
         channels: &[String],
@@ -208,12 +210,12 @@ impl<O: Outside> Turn<'_, O> {
         let mut rows = match read_rows(answer.body, channels.len()).await {
             Ok(rows) => rows,
             Err(error) => {
-                self.record_failure(asked, &error.into()).await?;
+                self.record_failure(context, &error.into()).await?;
                 return Ok(Step::Done);
             }
         };
         let unreadable = rows.flaws.count;
-        let future = hold_back_the_future(&mut rows, self.forwarder.outside.now());
+        let future = hold_back_the_future(&mut rows, self.forwarder.world.now());
         // Without an overlap these are the new rows. With an overlap, some of them may be known.
         let beyond = rows.rows.iter().filter(|row| plan.is_beyond(row.stamp)).count();
         let newest = rows.rows.last().map(|row| row.stamp).filter(|_| beyond > 0);
@@ -221,15 +223,15 @@ impl<O: Outside> Turn<'_, O> {
         self.report.bad_rows += rows.flaws.count;
 
         if !rows.rows.is_empty() {
-            if self.record_and_send(asked, channels, &rows, plan).await? == Step::Done {
+            if self.record_and_send(context, channels, &rows, plan).await? == Step::Done {
                 return Ok(Step::Done);
             }
         } else if self.is_news(plan, unreadable, future, &rows.flaws) {
-            self.record_bad_rows(asked, &rows.flaws).await?;
+            self.record_bad_rows(context, &rows.flaws).await?;
             self.memory.future = future.max(self.memory.future);
             self.memory.flaws = Some(rows.flaws);
         } else {
-            self.record_nothing(asked, &rows.flaws).await?;
+            self.record_nothing(context, &rows.flaws).await?;
         }
         Ok(if self.note_window(plan, newest, beyond) { Step::GoOn } else { Step::Done })
     }

@@ -6,7 +6,7 @@ use crate::{
     rapidm2m::{
         Selection,
         ledger::{Cursor, Fault, LedgerError, Request, SiteKey},
-        polling::record::{Asked, failed_poll},
+        polling::record::{PollContext, failed_poll},
     },
     status::{Scope, detail::Readings},
     support::kind::Kind,
@@ -88,7 +88,7 @@ fn a_site_with_everything_is_not_large_either() {
     let all = Overview::new(vec![cursor(&name, &text)], Vec::new(), &scope(), now());
     let query = Query { limit: 50, ..Query::default() };
     let key = SiteKey { customer: "c".into(), site: name.clone() };
-    let asked = Asked {
+    let asked = PollContext {
         key: key.clone(),
         at: now(),
         request: Request::default(),

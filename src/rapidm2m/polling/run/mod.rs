@@ -116,7 +116,7 @@ impl Polling {
             send_until: started + self.timeout.mul_f64(SENDING),
         };
         let deadline = started + self.timeout;
-        self.forwarder.outside.delivery.try_again();
+        self.forwarder.world.delivery.try_again();
 
         let mut summary = Summary { lags: Lags::new(&mut self.memory().lags_told), ..Summary::default() };
         let sites = self.sites(&mut summary).await;
@@ -140,7 +140,7 @@ impl Polling {
                     provisioning.push((site, report));
                     continue;
                 }
-                Ok(report) => summary.add(site, report, self.forwarder.outside.clock.now()),
+                Ok(report) => summary.add(site, report, self.forwarder.world.clock.now()),
                 Err(what) => {
                     let text = format!(
                         "{what} within PollTimeoutSeconds={}; it comes first next time",
@@ -154,9 +154,8 @@ impl Polling {
         drop(turns);
         self.send_when_provisioned(provisioning, limits, deadline, &mut summary, progress).await;
         summary.failures.sort_by(|(a, _), (b, _)| a.cmp(b));
-        let outside = &self.forwarder.outside;
-        summary.readings =
-            Readings { unconfirmed: outside.delivery.sender.take_unconfirmed(), ..outside.meters.take() };
+        let world = &self.forwarder.world;
+        summary.readings = Readings { unconfirmed: world.delivery.sender.take_unconfirmed(), ..world.meters.take() };
         summary.took = started.elapsed();
         summary.log();
         summary
@@ -188,7 +187,7 @@ impl Polling {
         });
         let mut turns = turns.buffer_unordered(PROVISIONING_CONCURRENCY);
         while let Some((site, report)) = turns.next().await {
-            summary.add(site, report, self.forwarder.outside.clock.now());
+            summary.add(site, report, self.forwarder.world.clock.now());
             progress.one_site_done();
         }
     }
@@ -234,7 +233,7 @@ impl Polling {
         let started = Instant::now();
         let limit = self.timeout.mul_f64(LISTING);
         let key = self.key(ALL_SITES);
-        match self.forwarder.outside.sites(&self.customer, limit).await {
+        match self.forwarder.world.sites(&self.customer, limit).await {
             Ok(sites) => {
                 self.forget_all_but(&sites);
                 self.listing.forget_key(&());
@@ -261,7 +260,7 @@ impl Polling {
 
     fn listing_backs_off(&self) -> Option<Failure> {
         let failed = self.listing.holding(&())?;
-        let until = self.forwarder.outside.clock.now() + failed.left();
+        let until = self.forwarder.world.clock.now() + failed.left();
         let text = format!("next attempt at {}, after {}", Stamp::from_time(until).rfc3339(), failed.error.text);
         Some(Failure { text, is_known: true, ..failed.error })
     }

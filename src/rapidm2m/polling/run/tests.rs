@@ -51,7 +51,7 @@ async fn a_panic_in_one_site_is_a_failure_of_this_site_only() {
         tokio::join!(cosmos::start(cosmos::Options::default()), iot_hub::start(iot_hub::Options::default()));
     let (cosmos, hub) = (cosmos.unwrap(), hub.unwrap());
     let mut polling = polling(&cosmos, &hub);
-    polling.forwarder.outside.source = Source::Emulation(Clock::of(panics_once));
+    polling.forwarder.world.source = Source::Emulation(Clock::of(panics_once));
 
     let run = polling.run().await;
     let [(site, failure)] = &run.failures[..] else { panic!("{:?}", run.failures) };

@@ -20,13 +20,13 @@ use crate::{
     rapidm2m::{
         FetchError,
         client::{Answer, MAX_BODY, RowsQuery},
-        ledger::{Committed, Cursor, Ledger, LedgerError, Poll, SiteKey},
+        ledger::{BackfillRange, Committed, Cursor, Ledger, LedgerError, Poll, SiteKey},
     },
     support::{clock::Clock, meter::Meters},
 };
 
 /// The backend, the ledger, the hub and the clock. Crash safety depends on what these operations promise.
-pub trait Outside: Sync {
+pub trait World: Sync {
     fn now(&self) -> DateTime<Utc>;
 
     /// See [`Source::rows`].
@@ -49,7 +49,11 @@ pub trait Outside: Sync {
     fn history_seconds(&self) -> Option<u32>;
 
     /// See [`Ledger::cursor`].
-    fn cursor(&self, key: &SiteKey) -> impl Future<Output = Result<Committed, LedgerError>> + Send;
+    fn cursor(
+        &self,
+        key: &SiteKey,
+        range: Option<BackfillRange>,
+    ) -> impl Future<Output = Result<Committed, LedgerError>> + Send;
 
     /// See [`Ledger::poll`].
     fn poll(&self, key: &SiteKey, id: &str) -> impl Future<Output = Result<Option<Poll>, LedgerError>> + Send;
@@ -96,11 +100,11 @@ impl Services {
     pub async fn sites(&self, customer: &str, limit: Duration) -> Result<Vec<String>, FetchError> {
         let began = WallInstant::now();
         let sites = self.source.sites(customer, limit).await;
-        self.asked(began, 0, sites.as_ref().err());
+        self.measure_request(began, 0, sites.as_ref().err());
         sites
     }
 
-    fn asked(&self, began: WallInstant, bytes: usize, error: Option<&FetchError>) {
+    fn measure_request(&self, began: WallInstant, bytes: usize, error: Option<&FetchError>) {
         // In emulation mode there is no backend.
         if let Source::Backend(_) = self.source {
             self.meters.backend.count(began.elapsed(), bytes, error.map(FetchError::kind).as_ref());
@@ -120,7 +124,7 @@ impl Services {
     }
 }
 
-impl Outside for Services {
+impl World for Services {
     fn now(&self) -> DateTime<Utc> {
         self.clock.now()
     }
@@ -129,10 +133,12 @@ impl Outside for Services {
         let began = WallInstant::now();
         let answer = self.source.rows(query, max_body, limit).await;
         match &answer {
-            Ok(Answer { body, .. }) => self.asked(began, body.len(), None),
+            Ok(Answer { body, .. }) => self.measure_request(began, body.len(), None),
             // The window was too wide, and will be made narrower.
-            Err(FetchError::TooLarge { prefix, .. }) if max_body < MAX_BODY => self.asked(began, prefix.len(), None),
-            Err(error) => self.asked(began, 0, Some(error)),
+            Err(FetchError::TooLarge { prefix, .. }) if max_body < MAX_BODY => {
+                self.measure_request(began, prefix.len(), None)
+            }
+            Err(error) => self.measure_request(began, 0, Some(error)),
         }
         answer
     }
@@ -140,7 +146,7 @@ impl Outside for Services {
     async fn channels(&self, key: &SiteKey, histdata: u8, limit: Duration) -> Result<Vec<String>, FetchError> {
         let began = WallInstant::now();
         let channels = self.source.channels(&key.customer, &key.site, histdata, limit).await;
-        self.asked(began, 0, channels.as_ref().err());
+        self.measure_request(began, 0, channels.as_ref().err());
         channels
     }
 
@@ -148,8 +154,8 @@ impl Outside for Services {
         self.ledger.history_seconds()
     }
 
-    async fn cursor(&self, key: &SiteKey) -> Result<Committed, LedgerError> {
-        self.measured(self.ledger.cursor(key)).await
+    async fn cursor(&self, key: &SiteKey, range: Option<BackfillRange>) -> Result<Committed, LedgerError> {
+        self.measured(self.ledger.cursor(key, range)).await
     }
 
     async fn poll(&self, key: &SiteKey, id: &str) -> Result<Option<Poll>, LedgerError> {
