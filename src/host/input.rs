@@ -141,7 +141,7 @@ mod tests {
             (br#"{"Data":[]}"#, "an object of inputs"),
             (b"[]", "an object with Data"),
             (br#"{"Data":{"in":"a"}} {}"#, "trailing"),
-            (br#"{"Data":{"in":"a"},"Metadata":{"#, "EOF"),
+            (br#"{"Data":{"in":"a"},"Metadata":"#, "EOF"),
             (b"{\"Data\":{\"in\":\"\xff\"}}", "utf-8"),
         ] {
             let error = read_text(body).unwrap_err();
