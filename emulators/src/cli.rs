@@ -8,7 +8,7 @@ use tokio::{
     sync::broadcast::error::RecvError,
 };
 
-use crate::{cosmos, functions_host, iot_hub, rapidm2m, things_stack};
+use crate::{cosmos, functions_host, iot_hub, rapidm2m, storage, things_stack};
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -21,6 +21,9 @@ pub enum Command {
     /// Azure IoT Hub: MQTT, WebSocket and HTTPS for any device that has the printed key
     #[command(name = "iot_hub")]
     IotHub(iot_hub::Options),
+    /// The queues of an Azure Storage account, in memory
+    #[command(name = "storage")]
+    Storage(storage::Options),
     /// The Azure Functions host, running a custom handler from its app folder
     #[command(name = "functions_host")]
     FunctionsHost(functions_host::Options),
@@ -47,6 +50,11 @@ pub async fn run(command: Command) -> anyhow::Result<()> {
         }
         Command::IotHub(options) => {
             let emulator = iot_hub::start(options).await?;
+            print_ready(emulator.ready())?;
+            interrupted().await
+        }
+        Command::Storage(options) => {
+            let emulator = storage::start(options).await?;
             print_ready(emulator.ready())?;
             interrupted().await
         }

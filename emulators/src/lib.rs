@@ -5,6 +5,7 @@
 //! | [`rapidm2m`] | the Microtronics backend | REST API `/api/1/` over HTTP |
 //! | [`cosmos`] | Azure Cosmos DB | its REST API over HTTP, by Microsoft's in-memory engine |
 //! | [`iot_hub`] | Azure IoT Hub | MQTT 3.1.1 over TLS and WebSocket, HTTPS |
+//! | [`storage`] | the queues of an Azure Storage account | its REST API over HTTP |
 //! | [`functions_host`] | the Azure Functions host | the custom handler's HTTP contract |
 //! | [`things_stack`] | The Things Stack's Application Server | webhooks, V3 and V2, and its HTTP API for downlinks |
 //!
@@ -23,5 +24,6 @@ pub mod iot_hub;
 mod queues;
 pub mod rapidm2m;
 pub mod steps;
+pub mod storage;
 pub mod things_stack;
 mod trouble;

@@ -51,7 +51,7 @@ impl<'a> Introduction<'a> {
         }
         let at = |route| format!("{}{route}", host.endpoint);
         Self {
-            services: services.rows(config, &host.queues),
+            services: services.rows(config, host),
             host: &host.endpoint,
             status: host.functions.iter().any(|name| name == STATUS).then(|| at(STATUS_ROUTE)),
             timers: &host.timers,

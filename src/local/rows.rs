@@ -1,6 +1,8 @@
 //! Builds the introduction's table: where each service is, and whether it is real.
 
-use std::{collections::BTreeMap, fmt::Display};
+use std::fmt::Display;
+
+use emulators::functions_host::Ready;
 
 use iothub_connector::{
     config::{Config, hub::Identity, rapidm2m::SourceConfig},
@@ -27,8 +29,8 @@ pub struct Row {
 }
 
 impl Services {
-    /// `queues` says where each queue is.
-    pub fn rows(&self, config: &Config, queues: &BTreeMap<String, String>) -> Vec<Row> {
+    /// `host` says where each queue is.
+    pub fn rows(&self, config: &Config, host: &Ready) -> Vec<Row> {
         let mut rows = Vec::new();
         let mut add = |service, is_emulated, place, details| {
             let row = Row { service, is_emulated, place, details };
@@ -53,8 +55,8 @@ impl Services {
                 None => ("wherever its webhooks come from".to_owned(), String::new()),
             };
             add("The Things Stack", self.things_stack.is_some(), place, details);
-            let place = queues.get(&things_network.queue).cloned().unwrap_or_default();
-            add("Storage queue", place == "memory", place, things_network.queue.clone());
+            let place = host.queues.get(&things_network.queue).cloned().unwrap_or_default();
+            add("Storage queue", host.storage.is_some(), place, String::new());
         }
         let account = &config.ledger.account;
         add("Cosmos DB", self.cosmos.is_some(), account.endpoint.to_string(), config.ledger.container.clone());

@@ -14,9 +14,9 @@ use serde_json::json;
 
 use super::{
     QueueMessage,
-    queue_set::{QueueSet, is_empty_within},
+    queue_set::{Entry, QueueSet},
 };
-use crate::queues::{Error, Queue};
+use crate::queues::Error;
 
 /// Largest body of a request that adds messages, in bytes.
 const LARGEST_BODY: usize = 64 * 1024 * 1024;
@@ -49,9 +49,9 @@ async fn messages(
 ) -> Answer {
     let queue = find(&queues, &name)?;
     if let Some(time) = wait(&parameters)? {
-        is_empty_within(queue, time).await.map_err(failed)?;
+        queue.is_empty_within(time).await.map_err(failed)?;
     }
-    let messages = queue.peek().await.map_err(failed)?;
+    let messages = queue.messages().await.map_err(failed)?;
     Ok(Json(messages.into_iter().map(QueueMessage::from).collect::<Vec<_>>()).into_response())
 }
 
@@ -69,12 +69,12 @@ async fn add(State(queues): State<Arc<QueueSet>>, Path(name): Path<String>, head
     };
     let count = messages.len();
     for message in messages {
-        queue.put(message).await.map_err(failed)?;
+        queue.queue.put(message).await.map_err(failed)?;
     }
     Ok((StatusCode::CREATED, Json(json!({ "added": count }))).into_response())
 }
 
-fn find<'a>(queues: &'a QueueSet, name: &str) -> Result<&'a Arc<Queue>, (StatusCode, String)> {
+fn find<'a>(queues: &'a QueueSet, name: &str) -> Result<&'a Entry, (StatusCode, String)> {
     queues.find(name).ok_or_else(|| (StatusCode::NOT_FOUND, format!("no function is bound to a queue {name:?}")))
 }
 

@@ -16,17 +16,17 @@
 //! as in the WebJobs SDK's storage extension.
 //!
 //! # Queues
-//! They are in memory, or in a storage account. The binding's `connection` names the setting with the account's
-//! connection string. A binding without `connection` uses an account only if `AzureWebJobsStorage` holds one with its
-//! `AccountName`; `UseDevelopmentStorage=true` there does not count. Queues in memory end with the host, not with the
-//! handler.
+//! The binding's `connection` names the setting with the storage account's connection string. A binding without
+//! `connection` uses `AzureWebJobsStorage`, if that holds an account with its `AccountName`; `UseDevelopmentStorage=true`
+//! there does not count. If the setting is absent, the host emulates an account and gives the handler its connection
+//! string in this setting. The emulated account ends with the host, not with the handler.
 //!
 //! # Requests for tests and tools
 //! | | |
 //! |---|---|
 //! | `POST /admin/functions/{timer}` | runs it now, `202`. With `?wait` the answer comes after the invocation: `{"succeeded":true,"status":200,"logs":[],"body":{},"error":null}` |
-//! | `GET /admin/queues` | `[{"name":"uplinks","visible":0,"invisible":1}]`: bound queues, and poison queues of triggers. For an account the numbers are approximate, with `visible` up to 32 |
-//! | `GET /admin/queues/{name}` | `[{"id":"…","text":"…","dequeueCount":0,"insertionTime":"…","expirationTime":"…","nextVisibleTime":"…"}]`; for an account the first 32 visible ones |
+//! | `GET /admin/queues` | `[{"name":"uplinks","visible":0,"invisible":1}]`: bound queues, and poison queues of triggers. For another account than the emulated one the numbers are approximate, with `visible` up to 32 |
+//! | `GET /admin/queues/{name}` | `[{"id":"…","text":"…","dequeueCount":0,"insertionTime":"…","expirationTime":"…","nextVisibleTime":"…"}]`; for another account the first 32 visible ones |
 //! | `?wait=empty&timeout_ms=30000` | with either `GET`: the answer comes when the queue (or each queue that triggers a function) has no message, visible or not, or when the time is over |
 //! | `POST /admin/queues/{name}` | the body is a message, with `x-batch: true` a JSON array of strings; `201` `{"added":1}` |
 
@@ -74,8 +74,12 @@ pub use self::{
     queue_set::{QueueMessage, QueueSummary},
     start::start,
 };
-use self::{handler::Handler, queue_set::QueueSet, timer::Timer};
-use crate::{door::Door, queues::Queue};
+use self::{
+    handler::Handler,
+    queue_set::{Entry, QueueSet},
+    timer::Timer,
+};
+use crate::door::Door;
 
 /// The line of JSON with the addresses of the host and its handler.
 #[derive(Clone, Debug, Serialize)]
@@ -87,8 +91,11 @@ pub struct Ready {
     pub functions: Vec<String>,
     /// The timers among them, with their schedules.
     pub timers: BTreeMap<String, String>,
-    /// Where each queue is: `memory`, or its URL.
+    /// The URL of each queue.
     pub queues: BTreeMap<String, String>,
+    /// The control endpoint of the emulated storage account, if the app needs it: see `storage/mod.rs`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub storage: Option<String>,
 }
 
 /// A running host. Dropping it kills the handler; [`stop`](Emulator::stop) also waits for the handler's end.
@@ -128,12 +135,13 @@ impl Emulator {
         Ok(timer.with_context(|| format!("there is no timer function {function:?}"))?.invoke(false).await)
     }
 
-    /// The messages of a queue, ordered by visibility time: all in memory, or the first 32 visible ones of an account.
+    /// The messages of a queue, ordered by visibility time: all in the emulated account, or the first 32
+    /// visible ones of another.
     ///
     /// # Errors
     /// No function is bound to the queue, or the account does not answer.
     pub async fn queue_messages(&self, queue: &str) -> anyhow::Result<Vec<QueueMessage>> {
-        Ok(self.queue(queue)?.peek().await?.into_iter().map(QueueMessage::from).collect())
+        Ok(self.queue(queue)?.messages().await?.into_iter().map(QueueMessage::from).collect())
     }
 
     /// Puts a message into a queue.
@@ -141,7 +149,7 @@ impl Emulator {
     /// # Errors
     /// No function is bound to the queue, the message is too large, or the account does not accept it.
     pub async fn enqueue(&self, queue: &str, text: impl Into<String>) -> anyhow::Result<()> {
-        Ok(self.queue(queue)?.put(text.into().into()).await?)
+        Ok(self.queue(queue)?.queue.put(text.into().into()).await?)
     }
 
     /// Waits until a queue has no message, visible or not. `false` if the time is over first.
@@ -149,10 +157,10 @@ impl Emulator {
     /// # Errors
     /// No function is bound to the queue, or the account does not answer.
     pub async fn wait_until_empty(&self, queue: &str, time: Duration) -> anyhow::Result<bool> {
-        Ok(queue_set::is_empty_within(self.queue(queue)?, time).await?)
+        Ok(self.queue(queue)?.is_empty_within(time).await?)
     }
 
-    fn queue(&self, name: &str) -> anyhow::Result<&Arc<Queue>> {
+    fn queue(&self, name: &str) -> anyhow::Result<&Entry> {
         self.queues.find(name).with_context(|| format!("no function is bound to a queue {name:?}"))
     }
 

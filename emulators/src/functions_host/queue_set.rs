@@ -1,28 +1,45 @@
-//! The queues that the app's functions are bound to. They live as long as the host, even if the handler dies.
+//! The queues that the app's functions are bound to. The host emulates a storage account for bindings that name none.
 
 use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::{
     function::{Function, QueueBinding, Trigger},
     outputs::Output,
 };
-use crate::queues::{self, Account, Encoding, Error, Message, Queue};
+use crate::{
+    queues::{self, Counts, Encoding, Error, Message, Queue, StorageAccount},
+    storage,
+};
 
 /// A queue's unprocessed messages end up in the queue with this suffix.
 const POISON_SUFFIX: &str = "-poison";
+/// How often a queue is asked until it is empty.
+const ASK_EVERY: Duration = Duration::from_millis(50);
 
 /// All bound queues, and the poison queues of those that trigger functions.
 #[derive(Default)]
-pub struct QueueSet(Vec<Entry>);
+pub struct QueueSet {
+    entries: Vec<Entry>,
+    /// The emulated account, if a binding needs it.
+    own: Option<Own>,
+}
 
-struct Entry {
-    account: Account,
-    queue: Arc<Queue>,
+struct Own {
+    emulator: storage::Emulator,
+    account: StorageAccount,
+}
+
+/// A bound queue.
+pub struct Entry {
+    account: StorageAccount,
+    pub queue: Arc<Queue>,
     is_trigger: bool,
+    /// The emulated account, if the queue is in it. It is looked into directly.
+    own: Option<Arc<storage::Queues>>,
 }
 
 /// A queue and its number of messages.
@@ -43,7 +60,7 @@ pub struct QueueMessage {
     pub dequeue_count: u64,
     pub insertion_time: DateTime<Utc>,
     pub expiration_time: DateTime<Utc>,
-    /// In the future while the message is being processed. `None` in an account's queue.
+    /// In the future while the message is being processed. `None` in another account's queue.
     pub next_visible_time: Option<DateTime<Utc>>,
 }
 
@@ -62,83 +79,106 @@ impl From<Message> for QueueMessage {
 
 impl QueueSet {
     /// # Errors
-    /// The HTTP client for an account cannot be made.
-    pub fn open(functions: &[Function], encoding: Encoding) -> anyhow::Result<Self> {
+    /// An account's HTTP client cannot be made, or the emulated account cannot start.
+    pub async fn open(functions: &[Function], encoding: Encoding) -> anyhow::Result<Self> {
         let mut set = Self::default();
+        if functions.iter().flat_map(bindings).any(|binding| binding.account.is_none()) {
+            let emulator = storage::start(storage::Options::default()).await?;
+            let account = StorageAccount::parse(&emulator.ready().connection).map_err(anyhow::Error::msg)?;
+            set.own = Some(Own { emulator, account });
+        }
         for function in functions {
             if let Trigger::Queue(binding) = &function.trigger {
-                set.add(&binding.account, &binding.queue, encoding, true)?;
+                set.add(binding, &binding.queue, encoding, true)?;
                 if let Some(poison) = poison_of(&binding.queue) {
-                    set.add(&binding.account, &poison, encoding, false)?;
+                    set.add(binding, &poison, encoding, false)?;
                 }
             }
             for binding in &function.queue_outputs {
-                set.add(&binding.account, &binding.queue, encoding, false)?;
+                set.add(binding, &binding.queue, encoding, false)?;
             }
         }
-        set.0.sort_by(|one, other| one.queue.name().cmp(other.queue.name()));
+        set.entries.sort_by(|one, other| one.queue.name().cmp(other.queue.name()));
         Ok(set)
     }
 
-    fn add(&mut self, account: &Account, name: &str, encoding: Encoding, is_trigger: bool) -> anyhow::Result<()> {
-        let known = self.0.iter_mut().find(|entry| entry.account == *account && entry.queue.name() == name);
-        match known {
+    /// The settings that bindings name and that the app does not have, with the emulated account's connection string.
+    pub fn settings(&self, functions: &[Function]) -> BTreeMap<String, String> {
+        let Some(own) = &self.own else { return BTreeMap::new() };
+        let bindings = functions.iter().flat_map(bindings).filter(|binding| binding.account.is_none());
+        bindings.map(|binding| (binding.setting.clone(), own.emulator.ready().connection.clone())).collect()
+    }
+
+    /// The control endpoint of the emulated account.
+    pub fn control(&self) -> Option<String> {
+        self.own.as_ref().map(|own| own.emulator.ready().control.clone())
+    }
+
+    fn add(&mut self, of: &QueueBinding, name: &str, encoding: Encoding, is_trigger: bool) -> anyhow::Result<()> {
+        let account = self.account(of).clone();
+        match self.entries.iter_mut().find(|entry| entry.account == account && entry.queue.name() == name) {
             Some(entry) => entry.is_trigger |= is_trigger,
             None => {
-                let queue = Arc::new(Queue::open(account, name, encoding)?);
-                self.0.push(Entry { account: account.clone(), queue, is_trigger });
+                let queue = Arc::new(Queue::open(&account, name, encoding)?);
+                let own = self.own.as_ref().filter(|own| own.account == account).map(|own| own.emulator.queues());
+                self.entries.push(Entry { account, queue, is_trigger, own });
             }
         }
         Ok(())
     }
 
+    fn account<'a>(&'a self, of: &'a QueueBinding) -> &'a StorageAccount {
+        let own = || &self.own.as_ref().expect("it is started if a binding has no account").account;
+        of.account.as_ref().unwrap_or_else(own)
+    }
+
     /// The queue of a binding, and the poison queue of its messages.
     pub fn of_trigger(&self, binding: &QueueBinding) -> (Arc<Queue>, Option<Arc<Queue>>) {
-        let poison = poison_of(&binding.queue).map(|name| self.bound(&binding.account, &name));
-        (self.bound(&binding.account, &binding.queue), poison)
+        let poison = poison_of(&binding.queue).map(|name| self.bound(binding, &name));
+        (self.bound(binding, &binding.queue), poison)
     }
 
     pub fn outputs(&self, bindings: Vec<QueueBinding>) -> Vec<Output> {
         let output = |binding: QueueBinding| {
-            let queue = self.bound(&binding.account, &binding.queue);
+            let queue = self.bound(&binding, &binding.queue);
             Output { binding: binding.binding, queue }
         };
         bindings.into_iter().map(output).collect()
     }
 
-    fn bound(&self, account: &Account, name: &str) -> Arc<Queue> {
-        let found = self.0.iter().find(|entry| entry.account == *account && entry.queue.name() == name);
+    fn bound(&self, of: &QueueBinding, name: &str) -> Arc<Queue> {
+        let account = self.account(of);
+        let found = self.entries.iter().find(|entry| entry.account == *account && entry.queue.name() == name);
         found.expect("the queues of all bindings are open").queue.clone()
     }
 
-    pub fn find(&self, name: &str) -> Option<&Arc<Queue>> {
-        self.0.iter().map(|entry| &entry.queue).find(|queue| queue.name() == name)
+    pub fn find(&self, name: &str) -> Option<&Entry> {
+        self.entries.iter().find(|entry| entry.queue.name() == name)
     }
 
-    /// Where each queue is: `memory`, or its URL.
-    pub fn locations(&self) -> BTreeMap<String, String> {
-        self.0.iter().map(|entry| (entry.queue.name().to_owned(), entry.queue.location())).collect()
+    /// The URL of each queue.
+    pub fn urls(&self) -> BTreeMap<String, String> {
+        self.entries.iter().map(|entry| (entry.queue.name().to_owned(), entry.queue.url())).collect()
     }
 
     pub async fn summaries(&self) -> queues::Result<Vec<QueueSummary>> {
         let mut summaries = Vec::new();
-        for Entry { queue, .. } in &self.0 {
-            let counts = queue.counts().await?;
-            let (visible, invisible) = (counts.visible, counts.invisible);
-            summaries.push(QueueSummary { name: queue.name().to_owned(), visible, invisible });
+        for entry in &self.entries {
+            let Counts { visible, invisible } = entry.counts().await?;
+            summaries.push(QueueSummary { name: entry.queue.name().to_owned(), visible, invisible });
         }
         Ok(summaries)
     }
 
     /// Waits until no queue that triggers a function has a message. `false` if the time is over first.
     pub async fn are_empty_within(&self, time: Duration) -> queues::Result<bool> {
-        let triggers: Vec<_> = self.0.iter().filter(|entry| entry.is_trigger).map(|entry| &entry.queue).collect();
+        let triggers: Vec<_> = self.entries.iter().filter(|entry| entry.is_trigger).collect();
         within(time, async {
             // A message may move from a queue not yet checked to one already checked. So check as often as there are
             // queues.
             for _ in &triggers {
-                for queue in &triggers {
-                    queue.becomes_empty().await?;
+                for entry in &triggers {
+                    entry.becomes_empty().await?;
                 }
             }
             Ok(())
@@ -147,9 +187,42 @@ impl QueueSet {
     }
 }
 
-/// Waits until the queue is empty. `false` if the time is over first.
-pub async fn is_empty_within(queue: &Queue, time: Duration) -> queues::Result<bool> {
-    within(time, queue.becomes_empty()).await
+impl Entry {
+    /// The messages, ordered by visibility time: all of them in the emulated account, up to 32 visible ones in another.
+    pub async fn messages(&self) -> queues::Result<Vec<Message>> {
+        let Some(own) = &self.own else { return self.queue.peek().await };
+        let decoded = |message: Message| {
+            let text = String::from_utf8_lossy(&message.content).into_owned();
+            let content = self.queue.encoding().decode(&text);
+            let is_undecodable = content.is_none();
+            Message { content: content.unwrap_or_else(|| text.into()), is_undecodable, ..message }
+        };
+        Ok(own.all(self.queue.name()).into_iter().map(decoded).collect())
+    }
+
+    async fn counts(&self) -> queues::Result<Counts> {
+        match &self.own {
+            Some(own) => Ok(own.counts(self.queue.name())),
+            None => self.queue.counts().await,
+        }
+    }
+
+    async fn becomes_empty(&self) -> queues::Result<()> {
+        while self.counts().await? != Counts::default() {
+            sleep(ASK_EVERY).await;
+        }
+        Ok(())
+    }
+
+    /// Waits until the queue has no message, visible or not. `false` if the time is over first.
+    pub async fn is_empty_within(&self, time: Duration) -> queues::Result<bool> {
+        within(time, self.becomes_empty()).await
+    }
+}
+
+fn bindings(function: &Function) -> impl Iterator<Item = &QueueBinding> {
+    let trigger = if let Trigger::Queue(binding) = &function.trigger { Some(binding) } else { None };
+    trigger.into_iter().chain(&function.queue_outputs)
 }
 
 async fn within(time: Duration, wait: impl Future<Output = queues::Result<()>>) -> Result<bool, Error> {

@@ -33,13 +33,15 @@ use crate::{door, steps::Step};
 /// A file, one of its members or an option is wrong, the port cannot be bound, or the handler does not start: then the
 /// error quotes the last lines of its standard error.
 pub async fn start(options: Options) -> anyhow::Result<Emulator> {
-    let settings = settings::load(options.settings.as_deref(), &options.env)?;
+    let mut settings = settings::load(options.settings.as_deref(), &options.env)?;
     let app = App::load(&options.app, &settings, options.schedule.as_deref())?;
     let cannot_listen = || format!("cannot listen on {} port {}", options.host, options.port);
     let (door, listener) = door::open(&options.host, options.port).with_context(cannot_listen)?;
     let (events, first_events) = broadcast::channel(events::KEPT);
     let stop = CancellationToken::new();
-    let queues = Arc::new(QueueSet::open(&app.functions, app.queues.encoding)?);
+    let queues = Arc::new(QueueSet::open(&app.functions, app.queues.encoding).await?);
+
+    settings.extend(queues.settings(&app.functions));
     let (handler, handler_task) = match options.handler_endpoint.clone() {
         Some(endpoint) => attach(endpoint, events.clone(), stop.clone()),
         None => launch(&app, &options, &settings, events.clone(), stop.clone())?,
@@ -52,7 +54,8 @@ pub async fn start(options: Options) -> anyhow::Result<Emulator> {
         handler: handler.endpoint.to_string(),
         functions: app.functions.iter().map(|function| function.name.clone()).collect(),
         timers: app.functions.iter().filter_map(Function::timer).collect(),
-        queues: queues.locations(),
+        queues: queues.urls(),
+        storage: queues.control(),
     };
     let (mut timers, mut http, mut listeners) = (Vec::new(), Vec::new(), Vec::new());
     for function in app.functions {

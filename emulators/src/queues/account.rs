@@ -12,13 +12,6 @@ const DEVELOPMENT_KEY: &str =
     "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 const DEVELOPMENT_ENDPOINT: &str = "http://127.0.0.1:10001/devstoreaccount1";
 
-/// Where queues are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Account {
-    Memory,
-    Storage(StorageAccount),
-}
-
 /// A storage account with its key.
 #[derive(Clone, PartialEq, Eq)]
 pub struct StorageAccount {

@@ -1,43 +1,28 @@
-//! Storage queues, either in memory or in an Azure Storage account (Azure's own or Azurite's).
+//! A client for the queues of an Azure Storage account: Azure's own, Azurite's, or the emulated one.
 //!
-//! Both behave like the service: a taken message is invisible for a while. It comes back unless it is deleted with the
-//! pop receipt of that take. <https://learn.microsoft.com/rest/api/storageservices/queue-service-rest-api>
+//! A taken message is invisible for a while. It comes back unless it is deleted with the pop receipt of that take.
+//! <https://learn.microsoft.com/rest/api/storageservices/queue-service-rest-api>
 
 mod account;
 mod encoding;
 mod guid;
-mod memory;
 mod name;
 mod storage;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    fmt,
-    pin::pin,
-    sync::{Mutex, MutexGuard},
-    time::Duration,
-};
+use std::{fmt, time::Duration};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use tokio::{sync::Notify, time::sleep};
+use tokio::sync::Notify;
 
-pub use self::{
-    account::{Account, StorageAccount},
-    encoding::Encoding,
-    guid::guid,
-    name::check as check_name,
-};
+pub use self::{account::StorageAccount, encoding::Encoding, guid::guid, name::check as check_name};
 
 /// The most messages that one take or one peek returns.
 pub const LARGEST_BATCH: usize = 32;
 /// Largest message as stored, in bytes.
 pub const LARGEST_MESSAGE: usize = 64 * 1024;
-/// How long a message is kept.
-const TIME_TO_LIVE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-/// How often an account is polled until a queue is empty.
-const ASK_EVERY: Duration = Duration::from_millis(250);
 
 /// A message in its queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +39,23 @@ pub struct Message {
     pub next_visible: Option<DateTime<Utc>>,
     /// How often it was taken.
     pub dequeue_count: u64,
+}
+
+impl Message {
+    /// A message of which only the id is known.
+    #[must_use]
+    pub fn with_id(id: &str) -> Self {
+        let time = DateTime::UNIX_EPOCH;
+        Self {
+            id: id.to_owned(),
+            content: Bytes::new(),
+            is_undecodable: false,
+            inserted: time,
+            expires: time,
+            next_visible: None,
+            dequeue_count: 0,
+        }
+    }
 }
 
 /// A taken message, with the receipt that deletes it.
@@ -101,37 +103,28 @@ impl std::error::Error for Error {}
 pub struct Queue {
     name: String,
     encoding: Encoding,
-    place: Place,
+    client: storage::Client,
     added: Notify,
-    removed: Notify,
-}
-
-enum Place {
-    Memory(Mutex<memory::Messages>),
-    Account(storage::Client),
 }
 
 impl Queue {
     /// # Errors
-    /// The HTTP client for an account cannot be made.
-    pub fn open(account: &Account, name: &str, encoding: Encoding) -> anyhow::Result<Self> {
-        let place = match account {
-            Account::Memory => Place::Memory(Mutex::default()),
-            Account::Storage(account) => Place::Account(storage::Client::new(account, name, encoding)?),
-        };
-        Ok(Self { name: name.to_owned(), encoding, place, added: Notify::new(), removed: Notify::new() })
+    /// The HTTP client cannot be made.
+    pub fn open(account: &StorageAccount, name: &str, encoding: Encoding) -> anyhow::Result<Self> {
+        let client = storage::Client::new(account, name, encoding)?;
+        Ok(Self { name: name.to_owned(), encoding, client, added: Notify::new() })
     }
 
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Where it is: `memory`, or its URL.
-    pub fn location(&self) -> String {
-        match &self.place {
-            Place::Memory(_) => "memory".to_owned(),
-            Place::Account(client) => client.url().to_string(),
-        }
+    pub fn encoding(&self) -> Encoding {
+        self.encoding
+    }
+
+    pub fn url(&self) -> String {
+        self.client.url().to_string()
     }
 
     /// Adds a message and wakes the waiter in [`added`](Self::added).
@@ -140,10 +133,7 @@ impl Queue {
         if bytes > LARGEST_MESSAGE {
             return Err(Error::TooLarge(bytes));
         }
-        match &self.place {
-            Place::Memory(messages) => locked(messages).put(content, false, Utc::now()),
-            Place::Account(client) => client.put(&self.encoding.encode(&content)).await?,
-        }
+        self.client.put(&self.encoding.encode(&content)).await?;
         self.added.notify_one();
         Ok(())
     }
@@ -153,87 +143,38 @@ impl Queue {
         if !message.is_undecodable {
             return self.put(message.content.clone()).await;
         }
-        match &self.place {
-            Place::Memory(messages) => locked(messages).put(message.content.clone(), true, Utc::now()),
-            Place::Account(client) => client.put(&String::from_utf8_lossy(&message.content)).await?,
-        }
+        self.client.put(&String::from_utf8_lossy(&message.content)).await?;
         self.added.notify_one();
         Ok(())
     }
 
     /// Takes up to `most` messages, which are then invisible for a while.
     pub async fn take(&self, most: usize, invisible_for: Duration) -> Result<Vec<Taken>> {
-        match &self.place {
-            Place::Memory(messages) => Ok(locked(messages).take(most, invisible_for, Utc::now())),
-            Place::Account(client) => client.take(most, invisible_for).await,
-        }
+        self.client.take(most, invisible_for).await
     }
 
     /// Makes a taken message invisible for this long from now. Its former receipt becomes invalid.
     pub async fn update(&self, taken: &mut Taken, invisible_for: Duration) -> Result<()> {
-        match &self.place {
-            Place::Memory(messages) => locked(messages).update(taken, invisible_for, Utc::now()),
-            Place::Account(client) => client.update(taken, invisible_for).await,
-        }
+        self.client.update(taken, invisible_for).await
     }
 
     pub async fn delete(&self, taken: &Taken) -> Result<()> {
-        match &self.place {
-            Place::Memory(messages) => locked(messages).delete(taken, Utc::now())?,
-            Place::Account(client) => client.delete(taken).await?,
-        }
-        self.removed.notify_waiters();
-        Ok(())
+        self.client.delete(taken).await
     }
 
-    /// The messages, ordered by visibility time: all of them in memory, up to [`LARGEST_BATCH`] visible ones in an
-    /// account.
+    /// Up to [`LARGEST_BATCH`] visible messages.
     pub async fn peek(&self) -> Result<Vec<Message>> {
-        match &self.place {
-            Place::Memory(messages) => Ok(locked(messages).all(Utc::now())),
-            Place::Account(client) => client.peek().await,
-        }
+        self.client.peek().await
     }
 
-    /// The numbers of messages. For an account, `visible` counts up to [`LARGEST_BATCH`], and the sum is approximate.
+    /// The numbers of messages: `visible` counts up to [`LARGEST_BATCH`], and the sum is approximate.
     pub async fn counts(&self) -> Result<Counts> {
-        match &self.place {
-            Place::Memory(messages) => Ok(locked(messages).counts(Utc::now())),
-            Place::Account(client) => {
-                let (visible, all) = (client.peek().await?.len(), client.count().await?);
-                Ok(Counts { visible, invisible: all.saturating_sub(visible) })
-            }
-        }
-    }
-
-    pub async fn is_empty(&self) -> Result<bool> {
-        match &self.place {
-            Place::Memory(messages) => Ok(locked(messages).is_empty(Utc::now())),
-            Place::Account(client) => Ok(client.count().await? == 0),
-        }
-    }
-
-    /// Waits until the queue has no message, visible or not.
-    pub async fn becomes_empty(&self) -> Result<()> {
-        loop {
-            let mut removed = pin!(self.removed.notified());
-            removed.as_mut().enable();
-            if self.is_empty().await? {
-                return Ok(());
-            }
-            match &self.place {
-                Place::Memory(_) => removed.await,
-                Place::Account(_) => sleep(ASK_EVERY).await,
-            }
-        }
+        let (visible, all) = (self.client.peek().await?.len(), self.client.count().await?);
+        Ok(Counts { visible, invisible: all.saturating_sub(visible) })
     }
 
     /// Waits until this process has put a message since the last call. Only for one waiter.
     pub async fn added(&self) {
         self.added.notified().await;
     }
-}
-
-fn locked(messages: &Mutex<memory::Messages>) -> MutexGuard<'_, memory::Messages> {
-    messages.lock().expect("no panic while locked")
 }

@@ -1,24 +1,17 @@
-//! The behaviour that every queue must have: in memory, in an account of a service inside the test, and (started by
-//! hand) in a real account.
-
-mod service;
+//! The behaviour of a queue, in the emulated account and (started by hand) in a real one.
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
-use super::{Account, Counts, Encoding, Error, LARGEST_MESSAGE, Message, Queue, StorageAccount};
+use super::{Counts, Encoding, Error, LARGEST_MESSAGE, Message, Queue, StorageAccount};
+use crate::storage;
 
 const LONG: Duration = Duration::from_secs(600);
 
-fn in_memory(encoding: Encoding) -> Queue {
-    Queue::open(&Account::Memory, "uplinks", encoding).unwrap()
-}
-
 fn in_account(connection: &str, name: &str, encoding: Encoding) -> Queue {
-    let account = Account::Storage(StorageAccount::parse(connection).unwrap());
-    Queue::open(&account, name, encoding).unwrap()
+    Queue::open(&StorageAccount::parse(connection).unwrap(), name, encoding).unwrap()
 }
 
 fn text(message: &Message) -> &str {
@@ -27,7 +20,7 @@ fn text(message: &Message) -> &str {
 
 /// Expects a queue that does not exist yet.
 async fn behaves_as_a_queue(queue: &Queue) {
-    assert!(queue.take(32, LONG).await.unwrap().is_empty() && queue.is_empty().await.unwrap());
+    assert!(queue.take(32, LONG).await.unwrap().is_empty());
     assert_eq!(queue.counts().await.unwrap(), Counts::default());
     let texts = ["first <&> \"\u{20ac}\"", "second\r\n", "{\"third\":1}"];
     for text in texts {
@@ -60,7 +53,12 @@ async fn behaves_as_a_queue(queue: &Queue) {
     for taken in &rest {
         queue.delete(taken).await.unwrap();
     }
-    timeout(LONG, queue.becomes_empty()).await.unwrap().unwrap();
+    let becomes_empty = async {
+        while queue.counts().await.unwrap() != Counts::default() {
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(LONG, becomes_empty).await.unwrap();
 }
 
 /// Checks a message of the largest size and one that is a byte larger.
@@ -74,46 +72,42 @@ async fn has_a_largest_message(queue: &Queue, largest: usize) {
 }
 
 #[tokio::test]
-async fn a_queue_in_memory() {
-    behaves_as_a_queue(&in_memory(Encoding::Base64)).await;
-    behaves_as_a_queue(&in_memory(Encoding::None)).await;
-    has_a_largest_message(&in_memory(Encoding::Base64), LARGEST_MESSAGE / 4 * 3).await;
-    has_a_largest_message(&in_memory(Encoding::None), LARGEST_MESSAGE).await;
-}
-
-#[tokio::test]
 async fn a_queue_of_an_account() {
-    let service = service::Service::start().await;
-    behaves_as_a_queue(&in_account(&service.connection, "base64", Encoding::Base64)).await;
-    behaves_as_a_queue(&in_account(&service.connection, "plain", Encoding::None)).await;
-    has_a_largest_message(&in_account(&service.connection, "base64", Encoding::Base64), LARGEST_MESSAGE / 4 * 3).await;
+    let service = storage::start(storage::Options::default()).await.unwrap();
+    behaves_as_a_queue(&in_account(&service.ready().connection, "base64", Encoding::Base64)).await;
+    behaves_as_a_queue(&in_account(&service.ready().connection, "plain", Encoding::None)).await;
+    has_a_largest_message(
+        &in_account(&service.ready().connection, "base64", Encoding::Base64),
+        LARGEST_MESSAGE / 4 * 3,
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn what_is_not_encoded_is_copied_as_it_is() {
-    let service = service::Service::start().await;
-    let plain = in_account(&service.connection, "uplinks", Encoding::None);
+    let service = storage::start(storage::Options::default()).await.unwrap();
+    let plain = in_account(&service.ready().connection, "uplinks", Encoding::None);
     plain.put(Bytes::from_static(b"{not base64}")).await.unwrap();
-    let encoded = in_account(&service.connection, "uplinks", Encoding::Base64);
+    let encoded = in_account(&service.ready().connection, "uplinks", Encoding::Base64);
     let taken = encoded.take(1, LONG).await.unwrap().remove(0);
     assert!(taken.message.is_undecodable && text(&taken.message) == "{not base64}");
-    let poison = in_account(&service.connection, "uplinks-poison", Encoding::Base64);
+    let poison = in_account(&service.ready().connection, "uplinks-poison", Encoding::Base64);
     poison.put_copy(&taken.message).await.unwrap();
-    let copied = in_account(&service.connection, "uplinks-poison", Encoding::None).peek().await.unwrap();
+    let copied = in_account(&service.ready().connection, "uplinks-poison", Encoding::None).peek().await.unwrap();
     assert_eq!(text(&copied[0]), "{not base64}");
 }
 
 #[tokio::test]
 async fn an_account_that_refuses_or_is_away_is_named() {
-    let service = service::Service::start().await;
-    let key = service.connection.replace("AccountKey=", "AccountKey=d3Jvbmcg");
+    let service = storage::start(storage::Options::default()).await.unwrap();
+    let key = service.ready().connection.replace("AccountKey=", "AccountKey=d3Jvbmcg");
     let Err(Error::Storage(problem)) = in_account(&key, "uplinks", Encoding::Base64).peek().await else { panic!() };
-    assert!(problem.contains("403 (AuthenticationFailed) for /a/uplinks/messages"), "{problem}");
-    let connection = service.connection.clone();
+    assert!(problem.contains("403 (AuthenticationFailed) for /devstoreaccount1/uplinks/messages"), "{problem}");
+    let connection = service.ready().connection.clone();
     drop(service);
     let queue = in_account(&connection, "uplinks", Encoding::Base64);
     let Err(Error::Storage(problem)) = queue.put(Bytes::from_static(b"x")).await else { panic!() };
-    assert!(problem.starts_with(&format!("no answer from the storage account at {}", queue.location())), "{problem}");
+    assert!(problem.starts_with(&format!("no answer from the storage account at {}", queue.url())), "{problem}");
 }
 
 #[tokio::test]

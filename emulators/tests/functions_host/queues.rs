@@ -46,7 +46,8 @@ async fn a_message_is_handed_over_as_the_contract_says_and_then_deleted() {
     let mut handler = Handler::start_closed().await;
     let env = vec![("Name".to_owned(), "Uplinks".to_owned())];
     let host = handler.hosted(&app, Options { env, ..Options::default() }).await;
-    assert_eq!(json!(host.ready())["queues"], json!({ "uplinks-1": "memory", "uplinks-1-poison": "memory" }));
+    let queues: Vec<_> = host.ready().queues.keys().collect();
+    assert_eq!(queues, ["uplinks-1", "uplinks-1-poison"]);
     host.enqueue("uplinks-1", r#"{"a":1,"POPRECEIPT":{"b":2}}"#).await.unwrap();
     let call = handler.next().await;
     assert_eq!((call.method.as_str(), call.uri.path()), ("POST", "/work"));

@@ -8,7 +8,7 @@ use crate::{
         function::name_of,
         settings::{self, Settings},
     },
-    queues::{self, Account, StorageAccount},
+    queues::{self, StorageAccount},
 };
 
 /// The setting with the account for bindings without `connection`.
@@ -21,7 +21,10 @@ pub struct QueueBinding {
     pub binding: String,
     /// The queue's name.
     pub queue: String,
-    pub account: Account,
+    /// `None`: the host has to provide one, see `setting`.
+    pub account: Option<StorageAccount>,
+    /// The setting with the account's connection string.
+    pub setting: String,
 }
 
 /// # Errors
@@ -36,23 +39,23 @@ pub fn parse(binding: &Node<'_>, direction: &str, settings: &Settings) -> anyhow
     // The real host does this too.
     let name = name.to_lowercase();
     queues::check_name(&name).map_err(|problem| node.error(format_args!("is {name:?}: {problem}")))?;
-    Ok(QueueBinding { binding: name_of(binding, direction)?, queue: name, account: account(binding, settings)? })
+    let (account, setting) = account(binding, settings)?;
+    Ok(QueueBinding { binding: name_of(binding, direction)?, queue: name, account, setting })
 }
 
-fn account(binding: &Node<'_>, settings: &Settings) -> anyhow::Result<Account> {
+fn account(binding: &Node<'_>, settings: &Settings) -> anyhow::Result<(Option<StorageAccount>, String)> {
     let setting = |name: &str| settings.get(&format!("AzureWebJobs{name}")).or_else(|| settings.get(name));
     let Some(node) = binding.get("connection").filter(|node| node.value() != "") else {
         // Most settings files have `UseDevelopmentStorage=true` there. That is no request for an account.
         let full = setting(DEFAULT_CONNECTION).filter(|text| text.to_ascii_lowercase().contains("accountname="));
-        return full.map_or(Ok(Account::Memory), |text| {
-            let wrong = |problem| binding.error(format_args!("has no connection, and {DEFAULT_CONNECTION} {problem}"));
-            StorageAccount::parse(text).map(Account::Storage).map_err(wrong)
-        });
+        let wrong = |problem| binding.error(format_args!("has no connection, and {DEFAULT_CONNECTION} {problem}"));
+        let account = full.map(|text| StorageAccount::parse(text).map_err(wrong)).transpose()?;
+        return Ok((account, DEFAULT_CONNECTION.to_owned()));
     };
     let name = node.str()?;
     if let Some(text) = setting(name) {
         let wrong = |problem| node.error(format_args!("is {name:?}, and that setting {problem}"));
-        return StorageAccount::parse(text).map(Account::Storage).map_err(wrong);
+        return Ok((Some(StorageAccount::parse(text).map_err(wrong)?), name.to_owned()));
     }
     let identity = settings.keys().find(|key| key.starts_with(&format!("{name}__")));
     ensure!(
@@ -62,5 +65,5 @@ fn account(binding: &Node<'_>, settings: &Settings) -> anyhow::Result<Account> {
             identity.map_or("", String::as_str)
         ))
     );
-    Ok(Account::Memory)
+    Ok((None, name.to_owned()))
 }

@@ -1,7 +1,7 @@
-//! A queue in memory, for hosts that run without a storage account. It has no clock: the caller passes the time.
+//! The messages of one queue. They have no clock: the caller passes the time.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap},
     time::Duration,
 };
 
@@ -9,14 +9,18 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
-use super::{Counts, Error, Message, Result, TIME_TO_LIVE, Taken, guid::guid};
+use crate::queues::{Counts, Error, Message, Result, Taken, guid};
+
+/// The service's time for a message that never expires.
+const NEVER: DateTime<Utc> = DateTime::from_timestamp_secs(253_402_300_799).expect("a time of the year 9999");
 
 /// The messages of a queue. The cost of an operation depends on the messages that it touches, not on the queue's
 /// length.
 #[derive(Default)]
 pub struct Messages {
-    /// By number. All messages live equally long, so the first one also expires first.
-    entries: BTreeMap<u64, Entry>,
+    entries: HashMap<u64, Entry>,
+    /// By expiry, then by insertion.
+    expiry: BTreeSet<(DateTime<Utc>, u64)>,
     /// Order of delivery: by visibility time, then by insertion.
     order: BTreeSet<(DateTime<Utc>, u64)>,
     numbers: HashMap<String, u64>,
@@ -26,29 +30,34 @@ pub struct Messages {
 struct Entry {
     id: String,
     content: Bytes,
-    is_undecodable: bool,
     inserted: DateTime<Utc>,
+    expires: DateTime<Utc>,
     next_visible: DateTime<Utc>,
     dequeue_count: u64,
     /// Empty before the first take.
     receipt: String,
 }
 
+/// A message to put.
+pub struct New {
+    /// The stored text.
+    pub content: Bytes,
+    /// `None`: it never expires.
+    pub time_to_live: Option<Duration>,
+    /// It becomes visible after this time.
+    pub hidden: Duration,
+}
+
 impl Messages {
-    pub fn put(&mut self, content: Bytes, is_undecodable: bool, now: DateTime<Utc>) {
+    pub fn put(&mut self, New { content, time_to_live, hidden }: New, now: DateTime<Utc>) {
         self.last_number += 1;
         let (id, number) = (guid(), self.last_number);
+        let (expires, next_visible) = (time_to_live.map_or(NEVER, |time| now + time), now + hidden);
         self.numbers.insert(id.clone(), number);
-        self.order.insert((now, number));
-        let entry = Entry {
-            id,
-            content,
-            is_undecodable,
-            inserted: now,
-            next_visible: now,
-            dequeue_count: 0,
-            receipt: String::new(),
-        };
+        self.order.insert((next_visible, number));
+        self.expiry.insert((expires, number));
+        let entry =
+            Entry { id, content, inserted: now, expires, next_visible, dequeue_count: 0, receipt: String::new() };
         self.entries.insert(number, entry);
     }
 
@@ -100,11 +109,6 @@ impl Messages {
         Counts { visible, invisible: self.order.len() - visible }
     }
 
-    pub fn is_empty(&mut self, now: DateTime<Utc>) -> bool {
-        self.drop_expired(now);
-        self.entries.is_empty()
-    }
-
     /// The message's number, unless another caller has taken it since.
     fn number_of(&mut self, taken: &Taken, now: DateTime<Utc>) -> Result<u64> {
         self.drop_expired(now);
@@ -113,7 +117,7 @@ impl Messages {
     }
 
     fn drop_expired(&mut self, now: DateTime<Utc>) {
-        while let Some((&number, _)) = self.entries.first_key_value().filter(|(_, entry)| entry.expires() <= now) {
+        while let Some(&(_, number)) = self.expiry.first().filter(|first| first.0 <= now) {
             self.remove(number);
         }
     }
@@ -121,6 +125,7 @@ impl Messages {
     fn remove(&mut self, number: u64) {
         if let Some(entry) = self.entries.remove(&number) {
             self.order.remove(&(entry.next_visible, number));
+            self.expiry.remove(&(entry.expires, number));
             self.numbers.remove(&entry.id);
         }
     }
@@ -132,17 +137,13 @@ impl Entry {
         self.receipt = BASE64_STANDARD.encode(fastrand::u64(..).to_be_bytes());
     }
 
-    fn expires(&self) -> DateTime<Utc> {
-        self.inserted + TIME_TO_LIVE
-    }
-
     fn message(&self) -> Message {
         Message {
             id: self.id.clone(),
             content: self.content.clone(),
-            is_undecodable: self.is_undecodable,
+            is_undecodable: false,
             inserted: self.inserted,
-            expires: self.expires(),
+            expires: self.expires,
             next_visible: Some(self.next_visible),
             dequeue_count: self.dequeue_count,
         }
@@ -154,15 +155,20 @@ mod tests {
     use super::*;
 
     const MINUTE: Duration = Duration::from_secs(60);
+    const WEEK: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
     fn start() -> DateTime<Utc> {
         "2026-01-01T00:00:00Z".parse().unwrap()
     }
 
+    fn new(text: &'static str) -> New {
+        New { content: Bytes::from_static(text.as_bytes()), time_to_live: Some(WEEK), hidden: Duration::ZERO }
+    }
+
     fn filled(texts: &[&'static str]) -> Messages {
         let mut messages = Messages::default();
         for text in texts {
-            messages.put(Bytes::from_static(text.as_bytes()), false, start());
+            messages.put(new(text), start());
         }
         messages
     }
@@ -178,7 +184,7 @@ mod tests {
         assert_eq!(queue.counts(start()), Counts { visible: 1, invisible: 2 });
         assert_eq!(texts(&queue.take(2, 2 * MINUTE, start())), ["c"]);
         assert!(queue.take(2, MINUTE, start() + MINUTE / 2).is_empty());
-        queue.put(Bytes::from_static(b"d"), false, start() + MINUTE / 2);
+        queue.put(new("d"), start() + MINUTE / 2);
         let again = queue.take(9, MINUTE, start() + MINUTE);
         assert_eq!(texts(&again), ["d", "a", "b"]);
         assert_eq!(again.iter().map(|taken| taken.message.dequeue_count).collect::<Vec<_>>(), [1, 2, 2]);
@@ -205,17 +211,27 @@ mod tests {
         assert_eq!(queue.update(&mut before.clone(), MINUTE, start() + MINUTE), Err(Error::NotYours));
         assert_eq!(queue.counts(start() + MINUTE), Counts { visible: 1, invisible: 0 });
         queue.delete(&second, start() + MINUTE).unwrap();
-        assert!(queue.is_empty(start()));
+        assert_eq!(queue.counts(start()), Counts::default());
         assert_eq!(queue.delete(&second, start()), Err(Error::NotYours));
+    }
+
+    #[test]
+    fn a_message_can_be_hidden_at_first_and_live_for_ever() {
+        let mut queue = filled(&["a"]);
+        queue.put(New { time_to_live: None, hidden: MINUTE, ..new("b") }, start());
+        assert_eq!(texts(&queue.take(9, MINUTE, start())), ["a"]);
+        let years = start() + 1000 * WEEK;
+        let taken = queue.take(9, MINUTE, years);
+        assert_eq!((texts(&taken), taken[0].message.expires), (vec!["b"], NEVER));
     }
 
     #[test]
     fn messages_live_for_seven_days() {
         let mut queue = filled(&["a"]);
-        let taken = queue.take(1, 2 * TIME_TO_LIVE, start()).remove(0);
-        assert_eq!(taken.message.expires, start() + TIME_TO_LIVE);
-        queue.put(Bytes::from_static(b"b"), false, start() + MINUTE);
-        assert_eq!(queue.all(start() + TIME_TO_LIVE).len(), 1);
-        assert_eq!(queue.delete(&taken, start() + TIME_TO_LIVE), Err(Error::NotYours));
+        let taken = queue.take(1, 2 * WEEK, start()).remove(0);
+        assert_eq!(taken.message.expires, start() + WEEK);
+        queue.put(new("b"), start() + MINUTE);
+        assert_eq!(queue.all(start() + WEEK).len(), 1);
+        assert_eq!(queue.delete(&taken, start() + WEEK), Err(Error::NotYours));
     }
 }

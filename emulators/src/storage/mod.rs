@@ -1,0 +1,162 @@
+//! The queue service of an Azure Storage account, in memory, over its REST API.
+//! <https://learn.microsoft.com/rest/api/storageservices/queue-service-rest-api>
+//!
+//! | Part | |
+//! |---|---|
+//! | `messages` | the messages of one queue. Pure |
+//! | `queues` | all queues, and their clock |
+//! | `service` | requests and answers |
+//! | `auth` | checks Shared Key signatures and shared access signatures of the account |
+//!
+//! # Requests for tests and tools
+//! The address is `control` of the ready line.
+//!
+//! | | |
+//! |---|---|
+//! | `PUT /away` `true` | the port refuses connections, until `false` |
+//! | `PUT /clock` `{"aheadSeconds":86400}` | the service's time, from which visibility and expiry follow |
+//! | `GET /queues/{name}` | all messages, visible or not: `[{"id":"…","text":"…","dequeueCount":1,"insertionTime":"…","expirationTime":"…","nextVisibleTime":"…"}]`; `text` is the stored one |
+//! | `/trouble` | wrong answers, see `trouble.rs` |
+
+mod auth;
+mod messages;
+mod queues;
+mod service;
+
+use std::{future::IntoFuture as _, sync::Arc};
+
+use axum::{
+    Json, Router,
+    extract::{Path, State},
+    http::StatusCode,
+    routing::{get, put},
+};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use chrono::TimeDelta;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+use self::auth::Key;
+pub use self::queues::Queues;
+use crate::{
+    door::{self, Door},
+    trouble::Trouble,
+};
+
+/// The account's name is part of each path, as Azurite has it.
+const ACCOUNT: &str = "devstoreaccount1";
+
+/// How the emulator is started.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Options {
+    /// Address to listen on
+    #[arg(long, default_value = "127.0.0.1")]
+    pub host: String,
+    /// Port to listen on; 0 takes any free one
+    #[arg(long, default_value_t = 0)]
+    pub port: u16,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { host: "127.0.0.1".into(), port: 0 }
+    }
+}
+
+/// What a client needs to know.
+#[derive(Clone, Debug, Serialize)]
+pub struct Ready {
+    pub emulator: &'static str,
+    /// The connection string: the value of `AzureStorageConnectionString`.
+    pub connection: String,
+    pub control: String,
+}
+
+/// A running emulator. Dropping it stops it.
+pub struct Emulator {
+    ready: Ready,
+    queues: Arc<Queues>,
+    _tasks: JoinSet<()>,
+}
+
+impl Emulator {
+    #[must_use]
+    pub fn ready(&self) -> &Ready {
+        &self.ready
+    }
+
+    #[must_use]
+    pub fn queues(&self) -> Arc<Queues> {
+        self.queues.clone()
+    }
+}
+
+struct Control {
+    queues: Arc<Queues>,
+    door: Door,
+}
+
+/// Starts the emulator; returns when it listens.
+///
+/// # Errors
+/// The address cannot be bound.
+pub async fn start(options: Options) -> anyhow::Result<Emulator> {
+    let (door, listener) = door::open(&options.host, options.port)?;
+    let (control_door, control_listener) = door::open(&options.host, 0)?;
+    let key: [u8; 64] = std::array::from_fn(|_| fastrand::u8(..));
+    let connection = format!(
+        "DefaultEndpointsProtocol=http;AccountName={ACCOUNT};AccountKey={};QueueEndpoint=http://{}/{ACCOUNT};",
+        BASE64_STANDARD.encode(key),
+        door.address()
+    );
+    let ready = Ready { emulator: "storage", connection, control: format!("http://{}/", control_door.address()) };
+    let queues = Arc::<Queues>::default();
+    let trouble = Trouble::default();
+    let service = trouble.around(service::router(queues.clone(), Key::new(ACCOUNT, &key)));
+    let control = Router::new()
+        .route("/away", put(away))
+        .route("/clock", put(clock))
+        .route("/queues/{name}", get(show))
+        .with_state(Arc::new(Control { queues: queues.clone(), door }))
+        .merge(trouble.control());
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move { drop(axum::serve(listener, service).into_future().await) });
+    tasks.spawn(async move { drop(axum::serve(control_listener, control).into_future().await) });
+    Ok(Emulator { ready, queues, _tasks: tasks })
+}
+
+async fn away(State(control): State<Arc<Control>>, Json(away): Json<bool>) -> StatusCode {
+    if away {
+        control.door.close().await;
+    } else {
+        control.door.reopen().await;
+    }
+    StatusCode::NO_CONTENT
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Clock {
+    ahead_seconds: i64,
+}
+
+async fn clock(State(control): State<Arc<Control>>, Json(clock): Json<Clock>) -> StatusCode {
+    control.queues.set_ahead(TimeDelta::seconds(clock.ahead_seconds));
+    StatusCode::NO_CONTENT
+}
+
+async fn show(State(control): State<Arc<Control>>, Path(name): Path<String>) -> Json<Vec<Value>> {
+    let messages = control.queues.all(&name).into_iter();
+    Json(
+        messages
+            .map(|message| {
+                json!({
+                    "id": message.id, "text": String::from_utf8_lossy(&message.content),
+                    "dequeueCount": message.dequeue_count, "insertionTime": message.inserted,
+                    "expirationTime": message.expires, "nextVisibleTime": message.next_visible,
+                })
+            })
+            .collect(),
+    )
+}
