@@ -14,7 +14,7 @@ use crate::{
         delivery::{Delivery, Identities},
         devices::{self, Devices, PerApplication},
     },
-    queue::UplinkQueues,
+    queue::{Queue, UplinkQueues},
     rapidm2m::{
         Client,
         ledger::Ledger,
@@ -24,7 +24,7 @@ use crate::{
     support::{clock::Clock, http, http_client::HttpClient, meter::Meters},
     things_network::{
         downlinks::stack::Stack,
-        forwarding::{Activities, Downlinks, Forwarding},
+        forwarding::{self, Activities, Back, Downlinks, Forwarding},
         receiving::Receiving,
     },
 };
@@ -114,11 +114,16 @@ impl Shared {
     }
 
     fn forwarding(&self, config: things_network::Config) -> Forwarding {
-        let things_network::Config { enrollments, device_ids, timeout, activity, .. } = config;
+        let things_network::Config { enrollments, device_ids, timeout, activity, queue, storage, .. } = config;
+        let back = storage.map(|account| Back {
+            queue: Queue::new(&account, &queue, self.http.clone()),
+            max_dequeue_count: config.max_dequeue_count,
+        });
         let (store, http) = (self.store.clone(), self.http_of_hub.clone());
         let devices = PerApplication::new(enrollments, store, http.clone(), Arc::default());
         let downlinks = Downlinks::new(Devicebound::new(http.clone()), Stack::new(http));
         let activities = Activities::new(self.store.clone(), activity);
-        Forwarding::new(device_ids, timeout, devices, self.sender.clone(), downlinks, activities, self.clock)
+        let options = forwarding::Options { device_ids, timeout, back };
+        Forwarding::new(options, devices, self.sender.clone(), downlinks, activities, self.clock)
     }
 }

@@ -1,5 +1,5 @@
-//! Reads `functionTimeout` of host.json: the host ends the handler, with every call in it, when one call takes longer.
-//! <https://learn.microsoft.com/azure/azure-functions/functions-host-json#functiontimeout>
+//! Reads the limits of host.json that the handler must stay below.
+//! <https://learn.microsoft.com/azure/azure-functions/functions-host-json>
 
 use std::{fs, path::Path, time::Duration};
 
@@ -8,23 +8,44 @@ use serde_json::Value;
 use super::Problems;
 
 /// The default of the Consumption plan. Other plans have longer ones, but the handler does not know its plan.
-const DEFAULT: Duration = Duration::from_secs(5 * 60);
+const FUNCTION_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+/// The host's default.
+const MAX_DEQUEUE_COUNT: u32 = 5;
 
-/// `functionTimeout` of the host.json in this folder. `None` if it is unlimited (`-1`), or if there is no host.json, as for
-/// a command outside of the app's folder.
-#[must_use]
-pub fn function_timeout(folder: &Path) -> Option<Duration> {
-    parse(&fs::read_to_string(folder.join("host.json")).ok()?)
+/// Limits in host.json.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// `functionTimeout`: the host ends the handler, with every call in it, when one call takes longer. `None` if it is
+    /// unlimited (`-1`), or if there is no host.json, as for a command outside of the app's folder.
+    pub function_timeout: Option<Duration>,
+    /// `maxDequeueCount`: after so many deliveries, the host takes a message for poison.
+    pub max_dequeue_count: u32,
 }
 
-fn parse(text: &str) -> Option<Duration> {
+impl Default for Limits {
+    fn default() -> Self {
+        Self { function_timeout: None, max_dequeue_count: MAX_DEQUEUE_COUNT }
+    }
+}
+
+impl Limits {
+    /// The limits of the host.json in this folder.
+    #[must_use]
+    pub fn of(folder: &Path) -> Self {
+        fs::read_to_string(folder.join("host.json")).ok().and_then(|text| parse(&text)).unwrap_or_default()
+    }
+}
+
+fn parse(text: &str) -> Option<Limits> {
     // The host takes comments in this file. What cannot be read here is for the host to report.
     let host: Value = serde_json::from_str(text).ok()?;
-    match &host["functionTimeout"] {
+    let function_timeout = match &host["functionTimeout"] {
         Value::String(text) => time_span(text),
-        Value::Null => Some(DEFAULT),
+        Value::Null => Some(FUNCTION_TIMEOUT),
         _ => None,
-    }
+    };
+    let count = host["extensions"]["queues"]["maxDequeueCount"].as_u64().and_then(|count| count.try_into().ok());
+    Some(Limits { function_timeout, max_dequeue_count: count.unwrap_or(MAX_DEQUEUE_COUNT) })
 }
 
 /// A .NET time span: `[d.]hh:mm:ss[.fraction]`.
@@ -63,14 +84,16 @@ mod tests {
 
     #[test]
     fn the_time_out_is_a_time_span_or_unlimited() {
-        let seconds = |text: &str| parse(text).map(|timeout| timeout.as_secs());
+        let seconds = |text: &str| parse(text)?.function_timeout.map(|timeout| timeout.as_secs());
         assert_eq!(seconds(r#"{"version":"2.0","functionTimeout":"00:05:00"}"#), Some(300));
         assert_eq!(seconds(r#"{"functionTimeout":"1.02:03:04.5"}"#), Some(93_784));
         assert_eq!(seconds(r#"{"version":"2.0"}"#), Some(300));
         for unlimited in [r#"{"functionTimeout":"-1"}"#, r#"{"functionTimeout":-1}"#, "no JSON"] {
             assert_eq!(seconds(unlimited), None, "{unlimited}");
         }
-        assert_eq!(function_timeout(Path::new(env!("CARGO_MANIFEST_DIR"))), Some(Duration::from_secs(300)));
-        assert_eq!(function_timeout(Path::new("no such folder")), None);
+        let own = Limits { function_timeout: Some(Duration::from_secs(300)), max_dequeue_count: 1440 };
+        assert_eq!(Limits::of(Path::new(env!("CARGO_MANIFEST_DIR"))), own);
+        assert_eq!(Limits::of(Path::new("no such folder")), Limits::default());
+        assert_eq!(parse("{}").map(|limits| limits.max_dequeue_count), Some(5));
     }
 }

@@ -85,7 +85,7 @@ impl Config {
         let concurrency = settings.number("PollConcurrency", 16, 1..=1000, problems);
         let timeout = settings.number("PollTimeoutSeconds", 50, 1..=3600, problems);
         let needed = Duration::from_secs(timeout);
-        host_json::check("PollTimeoutSeconds", timeout, needed, settings.function_timeout, problems);
+        host_json::check("PollTimeoutSeconds", timeout, needed, settings.host.function_timeout, problems);
         let overlap = settings.number("OverlapSeconds", 0, 0..=LONGEST_OVERLAP, problems);
         let record_empty_polls = settings.flag("RecordEmptyPolls", true, problems);
         Some(Self {
@@ -236,7 +236,7 @@ mod tests {
     fn a_run_must_end_before_the_host_ends_the_handler() {
         let problems_at = |seconds: &str, function_timeout: Option<u64>| {
             let mut settings: Settings = [("PollTimeoutSeconds", seconds)].into_iter().collect();
-            settings.function_timeout = function_timeout.map(Duration::from_secs);
+            settings.host.function_timeout = function_timeout.map(Duration::from_secs);
             let mut problems = Problems::default();
             Config::read(&settings, &mut problems);
             problems.list()

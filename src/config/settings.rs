@@ -6,12 +6,11 @@ use std::{
     fmt,
     ops::{Bound, RangeInclusive},
     path::Path,
-    time::Duration,
 };
 
 use secrecy::SecretString;
 
-use super::host_json;
+use super::host_json::Limits;
 use crate::support::identity::SignIn;
 
 /// The start of a Key Vault reference. Azure leaves it in place if it could not replace it with the secret.
@@ -24,21 +23,20 @@ pub struct Settings {
     values: BTreeMap<String, String>,
     /// The identity that signs in to services without a key.
     pub sign_in: SignIn,
-    /// `functionTimeout` of host.json, if there is one.
-    pub function_timeout: Option<Duration>,
+    pub host: Limits,
     /// The names that were read.
     #[cfg(test)]
     asked: std::sync::Mutex<std::collections::BTreeSet<String>>,
 }
 
 impl Settings {
-    /// The environment, and `functionTimeout` of the host.json in the current folder: the host starts the handler in the
-    /// app's folder.
+    /// The environment, and the limits of the host.json in the current folder: the host starts the handler in the app's
+    /// folder.
     #[must_use]
     pub fn from_env() -> Self {
         let utf8 =
             std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-        Self { function_timeout: host_json::function_timeout(Path::new(".")), ..utf8.collect() }
+        Self { host: Limits::of(Path::new(".")), ..utf8.collect() }
     }
 
     /// Adds the entries of `defaults` that are absent here.

@@ -37,9 +37,12 @@ pub struct Config {
     /// `DeviceActivitySeconds`: how often the devices' latest activity is written for the status page (60 s; 0 = never,
     /// here `None`).
     pub activity: Option<Duration>,
-    /// `AzureStorageConnectionString`, or one of the host's alternatives: the storage account of the queues. Only the
-    /// status page reads the queues through it. Faults in it are not reported here, because the host reports them.
+    /// `AzureStorageConnectionString`, or one of the host's alternatives: the storage account of the queues. Through it,
+    /// messages are put back and the status page counts them. Faults in it are not reported here, because the host
+    /// reports them.
     pub storage: Option<Account>,
+    /// `maxDequeueCount` of host.json.
+    pub max_dequeue_count: u32,
 }
 
 /// Whether the settings turn this half of the connector on. An empty queue name counts as present: it is a fault.
@@ -62,7 +65,7 @@ impl Config {
         let events = settings.flag("ThingsNetworkEvents", false, problems);
         let timeout = settings.number("ForwardTimeoutSeconds", 60, 1..=240, problems);
         let needed = Duration::from_secs(timeout) + DOWNLINKS;
-        host_json::check("ForwardTimeoutSeconds", timeout, needed, settings.function_timeout, problems);
+        host_json::check("ForwardTimeoutSeconds", timeout, needed, settings.host.function_timeout, problems);
         let activity = settings.number("DeviceActivitySeconds", 60, 0..=3600, problems);
         let enrollments = enrollment::read(settings, problems);
         Some(Self {
@@ -73,6 +76,7 @@ impl Config {
             secret: secret.map(SecretString::from),
             timeout: Duration::from_secs(timeout),
             storage: storage::read(settings, &mut Problems::default()),
+            max_dequeue_count: settings.host.max_dequeue_count,
             activity: (activity > 0).then(|| Duration::from_secs(activity)),
         })
     }
@@ -121,7 +125,7 @@ mod tests {
     fn an_uplink_and_its_downlinks_must_end_before_the_host_ends_the_handler() {
         for (seconds, is_refused) in [("30", true), ("29", false)] {
             let mut settings: Settings = [(QUEUE, "uplinks"), ("ForwardTimeoutSeconds", seconds)].into_iter().collect();
-            settings.function_timeout = Some(Duration::from_secs(60));
+            settings.host.function_timeout = Some(Duration::from_secs(60));
             let mut problems = Problems::default();
             Config::read(&settings, &mut problems);
             let said = problems.list();

@@ -37,7 +37,8 @@ pub async fn call(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -
     };
     let span = envelope::span(host::invocation_id(&headers));
     match forwarding.message(&message).instrument(span).await {
-        Outcome::Forwarded => host::succeeded(&json!({}), &[]),
+        // Deleting a message that was put back fails, which the host expects: its receipt is no longer valid.
+        Outcome::Forwarded | Outcome::PutBack => host::succeeded(&json!({}), &[]),
         Outcome::Rejected(text) => host::succeeded(&json!({ REJECTED: [text] }), &[]),
         Outcome::Failed(text) => host::failed(StatusCode::INTERNAL_SERVER_ERROR, &text, &json!([])),
     }

@@ -2,12 +2,12 @@
 
 use std::fmt;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::input::{self, Text};
-use crate::support::clock;
+use crate::{queue::Receipt, support::clock};
 
 /// A queue message as it arrives.
 #[derive(Clone, PartialEq, Eq)]
@@ -18,6 +18,10 @@ pub struct QueueMessage {
     pub dequeue_count: Option<u32>,
     /// When the message was put into the queue, if the host gives the time.
     pub inserted_at: Option<DateTime<Utc>>,
+    /// How long the queue keeps the message after this delivery, if the host gives the times.
+    pub life: Option<TimeDelta>,
+    /// Names this delivery, so that the message can be put back. `None` if the host does not give it.
+    pub receipt: Option<Receipt>,
 }
 
 impl fmt::Debug for QueueMessage {
@@ -27,13 +31,21 @@ impl fmt::Debug for QueueMessage {
 }
 
 // Members of the message can replace the host's metadata, so treat these values only as hints.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Metadata<'a> {
     #[serde(borrow)]
     dequeue_count: Option<&'a RawValue>,
     #[serde(borrow)]
     insertion_time: Option<&'a RawValue>,
+    #[serde(borrow)]
+    expiration_time: Option<&'a RawValue>,
+    #[serde(borrow)]
+    next_visible_time: Option<&'a RawValue>,
+    #[serde(borrow)]
+    id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pop_receipt: Option<&'a RawValue>,
 }
 
 impl QueueMessage {
@@ -50,13 +62,19 @@ impl QueueMessage {
                 (object.get().to_owned(), metadata)
             }
         };
+        let metadata = metadata.unwrap_or_default();
         let hint = |raw: Option<&RawValue>| raw.map(|raw| unquoted(raw.get()).unwrap_or_else(|| raw.get().to_owned()));
-        let (dequeue_count, inserted_at) =
-            metadata.map(|metadata| (hint(metadata.dequeue_count), hint(metadata.insertion_time))).unwrap_or_default();
+        // A text, in JSON once more.
+        let quoted = |raw| hint(raw).and_then(|text| unquoted(&text));
+        let time = |raw| hint(raw).and_then(|text| clock::read_rfc3339(&text));
+        let (expires, visible) = (time(metadata.expiration_time), time(metadata.next_visible_time));
+        let (id, pop_receipt) = (quoted(metadata.id), quoted(metadata.pop_receipt));
         Ok(Self {
             text,
-            dequeue_count: dequeue_count.and_then(|text| text.parse().ok()),
-            inserted_at: inserted_at.and_then(|text| clock::read_rfc3339(&text)),
+            dequeue_count: hint(metadata.dequeue_count).and_then(|text| text.parse().ok()),
+            inserted_at: time(metadata.insertion_time),
+            life: expires.zip(visible).map(|(expires, visible)| expires - visible),
+            receipt: id.zip(pop_receipt).and_then(|(id, pop_receipt)| Receipt::new(&id, &pop_receipt)),
         })
     }
 }
@@ -75,7 +93,7 @@ mod tests {
     use crate::support::http::MAX_ERROR_TEXT;
 
     /// Captured from the host, shortened.
-    const PLAIN: &str = r#"{"Data":{"uplink":"\"hello!!\""},"Metadata":{"DequeueCount":"1","ExpirationTime":"2025-02-25T03:06:19+00:00","Id":"\"52d53c5f-e212-487e-998b-abbe3b9d51e4\"","InsertionTime":"2025-02-18T03:06:19+00:00","PopReceipt":"\"MThGZWIy\"","sys":{"MethodName":"thingsNetworkForwarding"}}}"#;
+    const PLAIN: &str = r#"{"Data":{"uplink":"\"hello!!\""},"Metadata":{"DequeueCount":"1","ExpirationTime":"2025-02-25T03:06:19+00:00","Id":"\"52d53c5f-e212-487e-998b-abbe3b9d51e4\"","InsertionTime":"2025-02-18T03:06:19+00:00","NextVisibleTime":"2025-02-18T03:16:19+00:00","PopReceipt":"\"MThGZWIy\"","sys":{"MethodName":"thingsNetworkForwarding"}}}"#;
 
     fn read(body: &str) -> QueueMessage {
         QueueMessage::read(body.as_bytes(), "uplink").unwrap()
@@ -85,10 +103,13 @@ mod tests {
     fn the_hosts_envelope_is_read() {
         let message = read(PLAIN);
         assert_eq!((message.text.as_str(), message.dequeue_count), ("hello!!", Some(1)));
+        assert_eq!(message.receipt, Receipt::new("52d53c5f-e212-487e-998b-abbe3b9d51e4", "MThGZWIy"));
+        assert_eq!(message.life.map(|life| life.num_minutes()), Some(7 * 24 * 60 - 10));
         assert_eq!(message.inserted_at, "2025-02-18T03:06:19Z".parse().ok());
-        let json = r#"{"Data":{"uplink":"\"{\\\"a\\\":1}\""},"Metadata":{"DequeueCount":7,"InsertionTime":{"of":"the message"}}}"#;
+        let json = r#"{"Data":{"uplink":"\"{\\\"a\\\":1}\""},"Metadata":{"DequeueCount":7,"InsertionTime":{"of":"the message"},"Id":"\\"7\\"","PopReceipt":"\\"MThG\\""}}"#;
         let message = read(json);
         assert_eq!((message.text.as_str(), message.dequeue_count, message.inserted_at), (r#"{"a":1}"#, Some(7), None));
+        assert_eq!((message.receipt, message.life), (None, None), "a member of the message took the id's place");
     }
 
     #[test]

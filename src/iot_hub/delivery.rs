@@ -1,14 +1,17 @@
 //! Sends messages to the hub as the device of their owner: finds the device, sends, and registers the device again if
 //! the hub no longer knows it.
 
-use std::{sync::Arc, time::Instant as WallInstant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant as WallInstant},
+};
 
 use tokio::time::Instant;
 
 use crate::{
     iot_hub::{
         Device, Message, SendError, Sender,
-        devices::{DeviceError, Devices, Owner, StoreError},
+        devices::{DeviceError, Devices, DpsError, Owner},
     },
     support::kind::Kind,
     support::meter::{Meter, Meters},
@@ -72,14 +75,13 @@ impl DeliveryError {
         matches!(self, Self::Device(DeviceError::Taken { .. }))
     }
 
-    /// Whether a service is unavailable or busy for all devices and may soon be available again.
+    /// The wait that a busy service requests.
     #[must_use]
-    pub fn may_pass_soon(&self) -> bool {
+    pub fn requested_wait(&self) -> Option<Duration> {
         match self {
-            Self::Send(error) => error.is_passing(),
-            Self::Device(DeviceError::Dps { error, .. }) => error.is_passing(),
-            Self::Device(DeviceError::Store { error, .. }) => matches!(error, StoreError::Cosmos(_)),
-            Self::Device(_) => false,
+            Self::Send(SendError::Throttled { wait }) => *wait,
+            Self::Device(DeviceError::Dps { error: DpsError::Throttled { wait }, .. }) => Some(*wait),
+            _ => None,
         }
     }
 

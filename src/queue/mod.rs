@@ -27,6 +27,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(35);
 /// The most messages that the service returns at once, and the largest response with this many messages of 64 KiB each.
 pub const MOST: usize = 32;
 const MAX_BODY: usize = 4 * 1024 * 1024;
+/// Azure's receipts have 28 characters, Azurite's 40.
+const LONGEST_RECEIPT: usize = 256;
 
 /// Why a queue could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +66,24 @@ pub struct Taken {
     /// The text as it is stored.
     #[serde(rename = "MessageText", default)]
     pub stored: String,
+}
+
+/// Names one delivery of a message. Only the latest delivery can put the message back or delete it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    id: String,
+    pop_receipt: String,
+}
+
+impl Receipt {
+    /// `None` if these are not what the service gives: a GUID, and Base64.
+    #[must_use]
+    pub fn new(id: &str, pop_receipt: &str) -> Option<Self> {
+        let is_guid = id.len() == 36 && id.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
+        let is_base64 = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=');
+        let is_receipt = (1..=LONGEST_RECEIPT).contains(&pop_receipt.len()) && pop_receipt.bytes().all(is_base64);
+        (is_guid && is_receipt).then(|| Self { id: id.to_owned(), pop_receipt: pop_receipt.to_owned() })
+    }
 }
 
 #[derive(Deserialize)]
@@ -133,9 +153,32 @@ impl Queue {
     /// # Errors
     /// See [`QueueError`]. The message may have been added all the same.
     pub async fn put(&self, stored: &str) -> Result<(), QueueError> {
+        self.add(stored, &[]).await
+    }
+
+    /// Adds a text as the Functions host would. It becomes visible after `hidden_for`, and never expires.
+    ///
+    /// # Errors
+    /// See [`QueueError`]. The message may have been added all the same.
+    pub async fn put_for_ever(&self, text: &str, hidden_for: Duration) -> Result<(), QueueError> {
+        let query = [("messagettl", "-1".to_owned()), ("visibilitytimeout", seconds(hidden_for))];
+        self.add(&BASE64_STANDARD.encode(text), &query).await
+    }
+
+    async fn add(&self, stored: &str, query: &[(&str, String)]) -> Result<(), QueueError> {
         let text = quick_xml::escape::escape(stored);
         let body = format!("<QueueMessage><MessageText>{text}</MessageText></QueueMessage>");
-        self.send(Method::POST, &["messages"], &[], Some(body)).await.map(drop)
+        self.send(Method::POST, &["messages"], query, Some(body)).await.map(drop)
+    }
+
+    /// Puts a message back that the Functions host has taken: it becomes visible again after `hidden_for`. The host's
+    /// receipt becomes invalid.
+    ///
+    /// # Errors
+    /// See [`QueueError`].
+    pub async fn put_back(&self, receipt: &Receipt, hidden_for: Duration) -> Result<(), QueueError> {
+        let query = [("popreceipt", receipt.pop_receipt.clone()), ("visibilitytimeout", seconds(hidden_for))];
+        self.send(Method::PUT, &["messages", &receipt.id], &query, None).await.map(drop)
     }
 
     /// Deletes a message that was taken.

@@ -110,6 +110,7 @@ kinds! {
     Malformed = "malformed",
     NoDevice = "no_device",
     Turn = "turn",
+    QueueUnusable = "queue_unusable",
     DownlinkUnusable = "downlink_unusable",
     DownlinkRejected = "downlink_rejected",
     DownlinkUnauthorized = "downlink_unauthorized",

@@ -4,6 +4,7 @@
 mod downlinks;
 mod enrollments;
 mod fleet;
+mod putting_back;
 mod rejected;
 mod startup;
 mod support;

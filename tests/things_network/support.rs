@@ -86,6 +86,8 @@ impl World {
 pub struct Host {
     child: Child,
     endpoint: String,
+    /// The control endpoint of the storage account.
+    storage: String,
     output: Output,
     client: reqwest::Client,
 }
@@ -121,7 +123,8 @@ impl Host {
         }
         let ready: Value = serde_json::from_str(line.borrow().as_deref().unwrap()).unwrap();
         let endpoint = ready["endpoint"].as_str().unwrap().to_owned();
-        Self { child, endpoint, output, client: client() }
+        let storage = ready["storage"].as_str().unwrap_or_default().to_owned();
+        Self { child, endpoint, storage, output, client: client() }
     }
 
     /// The URL for webhooks.
@@ -143,6 +146,18 @@ impl Host {
         let content_type = response.headers().get("content-type").map(|kind| kind.to_str().unwrap().to_owned());
         let text = response.text().await.unwrap();
         Answer { status, content_type, body: serde_json::from_str(&text).unwrap_or(Value::String(text)) }
+    }
+
+    /// Sets a switch of the storage account.
+    pub async fn set_storage(&self, switch: &str, value: Value) {
+        let url = format!("{}{switch}", self.storage);
+        let request = self.client.put(url).header("content-type", "application/json").body(value.to_string());
+        assert!(request.send().await.unwrap().status().is_success());
+    }
+
+    /// Moves the queues' time to this much ahead of the machine's: what is hidden until then comes back now.
+    pub async fn set_clock(&self, ahead: Duration) {
+        self.set_storage("clock", json!({"aheadSeconds": ahead.as_secs()})).await;
     }
 
     /// All messages of a queue.
@@ -177,6 +192,15 @@ impl Host {
                 return messages;
             }
             assert!(Instant::now() < give_up, "{} in {name}, not {count}: {}", messages.len(), self.output.text());
+            sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// Waits until this is so.
+    pub async fn until(&self, is_so: impl AsyncFn() -> bool) {
+        let give_up = Instant::now() + PATIENCE;
+        while !is_so().await {
+            assert!(Instant::now() < give_up, "it does not come to that: {}", self.output.text());
             sleep(LOOK_AGAIN).await;
         }
     }

@@ -4,11 +4,13 @@
 //! |---|---|
 //! | `message` | converts a webhook to a message and identifies its owner. Pure |
 //! | `rejected` | text for the queue of rejected messages. Pure |
+//! | `putting_back` | when a message comes back that cannot be forwarded now. Pure |
 //! | `turns` | keeps one device's messages in order |
 //! | `activities` | recent activity of devices, for the status page |
 
 mod activities;
 pub mod message;
+mod putting_back;
 pub mod rejected;
 mod turns;
 
@@ -16,32 +18,33 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::Semaphore,
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, timeout_at},
 };
 
 pub use self::activities::Activities;
-use self::{message::Forwardable, turns::Turns};
+use self::{
+    message::Forwardable,
+    putting_back::{Cause, Way, way},
+    turns::Turns,
+};
 use super::tally::{Count, Tally};
 pub use crate::things_network::downlinks::Downlinks;
 use crate::{
     host::queue::QueueMessage,
     iot_hub::{
-        SendError, Sender,
+        Sender,
         delivery::{DeliveryError, send_as_provisioned},
         devices::{Devices, Owner, PerApplication},
     },
+    queue::Queue,
     support::progress::{Progress, Step},
     support::{clock::Clock, kind::Kind, meter::Meters},
     things_network::{queued::Queued, template::Template},
 };
 
-/// Limits for messages that wait in the function: for a service that is unavailable, and for their device's
-/// registration. All others go back to the queue at once: the host runs 64 messages at a time, and waiting messages
-/// must not hold up the others.
-const WAITING: usize = 8;
+/// Messages that wait in the function for their device's registration. All others go back to the queue: the host runs 64
+/// messages at a time, and waiting messages must not hold up the others.
 const REGISTERING: usize = 16;
-/// Time between two attempts of a message that waits for a service.
-const PAUSE: Duration = Duration::from_secs(1);
 /// How long a message waits for earlier messages of its device.
 const TURN_WAIT: Duration = Duration::from_secs(10);
 
@@ -58,10 +61,26 @@ pub struct Forwarding {
     timeout: Duration,
     clock: Clock,
     turns: Turns,
-    waiting: Semaphore,
+    back: Option<Back>,
     registering: Semaphore,
     tally: Tally,
     meters: Arc<Meters>,
+}
+
+pub struct Options {
+    /// Devices' ids in DPS and in the hub.
+    pub device_ids: Template,
+    /// How long a message waits for its device and its acknowledgement.
+    pub timeout: Duration,
+    /// `None` if the storage account is not known: then invocations fail, and the host puts messages back.
+    pub back: Option<Back>,
+}
+
+/// Where messages go back to.
+pub struct Back {
+    pub queue: Queue,
+    /// `maxDequeueCount` of host.json.
+    pub max_dequeue_count: u32,
 }
 
 /// The outcome of a queue message.
@@ -71,21 +90,23 @@ pub enum Outcome {
     Forwarded,
     /// It can never be forwarded. Holds the text for the queue of rejected messages.
     Rejected(String),
-    /// It cannot be forwarded now and must stay in the queue. Holds the reason, in one sentence.
+    /// It cannot be forwarded now. It is in the queue again and comes back later.
+    PutBack,
+    /// It cannot be forwarded now and could not be put back: the host must do that. Holds the reason, in one sentence.
     Failed(String),
 }
 
 impl Forwarding {
     #[must_use]
     pub fn new(
-        device_ids: Template,
-        timeout: Duration,
+        options: Options,
         devices: PerApplication,
         sender: Arc<Sender>,
         downlinks: Downlinks,
         activities: Activities,
         clock: Clock,
     ) -> Self {
+        let Options { device_ids, timeout, back } = options;
         let meters = devices.meters().clone();
         Self {
             devices,
@@ -95,7 +116,7 @@ impl Forwarding {
             timeout,
             clock,
             turns: Turns::default(),
-            waiting: Semaphore::new(WAITING),
+            back,
             registering: Semaphore::new(REGISTERING),
             tally: Tally::new(NAME, meters.clone(), Some(sender.clone())),
             meters,
@@ -132,7 +153,7 @@ impl Forwarding {
         let turn_until = deadline.min(Instant::now() + TURN_WAIT);
         let Ok(turn) = timeout_at(turn_until, self.turns.take(&owner)).await else {
             let text = "earlier messages of the device are still on their way".to_owned();
-            return self.fail(&forwardable, Kind::Turn, text, message.dequeue_count);
+            return self.put_back(message, &forwardable, Cause::Turn, Kind::Turn, text).await;
         };
         progress.step = Step::Sending;
         let sent = self.send(devices, &owner, &forwardable, deadline).await;
@@ -154,7 +175,9 @@ impl Forwarding {
             Err(error) if error.condemns_message() || error.is_taken() => {
                 self.reject(&message.text, Some(&forwardable), error.kind(), &error.to_string())
             }
-            Err(error) => self.fail(&forwardable, error.kind(), error.to_string(), message.dequeue_count),
+            Err(error) => {
+                self.put_back(message, &forwardable, Cause::of(&error), error.kind(), error.to_string()).await
+            }
         }
     }
 
@@ -172,7 +195,7 @@ impl Forwarding {
         Ok((devices, Owner::things_network(application, device, name).at_port(port)))
     }
 
-    /// Sends until the hub acknowledges, as long as the failure may pass soon and there is room to wait.
+    /// Sends and waits for the acknowledgement; also for the device's registration, if there is room to wait.
     async fn send(
         &self,
         devices: &Devices,
@@ -181,32 +204,17 @@ impl Forwarding {
         deadline: Instant,
     ) -> Result<(), DeliveryError> {
         let messages = std::slice::from_ref(&forwardable.message);
-        let (mut waiting, mut registering) = (None, None);
-        // The previous attempt's failure says more than a time-out of the next attempt.
-        let mut why = None;
-        loop {
-            let provision_until = if registering.is_some() { deadline } else { Instant::now() };
+        let send = async |provision_until| {
             let (sender, meter) = (&self.sender, &self.meters.hub);
-            let sent = send_as_provisioned(devices, sender, meter, owner, messages, provision_until, deadline);
-            let error = match sent.await {
-                (_, Ok(())) => return Ok(()),
-                (_, Err(error)) => error,
-            };
-            if error.is_underway() && registering.is_none() {
-                registering = self.registering.try_acquire().ok();
-                if registering.is_some() {
-                    continue;
-                }
-            } else if error.may_pass_soon() && Instant::now() + PAUSE < deadline {
-                waiting = waiting.or_else(|| self.waiting.try_acquire().ok());
-                if waiting.is_some() {
-                    why = Some(error);
-                    sleep(PAUSE).await;
-                    continue;
-                }
-            }
-            let is_over = error.is_underway() || matches!(error, DeliveryError::Send(SendError::TimedOut));
-            return Err(why.filter(|_| is_over).unwrap_or(error));
+            send_as_provisioned(devices, sender, meter, owner, messages, provision_until, deadline).await.1
+        };
+        let error = match send(Instant::now()).await {
+            Err(error) if error.is_underway() => error,
+            sent => return sent,
+        };
+        match self.registering.try_acquire() {
+            Ok(_room) => send(deadline).await,
+            Err(_) => Err(error),
         }
     }
 
@@ -224,15 +232,44 @@ impl Forwarding {
         Outcome::Rejected(rejected::text(text, &kind, reason, self.clock.now()))
     }
 
-    fn fail(&self, of: &Forwardable, kind: Kind, text: String, dequeue_count: Option<u32>) -> Outcome {
+    /// Puts the message back for a time that fits the cause.
+    async fn put_back(
+        &self,
+        message: &QueueMessage,
+        of: &Forwardable,
+        cause: Cause,
+        kind: Kind,
+        text: String,
+    ) -> Outcome {
+        self.tally.count(Count::MessagesPutBack);
         if self.tally.failed(kind.clone()) {
             tracing::warn!(
                 failure.kind = kind.as_str(),
-                message.attempt = dequeue_count,
+                message.attempt = message.dequeue_count,
                 "not forwarded now, the message stays in the queue: {text}"
             );
         }
         self.activities.failed(of, kind, &text);
+        let wait = cause.wait(message.dequeue_count.unwrap_or(1), fastrand::f64());
+        let failed = match &self.back {
+            None => None,
+            Some(Back { queue, max_dequeue_count }) => match way(message, *max_dequeue_count) {
+                None => None,
+                Some(Way::Hidden(receipt)) => Some(queue.put_back(receipt, wait).await),
+                // The host deletes the original, since its receipt is still valid.
+                Some(Way::Anew) => Some(queue.put_for_ever(&message.text, wait).await),
+            },
+        };
+        match failed {
+            Some(Ok(())) => return Outcome::PutBack,
+            Some(Err(error)) if self.tally.failed(Kind::QueueUnusable) => {
+                tracing::warn!(
+                    failure.kind = Kind::QueueUnusable.as_str(),
+                    "a message cannot be put back, so its invocation fails and the host puts it back: {error}"
+                );
+            }
+            _ => {}
+        }
         Outcome::Failed(format!("device {} of application {}: {text}", of.device, of.application))
     }
 }
