@@ -84,9 +84,9 @@ fn people_get_a_table_of_services_the_handlers_lines_and_a_summary() {
     }
     let (lines, others): (Vec<_>, Vec<_>) = text.lines().partition(|line| line.as_bytes().get(2) == Some(&b':'));
     let of_runs = lines.iter().filter(|line| line.contains("  info: rapidM2MForwarding: 3 of 3 sites polled")).count();
-    assert!(of_runs >= 2, "{text}");
+    assert!(of_runs >= 1, "{text}");
     assert!(!text.contains("function.name"), "figures are for machines: {text}");
-    assert!(text.contains(" runs, 0 failed; ") && text.contains("\nThe hub received "), "{text}");
+    assert!(text.contains(", 0 failed; ") && text.contains("\nThe hub received "), "{text}");
     for name in SITES.into_iter().chain(["app-1/water-meter-00000", "app-2/energy-meter-00001"]) {
         assert_eq!(others.iter().filter(|line| line.starts_with(name)).count(), 1, "{name} in the summary:\n{text}");
     }

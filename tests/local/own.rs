@@ -108,7 +108,7 @@ fn a_failed_run_is_told_and_fails_the_session() {
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let settings = json!({
         "M2MBackendURL": format!("http://{address}/api/1/"), "Base64encodedUsernamePassword": "dXNlcjpodW50ZXIy",
-        "Customer_ID": "Waterworks", "Site_ID": "Well 7", "Channelnames": "ch0", "PollTimeoutSeconds": "2",
+        "Customer_ID": "Waterworks", "Site_ID": "Well 7", "Channelnames": "ch0", "PollTimeoutSeconds": "60",
     });
     let app = app("failing", Some(&settings));
     let output = command(&app, &["--for", "1s", "--json"]).output().unwrap();

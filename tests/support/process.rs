@@ -119,7 +119,7 @@ impl Emulator {
 }
 
 /// Longer than any invocation. A call that hangs fails the test.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 pub fn client() -> reqwest::Client {
     // These calls use no TLS, so the client does not load the platform's certificates, which takes time.

@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 
 use crate::things_network::support::{Host, QUEUE, World, uplink};
 
+/// A message that is being handled is hidden for 10 minutes. One that was put back is hidden for less than this.
+const BEING_HANDLED: i64 = 9 * 60;
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The time until a message comes back, in seconds.
@@ -18,7 +20,7 @@ fn hidden(message: &Value) -> i64 {
 async fn deliveries(host: &Host, messages: usize, count: u64) -> Vec<Value> {
     loop {
         let left = host.left(QUEUE, messages).await;
-        let is_back = |message: &Value| message["dequeueCount"] == count && hidden(message) < 9 * 60;
+        let is_back = |message: &Value| message["dequeueCount"] == count && hidden(message) < BEING_HANDLED;
         if left.iter().all(is_back) {
             return left;
         }
@@ -92,7 +94,8 @@ async fn an_outage_of_fifteen_days_loses_nothing() {
         host.until(async || {
             let now = host.queue(QUEUE).await;
             let counts: Vec<_> = now.iter().map(|message| message["dequeueCount"].clone()).collect();
-            let is_hidden = |message: &Value| (0..600).contains(&(hidden(message) - (DAY * days).as_secs() as i64));
+            let is_hidden =
+                |message: &Value| (0..BEING_HANDLED).contains(&(hidden(message) - (DAY * days).as_secs() as i64));
             now.len() == 3 && (counts != before || days > 6) && now.iter().all(is_hidden)
         })
         .await;
@@ -120,7 +123,7 @@ async fn a_good_uplink_never_becomes_poison() {
         host.until(async || {
             let left = host.queue(QUEUE).await;
             let wait = left.first().map_or(0, |message| hidden(message) - ahead.as_secs() as i64);
-            left.len() == 1 && left[0]["dequeueCount"] == count && (1..590).contains(&wait)
+            left.len() == 1 && left[0]["dequeueCount"] == count && (1..BEING_HANDLED).contains(&wait)
         })
         .await;
         ids.insert(host.queue(QUEUE).await[0]["id"].to_string());

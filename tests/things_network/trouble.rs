@@ -148,6 +148,9 @@ async fn what_fails_too_often_ends_in_the_poison_queue_as_it_was() {
     world.hub.put("dps/faults", json!({"disableTimes": 1000})).await;
     let queues = json!({"visibilityTimeout": "00:00:00", "maxDequeueCount": 3});
     let host = Host::start_with(&world.settings, queues, &[]).await;
+    // The handler, which has a shared access signature, cannot put anything back.
+    let refusal = json!({"answer": {"status": 403, "headers": {"x-ms-error-code": "AuthorizationFailure"}}});
+    host.set_storage("trouble", json!([{"path": "sig=", "effect": refusal}])).await;
     assert_eq!(host.post(uplink("app", "dev", 1).to_string()).await.status, 202);
     let poison = host.texts("uplinks-poison", 1).await;
     assert_eq!(poison[0]["Webhook"], uplink("app", "dev", 1));
