@@ -5,6 +5,7 @@ mod downlinks;
 mod enrollments;
 mod fleet;
 mod putting_back;
+mod recorded;
 mod rejected;
 mod startup;
 mod support;
