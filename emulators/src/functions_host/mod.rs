@@ -132,7 +132,7 @@ impl Emulator {
     /// There is no such timer function. (A failed invocation is no error; it returns `succeeded: false`.)
     pub async fn invoke(&self, function: &str) -> anyhow::Result<InvocationFinished> {
         let timer = self.timers.iter().find(|timer| timer.function.name == function);
-        Ok(timer.with_context(|| format!("there is no timer function {function:?}"))?.invoke(false).await)
+        Ok(timer.with_context(|| format!("there is no timer function {function:?}"))?.invoke(None).await)
     }
 
     /// The messages of a queue, ordered by visibility time: all in the emulated account, or the first 32

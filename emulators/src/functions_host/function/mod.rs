@@ -53,6 +53,8 @@ pub struct HttpTrigger {
     pub route: Route,
     /// In upper case. Empty means all methods.
     pub methods: Vec<String>,
+    /// Whether callers show a key.
+    pub needs_key: bool,
     /// Name of the `http` output.
     pub output: Option<String>,
 }
@@ -161,11 +163,12 @@ fn http(trigger: &Node<'_>, name: &str, output: Option<String>) -> anyhow::Resul
         Some(node) => Route::parse(node.str()?).map_err(|problem| node.error(format_args!("is wrong: {problem}")))?,
         None => Route::parse(name).map_err(|problem| trigger.error(problem))?,
     };
-    if let Some(level) = trigger.get("authLevel") {
-        let known = ["anonymous", "function", "admin"]
-            .iter()
-            .any(|known| known.eq_ignore_ascii_case(level.str().unwrap_or_default()));
-        ensure!(known, level.error("must be \"anonymous\", \"function\" or \"admin\""));
+    let level = trigger.get("authLevel");
+    let is =
+        |known: &str| level.as_ref().is_none_or(|level| known.eq_ignore_ascii_case(level.str().unwrap_or_default()));
+    let needs_key = is("function") || is("admin");
+    if let Some(level) = &level {
+        ensure!(needs_key || is("anonymous"), level.error("must be \"anonymous\", \"function\" or \"admin\""));
     }
     let mut methods = Vec::new();
     for node in trigger.get("methods").map_or(Ok(Vec::new()), |node| node.list())? {
@@ -173,5 +176,5 @@ fn http(trigger: &Node<'_>, name: &str, output: Option<String>) -> anyhow::Resul
         ensure!(METHODS.contains(&method.as_str()), node.error(format_args!("must be one of {METHODS:?}")));
         methods.push(method);
     }
-    Ok(HttpTrigger { binding: name_of(trigger, "in")?, route, methods, output })
+    Ok(HttpTrigger { binding: name_of(trigger, "in")?, route, methods, needs_key, output })
 }
