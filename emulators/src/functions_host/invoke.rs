@@ -8,6 +8,7 @@ use futures::{StreamExt, stream};
 use reqwest::{Body, Client, Response, Url};
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     answer::{self, Answer, Refused},
@@ -33,6 +34,8 @@ pub struct Invoker {
     pub timeout: Option<Duration>,
     pub events: Sender,
     pub steps: Steps,
+    /// The host stops: calls end, and no new ones begin.
+    pub stopping: CancellationToken,
 }
 
 /// A function that can be called.

@@ -42,12 +42,13 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Takes messages and processes them until the handler is gone for good.
+    /// Takes messages and processes them until the host stops or the handler is gone for good.
     pub async fn run(self: Arc<Self>) {
         let mut processing = JoinSet::new();
         let mut polling = Polling::new(self.options.max_polling_interval);
         let mut has_found = false;
-        while self.handler_is_ready().await {
+        let stopping = &self.invoker.stopping;
+        while !stopping.is_cancelled() && self.handler_is_ready().await {
             match self.queue.take(self.options.batch_size, INVISIBLE).await {
                 Ok(batch) if !batch.is_empty() => {
                     has_found = true;
@@ -68,6 +69,7 @@ impl Listener {
                         () = sleep(pause) => {}
                         // A function of this host has put a message into the queue.
                         () = self.queue.added() => {}
+                        () = stopping.cancelled() => {}
                     }
                 }
             }
@@ -76,13 +78,19 @@ impl Listener {
         while processing.join_next().await.is_some() {}
     }
 
-    /// Waits for the handler. `false` if it is gone for good.
+    /// Waits for the handler. `false` if it is gone for good, or if the host stops.
     async fn handler_is_ready(&self) -> bool {
         let handler = &self.invoker.handler;
-        if self.is_suspicious.swap(false, Ordering::Relaxed) {
-            return handler.answers().await.is_ok();
+        let is_ready = async {
+            if self.is_suspicious.swap(false, Ordering::Relaxed) {
+                return handler.answers().await.is_ok();
+            }
+            handler.ready().await.is_ok()
+        };
+        tokio::select! {
+            is_ready = is_ready => is_ready,
+            () = self.invoker.stopping.cancelled() => false,
         }
-        handler.ready().await.is_ok()
     }
 
     async fn process(&self, mut taken: Taken) {

@@ -65,6 +65,7 @@ use serde::Serialize;
 use tokio::{
     sync::broadcast,
     task::{JoinHandle, JoinSet},
+    time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -80,6 +81,9 @@ use self::{
     timer::Timer,
 };
 use crate::door::Door;
+
+/// How long calls in flight may last when the host stops.
+const LONGEST_END: Duration = Duration::from_secs(10);
 
 /// The line of JSON with the addresses of the host and its handler.
 #[derive(Clone, Debug, Serialize)]
@@ -106,7 +110,9 @@ pub struct Emulator {
     queues: Arc<QueueSet>,
     events: broadcast::Sender<Event>,
     first_events: Mutex<Option<broadcast::Receiver<Event>>>,
+    stopping: CancellationToken,
     stop: CancellationToken,
+    kill: CancellationToken,
     handler_task: JoinHandle<()>,
     tasks: JoinSet<()>,
     door: Door,
@@ -171,15 +177,18 @@ impl Emulator {
 
     /// Kills the handler and waits for its end, for whoever does not have the host itself.
     pub fn killing(&self) -> impl Future<Output = ()> + Send + use<> {
-        let (stop, handler) = (self.stop.clone(), self.handler.clone());
+        let (kill, handler) = (self.kill.clone(), self.handler.clone());
         async move {
-            stop.cancel();
+            kill.cancel();
             handler.gone().await;
         }
     }
 
-    /// Kills the handler, as the real host does, and waits for its end.
+    /// Ends as the real host does. Nothing new begins. Calls in flight get 10 seconds; then the handler gets SIGTERM,
+    /// and SIGKILL if it does not end. Messages whose calls were cut stay invisible for the rest of their 10 minutes.
     pub async fn stop(mut self) {
+        self.stopping.cancel();
+        let _ = timeout(LONGEST_END, async { while self.tasks.join_next().await.is_some() {} }).await;
         self.tasks.shutdown().await;
         self.stop.cancel();
         // An error would mean that the task has panicked or was aborted. The handler is gone in either case.

@@ -1,6 +1,9 @@
 //! Puts the parts of the host together.
 
-use std::sync::{Arc, Mutex, atomic::AtomicBool};
+use std::{
+    sync::{Arc, Mutex, atomic::AtomicBool},
+    time::Duration,
+};
 
 use anyhow::{Context as _, anyhow};
 use reqwest::Url;
@@ -16,7 +19,7 @@ use super::{
     events,
     front::{self, Front, HttpFunction},
     function::{Function, Trigger},
-    handler::{self, Handler},
+    handler::{self, Handler, READY_WITHIN},
     invoke::{Callee, Invoker},
     listener::Listener,
     process::Process,
@@ -38,16 +41,22 @@ pub async fn start(options: Options) -> anyhow::Result<Emulator> {
     let cannot_listen = || format!("cannot listen on {} port {}", options.host, options.port);
     let (door, listener) = door::open(&options.host, options.port).with_context(cannot_listen)?;
     let (events, first_events) = broadcast::channel(events::KEPT);
-    let stop = CancellationToken::new();
+    let (stopping, stop, kill) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
     let queues = Arc::new(QueueSet::open(&app.functions, app.queues.encoding).await?);
 
     settings.extend(queues.settings(&app.functions));
     let (handler, handler_task) = match options.handler_endpoint.clone() {
-        Some(endpoint) => attach(endpoint, events.clone(), stop.clone()),
-        None => launch(&app, &options, &settings, events.clone(), stop.clone())?,
+        Some(endpoint) => attach(endpoint, events.clone(), stop.clone(), kill.clone()),
+        None => launch(&app, &options, &settings, events.clone(), stop.clone(), kill.clone())?,
     };
     let (timeout, steps) = (app.timeout, options.steps.clone());
-    let invoker = Arc::new(Invoker { handler: handler.clone(), timeout, events: events.clone(), steps });
+    let invoker = Arc::new(Invoker {
+        handler: handler.clone(),
+        timeout,
+        events: events.clone(),
+        steps,
+        stopping: stopping.clone(),
+    });
     let ready = Ready {
         emulator: "functions_host",
         endpoint: format!("http://{}/", door.address()),
@@ -93,7 +102,9 @@ pub async fn start(options: Options) -> anyhow::Result<Emulator> {
         queues,
         events,
         first_events: Mutex::new(Some(first_events)),
+        stopping: stopping.clone(),
         stop,
+        kill,
         handler_task,
         tasks: JoinSet::new(),
         door,
@@ -108,7 +119,8 @@ pub async fn start(options: Options) -> anyhow::Result<Emulator> {
     let front = Arc::new(Front { invoker, prefix, http, home, timers: emulator.timers.clone() });
     let router = front::router(front).merge(admin::router(emulator.queues.clone()));
     emulator.tasks.spawn(async move {
-        if let Err(error) = axum::serve(listener, router).await {
+        let stopped = async move { stopping.cancelled().await };
+        if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stopped).await {
             tracing::error!(%error, "the front end ended");
         }
     });
@@ -128,18 +140,30 @@ pub async fn start(options: Options) -> anyhow::Result<Emulator> {
 }
 
 /// Uses a handler that was started elsewhere.
-fn attach(mut endpoint: Url, events: events::Sender, stop: CancellationToken) -> (Handler, JoinHandle<()>) {
+fn attach(
+    mut endpoint: Url,
+    events: events::Sender,
+    stop: CancellationToken,
+    kill: CancellationToken,
+) -> (Handler, JoinHandle<()>) {
     endpoint.set_path("/");
     let (handler, control) = handler::handler(endpoint, false);
     let task = async move {
-        let ready = tokio::select! {
-            ready = control.becomes_ready(1, &events) => ready,
-            () = stop.cancelled() => true,
+        let stopped = async {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = kill.cancelled() => {}
+            }
         };
-        if ready {
-            stop.cancelled().await;
+        let is_lost = async {
+            if control.becomes_ready(1, READY_WITHIN, &events).await {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            () = is_lost => control.gone(format!("the handler failed: {}", control.never_ready(READY_WITHIN)), &events),
+            () = stopped => control.stopped(&events),
         }
-        if ready { control.stopped(&events) } else { control.gone(control.never_ready(), &events) }
     };
     (handler, tokio::spawn(task))
 }
@@ -150,12 +174,23 @@ fn launch(
     settings: &settings::Settings,
     events: events::Sender,
     stop: CancellationToken,
+    kill: CancellationToken,
 ) -> anyhow::Result<(Handler, JoinHandle<()>)> {
     let command = app.handler_command(options.handler.as_deref())?;
     // Bound and released: the kernel does not soon reuse a port that it has just given out.
     let port = std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
     let (handler, control) = handler::handler(Url::parse(&format!("http://127.0.0.1:{port}/"))?, true);
-    let environment = settings::environment(settings, port);
-    let process = Process { command, environment, restarts: options.restarts, control, events, stop };
+    let process = Process {
+        command,
+        environment: settings::environment(settings, &app.root, port),
+        only_settings: options.only_settings,
+        restarts: options.restarts,
+        ready_within: options.ready_within,
+        stop_within: Duration::from_secs(options.stop_seconds),
+        control,
+        events,
+        stop,
+        kill,
+    };
     Ok((handler, tokio::spawn(process.supervise())))
 }

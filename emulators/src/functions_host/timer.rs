@@ -46,7 +46,10 @@ impl Timer {
             self.tick(started, false).await;
         }
         while let Some(next) = self.trigger.schedule.next(started) {
-            sleep_until(next).await;
+            tokio::select! {
+                () = sleep_until(next) => {}
+                () = self.invoker.stopping.cancelled() => return,
+            }
             started = Utc::now().max(next);
             self.tick(started, false).await;
         }
