@@ -35,6 +35,7 @@ async fn sas(vault: &Vault, own: Settings) -> Ran {
 /// Starts the handler with a port that it cannot have: it reads its settings first, and then reports the port.
 async fn serve(mut settings: Settings, port: &str) -> Ran {
     settings.insert("FUNCTIONS_CUSTOMHANDLER_PORT".into(), port.into());
+    settings.insert("AZURE_FUNCTIONS_ENVIRONMENT".into(), "Development".into());
     run(&["serve"], &settings).await
 }
 
