@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     config::{
-        Config,
+        Config, Faults, Setup,
         hub::Identity,
         rapidm2m::{self, SourceConfig},
         things_network,
@@ -20,26 +20,35 @@ use crate::{
         ledger::Ledger,
         polling::{Forwarder, run::Polling, source::Source, world::Services},
     },
-    status::{Scope, Status},
-    support::{clock::Clock, http, http_client::HttpClient, meter::Meters},
+    status::{self, Scope, Status},
+    support::{clock::Clock, ending::Ending, http, http_client::HttpClient, meter::Meters, reminder::Reminder},
     things_network::{
         downlinks::stack::Stack,
-        forwarding::{self, Activities, Back, Downlinks, Forwarding},
+        forwarding::{self, Activities, Downlinks, Forwarding, putting_back::Back},
         receiving::Receiving,
     },
 };
 
-/// All functions. Those of a half that is not configured are absent. Connections are made only at first use.
+/// All functions. Those of a half that is not configured, or whose settings are wrong, are absent. Connections are made
+/// only at first use.
 pub struct App {
     pub polling: Option<Polling>,
     pub receiving: Option<Receiving>,
     pub forwarding: Option<Forwarding>,
+    /// `None` if the storage account is not known.
+    pub back: Option<Arc<Back>>,
     pub status: Status,
+    /// Why the absent ones among them do not work.
+    pub faults: Arc<Faults>,
+    /// When the faults are logged again.
+    pub reminder: Reminder,
+    sender: Option<Arc<Sender>>,
 }
 
 /// Parts that both halves use.
 struct Shared {
     clock: Clock,
+    ending: Ending,
     store: Arc<devices::Store>,
     sender: Arc<Sender>,
     /// For the backend and the queues: trusts the platform's certificate authorities.
@@ -50,14 +59,28 @@ struct Shared {
 
 impl App {
     #[must_use]
-    pub fn new(config: Config) -> Self {
-        let Config { rapidm2m, things_network, ledger, hub } = config;
-        let http = HttpClient::default();
+    pub fn new(setup: impl Into<Setup>, ending: Ending) -> Self {
+        let Setup { config, webhooks, faults } = setup.into();
+        let (http, clock, faults) = (HttpClient::default(), Clock::system(), Arc::new(faults));
+        let receiving = webhooks.as_ref().map(|webhooks| Receiving::new(webhooks.events, webhooks.secret.as_ref()));
+        let back = webhooks.as_ref().and_then(|webhooks| {
+            let queue = Queue::new(webhooks.storage.as_ref()?, &webhooks.queue, http.clone());
+            Some(Arc::new(Back { queue, max_dequeue_count: webhooks.max_dequeue_count }))
+        });
+        let reminder = Reminder::default();
+        let Some(Config { rapidm2m, things_network, ledger, hub }) = config else {
+            let status = Status::without_services(clock, faults.clone());
+            return Self { polling: None, receiving, forwarding: None, back, status, faults, reminder, sender: None };
+        };
         let http_of_hub = if hub.trusted_ca.is_empty() { http.clone() } else { hub.trusted_ca.into() };
-        let options = iot_hub::Options::new(hub.transport, hub.max_connections, http_of_hub.clone());
+        let options = iot_hub::Options {
+            ending: ending.clone(),
+            ..iot_hub::Options::new(hub.transport, hub.max_connections, http_of_hub.clone())
+        };
         let ledger = Arc::new(Ledger::new(ledger));
         let shared = Shared {
-            clock: Clock::system(),
+            clock,
+            ending,
             store: Arc::new(devices::Store::new(ledger.account())),
             sender: Arc::new(Sender::new(options)),
             http,
@@ -69,14 +92,24 @@ impl App {
             records_empty_polls: rapidm2m.as_ref().is_some_and(|rapidm2m| rapidm2m.record_empty_polls),
         };
         // The status page counts messages in the queues. The host itself reports errors in their settings.
-        let queues = things_network
+        let queues = webhooks
             .as_ref()
-            .and_then(|config| Some(UplinkQueues::new(config.storage.as_ref()?, &config.queue, &shared.http)));
-        let status = Status::new(ledger.clone(), shared.store.clone(), queues, shared.clock, scope);
+            .and_then(|webhooks| Some(UplinkQueues::new(webhooks.storage.as_ref()?, &webhooks.queue, &shared.http)));
+        let services = status::Services { ledger: ledger.clone(), store: shared.store.clone(), queues, scope };
+        let status = Status::new(services, shared.clock, faults.clone());
         let polling = rapidm2m.zip(hub.identity).map(|(rapidm2m, identity)| shared.polling(rapidm2m, identity, ledger));
-        let receiving = things_network.as_ref().map(|config| Receiving::new(config.events, config.secret.as_ref()));
-        let forwarding = things_network.map(|config| shared.forwarding(config));
-        Self { polling, receiving, forwarding, status }
+        let forwarding = things_network.map(|config| shared.forwarding(config, back.clone()));
+        let sender = Some(shared.sender);
+        Self { polling, receiving, forwarding, back, status, faults, reminder, sender }
+    }
+}
+
+impl App {
+    /// Ends the connections to the hub in order. Only when no work is in flight.
+    pub async fn disconnect(&self) {
+        if let Some(sender) = &self.sender {
+            sender.disconnect().await;
+        }
     }
 }
 
@@ -110,20 +143,23 @@ impl Shared {
             overlap: rapidm2m.overlap,
             record_empty_polls: rapidm2m.record_empty_polls,
         };
-        Polling::new(forwarder, rapidm2m.customer, rapidm2m.sites, rapidm2m.concurrency, rapidm2m.timeout)
+        Polling::new(
+            forwarder,
+            rapidm2m.customer,
+            rapidm2m.sites,
+            rapidm2m.concurrency,
+            rapidm2m.timeout,
+            self.ending.clone(),
+        )
     }
 
-    fn forwarding(&self, config: things_network::Config) -> Forwarding {
-        let things_network::Config { enrollments, device_ids, timeout, activity, queue, storage, .. } = config;
-        let back = storage.map(|account| Back {
-            queue: Queue::new(&account, &queue, self.http.clone()),
-            max_dequeue_count: config.max_dequeue_count,
-        });
+    fn forwarding(&self, config: things_network::Config, back: Option<Arc<Back>>) -> Forwarding {
+        let things_network::Config { enrollments, device_ids, timeout, activity, .. } = config;
         let (store, http) = (self.store.clone(), self.http_of_hub.clone());
         let devices = PerApplication::new(enrollments, store, http.clone(), Arc::default());
         let downlinks = Downlinks::new(Devicebound::new(http.clone()), Stack::new(http));
         let activities = Activities::new(self.store.clone(), activity);
-        let options = forwarding::Options { device_ids, timeout, back };
+        let options = forwarding::Options { device_ids, timeout, back, ending: self.ending.clone() };
         Forwarding::new(options, devices, self.sender.clone(), downlinks, activities, self.clock)
     }
 }

@@ -5,14 +5,14 @@ use std::{io, sync::Arc};
 use axum::{
     Json, Router,
     body::Body,
-    extract::Request,
+    extract::{FromRef, Request},
     http::{HeaderMap, StatusCode, Uri},
     middleware::{self, Next},
     response::Response,
     routing::{get, post},
 };
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch};
 
 use crate::{
     app::App,
@@ -21,19 +21,46 @@ use crate::{
     support::panics,
 };
 
-/// Serves until `shutdown` resolves.
+/// The app that takes the next call. Another one takes its place when its settings have become complete.
+#[derive(Clone)]
+pub struct Current(watch::Sender<Arc<App>>);
+
+impl Current {
+    #[must_use]
+    pub fn new(app: App) -> Self {
+        Self(watch::Sender::new(Arc::new(app)))
+    }
+
+    /// Calls in flight go on in the app that took them.
+    pub fn replace(&self, app: App) {
+        self.0.send_replace(Arc::new(app));
+    }
+
+    #[must_use]
+    pub fn app(&self) -> Arc<App> {
+        self.0.borrow().clone()
+    }
+}
+
+impl FromRef<Current> for Arc<App> {
+    fn from_ref(current: &Current) -> Self {
+        current.app()
+    }
+}
+
+/// Serves until `shutdown` resolves and all calls in flight are answered.
 ///
 /// # Errors
 /// The listener fails.
 pub async fn run(
     listener: TcpListener,
-    app: Arc<App>,
+    app: Current,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     axum::serve(listener, router(app)).with_graceful_shutdown(shutdown).await
 }
 
-fn router(app: Arc<App>) -> Router {
+fn router(app: Current) -> Router {
     Router::new()
         .route("/", get(ready))
         .route("/rapidM2MForwarding", post(rapidm2m_forwarding::call))

@@ -1,4 +1,4 @@
-//! Ctrl-C: the first ends the command in order, the second at once.
+//! Ends a command from outside: Ctrl-C, SIGTERM, or the end of the Functions host.
 
 use std::time::Duration;
 
@@ -6,8 +6,10 @@ use std::time::Duration;
 pub const INTERRUPTED: u8 = 130;
 /// How long the end waits for log lines of dropped work.
 pub const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How often the handler looks whether its host is still there.
+const LOOK: Duration = Duration::from_secs(2);
 
-/// Resolves when the user presses Ctrl-C. The host kills without warning; a cut at any step is safe.
+/// Resolves when the user presses Ctrl-C.
 pub async fn interrupted() {
     if tokio::signal::ctrl_c().await.is_err() {
         std::future::pending::<()>().await;
@@ -18,4 +20,43 @@ pub async fn interrupted() {
 pub async fn interrupted_twice() {
     interrupted().await;
     interrupted().await;
+}
+
+/// Resolves when the handler is to end: at Ctrl-C, at SIGTERM, or when the process that started it is gone.
+pub async fn told_to_end() {
+    tokio::select! {
+        () = interrupted() => tracing::info!("the handler was interrupted and ends"),
+        () = terminated() => tracing::info!("the handler was told to end (SIGTERM)"),
+        () = orphaned() => tracing::warn!("the process that started the handler has ended, so the handler ends"),
+    }
+}
+
+#[cfg(unix)]
+async fn terminated() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match signal(SignalKind::terminate()) {
+        Ok(mut signals) => drop(signals.recv().await),
+        Err(_) => std::future::pending().await,
+    }
+}
+
+/// A host that is killed, or that gives up on a call, leaves its handler behind.
+#[cfg(unix)]
+async fn orphaned() {
+    let parent = std::os::unix::process::parent_id();
+    while std::os::unix::process::parent_id() == parent {
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// On Windows, the host ends its handler by killing it.
+#[cfg(not(unix))]
+async fn terminated() {
+    std::future::pending().await
+}
+
+/// On Windows, the host's job object takes its handler along.
+#[cfg(not(unix))]
+async fn orphaned() {
+    std::future::pending().await
 }

@@ -1,18 +1,19 @@
 //! Runs as the custom handler of an Azure Functions app.
 
-use std::{process::ExitCode, sync::Arc};
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 use iothub_connector::{
     app::App,
     config::{
-        Config, Settings,
+        Config, Problems, Settings, Setup,
         key_vault::{self, Completed},
     },
-    server,
+    server::{self, Current},
+    support::{backoff::Policy, ending::Ending},
 };
 
-use super::interrupt::{INTERRUPTED, LAST_WORDS, interrupted, interrupted_twice};
+use super::interrupt::{INTERRUPTED, LAST_WORDS, interrupted_twice, told_to_end};
 
 pub const EXAMPLES: &str = "\
 Examples:
@@ -23,12 +24,16 @@ By hand it needs all settings in the environment: local.settings.json is read by
 host, not by this command. Then a run of the timer is
   curl -X POST http://localhost:7071/rapidM2MForwarding -H 'Content-Type: application/json' \\
     -d '{\"Data\":{},\"Metadata\":{}}'";
-/// Serves until Ctrl-C.
+const VAULT_AGAIN: Policy = Policy::exact(Duration::from_secs(10), Duration::from_secs(5 * 60));
+/// When the process ends in any case after it was told to. Azure waits 10 s.
+const LONGEST_END: Duration = Duration::from_secs(8);
+
+/// Serves until the process is told to end.
 ///
 /// # Errors
-/// The settings prevent the start ([`Problems`](iothub_connector::config::Problems)), or the handler cannot listen.
+/// The settings prevent the start ([`Problems`]), or the handler cannot listen.
 pub fn run(runtime: tokio::runtime::Runtime) -> anyhow::Result<ExitCode> {
-    let config = Config::from_settings(&settings(&runtime)?)?;
+    let (setup, incomplete) = setup(&runtime, Settings::from_env())?;
     let port = match handler_port() {
         Ok(port) => port,
         Err(problem) => {
@@ -40,36 +45,85 @@ pub fn run(runtime: tokio::runtime::Runtime) -> anyhow::Result<ExitCode> {
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", port))
             .await
             .with_context(|| format!("cannot listen on 127.0.0.1:{port} (FUNCTIONS_CUSTOMHANDLER_PORT)"))?;
-        let app = Arc::new(App::new(config));
-        let on_or_off = |is_on| if is_on { "on" } else { "off" };
-        tracing::info!(
-            handler.version = env!("CARGO_PKG_VERSION"),
-            "the handler has started: rapidM2M is {}, The Things Network is {}",
-            on_or_off(app.polling.is_some()),
-            on_or_off(app.forwarding.is_some())
-        );
-        tokio::select! {
-            served = server::run(listener, app, interrupted()) => {
-                served.context("the server failed")?;
-                Ok(ExitCode::SUCCESS)
-            }
-            () = interrupted_twice() => Ok(ExitCode::from(INTERRUPTED)),
+        let ending = Ending::default();
+        let app = Current::new(App::new(setup, ending.clone()));
+        announce(&app.app());
+        if let Some(settings) = incomplete {
+            tokio::spawn(complete_later(settings, app.clone(), ending.clone()));
         }
+        let told = {
+            let ending = ending.clone();
+            async move {
+                told_to_end().await;
+                ending.begin();
+            }
+        };
+        tokio::select! {
+            served = server::run(listener, app.clone(), told) => served.context("the server failed")?,
+            // What is in flight by now is dropped, and logs that.
+            () = ending.after(LONGEST_END) => {}
+            () = interrupted_twice() => return Ok(ExitCode::from(INTERRUPTED)),
+        }
+        app.app().disconnect().await;
+        Ok(ExitCode::SUCCESS)
     });
-    // Work in flight is dropped and logs that.
     runtime.shutdown_timeout(LAST_WORDS);
     ended
 }
 
-/// The function app's settings.
-fn settings(runtime: &tokio::runtime::Runtime) -> anyhow::Result<Settings> {
-    let settings = Settings::from_env();
-    if !key_vault::is_wanted(&settings) {
-        return Ok(settings);
+/// Says what works.
+fn announce(app: &App) {
+    let state = |is_on, is_faulty| match (is_on, is_faulty) {
+        (true, _) => "on",
+        (false, true) => "not ready",
+        (false, false) => "off",
+    };
+    tracing::info!(
+        handler.version = env!("CARGO_PKG_VERSION"),
+        "the handler has started: rapidM2M is {}, The Things Network is {}",
+        state(app.polling.is_some(), app.faults.rapidm2m.is_some()),
+        state(app.forwarding.is_some(), app.faults.things_network.is_some())
+    );
+    for sentence in app.faults.sentences() {
+        tracing::error!("{sentence}");
     }
-    let Completed { settings, from_vault } = runtime.block_on(key_vault::complete(settings))?;
-    let names = from_vault.into_iter().collect::<Vec<_>>().join(", ");
-    tracing::info!(settings = %names, "looked for absent settings in the Key Vault");
+}
+
+/// Reads the settings. On a developer's machine a fault prevents the start, so that it is seen at once. In Azure, a handler
+/// that ends is started over and over, and takes the part along that could work.
+///
+/// Also returns the settings if they could not be completed from the Key Vault that they name.
+fn setup(runtime: &tokio::runtime::Runtime, settings: Settings) -> Result<(Setup, Option<Settings>), Problems> {
+    let is_development = settings.is_development();
+    match runtime.block_on(complete(&settings)) {
+        Ok(settings) if is_development => Ok((Config::from_settings(&settings)?.into(), None)),
+        Ok(settings) => Ok((Setup::read(&settings, None), None)),
+        Err(problems) if is_development => Err(problems),
+        Err(problems) => Ok((Setup::read(&settings, Some(&problems)), Some(settings))),
+    }
+}
+
+/// Asks the vault again until it answers: roles that were just given, and a vault's network, take minutes to work.
+async fn complete_later(settings: Settings, app: Current, ending: Ending) {
+    for attempt in 1.. {
+        tokio::time::sleep(VAULT_AGAIN.wait(attempt)).await;
+        match complete(&settings).await {
+            Ok(settings) => {
+                app.replace(App::new(Setup::read(&settings, None), ending));
+                return announce(&app.app());
+            }
+            Err(problems) => tracing::warn!("the settings are still incomplete: {}", problems.list()),
+        }
+    }
+}
+
+/// The settings with those from the Key Vault that they name.
+async fn complete(settings: &Settings) -> Result<Settings, Problems> {
+    let Completed { settings, from_vault } = key_vault::complete(settings.clone()).await?;
+    if key_vault::is_wanted(&settings) {
+        let names = from_vault.into_iter().collect::<Vec<_>>().join(", ");
+        tracing::info!(settings = %names, "looked for absent settings in the Key Vault");
+    }
     Ok(settings)
 }
 

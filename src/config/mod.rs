@@ -13,12 +13,14 @@ pub mod ledger;
 mod names;
 pub mod rapidm2m;
 mod settings;
+pub mod setup;
 pub mod storage;
 pub mod things_network;
 
 pub use key_vault::KEY_VAULT;
 pub use names::misspelt;
 pub use settings::{Problems, Settings};
+pub use setup::{Faults, Setup};
 
 /// The connector's complete configuration. At least one of its halves is there.
 #[derive(Debug)]
@@ -35,8 +37,12 @@ impl Config {
     /// # Errors
     /// One error with every setting that is absent, unknown or malformed.
     pub fn from_settings(settings: &Settings) -> Result<Self, Problems> {
+        Self::of(settings, rapidm2m::is_wanted(settings), things_network::is_wanted(settings))
+    }
+
+    /// Reads the settings of these halves.
+    fn of(settings: &Settings, has_rapidm2m: bool, has_things_network: bool) -> Result<Self, Problems> {
         let mut problems = Problems::default();
-        let (has_rapidm2m, has_things_network) = (rapidm2m::is_wanted(settings), things_network::is_wanted(settings));
         if !has_rapidm2m && !has_things_network {
             problems.add(
                 "M2MBackendURL",

@@ -18,7 +18,7 @@ use crate::support::identity::SignIn;
 const UNRESOLVED: &str = "@Microsoft.KeyVault(";
 
 /// The settings by name: a copy of the environment, so that the code reads the environment only once.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Settings {
     values: BTreeMap<String, String>,
     /// The identity that signs in to services without a key.
@@ -26,7 +26,7 @@ pub struct Settings {
     pub host: Limits,
     /// The names that were read.
     #[cfg(test)]
-    asked: std::sync::Mutex<std::collections::BTreeSet<String>>,
+    asked: std::sync::Arc<std::sync::Mutex<std::collections::BTreeSet<String>>>,
 }
 
 impl Settings {
@@ -37,6 +37,13 @@ impl Settings {
         let utf8 =
             std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
         Self { host: Limits::of(Path::new(".")), ..utf8.collect() }
+    }
+
+    /// Whether the Functions host runs on a developer's machine (`func start`).
+    /// <https://learn.microsoft.com/azure/azure-functions/functions-app-settings#azure_functions_environment>
+    #[must_use]
+    pub fn is_development(&self) -> bool {
+        self.value("AZURE_FUNCTIONS_ENVIRONMENT").is_some_and(|value| value.trim().eq_ignore_ascii_case("Development"))
     }
 
     /// Adds the entries of `defaults` that are absent here.
@@ -159,7 +166,7 @@ impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Settings {
 }
 
 /// All faults of the settings. Never contains a secret.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Problems(Vec<(Cow<'static, str>, String)>);
 
 impl Problems {

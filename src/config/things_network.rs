@@ -22,21 +22,27 @@ const DOWNLINKS: Duration = Duration::from_secs(30);
 pub struct Config {
     /// `DPSIDScope…`, `DPSEnrollmentGroupSymmetricKey…`, `AzureIotHubConnectionString…`: where devices come from.
     pub enrollments: Enrollments,
-    /// `UplinkQueueName`: the storage queue between the two functions. The bindings and the status page use it.
-    pub queue: String,
+    pub webhooks: Webhooks,
     /// `DeviceIdTemplate` (`{device_id}`): the device's id in DPS and in the hub.
     pub device_ids: Template,
-    /// `ThingsNetworkEvents`: whether joins and other events are forwarded too (false).
-    pub events: bool,
-    /// `ThingsNetworkWebhookSecret`: the value that webhooks must send in the header `X-Webhook-Secret`. Without this
-    /// setting, the function key alone is enough.
-    pub secret: Option<SecretString>,
     /// `ForwardTimeoutSeconds`: how long an uplink waits for its device and its acknowledgement before it returns to
     /// the queue (60 s).
     pub timeout: Duration,
     /// `DeviceActivitySeconds`: how often the devices' latest activity is written for the status page (60 s; 0 = never,
     /// here `None`).
     pub activity: Option<Duration>,
+}
+
+/// What accepting webhooks and putting messages back needs.
+#[derive(Clone, Debug)]
+pub struct Webhooks {
+    /// `UplinkQueueName`: the storage queue between the two functions. The bindings and the status page use it.
+    pub queue: String,
+    /// `ThingsNetworkEvents`: whether joins and other events are forwarded too (false).
+    pub events: bool,
+    /// `ThingsNetworkWebhookSecret`: the value that webhooks must send in the header `X-Webhook-Secret`. Without this
+    /// setting, the function key alone is enough.
+    pub secret: Option<SecretString>,
     /// `AzureStorageConnectionString`, or one of the host's alternatives: the storage account of the queues. Through it,
     /// messages are put back and the status page counts them. Faults in it are not reported here, because the host
     /// reports them.
@@ -50,19 +56,31 @@ pub(super) fn is_wanted(settings: &Settings) -> bool {
     settings.names_with(QUEUE).any(|name| name == QUEUE)
 }
 
-impl Config {
+impl Webhooks {
     pub(super) fn read(settings: &Settings, problems: &mut Problems) -> Option<Self> {
         let queue = settings.required(QUEUE, "the storage queue for uplinks", problems);
         if let Some(Err(why)) = queue.map(check_queue) {
             problems.add(QUEUE, why);
         }
-        let template = settings.get(TEMPLATE, problems).map_or(Ok(Template::default()), Template::parse);
-        let template = template.map_err(|why| problems.add(TEMPLATE, why)).ok();
         let secret = settings.get(SECRET, problems);
         if secret.is_some_and(|secret| secret.len() < SHORTEST_SECRET) {
             problems.add(SECRET, format!("is too short: use at least {SHORTEST_SECRET} random characters"));
         }
-        let events = settings.flag("ThingsNetworkEvents", false, problems);
+        Some(Self {
+            events: settings.flag("ThingsNetworkEvents", false, problems),
+            queue: queue?.to_owned(),
+            secret: secret.map(SecretString::from),
+            storage: storage::read(settings, &mut Problems::default()),
+            max_dequeue_count: settings.host.max_dequeue_count,
+        })
+    }
+}
+
+impl Config {
+    pub(super) fn read(settings: &Settings, problems: &mut Problems) -> Option<Self> {
+        let webhooks = Webhooks::read(settings, problems);
+        let template = settings.get(TEMPLATE, problems).map_or(Ok(Template::default()), Template::parse);
+        let template = template.map_err(|why| problems.add(TEMPLATE, why)).ok();
         let timeout = settings.number("ForwardTimeoutSeconds", 60, 1..=240, problems);
         let needed = Duration::from_secs(timeout) + DOWNLINKS;
         host_json::check("ForwardTimeoutSeconds", timeout, needed, settings.host.function_timeout, problems);
@@ -70,13 +88,9 @@ impl Config {
         let enrollments = enrollment::read(settings, problems);
         Some(Self {
             enrollments: enrollments?,
-            queue: queue?.to_owned(),
+            webhooks: webhooks?,
             device_ids: template?,
-            events,
-            secret: secret.map(SecretString::from),
             timeout: Duration::from_secs(timeout),
-            storage: storage::read(settings, &mut Problems::default()),
-            max_dequeue_count: settings.host.max_dequeue_count,
             activity: (activity > 0).then(|| Duration::from_secs(activity)),
         })
     }
@@ -117,8 +131,9 @@ mod tests {
         let (config, problems) = read(&[(QUEUE, "uplinks"), SCOPE, KEY]);
         let config = config.unwrap();
         assert_eq!(problems, "");
-        assert_eq!((config.queue.as_str(), config.device_ids, config.events), ("uplinks", Template::default(), false));
-        assert_eq!((config.secret.is_none(), config.timeout), (true, Duration::from_secs(60)));
+        let Webhooks { queue, events, secret, .. } = config.webhooks;
+        assert_eq!((queue.as_str(), config.device_ids, events), ("uplinks", Template::default(), false));
+        assert_eq!((secret.is_none(), config.timeout), (true, Duration::from_secs(60)));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use tracing::Instrument as _;
 
 use crate::{
     app::App,
+    config::setup::sentence,
     host::{self, envelope, timer},
 };
 
@@ -25,6 +26,12 @@ pub async fn call(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -
         return envelope::malformed("a timer's call", &error);
     }
     // The timer runs in every app. A half that is not configured is no failure.
+    if let (None, Some(problems)) = (&app.polling, &app.faults.rapidm2m) {
+        let text = sentence("rapidM2M forwarding", problems);
+        // The timer has at most one call a minute in most apps.
+        tracing::error!("{text}");
+        return host::failed(StatusCode::INTERNAL_SERVER_ERROR, &text, &json!([]));
+    }
     let Some(polling) = &app.polling else {
         return host::succeeded(&json!({}), &["rapidM2M is off: M2MBackendURL and Customer_ID are not set".to_owned()]);
     };

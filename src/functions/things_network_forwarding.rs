@@ -13,8 +13,9 @@ use tracing::Instrument as _;
 
 use crate::{
     app::App,
+    config::setup::sentence,
     host::{self, envelope, queue::QueueMessage},
-    things_network::forwarding::Outcome,
+    things_network::forwarding::{Outcome, putting_back::Cause},
 };
 
 /// The bindings' names in function.json.
@@ -22,11 +23,6 @@ const UPLINK: &str = "uplink";
 const REJECTED: &str = "rejected";
 
 pub async fn call(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Response {
-    let Some(forwarding) = &app.forwarding else {
-        let _ = envelope::read(&headers, body).await;
-        let text = "The Things Network is off, the message stays in the queue: set UplinkQueueName";
-        return host::failed(StatusCode::INTERNAL_SERVER_ERROR, text, &json!([]));
-    };
     let message = match envelope::read(&headers, body).await {
         Ok(body) => QueueMessage::read(&body, UPLINK),
         Err(unread) => return unread.response(),
@@ -36,10 +32,26 @@ pub async fn call(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -
         Err(error) => return envelope::malformed("a queue's call", &error),
     };
     let span = envelope::span(host::invocation_id(&headers));
+    let Some(forwarding) = &app.forwarding else { return put_back(&app, &message).instrument(span).await };
     match forwarding.message(&message).instrument(span).await {
         // Deleting a message that was put back fails, which the host expects: its receipt is no longer valid.
         Outcome::Forwarded | Outcome::PutBack => host::succeeded(&json!({}), &[]),
         Outcome::Rejected(text) => host::succeeded(&json!({ REJECTED: [text] }), &[]),
         Outcome::Failed(text) => host::failed(StatusCode::INTERNAL_SERVER_ERROR, &text, &json!([])),
+    }
+}
+
+/// Nothing can forward the message before the settings are corrected.
+async fn put_back(app: &App, message: &QueueMessage) -> Response {
+    let text = match &app.faults.things_network {
+        Some(problems) => sentence("Forwarding from The Things Network", problems),
+        None => "The Things Network is off: set UplinkQueueName".to_owned(),
+    };
+    if app.reminder.is_due() {
+        tracing::error!("the messages stay in the queue: {text}");
+    }
+    match &app.back {
+        Some(back) if back.put(message, Cause::Away(None)).await.is_ok() => host::succeeded(&json!({}), &[]),
+        _ => host::failed(StatusCode::INTERNAL_SERVER_ERROR, &text, &json!([])),
     }
 }

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::{
     app::App,
+    config::setup::sentence,
     host::{
         self,
         envelope::{self, MAX_ENVELOPE, Unread},
@@ -32,8 +33,14 @@ struct Outputs<'a> {
 pub async fn call(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Response {
     let Some(receiving) = &app.receiving else {
         let _ = envelope::read(&headers, body).await;
-        let text = "The Things Network is off: set UplinkQueueName in the function app's settings";
-        let response = problem(StatusCode::SERVICE_UNAVAILABLE, text);
+        let text = match &app.faults.webhooks {
+            Some(problems) => sentence("The webhook for The Things Network", problems),
+            None => "The Things Network is off: set UplinkQueueName in the function app's settings".to_owned(),
+        };
+        if app.reminder.is_due() {
+            tracing::error!("a webhook is refused: {text}");
+        }
+        let response = problem(StatusCode::SERVICE_UNAVAILABLE, &text);
         return host::succeeded(&Outputs { res: &response, uplinks: None }, &[]);
     };
     let answer = match envelope::read(&headers, body).await {

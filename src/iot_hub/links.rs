@@ -9,6 +9,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use futures::future::join_all;
 use lru::LruCache;
 use rustls::ClientConfig;
 use tokio::{
@@ -101,6 +102,13 @@ impl Links {
         let link = Arc::clone(links.get_or_insert(key.clone(), Arc::default));
         link.users.fetch_add(1, Ordering::Relaxed);
         Session { links: self, link, device, key }
+    }
+
+    /// Closes all connections that are open.
+    pub async fn disconnect(&self) {
+        let links: Vec<_> = self.links().iter().map(|(_, link)| link.clone()).collect();
+        let close = links.iter().filter_map(|link| link.open.try_lock().ok()?.take());
+        join_all(close.map(|open| async move { open.connection.drain(FAREWELL).await })).await;
     }
 
     /// Forgets the links that are neither open nor in use.

@@ -24,7 +24,10 @@ use super::{
     message::MAX_SIZE,
     mqtt::{Connection, Over},
 };
-use crate::support::http_client::HttpClient;
+use crate::support::{
+    ending::{self, Ending},
+    http_client::HttpClient,
+};
 
 /// How long a token made from a device's key is valid.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(60 * 60);
@@ -78,13 +81,20 @@ pub struct Options {
     pub http: HttpClient,
     /// How long a token made from a device's key is valid.
     pub token_lifetime: Duration,
+    pub ending: Ending,
 }
 
 impl Options {
     /// Options for `transport` with the usual limits.
     #[must_use]
     pub fn new(transport: Transport, max_connections: NonZeroUsize, http: impl Into<HttpClient>) -> Self {
-        Self { transport, max_connections, http: http.into(), token_lifetime: TOKEN_LIFETIME }
+        Self {
+            transport,
+            max_connections,
+            http: http.into(),
+            token_lifetime: TOKEN_LIFETIME,
+            ending: Ending::default(),
+        }
     }
 }
 
@@ -128,6 +138,13 @@ impl Sender {
     /// the last call. They are sent again, so the hub may have them twice.
     pub fn take_unconfirmed(&self) -> Option<u64> {
         Some(self.unconfirmed.swap(0, Ordering::Relaxed)).filter(|count| *count > 0)
+    }
+
+    /// Disconnects all devices in order, so that the hub need not find out.
+    pub async fn disconnect(&self) {
+        if let Some(Way::Mqtt(links)) = self.way.get() {
+            links.disconnect().await;
+        }
     }
 
     /// Forgets earlier failures: the next message is tried at once, unless the hub itself requested a wait. Call it at
@@ -193,7 +210,7 @@ impl Sender {
         if let Some(way) = self.way.get() {
             return Ok(way);
         }
-        let Options { transport, max_connections, http, token_lifetime } = &self.options;
+        let Options { transport, max_connections, http, token_lifetime, .. } = &self.options;
         let tls = http.tls().map_err(SendError::Untrusted)?;
         let mqtt = |over| Way::Mqtt(Links::new(over, tls.clone(), *max_connections, *token_lifetime));
         let way = match transport {
@@ -220,7 +237,12 @@ impl Sender {
         loop {
             let before = progress();
             let patience = Instant::now() + PATIENCE;
-            match tokio::time::timeout_at(deadline.min(patience), sending.as_mut()).await {
+            let sent = tokio::select! {
+                biased;
+                sent = tokio::time::timeout_at(deadline.min(patience), sending.as_mut()) => sent,
+                () = self.options.ending.after(ending::SENDING) => return Err(SendError::TimedOut),
+            };
+            match sent {
                 Ok(outcome) => return outcome,
                 Err(_) if Instant::now() >= deadline => {
                     return Err(self.failures.contest(key).unwrap_or(SendError::TimedOut));

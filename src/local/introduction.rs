@@ -56,7 +56,7 @@ impl<'a> Introduction<'a> {
             status: host.functions.iter().any(|name| name == STATUS).then(|| at(STATUS_ROUTE)),
             timers: &host.timers,
             webhooks: config.things_network.is_some().then(|| at(ROUTE)),
-            queue: config.things_network.as_ref().map(|things_network| things_network.queue.as_str()),
+            queue: config.things_network.as_ref().map(|things_network| things_network.webhooks.queue.as_str()),
             commands: commands(services, config),
             off,
             settings_file,

@@ -143,7 +143,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
         if let Some((config, stack)) = things_stack {
             stack.send(&ready.endpoint, config)?;
         }
-        let webhooks = things_stack.map(|(config, stack)| (&stack.emulator, config.queue.as_str()));
+        let webhooks = things_stack.map(|(config, stack)| (&stack.emulator, config.webhooks.queue.as_str()));
         printed = session.watch(host, webhooks, options.end_after).await;
     }
     let Session { output, mut tally, .. } = session;

@@ -55,7 +55,7 @@ impl Services {
                 None => ("wherever its webhooks come from".to_owned(), String::new()),
             };
             add("The Things Stack", self.things_stack.is_some(), place, details);
-            let place = host.queues.get(&things_network.queue).cloned().unwrap_or_default();
+            let place = host.queues.get(&things_network.webhooks.queue).cloned().unwrap_or_default();
             add("Storage queue", host.storage.is_some(), place, String::new());
         }
         let account = &config.ledger.account;

@@ -113,7 +113,7 @@ impl Stack {
             v2_share: 0.0,
             repeat_share: 0.0,
             malformed_share: 0.0,
-            event_share: if config.events { EVENTS } else { 0.0 },
+            event_share: if config.webhooks.events { EVENTS } else { 0.0 },
             plain: true,
             ..things_stack::Sending::default()
         })

@@ -32,6 +32,7 @@ use self::{
     query::{Format, Query, Wanted},
 };
 use crate::{
+    config::Faults,
     host::http::{HttpRequest, document, problem},
     iot_hub::devices::{Owner, Store, StoredOwner, activity},
     queue::{Lengths, UplinkQueues},
@@ -58,17 +59,25 @@ const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
 const ITEM_BYTES: usize = 512;
 
 pub struct Status {
-    ledger: Arc<Ledger>,
-    store: Arc<Store>,
-    /// `Some` if the settings name them.
-    queues: Option<UplinkQueues>,
+    /// `None` if the settings are too faulty to read anything.
+    services: Option<Services>,
     clock: Clock,
-    scope: Arc<Scope>,
+    /// What is wrong with the settings.
+    faults: Arc<Faults>,
     read: Mutex<Option<(Instant, Arc<Overview>)>>,
 }
 
+/// Where the status comes from.
+pub struct Services {
+    pub ledger: Arc<Ledger>,
+    pub store: Arc<Store>,
+    /// `Some` if the settings name them.
+    pub queues: Option<UplinkQueues>,
+    pub scope: Scope,
+}
+
 /// The part of the settings that the status needs.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Scope {
     /// Customer and sites, if rapidM2M is on.
     pub rapidm2m: Option<(String, Selection)>,
@@ -81,6 +90,7 @@ pub struct Scope {
 enum Unread {
     NotFound(String),
     Away(String),
+    Settings(String),
 }
 
 impl From<LedgerError> for Unread {
@@ -91,14 +101,14 @@ impl From<LedgerError> for Unread {
 
 impl Status {
     #[must_use]
-    pub fn new(
-        ledger: Arc<Ledger>,
-        store: Arc<Store>,
-        queues: Option<UplinkQueues>,
-        clock: Clock,
-        scope: Scope,
-    ) -> Self {
-        Self { ledger, store, queues, clock, scope: Arc::new(scope), read: Mutex::default() }
+    pub fn new(services: Services, clock: Clock, faults: Arc<Faults>) -> Self {
+        Self { services: Some(services), clock, faults, read: Mutex::default() }
+    }
+
+    /// For settings that name no ledger: the status shows what is wrong with them.
+    #[must_use]
+    pub fn without_services(clock: Clock, faults: Arc<Faults>) -> Self {
+        Self { services: None, clock, faults, read: Mutex::default() }
     }
 
     /// The value of the `http` output.
@@ -114,6 +124,8 @@ impl Status {
             Err(unread) => {
                 let (status, text) = match &unread {
                     Unread::NotFound(text) => (StatusCode::NOT_FOUND, text),
+                    // The functions that cannot work log it.
+                    Unread::Settings(text) => (StatusCode::SERVICE_UNAVAILABLE, text),
                     Unread::Away(text) => {
                         tracing::warn!("the status cannot be shown: {text}");
                         (StatusCode::SERVICE_UNAVAILABLE, text)
@@ -129,7 +141,8 @@ impl Status {
 
     async fn answer(&self, query: &Query) -> Result<Value, Unread> {
         let now = self.clock.now();
-        let overview = self.overview().await?;
+        let services = self.services.as_ref().ok_or_else(|| Unread::Settings(self.faults.sentences().join(" ")))?;
+        let overview = self.overview(services).await?;
         let Some(wanted) = &query.wanted else {
             let (size, query) = (overview.len() * ITEM_BYTES, query.clone());
             let write = move || match query.format {
@@ -141,7 +154,7 @@ impl Status {
         let Some(item) = overview.find(wanted) else {
             return Err(Unread::NotFound(wanted.not_found()));
         };
-        let detail = self.detail(item).await?;
+        let detail = services.detail(item).await?;
         Ok(match query.format {
             Format::Html => html(StatusCode::OK, &page::detail(&detail, now)),
             Format::Json => json(&detail.document(now)),
@@ -149,19 +162,19 @@ impl Status {
     }
 
     /// Returns the overview. Concurrent requests share one reading.
-    async fn overview(&self) -> Result<Arc<Overview>, Unread> {
+    async fn overview(&self, of: &Services) -> Result<Arc<Overview>, Unread> {
         let mut read = self.read.lock().await;
         if let Some((at, overview)) = read.as_ref().filter(|(at, _)| at.elapsed() < LIFETIME) {
             let _ = at;
             return Ok(overview.clone());
         }
-        let (cursors, activities, queues) =
-            tokio::join!(self.ledger.cursors(), self.store.activities(), self.lengths());
+        let (cursors, activities, queues) = tokio::join!(of.ledger.cursors(), of.store.activities(), of.lengths());
         let cursors = cursors?.unwrap_or_default();
         let activities = activities.map_err(|error| Unread::Away(error.to_string()))?;
         let size = (cursors.len() + activities.len()) * ITEM_BYTES;
-        let (scope, now) = (self.scope.clone(), self.clock.now());
+        let (scope, now) = (of.scope.clone(), self.clock.now());
         let mut overview = blocking::run(size, move || Overview::new(cursors, activities, &scope, now)).await;
+        overview.notes.splice(..0, self.faults.sentences());
         match queues {
             Some(Ok(lengths)) => overview.queues = Some(lengths),
             Some(Err(text)) => overview.notes.push(format!("It is not known what waits in the queues: {text}")),
@@ -171,7 +184,9 @@ impl Status {
         *read = Some((Instant::now(), overview.clone()));
         Ok(overview)
     }
+}
 
+impl Services {
     async fn lengths(&self) -> Option<Result<Lengths, String>> {
         let lengths = timeout(QUEUES_TIMEOUT, self.queues.as_ref()?.lengths()).await;
         let late = || format!("the storage account did not answer within {} s", QUEUES_TIMEOUT.as_secs());

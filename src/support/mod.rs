@@ -3,6 +3,7 @@
 pub mod backoff;
 pub(crate) mod blocking;
 pub mod clock;
+pub mod ending;
 pub mod fault;
 pub(crate) mod hex;
 pub mod hours;
@@ -15,6 +16,7 @@ pub mod meter;
 pub(crate) mod panics;
 pub(crate) mod progress;
 pub(crate) mod redact;
+pub(crate) mod reminder;
 pub mod retry_after;
 pub(crate) mod summary_line;
 pub(crate) mod tls;

@@ -35,6 +35,7 @@ async fn sas(vault: &Vault, own: Settings) -> Ran {
 /// Starts the handler with a port that it cannot have: it reads its settings first, and then reports the port.
 async fn serve(mut settings: Settings, port: &str) -> Ran {
     settings.insert("FUNCTIONS_CUSTOMHANDLER_PORT".into(), port.into());
+    settings.insert("AZURE_FUNCTIONS_ENVIRONMENT".into(), "Development".into());
     run(&["serve"], &settings).await
 }
 
@@ -73,6 +74,25 @@ async fn the_handler_starts_with_nothing_but_a_vault() {
         "it says what it has from there: {said}"
     );
     ran.has_no(SECRETS);
+}
+
+/// In Azure: a role that was just given takes minutes to work.
+#[tokio::test]
+async fn a_vault_that_answers_later_completes_the_settings() {
+    let vault = Vault::start(&ENOUGH, Some(Fault::Vault(403, "ForbiddenByRbac"))).await;
+    let output = crate::support::Output::default();
+    let handler = crate::support::Handler::start(&vault.settings(), output.clone()).await;
+    let refused = handler.invoke().await;
+    assert_eq!(refused.status, 500, "{refused:?}");
+    let said = refused.body.to_string();
+    assert!(said.contains("KeyVaultURI") && said.contains("Key Vault Secrets User"), "{said}");
+    vault.heal();
+    let give_up = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while !output.text().contains("rapidM2M is on") {
+        assert!(std::time::Instant::now() < give_up, "{}", output.text());
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    assert!(SECRETS.iter().all(|secret| !output.text().contains(secret)), "{}", output.text());
 }
 
 #[tokio::test]

@@ -60,9 +60,15 @@ pub struct Vault {
 struct Inner {
     url: String,
     secrets: BTreeMap<String, (String, bool)>,
-    fault: Option<Fault>,
+    fault: Mutex<Option<Fault>>,
     /// The secrets that were read, in order.
     read: Mutex<Vec<String>>,
+}
+
+impl Inner {
+    fn fault(&self) -> Option<Fault> {
+        *self.fault.lock().unwrap()
+    }
 }
 
 impl Vault {
@@ -73,7 +79,7 @@ impl Vault {
         let url = format!("https://{}/", listener.local_addr().unwrap());
         let secret = |(name, value): &(&str, &str)| ((*name).to_owned(), ((*value).to_owned(), !value.is_empty()));
         let secrets = secrets.iter().map(secret).collect();
-        let state = Arc::new(Inner { url: url.clone(), secrets, fault, read: Mutex::default() });
+        let state = Arc::new(Inner { url: url.clone(), secrets, fault: Mutex::new(fault), read: Mutex::default() });
         let routes = Router::new().route("/secrets", get(list)).route("/secrets/{name}/", get(read));
         let vault = routes.with_state(state.clone());
         let at_identity = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -101,6 +107,10 @@ impl Vault {
         [("KeyVaultURI".to_owned(), self.url.clone()), ("SSL_CERT_FILE".to_owned(), file)].into()
     }
 
+    pub fn heal(&self) {
+        *self.state.fault.lock().unwrap() = None;
+    }
+
     pub fn read(&self) -> Vec<String> {
         let mut read = self.state.read.lock().unwrap().clone();
         read.sort();
@@ -113,7 +123,7 @@ async fn token(
     Query(query): Query<HashMap<String, String>>,
     headers: HeaderMap,
 ) -> Response {
-    if let Some(Fault::Identity(status)) = state.fault {
+    if let Some(Fault::Identity(status)) = state.fault() {
         // A careless service shows the whole request in its error.
         return (StatusCode::from_u16(status).unwrap(), format!("{headers:?}")).into_response();
     }
@@ -137,7 +147,7 @@ async fn obstacle(state: &Inner, headers: &HeaderMap) -> Option<Response> {
         }
         Some(token) => assert_eq!(token, &format!("Bearer {TOKEN}")),
     }
-    match state.fault? {
+    match state.fault()? {
         Fault::Vault(status, code) => Some(error(status, code)),
         Fault::Garbage => Some("<html>please log in</html>".into_response()),
         Fault::Endless => {
@@ -177,7 +187,7 @@ async fn read(State(state): State<Arc<Inner>>, Path(name): Path<String>, headers
         return obstacle;
     }
     state.read.lock().unwrap().push(name.clone());
-    match (state.fault, state.secrets.get(&name)) {
+    match (state.fault(), state.secrets.get(&name)) {
         (Some(Fault::Read(status, code)), _) => error(status, code),
         (Some(Fault::Gone), _) | (_, None) => error(404, "SecretNotFound"),
         (_, Some((value, _))) => {

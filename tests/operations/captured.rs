@@ -91,7 +91,11 @@ pub async fn of_uplinks(format: &str) -> Vec<String> {
     let config = Config::from_settings(&settings.into_iter().collect()).unwrap_or_else(|problems| panic!("{problems}"));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
-    tokio::spawn(server::run(listener, Arc::new(App::new(config)), std::future::pending()));
+    tokio::spawn(server::run(
+        listener,
+        server::Current::new(App::new(config, iothub_connector::support::ending::Ending::default())),
+        std::future::pending(),
+    ));
 
     let call = async |function: &str, body: Value| {
         let request =

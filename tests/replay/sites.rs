@@ -123,7 +123,7 @@ async fn an_app_that_writes_nothing_reads_the_cursor_again_after_ten_minutes() {
     settings.insert("RecordEmptyPolls".to_owned(), "false".to_owned());
     let settings = settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     let config = Config::from_settings(&settings).unwrap_or_else(|problems| panic!("{problems}"));
-    let app = App::new(config);
+    let app = App::new(config, iothub_connector::support::ending::Ending::default());
     let function = app.polling.as_ref().unwrap();
     assert!(function.run().await.is_success());
     let done = replay(&world.settings, &[SITE, "--all"]).await;

@@ -114,7 +114,11 @@ async fn every_function_folder_has_a_route() {
     let config = Config::from_settings(&example().into_iter().collect()).unwrap();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let server = tokio::spawn(server::run(listener, Arc::new(App::new(config)), std::future::pending()));
+    let server = tokio::spawn(server::run(
+        listener,
+        server::Current::new(App::new(config, iothub_connector::support::ending::Ending::default())),
+        std::future::pending(),
+    ));
     for function in function_folders() {
         // No function accepts this body as a call, so nothing is run.
         assert_eq!(post(address, &function, "[]").await, 400, "{function}");

@@ -183,11 +183,12 @@ impl Answer {
     }
 }
 
-/// Starts with settings that stop the start. Returns the exit code and standard error.
+/// Starts on a developer's machine with settings that stop the start. Returns the exit code and standard error.
 pub async fn start_and_wait_for_exit(settings: &BTreeMap<String, String>) -> (Option<i32>, String) {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let mut command = binary();
     command.arg("serve").envs(settings).env("FUNCTIONS_CUSTOMHANDLER_PORT", port.to_string());
+    command.env("AZURE_FUNCTIONS_ENVIRONMENT", "Development");
     let output = tokio::time::timeout(PATIENCE, command.output()).await.expect("it must end by itself").unwrap();
     assert!(output.stdout.is_empty(), "{:?}", String::from_utf8(output.stdout));
     (output.status.code(), String::from_utf8(output.stderr).unwrap())

@@ -2,6 +2,7 @@
 //! IoT Hub and DPS are processes of their own.
 
 mod downlinks;
+mod ending;
 mod enrollments;
 mod fleet;
 mod putting_back;

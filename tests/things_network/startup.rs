@@ -1,8 +1,9 @@
-//! Tests the settings: each half alone, both halves, or an error message that names what is missing.
+//! Tests the settings: each half alone, both halves, an error message that names what is missing, and a fault in one half
+//! that leaves the other alone.
 
 use serde_json::json;
 
-use crate::things_network::support::{Host, World, start_and_wait_for_exit, uplink};
+use crate::things_network::support::{Host, QUEUE, World, start_and_wait_for_exit, uplink};
 
 #[tokio::test]
 async fn without_either_half_the_message_says_what_each_needs() {
@@ -69,4 +70,64 @@ async fn both_halves_run_together() {
     let mut devices: Vec<_> = received.iter().map(device).collect();
     devices.sort();
     assert_eq!(devices, ["dev", "gateway"]);
+}
+
+#[tokio::test]
+async fn a_wrong_setting_of_rapidm2m_leaves_uplinks_alone() {
+    let mut world = World::start().await;
+    world.set("M2MBackendURL", "https://backend.example/api/1/");
+    world.set("Base64encodedUsernamePassword", "hunter2?");
+    let host = Host::start(&world.settings).await;
+    for counter in 0..10 {
+        assert_eq!(host.post(uplink("app", "dev", counter).to_string()).await.status, 202);
+    }
+    world.received(10).await;
+    host.drained().await;
+    host.run("rapidM2MForwarding").await;
+    host.logged("rapidM2MForwarding, ").await;
+    host.logged("failed, 500").await;
+    let (status, page) = host.get("status?format=json").await;
+    let log = host.log();
+    for name in ["Customer_ID", "Base64encodedUsernamePassword"] {
+        assert!(status == 200 && page.contains(name), "{name} is missing in {status} {page}");
+        assert!(log.contains(name), "{name} is missing in {log}");
+    }
+    assert!(!log.contains("hunter2") && !page.contains("hunter2"), "secrets are not printed");
+    assert!(log.contains("rapidM2M is not ready, The Things Network is on"), "{log}");
+}
+
+#[tokio::test]
+async fn webhooks_are_taken_even_if_they_cannot_be_forwarded() {
+    let mut world = World::start().await;
+    let storage = crate::support::Emulator::start("storage", &[]).await;
+    world.set("AzureStorageConnectionString", storage.ready("connection"));
+    let scope = world.settings["DPSIDScopeDefault"].clone();
+    world.unset("DPSIDScopeDefault");
+    world.unset("M2MDocumentsDBUri");
+    let host = Host::start(&world.settings).await;
+    for counter in 0..10 {
+        assert_eq!(host.post(uplink("app", "dev", counter).to_string()).await.status, 202);
+    }
+    let waits = |message: &serde_json::Value| message["dequeueCount"].as_u64() > Some(0);
+    let queue = format!("queues/{QUEUE}");
+    host.until(async || storage.get(&queue).await.as_array().unwrap().iter().filter(|m| waits(m)).count() == 10).await;
+    let (status, text) = host.get("status").await;
+    assert!(
+        status == 503 && text.contains("M2MDocumentsDBUri") && text.contains("DPSIDScopeDefault"),
+        "{status} {text}"
+    );
+    let log = host.log();
+    assert!(!log.contains("failed, "), "{log}");
+    let lines = log.lines().filter(|line| line.contains("the messages stay in the queue")).count();
+    assert_eq!(lines, 1, "a line a minute: {log}");
+    drop(host);
+
+    // Corrected settings restart the app.
+    world.set("DPSIDScopeDefault", &scope);
+    let uri = world.cosmos.ready("endpoint").to_owned();
+    world.set("M2MDocumentsDBUri", &uri);
+    let host = Host::start(&world.settings).await;
+    storage.put("clock", json!({"aheadSeconds": 3600})).await;
+    world.received(10).await;
+    host.until(async || storage.get(&queue).await == json!([])).await;
 }

@@ -3,7 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
@@ -235,6 +235,28 @@ impl Host {
         pids.map(|pid| pid.parse().unwrap()).collect()
     }
 
+    /// The process id of the current handler.
+    pub fn handler(&self) -> u32 {
+        *self.handlers().last().expect("a handler")
+    }
+
+    /// Calls an HTTP function. Returns its status and its text.
+    pub async fn get(&self, path: &str) -> (u16, String) {
+        let response = self.client.get(format!("{}api/{path}", self.endpoint)).send().await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    }
+
+    /// Runs a timer's function now, without waiting for its end.
+    pub async fn run(&self, function: &str) {
+        let response = self.client.post(format!("{}admin/functions/{function}", self.endpoint)).send().await.unwrap();
+        assert_eq!(response.status(), 202);
+    }
+
+    /// Kills the host, as if the machine had no memory left for it, and not its handler.
+    pub async fn kill(&mut self) {
+        self.child.kill().await.unwrap();
+    }
+
     /// Sends SIGKILL to the handler, as the host does. Waits until the host has started another handler.
     pub async fn kill_handler(&self) {
         let before = self.handlers();
@@ -278,7 +300,7 @@ impl Drop for Host {
         // An error means that the process has already ended.
         let _ = self.child.start_kill();
         if let Some(pid) = self.handlers().last() {
-            let _ = Command::new("kill").args(["-9", &pid.to_string()]).status();
+            let _ = Command::new("kill").args(["-9", &pid.to_string()]).stderr(Stdio::null()).status();
         }
     }
 }
@@ -289,7 +311,7 @@ fn app(queues: Value) -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR"));
     let name = format!("app-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
     let app = Path::new(env!("CARGO_TARGET_TMPDIR")).join("things_network").join(name);
-    for function in ["rapidM2MForwarding", "thingsNetworkUplink", "thingsNetworkForwarding"] {
+    for function in ["rapidM2MForwarding", "thingsNetworkUplink", "thingsNetworkForwarding", "status"] {
         fs::create_dir_all(app.join(function)).unwrap();
         let file = Path::new(function).join("function.json");
         fs::copy(source.join(&file), app.join(&file)).unwrap();

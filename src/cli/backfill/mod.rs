@@ -113,7 +113,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(crate::MISCONFIGURED));
         }
     };
-    let app = App::new(config);
+    let app = App::new(config, iothub_connector::support::ending::Ending::default());
     let Some(polling) = app.polling else { unreachable!("a configuration without this half is refused") };
     let progress = Progress::new(options.json);
     let work = async {

@@ -149,7 +149,7 @@ async fn check(own: Settings, options: &Options) -> (Vec<Row>, bool) {
         rows.extend(services(&config, &options.sites).await);
     }
     if let Some(things_network) = &config.things_network {
-        rows.push(storage(&settings, &things_network.queue, options.offline).await);
+        rows.push(storage(&settings, &things_network.webhooks.queue, options.offline).await);
     }
     (rows, is_logging_wrong)
 }

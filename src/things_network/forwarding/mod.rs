@@ -4,13 +4,13 @@
 //! |---|---|
 //! | `message` | converts a webhook to a message and identifies its owner. Pure |
 //! | `rejected` | text for the queue of rejected messages. Pure |
-//! | `putting_back` | when a message comes back that cannot be forwarded now. Pure |
+//! | `putting_back` | puts messages back that cannot be forwarded now |
 //! | `turns` | keeps one device's messages in order |
 //! | `activities` | recent activity of devices, for the status page |
 
 mod activities;
 pub mod message;
-mod putting_back;
+pub mod putting_back;
 pub mod rejected;
 mod turns;
 
@@ -24,7 +24,7 @@ use tokio::{
 pub use self::activities::Activities;
 use self::{
     message::Forwardable,
-    putting_back::{Cause, Way, way},
+    putting_back::{Back, Cause},
     turns::Turns,
 };
 use super::tally::{Count, Tally};
@@ -36,9 +36,13 @@ use crate::{
         delivery::{DeliveryError, send_as_provisioned},
         devices::{Devices, Owner, PerApplication},
     },
-    queue::Queue,
     support::progress::{Progress, Step},
-    support::{clock::Clock, kind::Kind, meter::Meters},
+    support::{
+        clock::Clock,
+        ending::{self, Ending},
+        kind::Kind,
+        meter::Meters,
+    },
     things_network::{queued::Queued, template::Template},
 };
 
@@ -61,7 +65,8 @@ pub struct Forwarding {
     timeout: Duration,
     clock: Clock,
     turns: Turns,
-    back: Option<Back>,
+    back: Option<Arc<Back>>,
+    ending: Ending,
     registering: Semaphore,
     tally: Tally,
     meters: Arc<Meters>,
@@ -73,14 +78,8 @@ pub struct Options {
     /// How long a message waits for its device and its acknowledgement.
     pub timeout: Duration,
     /// `None` if the storage account is not known: then invocations fail, and the host puts messages back.
-    pub back: Option<Back>,
-}
-
-/// Where messages go back to.
-pub struct Back {
-    pub queue: Queue,
-    /// `maxDequeueCount` of host.json.
-    pub max_dequeue_count: u32,
+    pub back: Option<Arc<Back>>,
+    pub ending: Ending,
 }
 
 /// The outcome of a queue message.
@@ -106,7 +105,7 @@ impl Forwarding {
         activities: Activities,
         clock: Clock,
     ) -> Self {
-        let Options { device_ids, timeout, back } = options;
+        let Options { device_ids, timeout, back, ending } = options;
         let meters = devices.meters().clone();
         Self {
             devices,
@@ -117,6 +116,7 @@ impl Forwarding {
             clock,
             turns: Turns::default(),
             back,
+            ending,
             registering: Semaphore::new(REGISTERING),
             tally: Tally::new(NAME, meters.clone(), Some(sender.clone())),
             meters,
@@ -168,7 +168,11 @@ impl Forwarding {
                     && let Some(keys) = &queued.downlink
                     && let Ok(device) = devices.device(&owner, Instant::now()).await
                 {
-                    self.downlinks.pass_on(&device, keys, &self.tally).await;
+                    // A command that is still locked comes again.
+                    tokio::select! {
+                        () = self.downlinks.pass_on(&device, keys, &self.tally) => {}
+                        () = self.ending.after(ending::WORKING) => {}
+                    }
                 }
                 Outcome::Forwarded
             }
@@ -212,9 +216,10 @@ impl Forwarding {
             Err(error) if error.is_underway() => error,
             sent => return sent,
         };
-        match self.registering.try_acquire() {
-            Ok(_room) => send(deadline).await,
-            Err(_) => Err(error),
+        let Ok(_room) = self.registering.try_acquire() else { return Err(error) };
+        tokio::select! {
+            sent = send(deadline) => sent,
+            () = self.ending.after(ending::SENDING) => Err(error),
         }
     }
 
@@ -250,26 +255,19 @@ impl Forwarding {
             );
         }
         self.activities.failed(of, kind, &text);
-        let wait = cause.wait(message.dequeue_count.unwrap_or(1), fastrand::f64());
-        let failed = match &self.back {
-            None => None,
-            Some(Back { queue, max_dequeue_count }) => match way(message, *max_dequeue_count) {
-                None => None,
-                Some(Way::Hidden(receipt)) => Some(queue.put_back(receipt, wait).await),
-                // The host deletes the original, since its receipt is still valid.
-                Some(Way::Anew) => Some(queue.put_for_ever(&message.text, wait).await),
-            },
-        };
-        match failed {
-            Some(Ok(())) => return Outcome::PutBack,
-            Some(Err(error)) if self.tally.failed(Kind::QueueUnusable) => {
-                tracing::warn!(
-                    failure.kind = Kind::QueueUnusable.as_str(),
-                    "a message cannot be put back, so its invocation fails and the host puts it back: {error}"
-                );
+        let failed = Outcome::Failed(format!("device {} of application {}: {text}", of.device, of.application));
+        let Some(back) = &self.back else { return failed };
+        match back.put(message, cause).await {
+            Ok(()) => Outcome::PutBack,
+            Err(error) => {
+                if self.tally.failed(Kind::QueueUnusable) {
+                    tracing::warn!(
+                        failure.kind = Kind::QueueUnusable.as_str(),
+                        "a message cannot be put back, so its invocation fails and the host puts it back: {error}"
+                    );
+                }
+                failed
             }
-            _ => {}
         }
-        Outcome::Failed(format!("device {} of application {}: {text}", of.device, of.application))
     }
 }

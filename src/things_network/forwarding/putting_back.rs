@@ -1,4 +1,4 @@
-//! Decides when a message that cannot be forwarded now comes back from the queue.
+//! Puts a message back into the queue that cannot be forwarded now.
 //!
 //! The handler puts the message back itself: a failed invocation would come back after a fixed time, cost the host two
 //! exceptions in its log, and count towards the poison queue.
@@ -7,7 +7,11 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 
-use crate::{host::queue::QueueMessage, iot_hub::delivery::DeliveryError, queue::Receipt};
+use crate::{
+    host::queue::QueueMessage,
+    iot_hub::delivery::DeliveryError,
+    queue::{Queue, QueueError, Receipt},
+};
 
 /// A registration takes 3 to 7 s.
 const REGISTERING: Growth = Growth { first: Duration::from_secs(3), factor: 2, longest: Duration::from_secs(60) };
@@ -21,6 +25,36 @@ const SPREAD: f64 = 0.25;
 /// A queue keeps messages for 7 days. A message with less time than this is written anew, to be kept for ever.
 const LEAST_LIFE: TimeDelta = TimeDelta::hours(84);
 
+/// Where messages go back to.
+pub struct Back {
+    pub queue: Queue,
+    /// `maxDequeueCount` of host.json.
+    pub max_dequeue_count: u32,
+}
+
+/// Why a message is not back in the queue: the invocation must fail, so that the host puts it back.
+#[derive(Debug, thiserror::Error)]
+pub enum NotBack {
+    #[error("the host did not say which message it is")]
+    Unnamed,
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+}
+
+impl Back {
+    /// # Errors
+    /// See [`NotBack`].
+    pub async fn put(&self, message: &QueueMessage, cause: Cause) -> Result<(), NotBack> {
+        let wait = cause.wait(message.dequeue_count.unwrap_or(1), fastrand::f64());
+        match way(message, self.max_dequeue_count).ok_or(NotBack::Unnamed)? {
+            Way::Hidden(receipt) => self.queue.put_back(receipt, wait).await?,
+            // The host deletes the original, since its receipt is still valid.
+            Way::Anew => self.queue.put_for_ever(&message.text, wait).await?,
+        }
+        Ok(())
+    }
+}
+
 /// How waits grow with each return.
 struct Growth {
     first: Duration,
@@ -33,13 +67,13 @@ struct Growth {
 pub enum Cause {
     Registering,
     Turn,
-    /// Not before this time, if the service requests a wait.
+    /// A service. Not before this time, if it requests a wait.
     Away(Option<Duration>),
 }
 
 /// How a message goes back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way<'a> {
+enum Way<'a> {
     /// It becomes visible again.
     Hidden(&'a Receipt),
     /// A copy takes its place, which starts its life and its count of deliveries again.
@@ -52,7 +86,7 @@ impl Cause {
     }
 
     /// The wait before the next delivery. `deliveries` counts from 1, `chance` is from 0 to 1.
-    pub fn wait(self, deliveries: u32, chance: f64) -> Duration {
+    fn wait(self, deliveries: u32, chance: f64) -> Duration {
         let (growth, least) = match self {
             Self::Registering => (REGISTERING, None),
             Self::Turn => (TURN, None),
@@ -68,7 +102,7 @@ impl Cause {
 /// How the message goes back. `None`: the host did not say which message it is, so the invocation must fail.
 ///
 /// `most` is `maxDequeueCount` of host.json: after so many deliveries, the host takes the message for poison.
-pub fn way(message: &QueueMessage, most: u32) -> Option<Way<'_>> {
+fn way(message: &QueueMessage, most: u32) -> Option<Way<'_>> {
     let receipt = message.receipt.as_ref()?;
     let is_old = message.life.is_some_and(|life| life < LEAST_LIFE);
     let is_worn = message.dequeue_count.is_some_and(|count| count >= most.div_ceil(2));

@@ -26,7 +26,13 @@ use crate::{
         },
     },
     support::progress::{Progress, Step},
-    support::{backoff::Backoff, kind::Kind, meter::Readings, panics},
+    support::{
+        backoff::Backoff,
+        ending::{self, Ending},
+        kind::Kind,
+        meter::Readings,
+        panics,
+    },
 };
 
 /// The function's name: that of host.json's folder, and the one in the log.
@@ -42,6 +48,14 @@ const PROVISIONING_CONCURRENCY: usize = 64;
 /// How often a cursor is read again even if this process wrote nothing in between: the operator may have put messages
 /// back.
 const CURSOR_HOLDS: Duration = Duration::from_secs(10 * 60);
+/// Why a site's turn has no result.
+enum Unfinished {
+    /// The process ends. That is no failure.
+    Left,
+    CutOff,
+    NotReached,
+}
+
 /// The pseudo site for the record that the sites could not be listed.
 pub(crate) const ALL_SITES: &str = "*";
 
@@ -54,6 +68,7 @@ pub struct Polling {
     pub concurrency: usize,
     /// How long an invocation may take.
     pub timeout: Duration,
+    ending: Ending,
     memory: Mutex<Memory>,
     /// Why the list of sites is not requested, and until when. A restart forgets it.
     listing: Backoff<(), Failure>,
@@ -86,6 +101,7 @@ impl Polling {
         sites: Selection,
         concurrency: usize,
         timeout: Duration,
+        ending: Ending,
     ) -> Self {
         Self {
             forwarder,
@@ -93,6 +109,7 @@ impl Polling {
             sites,
             concurrency,
             timeout,
+            ending,
             memory: Mutex::default(),
             listing: Backoff::new(record::BACK_OFF),
         }
@@ -123,12 +140,17 @@ impl Polling {
         summary.sites = sites.len();
         progress.step = Step::Sites { done: 0, total: summary.sites };
         let turns = futures::stream::iter(self.in_turn(sites)).map(|(site, memory)| async move {
-            let report = if Instant::now() < limits.ask_until {
+            let report = if self.ending.has_begun() {
+                Err(Unfinished::Left)
+            } else if Instant::now() < limits.ask_until {
                 let span = tracing::error_span!("site", site.name = site);
                 let turn = self.caught(&site, self.turn(&site, &memory, limits)).instrument(span);
-                tokio::time::timeout_at(deadline, turn).await.map_err(|_| "was cut off")
+                tokio::select! {
+                    turn = tokio::time::timeout_at(deadline, turn) => turn.map_err(|_| Unfinished::CutOff),
+                    () = self.ending.after(ending::WORKING) => Err(Unfinished::Left),
+                }
             } else {
-                Err("was not reached")
+                Err(Unfinished::NotReached)
             };
             (site, report)
         });
@@ -141,7 +163,9 @@ impl Polling {
                     continue;
                 }
                 Ok(report) => summary.add(site, report, self.forwarder.world.clock.now()),
-                Err(what) => {
+                Err(Unfinished::Left) => summary.left += 1,
+                Err(unfinished) => {
+                    let what = if let Unfinished::CutOff = unfinished { "was cut off" } else { "was not reached" };
                     let text = format!(
                         "{what} within PollTimeoutSeconds={}; it comes first next time",
                         self.timeout.as_secs()
@@ -180,8 +204,13 @@ impl Polling {
             };
             let turn = self.caught(&site, turn).instrument(span);
             // If this turn is cut off, the result of the first turn still counts.
-            if let Ok(sent) = tokio::time::timeout_at(deadline, turn).await {
-                report.add_sent(sent);
+            tokio::select! {
+                sent = tokio::time::timeout_at(deadline, turn) => {
+                    if let Ok(sent) = sent {
+                        report.add_sent(sent);
+                    }
+                }
+                () = self.ending.after(ending::WORKING) => {}
             }
             (site, report)
         });

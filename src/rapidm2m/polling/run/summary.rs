@@ -40,6 +40,8 @@ pub struct Summary {
     pub provisioning: usize,
     /// Sites at which another poller was faster.
     pub lost_races: usize,
+    /// Sites without a turn, because the handler was told to end.
+    pub left: usize,
     /// Site and failure.
     pub failures: Vec<(String, Failure)>,
     /// What the invocation requested from the services.
@@ -122,6 +124,7 @@ impl Summary {
                     sites.behind = self.behind,
                     sites.provisioning = self.provisioning,
                     sites.lost_races = self.lost_races,
+                    sites.left = (self.left > 0).then_some(self.left),
                     sites.lagging = self.lags.lagging,
                     sites.max_lag_s = self.lags.max.map(|lag| lag.num_seconds()),
                     rows.recorded = self.rows_recorded,
@@ -154,6 +157,7 @@ impl fmt::Display for Summary {
             (self.behind, "behind"),
             (self.provisioning, "waiting for their device's registration"),
             (self.lost_races, "served by another poller"),
+            (self.left, "left for the next handler"),
             (self.messages_rejected, "messages rejected"),
             (self.bad_rows, "unusable rows"),
         ] {

@@ -42,7 +42,7 @@ fn polling(cosmos: &cosmos::Emulator, hub: &iot_hub::Emulator) -> Polling {
     .into_iter()
     .collect();
     let config = Config::from_settings(&settings).unwrap_or_else(|problems| panic!("{problems}"));
-    App::new(config).polling.unwrap()
+    App::new(config, crate::support::ending::Ending::default()).polling.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
