@@ -134,9 +134,9 @@ impl Control {
     }
 
     /// The host has been stopped.
-    pub fn stopped(&self, events: &Sender) {
+    pub fn stopped(&self, reason: String, events: &Sender) {
         tracing::info!("the handler is stopped");
-        self.ended("stopped".to_owned(), events);
+        self.ended(reason, events);
     }
 
     fn ended(&self, reason: String, events: &Sender) {

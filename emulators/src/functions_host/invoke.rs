@@ -8,12 +8,12 @@ use futures::{StreamExt, stream};
 use reqwest::{Body, Client, Response, Url};
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
-use tokio_util::sync::CancellationToken;
 
 use super::{
     answer::{self, Answer, Refused},
     events::{Event, InvocationFinished, Sender, send},
     handler::Handler,
+    lifetime::Lifetime,
     outputs::{self, Output},
 };
 use crate::{
@@ -34,8 +34,7 @@ pub struct Invoker {
     pub timeout: Option<Duration>,
     pub events: Sender,
     pub steps: Steps,
-    /// The host stops: calls end, and no new ones begin.
-    pub stopping: CancellationToken,
+    pub lifetime: Lifetime,
 }
 
 /// A function that can be called.

@@ -10,6 +10,8 @@ use crate::steps::Steps;
 /// The real host's number of restarts.
 const RESTARTS: usize = 2;
 const STOP_SECONDS: u64 = 10;
+/// That of the Azure SDK.
+const STORAGE_RETRY: Duration = Duration::from_millis(800);
 
 /// The options of the host.
 #[derive(Clone, Debug, clap::Args)]
@@ -59,6 +61,10 @@ pub struct Options {
     /// How long a new handler may take until its first answer
     #[arg(skip = READY_WITHIN)]
     pub ready_within: Duration,
+    /// The first pause before a request to a storage account that does not answer is repeated. Each later one is twice
+    /// as long
+    #[arg(skip = STORAGE_RETRY)]
+    pub storage_retry: Duration,
     /// Watches its steps
     #[arg(skip)]
     pub steps: Steps,
@@ -81,6 +87,7 @@ impl Default for Options {
             stop_seconds: STOP_SECONDS,
             only_settings: false,
             ready_within: READY_WITHIN,
+            storage_retry: STORAGE_RETRY,
             steps: Steps::default(),
         }
     }

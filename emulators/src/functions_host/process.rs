@@ -15,12 +15,12 @@ use tokio::{
     task::JoinSet,
     time::{Instant, timeout},
 };
-use tokio_util::sync::CancellationToken;
 
 use super::{
     app::HandlerCommand,
     events::{Event, Level, Sender, Stream, send},
     handler::{Control, State},
+    lifetime::Lifetime,
     settings::Settings,
 };
 
@@ -46,8 +46,7 @@ pub struct Process {
     pub stop_within: Duration,
     pub control: Control,
     pub events: Sender,
-    pub stop: CancellationToken,
-    pub kill: CancellationToken,
+    pub lifetime: Lifetime,
 }
 
 type LastLines = Arc<Mutex<VecDeque<String>>>;
@@ -72,7 +71,7 @@ impl Process {
                     let reason = format!("cannot start {}: {error}", self.command.executable.display());
                     return self.control.gone(reason, &self.events);
                 }
-                Ok(End::Stopped) => return self.control.stopped(&self.events),
+                Ok(End::Stopped) => return self.control.stopped(self.lifetime.reason(), &self.events),
                 // Neither counts: the host has killed it, or it has ended well.
                 Ok(End::Killed) => continue,
                 Ok(End::Exited(status)) if status.success() => {
@@ -124,8 +123,8 @@ impl Process {
         let end = tokio::select! {
             status = child.wait() => End::Exited(status?),
             end = life => end,
-            () = self.kill.cancelled() => End::Stopped,
-            () = self.stop.cancelled() => {
+            () = self.lifetime.kill.cancelled() => End::Stopped,
+            () = self.lifetime.stop.cancelled() => {
                 self.terminate(&mut child).await;
                 End::Stopped
             }
@@ -150,7 +149,7 @@ impl Process {
             let _ = kill_process(pid, Signal::TERM);
             tokio::select! {
                 _ = timeout(self.stop_within, child.wait()) => {}
-                () = self.kill.cancelled() => {}
+                () = self.lifetime.kill.cancelled() => {}
             }
         }
     }

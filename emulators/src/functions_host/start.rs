@@ -11,7 +11,6 @@ use tokio::{
     sync::broadcast,
     task::{JoinHandle, JoinSet},
 };
-use tokio_util::sync::CancellationToken;
 
 use super::{
     Emulator, Options, Ready, admin,
@@ -21,7 +20,9 @@ use super::{
     function::{Function, Trigger},
     handler::{self, Handler, READY_WITHIN},
     invoke::{Callee, Invoker},
+    lifetime::Lifetime,
     listener::Listener,
+    operation::Operations,
     process::Process,
     queue_set::QueueSet,
     settings,
@@ -41,13 +42,13 @@ pub async fn start(options: Options) -> anyhow::Result<Emulator> {
     let cannot_listen = || format!("cannot listen on {} port {}", options.host, options.port);
     let (door, listener) = door::open(&options.host, options.port).with_context(cannot_listen)?;
     let (events, first_events) = broadcast::channel(events::KEPT);
-    let (stopping, stop, kill) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+    let lifetime = Lifetime::default();
     let queues = Arc::new(QueueSet::open(&app.functions, app.queues.encoding).await?);
 
     settings.extend(queues.settings(&app.functions));
     let (handler, handler_task) = match options.handler_endpoint.clone() {
-        Some(endpoint) => attach(endpoint, events.clone(), stop.clone(), kill.clone()),
-        None => launch(&app, &options, &settings, events.clone(), stop.clone(), kill.clone())?,
+        Some(endpoint) => attach(endpoint, events.clone(), lifetime.clone()),
+        None => launch(&app, &options, &settings, events.clone(), lifetime.clone())?,
     };
     let (timeout, steps) = (app.timeout, options.steps.clone());
     let invoker = Arc::new(Invoker {
@@ -55,7 +56,7 @@ pub async fn start(options: Options) -> anyhow::Result<Emulator> {
         timeout,
         events: events.clone(),
         steps,
-        stopping: stopping.clone(),
+        lifetime: lifetime.clone(),
     });
     let ready = Ready {
         emulator: "functions_host",
@@ -83,10 +84,11 @@ pub async fn start(options: Options) -> anyhow::Result<Emulator> {
             }
             Trigger::Queue(trigger) => {
                 let (queue, poison) = queues.of_trigger(&trigger);
+                let (retry_after, lifetime) = (options.storage_retry, lifetime.clone());
                 listeners.push(Arc::new(Listener {
                     function: callee,
                     binding: trigger.binding,
-                    queue,
+                    queue: Operations { queue, retry_after, lifetime },
                     poison,
                     options: app.queues,
                     invoker: invoker.clone(),
@@ -102,9 +104,7 @@ pub async fn start(options: Options) -> anyhow::Result<Emulator> {
         queues,
         events,
         first_events: Mutex::new(Some(first_events)),
-        stopping: stopping.clone(),
-        stop,
-        kill,
+        lifetime: lifetime.clone(),
         handler_task,
         tasks: JoinSet::new(),
         door,
@@ -119,7 +119,7 @@ pub async fn start(options: Options) -> anyhow::Result<Emulator> {
     let front = Arc::new(Front { invoker, prefix, http, home, timers: emulator.timers.clone() });
     let router = front::router(front).merge(admin::router(emulator.queues.clone()));
     emulator.tasks.spawn(async move {
-        let stopped = async move { stopping.cancelled().await };
+        let stopped = async move { lifetime.stopping.cancelled().await };
         if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stopped).await {
             tracing::error!(%error, "the front end ended");
         }
@@ -140,21 +140,10 @@ pub async fn start(options: Options) -> anyhow::Result<Emulator> {
 }
 
 /// Uses a handler that was started elsewhere.
-fn attach(
-    mut endpoint: Url,
-    events: events::Sender,
-    stop: CancellationToken,
-    kill: CancellationToken,
-) -> (Handler, JoinHandle<()>) {
+fn attach(mut endpoint: Url, events: events::Sender, lifetime: Lifetime) -> (Handler, JoinHandle<()>) {
     endpoint.set_path("/");
     let (handler, control) = handler::handler(endpoint, false);
     let task = async move {
-        let stopped = async {
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = kill.cancelled() => {}
-            }
-        };
         let is_lost = async {
             if control.becomes_ready(1, READY_WITHIN, &events).await {
                 std::future::pending::<()>().await;
@@ -162,7 +151,7 @@ fn attach(
         };
         tokio::select! {
             () = is_lost => control.gone(format!("the handler failed: {}", control.never_ready(READY_WITHIN)), &events),
-            () = stopped => control.stopped(&events),
+            () = lifetime.ended() => control.stopped(lifetime.reason(), &events),
         }
     };
     (handler, tokio::spawn(task))
@@ -173,8 +162,7 @@ fn launch(
     options: &Options,
     settings: &settings::Settings,
     events: events::Sender,
-    stop: CancellationToken,
-    kill: CancellationToken,
+    lifetime: Lifetime,
 ) -> anyhow::Result<(Handler, JoinHandle<()>)> {
     let command = app.handler_command(options.handler.as_deref())?;
     // Bound and released: the kernel does not soon reuse a port that it has just given out.
@@ -189,8 +177,7 @@ fn launch(
         stop_within: Duration::from_secs(options.stop_seconds),
         control,
         events,
-        stop,
-        kill,
+        lifetime,
     };
     Ok((handler, tokio::spawn(process.supervise())))
 }

@@ -48,7 +48,7 @@ impl Timer {
         while let Some(next) = self.trigger.schedule.next(started) {
             tokio::select! {
                 () = sleep_until(next) => {}
-                () = self.invoker.stopping.cancelled() => return,
+                () = self.invoker.lifetime.stopping.cancelled() => return,
             }
             started = Utc::now().max(next);
             self.tick(started, false).await;
