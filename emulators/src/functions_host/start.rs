@@ -15,7 +15,7 @@ use tokio::{
 use super::{
     Emulator, Options, Ready, admin,
     app::App,
-    events,
+    events::{self, Event, Level, Stream},
     front::{self, Front, HttpFunction},
     function::{Function, Trigger},
     handler::{self, Handler, READY_WITHIN},
@@ -68,6 +68,14 @@ pub async fn start(options: Options) -> anyhow::Result<Emulator> {
         storage: queues.control(),
     };
     let (mut timers, mut http, mut listeners) = (Vec::new(), Vec::new(), Vec::new());
+    for disabled in app.disabled {
+        let Some(problem) = disabled.problem else { continue };
+        let error = format!("The '{}' function is in error: {problem}", disabled.name);
+        let warning = format!("Function '{}' is disabled and could not be indexed", disabled.name);
+        for (level, text) in [(Level::Error, error), (Level::Warning, warning)] {
+            events::send(&events, Event::Line { stream: Stream::Host, level, text });
+        }
+    }
     for function in app.functions {
         let steps = match &function.trigger {
             Trigger::Timer(_) => [Step::TimerCalled, Step::TimerAnswered],

@@ -28,6 +28,14 @@ pub struct Function {
     pub queue_outputs: Vec<QueueBinding>,
 }
 
+/// A function that is switched off. The host reads it all the same.
+#[derive(Clone, Debug)]
+pub struct Disabled {
+    pub name: String,
+    /// What is wrong with it. It is logged, and the other functions run.
+    pub problem: Option<String>,
+}
+
 #[derive(Clone, Debug)]
 pub enum Trigger {
     Timer(TimerTrigger),
@@ -60,11 +68,11 @@ pub struct HttpTrigger {
 }
 
 impl Function {
-    /// `None` if the function is disabled. `schedule` replaces a timer's own schedule.
+    /// `schedule` replaces a timer's own schedule.
     ///
     /// # Errors
     /// Names the file and the member that is invalid or not supported by this host.
-    pub fn load(path: &Path, settings: &Settings, schedule: Option<&str>) -> anyhow::Result<Option<Self>> {
+    pub fn load(path: &Path, settings: &Settings, schedule: Option<&str>) -> anyhow::Result<Result<Self, Disabled>> {
         let folder = path.parent().and_then(Path::file_name).unwrap_or_default();
         let name = folder.to_string_lossy().into_owned();
         let valid = name.len() <= LONGEST_NAME
@@ -78,11 +86,18 @@ impl Function {
 
         let document = Document::read(path)?;
         let root = document.root();
-        let switched_off = settings.get(&format!("AzureWebJobs.{name}.Disabled"));
-        let disabled = root.get("disabled").map_or(Ok(false), |node| node.bool())?;
-        if disabled || switched_off.is_some_and(|text| text == "1" || text.eq_ignore_ascii_case("true")) {
-            return Ok(None);
+        let is_on = |text: &String| text == "1" || text.eq_ignore_ascii_case("true");
+        let switches = [format!("AzureWebJobs.{name}.Disabled"), format!("AzureWebJobs_{name}_Disabled")];
+        let is_switched_off = switches.iter().filter_map(|switch| settings.get(switch)).any(is_on);
+        let is_disabled = root.get("disabled").map_or(Ok(false), |node| node.bool())?;
+        let read = Self::read(&name, &root, settings, schedule);
+        if is_disabled || is_switched_off {
+            return Ok(Err(Disabled { name, problem: read.err().map(|error| error.to_string()) }));
         }
+        Ok(Ok(read?))
+    }
+
+    fn read(name: &str, root: &Node<'_>, settings: &Settings, schedule: Option<&str>) -> anyhow::Result<Self> {
         let (mut triggers, mut queue_outputs) = (Vec::new(), Vec::<QueueBinding>::new());
         let mut output = None;
         for binding in root.required("bindings")?.list()? {
@@ -108,9 +123,9 @@ impl Function {
         let trigger = match kind {
             "timerTrigger" => Trigger::Timer(timer(trigger, retry, settings, schedule)?),
             "queueTrigger" => Trigger::Queue(queue::parse(trigger, "in", settings)?),
-            _ => Trigger::Http(http(trigger, &name, output)?),
+            _ => Trigger::Http(http(trigger, name, output)?),
         };
-        Ok(Some(Self { name, trigger, queue_outputs }))
+        Ok(Self { name: name.to_owned(), trigger, queue_outputs })
     }
 
     /// Its name and its schedule, if it is a timer.
