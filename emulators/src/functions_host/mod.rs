@@ -12,6 +12,7 @@
 //! | `start`, `lifetime`, `options` | the start of all parts, their end, and the options |
 //! | `queue_set`, `admin` | the app's queues, and the requests that show them |
 //! | `events` | the host's events, for a caller that shows them |
+//! | `telemetry`, `logging` | what the real host would send to Application Insights, and what host.json lets through |
 //!
 //! The contract follows the host's source (Azure/azure-functions-host, `src/WebJobs.Script/Workers/Http`). Queues run
 //! as in the WebJobs SDK's storage extension.
@@ -29,6 +30,7 @@
 //! | `GET /admin/queues` | `[{"name":"uplinks","visible":0,"invisible":1}]`: bound queues, and poison queues of triggers. For another account than the emulated one the numbers are approximate, with `visible` up to 32 |
 //! | `GET /admin/queues/{name}` | `[{"id":"…","text":"…","dequeueCount":0,"insertionTime":"…","expirationTime":"…","nextVisibleTime":"…"}]`; for another account the first 32 visible ones |
 //! | `?wait=empty&timeout_ms=30000` | with either `GET`: the answer comes when the queue (or each queue that triggers a function) has no message, visible or not, or when the time is over |
+//! | `GET /admin/telemetry` | what the real host would have sent to Application Insights: `{"seconds":60.0,"records":3,"bytes":3470,"gigabytesAMonth":0.1,"categories":{"Host.Results":{"records":1,"bytes":1070}}}` |
 //! | `POST /admin/queues/{name}` | the body is a message, with `x-batch: true` a JSON array of strings; `201` `{"added":1}` |
 
 mod admin;
@@ -43,6 +45,7 @@ mod handler;
 mod invoke;
 mod lifetime;
 mod listener;
+mod logging;
 mod operation;
 mod options;
 mod outputs;
@@ -54,6 +57,7 @@ mod route;
 mod schedule;
 mod settings;
 mod start;
+mod telemetry;
 mod time_span;
 mod timer;
 
@@ -76,11 +80,13 @@ pub use self::{
     options::Options,
     queue_set::{QueueMessage, QueueSummary},
     start::start,
+    telemetry::{Sent, TelemetrySummary},
 };
 use self::{
     handler::Handler,
     lifetime::Lifetime,
     queue_set::{Entry, QueueSet},
+    telemetry::Telemetry,
     timer::Timer,
 };
 use crate::door::Door;
@@ -111,7 +117,8 @@ pub struct Emulator {
     handler: Handler,
     timers: Vec<Arc<Timer>>,
     queues: Arc<QueueSet>,
-    events: broadcast::Sender<Event>,
+    events: events::Sender,
+    telemetry: Arc<Telemetry>,
     first_events: Mutex<Option<broadcast::Receiver<Event>>>,
     lifetime: Lifetime,
     handler_task: JoinHandle<()>,
@@ -130,7 +137,7 @@ impl Emulator {
     #[must_use]
     pub fn events(&self) -> broadcast::Receiver<Event> {
         let first = self.first_events.lock().expect("no panic while locked").take();
-        first.unwrap_or_else(|| self.events.subscribe())
+        first.unwrap_or_else(|| self.events.channel.subscribe())
     }
 
     /// Runs a timer function now and waits for its end.
@@ -171,6 +178,12 @@ impl Emulator {
         self.queues.find(name).with_context(|| format!("no function is bound to a queue {name:?}"))
     }
 
+    /// What the real host would have sent to Application Insights so far.
+    #[must_use]
+    pub fn telemetry(&self) -> TelemetrySummary {
+        self.telemetry.summary(self.queues.requests())
+    }
+
     /// Waits until the host has ended by itself: it has given up on the handler or on a storage account. Returns the
     /// reason.
     pub async fn stopped(&self) -> String {
@@ -195,6 +208,8 @@ impl Emulator {
         self.lifetime.stop.cancel();
         // An error would mean that the task has panicked or was aborted. The handler is gone in either case.
         let _ = (&mut self.handler_task).await;
+        self.telemetry.flush();
+        tracing::info!(telemetry = %self.telemetry(), "what the real host would have sent to Application Insights");
     }
 }
 
