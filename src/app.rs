@@ -34,7 +34,7 @@ use crate::{
 pub struct App {
     pub polling: Option<Polling>,
     pub receiving: Option<Receiving>,
-    pub forwarding: Option<Forwarding>,
+    pub forwarding: Option<Arc<Forwarding>>,
     /// `None` if the storage account is not known.
     pub back: Option<Arc<Back>>,
     pub status: Status,
@@ -98,7 +98,7 @@ impl App {
         let services = status::Services { ledger: ledger.clone(), store: shared.store.clone(), queues, scope };
         let status = Status::new(services, shared.clock, faults.clone());
         let polling = rapidm2m.zip(hub.identity).map(|(rapidm2m, identity)| shared.polling(rapidm2m, identity, ledger));
-        let forwarding = things_network.map(|config| shared.forwarding(config, back.clone()));
+        let forwarding = things_network.map(|config| Arc::new(shared.forwarding(config, back.clone())));
         let sender = Some(shared.sender);
         Self { polling, receiving, forwarding, back, status, faults, reminder, sender }
     }
@@ -154,12 +154,12 @@ impl Shared {
     }
 
     fn forwarding(&self, config: things_network::Config, back: Option<Arc<Back>>) -> Forwarding {
-        let things_network::Config { enrollments, device_ids, timeout, activity, .. } = config;
+        let things_network::Config { enrollments, device_ids, timeout, activity, direct, .. } = config;
         let (store, http) = (self.store.clone(), self.http_of_hub.clone());
         let devices = PerApplication::new(enrollments, store, http.clone(), Arc::default());
         let downlinks = Downlinks::new(Devicebound::new(http.clone()), Stack::new(http));
         let activities = Activities::new(self.store.clone(), activity);
-        let options = forwarding::Options { device_ids, timeout, back, ending: self.ending.clone() };
+        let options = forwarding::Options { device_ids, timeout, back, ending: self.ending.clone(), direct };
         Forwarding::new(options, devices, self.sender.clone(), downlinks, activities, self.clock)
     }
 }

@@ -6,6 +6,7 @@ use axum::{body::Body, extract::State, http::HeaderMap, response::Response};
 use reqwest::StatusCode;
 use serde::Serialize;
 use serde_json::Value;
+use tracing::Instrument as _;
 
 use crate::{
     app::App,
@@ -51,6 +52,13 @@ pub async fn call(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -
         Err(Unread::TooLarge) => receiving.refuse_too_large(MAX_ENVELOPE),
         Err(unread) => return unread.response(),
     };
-    let Answer { response, queued } = answer;
+    let Answer { response, mut queued, is_uplink } = answer;
+    if let (Some(text), Some(forwarding)) = (&queued, &app.forwarding)
+        && is_uplink
+        && forwarding.is_direct()
+        && forwarding.send_directly(text).instrument(envelope::span(host::invocation_id(&headers))).await
+    {
+        queued = None;
+    }
     host::succeeded(&Outputs { res: &response, uplinks: queued.map(|text| [text]) }, &[])
 }

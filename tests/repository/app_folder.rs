@@ -5,7 +5,6 @@ use std::{
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
 use iothub_connector::{
