@@ -39,7 +39,7 @@ pub struct App {
     pub back: Option<Arc<Back>>,
     pub status: Status,
     /// Why the absent ones among them do not work.
-    pub faults: Arc<Faults>,
+    pub faults: Faults,
     /// When the faults are logged again.
     pub reminder: Reminder,
     sender: Option<Arc<Sender>>,
@@ -61,7 +61,7 @@ impl App {
     #[must_use]
     pub fn new(setup: impl Into<Setup>, ending: Ending) -> Self {
         let Setup { config, webhooks, faults } = setup.into();
-        let (http, clock, faults) = (HttpClient::default(), Clock::system(), Arc::new(faults));
+        let (http, clock) = (HttpClient::default(), Clock::system());
         let receiving = webhooks.as_ref().map(|webhooks| Receiving::new(webhooks.events, webhooks.secret.as_ref()));
         let back = webhooks.as_ref().and_then(|webhooks| {
             let queue = Queue::new(webhooks.storage.as_ref()?, &webhooks.queue, http.clone());
@@ -69,7 +69,7 @@ impl App {
         });
         let reminder = Reminder::default();
         let Some(Config { rapidm2m, things_network, ledger, hub }) = config else {
-            let status = Status::without_services(clock, faults.clone());
+            let status = Status::without_services(clock, faults.sentences());
             return Self { polling: None, receiving, forwarding: None, back, status, faults, reminder, sender: None };
         };
         let http_of_hub = if hub.trusted_ca.is_empty() { http.clone() } else { hub.trusted_ca.into() };
@@ -96,7 +96,7 @@ impl App {
             .as_ref()
             .and_then(|webhooks| Some(UplinkQueues::new(webhooks.storage.as_ref()?, &webhooks.queue, &shared.http)));
         let services = status::Services { ledger: ledger.clone(), store: shared.store.clone(), queues, scope };
-        let status = Status::new(services, shared.clock, faults.clone());
+        let status = Status::new(services, shared.clock, faults.sentences());
         let polling = rapidm2m.zip(hub.identity).map(|(rapidm2m, identity)| shared.polling(rapidm2m, identity, ledger));
         let forwarding = things_network.map(|config| Arc::new(shared.forwarding(config, back.clone())));
         let sender = Some(shared.sender);

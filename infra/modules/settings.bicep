@@ -14,6 +14,7 @@
 // | KeyVaultURI | the secrets are references to the vault already, and nothing else is in it |
 // | RUST_LOG, LOG_FORMAT | info, and the text that the host understands |
 // | REGION_NAME | Azure sets it |
+// | AZURE_FUNCTIONS_ENVIRONMENT | the host sets it: Development on a developer's machine |
 
 param appName string
 param storageAccountName string

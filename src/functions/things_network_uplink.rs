@@ -10,7 +10,6 @@ use tracing::Instrument as _;
 
 use crate::{
     app::App,
-    config::setup::sentence,
     host::{
         self,
         envelope::{self, MAX_ENVELOPE, Unread},
@@ -34,10 +33,8 @@ struct Outputs<'a> {
 pub async fn call(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Response {
     let Some(receiving) = &app.receiving else {
         let _ = envelope::read(&headers, body).await;
-        let text = match &app.faults.webhooks {
-            Some(problems) => sentence("The webhook for The Things Network", problems),
-            None => "The Things Network is off: set UplinkQueueName in the function app's settings".to_owned(),
-        };
+        let off = || "The Things Network is off: set UplinkQueueName in the function app's settings".to_owned();
+        let text = app.faults.of_webhooks().unwrap_or_else(off);
         if app.reminder.is_due() {
             tracing::error!("a webhook is refused: {text}");
         }

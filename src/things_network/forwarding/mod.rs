@@ -266,7 +266,7 @@ impl Forwarding {
         text: String,
     ) -> Outcome {
         self.tally.count(Count::MessagesPutBack);
-        if self.tally.failed(kind.clone()) {
+        if self.tally.lasts(kind.clone()) {
             tracing::warn!(
                 failure.kind = kind.as_str(),
                 message.attempt = message.dequeue_count,
