@@ -120,6 +120,8 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
         env: handlers_settings(&services, options.json),
         schedule: options.every.map(time_span).or(options.schedule),
         run_at_start: true,
+        // What is set in the user's shell must not lead to real services.
+        only_settings: true,
         home: app.join(STATUS).is_dir().then(|| STATUS.to_owned()),
         ..functions_host::Options::default()
     })

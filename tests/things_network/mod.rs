@@ -7,6 +7,7 @@ mod ending;
 mod enrollments;
 mod fleet;
 mod putting_back;
+mod recorded;
 mod rejected;
 mod startup;
 mod support;

@@ -98,7 +98,7 @@ fn bad(problem: String) -> (StatusCode, String) {
 fn failed(error: Error) -> (StatusCode, String) {
     let status = match error {
         Error::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-        Error::NotYours | Error::Storage(_) => StatusCode::BAD_GATEWAY,
+        Error::NotYours | Error::Away(_) | Error::Refused(_) | Error::Storage(_) => StatusCode::BAD_GATEWAY,
     };
     (status, error.to_string())
 }

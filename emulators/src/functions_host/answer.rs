@@ -9,6 +9,9 @@ use axum::{
 use serde::Deserialize as _;
 use serde_json::Value;
 
+const JSON: &str = "application/json; charset=utf-8";
+const TEXT: &str = "text/plain; charset=utf-8";
+
 /// The handler's answer, if the host accepts it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
@@ -99,10 +102,16 @@ fn member<'a>(object: &'a Value, name: &str) -> &'a Value {
 /// # Errors
 /// Names the part that is no valid HTTP.
 pub fn http_response(output: &Value) -> Result<Response<Body>, String> {
-    let Value::Object(members) = output else { return with_body(Response::new(Body::empty()), output) };
+    let in_text = output.as_str().map(serde_json::from_str::<Value>).transpose();
+    let in_text = in_text.map_err(|_| format!("the http output is a text that is no JSON: {output}"))?;
+    let members = match in_text.as_ref().unwrap_or(output) {
+        Value::Null => return Ok(with_content(Response::new(Body::from("{}")), JSON)),
+        Value::Object(members) => members,
+        other => return Err(format!("the http output is no object: {other}")),
+    };
     let member = |name: &str| members.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value);
     let mut response = Response::new(Body::empty());
-    if let Some(status) = member("statusCode").or(member("status")) {
+    if let Some(status) = member("statusCode") {
         let text = status.as_str().map_or_else(|| status.to_string(), str::to_owned);
         *response.status_mut() = text.parse().map_err(|_| format!("statusCode {status} is no HTTP status"))?;
         if response.status() < StatusCode::OK {
@@ -113,6 +122,9 @@ pub fn http_response(output: &Value) -> Result<Response<Body>, String> {
         None | Some(Value::Null) => {}
         Some(Value::Object(headers)) => {
             for (name, value) in headers {
+                if value.is_array() || value.is_object() {
+                    return Err(format!("header {name} is no text: {value}"));
+                }
                 let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
                 let value =
                     HeaderValue::from_str(&text).map_err(|_| format!("header {name}: {text:?} is not valid"))?;
@@ -123,7 +135,19 @@ pub fn http_response(output: &Value) -> Result<Response<Body>, String> {
         Some(_) => return Err("headers is no object".to_owned()),
     }
     remove_hop_headers(response.headers_mut());
-    with_body(response, member("body").unwrap_or(&Value::Null))
+    *response.body_mut() = match member("body") {
+        None | Some(Value::Null) => Body::empty(),
+        Some(Value::String(text)) => Body::from(text.clone()),
+        // Objects are indented.
+        Some(json) => Body::from(format!("{json:#}")),
+    };
+    Ok(with_content(response, TEXT))
+}
+
+/// Without a content type of the handler's own.
+fn with_content(mut response: Response<Body>, kind: &'static str) -> Response<Body> {
+    response.headers_mut().entry(header::CONTENT_TYPE).or_insert(HeaderValue::from_static(kind));
+    response
 }
 
 /// Removes the headers that belong to one connection only. The length follows from the body.
@@ -131,18 +155,6 @@ pub fn remove_hop_headers(headers: &mut HeaderMap) {
     for name in [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::CONNECTION, header::UPGRADE] {
         headers.remove(name);
     }
-}
-
-fn with_body(mut response: Response<Body>, body: &Value) -> Result<Response<Body>, String> {
-    let (body, content_type) = match body {
-        Value::Null => return Ok(response),
-        Value::String(text) => (text.clone(), "text/plain; charset=utf-8"),
-        json => (json.to_string(), "application/json; charset=utf-8"),
-    };
-    let content_type = HeaderValue::from_static(content_type);
-    response.headers_mut().entry(header::CONTENT_TYPE).or_insert(content_type);
-    *response.body_mut() = Body::from(body);
-    Ok(response)
 }
 
 #[cfg(test)]
@@ -189,22 +201,35 @@ mod tests {
         assert_eq!(*read(200, None, b"").0, json!(""));
     }
 
-    #[test]
-    fn an_http_output_is_the_callers_response() {
-        let output = json!({ "StatusCode": "202", "headers": { "X-A": 1, "Content-Length": "9" }, "body": { "a": 1 } });
-        let response = http_response(&output).unwrap();
-        assert_eq!(response.status(), StatusCode::ACCEPTED);
+    #[tokio::test]
+    async fn an_http_output_is_the_callers_response() {
+        for (output, status, kind, body) in [
+            (json!({ "statusCode": 418 }), 418, TEXT, ""),
+            (json!({ "StatusCode": "418" }), 418, TEXT, ""),
+            (json!("{\"statusCode\":418}"), 418, TEXT, ""),
+            (json!({ "status": 418 }), 200, TEXT, ""),
+            (Value::Null, 200, JSON, "{}"),
+            (json!({ "body": { "a": [1] } }), 200, TEXT, "{\n  \"a\": [\n    1\n  ]\n}"),
+            (json!({ "body": "abcd" }), 200, TEXT, "abcd"),
+            (json!({ "headers": { "content-type": "text/html" }, "body": "<p>" }), 200, "text/html", "<p>"),
+        ] {
+            let response = http_response(&output).unwrap();
+            assert_eq!(response.status(), status, "{output}");
+            assert_eq!(response.headers()[header::CONTENT_TYPE], kind, "{output}");
+            assert_eq!(axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap(), body, "{output}");
+        }
+        let response = http_response(&json!({ "headers": { "X-A": 1, "Content-Length": "9" } })).unwrap();
         assert_eq!(response.headers()["x-a"], "1");
-        assert_eq!(response.headers()[header::CONTENT_TYPE], "application/json; charset=utf-8");
         assert!(!response.headers().contains_key(header::CONTENT_LENGTH));
-        assert_eq!(http_response(&Value::Null).unwrap().status(), StatusCode::OK);
-        let own = json!({ "headers": { "content-type": "text/html" }, "body": "<p>" });
-        assert_eq!(http_response(&own).unwrap().headers()[header::CONTENT_TYPE], "text/html");
         for output in [
+            json!("just text"),
+            json!([]),
+            json!(202),
             json!({ "statusCode": 99 }),
             json!({ "statusCode": 101 }),
             json!({ "headers": [] }),
             json!({ "headers": { "a b": "" } }),
+            json!({ "headers": { "X-A": ["1", "2"] } }),
         ] {
             http_response(&output).expect_err(&output.to_string());
         }

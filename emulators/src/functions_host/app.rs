@@ -10,7 +10,7 @@ use anyhow::{Context, bail, ensure};
 
 use super::{
     document::{Document, Node},
-    function::{Function, Trigger},
+    function::{Disabled, Function, Trigger},
     queue_options::QueueOptions,
     settings::Settings,
     time_span,
@@ -33,6 +33,7 @@ pub struct App {
     pub route_prefix: String,
     pub queues: QueueOptions,
     pub functions: Vec<Function>,
+    pub disabled: Vec<Disabled>,
 }
 
 /// The handler's description in host.json.
@@ -66,7 +67,7 @@ impl App {
         let extensions = host.get("extensions");
         let prefix = extensions.as_ref().and_then(|node| node.get("http")?.get("routePrefix"));
         let queues = extensions.as_ref().and_then(|node| node.get("queues"));
-        let functions = functions(&root, settings, schedule)?;
+        let (functions, disabled) = functions(&root, settings, schedule)?;
         ensure!(!functions.is_empty(), "{} has no folder with a function.json", root.display());
         Ok(Self {
             handler: description.map(|node| describe(&node)).transpose()?,
@@ -75,6 +76,7 @@ impl App {
             route_prefix: prefix.map_or(Ok("api"), |node| node.str())?.trim_matches('/').to_owned(),
             queues: queues.map_or(Ok(QueueOptions::default()), |node| QueueOptions::parse(&node))?,
             functions,
+            disabled,
             root,
         })
     }
@@ -123,13 +125,20 @@ fn describe(description: &Node<'_>) -> anyhow::Result<Description> {
     })
 }
 
-fn functions(root: &Path, settings: &Settings, schedule: Option<&str>) -> anyhow::Result<Vec<Function>> {
-    let mut functions = Vec::new();
+fn functions(
+    root: &Path,
+    settings: &Settings,
+    schedule: Option<&str>,
+) -> anyhow::Result<(Vec<Function>, Vec<Disabled>)> {
+    let (mut functions, mut disabled) = (Vec::new(), Vec::new());
     let entries = fs::read_dir(root).with_context(|| format!("{} cannot be read", root.display()))?;
     for entry in entries {
         let path = entry?.path().join("function.json");
         if path.is_file() {
-            functions.extend(Function::load(&path, settings, schedule)?);
+            match Function::load(&path, settings, schedule)? {
+                Ok(function) => functions.push(function),
+                Err(function) => disabled.push(function),
+            }
         }
     }
     functions.sort_by(|one, other| one.name.cmp(&other.name));
@@ -148,5 +157,5 @@ fn functions(root: &Path, settings: &Settings, schedule: Option<&str>) -> anyhow
             );
         }
     }
-    Ok(functions)
+    Ok((functions, disabled))
 }

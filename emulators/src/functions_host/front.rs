@@ -51,12 +51,15 @@ async fn invoke_timer(
     State(front): State<Arc<Front>>,
     Path(name): Path<String>,
     Query(query): Query<HashMap<String, String>>,
+    body: Bytes,
 ) -> Response<Body> {
     let Some(timer) = front.timers.iter().find(|timer| timer.function.name.eq_ignore_ascii_case(&name)).cloned() else {
         return (StatusCode::NOT_FOUND, format!("there is no timer function {name:?}")).into_response();
     };
+    let input = serde_json::from_slice::<Value>(&body).ok().and_then(|body| Some(body["input"].as_str()?.to_owned()));
+    let input = input.filter(|input| !input.is_empty());
     // In its own task, so that the function runs to its end even if the caller goes away.
-    let invocation = tokio::spawn(async move { timer.invoke(false).await });
+    let invocation = tokio::spawn(async move { timer.invoke(input.as_deref()).await });
     if !query.contains_key("wait") {
         return StatusCode::ACCEPTED.into_response();
     }
@@ -118,7 +121,7 @@ impl Front {
         body: &[u8],
         parameters: &Parameters,
     ) -> Response<Body> {
-        let envelope = envelope::http(&function.name, &trigger.binding, request, body, parameters, Utc::now());
+        let envelope = envelope::http(&function.name, trigger, request, body, parameters, Utc::now());
         let (_, answered) = self.invoker.call(function, envelope.to_string()).await;
         let Some(answered) = answered else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
         let output = trigger.output.as_deref().map_or(&Value::Null, |binding| answered.output(binding));

@@ -10,9 +10,10 @@ use tokio::{
 
 use super::events::{Event, Sender, send};
 
-/// How often, and for how long, the host polls a new handler until it answers.
+/// How often the host polls a new handler until it answers.
 const PROBE_EVERY: Duration = Duration::from_millis(25);
-const PROBE_FOR: Duration = Duration::from_secs(30);
+/// How long a new handler may take until its first answer.
+pub const READY_WITHIN: Duration = Duration::from_secs(30);
 
 /// The handler's state.
 #[derive(Clone)]
@@ -89,7 +90,7 @@ impl Handler {
     pub async fn answers(&self) -> Result<(), String> {
         loop {
             let (client, _) = self.ready().await?;
-            if client.get(self.endpoint.clone()).timeout(PROBE_FOR).send().await.is_ok() {
+            if client.get(self.endpoint.clone()).timeout(READY_WITHIN).send().await.is_ok() {
                 return Ok(());
             }
             sleep(PROBE_EVERY).await;
@@ -108,10 +109,10 @@ impl Handler {
 
 impl Control {
     /// Waits for the handler's first answer, with any status. `false` if none came in time.
-    pub async fn becomes_ready(&self, start: u64, events: &Sender) -> bool {
+    pub async fn becomes_ready(&self, start: u64, within: Duration, events: &Sender) -> bool {
         let started = Instant::now();
         let Ok(client) = client() else { return false };
-        let answered = timeout(PROBE_FOR, async {
+        let answered = timeout(within, async {
             while client.get(self.endpoint.clone()).send().await.is_err() {
                 sleep(PROBE_EVERY).await;
             }
@@ -133,9 +134,9 @@ impl Control {
     }
 
     /// The host has been stopped.
-    pub fn stopped(&self, events: &Sender) {
+    pub fn stopped(&self, reason: String, events: &Sender) {
         tracing::info!("the handler is stopped");
-        self.ended("stopped".to_owned(), events);
+        self.ended(reason, events);
     }
 
     fn ended(&self, reason: String, events: &Sender) {
@@ -143,8 +144,8 @@ impl Control {
         send(events, Event::Stopped { reason });
     }
 
-    pub fn never_ready(&self) -> String {
-        format!("the handler did not answer GET {} within {} seconds", self.endpoint, PROBE_FOR.as_secs())
+    pub fn never_ready(&self, within: Duration) -> String {
+        format!("it did not answer GET {} within {} seconds", self.endpoint, within.as_secs_f64())
     }
 }
 

@@ -13,6 +13,7 @@ use super::{
     answer::{self, Answer, Refused},
     events::{Event, InvocationFinished, Sender, send},
     handler::Handler,
+    lifetime::Lifetime,
     outputs::{self, Output},
 };
 use crate::{
@@ -33,6 +34,7 @@ pub struct Invoker {
     pub timeout: Option<Duration>,
     pub events: Sender,
     pub steps: Steps,
+    pub lifetime: Lifetime,
 }
 
 /// A function that can be called.

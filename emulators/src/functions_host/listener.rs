@@ -19,6 +19,7 @@ use super::{
     envelope,
     events::{Event, Level, Stream, send},
     invoke::{Callee, Invoker},
+    operation::{Operation, Operations},
     polling::Polling,
     queue_options::QueueOptions,
 };
@@ -32,7 +33,7 @@ pub struct Listener {
     pub function: Callee,
     /// Name of the trigger's binding.
     pub binding: String,
-    pub queue: Arc<Queue>,
+    pub queue: Operations,
     /// `None` if a failed message simply stays invisible.
     pub poison: Option<Arc<Queue>>,
     pub options: QueueOptions,
@@ -42,13 +43,14 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Takes messages and processes them until the handler is gone for good.
+    /// Takes messages and processes them until the host stops or the handler is gone for good.
     pub async fn run(self: Arc<Self>) {
         let mut processing = JoinSet::new();
         let mut polling = Polling::new(self.options.max_polling_interval);
         let mut has_found = false;
-        while self.handler_is_ready().await {
-            match self.queue.take(self.options.batch_size, INVISIBLE).await {
+        let stopping = &self.invoker.lifetime.stopping;
+        while !stopping.is_cancelled() && self.handler_is_ready().await {
+            match self.queue.run(Operation::Take(self.options.batch_size, INVISIBLE)).await {
                 Ok(batch) if !batch.is_empty() => {
                     has_found = true;
                     for taken in batch {
@@ -61,13 +63,14 @@ impl Listener {
                 }
                 result => {
                     if let Err(error) = result {
-                        tracing::warn!(queue = self.queue.name(), %error, "cannot take messages");
+                        tracing::warn!(queue = self.name(), %error, "cannot take messages");
                     }
                     let pause = polling.pause(std::mem::take(&mut has_found), fastrand::f64());
                     tokio::select! {
                         () = sleep(pause) => {}
                         // A function of this host has put a message into the queue.
-                        () = self.queue.added() => {}
+                        () = self.queue.queue.added() => {}
+                        () = stopping.cancelled() => {}
                     }
                 }
             }
@@ -76,25 +79,35 @@ impl Listener {
         while processing.join_next().await.is_some() {}
     }
 
-    /// Waits for the handler. `false` if it is gone for good.
+    fn name(&self) -> &str {
+        self.queue.queue.name()
+    }
+
+    /// Waits for the handler. `false` if it is gone for good, or if the host stops.
     async fn handler_is_ready(&self) -> bool {
         let handler = &self.invoker.handler;
-        if self.is_suspicious.swap(false, Ordering::Relaxed) {
-            return handler.answers().await.is_ok();
+        let is_ready = async {
+            if self.is_suspicious.swap(false, Ordering::Relaxed) {
+                return handler.answers().await.is_ok();
+            }
+            handler.ready().await.is_ok()
+        };
+        tokio::select! {
+            is_ready = is_ready => is_ready,
+            () = self.invoker.lifetime.stopping.cancelled() => false,
         }
-        handler.ready().await.is_ok()
     }
 
     async fn process(&self, mut taken: Taken) {
         let has_been_tried = taken.message.dequeue_count > self.options.max_dequeue_count;
-        let result = if has_been_tried || taken.message.is_undecodable {
+        let result = if has_been_tried {
             self.give_up(&taken).await
         } else if self.succeeds_with(&mut taken).await {
-            self.queue.delete(&taken).await
+            self.queue.run(Operation::Delete(&taken)).await.map(drop)
         } else if taken.message.dequeue_count >= self.options.max_dequeue_count {
             self.give_up(&taken).await
         } else if self.poison.is_some() {
-            self.queue.update(&mut taken, self.options.visibility_timeout).await
+            self.queue.run(Operation::Hide(&taken, self.options.visibility_timeout)).await.map(drop)
         } else {
             Ok(())
         };
@@ -102,10 +115,10 @@ impl Listener {
             Ok(()) => {}
             // The message now belongs to another caller.
             Err(Error::NotYours) => {
-                tracing::debug!(queue = self.queue.name(), id = taken.message.id, "taken meanwhile")
+                tracing::debug!(queue = self.name(), id = taken.message.id, "taken meanwhile")
             }
             Err(error) => {
-                let (queue, id) = (self.queue.name(), &taken.message.id);
+                let (queue, id) = (self.name(), &taken.message.id);
                 tracing::warn!(queue, id, %error, "the message will come again");
             }
         }
@@ -114,8 +127,10 @@ impl Listener {
     /// Calls the function and keeps the message invisible meanwhile.
     async fn succeeds_with(&self, taken: &mut Taken) -> bool {
         let content = taken.message.content.clone();
-        let Ok(text) = std::str::from_utf8(&content) else {
-            tracing::warn!(queue = self.queue.name(), id = taken.message.id, "the message is no UTF-8 text");
+        let text = std::str::from_utf8(&content).ok().filter(|_| !taken.message.is_undecodable);
+        let Some(text) = text else {
+            // Each attempt fails before the handler is called.
+            tracing::warn!(queue = self.name(), id = taken.message.id, "the message is no text in Base64");
             return false;
         };
         let envelope = envelope::queue(&self.function.name, &self.binding, taken, text, Utc::now());
@@ -126,9 +141,12 @@ impl Listener {
             tokio::select! {
                 (finished, _) = &mut call => break finished,
                 _ = renewal.tick() => {
-                    if let Err(error) = self.queue.update(taken, INVISIBLE).await {
-                        let (queue, id) = (self.queue.name(), &taken.message.id);
-                        tracing::warn!(queue, id, %error, "cannot keep the message invisible");
+                    match self.queue.run(Operation::Hide(taken, INVISIBLE)).await {
+                        Ok(mut renewed) => *taken = renewed.remove(0),
+                        Err(error) => {
+                            let (queue, id) = (self.name(), &taken.message.id);
+                            tracing::warn!(queue, id, %error, "cannot keep the message invisible");
+                        }
                     }
                 }
             }
@@ -147,18 +165,18 @@ impl Listener {
     /// Moves the message to the poison queue.
     async fn give_up(&self, taken: &Taken) -> Result<(), Error> {
         let Some(poison) = &self.poison else { return Ok(()) };
-        poison.put_copy(&taken.message).await?;
+        self.queue.run(Operation::Copy(poison, &taken.message)).await?;
         let text = format!(
             "{}: message {} of queue {} was moved to {} after {} of {} attempts",
             self.function.name,
             taken.message.id,
-            self.queue.name(),
+            self.name(),
             poison.name(),
             taken.message.dequeue_count,
             self.options.max_dequeue_count,
         );
         tracing::warn!("{text}");
         send(&self.invoker.events, Event::Line { stream: Stream::Host, level: Level::Warning, text });
-        self.queue.delete(taken).await
+        self.queue.run(Operation::Delete(taken)).await.map(drop)
     }
 }

@@ -8,7 +8,8 @@
 //! | `handler`, `process` | the handler's process, from its start to its restart |
 //! | `envelope`, `answer`, `outputs`, `invoke` | the custom handler's contract, and calls that follow it |
 //! | `timer`, `front`, `listener` | the causes of calls: the clock, HTTP, and messages |
-//! | `start`, `options` | the start of all parts, and its options |
+//! | `operation` | what a listener asks of the storage account |
+//! | `start`, `lifetime`, `options` | the start of all parts, their end, and the options |
 //! | `queue_set`, `admin` | the app's queues, and the requests that show them |
 //! | `events` | the host's events, for a caller that shows them |
 //!
@@ -40,7 +41,9 @@ mod front;
 mod function;
 mod handler;
 mod invoke;
+mod lifetime;
 mod listener;
+mod operation;
 mod options;
 mod outputs;
 mod polling;
@@ -65,8 +68,8 @@ use serde::Serialize;
 use tokio::{
     sync::broadcast,
     task::{JoinHandle, JoinSet},
+    time::timeout,
 };
-use tokio_util::sync::CancellationToken;
 
 pub use self::{
     events::{Event, InvocationFinished, Level, Stream},
@@ -76,10 +79,14 @@ pub use self::{
 };
 use self::{
     handler::Handler,
+    lifetime::Lifetime,
     queue_set::{Entry, QueueSet},
     timer::Timer,
 };
 use crate::door::Door;
+
+/// How long calls in flight may last when the host stops.
+const LONGEST_END: Duration = Duration::from_secs(10);
 
 /// The line of JSON with the addresses of the host and its handler.
 #[derive(Clone, Debug, Serialize)]
@@ -106,7 +113,7 @@ pub struct Emulator {
     queues: Arc<QueueSet>,
     events: broadcast::Sender<Event>,
     first_events: Mutex<Option<broadcast::Receiver<Event>>>,
-    stop: CancellationToken,
+    lifetime: Lifetime,
     handler_task: JoinHandle<()>,
     tasks: JoinSet<()>,
     door: Door,
@@ -132,7 +139,7 @@ impl Emulator {
     /// There is no such timer function. (A failed invocation is no error; it returns `succeeded: false`.)
     pub async fn invoke(&self, function: &str) -> anyhow::Result<InvocationFinished> {
         let timer = self.timers.iter().find(|timer| timer.function.name == function);
-        Ok(timer.with_context(|| format!("there is no timer function {function:?}"))?.invoke(false).await)
+        Ok(timer.with_context(|| format!("there is no timer function {function:?}"))?.invoke(None).await)
     }
 
     /// The messages of a queue, ordered by visibility time: all in the emulated account, or the first 32
@@ -164,24 +171,28 @@ impl Emulator {
         self.queues.find(name).with_context(|| format!("no function is bound to a queue {name:?}"))
     }
 
-    /// Waits until the host has given up on the handler. Returns the reason.
+    /// Waits until the host has ended by itself: it has given up on the handler or on a storage account. Returns the
+    /// reason.
     pub async fn stopped(&self) -> String {
         self.handler.gone().await
     }
 
     /// Kills the handler and waits for its end, for whoever does not have the host itself.
     pub fn killing(&self) -> impl Future<Output = ()> + Send + use<> {
-        let (stop, handler) = (self.stop.clone(), self.handler.clone());
+        let (kill, handler) = (self.lifetime.kill.clone(), self.handler.clone());
         async move {
-            stop.cancel();
+            kill.cancel();
             handler.gone().await;
         }
     }
 
-    /// Kills the handler, as the real host does, and waits for its end.
+    /// Ends as the real host does. Nothing new begins. Calls in flight get 10 seconds; then the handler gets SIGTERM,
+    /// and SIGKILL if it does not end. Messages whose calls were cut stay invisible for the rest of their 10 minutes.
     pub async fn stop(mut self) {
+        self.lifetime.stopping.cancel();
+        let _ = timeout(LONGEST_END, async { while self.tasks.join_next().await.is_some() {} }).await;
         self.tasks.shutdown().await;
-        self.stop.cancel();
+        self.lifetime.stop.cancel();
         // An error would mean that the task has panicked or was aborted. The handler is gone in either case.
         let _ = (&mut self.handler_task).await;
     }

@@ -1,13 +1,17 @@
 //! The options of the host.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use reqwest::Url;
 
+use super::handler::READY_WITHIN;
 use crate::steps::Steps;
 
 /// The real host's number of restarts.
 const RESTARTS: usize = 2;
+const STOP_SECONDS: u64 = 10;
+/// That of the Azure SDK.
+const STORAGE_RETRY: Duration = Duration::from_millis(800);
 
 /// The options of the host.
 #[derive(Clone, Debug, clap::Args)]
@@ -42,10 +46,25 @@ pub struct Options {
     /// An HTTP function that is also served at the root, where the real host serves its own page
     #[arg(long, value_name = "FUNCTION")]
     pub home: Option<String>,
-    /// How often the handler is restarted after an exit with an error, within 30 minutes. The real host gives up at the
-    /// third exit; Azure then starts another host, which finds the same queues
+    /// How often the handler is restarted after a failure: an exit with an error, or no answer within 30 seconds. 30
+    /// minutes without a failure make up for all. The real host gives up at the third failure; Azure then starts another
+    /// host, which finds the same queues
     #[arg(long, value_name = "N", default_value_t = RESTARTS)]
     pub restarts: usize,
+    /// How long the handler may take to end after SIGTERM when the host stops, before it gets SIGKILL. 0: SIGKILL at
+    /// once, as on all plans but Flex Consumption
+    #[arg(long, value_name = "N", default_value_t = STOP_SECONDS)]
+    pub stop_seconds: u64,
+    /// The handler gets the app settings and PATH, HOME and the like only, instead of the host's whole environment
+    #[arg(long)]
+    pub only_settings: bool,
+    /// How long a new handler may take until its first answer
+    #[arg(skip = READY_WITHIN)]
+    pub ready_within: Duration,
+    /// The first pause before a request to a storage account that does not answer is repeated. Each later one is twice
+    /// as long
+    #[arg(skip = STORAGE_RETRY)]
+    pub storage_retry: Duration,
     /// Watches its steps
     #[arg(skip)]
     pub steps: Steps,
@@ -65,6 +84,10 @@ impl Default for Options {
             run_at_start: false,
             home: None,
             restarts: RESTARTS,
+            stop_seconds: STOP_SECONDS,
+            only_settings: false,
+            ready_within: READY_WITHIN,
+            storage_retry: STORAGE_RETRY,
             steps: Steps::default(),
         }
     }

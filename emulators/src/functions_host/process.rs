@@ -8,23 +8,24 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader},
     process::{Child, Command},
     task::JoinSet,
     time::{Instant, timeout},
 };
-use tokio_util::sync::CancellationToken;
 
 use super::{
     app::HandlerCommand,
     events::{Event, Level, Sender, Stream, send},
     handler::{Control, State},
+    lifetime::Lifetime,
     settings::Settings,
 };
 
-/// Only exits within this period count.
-const EXIT_PERIOD: Duration = Duration::from_secs(30 * 60);
+/// After this time without a failure, former failures are forgotten.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(30 * 60);
 /// How many lines of stderr the host quotes.
 const QUOTED: usize = 3;
 /// Longest line, in bytes. Longer lines are split.
@@ -35,11 +36,17 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 pub struct Process {
     pub command: HandlerCommand,
     pub environment: Settings,
-    /// How often the handler is restarted after a failure. Exits count for [`EXIT_PERIOD`].
+    /// Whether the handler does not get this process's environment besides.
+    pub only_settings: bool,
+    /// How often the handler is restarted after a failure: an exit with an error, or no answer in time.
     pub restarts: usize,
+    /// How long a handler may take until its first answer.
+    pub ready_within: Duration,
+    /// How long a handler may take to end after SIGTERM. Zero: it gets SIGKILL at once.
+    pub stop_within: Duration,
     pub control: Control,
     pub events: Sender,
-    pub stop: CancellationToken,
+    pub lifetime: Lifetime,
 }
 
 type LastLines = Arc<Mutex<VecDeque<String>>>;
@@ -55,43 +62,46 @@ enum End {
 impl Process {
     /// Runs the handler until it is gone for good.
     pub async fn supervise(mut self) {
-        let mut exits: VecDeque<Instant> = VecDeque::new();
+        let (mut failures, mut last_failure) = (0, Instant::now());
         for start in 1.. {
             let last_lines = LastLines::default();
             let end = self.run(start, &last_lines).await;
-            let status = match end {
+            let failure = match end {
                 Err(error) => {
                     let reason = format!("cannot start {}: {error}", self.command.executable.display());
                     return self.control.gone(reason, &self.events);
                 }
-                Ok(End::NeverReady) => return self.control.gone(self.control.never_ready(), &self.events),
-                Ok(End::Stopped) => return self.control.stopped(&self.events),
+                Ok(End::Stopped) => return self.control.stopped(self.lifetime.reason(), &self.events),
+                // Neither counts: the host has killed it, or it has ended well.
                 Ok(End::Killed) => continue,
-                Ok(End::Exited(status)) => status,
+                Ok(End::Exited(status)) if status.success() => {
+                    tracing::warn!("the handler exited with code 0 and is started again");
+                    continue;
+                }
+                Ok(End::Exited(status)) => format!("it exited with {status}"),
+                Ok(End::NeverReady) => self.control.never_ready(self.ready_within),
             };
-            if status.success() {
-                let reason = "the handler exited with code 0: the host does not start it again".to_owned();
-                return self.control.gone(reason, &self.events);
+            if last_failure.elapsed() >= FORGOTTEN_AFTER {
+                failures = 0;
             }
-            exits.retain(|exit| exit.elapsed() < EXIT_PERIOD);
-            exits.push_back(Instant::now());
-            if exits.len() > self.restarts {
+            (failures, last_failure) = (failures + 1, Instant::now());
+            if failures > self.restarts {
                 let lines = Vec::from(std::mem::take(&mut *last_lines.lock().expect("no panic while locked")));
-                let count = exits.len();
                 let quoted = if lines.is_empty() { "nothing on stderr".to_owned() } else { lines.join("\n") };
-                let reason = format!(
-                    "the handler exited {count} times within 30 minutes, the last time with {status}: {quoted}"
-                );
+                let reason = format!("the handler failed {failures} times, the last time because {failure}: {quoted}");
                 return self.control.gone(reason, &self.events);
             }
         }
     }
 
     async fn run(&mut self, start: u64, last_lines: &LastLines) -> io::Result<End> {
-        let mut child = Command::new(&self.command.executable)
+        let mut command = Command::new(&self.command.executable);
+        if self.only_settings {
+            command.env_clear();
+        }
+        let mut child = command
             .args(&self.command.arguments)
             .current_dir(&self.command.directory)
-            .env_clear()
             .envs(&self.environment)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -101,9 +111,9 @@ impl Process {
         tracing::info!(executable = %self.command.executable.display(), pid = child.id(), "the handler is started");
         send(&self.events, Event::HandlerStarted { pid: child.id().unwrap_or_default() });
         let mut readers = self.readers(&mut child, last_lines);
-        let (control, events) = (&mut self.control, &self.events);
+        let (control, events, ready_within) = (&mut self.control, &self.events, self.ready_within);
         let life = async {
-            if !control.becomes_ready(start, events).await {
+            if !control.becomes_ready(start, ready_within, events).await {
                 return End::NeverReady;
             }
             // The sender lives as long as the handler can get calls.
@@ -113,7 +123,11 @@ impl Process {
         let end = tokio::select! {
             status = child.wait() => End::Exited(status?),
             end = life => end,
-            () = self.stop.cancelled() => End::Stopped,
+            () = self.lifetime.kill.cancelled() => End::Stopped,
+            () = self.lifetime.stop.cancelled() => {
+                self.terminate(&mut child).await;
+                End::Stopped
+            }
         };
         self.control.state.send_replace(State::Starting);
         if !matches!(end, End::Exited(_)) {
@@ -125,6 +139,19 @@ impl Process {
         tracing::info!(%status, "the handler has ended");
         send(&self.events, Event::HandlerExited { status });
         Ok(end)
+    }
+
+    /// Asks the handler to end, and waits a while for its end.
+    async fn terminate(&self, child: &mut Child) {
+        let pid = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
+        if let Some(pid) = pid.filter(|_| !self.stop_within.is_zero()) {
+            // An error means that it has just ended.
+            let _ = kill_process(pid, Signal::TERM);
+            tokio::select! {
+                _ = timeout(self.stop_within, child.wait()) => {}
+                () = self.lifetime.kill.cancelled() => {}
+            }
+        }
     }
 
     fn readers(&self, child: &mut Child, last_lines: &LastLines) -> JoinSet<()> {

@@ -6,8 +6,7 @@ use serde_json::Value;
 
 use super::document::Document;
 
-/// Variables of this process that the handler also gets, because they belong to the machine and not to the app. All
-/// others must be settings, as in Azure.
+/// Variables of this process that a handler gets in any case, because they belong to the machine and not to the app.
 const OF_THE_MACHINE: [&str; 12] = [
     "PATH",
     "HOME",
@@ -51,14 +50,15 @@ pub fn load(file: Option<&Path>, extra: &[(String, String)]) -> anyhow::Result<S
     Ok(settings)
 }
 
-/// The handler's whole environment.
-pub fn environment(settings: &Settings, handler_port: u16) -> Settings {
+/// What the handler's environment has at least.
+pub fn environment(settings: &Settings, app: &Path, handler_port: u16) -> Settings {
     let machine = OF_THE_MACHINE.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)));
     let mut environment: Settings = machine.collect();
     environment.extend(settings.clone());
     for name in ["FUNCTIONS_CUSTOMHANDLER_PORT", "FUNCTIONS_HTTPWORKER_PORT"] {
         environment.insert(name.to_owned(), handler_port.to_string());
     }
+    environment.insert("FUNCTIONS_APP_ROOT_PATH".to_owned(), app.display().to_string());
     environment
 }
 

@@ -1,6 +1,9 @@
 //! Puts the parts of the host together.
 
-use std::sync::{Arc, Mutex, atomic::AtomicBool};
+use std::{
+    sync::{Arc, Mutex, atomic::AtomicBool},
+    time::Duration,
+};
 
 use anyhow::{Context as _, anyhow};
 use reqwest::Url;
@@ -8,17 +11,18 @@ use tokio::{
     sync::broadcast,
     task::{JoinHandle, JoinSet},
 };
-use tokio_util::sync::CancellationToken;
 
 use super::{
     Emulator, Options, Ready, admin,
     app::App,
-    events,
+    events::{self, Event, Level, Stream},
     front::{self, Front, HttpFunction},
     function::{Function, Trigger},
-    handler::{self, Handler},
+    handler::{self, Handler, READY_WITHIN},
     invoke::{Callee, Invoker},
+    lifetime::Lifetime,
     listener::Listener,
+    operation::Operations,
     process::Process,
     queue_set::QueueSet,
     settings,
@@ -38,16 +42,22 @@ pub async fn start(options: Options) -> anyhow::Result<Emulator> {
     let cannot_listen = || format!("cannot listen on {} port {}", options.host, options.port);
     let (door, listener) = door::open(&options.host, options.port).with_context(cannot_listen)?;
     let (events, first_events) = broadcast::channel(events::KEPT);
-    let stop = CancellationToken::new();
+    let lifetime = Lifetime::default();
     let queues = Arc::new(QueueSet::open(&app.functions, app.queues.encoding).await?);
 
     settings.extend(queues.settings(&app.functions));
     let (handler, handler_task) = match options.handler_endpoint.clone() {
-        Some(endpoint) => attach(endpoint, events.clone(), stop.clone()),
-        None => launch(&app, &options, &settings, events.clone(), stop.clone())?,
+        Some(endpoint) => attach(endpoint, events.clone(), lifetime.clone()),
+        None => launch(&app, &options, &settings, events.clone(), lifetime.clone())?,
     };
     let (timeout, steps) = (app.timeout, options.steps.clone());
-    let invoker = Arc::new(Invoker { handler: handler.clone(), timeout, events: events.clone(), steps });
+    let invoker = Arc::new(Invoker {
+        handler: handler.clone(),
+        timeout,
+        events: events.clone(),
+        steps,
+        lifetime: lifetime.clone(),
+    });
     let ready = Ready {
         emulator: "functions_host",
         endpoint: format!("http://{}/", door.address()),
@@ -58,6 +68,14 @@ pub async fn start(options: Options) -> anyhow::Result<Emulator> {
         storage: queues.control(),
     };
     let (mut timers, mut http, mut listeners) = (Vec::new(), Vec::new(), Vec::new());
+    for disabled in app.disabled {
+        let Some(problem) = disabled.problem else { continue };
+        let error = format!("The '{}' function is in error: {problem}", disabled.name);
+        let warning = format!("Function '{}' is disabled and could not be indexed", disabled.name);
+        for (level, text) in [(Level::Error, error), (Level::Warning, warning)] {
+            events::send(&events, Event::Line { stream: Stream::Host, level, text });
+        }
+    }
     for function in app.functions {
         let steps = match &function.trigger {
             Trigger::Timer(_) => [Step::TimerCalled, Step::TimerAnswered],
@@ -74,10 +92,11 @@ pub async fn start(options: Options) -> anyhow::Result<Emulator> {
             }
             Trigger::Queue(trigger) => {
                 let (queue, poison) = queues.of_trigger(&trigger);
+                let (retry_after, lifetime) = (options.storage_retry, lifetime.clone());
                 listeners.push(Arc::new(Listener {
                     function: callee,
                     binding: trigger.binding,
-                    queue,
+                    queue: Operations { queue, retry_after, lifetime },
                     poison,
                     options: app.queues,
                     invoker: invoker.clone(),
@@ -93,7 +112,7 @@ pub async fn start(options: Options) -> anyhow::Result<Emulator> {
         queues,
         events,
         first_events: Mutex::new(Some(first_events)),
-        stop,
+        lifetime: lifetime.clone(),
         handler_task,
         tasks: JoinSet::new(),
         door,
@@ -108,7 +127,8 @@ pub async fn start(options: Options) -> anyhow::Result<Emulator> {
     let front = Arc::new(Front { invoker, prefix, http, home, timers: emulator.timers.clone() });
     let router = front::router(front).merge(admin::router(emulator.queues.clone()));
     emulator.tasks.spawn(async move {
-        if let Err(error) = axum::serve(listener, router).await {
+        let stopped = async move { lifetime.stopping.cancelled().await };
+        if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stopped).await {
             tracing::error!(%error, "the front end ended");
         }
     });
@@ -128,18 +148,19 @@ pub async fn start(options: Options) -> anyhow::Result<Emulator> {
 }
 
 /// Uses a handler that was started elsewhere.
-fn attach(mut endpoint: Url, events: events::Sender, stop: CancellationToken) -> (Handler, JoinHandle<()>) {
+fn attach(mut endpoint: Url, events: events::Sender, lifetime: Lifetime) -> (Handler, JoinHandle<()>) {
     endpoint.set_path("/");
     let (handler, control) = handler::handler(endpoint, false);
     let task = async move {
-        let ready = tokio::select! {
-            ready = control.becomes_ready(1, &events) => ready,
-            () = stop.cancelled() => true,
+        let is_lost = async {
+            if control.becomes_ready(1, READY_WITHIN, &events).await {
+                std::future::pending::<()>().await;
+            }
         };
-        if ready {
-            stop.cancelled().await;
+        tokio::select! {
+            () = is_lost => control.gone(format!("the handler failed: {}", control.never_ready(READY_WITHIN)), &events),
+            () = lifetime.ended() => control.stopped(lifetime.reason(), &events),
         }
-        if ready { control.stopped(&events) } else { control.gone(control.never_ready(), &events) }
     };
     (handler, tokio::spawn(task))
 }
@@ -149,13 +170,22 @@ fn launch(
     options: &Options,
     settings: &settings::Settings,
     events: events::Sender,
-    stop: CancellationToken,
+    lifetime: Lifetime,
 ) -> anyhow::Result<(Handler, JoinHandle<()>)> {
     let command = app.handler_command(options.handler.as_deref())?;
     // Bound and released: the kernel does not soon reuse a port that it has just given out.
     let port = std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
     let (handler, control) = handler::handler(Url::parse(&format!("http://127.0.0.1:{port}/"))?, true);
-    let environment = settings::environment(settings, port);
-    let process = Process { command, environment, restarts: options.restarts, control, events, stop };
+    let process = Process {
+        command,
+        environment: settings::environment(settings, &app.root, port),
+        only_settings: options.only_settings,
+        restarts: options.restarts,
+        ready_within: options.ready_within,
+        stop_within: Duration::from_secs(options.stop_seconds),
+        control,
+        events,
+        lifetime,
+    };
     Ok((handler, tokio::spawn(process.supervise())))
 }

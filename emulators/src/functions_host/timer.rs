@@ -31,37 +31,49 @@ impl Timer {
     pub fn new(function: Callee, trigger: TimerTrigger, invoker: Arc<Invoker>) -> Self {
         let now = Utc::now();
         let next = trigger.schedule.next(now).filter(|_| trigger.monitored);
-        let status = next.map(|next| ScheduleStatus { last: None, next, updated: now });
+        let status = next.map(|next| ScheduleStatus { last: None, next, updated: Some(now) });
         Self { function, trigger, status: Mutex::new(status), invoker }
     }
 
-    /// Runs the function whenever it is due. Runs never overlap; ticks missed during a run are skipped.
+    /// Runs the function whenever it is due. Runs never overlap. The next run is the first one after the start of the
+    /// last one. So if a run takes longer than the interval, the next one follows at once.
     pub async fn run(self: Arc<Self>, run_at_start: bool) {
+        let mut started = Utc::now();
         if run_at_start {
-            self.pretend_that_a_run_was_missed(Utc::now());
-            self.tick(true).await;
+            self.pretend_that_a_run_was_missed(started);
+            self.tick(started, true).await;
         } else if self.trigger.run_on_startup {
-            self.tick(false).await;
+            self.tick(started, false).await;
         }
-        while let Some(next) = self.trigger.schedule.next(Utc::now()) {
-            sleep_until(next).await;
-            self.tick(false).await;
+        while let Some(next) = self.trigger.schedule.next(started) {
+            tokio::select! {
+                () = sleep_until(next) => {}
+                () = self.invoker.lifetime.stopping.cancelled() => return,
+            }
+            started = Utc::now().max(next);
+            self.tick(started, false).await;
         }
         tracing::warn!(function = self.function.name, "the schedule has come to its end");
     }
 
     /// Invokes the function once, outside its schedule.
-    pub async fn invoke(&self, past_due: bool) -> InvocationFinished {
+    pub async fn invoke(&self, input: Option<&str>) -> InvocationFinished {
         let status = *self.status.lock().expect("no panic while locked");
-        let envelope = envelope::timer(&self.function.name, &self.trigger, status, past_due, Utc::now());
+        self.call(status, false, input).await
+    }
+
+    async fn call(&self, status: Option<ScheduleStatus>, past_due: bool, input: Option<&str>) -> InvocationFinished {
+        let envelope = envelope::timer(&self.function.name, &self.trigger, status, past_due, input, Utc::now());
         self.invoker.call(&self.function, envelope.to_string()).await.0
     }
 
     /// A run with its retries. Even a failed run advances the status.
-    async fn tick(&self, past_due: bool) {
-        let started = Utc::now();
+    async fn tick(&self, started: DateTime<Utc>, past_due: bool) {
         for attempt in 0.. {
-            let finished = self.invoke(past_due).await;
+            let status = *self.status.lock().expect("no panic while locked");
+            // Before its first run the host tells the function of no update, although it has stored one.
+            let told = status.map(|status| ScheduleStatus { updated: status.updated.and(status.last), ..status });
+            let finished = self.call(told, past_due, None).await;
             if let Some(error) = finished.error {
                 tracing::warn!(function = self.function.name, attempt, error, "the run failed");
             }
@@ -73,7 +85,7 @@ impl Timer {
         }
         if let Some(status) = &mut *self.status.lock().expect("no panic while locked") {
             let next = self.trigger.schedule.next(started).unwrap_or(status.next);
-            *status = ScheduleStatus { last: Some(started), next, updated: started };
+            *status = ScheduleStatus { last: Some(started), next, updated: Some(started) };
         }
     }
 
@@ -84,7 +96,7 @@ impl Timer {
         if let (Some(status), Some(next), Some(last)) =
             (&mut *self.status.lock().expect("no panic while locked"), missed, last)
         {
-            *status = ScheduleStatus { last: Some(last), next, updated: last };
+            *status = ScheduleStatus { last: Some(last), next, updated: Some(last) };
         }
     }
 }

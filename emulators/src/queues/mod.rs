@@ -79,7 +79,11 @@ pub enum Error {
     TooLarge(usize),
     /// The message was deleted, has expired, or was taken by another caller meanwhile.
     NotYours,
-    /// The account's answer, or the reason for having none.
+    /// The account does not answer.
+    Away(String),
+    /// The account refuses the request: it will refuse it again.
+    Refused(String),
+    /// Any other answer of the account.
     Storage(String),
 }
 
@@ -92,7 +96,7 @@ impl fmt::Display for Error {
                 write!(formatter, "the message has {bytes} bytes when encoded; {LARGEST_MESSAGE} are allowed")
             }
             Self::NotYours => formatter.write_str("the message is gone, or somebody else has taken it meanwhile"),
-            Self::Storage(problem) => formatter.write_str(problem),
+            Self::Away(problem) | Self::Refused(problem) | Self::Storage(problem) => formatter.write_str(problem),
         }
     }
 }

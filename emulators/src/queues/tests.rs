@@ -101,7 +101,7 @@ async fn what_is_not_encoded_is_copied_as_it_is() {
 async fn an_account_that_refuses_or_is_away_is_named() {
     let service = storage::start(storage::Options::default()).await.unwrap();
     let key = service.ready().connection.replace("AccountKey=", "AccountKey=d3Jvbmcg");
-    let Err(Error::Storage(problem)) = in_account(&key, "uplinks", Encoding::Base64).peek().await else { panic!() };
+    let Err(Error::Refused(problem)) = in_account(&key, "uplinks", Encoding::Base64).peek().await else { panic!() };
     assert!(problem.contains("403 (AuthenticationFailed) for /devstoreaccount1/uplinks/messages"), "{problem}");
     let connection = service.ready().connection.clone();
     drop(service);

@@ -6,7 +6,7 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-use emulators::functions_host::{Options, start};
+use emulators::functions_host::{Event, Level, Options, Stream, start};
 use serde_json::{Value, json};
 
 use crate::handler::Handler;
@@ -178,11 +178,22 @@ async fn what_is_wrong_with_an_account_is_said_without_its_secrets() {
 }
 
 #[tokio::test]
-async fn a_function_that_is_switched_off_needs_no_settings() {
+async fn what_is_wrong_with_a_function_that_is_switched_off_is_logged_and_the_others_run() {
     let app = App::new(host(), &[("work", triggered_by("%Nowhere%")), ("poll", timer(NEVER))]);
     let handler = Handler::start().await;
-    let env = vec![("AzureWebJobs.work.Disabled".to_owned(), "true".to_owned())];
-    let host = handler.hosted(&app, Options { env, ..Options::default() }).await;
-    assert_eq!(host.ready().functions, ["poll"]);
-    assert!(host.ready().queues.is_empty());
+    for switch in ["AzureWebJobs.work.Disabled", "AzureWebJobs_work_Disabled"] {
+        let env = vec![(switch.to_owned(), "true".to_owned())];
+        let host = handler.hosted(&app, Options { env, ..Options::default() }).await;
+        assert_eq!(host.ready().functions, ["poll"]);
+        assert!(host.ready().queues.is_empty());
+        let mut events = host.events();
+        let mut levels = Vec::new();
+        while let Ok(event) = events.try_recv() {
+            if let Event::Line { stream: Stream::Host, level, text } = event {
+                assert!(text.contains("'work'"), "{text}");
+                levels.push(level);
+            }
+        }
+        assert_eq!(levels, [Level::Error, Level::Warning]);
+    }
 }

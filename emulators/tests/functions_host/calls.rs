@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::http::StatusCode;
+use chrono::{DateTime, TimeDelta, Utc};
 use emulators::functions_host::{Event, Options};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -10,7 +11,7 @@ use tokio::{sync::broadcast, time::timeout};
 
 use crate::{
     PATIENCE,
-    app::{App, NEVER, host, http, timer},
+    app::{App, NEVER, host, http, timer, triggered_by},
     client,
     handler::Handler,
 };
@@ -84,6 +85,24 @@ async fn a_timer_runs_by_its_schedule_and_its_status_follows() {
 }
 
 #[tokio::test]
+async fn a_run_that_outlasts_its_interval_is_followed_by_the_next_one_at_once() {
+    const INTERVAL: i64 = 4;
+    let app = App::new(host(), &[("poll", timer("*/4 * * * * *"))]);
+    let mut handler = Handler::start_closed().await;
+    let _host = handler.hosted(&app, Options::default()).await;
+    let due = |call: &Value| call["Metadata"]["sys"]["UtcNow"].as_str().unwrap().parse::<DateTime<Utc>>().unwrap();
+    let first = due(&handler.next().await.json());
+    let missed = first + TimeDelta::seconds(INTERVAL);
+    while Utc::now() < missed {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    handler.let_through(1);
+    let second = handler.next().await.json();
+    assert_eq!(second["Data"]["myTimer"]["IsPastDue"], false);
+    assert!(due(&second) < missed + TimeDelta::seconds(INTERVAL), "{second} after {first}");
+}
+
+#[tokio::test]
 async fn a_missed_run_is_made_up_and_a_failed_one_repeated() {
     let mut function = timer("0 */5 * * * *");
     function["retry"] = json!({ "strategy": "fixedDelay", "maxRetryCount": 1, "delayInterval": "00:00:01" });
@@ -112,6 +131,30 @@ async fn finished(events: &mut broadcast::Receiver<Event>) -> bool {
 }
 
 #[tokio::test]
+async fn a_host_that_stops_waits_ten_seconds_for_calls_in_flight() {
+    let app = App::new(host(), &[("work", triggered_by("uplinks"))]);
+    for is_let_through in [true, false] {
+        let mut handler = Handler::start_closed().await;
+        let host = handler.hosted(&app, Options::default()).await;
+        let mut events = host.events();
+        host.enqueue("uplinks", "in flight").await.unwrap();
+        handler.next().await;
+        if is_let_through {
+            let stopped = tokio::spawn(host.stop());
+            tokio::task::yield_now().await;
+            handler.let_through(1);
+            stopped.await.unwrap();
+            assert!(finished(&mut events).await);
+        } else {
+            tokio::time::pause();
+            let began = tokio::time::Instant::now();
+            host.stop().await;
+            assert_eq!(began.elapsed().as_secs(), 10);
+        }
+    }
+}
+
+#[tokio::test]
 async fn timers_can_be_run_from_outside() {
     let app = App::new(host(), &[("poll", timer(NEVER)), ("uplink", http("uplink", &[]))]);
     let mut handler = Handler::start().await;
@@ -120,6 +163,9 @@ async fn timers_can_be_run_from_outside() {
     let posted = client.post(format!("{url}poll")).body(r#"{"input":""}"#).send().await.unwrap();
     assert_eq!(posted.status(), StatusCode::ACCEPTED);
     assert_eq!(handler.next().await.uri.path(), "/poll");
+    let posted = client.post(format!("{url}poll")).body(r#"{"input":"by hand"}"#).send().await.unwrap();
+    assert_eq!(posted.status(), StatusCode::ACCEPTED);
+    assert_eq!(handler.next().await.json()["Metadata"]["myTimer"], "\"by hand\"");
     handler.replies(500, "application/json", r#"{"error":"x"}"#);
     let waited = client.post(format!("{url}POLL?wait")).send().await.unwrap().bytes().await.unwrap();
     let waited: Value = serde_json::from_slice(&waited).unwrap();
@@ -136,7 +182,8 @@ async fn timers_can_be_run_from_outside() {
 
 #[tokio::test]
 async fn an_http_function_gets_an_envelope_and_makes_a_response() {
-    let app = App::new(host(), &[("uplink", http("uplink/{id}", &["post"])), ("uplinkHome", http("uplink/home", &[]))]);
+    let app =
+        App::new(host(), &[("uplink", http("uplink/{id}", &["post"])), ("uplinkHome", http("uplink/home", &["get"]))]);
     let mut handler = Handler::start().await;
     let host = handler.hosted(&app, Options::default()).await;
     let (client, url) = (client(), format!("{}api/uplink/", host.ready().endpoint));
@@ -156,12 +203,16 @@ async fn an_http_function_gets_an_envelope_and_makes_a_response() {
 
     client.get(format!("{url}home")).send().await.unwrap();
     assert_eq!(handler.next().await.uri.path(), "/uplinkHome");
-    for (method, path) in [(Method::GET, "7"), (Method::POST, "7/8"), (Method::POST, "")] {
+    for (method, path) in [(Method::GET, "7"), (Method::HEAD, "home"), (Method::POST, "7/8"), (Method::POST, "")] {
         let response = client.request(method, format!("{url}{path}")).send().await.unwrap();
         assert_eq!(response.status(), StatusCode::NOT_FOUND, "{path}");
     }
     for (status, body, expected) in [
         (200, "{}", StatusCode::OK),
+        (200, r#"{"outputs":{"res":{"statusCode":418}}}"#, StatusCode::IM_A_TEAPOT),
+        (200, r#"{"Outputs":{"res":{"status":418}}}"#, StatusCode::OK),
+        (200, r#"{"Outputs":{"res":"just text"}}"#, StatusCode::INTERNAL_SERVER_ERROR),
+        (304, "{}", StatusCode::INTERNAL_SERVER_ERROR),
         (200, r#"{"Outputs":{"Res":{"statusCode":202}}}"#, StatusCode::OK),
         (200, r#"{"Outputs":{"res":{"statusCode":1}}}"#, StatusCode::INTERNAL_SERVER_ERROR),
         (400, "{}", StatusCode::INTERNAL_SERVER_ERROR),

@@ -1,5 +1,5 @@
 //! Tests the Functions host with a handler inside the tests (`calls`) and with real processes (`process`). `queues` and
-//! `outputs` test the messages from and to queues.
+//! `outputs` test the messages from and to queues, `storage` an account in trouble.
 
 mod app;
 mod calls;
@@ -7,6 +7,7 @@ mod handler;
 mod outputs;
 mod process;
 mod queues;
+mod storage;
 
 use std::time::Duration;
 

@@ -1,11 +1,16 @@
 //! Tests the handler's process: its start, its environment, its end.
 
-use std::{collections::HashMap, fs, net::TcpStream};
+use std::{collections::HashMap, fs, net::TcpStream, os::unix::process::ExitStatusExt as _, time::Duration};
 
 use axum::{Router, extract::Request};
 use emulators::functions_host::{Emulator, Event, Level, Options, Stream, start};
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, sync::broadcast, time::timeout};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::broadcast,
+    time::timeout,
+};
 
 use crate::{
     PATIENCE,
@@ -24,17 +29,27 @@ async fn a_handler_that_fails_three_times_stops_the_host() {
     let script = "echo run >> runs; for n in 1 2 3 4; do echo line $n >&2; done; exit 3";
     let app = App::new(launched("sh", &["-c", script]), &[("poll", timer(NEVER))]);
     let error = start(app.options()).await.err().unwrap().to_string();
-    assert!(error.contains("exited 3 times") && error.contains("exit status: 3"), "{error}");
+    assert!(error.contains("failed 3 times") && error.contains("exit status: 3"), "{error}");
     assert!(error.ends_with(": line 2\nline 3\nline 4"), "{error}");
     assert_eq!(fs::read_to_string(app.0.join("runs")).unwrap(), "run\nrun\nrun\n", "it runs in the app's folder");
 }
 
 #[tokio::test]
-async fn a_handler_that_exits_with_0_is_not_started_again() {
-    let app = App::new(launched("sh", &["-c", "echo run >> runs"]), &[("poll", timer(NEVER))]);
-    let error = start(app.options()).await.err().unwrap().to_string();
-    assert!(error.contains("exited with code 0"), "{error}");
-    assert_eq!(fs::read_to_string(app.0.join("runs")).unwrap(), "run\n");
+async fn a_handler_that_exits_with_0_is_started_again_and_that_counts_for_nothing() {
+    let script = "echo run >> runs; test $(wc -l < runs) -gt 4";
+    let app = App::new(launched("sh", &["-c", &format!("! {{ {script}; }}")]), &[("poll", timer(NEVER))]);
+    let error = start(Options { restarts: 0, ..app.options() }).await.err().unwrap().to_string();
+    assert!(error.contains("failed 1 times"), "{error}");
+    assert_eq!(fs::read_to_string(app.0.join("runs")).unwrap(), "run\n".repeat(5));
+}
+
+#[tokio::test]
+async fn a_handler_that_does_not_answer_in_time_has_failed_and_is_started_again() {
+    let app = App::new(launched("sh", &["-c", "echo run >> runs; exec sleep 60"]), &[("poll", timer(NEVER))]);
+    let options = Options { ready_within: Duration::from_millis(300), ..app.options() };
+    let error = start(options).await.err().unwrap().to_string();
+    assert!(error.contains("failed 3 times") && error.contains("it did not answer GET"), "{error}");
+    assert_eq!(fs::read_to_string(app.0.join("runs")).unwrap(), "run\n".repeat(3));
 }
 
 #[tokio::test]
@@ -55,6 +70,11 @@ async fn handler_process() {
     let port: u16 = std::env::var("FUNCTIONS_CUSTOMHANDLER_PORT").unwrap().parse().unwrap();
     let behaviour = std::env::var("BEHAVIOUR").unwrap_or_default();
     eprintln!("a warning from the handler");
+    if behaviour == "deaf" {
+        // Listened to and ignored.
+        let mut terminated = signal(SignalKind::terminate()).unwrap();
+        tokio::spawn(async move { while terminated.recv().await.is_some() {} });
+    }
     let router = Router::new().fallback(async move |request: Request| {
         let path = request.uri().path().to_owned();
         match behaviour.as_str() {
@@ -114,7 +134,7 @@ fn listens(host: &Emulator) -> bool {
 }
 
 #[tokio::test]
-async fn the_handler_gets_the_settings_and_the_machines_variables_only() {
+async fn the_handler_gets_the_settings_and_the_hosts_environment() {
     let app = process_app();
     let settings = app.0.join("local.settings.json");
     fs::write(&settings, r#"{"IsEncrypted":false,"Values":{"A":"file","B":"file","N":7},"Host":{}}"#).unwrap();
@@ -125,8 +145,8 @@ async fn the_handler_gets_the_settings_and_the_machines_variables_only() {
     assert_eq!((&env["A"], &env["B"], &env["N"]), (&json!("file"), &json!("option"), &json!("7")));
     assert_eq!(env["FUNCTIONS_CUSTOMHANDLER_PORT"], env["FUNCTIONS_HTTPWORKER_PORT"]);
     assert_eq!(env["PATH"], std::env::var("PATH").unwrap());
-    assert_eq!(env["CARGO_MANIFEST_DIR"], Value::Null, "what belongs to neither must not leak in");
-    assert_eq!(cwd, &json!(app.0.canonicalize().unwrap()));
+    assert_eq!(env["CARGO_MANIFEST_DIR"], std::env::var("CARGO_MANIFEST_DIR").unwrap());
+    assert_eq!((cwd, &env["FUNCTIONS_APP_ROOT_PATH"]), (&json!(app.0.canonicalize().unwrap()), cwd));
 
     let mut events = host.events();
     next(&mut events, |event| matches!(event, Event::HandlerStarted { .. })).await;
@@ -137,14 +157,27 @@ async fn the_handler_gets_the_settings_and_the_machines_variables_only() {
 }
 
 #[tokio::test]
-async fn stopping_kills_the_handler() {
+async fn the_handler_may_get_the_settings_and_the_machines_variables_only() {
     let app = process_app();
-    let host = start(app.options()).await.unwrap();
-    let (mut events, handler) = (host.events(), host.ready().handler.clone());
-    host.stop().await;
-    let exited = next(&mut events, |event| matches!(event, Event::HandlerExited { .. })).await;
-    assert!(matches!(exited, Event::HandlerExited { status } if status.code().is_none()), "SIGKILL leaves no code");
-    client().get(&handler).send().await.unwrap_err();
+    let host = start(Options { only_settings: true, ..app.options() }).await.unwrap();
+    let env = host.invoke("poll").await.unwrap().response["ReturnValue"]["env"].clone();
+    assert_eq!((&env["CARGO_MANIFEST_DIR"], env["PATH"].is_string()), (&Value::Null, true));
+}
+
+#[tokio::test]
+async fn a_host_that_stops_ends_the_handler_with_sigterm_and_then_with_sigkill() {
+    const SIGTERM: i32 = 15;
+    const SIGKILL: i32 = 9;
+    for (behaviour, stop_seconds, expected) in [("", 30, SIGTERM), ("", 0, SIGKILL), ("deaf", 1, SIGKILL)] {
+        let app = process_app();
+        let host = start(Options { stop_seconds, ..self::behaviour(&app, behaviour) }).await.unwrap();
+        let (mut events, handler) = (host.events(), host.ready().handler.clone());
+        host.stop().await;
+        let exited = next(&mut events, |event| matches!(event, Event::HandlerExited { .. })).await;
+        let Event::HandlerExited { status } = exited else { panic!("{exited:?}") };
+        assert_eq!(status.signal(), Some(expected), "{behaviour} {stop_seconds}");
+        client().get(&handler).send().await.unwrap_err();
+    }
 }
 
 #[tokio::test]
@@ -184,17 +217,19 @@ async fn a_crash_fails_the_invocation_and_the_third_one_stops_the_host() {
         next(&mut events, |event| matches!(event, Event::HandlerReady { .. })).await;
     }
     next(&mut events, |event| matches!(event, Event::Stopped { .. })).await;
-    assert!(reason.contains("exited 3 times") && reason.ends_with("a warning from the handler"), "{reason}");
+    assert!(reason.contains("failed 3 times") && reason.ends_with("a warning from the handler"), "{reason}");
     assert_eq!(host.invoke("poll").await.unwrap().error.unwrap(), reason);
 }
 
 #[tokio::test]
-async fn a_handler_that_leaves_stays_away() {
+async fn a_handler_that_leaves_is_started_again() {
     let app = process_app();
-    let host = start(behaviour(&app, "leave")).await.unwrap();
-    assert!(!host.invoke("poll").await.unwrap().succeeded);
-    let reason = timeout(PATIENCE, host.stopped()).await.unwrap();
-    assert!(reason.contains("exited with code 0"), "{reason}");
+    let host = start(Options { restarts: 0, ..behaviour(&app, "leave") }).await.unwrap();
+    let mut events = host.events();
+    for _ in 0..3 {
+        next(&mut events, |event| matches!(event, Event::HandlerReady { .. })).await;
+        assert!(!host.invoke("poll").await.unwrap().succeeded);
+    }
 }
 
 #[tokio::test]
@@ -227,9 +262,9 @@ async fn the_number_of_restarts_is_an_option() {
     let host = start(Options { restarts: 0, ..behaviour(&app, "crash") }).await.unwrap();
     assert!(!host.invoke("poll").await.unwrap().succeeded);
     let reason = timeout(PATIENCE, host.stopped()).await.unwrap();
-    assert!(reason.contains("exited 1 times"), "{reason}");
+    assert!(reason.contains("failed 1 times"), "{reason}");
     // The messages stay in the queues.
     host.enqueue("uplinks", "late").await.unwrap();
-    assert!(!host.wait_until_empty("uplinks", std::time::Duration::ZERO).await.unwrap());
+    assert!(!host.wait_until_empty("uplinks", Duration::ZERO).await.unwrap());
     assert_eq!(host.queue_messages("uplinks").await.unwrap()[0].dequeue_count, 0);
 }

@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use chrono::{DateTime, NaiveDateTime, Utc};
+use chrono::{DateTime, Utc};
 use serde::Serialize;
-use serde_json::{Value, value::RawValue};
 
-use super::sys;
+use super::metadata::{Metadata, literal};
 use crate::queues::Taken;
 
 #[derive(Serialize)]
@@ -14,85 +13,24 @@ struct Envelope<'a> {
     #[serde(rename = "Data")]
     data: BTreeMap<&'a str, String>,
     #[serde(rename = "Metadata")]
-    metadata: BTreeMap<String, Datum<'a>>,
-}
-
-/// A value of `Metadata`.
-#[derive(Serialize)]
-#[serde(untagged)]
-enum Datum<'a> {
-    Text(String),
-    Object(&'a RawValue),
-    System(Value),
+    metadata: Metadata<'a>,
 }
 
 /// The body for a queue function. `text` is the text of the message.
 pub fn queue(function: &str, binding: &str, taken: &Taken, text: &str, now: DateTime<Utc>) -> String {
     let message = &taken.message;
-    let mut metadata = BTreeMap::from([
-        ("sys".to_owned(), Datum::System(sys(function, now))),
-        ("DequeueCount".to_owned(), Datum::Text(message.dequeue_count.to_string())),
-        ("ExpirationTime".to_owned(), Datum::Text(to_the_second(message.expires))),
-        ("Id".to_owned(), Datum::Text(literal(&message.id))),
-        ("InsertionTime".to_owned(), Datum::Text(to_the_second(message.inserted))),
-        (
-            "NextVisibleTime".to_owned(),
-            Datum::Text(to_the_second(message.next_visible.unwrap_or(DateTime::<Utc>::MAX_UTC))),
-        ),
-        ("PopReceipt".to_owned(), Datum::Text(literal(&taken.receipt))),
-    ]);
-    add_properties(&mut metadata, text);
+    let next_visible = message.next_visible.unwrap_or(DateTime::<Utc>::MAX_UTC);
+    let mut metadata = Metadata::default();
+    metadata.set_text("DequeueCount", message.dequeue_count.to_string());
+    metadata.set_text("ExpirationTime", to_the_second(message.expires));
+    metadata.set_literal("Id", &message.id);
+    metadata.set_text("InsertionTime", to_the_second(message.inserted));
+    metadata.set_text("NextVisibleTime", to_the_second(next_visible));
+    metadata.set_literal("PopReceipt", &taken.receipt);
+    metadata.copy_properties(text, binding);
+    metadata.add_system(function, now);
     let envelope = Envelope { data: BTreeMap::from([(binding, literal(text))]), metadata };
     serde_json::to_string(&envelope).expect("texts and JSON are JSON")
-}
-
-/// Copies the top-level properties of a JSON object (`Utility.ApplyBindingData` of the host). If the name exists
-/// already, in any case, the existing name stays and gets the new value. Arrays, nulls and names that end with
-/// `…trigger` are left out; the host takes the latter for the message itself.
-fn add_properties<'a>(metadata: &mut BTreeMap<String, Datum<'a>>, text: &'a str) {
-    let trimmed = text.trim();
-    if !trimmed.starts_with('{') || !trimmed.ends_with('}') {
-        return;
-    }
-    let Ok(properties) = serde_json::from_str::<BTreeMap<String, &RawValue>>(trimmed) else { return };
-    for (name, value) in properties {
-        let datum = match value.get().as_bytes().first() {
-            Some(b'{') => Datum::Object(value),
-            Some(b'[' | b'n') | None => continue,
-            _ => Datum::Text(literal(&as_dotnet_writes(value.get()))),
-        };
-        if name.to_ascii_lowercase().ends_with("trigger") {
-            continue;
-        }
-        let there = metadata.keys().find(|key| key.eq_ignore_ascii_case(&name)).cloned();
-        metadata.insert(there.unwrap_or(name), datum);
-    }
-}
-
-/// The string that .NET makes of a JSON value: `true` becomes `True`, and a string that looks like a time is parsed as
-/// a time first.
-fn as_dotnet_writes(json: &str) -> String {
-    match serde_json::from_str(json) {
-        Ok(Value::String(text)) => time_in(&text).map_or(text, |time| time.format("%m/%d/%Y %H:%M:%S").to_string()),
-        Ok(Value::Bool(flag)) => if flag { "True" } else { "False" }.to_owned(),
-        Ok(Value::Number(number)) if json.contains(['.', 'e', 'E']) => {
-            number.as_f64().map_or_else(|| json.to_owned(), |number| number.to_string())
-        }
-        _ => json.to_owned(),
-    }
-}
-
-fn time_in(text: &str) -> Option<NaiveDateTime> {
-    if text.as_bytes().get(10) != Some(&b'T') {
-        return None;
-    }
-    let with_zone = DateTime::parse_from_rfc3339(text).map(|time| time.naive_utc());
-    with_zone.or_else(|_| NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.f")).ok()
-}
-
-/// The text as a JSON string.
-fn literal(text: &str) -> String {
-    serde_json::to_string(text).expect("a text is JSON")
 }
 
 fn to_the_second(time: DateTime<Utc>) -> String {
@@ -102,7 +40,7 @@ fn to_the_second(time: DateTime<Utc>) -> String {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::queues::Message;
@@ -157,10 +95,11 @@ mod tests {
             ("at", json!("\"10/01/2024 08:55:00\"")),
             ("day", json!("\"2024-10-01\"")),
             ("payload", json!({ "a": [1] })),
-            ("sys", json!({ "b": 1 })),
+            ("SYS", json!({ "b": 1 })),
         ] {
             assert_eq!(metadata[name], expected, "{name}");
         }
-        assert_eq!(metadata.len(), 7 + 6, "{metadata:?}");
+        assert_eq!(metadata["$sys"]["MethodName"], "thingsNetworkForwarding");
+        assert_eq!(metadata.len(), 7 + 7, "{metadata:?}");
     }
 }

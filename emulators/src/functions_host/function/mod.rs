@@ -28,6 +28,14 @@ pub struct Function {
     pub queue_outputs: Vec<QueueBinding>,
 }
 
+/// A function that is switched off. The host reads it all the same.
+#[derive(Clone, Debug)]
+pub struct Disabled {
+    pub name: String,
+    /// What is wrong with it. It is logged, and the other functions run.
+    pub problem: Option<String>,
+}
+
 #[derive(Clone, Debug)]
 pub enum Trigger {
     Timer(TimerTrigger),
@@ -53,16 +61,18 @@ pub struct HttpTrigger {
     pub route: Route,
     /// In upper case. Empty means all methods.
     pub methods: Vec<String>,
+    /// Whether callers show a key.
+    pub needs_key: bool,
     /// Name of the `http` output.
     pub output: Option<String>,
 }
 
 impl Function {
-    /// `None` if the function is disabled. `schedule` replaces a timer's own schedule.
+    /// `schedule` replaces a timer's own schedule.
     ///
     /// # Errors
     /// Names the file and the member that is invalid or not supported by this host.
-    pub fn load(path: &Path, settings: &Settings, schedule: Option<&str>) -> anyhow::Result<Option<Self>> {
+    pub fn load(path: &Path, settings: &Settings, schedule: Option<&str>) -> anyhow::Result<Result<Self, Disabled>> {
         let folder = path.parent().and_then(Path::file_name).unwrap_or_default();
         let name = folder.to_string_lossy().into_owned();
         let valid = name.len() <= LONGEST_NAME
@@ -76,11 +86,18 @@ impl Function {
 
         let document = Document::read(path)?;
         let root = document.root();
-        let switched_off = settings.get(&format!("AzureWebJobs.{name}.Disabled"));
-        let disabled = root.get("disabled").map_or(Ok(false), |node| node.bool())?;
-        if disabled || switched_off.is_some_and(|text| text == "1" || text.eq_ignore_ascii_case("true")) {
-            return Ok(None);
+        let is_on = |text: &String| text == "1" || text.eq_ignore_ascii_case("true");
+        let switches = [format!("AzureWebJobs.{name}.Disabled"), format!("AzureWebJobs_{name}_Disabled")];
+        let is_switched_off = switches.iter().filter_map(|switch| settings.get(switch)).any(is_on);
+        let is_disabled = root.get("disabled").map_or(Ok(false), |node| node.bool())?;
+        let read = Self::read(&name, &root, settings, schedule);
+        if is_disabled || is_switched_off {
+            return Ok(Err(Disabled { name, problem: read.err().map(|error| error.to_string()) }));
         }
+        Ok(Ok(read?))
+    }
+
+    fn read(name: &str, root: &Node<'_>, settings: &Settings, schedule: Option<&str>) -> anyhow::Result<Self> {
         let (mut triggers, mut queue_outputs) = (Vec::new(), Vec::<QueueBinding>::new());
         let mut output = None;
         for binding in root.required("bindings")?.list()? {
@@ -106,9 +123,9 @@ impl Function {
         let trigger = match kind {
             "timerTrigger" => Trigger::Timer(timer(trigger, retry, settings, schedule)?),
             "queueTrigger" => Trigger::Queue(queue::parse(trigger, "in", settings)?),
-            _ => Trigger::Http(http(trigger, &name, output)?),
+            _ => Trigger::Http(http(trigger, name, output)?),
         };
-        Ok(Some(Self { name, trigger, queue_outputs }))
+        Ok(Self { name: name.to_owned(), trigger, queue_outputs })
     }
 
     /// Its name and its schedule, if it is a timer.
@@ -161,11 +178,12 @@ fn http(trigger: &Node<'_>, name: &str, output: Option<String>) -> anyhow::Resul
         Some(node) => Route::parse(node.str()?).map_err(|problem| node.error(format_args!("is wrong: {problem}")))?,
         None => Route::parse(name).map_err(|problem| trigger.error(problem))?,
     };
-    if let Some(level) = trigger.get("authLevel") {
-        let known = ["anonymous", "function", "admin"]
-            .iter()
-            .any(|known| known.eq_ignore_ascii_case(level.str().unwrap_or_default()));
-        ensure!(known, level.error("must be \"anonymous\", \"function\" or \"admin\""));
+    let level = trigger.get("authLevel");
+    let is =
+        |known: &str| level.as_ref().is_none_or(|level| known.eq_ignore_ascii_case(level.str().unwrap_or_default()));
+    let needs_key = is("function") || is("admin");
+    if let Some(level) = &level {
+        ensure!(needs_key || is("anonymous"), level.error("must be \"anonymous\", \"function\" or \"admin\""));
     }
     let mut methods = Vec::new();
     for node in trigger.get("methods").map_or(Ok(Vec::new()), |node| node.list())? {
@@ -173,5 +191,5 @@ fn http(trigger: &Node<'_>, name: &str, output: Option<String>) -> anyhow::Resul
         ensure!(METHODS.contains(&method.as_str()), node.error(format_args!("must be one of {METHODS:?}")));
         methods.push(method);
     }
-    Ok(HttpTrigger { binding: name_of(trigger, "in")?, route, methods, output })
+    Ok(HttpTrigger { binding: name_of(trigger, "in")?, route, methods, needs_key, output })
 }

@@ -197,7 +197,12 @@ fn accepted(response: Response) -> Result<Response> {
             let (status, place) = (response.status().as_u16(), response.url().path());
             let hint =
                 if status == 403 { ": is it the right AccountKey, and is this machine's clock right?" } else { "" };
-            Error::Storage(format!("the storage account answered {status} ({code}) for {place}{hint}"))
+            let problem = format!("the storage account answered {status} ({code}) for {place}{hint}");
+            if [404, 409, 429].contains(&status) || status >= 500 {
+                Error::Storage(problem)
+            } else {
+                Error::Refused(problem)
+            }
         }
     })
 }
@@ -209,7 +214,7 @@ fn failed(url: &Url, error: &reqwest::Error) -> Error {
         cause = error.source();
     }
     // Not reqwest's own text: its address has a pop receipt in the query.
-    Error::Storage(format!("no answer from the storage account at {url}{problem}"))
+    Error::Away(format!("no answer from the storage account at {url}{problem}"))
 }
 
 fn unexpected(what: &str) -> Error {
