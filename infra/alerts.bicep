@@ -155,7 +155,7 @@ traces
   }
   {
     name: 'settings'
-    description: 'The app does not start: settings are missing or wrong'
+    description: 'A part of the app does not work: settings are missing or wrong'
     enabled: true
     severity: 1
     every: 'PT5M'
@@ -167,7 +167,7 @@ traces
     dimensions: []
     query: '''
 traces
-| where message has "the connector cannot start"
+| where message has "does not work until its settings are corrected"
 | summarize errors = count()
 '''
   }

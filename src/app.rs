@@ -34,12 +34,12 @@ use crate::{
 pub struct App {
     pub polling: Option<Polling>,
     pub receiving: Option<Receiving>,
-    pub forwarding: Option<Forwarding>,
+    pub forwarding: Option<Arc<Forwarding>>,
     /// `None` if the storage account is not known.
     pub back: Option<Arc<Back>>,
     pub status: Status,
     /// Why the absent ones among them do not work.
-    pub faults: Arc<Faults>,
+    pub faults: Faults,
     /// When the faults are logged again.
     pub reminder: Reminder,
     sender: Option<Arc<Sender>>,
@@ -61,7 +61,7 @@ impl App {
     #[must_use]
     pub fn new(setup: impl Into<Setup>, ending: Ending) -> Self {
         let Setup { config, webhooks, faults } = setup.into();
-        let (http, clock, faults) = (HttpClient::default(), Clock::system(), Arc::new(faults));
+        let (http, clock) = (HttpClient::default(), Clock::system());
         let receiving = webhooks.as_ref().map(|webhooks| Receiving::new(webhooks.events, webhooks.secret.as_ref()));
         let back = webhooks.as_ref().and_then(|webhooks| {
             let queue = Queue::new(webhooks.storage.as_ref()?, &webhooks.queue, http.clone());
@@ -69,7 +69,7 @@ impl App {
         });
         let reminder = Reminder::default();
         let Some(Config { rapidm2m, things_network, ledger, hub }) = config else {
-            let status = Status::without_services(clock, faults.clone());
+            let status = Status::without_services(clock, faults.sentences());
             return Self { polling: None, receiving, forwarding: None, back, status, faults, reminder, sender: None };
         };
         let http_of_hub = if hub.trusted_ca.is_empty() { http.clone() } else { hub.trusted_ca.into() };
@@ -96,9 +96,9 @@ impl App {
             .as_ref()
             .and_then(|webhooks| Some(UplinkQueues::new(webhooks.storage.as_ref()?, &webhooks.queue, &shared.http)));
         let services = status::Services { ledger: ledger.clone(), store: shared.store.clone(), queues, scope };
-        let status = Status::new(services, shared.clock, faults.clone());
+        let status = Status::new(services, shared.clock, faults.sentences());
         let polling = rapidm2m.zip(hub.identity).map(|(rapidm2m, identity)| shared.polling(rapidm2m, identity, ledger));
-        let forwarding = things_network.map(|config| shared.forwarding(config, back.clone()));
+        let forwarding = things_network.map(|config| Arc::new(shared.forwarding(config, back.clone())));
         let sender = Some(shared.sender);
         Self { polling, receiving, forwarding, back, status, faults, reminder, sender }
     }
@@ -154,12 +154,12 @@ impl Shared {
     }
 
     fn forwarding(&self, config: things_network::Config, back: Option<Arc<Back>>) -> Forwarding {
-        let things_network::Config { enrollments, device_ids, timeout, activity, .. } = config;
+        let things_network::Config { enrollments, device_ids, timeout, activity, direct, .. } = config;
         let (store, http) = (self.store.clone(), self.http_of_hub.clone());
         let devices = PerApplication::new(enrollments, store, http.clone(), Arc::default());
         let downlinks = Downlinks::new(Devicebound::new(http.clone()), Stack::new(http));
         let activities = Activities::new(self.store.clone(), activity);
-        let options = forwarding::Options { device_ids, timeout, back, ending: self.ending.clone() };
+        let options = forwarding::Options { device_ids, timeout, back, ending: self.ending.clone(), direct };
         Forwarding::new(options, devices, self.sender.clone(), downlinks, activities, self.clock)
     }
 }

@@ -9,10 +9,12 @@
 // | AzureIotHubConnectionString, AzureIoTHubConnectionString | devices come from the Device Provisioning Service |
 // | DPSGlobalDeviceEndpoint, DPSGlobaDeviceEndpoint, IoTHubTrustedCa | for private gateways and emulators |
 // | EmulationMode, Histdata, PollConcurrency, PollTimeoutSeconds, OverlapSeconds, RecordEmptyPolls | the default is right for a start |
-// | IoTHubMaxConnections, ThingsNetworkEvents, ForwardTimeoutSeconds, DeviceActivitySeconds | the default is right for a start |
+// | IoTHubMaxConnections, ForwardTimeoutSeconds, DeviceActivitySeconds | the default is right for a start |
+// | ThingsNetworkEvents, ThingsNetworkDirectMilliseconds | the default is right for a start |
 // | KeyVaultURI | the secrets are references to the vault already, and nothing else is in it |
 // | RUST_LOG, LOG_FORMAT | info, and the text that the host understands |
 // | REGION_NAME | Azure sets it |
+// | AZURE_FUNCTIONS_ENVIRONMENT | the host sets it: Development on a developer's machine |
 
 param appName string
 param storageAccountName string

@@ -35,6 +35,7 @@ const FIXED: &[&str] = &[
     "RecordEmptyPolls",
     "Site_ID",
     "StartFrom",
+    "ThingsNetworkDirectMilliseconds",
     "ThingsNetworkEvents",
     "ThingsNetworkWebhookSecret",
     "UplinkQueueName",

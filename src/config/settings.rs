@@ -43,7 +43,8 @@ impl Settings {
     /// <https://learn.microsoft.com/azure/azure-functions/functions-app-settings#azure_functions_environment>
     #[must_use]
     pub fn is_development(&self) -> bool {
-        self.value("AZURE_FUNCTIONS_ENVIRONMENT").is_some_and(|value| value.trim().eq_ignore_ascii_case("Development"))
+        let environment = self.value("AZURE_FUNCTIONS_ENVIRONMENT");
+        environment.is_some_and(|value| value.trim().eq_ignore_ascii_case("Development"))
     }
 
     /// Adds the entries of `defaults` that are absent here.

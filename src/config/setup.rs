@@ -25,24 +25,26 @@ impl Faults {
     /// A sentence for each part that cannot work.
     #[must_use]
     pub fn sentences(&self) -> Vec<String> {
-        let parts = [
-            ("rapidM2M forwarding", &self.rapidm2m),
-            ("Forwarding from The Things Network", &self.things_network),
-            ("The webhook for The Things Network", &self.webhooks),
-        ];
-        let sentence = |(part, problems): (&str, &Option<Problems>)| Some(sentence(part, problems.as_ref()?));
-        parts.into_iter().filter_map(sentence).collect()
+        [self.of_rapidm2m(), self.of_things_network(), self.of_webhooks()].into_iter().flatten().collect()
     }
 
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.sentences().is_empty()
+    pub fn of_rapidm2m(&self) -> Option<String> {
+        self.rapidm2m.as_ref().map(|problems| sentence("rapidM2M forwarding", problems))
+    }
+
+    #[must_use]
+    pub fn of_things_network(&self) -> Option<String> {
+        self.things_network.as_ref().map(|problems| sentence("Forwarding from The Things Network", problems))
+    }
+
+    #[must_use]
+    pub fn of_webhooks(&self) -> Option<String> {
+        self.webhooks.as_ref().map(|problems| sentence("The webhook for The Things Network", problems))
     }
 }
 
-/// Why this part does not work.
-#[must_use]
-pub fn sentence(part: &str, problems: &Problems) -> String {
+fn sentence(part: &str, problems: &Problems) -> String {
     format!("{part} does not work until its settings are corrected: {}", problems.list())
 }
 

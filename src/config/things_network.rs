@@ -15,6 +15,8 @@ const SHORTEST_SECRET: usize = 16;
 /// Suffix of the queue for rejected messages. The bindings use the same suffix.
 const REJECTED: &str = "-rejected";
 const LONGEST_QUEUE: usize = 63;
+/// The Things Stack waits 5 s for the answer to a webhook.
+const LONGEST_DIRECT: u64 = 4_000;
 /// How long downlinks may take after the uplink.
 const DOWNLINKS: Duration = Duration::from_secs(30);
 
@@ -31,6 +33,9 @@ pub struct Config {
     /// `DeviceActivitySeconds`: how often the devices' latest activity is written for the status page (60 s; 0 = never,
     /// here `None`).
     pub activity: Option<Duration>,
+    /// `ThingsNetworkDirectMilliseconds`: how long a webhook's own call waits for the hub's acknowledgement before the
+    /// uplink takes the queue (0 = at once, here `None`).
+    pub direct: Option<Duration>,
 }
 
 /// What accepting webhooks and putting messages back needs.
@@ -85,12 +90,14 @@ impl Config {
         let needed = Duration::from_secs(timeout) + DOWNLINKS;
         host_json::check("ForwardTimeoutSeconds", timeout, needed, settings.host.function_timeout, problems);
         let activity = settings.number("DeviceActivitySeconds", 60, 0..=3600, problems);
+        let direct = settings.number("ThingsNetworkDirectMilliseconds", 0, 0..=LONGEST_DIRECT, problems);
         let enrollments = enrollment::read(settings, problems);
         Some(Self {
             enrollments: enrollments?,
             webhooks: webhooks?,
             device_ids: template?,
             timeout: Duration::from_secs(timeout),
+            direct: (direct > 0).then(|| Duration::from_millis(direct)),
             activity: (activity > 0).then(|| Duration::from_secs(activity)),
         })
     }

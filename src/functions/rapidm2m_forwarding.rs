@@ -13,7 +13,6 @@ use tracing::Instrument as _;
 
 use crate::{
     app::App,
-    config::setup::sentence,
     host::{self, envelope, timer},
 };
 
@@ -26,8 +25,7 @@ pub async fn call(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -
         return envelope::malformed("a timer's call", &error);
     }
     // The timer runs in every app. A half that is not configured is no failure.
-    if let (None, Some(problems)) = (&app.polling, &app.faults.rapidm2m) {
-        let text = sentence("rapidM2M forwarding", problems);
+    if let Some(text) = app.faults.of_rapidm2m() {
         // The timer has at most one call a minute in most apps.
         tracing::error!("{text}");
         return host::failed(StatusCode::INTERNAL_SERVER_ERROR, &text, &json!([]));

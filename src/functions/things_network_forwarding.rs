@@ -13,7 +13,6 @@ use tracing::Instrument as _;
 
 use crate::{
     app::App,
-    config::setup::sentence,
     host::{self, envelope, queue::QueueMessage},
     things_network::forwarding::{Outcome, putting_back::Cause},
 };
@@ -43,10 +42,8 @@ pub async fn call(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -
 
 /// Nothing can forward the message before the settings are corrected.
 async fn put_back(app: &App, message: &QueueMessage) -> Response {
-    let text = match &app.faults.things_network {
-        Some(problems) => sentence("Forwarding from The Things Network", problems),
-        None => "The Things Network is off: set UplinkQueueName".to_owned(),
-    };
+    let off = || "The Things Network is off: set UplinkQueueName".to_owned();
+    let text = app.faults.of_things_network().unwrap_or_else(off);
     if app.reminder.is_due() {
         tracing::error!("the messages stay in the queue: {text}");
     }

@@ -6,10 +6,10 @@ use axum::{body::Body, extract::State, http::HeaderMap, response::Response};
 use reqwest::StatusCode;
 use serde::Serialize;
 use serde_json::Value;
+use tracing::Instrument as _;
 
 use crate::{
     app::App,
-    config::setup::sentence,
     host::{
         self,
         envelope::{self, MAX_ENVELOPE, Unread},
@@ -33,10 +33,8 @@ struct Outputs<'a> {
 pub async fn call(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Response {
     let Some(receiving) = &app.receiving else {
         let _ = envelope::read(&headers, body).await;
-        let text = match &app.faults.webhooks {
-            Some(problems) => sentence("The webhook for The Things Network", problems),
-            None => "The Things Network is off: set UplinkQueueName in the function app's settings".to_owned(),
-        };
+        let off = || "The Things Network is off: set UplinkQueueName in the function app's settings".to_owned();
+        let text = app.faults.of_webhooks().unwrap_or_else(off);
         if app.reminder.is_due() {
             tracing::error!("a webhook is refused: {text}");
         }
@@ -51,6 +49,13 @@ pub async fn call(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -
         Err(Unread::TooLarge) => receiving.refuse_too_large(MAX_ENVELOPE),
         Err(unread) => return unread.response(),
     };
-    let Answer { response, queued } = answer;
+    let Answer { response, mut queued, is_uplink } = answer;
+    if let (Some(text), Some(forwarding)) = (&queued, &app.forwarding)
+        && is_uplink
+        && forwarding.is_direct()
+        && forwarding.send_directly(text).instrument(envelope::span(host::invocation_id(&headers))).await
+    {
+        queued = None;
+    }
     host::succeeded(&Outputs { res: &response, uplinks: queued.map(|text| [text]) }, &[])
 }

@@ -140,6 +140,12 @@ impl Sender {
         Some(self.unconfirmed.swap(0, Ordering::Relaxed)).filter(|count| *count > 0)
     }
 
+    /// Whether no earlier failure holds messages of this device back.
+    #[must_use]
+    pub fn is_open(&self, device: &Device) -> bool {
+        self.failures.gate(&DeviceKey::of(device)) == Gate::Open
+    }
+
     /// Disconnects all devices in order, so that the hub need not find out.
     pub async fn disconnect(&self) {
         if let Some(Way::Mqtt(links)) = self.way.get() {

@@ -32,7 +32,6 @@ use self::{
     query::{Format, Query, Wanted},
 };
 use crate::{
-    config::Faults,
     host::http::{HttpRequest, document, problem},
     iot_hub::devices::{Owner, Store, StoredOwner, activity},
     queue::{Lengths, UplinkQueues},
@@ -62,8 +61,8 @@ pub struct Status {
     /// `None` if the settings are too faulty to read anything.
     services: Option<Services>,
     clock: Clock,
-    /// What is wrong with the settings.
-    faults: Arc<Faults>,
+    /// Sentences about settings that need attention.
+    faults: Vec<String>,
     read: Mutex<Option<(Instant, Arc<Overview>)>>,
 }
 
@@ -101,13 +100,13 @@ impl From<LedgerError> for Unread {
 
 impl Status {
     #[must_use]
-    pub fn new(services: Services, clock: Clock, faults: Arc<Faults>) -> Self {
+    pub fn new(services: Services, clock: Clock, faults: Vec<String>) -> Self {
         Self { services: Some(services), clock, faults, read: Mutex::default() }
     }
 
     /// For settings that name no ledger: the status shows what is wrong with them.
     #[must_use]
-    pub fn without_services(clock: Clock, faults: Arc<Faults>) -> Self {
+    pub fn without_services(clock: Clock, faults: Vec<String>) -> Self {
         Self { services: None, clock, faults, read: Mutex::default() }
     }
 
@@ -141,7 +140,7 @@ impl Status {
 
     async fn answer(&self, query: &Query) -> Result<Value, Unread> {
         let now = self.clock.now();
-        let services = self.services.as_ref().ok_or_else(|| Unread::Settings(self.faults.sentences().join(" ")))?;
+        let services = self.services.as_ref().ok_or_else(|| Unread::Settings(self.faults.join(" ")))?;
         let overview = self.overview(services).await?;
         let Some(wanted) = &query.wanted else {
             let (size, query) = (overview.len() * ITEM_BYTES, query.clone());
@@ -174,7 +173,7 @@ impl Status {
         let size = (cursors.len() + activities.len()) * ITEM_BYTES;
         let (scope, now) = (of.scope.clone(), self.clock.now());
         let mut overview = blocking::run(size, move || Overview::new(cursors, activities, &scope, now)).await;
-        overview.notes.splice(..0, self.faults.sentences());
+        overview.notes.splice(..0, self.faults.iter().cloned());
         match queues {
             Some(Ok(lengths)) => overview.queues = Some(lengths),
             Some(Err(text)) => overview.notes.push(format!("It is not known what waits in the queues: {text}")),

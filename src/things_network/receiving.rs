@@ -36,6 +36,8 @@ pub struct Answer {
     pub response: Value,
     /// The text of a queue message.
     pub queued: Option<String>,
+    /// Whether that is an uplink.
+    pub is_uplink: bool,
 }
 
 impl Receiving {
@@ -68,7 +70,7 @@ impl Receiving {
                 let is_forwarded = self.forwards_events && event.kind().is_some() && event.ids().is_ok();
                 self.tally.count(if is_forwarded { Count::EventsAccepted } else { Count::EventsIgnored });
                 if !is_forwarded {
-                    return Answer { response: status(StatusCode::OK), queued: None };
+                    return Answer { response: status(StatusCode::OK), queued: None, is_uplink: false };
                 }
                 StatusCode::OK
             }
@@ -91,7 +93,7 @@ impl Receiving {
         if accepted == StatusCode::ACCEPTED {
             self.tally.count(Count::UplinksAccepted);
         }
-        Answer { response: status(accepted), queued: Some(text) }
+        Answer { response: status(accepted), queued: Some(text), is_uplink: accepted == StatusCode::ACCEPTED }
     }
 
     /// The answer to a body that exceeds the limit and was not read to its end.
@@ -110,7 +112,7 @@ impl Receiving {
                 "a webhook was refused: {detail}"
             );
         }
-        Answer { response: problem(status, detail), queued: None }
+        Answer { response: problem(status, detail), queued: None, is_uplink: false }
     }
 }
 

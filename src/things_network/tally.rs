@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tracing::Level;
 
 use crate::support::summary_line::summary_line;
@@ -18,6 +18,10 @@ use crate::{
 
 /// Time from the first count to the line that reports it.
 const PERIOD: Duration = Duration::from_secs(60);
+/// An outage is over if it was not met for this long. What waits for it comes back more often.
+const LULL: Duration = Duration::from_secs(15 * 60);
+/// How often an outage that lasts is logged in full.
+const AGAIN: Duration = Duration::from_secs(60 * 60);
 
 /// The things that are counted. Failures are counted by kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,8 +62,15 @@ impl Count {
 pub struct Tally {
     function: &'static str,
     counts: Arc<Mutex<Counts>>,
+    outages: Arc<Mutex<BTreeMap<Kind, Outage>>>,
     meters: Arc<Meters>,
     sender: Option<Arc<Sender>>,
+}
+
+/// A failure that lasts.
+struct Outage {
+    logged: Option<Instant>,
+    seen: Instant,
 }
 
 #[derive(Debug, Default)]
@@ -72,7 +83,7 @@ struct Counts {
 impl Tally {
     /// `meters` and `sender` are those that the function uses for its requests.
     pub fn new(function: &'static str, meters: Arc<Meters>, sender: Option<Arc<Sender>>) -> Self {
-        Self { function, counts: Arc::default(), meters, sender }
+        Self { function, counts: Arc::default(), outages: Arc::default(), meters, sender }
     }
 
     /// Counts one more. Returns whether it is the first since the last line, so that a fault that occurs a thousand
@@ -81,6 +92,23 @@ impl Tally {
     /// Must be called within a runtime.
     pub fn count(&self, what: Count) -> bool {
         self.add(|counts| one_more(counts.done.entry(what).or_default()))
+    }
+
+    /// Counts a failure that lasts, such as an outage. Returns whether it begins, or an hour has passed since this was last
+    /// so.
+    ///
+    /// Must be called within a runtime.
+    pub fn lasts(&self, kind: Kind) -> bool {
+        self.failed(kind.clone());
+        let (now, mut outages) = (Instant::now(), self.outages.lock().unwrap_or_else(PoisonError::into_inner));
+        let outage = outages.entry(kind).or_insert(Outage { logged: None, seen: now });
+        let is_over = now - outage.seen > LULL;
+        outage.seen = now;
+        let is_due = is_over || outage.logged.is_none_or(|logged| now - logged >= AGAIN);
+        if is_due {
+            outage.logged = Some(now);
+        }
+        is_due
     }
 
     /// Counts a failure. Returns whether it is the first of its kind since the last line.
@@ -171,5 +199,20 @@ mod tests {
         sleep(PERIOD + Duration::from_secs(1)).await;
         assert_eq!(tally.counts().to_string(), "");
         assert!(tally.failed(Kind::HubUnreachable));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_outage_is_told_when_it_begins_and_once_an_hour() {
+        let tally = Tally::new("f", Arc::default(), None);
+        assert!(tally.lasts(Kind::HubUnreachable) && !tally.lasts(Kind::HubUnreachable));
+        assert!(tally.lasts(Kind::Turn), "another cause");
+        for minutes in (10..60).step_by(10) {
+            sleep(Duration::from_secs(600)).await;
+            assert!(!tally.lasts(Kind::HubUnreachable), "after {minutes} minutes");
+        }
+        sleep(Duration::from_secs(600)).await;
+        assert!(tally.lasts(Kind::HubUnreachable), "after an hour");
+        sleep(LULL + PERIOD).await;
+        assert!(tally.lasts(Kind::HubUnreachable), "another outage");
     }
 }

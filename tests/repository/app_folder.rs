@@ -5,7 +5,6 @@ use std::{
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
 use iothub_connector::{
@@ -178,6 +177,18 @@ fn host_json_keeps_failed_messages_for_as_long_as_outages_last() {
     // The most messages that the storage service returns at once.
     assert!(queues["batchSize"].as_u64().is_some_and(|size| (1..=32).contains(&size)));
     assert!(queues["newBatchThreshold"].is_u64());
+}
+
+/// Application Insights is billed by volume: see docs/operations.md.
+#[test]
+fn host_json_sends_lines_and_little_else() {
+    let logging = &json("host.json")["logging"];
+    let levels = logging["logLevel"].as_object().unwrap();
+    assert!(!levels.contains_key("default"), "it would send two lines for each request of the Azure SDK");
+    assert!(levels.keys().all(|category| !category.starts_with("Host.Function")), "the app's own lines");
+    let sampling = &logging["applicationInsights"]["samplingSettings"];
+    assert_eq!(sampling["excludedTypes"], "Trace", "queries and alerts read lines, and only lines");
+    assert!(sampling["maxTelemetryItemsPerSecond"].as_f64().is_some_and(|most| most <= 0.5));
 }
 
 #[test]

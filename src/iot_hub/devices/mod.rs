@@ -145,6 +145,19 @@ impl Devices {
         }
     }
 
+    /// The owner's device, if this process knows it. If not, it is looked up or registered in the background.
+    #[must_use]
+    pub fn known(&self, owner: &Owner) -> Option<Arc<Device>> {
+        let entry = self.entry(owner);
+        if let State::Known(known) = &*entry.state.borrow() {
+            return Some(known.device.clone());
+        }
+        if entry.begin() {
+            tokio::spawn(self.0.clone().establish(entry).in_current_span());
+        }
+        None
+    }
+
     /// The hub refused this device (401, 403, 404, or its CONNACK 5). Returns whether calling [`device`](Self::device)
     /// once more is worthwhile, because it then gives another result.
     ///

@@ -5,10 +5,12 @@
 //! | `message` | converts a webhook to a message and identifies its owner. Pure |
 //! | `rejected` | text for the queue of rejected messages. Pure |
 //! | `putting_back` | puts messages back that cannot be forwarded now |
+//! | `direct` | sends an uplink in its webhook's own call |
 //! | `turns` | keeps one device's messages in order |
 //! | `activities` | recent activity of devices, for the status page |
 
 mod activities;
+mod direct;
 pub mod message;
 pub mod putting_back;
 pub mod rejected;
@@ -23,6 +25,7 @@ use tokio::{
 
 pub use self::activities::Activities;
 use self::{
+    direct::Waiting,
     message::Forwardable,
     putting_back::{Back, Cause},
     turns::Turns,
@@ -32,7 +35,7 @@ pub use crate::things_network::downlinks::Downlinks;
 use crate::{
     host::queue::QueueMessage,
     iot_hub::{
-        Sender,
+        Device, Sender,
         delivery::{DeliveryError, send_as_provisioned},
         devices::{Devices, Owner, PerApplication},
     },
@@ -43,7 +46,10 @@ use crate::{
         kind::Kind,
         meter::Meters,
     },
-    things_network::{queued::Queued, template::Template},
+    things_network::{
+        queued::{DownlinkKeys, Queued},
+        template::Template,
+    },
 };
 
 /// Messages that wait in the function for their device's registration. All others go back to the queue: the host runs 64
@@ -67,6 +73,9 @@ pub struct Forwarding {
     turns: Turns,
     back: Option<Arc<Back>>,
     ending: Ending,
+    /// How long the direct lane waits for an acknowledgement. `None` if it is off.
+    direct: Option<Duration>,
+    waiting: Waiting,
     registering: Semaphore,
     tally: Tally,
     meters: Arc<Meters>,
@@ -80,6 +89,8 @@ pub struct Options {
     /// `None` if the storage account is not known: then invocations fail, and the host puts messages back.
     pub back: Option<Arc<Back>>,
     pub ending: Ending,
+    /// How long the direct lane waits for an acknowledgement. `None` if it is off.
+    pub direct: Option<Duration>,
 }
 
 /// The outcome of a queue message.
@@ -105,7 +116,7 @@ impl Forwarding {
         activities: Activities,
         clock: Clock,
     ) -> Self {
-        let Options { device_ids, timeout, back, ending } = options;
+        let Options { device_ids, timeout, back, ending, direct } = options;
         let meters = devices.meters().clone();
         Self {
             devices,
@@ -117,6 +128,8 @@ impl Forwarding {
             turns: Turns::default(),
             back,
             ending,
+            direct,
+            waiting: Waiting::default(),
             registering: Semaphore::new(REGISTERING),
             tally: Tally::new(NAME, meters.clone(), Some(sender.clone())),
             meters,
@@ -153,7 +166,7 @@ impl Forwarding {
         let turn_until = deadline.min(Instant::now() + TURN_WAIT);
         let Ok(turn) = timeout_at(turn_until, self.turns.take(&owner)).await else {
             let text = "earlier messages of the device are still on their way".to_owned();
-            return self.put_back(message, &forwardable, Cause::Turn, Kind::Turn, text).await;
+            return self.put_back(message, (&forwardable, &owner), Cause::Turn, Kind::Turn, text).await;
         };
         progress.step = Step::Sending;
         let sent = self.send(devices, &owner, &forwardable, deadline).await;
@@ -162,25 +175,23 @@ impl Forwarding {
         match sent {
             Ok(()) => {
                 progress.step = Step::PassingOnCommands;
+                self.waiting.done(&owner);
                 self.activities.forwarded(&forwardable, self.clock.now());
                 self.tally.count(if forwardable.is_uplink { Count::UplinksForwarded } else { Count::EventsForwarded });
                 if forwardable.is_uplink
                     && let Some(keys) = &queued.downlink
                     && let Ok(device) = devices.device(&owner, Instant::now()).await
                 {
-                    // A command that is still locked comes again.
-                    tokio::select! {
-                        () = self.downlinks.pass_on(&device, keys, &self.tally) => {}
-                        () = self.ending.after(ending::WORKING) => {}
-                    }
+                    self.pass_on(&device, keys).await;
                 }
                 Outcome::Forwarded
             }
             Err(error) if error.condemns_message() || error.is_taken() => {
+                self.waiting.done(&owner);
                 self.reject(&message.text, Some(&forwardable), error.kind(), &error.to_string())
             }
             Err(error) => {
-                self.put_back(message, &forwardable, Cause::of(&error), error.kind(), error.to_string()).await
+                self.put_back(message, (&forwardable, &owner), Cause::of(&error), error.kind(), error.to_string()).await
             }
         }
     }
@@ -223,6 +234,14 @@ impl Forwarding {
         }
     }
 
+    /// Passes on the device's commands. One that is still locked at the end of the process comes again.
+    async fn pass_on(&self, device: &Device, keys: &DownlinkKeys) {
+        tokio::select! {
+            () = self.downlinks.pass_on(device, keys, &self.tally) => {}
+            () = self.ending.after(ending::WORKING) => {}
+        }
+    }
+
     fn reject(&self, text: &str, of: Option<&Forwardable>, kind: Kind, reason: &str) -> Outcome {
         if let Some(of) = of {
             self.activities.failed(of, kind.clone(), reason);
@@ -241,13 +260,13 @@ impl Forwarding {
     async fn put_back(
         &self,
         message: &QueueMessage,
-        of: &Forwardable,
+        (of, owner): (&Forwardable, &Owner),
         cause: Cause,
         kind: Kind,
         text: String,
     ) -> Outcome {
         self.tally.count(Count::MessagesPutBack);
-        if self.tally.failed(kind.clone()) {
+        if self.tally.lasts(kind.clone()) {
             tracing::warn!(
                 failure.kind = kind.as_str(),
                 message.attempt = message.dequeue_count,
@@ -258,7 +277,10 @@ impl Forwarding {
         let failed = Outcome::Failed(format!("device {} of application {}: {text}", of.device, of.application));
         let Some(back) = &self.back else { return failed };
         match back.put(message, cause).await {
-            Ok(()) => Outcome::PutBack,
+            Ok(wait) => {
+                self.waiting.put_back(owner, wait);
+                Outcome::PutBack
+            }
             Err(error) => {
                 if self.tally.failed(Kind::QueueUnusable) {
                     tracing::warn!(

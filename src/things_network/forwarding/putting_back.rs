@@ -42,16 +42,18 @@ pub enum NotBack {
 }
 
 impl Back {
+    /// Returns when it comes back.
+    ///
     /// # Errors
     /// See [`NotBack`].
-    pub async fn put(&self, message: &QueueMessage, cause: Cause) -> Result<(), NotBack> {
+    pub async fn put(&self, message: &QueueMessage, cause: Cause) -> Result<Duration, NotBack> {
         let wait = cause.wait(message.dequeue_count.unwrap_or(1), fastrand::f64());
         match way(message, self.max_dequeue_count).ok_or(NotBack::Unnamed)? {
             Way::Hidden(receipt) => self.queue.put_back(receipt, wait).await?,
             // The host deletes the original, since its receipt is still valid.
             Way::Anew => self.queue.put_for_ever(&message.text, wait).await?,
         }
-        Ok(())
+        Ok(wait)
     }
 }
 

@@ -31,6 +31,16 @@ impl Turns {
         turn
     }
 
+    /// A turn, if no message of the device has one or waits for one.
+    pub fn take_free<'a>(&'a self, owner: &'a Owner) -> Option<Turn<'a>> {
+        let mut turns = self.lock();
+        if turns.contains_key(owner) {
+            return None;
+        }
+        let lock = turns.entry(owner.clone()).or_default().clone();
+        Some(Turn { turns: self, owner, guard: lock.try_lock_owned().ok() })
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Owner, Arc<tokio::sync::Mutex<()>>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -74,6 +84,18 @@ mod tests {
         let second = second.now_or_never().expect("its turn");
         drop(second);
         assert!(third.now_or_never().is_some());
+        assert!(turns.lock().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_free_turn_is_one_that_nobody_waits_for() {
+        let (turns, one) = (Turns::default(), owner("one"));
+        let first = turns.take_free(&one).expect("free");
+        assert!(turns.take_free(&one).is_none());
+        let second = Box::pin(turns.take(&one));
+        drop(first);
+        drop(second.await);
+        assert!(turns.take_free(&one).is_some());
         assert!(turns.lock().is_empty());
     }
 

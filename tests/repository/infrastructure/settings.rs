@@ -18,15 +18,17 @@ const OF_THE_HOST: [&str; 4] = [
     "APPLICATIONINSIGHTS_CONNECTION_STRING",
     "APPLICATIONINSIGHTS_AUTHENTICATION_STRING",
 ];
-/// Settings that the code reads outside `src/config`; see ARCHITECTURE.md.
-const ELSEWHERE: [(&str, &str); 3] = [
+/// Settings that the code reads outside `src/config` (see ARCHITECTURE.md), and those without a small letter in their name.
+const ELSEWHERE: [(&str, &str); 4] = [
+    ("src/config/settings.rs", "AZURE_FUNCTIONS_ENVIRONMENT"),
     ("src/support/logging/mod.rs", "RUST_LOG"),
     ("src/support/logging/mod.rs", "LOG_FORMAT"),
     ("src/cosmos/mod.rs", "REGION_NAME"),
 ];
 /// Texts in `src/config` that look like settings, but are parts of connection strings, a suffix, or a value.
-const NO_SETTINGS: [&str; 8] = [
+const NO_SETTINGS: [&str; 9] = [
     "Default",
+    "Development",
     "DeviceId",
     "GatewayHostName",
     "HostName",
