@@ -1,5 +1,6 @@
 //! The crash test: kills the handler in many runs, each with its own world.
 
+mod hosts;
 mod plan;
 mod report;
 mod sites;
@@ -76,6 +77,8 @@ enum Path {
     Rapidm2m,
     /// Uplinks of The Things Stack, by webhook and queue, each device with its own identity
     Uplinks,
+    /// The same, but the host itself is killed or stopped, and its storage account goes away
+    Hosts,
 }
 
 impl Path {
@@ -83,7 +86,7 @@ impl Path {
     fn unit(self) -> &'static str {
         match self {
             Self::Rapidm2m => "rows",
-            Self::Uplinks => "uplinks",
+            Self::Uplinks | Self::Hosts => "uplinks",
         }
     }
 }
@@ -130,6 +133,7 @@ pub async fn run(options: &Options) -> anyhow::Result<bool> {
         let (kills, mut verdict, log) = match options.path {
             Path::Rapidm2m => sites::run(&setup, seed).await?,
             Path::Uplinks => uplinks::run(&setup, seed).await?,
+            Path::Hosts => hosts::run(&setup, seed).await?,
         };
         verdict.findings.append(&mut panics.lock().unwrap_or_else(PoisonError::into_inner));
         reporter.add(Run { seed, kills, verdict, log, seconds: started.elapsed().as_secs_f64() })?;

@@ -3,7 +3,7 @@
 use std::{cell::Cell, collections::BTreeMap, time::Duration};
 
 use anyhow::Context as _;
-use emulators::{cosmos, iot_hub, steps::Step, things_stack};
+use emulators::{cosmos, functions_host, iot_hub, steps::Step, things_stack};
 use fastrand::Rng;
 use futures::{StreamExt as _, stream};
 use serde::Deserialize;
@@ -21,8 +21,8 @@ use crate::{
     victim::{Kills, Victim},
 };
 
-const QUEUE: &str = "uplinks";
-const ROUTE: &str = "api/uplink";
+pub const QUEUE: &str = "uplinks";
+pub const ROUTE: &str = "api/uplink";
 /// Time between two uplinks.
 const UPLINK: Duration = Duration::from_millis(15);
 /// The most webhooks in flight at the same time.
@@ -37,7 +37,7 @@ const V2_EVERY: usize = 10;
 /// (`batchSize` and `newBatchThreshold` of host.json). So two uplinks of a device are in flight together only if one of
 /// them is delayed.
 const CALM_DEVICES: usize = 80;
-const CALM_ROUNDS: usize = 3;
+pub const CALM_ROUNDS: usize = 3;
 /// How long the queue may take to become empty.
 const DRAINING: Duration = Duration::from_secs(60);
 
@@ -62,14 +62,14 @@ const SPOTS: [Spot; 16] = [
 ];
 
 /// The stand-ins.
-struct World {
+pub struct World {
     cosmos: cosmos::Emulator,
     hub: iot_hub::Emulator,
-    stack: things_stack::Emulator,
+    pub stack: things_stack::Emulator,
 }
 
 impl World {
-    async fn start(killer: &Killer, seed: u64) -> anyhow::Result<Self> {
+    pub async fn start(killer: &Killer, seed: u64) -> anyhow::Result<Self> {
         let cosmos = cosmos::Options { steps: killer.steps(), ..cosmos::Options::default() };
         let dps_options = iot_hub::DpsOptions { dps_retry_after: 0, ..iot_hub::DpsOptions::default() };
         let hub = iot_hub::Options { steps: killer.steps(), dps_options, ..iot_hub::Options::default() };
@@ -82,7 +82,7 @@ impl World {
         })
     }
 
-    fn settings(&self) -> BTreeMap<String, String> {
+    pub fn settings(&self) -> BTreeMap<String, String> {
         let (cosmos, hub) = (self.cosmos.ready(), self.hub.ready());
         let settings = [
             ("UplinkQueueName", QUEUE),
@@ -132,7 +132,7 @@ pub async fn run(setup: &Setup, seed: u64) -> anyhow::Result<(Kills, Verdict, Ve
     if !left.is_empty() {
         findings.push(format!("{} uplinks are still in the queue {DRAINING:?} after the last kill", left.len()));
     }
-    let mut verdict = look(&world, &victim, &sent).await?;
+    let mut verdict = look(&world, &victim.host, &sent).await?;
     verdict.findings.extend(findings);
     let log = victim.log();
     victim.host.stop().await;
@@ -140,14 +140,14 @@ pub async fn run(setup: &Setup, seed: u64) -> anyhow::Result<(Kills, Verdict, Ve
 }
 
 /// LoRaWAN devices; their webhooks go to the host.
-struct Fleet<'a> {
-    stack: &'a things_stack::Emulator,
-    target: String,
+pub struct Fleet<'a> {
+    pub stack: &'a things_stack::Emulator,
+    pub target: String,
 }
 
 impl Fleet<'_> {
     /// Sends until it is over, from new and known devices. The seed decides their order.
-    async fn send_until(&self, is_over: &Cell<bool>, seed: u64) -> anyhow::Result<Vec<Sent>> {
+    pub async fn send_until(&self, is_over: &Cell<bool>, seed: u64) -> anyhow::Result<Vec<Sent>> {
         let mut random = Rng::with_seed(seed);
         let mut known = 0;
         let mut pace = interval(UPLINK);
@@ -167,7 +167,7 @@ impl Fleet<'_> {
     }
 
     /// Sends one uplink from each device of the calm.
-    async fn send_round(&self) -> anyhow::Result<Vec<Sent>> {
+    pub async fn send_round(&self) -> anyhow::Result<Vec<Sent>> {
         let answers = stream::iter((0..CALM_DEVICES).map(|device| self.send(device))).buffered(CONCURRENCY);
         answers.collect::<Vec<_>>().await.into_iter().collect()
     }
@@ -194,14 +194,14 @@ struct Registration {
     status: String,
 }
 
-async fn look(world: &World, victim: &Victim, sent: &[Sent]) -> anyhow::Result<Verdict> {
+pub async fn look(world: &World, host: &functions_host::Emulator, sent: &[Sent]) -> anyhow::Result<Verdict> {
     let url = format!("{}dps/registrations", world.hub.ready().control);
     let registrations: Vec<Registration> = reqwest::get(url).await?.error_for_status()?.json().await?;
     let registrations: BTreeMap<String, String> =
         registrations.into_iter().map(|one| (one.registration_id, one.status)).collect();
     let mut leftovers = Vec::new();
     for queue in [format!("{QUEUE}-poison"), format!("{QUEUE}-rejected")] {
-        let messages = victim.host.queue_messages(&queue).await?;
+        let messages = host.queue_messages(&queue).await?;
         leftovers.push((queue, messages.into_iter().map(|message| message.text).collect()));
     }
     let messages: Vec<Message> = world.hub.received().iter().map(Message::of).collect();
