@@ -56,7 +56,12 @@ impl Services {
             };
             add("The Things Stack", self.things_stack.is_some(), place, details);
             let place = host.queues.get(&things_network.webhooks.queue).cloned().unwrap_or_default();
-            add("Storage queue", host.storage.is_some(), place, String::new());
+            // Without the path, the table fits into a terminal.
+            let (place, queue) = match place.parse::<reqwest::Url>() {
+                Ok(url) => (format!("{}/", url.origin().ascii_serialization()), things_network.webhooks.queue.clone()),
+                Err(_) => (place, String::new()),
+            };
+            add("Storage queue", host.storage.is_some(), place, queue);
         }
         let account = &config.ledger.account;
         add("Cosmos DB", self.cosmos.is_some(), account.endpoint.to_string(), config.ledger.container.clone());
