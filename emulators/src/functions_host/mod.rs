@@ -187,7 +187,10 @@ impl Emulator {
     /// Waits until the host has ended by itself: it has given up on the handler or on a storage account. Returns the
     /// reason.
     pub async fn stopped(&self) -> String {
-        self.handler.gone().await
+        tokio::select! {
+            reason = self.lifetime.failed() => reason,
+            reason = self.handler.gone() => reason,
+        }
     }
 
     /// Kills the handler and waits for its end, for whoever does not have the host itself.
