@@ -23,6 +23,21 @@
 //! there does not count. If the setting is absent, the host emulates an account and gives the handler its connection
 //! string in this setting. The emulated account ends with the host, not with the handler.
 //!
+//! # Its end
+//! It ends at the third failure of the handler, when a storage account refuses a request, and when one has not answered
+//! six tries within 25 seconds. A message that was taken is invisible for ten minutes. Host.json's `visibilityTimeout`
+//! counts only if the host lives to release the message. The delete of a message that the handler has put back meanwhile
+//! fails, and nothing is said about it.
+//!
+//! # What the real host does and this one does not
+//! - Timers have no lock in a storage account: two hosts both run them. The real one runs a timer in one instance; after
+//!   a crash the next run comes up to two minutes later, with `IsPastDue`.
+//! - The new handler never starts before the old one has ended. At a restart of the real host both run for a while.
+//! - A handler that cannot be started, and a `%Setting%` that is missing, are errors here. The real host goes on: calls
+//!   hang, and a function without its setting does not run.
+//! - A host that is killed takes the handler with it. The real one leaves it behind.
+//! - A call without a function key is accepted.
+//!
 //! # Requests for tests and tools
 //! | | |
 //! |---|---|

@@ -114,6 +114,17 @@ fn bytes_are_those_of_the_real_host() {
     }
 }
 
+/// That of the app. What it costs is in Application Insights' price per gigabyte.
+#[test]
+fn the_apps_host_json_lets_little_through() {
+    let host: Value = serde_json::from_str(include_str!("../../../host.json")).unwrap();
+    let rules = &host["logging"];
+    for (load, most) in [(IDLE, 0.4), (TWO_A_SECOND, 2.0)] {
+        let counted = gigabytes(rules, &load);
+        assert!(counted <= most, "{counted} GB a month instead of at most {most}");
+    }
+}
+
 #[test]
 fn a_failed_invocation_is_four_records_of_23_kilobytes() {
     let mut counter = counter(&json!({ "logLevel": { "Function": "Warning" } }));
