@@ -219,7 +219,8 @@ impl Emulator {
 
     /// Ends as the real host does. Nothing new begins. Calls in flight get 10 seconds; then the handler gets SIGTERM,
     /// and SIGKILL if it does not end. Messages whose calls were cut stay invisible for the rest of their 10 minutes.
-    pub async fn stop(mut self) {
+    /// Returns what the real host would have sent to Application Insights.
+    pub async fn stop(mut self) -> TelemetrySummary {
         self.lifetime.stopping.cancel();
         let _ = timeout(LONGEST_END, async { while self.tasks.join_next().await.is_some() {} }).await;
         self.tasks.shutdown().await;
@@ -227,7 +228,7 @@ impl Emulator {
         // An error would mean that the task has panicked or was aborted. The handler is gone in either case.
         let _ = (&mut self.handler_task).await;
         self.telemetry.flush();
-        tracing::info!(telemetry = %self.telemetry(), "what the real host would have sent to Application Insights");
+        self.telemetry()
     }
 }
 

@@ -259,6 +259,9 @@ async fn what_the_real_host_would_log_is_counted() {
     assert_eq!((&told["records"], &told["bytes"]), (&json!(5), &json!(24_120)));
     assert_eq!(told["categories"]["Host.Results"]["records"], 3);
     assert!(told["gigabytesAMonth"].as_f64().unwrap() > 0.0);
+    let at_the_end = host.stop().await;
+    // Seven numbers of the timer.
+    assert_eq!(at_the_end.all.records, 5 + 7, "{at_the_end}");
 }
 
 #[tokio::test]
