@@ -106,7 +106,7 @@ async fn an_account_that_refuses_or_is_away_is_named() {
     let connection = service.ready().connection.clone();
     drop(service);
     let queue = in_account(&connection, "uplinks", Encoding::Base64);
-    let Err(Error::Storage(problem)) = queue.put(Bytes::from_static(b"x")).await else { panic!() };
+    let Err(Error::Away(problem)) = queue.put(Bytes::from_static(b"x")).await else { panic!() };
     assert!(problem.starts_with(&format!("no answer from the storage account at {}", queue.url())), "{problem}");
 }
 
