@@ -23,6 +23,7 @@ use crate::{
 
 /// The version that the host reports.
 const HOST_VERSION: &str = "4.1037.0.0";
+const USER_AGENT: &str = "Azure-Functions-Host/4.1037.0.0";
 const INVOCATION_ID: &str = "X-Azure-Functions-InvocationId";
 /// Largest answer that is read, in bytes.
 const LARGEST_ANSWER: usize = 100 * 1024 * 1024;
@@ -85,6 +86,7 @@ impl Invoker {
                 .header(header::CONTENT_TYPE, "application/json; charset=utf-8")
                 .header(INVOCATION_ID, id)
                 .header("X-Azure-Functions-HostVersion", HOST_VERSION)
+                .header(header::USER_AGENT, USER_AGENT)
                 .header("traceparent", traceparent())
                 // A stream has no length: it is sent chunked, as the host sends it.
                 .body(Body::wrap_stream(stream::once(async move { Ok::<_, std::io::Error>(envelope) })))

@@ -77,7 +77,7 @@ impl Hosts {
         let away = Duration::from_millis(random.u64(AWAY));
         match blow {
             Blow::KillHost => drop(host),
-            Blow::StopHost => host.stop().await,
+            Blow::StopHost => drop(host.stop().await),
             Blow::StorageAway => {
                 self.set("away", json!(true)).await?;
                 sleep(away).await;
