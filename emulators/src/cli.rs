@@ -70,10 +70,14 @@ pub async fn run(command: Command) -> anyhow::Result<()> {
             loop {
                 tokio::select! {
                     result = interrupted() => {
-                        emulator.stop().await;
+                        let telemetry = emulator.stop().await;
+                        eprintln!("Telemetry {{ {telemetry} }}");
                         return result;
                     }
-                    reason = emulator.stopped() => anyhow::bail!(reason),
+                    reason = emulator.stopped() => {
+                        eprintln!("Telemetry {{ {} }}", emulator.telemetry());
+                        anyhow::bail!(reason);
+                    }
                     event = events.recv() => match event {
                         Ok(event) => eprintln!("{event:?}"),
                         Err(RecvError::Lagged(count)) => eprintln!("({count} events came too fast to be shown)"),

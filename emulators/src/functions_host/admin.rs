@@ -1,4 +1,5 @@
-//! `/admin/queues`: shows and adds the messages of the queues, for tests and tools.
+//! `/admin/queues` shows and adds the messages of the queues, and `/admin/telemetry` shows what was logged, for tests and
+//! tools.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -15,6 +16,7 @@ use serde_json::json;
 use super::{
     QueueMessage,
     queue_set::{Entry, QueueSet},
+    telemetry::Telemetry,
 };
 use crate::queues::Error;
 
@@ -27,8 +29,10 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10 * 60);
 type Parameters = Query<HashMap<String, String>>;
 type Answer = Result<Response<Body>, (StatusCode, String)>;
 
-pub fn router(queues: Arc<QueueSet>) -> Router {
+pub fn router(queues: Arc<QueueSet>, telemetry: Arc<Telemetry>) -> Router {
+    let counted = queues.clone();
     Router::new()
+        .route("/admin/telemetry", get(async move || Json(telemetry.summary(counted.requests()))))
         .route("/admin/queues", get(list))
         .route("/admin/queues/{name}", get(messages).post(add))
         .layer(DefaultBodyLimit::max(LARGEST_BODY))

@@ -11,6 +11,7 @@ use anyhow::{Context, bail, ensure};
 use super::{
     document::{Document, Node},
     function::{Disabled, Function, Trigger},
+    logging::Logging,
     queue_options::QueueOptions,
     settings::Settings,
     time_span,
@@ -32,6 +33,7 @@ pub struct App {
     /// First segments of every HTTP function's path; may be empty.
     pub route_prefix: String,
     pub queues: QueueOptions,
+    pub logging: Logging,
     pub functions: Vec<Function>,
     pub disabled: Vec<Disabled>,
 }
@@ -67,6 +69,7 @@ impl App {
         let extensions = host.get("extensions");
         let prefix = extensions.as_ref().and_then(|node| node.get("http")?.get("routePrefix"));
         let queues = extensions.as_ref().and_then(|node| node.get("queues"));
+        let logging = host.get("logging").map_or(Ok(Logging::default()), |node| Logging::parse(&node))?;
         let (functions, disabled) = functions(&root, settings, schedule)?;
         ensure!(!functions.is_empty(), "{} has no folder with a function.json", root.display());
         Ok(Self {
@@ -75,6 +78,7 @@ impl App {
             forwards_http: forwards.map_or(Ok(false), |node| node.bool())?,
             route_prefix: prefix.map_or(Ok("api"), |node| node.str())?.trim_matches('/').to_owned(),
             queues: queues.map_or(Ok(QueueOptions::default()), |node| QueueOptions::parse(&node))?,
+            logging,
             functions,
             disabled,
             root,

@@ -31,6 +31,11 @@ impl Document {
         Ok(Self { file, value })
     }
 
+    #[cfg(test)]
+    pub fn of(file: &str, value: Value) -> Self {
+        Self { file: file.to_owned(), value }
+    }
+
     pub fn root(&self) -> Node<'_> {
         Node { file: &self.file, path: String::new(), value: &self.value }
     }

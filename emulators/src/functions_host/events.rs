@@ -8,7 +8,12 @@ use tokio::sync::broadcast;
 /// Events that are kept for a receiver that is slower than the host. It loses older ones.
 pub const KEPT: usize = 4096;
 
-pub type Sender = broadcast::Sender<Event>;
+/// Tells one observer of each event at once, and all receivers as they come to it. Cheap to clone.
+#[derive(Clone)]
+pub struct Sender {
+    pub channel: broadcast::Sender<Event>,
+    pub observer: Arc<dyn Fn(&Event) + Send + Sync>,
+}
 
 /// One event. `{:?}` shows it in one line without bodies.
 #[derive(Clone)]
@@ -89,7 +94,7 @@ pub enum Stream {
 }
 
 /// The log level of a line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     Information,
     Warning,
@@ -110,8 +115,9 @@ impl Level {
 
 /// Sends an event to all receivers.
 pub fn send(events: &Sender, event: Event) {
+    (events.observer)(&event);
     // An error means that there is no receiver, which is fine.
-    let _ = events.send(event);
+    let _ = events.channel.send(event);
 }
 
 #[cfg(test)]

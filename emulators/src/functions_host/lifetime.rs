@@ -26,6 +26,15 @@ impl Lifetime {
         self.stop.cancel();
     }
 
+    /// Waits until the host cannot go on. Returns the reason.
+    pub async fn failed(&self) -> String {
+        self.stopping.cancelled().await;
+        match self.failure.get() {
+            Some(reason) => reason.clone(),
+            None => std::future::pending().await,
+        }
+    }
+
     /// Waits until the handler must end.
     pub async fn ended(&self) {
         tokio::select! {

@@ -12,6 +12,7 @@
 //! | `start`, `lifetime`, `options` | the start of all parts, their end, and the options |
 //! | `queue_set`, `admin` | the app's queues, and the requests that show them |
 //! | `events` | the host's events, for a caller that shows them |
+//! | `telemetry`, `logging` | what the real host would send to Application Insights, and what host.json lets through |
 //!
 //! The contract follows the host's source (Azure/azure-functions-host, `src/WebJobs.Script/Workers/Http`). Queues run
 //! as in the WebJobs SDK's storage extension.
@@ -22,6 +23,21 @@
 //! there does not count. If the setting is absent, the host emulates an account and gives the handler its connection
 //! string in this setting. The emulated account ends with the host, not with the handler.
 //!
+//! # Its end
+//! It ends at the third failure of the handler, when a storage account refuses a request, and when one has not answered
+//! six tries within 25 seconds. A message that was taken is invisible for ten minutes. Host.json's `visibilityTimeout`
+//! counts only if the host lives to release the message. The delete of a message that the handler has put back meanwhile
+//! fails, and nothing is said about it.
+//!
+//! # What the real host does and this one does not
+//! - Timers have no lock in a storage account: two hosts both run them. The real one runs a timer in one instance; after
+//!   a crash the next run comes up to two minutes later, with `IsPastDue`.
+//! - The new handler never starts before the old one has ended. At a restart of the real host both run for a while.
+//! - A handler that cannot be started, and a `%Setting%` that is missing, are errors here. The real host goes on: calls
+//!   hang, and a function without its setting does not run.
+//! - A host that is killed takes the handler with it. The real one leaves it behind.
+//! - A call without a function key is accepted.
+//!
 //! # Requests for tests and tools
 //! | | |
 //! |---|---|
@@ -29,6 +45,7 @@
 //! | `GET /admin/queues` | `[{"name":"uplinks","visible":0,"invisible":1}]`: bound queues, and poison queues of triggers. For another account than the emulated one the numbers are approximate, with `visible` up to 32 |
 //! | `GET /admin/queues/{name}` | `[{"id":"…","text":"…","dequeueCount":0,"insertionTime":"…","expirationTime":"…","nextVisibleTime":"…"}]`; for another account the first 32 visible ones |
 //! | `?wait=empty&timeout_ms=30000` | with either `GET`: the answer comes when the queue (or each queue that triggers a function) has no message, visible or not, or when the time is over |
+//! | `GET /admin/telemetry` | what the real host would have sent to Application Insights: `{"seconds":60.0,"records":3,"bytes":3470,"gigabytesAMonth":0.1,"categories":{"Host.Results":{"records":1,"bytes":1070}}}` |
 //! | `POST /admin/queues/{name}` | the body is a message, with `x-batch: true` a JSON array of strings; `201` `{"added":1}` |
 
 mod admin;
@@ -43,6 +60,7 @@ mod handler;
 mod invoke;
 mod lifetime;
 mod listener;
+mod logging;
 mod operation;
 mod options;
 mod outputs;
@@ -54,6 +72,7 @@ mod route;
 mod schedule;
 mod settings;
 mod start;
+mod telemetry;
 mod time_span;
 mod timer;
 
@@ -76,11 +95,13 @@ pub use self::{
     options::Options,
     queue_set::{QueueMessage, QueueSummary},
     start::start,
+    telemetry::{Sent, TelemetrySummary},
 };
 use self::{
     handler::Handler,
     lifetime::Lifetime,
     queue_set::{Entry, QueueSet},
+    telemetry::Telemetry,
     timer::Timer,
 };
 use crate::door::Door;
@@ -111,7 +132,8 @@ pub struct Emulator {
     handler: Handler,
     timers: Vec<Arc<Timer>>,
     queues: Arc<QueueSet>,
-    events: broadcast::Sender<Event>,
+    events: events::Sender,
+    telemetry: Arc<Telemetry>,
     first_events: Mutex<Option<broadcast::Receiver<Event>>>,
     lifetime: Lifetime,
     handler_task: JoinHandle<()>,
@@ -130,7 +152,7 @@ impl Emulator {
     #[must_use]
     pub fn events(&self) -> broadcast::Receiver<Event> {
         let first = self.first_events.lock().expect("no panic while locked").take();
-        first.unwrap_or_else(|| self.events.subscribe())
+        first.unwrap_or_else(|| self.events.channel.subscribe())
     }
 
     /// Runs a timer function now and waits for its end.
@@ -171,10 +193,19 @@ impl Emulator {
         self.queues.find(name).with_context(|| format!("no function is bound to a queue {name:?}"))
     }
 
+    /// What the real host would have sent to Application Insights so far.
+    #[must_use]
+    pub fn telemetry(&self) -> TelemetrySummary {
+        self.telemetry.summary(self.queues.requests())
+    }
+
     /// Waits until the host has ended by itself: it has given up on the handler or on a storage account. Returns the
     /// reason.
     pub async fn stopped(&self) -> String {
-        self.handler.gone().await
+        tokio::select! {
+            reason = self.lifetime.failed() => reason,
+            reason = self.handler.gone() => reason,
+        }
     }
 
     /// Kills the handler and waits for its end, for whoever does not have the host itself.
@@ -188,13 +219,16 @@ impl Emulator {
 
     /// Ends as the real host does. Nothing new begins. Calls in flight get 10 seconds; then the handler gets SIGTERM,
     /// and SIGKILL if it does not end. Messages whose calls were cut stay invisible for the rest of their 10 minutes.
-    pub async fn stop(mut self) {
+    /// Returns what the real host would have sent to Application Insights.
+    pub async fn stop(mut self) -> TelemetrySummary {
         self.lifetime.stopping.cancel();
         let _ = timeout(LONGEST_END, async { while self.tasks.join_next().await.is_some() {} }).await;
         self.tasks.shutdown().await;
         self.lifetime.stop.cancel();
         // An error would mean that the task has panicked or was aborted. The handler is gone in either case.
         let _ = (&mut self.handler_task).await;
+        self.telemetry.flush();
+        self.telemetry()
     }
 }
 

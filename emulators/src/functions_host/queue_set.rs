@@ -11,7 +11,7 @@ use super::{
     outputs::Output,
 };
 use crate::{
-    queues::{self, Counts, Encoding, Error, Message, Queue, StorageAccount},
+    queues::{self, Counts, Encoding, Error, Message, Queue, Requests, StorageAccount},
     storage,
 };
 
@@ -107,6 +107,14 @@ impl QueueSet {
         let Some(own) = &self.own else { return BTreeMap::new() };
         let bindings = functions.iter().flat_map(bindings).filter(|binding| binding.account.is_none());
         bindings.map(|binding| (binding.setting.clone(), own.emulator.ready().connection.clone())).collect()
+    }
+
+    /// All requests to the accounts since the start.
+    pub fn requests(&self) -> Requests {
+        self.entries
+            .iter()
+            .map(|entry| entry.queue.requests())
+            .fold(Requests::default(), |sum, one| Requests { all: sum.all + one.all, failed: sum.failed + one.failed })
     }
 
     /// The control endpoint of the emulated account.

@@ -10,6 +10,7 @@ use reqwest::Url;
 use tokio::{
     sync::broadcast,
     task::{JoinHandle, JoinSet},
+    time::sleep,
 };
 
 use super::{
@@ -26,6 +27,7 @@ use super::{
     process::Process,
     queue_set::QueueSet,
     settings,
+    telemetry::{FLUSH_EVERY, Telemetry},
     timer::Timer,
 };
 use crate::{door, steps::Step};
@@ -41,7 +43,10 @@ pub async fn start(options: Options) -> anyhow::Result<Emulator> {
     let app = App::load(&options.app, &settings, options.schedule.as_deref())?;
     let cannot_listen = || format!("cannot listen on {} port {}", options.host, options.port);
     let (door, listener) = door::open(&options.host, options.port).with_context(cannot_listen)?;
-    let (events, first_events) = broadcast::channel(events::KEPT);
+    let (channel, first_events) = broadcast::channel(events::KEPT);
+    let telemetry = Arc::new(Telemetry::new(app.logging.clone()));
+    let observer = telemetry.clone();
+    let events = events::Sender { channel, observer: Arc::new(move |event| observer.observe(event)) };
     let lifetime = Lifetime::default();
     let queues = Arc::new(QueueSet::open(&app.functions, app.queues.encoding).await?);
 
@@ -111,6 +116,7 @@ pub async fn start(options: Options) -> anyhow::Result<Emulator> {
         timers,
         queues,
         events,
+        telemetry: telemetry.clone(),
         first_events: Mutex::new(Some(first_events)),
         lifetime: lifetime.clone(),
         handler_task,
@@ -125,11 +131,22 @@ pub async fn start(options: Options) -> anyhow::Result<Emulator> {
     let home = home.transpose()?;
     let prefix = if app.route_prefix.is_empty() { "/".to_owned() } else { format!("/{}/", app.route_prefix) };
     let front = Arc::new(Front { invoker, prefix, http, home, timers: emulator.timers.clone() });
-    let router = front::router(front).merge(admin::router(emulator.queues.clone()));
+    let router = front::router(front).merge(admin::router(emulator.queues.clone(), telemetry.clone()));
+    let stopped = lifetime.stopping.clone().cancelled_owned();
     emulator.tasks.spawn(async move {
-        let stopped = async move { lifetime.stopping.cancelled().await };
         if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stopped).await {
             tracing::error!(%error, "the front end ended");
+        }
+    });
+    emulator.tasks.spawn({
+        let stopping = lifetime.stopping.clone();
+        async move {
+            loop {
+                tokio::select! {
+                    () = sleep(FLUSH_EVERY) => telemetry.flush(),
+                    () = stopping.cancelled() => break,
+                }
+            }
         }
     });
     for timer in emulator.timers.clone() {

@@ -72,6 +72,14 @@ pub struct Counts {
     pub invisible: usize,
 }
 
+/// Numbers of requests to an account.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Requests {
+    pub all: u64,
+    /// Answered with a status of 400 or more, or not at all.
+    pub failed: u64,
+}
+
 /// Why an operation on a queue failed.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Error {
@@ -129,6 +137,11 @@ impl Queue {
 
     pub fn url(&self) -> String {
         self.client.url().to_string()
+    }
+
+    /// All requests since the queue was opened.
+    pub fn requests(&self) -> Requests {
+        self.client.requests()
     }
 
     /// Adds a message and wakes the waiter in [`added`](Self::added).

@@ -241,3 +241,40 @@ async fn a_forwarded_request_and_its_response_are_left_as_they_are() {
     assert_eq!((&received.headers["x-own"], received.body.as_str()), (&"1".parse().unwrap(), "hello"));
     assert_eq!(received.headers["x-azure-functions-invocationid"].len(), 36);
 }
+
+#[tokio::test]
+async fn what_the_real_host_would_log_is_counted() {
+    let mut folder = host();
+    folder["logging"] = json!({ "logLevel": { "Function": "Warning" } });
+    let app = App::new(folder, &[("poll", timer(NEVER)), ("work", triggered_by("uplinks"))]);
+    let handler = Handler::start().await;
+    let host = handler.hosted(&app, Options::default()).await;
+    host.invoke("poll").await.unwrap();
+    let all = host.telemetry().all;
+    assert_eq!((all.records, all.bytes), (1, 1_070), "no line about storage: it is in no category of the host");
+    handler.replies(500, "application/json", "{}");
+    host.invoke("poll").await.unwrap();
+    let answer = client().get(format!("{}admin/telemetry", host.ready().endpoint)).send().await.unwrap();
+    let told: Value = serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap();
+    assert_eq!((&told["records"], &told["bytes"]), (&json!(5), &json!(24_120)));
+    assert_eq!(told["categories"]["Host.Results"]["records"], 3);
+    assert!(told["gigabytesAMonth"].as_f64().unwrap() > 0.0);
+    let at_the_end = host.stop().await;
+    // Seven numbers of the timer.
+    assert_eq!(at_the_end.all.records, 5 + 7, "{at_the_end}");
+}
+
+#[tokio::test]
+async fn a_default_lets_lines_about_storage_through() {
+    let mut folder = host();
+    folder["logging"] = json!({ "logLevel": { "default": "Information" } });
+    let app = App::new(folder, &[("work", triggered_by("uplinks"))]);
+    let handler = Handler::start().await;
+    let host = handler.hosted(&app, Options::default()).await;
+    host.enqueue("uplinks", "one").await.unwrap();
+    assert!(host.wait_until_empty("uplinks", PATIENCE).await.unwrap());
+    let telemetry = host.telemetry();
+    let of_storage = telemetry.categories["Azure.Core"];
+    // Put, taken, deleted.
+    assert!(of_storage.records >= 2 * 3, "{telemetry}");
+}

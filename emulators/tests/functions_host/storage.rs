@@ -111,3 +111,29 @@ async fn a_message_that_is_no_base64_is_tried_and_never_delivered() {
     assert_eq!(account.queues().all("uplinks-poison")[0].content, "no base64!");
     assert!(!handler.has_next());
 }
+
+/// The end of a host, and how long its message is hidden then.
+#[tokio::test]
+async fn what_a_host_had_taken_at_its_end_comes_ten_minutes_later() {
+    let account = storage::start(storage::Options::default()).await.unwrap();
+    let options =
+        Options { env: vec![("Account".to_owned(), account.ready().connection.clone())], ..Options::default() };
+    let app = App::new(host_with(json!({ "visibilityTimeout": "00:00:01" })), &[("work", triggered_by("uplinks"))]);
+    let mut handler = Handler::start_closed().await;
+    let host = handler.hosted(&app, options.clone()).await;
+    host.enqueue("uplinks", "taken").await.unwrap();
+    handler.next().await;
+    drop(host);
+    let message = account.queues().all("uplinks").remove(0);
+    let hidden = (message.next_visible.unwrap() - message.inserted).num_seconds();
+    assert!((599..=602).contains(&hidden), "{hidden} s");
+
+    let mut handler = Handler::start().await;
+    let host = handler.hosted(&app, options).await;
+    host.enqueue("uplinks", "later").await.unwrap();
+    assert_eq!(handler.next().await.json()["Data"]["uplink"], r#""later""#);
+    let clock = format!("{}clock", account.ready().control);
+    client().put(clock).json(&json!({ "aheadSeconds": 601 })).send().await.unwrap().error_for_status().unwrap();
+    let call = handler.next().await.json();
+    assert_eq!((&call["Data"]["uplink"], &call["Metadata"]["DequeueCount"]), (&json!(r#""taken""#), &json!("2")));
+}

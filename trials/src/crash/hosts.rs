@@ -28,6 +28,8 @@ const INVISIBLE: i64 = 10 * 60 + 1;
 /// What is put back comes within this time.
 const LONGEST_WAIT: i64 = 60;
 const STEP: Duration = Duration::from_secs(1);
+/// A host ends within this time after its storage account has refused a request.
+const LONGEST_END: Duration = Duration::from_secs(60);
 const DRAINING: Duration = Duration::from_secs(90);
 
 #[derive(Clone, Copy)]
@@ -76,20 +78,20 @@ impl Hosts {
         match blow {
             Blow::KillHost => drop(host),
             Blow::StopHost => host.stop().await,
-            Blow::StorageAway | Blow::StorageRefuses => {
+            Blow::StorageAway => {
+                self.set("away", json!(true)).await?;
+                sleep(away).await;
+                self.set("away", json!(false)).await?;
+                // It asks for longer than this before it ends.
+                return Ok(host);
+            }
+            Blow::StorageRefuses => {
                 let refusal = json!([{ "path": "/", "effect": { "answer": {
                     "status": 403, "headers": { "x-ms-error-code": "AuthorizationFailure" } } } }]);
-                let (switch, on, off) = match blow {
-                    Blow::StorageAway => ("away", json!(true), json!(false)),
-                    _ => ("trouble", refusal, json!([])),
-                };
-                self.set(switch, on).await?;
-                sleep(away).await;
-                self.set(switch, off).await?;
-                // The host may have ended. If not, it goes on.
-                if timeout(Duration::ZERO, host.stopped()).await.is_err() {
-                    return Ok(host);
-                }
+                self.set("trouble", refusal).await?;
+                let ended = timeout(LONGEST_END, host.stopped()).await;
+                ended.context("the host goes on although its storage account refuses everything")?;
+                self.set("trouble", json!([])).await?;
                 drop(host);
             }
         }

@@ -6,7 +6,6 @@ use chrono::{DateTime, NaiveDateTime, Utc};
 use serde::Serialize;
 use serde_json::{Value, json, value::RawValue};
 
-use super::dotnet;
 use crate::queues::guid;
 
 /// Names are unique in any case.
@@ -103,4 +102,11 @@ fn time_in(text: &str) -> Option<NaiveDateTime> {
 /// The text as a JSON string.
 pub fn literal(text: &str) -> String {
     serde_json::to_string(text).expect("a text is JSON")
+}
+
+/// The time as .NET writes it: fractions of 100 ns without trailing zeros.
+pub fn dotnet(time: DateTime<Utc>, zone: &str) -> String {
+    let text = time.format("%Y-%m-%dT%H:%M:%S%.9f").to_string();
+    let text = text[..text.len() - 2].trim_end_matches('0').trim_end_matches('.');
+    format!("{text}{zone}")
 }

@@ -9,7 +9,7 @@ mod recorded_tests;
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value, json};
 
-use self::metadata::Metadata;
+use self::metadata::{Metadata, dotnet};
 pub use self::{http::http, queue::queue};
 use super::function::TimerTrigger;
 
@@ -50,13 +50,6 @@ pub fn timer(
     }
     metadata.add_system(function, now);
     json!({ "Data": data, "Metadata": metadata })
-}
-
-/// The time as .NET writes it: fractions of 100 ns without trailing zeros.
-fn dotnet(time: DateTime<Utc>, zone: &str) -> String {
-    let text = time.format("%Y-%m-%dT%H:%M:%S%.9f").to_string();
-    let text = text[..text.len() - 2].trim_end_matches('0').trim_end_matches('.');
-    format!("{text}{zone}")
 }
 
 #[cfg(test)]

@@ -6,7 +6,10 @@
 mod sign;
 mod xml;
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -16,7 +19,7 @@ use reqwest::{
     redirect::Policy,
 };
 
-use super::{Encoding, Error, LARGEST_BATCH, Message, Result, Taken, account::StorageAccount};
+use super::{Encoding, Error, LARGEST_BATCH, Message, Requests, Result, Taken, account::StorageAccount};
 
 /// The version of the service that this client was written for. Azurite supports it too.
 const VERSION: &str = "2021-12-02";
@@ -29,6 +32,8 @@ pub struct Client {
     url: Url,
     encoding: Encoding,
     http: reqwest::Client,
+    requests: AtomicU64,
+    failed: AtomicU64,
 }
 
 impl Client {
@@ -40,7 +45,20 @@ impl Client {
             .timeout(REQUEST_TIMEOUT)
             .build()?;
         let url = below(account.endpoint.clone(), &[queue]);
-        Ok(Self { account: account.clone(), url, encoding, http })
+        Ok(Self {
+            account: account.clone(),
+            url,
+            encoding,
+            http,
+            requests: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+        })
+    }
+
+    pub fn requests(&self) -> Requests {
+        // In this order `failed` never exceeds `all`.
+        let failed = self.failed.load(Ordering::Acquire);
+        Requests { all: self.requests.load(Ordering::Acquire), failed }
     }
 
     pub fn url(&self) -> &Url {
@@ -160,7 +178,12 @@ impl Client {
         let authorization =
             HeaderValue::from_str(&authorization).map_err(|_| unexpected("an account's name that fits no header"))?;
         let request = self.http.request(method, url).headers(headers).header("authorization", authorization);
-        request.body(body).send().await.map_err(|error| failed(&self.url, &error))
+        let response = request.body(body).send().await;
+        self.requests.fetch_add(1, Ordering::Release);
+        if response.as_ref().map_or(true, |response| response.status().as_u16() >= 400) {
+            self.failed.fetch_add(1, Ordering::Release);
+        }
+        response.map_err(|error| failed(&self.url, &error))
     }
 }
 
