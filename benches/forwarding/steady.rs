@@ -11,7 +11,7 @@ use std::{
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::StreamExt as _;
 use iothub_connector::rapidm2m::Stamp;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     CUSTOMER, floor,
@@ -26,6 +26,8 @@ const CHANNELS: usize = 3;
 /// Besides the first, which connects and reads cursors.
 const ROUNDS: usize = 15;
 const IDLE: Duration = Duration::from_secs(30);
+/// Threads that have nothing to do end within this, and take their count of CPU time with them.
+const SETTLING: Duration = Duration::from_secs(12);
 
 /// Who polls.
 struct Subject {
@@ -44,28 +46,32 @@ enum Drive {
 pub async fn measure(executables: &[String], http: &reqwest::Client) {
     let (sites, channels) = (SITES.to_string(), CHANNELS.to_string());
     let backend = emulator(&["rapidm2m", "--no-generate", "--plain", "--channels", &channels, "--sites", &sites]);
-    let cosmos = emulator(&["cosmos", "--plain-items"]);
     let hub = emulator(&["iot_hub", "--keep-messages", "1000"]);
+    // The plain items know no containers: subjects with the same sites must not share them.
+    let names: Vec<&str> = [BINARY].into_iter().chain(executables.iter().map(String::as_str)).collect();
+    let cosmos: Vec<_> = names.iter().map(|_| emulator(&["cosmos", "--plain-items"])).collect();
     let mut subjects = Vec::new();
-    for (index, executable) in [BINARY].into_iter().chain(executables.iter().map(String::as_str)).enumerate() {
-        let mut settings = settings(&backend.ready, &cosmos.ready, &hub.ready);
-        settings.push(("M2MDocumentsDBCollection", format!("polls-{index}")));
+    for (index, executable) in names.into_iter().enumerate() {
+        let mut settings = settings(&backend.ready, &cosmos[index].ready, &hub.ready);
         settings.push(("IoTHubDeviceId", format!("gateway-{index}")));
         let handler = Handler::start(executable, &settings, http).await;
         let name = if index == 0 { "the release build" } else { executable };
         subjects.push(Subject::new(name, handler.process, Drive::Handler(handler.address)));
     }
-    let started = Utc::now() - TimeDelta::days(1);
+    let (started, mut forwarded) = (Utc::now() - TimeDelta::days(1), 0);
     for round in 0..=ROUNDS {
         add_rows(&backend, started, round, http).await;
         for subject in &mut subjects {
             subject.tick(http).await;
+            forwarded += SITES;
+            assert_eq!(received(&hub, http).await, forwarded, "{} forwards each site's rows", subject.name);
         }
         if round == 0 {
-            // The container is there now.
-            let mut floor = Subject::floor(&backend, &cosmos, &hub);
+            // Only now is the container there. The first ticks, which connect and read cursors, do not count.
+            let mut floor = Subject::floor(&backend, &cosmos[0], &hub);
             floor.tick(http).await;
-            subjects.insert(0, floor);
+            forwarded += SITES;
+            subjects.push(floor);
             subjects.iter_mut().for_each(|subject| subject.rounds.clear());
         }
         // Nobody is always the first.
@@ -84,6 +90,7 @@ pub async fn measure(executables: &[String], http: &reqwest::Client) {
             memory(subject.pid(), "VmRSS"),
         );
     }
+    tokio::time::sleep(SETTLING).await;
     println!("connected and idle for {} s", IDLE.as_secs());
     let before: Vec<_> = subjects.iter().map(|subject| (cpu(subject.pid()), switches(subject.pid()))).collect();
     tokio::time::sleep(IDLE).await;
@@ -148,6 +155,14 @@ impl Subject {
     fn cpu(&self) -> f64 {
         median(self.rounds.iter().map(|(cpu, _)| *cpu).collect())
     }
+}
+
+/// How many messages the hub has.
+async fn received(hub: &Emulator, http: &reqwest::Client) -> usize {
+    let url = format!("{}counts", hub.ready["control"].as_str().expect("text"));
+    let counts = http.get(url).send().await.expect("an answer").bytes().await.expect("a body");
+    let counts: Value = serde_json::from_slice(&counts).expect("JSON");
+    counts["messages"].as_u64().and_then(|count| usize::try_from(count).ok()).expect("a number")
 }
 
 /// A minute of rows, one a second, for all sites.

@@ -106,7 +106,7 @@ mod tests {
         assert_eq!(message.receipt, Receipt::new("52d53c5f-e212-487e-998b-abbe3b9d51e4", "MThGZWIy"));
         assert_eq!(message.life.map(|life| life.num_minutes()), Some(7 * 24 * 60 - 10));
         assert_eq!(message.inserted_at, "2025-02-18T03:06:19Z".parse().ok());
-        let json = r#"{"Data":{"uplink":"\"{\\\"a\\\":1}\""},"Metadata":{"DequeueCount":7,"InsertionTime":{"of":"the message"},"Id":"\\"7\\"","PopReceipt":"\\"MThG\\""}}"#;
+        let json = r#"{"Data":{"uplink":"\"{\\\"a\\\":1}\""},"Metadata":{"DequeueCount":7,"InsertionTime":{"of":"the message"},"Id":"\"7\"","PopReceipt":"\"MThG\""}}"#;
         let message = read(json);
         assert_eq!((message.text.as_str(), message.dequeue_count, message.inserted_at), (r#"{"a":1}"#, Some(7), None));
         assert_eq!((message.receipt, message.life), (None, None), "a member of the message took the id's place");

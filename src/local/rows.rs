@@ -12,6 +12,7 @@ use iothub_connector::{
     },
 };
 use serde::Serialize;
+use url::Url;
 
 use super::services::Services;
 
@@ -55,13 +56,11 @@ impl Services {
                 None => ("wherever its webhooks come from".to_owned(), String::new()),
             };
             add("The Things Stack", self.things_stack.is_some(), place, details);
-            let place = host.queues.get(&things_network.webhooks.queue).cloned().unwrap_or_default();
-            // Without the path, the table fits into a terminal.
-            let (place, queue) = match place.parse::<reqwest::Url>() {
-                Ok(url) => (format!("{}/", url.origin().ascii_serialization()), things_network.webhooks.queue.clone()),
-                Err(_) => (place, String::new()),
-            };
-            add("Storage queue", host.storage.is_some(), place, queue);
+            let queue = &things_network.webhooks.queue;
+            // The path has the account's name, for some accounts, and the queue's.
+            let place = host.queues.get(queue).and_then(|url| Url::parse(url).ok());
+            let place = place.map_or_else(String::new, |url| format!("{}/", url.origin().ascii_serialization()));
+            add("Storage queue", host.storage.is_some(), place, queue.clone());
         }
         let account = &config.ledger.account;
         add("Cosmos DB", self.cosmos.is_some(), account.endpoint.to_string(), config.ledger.container.clone());

@@ -63,7 +63,7 @@ async fn both_halves_run_together() {
     ] {
         world.set(name, value);
     }
-    let host = Host::start_with(&world.settings, json!({}), &["--run-at-start"]).await;
+    let host = Host::start_with(&world.settings, json!({}), &["--run-at-start", "--schedule", "0 0 0 1 1 *"]).await;
     assert_eq!(host.post(uplink("app", "dev", 1).to_string()).await.status, 202);
     let received = world.received(2).await;
     let device = |message: &serde_json::Value| message["deviceId"].as_str().unwrap().to_owned();
