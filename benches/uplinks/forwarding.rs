@@ -1,5 +1,5 @@
-//! Measures the way from the webhook to the hub's acknowledgement: The Things Stack → host with a queue in memory →
-//! handler → hub. All processes share all cores.
+//! Measures the way from the webhook to the hub's acknowledgement: The Things Stack → host with a storage queue →
+//! handler → hub, and the direct lane. All processes share all cores.
 
 use std::time::{Duration, Instant};
 
@@ -57,13 +57,14 @@ pub fn measure() {
     );
     for transport in TRANSPORTS {
         for downlinks in [false, true] {
-            runtime().block_on(measure_one(transport, downlinks));
+            runtime().block_on(measure_one(transport, downlinks, false));
         }
+        runtime().block_on(measure_one(transport, false, true));
     }
 }
 
-async fn measure_one(transport: &str, downlinks: bool) {
-    let world = World::start(transport, downlinks).await;
+async fn measure_one(transport: &str, downlinks: bool, direct: bool) {
+    let world = World::start(transport, downlinks, direct).await;
     // Now every device is registered, and connected if its transport keeps a connection.
     world.run(DEVICES, None).await;
     let before = world.counts().await;
@@ -85,7 +86,11 @@ async fn measure_one(transport: &str, downlinks: bool) {
     let of = |runs: &[Run], value: fn(&Run) -> f64| median(runs.iter().map(value).collect());
     println!(
         "  {transport:<9} {:<10} | {:>6.0} µs {:>9.2} ms {:>9.2} ms | {:>10.0} {:>6.0} µs {:>5.0} MiB {:>3.0} MiB {:>7.1} µs",
-        if downlinks { "asked for" } else { "no" },
+        match (downlinks, direct) {
+            (true, _) => "asked for",
+            (false, true) => "direct",
+            (false, false) => "no",
+        },
         of(&by_schedule, |run| run.cpu),
         of(&by_schedule, |run| run.p50),
         of(&by_schedule, |run| run.p99),
@@ -98,7 +103,7 @@ async fn measure_one(transport: &str, downlinks: bool) {
 }
 
 impl World {
-    async fn start(transport: &str, downlinks: bool) -> Self {
+    async fn start(transport: &str, downlinks: bool, direct: bool) -> Self {
         let cosmos = emulator(&["cosmos"]);
         let hub = emulator(&["iot_hub", "--dps-retry-after", "0", "--keep-messages", "1000"]);
         let devices = DEVICES.to_string();
@@ -108,7 +113,10 @@ impl World {
         }
         let stack = emulator(&stack);
         let http = reqwest::Client::builder().timeout(PATIENCE).build().expect("a client");
-        let settings = settings(&cosmos.ready, &hub.ready, transport);
+        let mut settings = settings(&cosmos.ready, &hub.ready, transport);
+        if direct {
+            settings.push(("ThingsNetworkDirectMilliseconds", "4000".into()));
+        }
         let handler = Handler::start(BINARY, &settings, &http).await;
         let endpoint = format!("http://{}/", handler.address);
         let host =
