@@ -13,14 +13,14 @@ use crate::{
     queue::{Queue, QueueError, Receipt},
 };
 
-/// A registration takes 3 to 7 s.
-const REGISTERING: Growth = Growth { first: Duration::from_secs(3), factor: 2, longest: Duration::from_secs(60) };
+/// A registration takes 3 to 7 s, most of them hardly more than 3.
+const REGISTERING: Growth = Growth { first: Duration::from_secs(4), factor: 2, longest: Duration::from_secs(60) };
 /// Earlier messages of the device are being sent.
 const TURN: Growth = Growth { first: Duration::from_secs(2), factor: 2, longest: Duration::from_secs(60) };
 /// A service is away, or refuses the device. Each return costs the host some milliseconds of CPU, so a message that has
 /// waited long may wait longer.
 const AWAY: Growth = Growth { first: Duration::from_secs(5), factor: 4, longest: Duration::from_secs(10 * 60) };
-/// Returns are spread by this part of the wait, in both directions.
+/// Returns are spread: waits are up to this part longer.
 const SPREAD: f64 = 0.25;
 /// A queue keeps messages for 7 days. A message with less time than this is written anew, to be kept for ever.
 const LEAST_LIFE: TimeDelta = TimeDelta::hours(84);
@@ -96,7 +96,7 @@ impl Cause {
         };
         let factor = growth.factor.saturating_pow(deliveries.saturating_sub(1));
         let wait = growth.first.saturating_mul(factor).min(growth.longest);
-        let wait = wait.mul_f64(1.0 + SPREAD * (2.0 * chance - 1.0));
+        let wait = wait.mul_f64(1.0 + SPREAD * chance);
         wait.max(least.unwrap_or_default().min(growth.longest))
     }
 }
@@ -121,8 +121,8 @@ mod tests {
 
     #[test]
     fn waits_grow_and_fit_the_cause() {
-        let waits = |cause: Cause, count| (1..=count).map(move |n| cause.wait(n, 0.5).as_secs()).collect::<Vec<_>>();
-        assert_eq!(waits(Cause::Registering, 6), [3, 6, 12, 24, 48, 60]);
+        let waits = |cause: Cause, count| (1..=count).map(move |n| cause.wait(n, 0.0).as_secs()).collect::<Vec<_>>();
+        assert_eq!(waits(Cause::Registering, 6), [4, 8, 16, 32, 60, 60]);
         assert_eq!(waits(Cause::Turn, 3), [2, 4, 8]);
         assert_eq!(waits(Cause::Away(None), 6), [5, 20, 80, 320, 600, 600]);
         assert_eq!(waits(Cause::Away(Some(Duration::from_secs(60))), 4), [60, 60, 80, 320]);
