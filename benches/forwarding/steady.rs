@@ -120,7 +120,7 @@ impl Subject {
             cosmos: text(cosmos, "endpoint"),
             cosmos_key: text(cosmos, "key"),
             database: "M2MBackendForwarderData".into(),
-            container: "polls-0".into(),
+            container: "pollingAttempts".into(),
             hub: text(hub, "mqtt"),
             hub_key: text(hub, "key"),
             ca: text(hub, "ca"),

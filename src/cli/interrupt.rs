@@ -7,7 +7,7 @@ pub const INTERRUPTED: u8 = 130;
 /// How long the end waits for log lines of dropped work.
 pub const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How often the handler looks whether its host is still there.
-const LOOK: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_secs(10);
 
 /// Resolves when the user presses Ctrl-C.
 pub async fn interrupted() {
