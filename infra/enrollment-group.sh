@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes the enrollment group from which the connector registers devices, unless it is there: this cannot be done in Bicep. azd runs
-# it after it has made the resources; by hand: README.md, "Deploying by hand". Needs the Azure CLI, signed in.
+# Makes the enrollment group from which the connector registers devices, unless it is there: Bicep cannot make it. azd runs this
+# after it has made the resources; by hand: README.md, "Deploying by hand". Needs the Azure CLI, signed in.
 set -eu
 
 for name in DPS_NAME AZURE_RESOURCE_GROUP ENROLLMENT_GROUP_KEY; do
@@ -15,14 +15,36 @@ if ! command -v az > /dev/null; then
     exit 1
 fi
 
-group=iothub-connector
-if az iot dps enrollment-group show --dps-name "$DPS_NAME" --resource-group "$AZURE_RESOURCE_GROUP" \
-    --enrollment-id "$group" --output none 2> /dev/null; then
-    echo "enrollment group $group is there"
+# azd and the Azure CLI may be signed in to different subscriptions.
+if [ -n "${AZURE_SUBSCRIPTION_ID-}" ]; then
+    set -- --subscription "$AZURE_SUBSCRIPTION_ID"
 else
-    # The secondary key is one that nobody knows.
-    az iot dps enrollment-group create --dps-name "$DPS_NAME" --resource-group "$AZURE_RESOURCE_GROUP" \
-        --enrollment-id "$group" --primary-key "$ENROLLMENT_GROUP_KEY" \
-        --secondary-key "$(head -c 48 /dev/urandom | base64 | tr -d '\n')" --output none
-    echo "enrollment group $group is made"
+    set --
 fi
+# Without a terminal, the Azure CLI cannot ask whether it may install the extension.
+if ! reason=$(az extension add --name azure-iot --upgrade --only-show-errors 2>&1); then
+    echo "error: the Azure CLI's extension azure-iot cannot be installed: $reason" >&2
+    exit 1
+fi
+
+group=iothub-connector
+of_group() {
+    command=$1
+    shift
+    az iot dps enrollment-group "$command" --dps-name "$DPS_NAME" --resource-group "$AZURE_RESOURCE_GROUP" \
+        --enrollment-id "$group" --output none --only-show-errors "$@" 2>&1
+}
+
+if of_group show "$@" > /dev/null; then
+    echo "enrollment group $group is there"
+    exit 0
+fi
+# The secondary key is one that nobody knows.
+if ! reason=$(of_group create "$@" --primary-key "$ENROLLMENT_GROUP_KEY" \
+    --secondary-key "$(head -c 48 /dev/urandom | base64 | tr -d '\n')"); then
+    echo "error: enrollment group $group of $DPS_NAME cannot be made: $reason" >&2
+    echo "       Check that \`az account show\` names the right tenant, and that you may change $DPS_NAME (the role Contributor on" >&2
+    echo "       $AZURE_RESOURCE_GROUP). Roles take some minutes to hold. Then run \`azd provision\` or this script again." >&2
+    exit 1
+fi
+echo "enrollment group $group is made"

@@ -216,3 +216,45 @@ fn matches(pattern: &str, name: &str) -> bool {
         None => name == pattern,
     }
 }
+
+/// <https://github.com/Azure/azure-dev/blob/main/cli/azd/resources/alpha_features.yaml>
+#[test]
+fn what_azd_counts_as_alpha_is_switched_on_first() {
+    let (azure, readme) = (text("azure.yaml"), text("README.md"));
+    assert!(azure.contains("language: custom") && azure.contains("/schemas/alpha/azure.yaml.json"));
+    let switched = readme.find("azd config set alpha.language.custom on").expect("README switches it on");
+    let used = ["azd env new", "\nazd up"].map(|command| readme.find(command).expect("README uses azd"));
+    assert!(used.iter().all(|used| switched < *used), "before any other command of azd");
+}
+
+/// Without it, the tools look for a language in files that a package does not have.
+#[test]
+fn func_publishes_a_custom_handler() {
+    let mut commands = 0;
+    for file in ["README.md", "xtask/src/package/mod.rs"] {
+        for line in text(file).lines().filter(|line| line.contains("&& func azure functionapp publish")) {
+            assert!(line.contains("--custom"), "{file}: {line}");
+            commands += 1;
+        }
+    }
+    assert_eq!(commands, 2);
+}
+
+#[test]
+fn hooks_name_scripts_that_are_there_for_both_shells() {
+    let azure = text("azure.yaml");
+    let scripts: Vec<_> = azure.lines().filter_map(|line| line.trim().strip_prefix("run: infra/")).collect();
+    assert_eq!(scripts, ["enrollment-group.sh", "enrollment-group.ps1"]);
+    let mut names = Vec::new();
+    for script in scripts {
+        let script = text(&format!("infra/{script}"));
+        for part in
+            ["az extension add --name azure-iot --upgrade --only-show-errors", "AZURE_SUBSCRIPTION_ID", "$reason"]
+        {
+            assert!(script.contains(part), "{part} is missing");
+        }
+        names.push(["DPS_NAME", "AZURE_RESOURCE_GROUP", "ENROLLMENT_GROUP_KEY"].map(|name| script.contains(name)));
+    }
+    assert_eq!(names, [[true; 3]; 2]);
+    assert!(text(".gitattributes").contains("*.sh text eol=lf"), "a script with CRLF does not run");
+}

@@ -29,7 +29,7 @@ const EXAMPLES: &str = "\
 Examples:
   cargo xtask package                                      # some minutes the first time
   cargo run -- local --app target/package/app --packaged   # then try it here
-  cd target/package/app && func azure functionapp publish MY_APP
+  cd target/package/app && func azure functionapp publish MY_APP --custom
 
 It needs Python 3 with venv and pip, and the Rust target x86_64-unknown-linux-gnu (which
 Linux on x86-64 has; elsewhere: rustup target add x86_64-unknown-linux-gnu). The Zig
