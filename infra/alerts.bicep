@@ -229,7 +229,7 @@ resource mail 'Microsoft.Insights/actionGroups@2023-01-01' = if (!empty(email)) 
   }
 }
 
-resource alerts 'Microsoft.Insights/scheduledQueryRules@2022-06-15' = [for rule in rules: {
+resource alerts 'Microsoft.Insights/scheduledQueryRules@2026-03-01' = [for rule in rules: {
   name: '${prefix}-${rule.name}'
   location: location
   kind: 'LogAlert'
@@ -244,6 +244,8 @@ resource alerts 'Microsoft.Insights/scheduledQueryRules@2022-06-15' = [for rule 
     evaluationFrequency: rule.every
     windowSize: rule.window
     autoMitigate: true
+    // A workspace that was just made does not know its tables yet.
+    skipQueryValidation: true
     criteria: {
       allOf: [
         {

@@ -92,7 +92,7 @@ param maximumInstanceCount int = 40
 
 @description('Memory of an instance in MB, shared by host and handler.')
 @allowed([512, 2048, 4096])
-param instanceMemoryMB int = 2048
+param instanceMemoryMB int = 512
 
 @description('Version of the runtime `custom` in the plan: az functionapp list-flexconsumption-runtimes --runtime custom')
 param customRuntimeVersion string = '1.0'
@@ -110,7 +110,7 @@ param operatorPrincipalType string = 'User'
 var token = toLower(uniqueString(subscription().id, environmentName, location))
 var tags = { 'azd-env-name': environmentName }
 
-resource group 'Microsoft.Resources/resourceGroups@2024-03-01' = {
+resource group 'Microsoft.Resources/resourceGroups@2025-04-01' = {
   name: empty(resourceGroupName) ? 'rg-${environmentName}' : resourceGroupName
   location: location
   tags: tags

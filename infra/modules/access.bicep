@@ -20,11 +20,11 @@ var cosmosDataContributor = '00000000-0000-0000-0000-000000000002'
 // The host keeps leases, keys and the package in blobs, and what went wrong at the start in a table.
 var appStorageRoles = [storageBlobDataOwner, storageQueueDataContributor, storageTableDataContributor]
 
-resource storageAccount 'Microsoft.Storage/storageAccounts@2023-05-01' existing = {
+resource storageAccount 'Microsoft.Storage/storageAccounts@2025-01-01' existing = {
   name: storageAccountName
 }
 
-resource vault 'Microsoft.KeyVault/vaults@2023-07-01' existing = {
+resource vault 'Microsoft.KeyVault/vaults@2025-05-01' existing = {
   name: vaultName
 }
 
@@ -32,7 +32,7 @@ resource applicationInsights 'Microsoft.Insights/components@2020-02-02' existing
   name: applicationInsightsName
 }
 
-resource cosmosAccount 'Microsoft.DocumentDB/databaseAccounts@2024-11-15' existing = {
+resource cosmosAccount 'Microsoft.DocumentDB/databaseAccounts@2025-10-15' existing = {
   name: cosmosAccountName
 }
 
@@ -66,7 +66,7 @@ resource appMonitoring 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
   }
 }
 
-resource appCosmos 'Microsoft.DocumentDB/databaseAccounts/sqlRoleAssignments@2024-11-15' = {
+resource appCosmos 'Microsoft.DocumentDB/databaseAccounts/sqlRoleAssignments@2025-10-15' = {
   parent: cosmosAccount
   name: guid(cosmosAccount.id, appPrincipalId, cosmosDataContributor)
   properties: {
@@ -96,7 +96,7 @@ resource operatorVault 'Microsoft.Authorization/roleAssignments@2022-04-01' = if
   }
 }
 
-resource operatorCosmos 'Microsoft.DocumentDB/databaseAccounts/sqlRoleAssignments@2024-11-15' = if (!empty(operatorPrincipalId)) {
+resource operatorCosmos 'Microsoft.DocumentDB/databaseAccounts/sqlRoleAssignments@2025-10-15' = if (!empty(operatorPrincipalId)) {
   parent: cosmosAccount
   name: guid(cosmosAccount.id, operatorPrincipalId, cosmosDataContributor)
   properties: {
@@ -104,4 +104,6 @@ resource operatorCosmos 'Microsoft.DocumentDB/databaseAccounts/sqlRoleAssignment
     roleDefinitionId: '${cosmosAccount.id}/sqlRoleDefinitions/${cosmosDataContributor}'
     scope: cosmosAccount.id
   }
+  // The account takes one assignment at a time, and refuses a second one with 412.
+  dependsOn: [appCosmos]
 }

@@ -8,7 +8,7 @@ param maximumInstanceCount int
 param instanceMemoryMB int
 param customRuntimeVersion string
 
-resource plan 'Microsoft.Web/serverfarms@2024-04-01' = {
+resource plan 'Microsoft.Web/serverfarms@2025-03-01' = {
   name: 'plan-${token}'
   location: location
   tags: tags
@@ -22,7 +22,7 @@ resource plan 'Microsoft.Web/serverfarms@2024-04-01' = {
   }
 }
 
-resource app 'Microsoft.Web/sites@2024-04-01' = {
+resource app 'Microsoft.Web/sites@2025-03-01' = {
   name: 'func-${token}'
   location: location
   // azd publishes the service of this name to it.
@@ -57,6 +57,15 @@ resource app 'Microsoft.Web/sites@2024-04-01' = {
     }
   }
 }
+
+// Publishing goes by Microsoft Entra ID. Nobody may log in with the app's own password.
+resource publishing 'Microsoft.Web/sites/basicPublishingCredentialsPolicies@2025-03-01' = [for way in ['ftp', 'scm']: {
+  parent: app
+  name: way
+  properties: {
+    allow: false
+  }
+}]
 
 output name string = app.name
 output hostName string = app.properties.defaultHostName

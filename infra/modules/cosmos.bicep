@@ -9,7 +9,7 @@ var databaseName = 'M2MBackendForwarderData'
 var pollsContainerName = 'pollingAttempts'
 var devicesContainerName = 'devices'
 
-resource account 'Microsoft.DocumentDB/databaseAccounts@2024-11-15' = {
+resource account 'Microsoft.DocumentDB/databaseAccounts@2025-10-15' = {
   name: 'cosmos-${token}'
   location: location
   tags: tags
@@ -25,11 +25,12 @@ resource account 'Microsoft.DocumentDB/databaseAccounts@2024-11-15' = {
     }
     // Only identities may read and write: the account's keys do not work.
     disableLocalAuth: true
+    disableKeyBasedMetadataWriteAccess: true
     minimalTlsVersion: 'Tls12'
   }
 }
 
-resource database 'Microsoft.DocumentDB/databaseAccounts/sqlDatabases@2024-11-15' = {
+resource database 'Microsoft.DocumentDB/databaseAccounts/sqlDatabases@2025-10-15' = {
   parent: account
   name: databaseName
   properties: {
@@ -37,7 +38,7 @@ resource database 'Microsoft.DocumentDB/databaseAccounts/sqlDatabases@2024-11-15
   }
 }
 
-resource polls 'Microsoft.DocumentDB/databaseAccounts/sqlDatabases/containers@2024-11-15' = {
+resource polls 'Microsoft.DocumentDB/databaseAccounts/sqlDatabases/containers@2025-10-15' = {
   parent: database
   name: pollsContainerName
   properties: {
@@ -56,7 +57,7 @@ resource polls 'Microsoft.DocumentDB/databaseAccounts/sqlDatabases/containers@20
   }
 }
 
-resource devices 'Microsoft.DocumentDB/databaseAccounts/sqlDatabases/containers@2024-11-15' = {
+resource devices 'Microsoft.DocumentDB/databaseAccounts/sqlDatabases/containers@2025-10-15' = {
   parent: database
   name: devicesContainerName
   properties: {
@@ -70,6 +71,8 @@ resource devices 'Microsoft.DocumentDB/databaseAccounts/sqlDatabases/containers@
       }
     }
   }
+  // One after the other: two at once may be refused.
+  dependsOn: [polls]
 }
 
 output accountName string = account.name

@@ -2,12 +2,14 @@
 
 param location string
 param tags object
+// Storage accounts have names of at least 3 characters.
+@minLength(1)
 param token string
 param uplinkQueueName string
 
 var packageContainerName = 'package'
 
-resource account 'Microsoft.Storage/storageAccounts@2023-05-01' = {
+resource account 'Microsoft.Storage/storageAccounts@2025-01-01' = {
   name: 'st${token}'
   location: location
   tags: tags
@@ -23,23 +25,23 @@ resource account 'Microsoft.Storage/storageAccounts@2023-05-01' = {
   }
 }
 
-resource blobs 'Microsoft.Storage/storageAccounts/blobServices@2023-05-01' = {
+resource blobs 'Microsoft.Storage/storageAccounts/blobServices@2025-01-01' = {
   parent: account
   name: 'default'
 }
 
-resource packages 'Microsoft.Storage/storageAccounts/blobServices/containers@2023-05-01' = {
+resource packages 'Microsoft.Storage/storageAccounts/blobServices/containers@2025-01-01' = {
   parent: blobs
   name: packageContainerName
 }
 
-resource queueService 'Microsoft.Storage/storageAccounts/queueServices@2023-05-01' = {
+resource queueService 'Microsoft.Storage/storageAccounts/queueServices@2025-01-01' = {
   parent: account
   name: 'default'
 }
 
 // The host would make them with the first message; made here, they can be looked into before.
-resource queues 'Microsoft.Storage/storageAccounts/queueServices/queues@2023-05-01' = [for suffix in ['', '-rejected', '-poison']: {
+resource queues 'Microsoft.Storage/storageAccounts/queueServices/queues@2025-01-01' = [for suffix in ['', '-rejected', '-poison']: {
   parent: queueService
   name: '${uplinkQueueName}${suffix}'
 }]

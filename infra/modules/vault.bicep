@@ -10,7 +10,7 @@ param m2mCredentials string
 @secure()
 param webhookSecret string
 
-resource vault 'Microsoft.KeyVault/vaults@2023-07-01' = {
+resource vault 'Microsoft.KeyVault/vaults@2025-05-01' = {
   name: 'kv-${token}'
   location: location
   tags: tags
@@ -23,22 +23,22 @@ resource vault 'Microsoft.KeyVault/vaults@2023-07-01' = {
   }
 }
 
-resource groupKey 'Microsoft.KeyVault/vaults/secrets@2023-07-01' = {
+resource groupKey 'Microsoft.KeyVault/vaults/secrets@2025-05-01' = {
   parent: vault
   name: 'DPSEnrollmentGroupSymmetricKeyDefault'
-  properties: { value: enrollmentGroupKey }
+  properties: { value: enrollmentGroupKey, contentType: 'key of a DPS enrollment group, Base64' }
 }
 
-resource credentials 'Microsoft.KeyVault/vaults/secrets@2023-07-01' = if (!empty(m2mCredentials)) {
+resource credentials 'Microsoft.KeyVault/vaults/secrets@2025-05-01' = if (!empty(m2mCredentials)) {
   parent: vault
   name: 'Base64encodedUsernamePassword'
-  properties: { value: m2mCredentials }
+  properties: { value: m2mCredentials, contentType: 'user:password of the rapidM2M backend, Base64' }
 }
 
-resource webhooks 'Microsoft.KeyVault/vaults/secrets@2023-07-01' = if (!empty(webhookSecret)) {
+resource webhooks 'Microsoft.KeyVault/vaults/secrets@2025-05-01' = if (!empty(webhookSecret)) {
   parent: vault
   name: 'ThingsNetworkWebhookSecret'
-  properties: { value: webhookSecret }
+  properties: { value: webhookSecret, contentType: 'value of the header X-Webhook-Secret' }
 }
 
 output name string = vault.name

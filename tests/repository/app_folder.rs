@@ -16,8 +16,8 @@ use serde_json::{Value, json};
 
 /// The files that `func azure functionapp publish` must upload, besides the function folders.
 const DEPLOYED: [&str; 2] = ["host.json", "iothub-connector"];
-/// Settings of the host itself.
-const OF_THE_HOST: [&str; 2] = ["FUNCTIONS_WORKER_RUNTIME", "AzureWebJobsStorage"];
+/// Settings of the host itself, and one that Cosmos DB's client reads.
+const OF_THE_HOST: [&str; 3] = ["FUNCTIONS_WORKER_RUNTIME", "AzureWebJobsStorage", "COSMOS_DISABLE_IMDS"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -12,7 +12,8 @@ use serde_json::Value;
 use super::bicep::{objects, quoted, text};
 
 /// Settings that the host reads, not the code.
-const OF_THE_HOST: [&str; 4] = [
+const OF_THE_HOST: [&str; 5] = [
+    "COSMOS_DISABLE_IMDS",
     "AzureWebJobsStorage__accountName",
     "AzureWebJobsStorage__credential",
     "APPLICATIONINSIGHTS_CONNECTION_STRING",
