@@ -247,7 +247,7 @@ fn hooks_name_scripts_that_are_there_for_both_shells() {
     assert_eq!(scripts, ["enrollment-group.sh", "enrollment-group.ps1"]);
     let mut names = Vec::new();
     for script in scripts {
-        let script = text(&format!("infra/{script}"));
+        let script = text(format!("infra/{script}"));
         for part in
             ["az extension add --name azure-iot --upgrade --only-show-errors", "AZURE_SUBSCRIPTION_ID", "$reason"]
         {
