@@ -15,7 +15,7 @@ use super::process::{Output, binary, client};
 
 /// The body that the host posts when a timer is due.
 pub const TIMER: &str = include_str!("../fixtures/host/timer.json");
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// The same interval as the host's.
 const PROBE: Duration = Duration::from_millis(25);
 /// The size of a posted chunk, in bytes.

@@ -115,7 +115,7 @@ fn site(name: &str) -> Owner {
 }
 
 fn soon() -> Instant {
-    Instant::now() + Duration::from_secs(20)
+    Instant::now() + Duration::from_secs(120)
 }
 
 async fn device(devices: &Devices, owner: &Owner) -> Arc<Device> {
