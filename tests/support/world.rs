@@ -126,7 +126,7 @@ impl World {
 
     /// Waits until the output contains this text `count` times. Lines come through pipes, so they can be late.
     pub async fn printed(&self, part: &str, count: usize) {
-        let give_up = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
+        let give_up = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
         while self.output().matches(part).count() < count {
             assert!(tokio::time::Instant::now() < give_up, "{part:?} is not printed {count} times: {}", self.output());
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;

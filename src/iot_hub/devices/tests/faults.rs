@@ -230,7 +230,8 @@ async fn a_lookup_is_not_waited_for_for_ever() {
     assert!(devices.entry(&site("well-1")).begin());
     tokio::time::pause();
     let start = Instant::now();
-    is_known(&error(&devices, &site("well-1")).await, "ledger_timeout", "cannot be looked up");
+    let early = devices.device(&site("well-1"), start).await;
+    is_known(&early.unwrap_err(), "ledger_timeout", "cannot be looked up");
     assert_eq!(start.elapsed().as_secs(), LOOKUP_WAIT.as_secs());
     let late = devices.device(&site("well-1"), start + 10 * LOOKUP_WAIT).await;
     is_known(&late.unwrap_err(), "ledger_timeout", "cannot be looked up");
