@@ -136,7 +136,10 @@ async fn every_trouble_is_a_setting_at_fault() {
 #[tokio::test]
 async fn a_vault_that_is_away_or_not_trusted_is_told_so() {
     let vault = Vault::start(&ENOUGH, None).await;
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    // Bound and not listening: it refuses connections, and no other test can get it.
+    let refusing = tokio::net::TcpSocket::new_v4().unwrap();
+    refusing.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let free = refusing.local_addr().unwrap();
     let with = |name: &str, value: &str| {
         let mut settings = vault.settings();
         settings.insert(name.to_owned(), value.to_owned());
