@@ -95,6 +95,8 @@ fn it_answers_the_host_and_has_every_function() {
 
 fn without_settings(port: &str) -> Output {
     let mut command = handler(&unpacked("without-settings"), &BTreeMap::new());
+    // In Azure it would go on, and say so with each call.
+    command.env("AZURE_FUNCTIONS_ENVIRONMENT", "Development");
     command.env("FUNCTIONS_CUSTOMHANDLER_PORT", port).output().unwrap()
 }
 
