@@ -141,6 +141,7 @@ impl Shared {
             histdata: rapidm2m.histdata,
             start_from: rapidm2m.start_from,
             overlap: rapidm2m.overlap,
+            corrections: rapidm2m.corrections,
             record_empty_polls: rapidm2m.record_empty_polls,
         };
         Polling::new(
@@ -149,6 +150,7 @@ impl Shared {
             rapidm2m.sites,
             rapidm2m.concurrency,
             rapidm2m.timeout,
+            rapidm2m.failed_sites_threshold,
             self.ending.clone(),
         )
     }

@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, HashSet};
 
 use chrono::{DateTime, NaiveDateTime, Timelike as _};
 use iothub_connector::rapidm2m::{
-    Rows, Stamp,
+    Rows, Site, Stamp,
+    directory::Directory,
     ledger::SiteKey,
     polling::split::{Heading, Part, Splitter},
+    site::Listed,
     wire,
 };
 use serde_json::{Map, Value, value::RawValue};
@@ -113,9 +115,9 @@ fn check_messages(body: &[u8], channels: usize, max_body: usize) {
     let mut rows = read(body, channels).expect("read before");
     rows.sort();
     let names: Vec<_> = (0..channels).map(|index| format!("ch\"{index}")).collect();
-    let key = SiteKey { customer: "Wässer \"&\" Co".into(), site: "Well\\7".into() };
+    let site = Site::of_key(SiteKey { customer: "Wässer \"&\" Co".into(), site: "Well\\7".into() });
     let split = |end| {
-        let heading = Heading { key: &key, begin: None, end, channels: &names };
+        let heading = Heading { site: &site, begin: None, end, channels: &names };
         Splitter::new(&heading, &rows, max_body).collect::<Vec<Part>>()
     };
     let (parts, later) = (split(now()), split(now() + chrono::TimeDelta::days(1)));
@@ -139,12 +141,15 @@ fn check_messages(body: &[u8], channels: usize, max_body: usize) {
 
 /// Laws for lists of sites and for blueprints.
 pub fn lists(body: &[u8]) {
-    match wire::json::<Vec<wire::Site>>(body, "an array of sites") {
-        Ok(sites) => {
-            let count = sites.len();
-            let ids = wire::site_ids(sites);
-            assert!(ids.len() <= count && ids.iter().all(|id| !id.is_empty()));
-            assert_eq!(ids.iter().collect::<HashSet<_>>().len(), ids.len(), "no site is polled twice");
+    match wire::json::<Vec<Listed>>(body, "an array of sites") {
+        Ok(listed) => {
+            let mut directory = Directory::new("c", []);
+            let sites = directory.all(&listed);
+            assert!(sites.len() <= listed.len() && sites.iter().all(|site| !site.path().is_empty()));
+            let places: HashSet<_> = sites.iter().map(|site| &site.key).collect();
+            assert_eq!(places.len(), sites.len(), "no site is polled twice");
+            sites.iter().for_each(|site| directory.learn(site, 0));
+            assert_eq!(directory.all(&listed), sites, "what is polled has its place");
         }
         Err(error) => check_error(&error.to_string()),
     }

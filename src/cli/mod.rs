@@ -11,5 +11,6 @@ pub mod sas;
 pub mod serve;
 pub mod settings;
 mod similar;
+mod sites;
 pub mod table;
 pub mod time;

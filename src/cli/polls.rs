@@ -22,7 +22,7 @@ use serde_json::Value;
 
 use super::{
     settings::Source,
-    similar, table,
+    similar, sites, table,
     time::{self, Moment},
 };
 
@@ -91,10 +91,10 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
         eprintln!("error: {}", problems.list());
         return Ok(ExitCode::from(crate::MISCONFIGURED));
     };
-    let key = SiteKey { customer: customer(&options, &settings)?, site: options.site.clone() };
     let now = Utc::now();
     let query = query(&options, now)?;
     let ledger = Ledger::new(config);
+    let key = sites::key(&ledger, &customer(&options, &settings)?, &options.site).await?;
     let cursors = ledger.cursors_of_site(&key).await?;
     let PollList { polls, unreadable } = ledger.polls(&key, &query).await?.unwrap_or_default();
     for error in &unreadable {

@@ -10,6 +10,9 @@ use url::Url;
 use super::{Problems, Settings, host_json};
 use crate::rapidm2m::{Client, Selection, StartFrom};
 
+/// A logger that measures each minute then sends 60 known rows with each poll, and its cursor has 0.4 kB more. Loggers fill
+/// gaps of minutes, and clocks are set back by an hour when summer ends.
+const DEFAULT_OVERLAP: u64 = 60 * 60;
 const LONGEST_OVERLAP: u64 = 31 * 24 * 60 * 60;
 
 #[derive(Debug)]
@@ -29,8 +32,13 @@ pub struct Config {
     pub concurrency: usize,
     /// `PollTimeoutSeconds`: after this time an invocation starts no more work and ends (50 s).
     pub timeout: Duration,
-    /// `OverlapSeconds`: how far behind the newest recorded row a late row is still forwarded, up to 31 days (0).
+    /// `FailedSitesThreshold`: how many sites may be at fault, in per cent, before a run is a failure (5).
+    pub failed_sites_threshold: u64,
+    /// `OverlapSeconds`: how far behind the newest recorded row a late or corrected row is still noticed, up to 31 days
+    /// (one hour; 0: not at all).
     pub overlap: Option<Duration>,
+    /// `ForwardCorrections`: whether rows that come again with other values are forwarded (true).
+    pub corrections: bool,
     /// `RecordEmptyPolls`: whether a poll without new rows is recorded (true).
     pub record_empty_polls: bool,
 }
@@ -86,7 +94,9 @@ impl Config {
         let timeout = settings.number("PollTimeoutSeconds", 50, 1..=3600, problems);
         let needed = Duration::from_secs(timeout);
         host_json::check("PollTimeoutSeconds", timeout, needed, settings.host.function_timeout, problems);
-        let overlap = settings.number("OverlapSeconds", 0, 0..=LONGEST_OVERLAP, problems);
+        let failed_sites_threshold = settings.number("FailedSitesThreshold", 5, 0..=100, problems);
+        let overlap = settings.number("OverlapSeconds", DEFAULT_OVERLAP, 0..=LONGEST_OVERLAP, problems);
+        let corrections = settings.flag("ForwardCorrections", true, problems);
         let record_empty_polls = settings.flag("RecordEmptyPolls", true, problems);
         Some(Self {
             source: source?,
@@ -97,7 +107,9 @@ impl Config {
             start_from: start_from?,
             concurrency: usize::try_from(concurrency).ok()?,
             timeout: Duration::from_secs(timeout),
+            failed_sites_threshold,
             overlap: (overlap > 0).then(|| Duration::from_secs(overlap)),
+            corrections,
             record_empty_polls,
         })
     }

@@ -13,6 +13,7 @@ use url::Url;
 
 use super::{
     Stamp,
+    site::Listed,
     wire::{self, WireError},
 };
 use crate::{
@@ -183,13 +184,13 @@ impl Client {
         Ok(Me { customers: wire::json::<Body>(&body, "the user's data")?.customers, clock_skew })
     }
 
-    /// The sites of a customer, as written in paths: by name, or by `_uid` if two sites have the same name.
+    /// The sites of a customer.
     ///
     /// # Errors
     /// See [`FetchError`].
-    pub async fn sites(&self, customer: &str, limit: Duration) -> Result<Vec<String>, FetchError> {
+    pub async fn sites(&self, customer: &str, limit: Duration) -> Result<Vec<Listed>, FetchError> {
         let body = self.get(self.url(&["customers", customer, "sites"]), MAX_LIST, limit).await?.body;
-        let read = move |body: Bytes| wire::json(&body, "an array of sites").map(wire::site_ids);
+        let read = move |body: Bytes| wire::json::<Vec<Listed>>(&body, "an array of sites");
         let sites = blocking::run(body.len(), move || read(body)).await?;
         if sites.is_empty() { Err(FetchError::NoSites) } else { Ok(sites) }
     }

@@ -8,6 +8,7 @@
 //! | `replay` | puts rejected messages back into the queue |
 //! | `ledger` | polls, results and cursors in Cosmos DB |
 //! | `client` | requests to the backend's REST API |
+//! | `site`, `directory` | what a site is; which site a name means |
 //! | `wire`, `stamp` | turn bytes into rows, and the backend's digits into times |
 //! | `window` | which time window to request next |
 //! | `selection` | which sites and channels to poll, and from which time on |
@@ -17,15 +18,18 @@
 
 pub mod backfill;
 pub mod client;
+pub mod directory;
 pub mod ledger;
 pub mod polling;
 pub mod replay;
 mod selection;
+pub mod site;
 pub mod stamp;
 pub mod window;
 pub mod wire;
 
 pub use client::{Client, FetchError, Me};
 pub use selection::{Selection, StartFrom};
+pub use site::Site;
 pub use stamp::Stamp;
 pub use wire::{Row, Rows};

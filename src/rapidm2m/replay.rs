@@ -123,6 +123,8 @@ mod tests {
             kind: PollKind::Poll,
             customer: "c".into(),
             site: "s".into(),
+            site_name: None,
+            site_uid: None,
             polling_timestamp: "2026-01-31T12:00:00Z".parse().unwrap(),
             request: Request::default(),
             result: PollResult::default(),
@@ -134,6 +136,7 @@ mod tests {
             forwarded_at: None,
             confirmed: None,
             backfill: None,
+            correction: false,
             ttl: Some(60),
         }
     }

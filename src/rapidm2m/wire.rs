@@ -3,17 +3,13 @@
 //! An answer is an array of arrays: `[["20170126133",51000,"NAN"]]`, the stamp first, then a value for each selected
 //! channel. A value stays the JSON text that the backend wrote, so that no digit of a number changes.
 
-use std::{
-    collections::{HashMap, HashSet},
-    fmt,
-    ops::Range,
-};
+use std::{collections::HashSet, fmt, ops::Range};
 
 use bytes::Bytes;
 use serde::de::{DeserializeSeed, Deserializer, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::{Client, Stamp};
+use super::Stamp;
 use crate::support::http::one_line;
 
 /// How many flawed rows are described; further ones are only counted.
@@ -315,33 +311,6 @@ fn json_seed<'a, S: DeserializeSeed<'a>>(
     })
 }
 
-/// An element of `customers/{cid}/sites`.
-#[derive(Debug, serde::Deserialize)]
-pub struct Site {
-    #[serde(rename = "_uid")]
-    uid: Option<String>,
-    name: Option<String>,
-    site_id: Option<String>,
-}
-
-/// How to name each site in a path: by its name; by its id if it has no name; by its `_uid` if another site has the
-/// same name. Sites that cannot be named in a path are left out.
-#[must_use]
-pub fn site_ids(sites: Vec<Site>) -> Vec<String> {
-    let filled = |text: &Option<String>| text.clone().filter(|text| Client::is_segment(text));
-    let called: Vec<_> = sites.iter().map(|site| filled(&site.name).or_else(|| filled(&site.site_id))).collect();
-    let mut uses: HashMap<&str, usize> = HashMap::new();
-    for name in called.iter().flatten() {
-        *uses.entry(name).or_default() += 1;
-    }
-    let ids = sites.iter().zip(&called).filter_map(|(site, called)| match called {
-        Some(name) if uses[name.as_str()] == 1 => Some(name.clone()),
-        name => filled(&site.uid).or_else(|| name.clone()),
-    });
-    let mut seen = HashSet::new();
-    ids.filter(|id| seen.insert(id.clone())).collect()
-}
-
 /// The channels of a container in a site's blueprint: `{"histdata0":{"ch0":{"title":…},"calc0":{…}},…}`. Channels
 /// that the backend calculates (`calc…`) cannot be selected.
 #[must_use]
@@ -438,16 +407,6 @@ mod tests {
             "behind a byte order mark"
         );
         assert!(Rows::read_prefix(b"<html>", 1).rows.is_empty());
-    }
-
-    #[test]
-    fn sites_go_by_name_unless_the_name_is_taken() {
-        let text =
-            br#"[{"_uid":"A1","name":"Well","site_id":"w"},{"_uid":"A2","name":"Well"},{"_uid":"A3","name":"Tank"},
-            {"_uid":"A4","name":""},{"name":null,"site_id":"s5","device":{}},{}]"#;
-        assert_eq!(site_ids(json(text, "").unwrap()), ["A1", "A2", "Tank", "A4", "s5"]);
-        let text = r#"[{"_uid":"A1","name":".."},{"_uid":"..","name":"."},{"_uid":"A3","name":"...","site_id":".."}]"#;
-        assert_eq!(site_ids(json(text.as_bytes(), "").unwrap()), ["A1", "..."], "what would change a path is no name");
     }
 
     #[test]

@@ -15,8 +15,8 @@ use crate::{
     queue::Lengths,
     rapidm2m::{
         Selection,
-        ledger::{Cursor, Fault},
-        polling::{record::MAX_UNFORWARDED, run::ALL_SITES},
+        ledger::{ALL_SITES, Cursor, Fault},
+        polling::record::MAX_UNFORWARDED,
     },
     support::hours::HOURS,
 };

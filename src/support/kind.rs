@@ -54,6 +54,8 @@ kinds! {
     BadRows = "bad_rows",
     NoSites = "no_sites",
     NoChannels = "no_channels",
+    SiteMixedUp = "site_mixed_up",
+    SitesUnlisted = "sites_unlisted",
     // Cosmos DB.
     LedgerUnauthorized = "ledger_unauthorized",
     LedgerMissing = "ledger_missing",
@@ -128,6 +130,46 @@ impl Kind {
     #[must_use]
     pub fn is_permanent(&self) -> bool {
         matches!(self, Self::Unauthorized | Self::Forbidden | Self::NotFound)
+    }
+
+    /// Whether it concerns all sites alike, even if it was met at one of them.
+    #[must_use]
+    pub fn is_common(&self) -> bool {
+        matches!(
+            self,
+            Self::Unauthorized
+                | Self::RateLimited
+                | Self::LedgerUnauthorized
+                | Self::LedgerMissing
+                | Self::LedgerUnfit
+                | Self::LedgerThrottled
+                | Self::LedgerTimeout
+                | Self::LedgerUnreachable
+                | Self::LedgerError
+                | Self::HubRejectsAll
+                | Self::HubClockWrong
+                | Self::HubUntrusted
+                | Self::HubUnreachable
+                | Self::HubQuota
+                | Self::HubTimeout
+                | Self::HubStalled
+                | Self::DpsUnauthorized
+                | Self::DpsClockWrong
+                | Self::DpsUnknownScope
+                | Self::DpsUnreachable
+                | Self::DpsTimeout
+                | Self::DpsUntrusted
+                | Self::DpsTls
+                | Self::DpsGarbage
+                | Self::Deadline
+                | Self::Panic
+        )
+    }
+
+    /// Whether it concerns all messages of a device.
+    #[must_use]
+    pub fn is_of_device(&self) -> bool {
+        matches!(self, Self::HubRefused | Self::HubTokenExpired | Self::HubCut)
     }
 
     /// Whether a service was asked for too much.

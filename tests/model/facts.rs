@@ -14,6 +14,7 @@ use iothub_connector::rapidm2m::{
 use crate::{
     backend,
     hub::Hub,
+    late::lacks,
     poller::Write,
     rules::{Rule, Violation},
     store::Store,
@@ -95,7 +96,7 @@ impl Facts {
         for poll in &write.created {
             let newest = write.cursor.last_value_from;
             let is_known = |row: &usize| match &write.cursor.recorded {
-                Some(list) => !list.lacks(backend::stamp(*row)),
+                Some(list) => !lacks(list, *row),
                 None => newest.is_some_and(|newest| newest >= backend::stamp(*row).time()),
             };
             let is_true = match (poll.outcome, &self.backend) {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use iothub_connector::rapidm2m::ledger::Cursor;
+use iothub_connector::rapidm2m::ledger::{Cursor, Recorded, Seen, Stamped};
 
 use crate::{
     backend::stamp,
@@ -45,11 +45,16 @@ pub fn check_list(cursor: &Cursor, store: &Store, scope: &Scope) -> Result<(), V
     for row in 0..=newest + 1 {
         let is_recorded = store.rows().any(|known| known == row);
         let is_missing = stamp(row) >= list.since() && !is_recorded;
-        rule.check(list.lacks(stamp(row)) == is_missing, || {
+        rule.check(lacks(list, row) == is_missing, || {
             format!("row {row} is recorded: {is_recorded}, the list says the opposite: {list:?}")
         })?;
     }
     Ok(())
+}
+
+/// Whether a row is still to be recorded, as the list says.
+pub fn lacks(list: &Recorded, row: usize) -> bool {
+    list.see(&[Stamped { stamp: stamp(row), hash: 0 }], 0) == [Seen::New]
 }
 
 /// Removes the recorded rows from `owed`. A row that is older than the list is never recorded.

@@ -19,7 +19,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use iothub_connector::{
     iot_hub::{Message, delivery::DeliveryError, devices::Owner},
     rapidm2m::{
-        FetchError, Selection, StartFrom,
+        FetchError, Selection, Site, StartFrom,
         client::{Answer as Rows, Range, RowsQuery},
         ledger::{BackfillRange, Committed, Cursor, LedgerError, Poll, SiteKey},
         polling::{Forwarder, Limits, Report, SiteMemory, world::World},
@@ -88,8 +88,8 @@ pub enum Stands {
     AtEnd(Report, SiteMemory),
 }
 
-pub fn site() -> SiteKey {
-    SiteKey { customer: "c".into(), site: "s".into() }
+pub fn site() -> Site {
+    Site::of_key(SiteKey { customer: "c".into(), site: "s".into() })
 }
 
 /// Runs a turn from its start, with these answers.
@@ -102,15 +102,16 @@ pub fn run(memory: &SiteMemory, start: Start, answers: &[Arc<Known<Answer>>]) ->
         histdata: 0,
         start_from: StartFrom::All,
         overlap: start.overlap.map(|seconds| Duration::from_secs(seconds.into())),
+        corrections: true,
         record_empty_polls: true,
     };
-    let (key, mut memory) = (site(), memory.clone());
+    let (site, mut memory) = (site(), memory.clone());
     let now = Instant::now();
     let far = now + FAR_AWAY;
     let ask_until = if start.is_late { now } else { far };
-    let limits = Limits { ask_until, resend_until: far, send_until: far, provision_until: far };
+    let limits = Limits { ask_until, resend_until: far, send_until: far, provision_until: far, begins: true };
     let progress = {
-        let turn = pin!(forwarder.poll_site(&key, &mut memory, limits));
+        let turn = pin!(forwarder.poll_site(&site, &mut memory, limits));
         turn.poll(&mut Context::from_waker(Waker::noop()))
     };
     match progress {
@@ -157,7 +158,7 @@ impl World for Seat {
         }
     }
 
-    async fn channels(&self, _key: &SiteKey, _histdata: u8, _limit: Duration) -> Result<Vec<String>, FetchError> {
+    async fn channels(&self, _site: &Site, _histdata: u8, _limit: Duration) -> Result<Vec<String>, FetchError> {
         unreachable!("the channels are named")
     }
 

@@ -8,8 +8,8 @@ use std::{
 use iothub_connector::rapidm2m::ledger::Outcome as RecordOutcome;
 
 use crate::{
-    backend::stamp,
     key::{self, Key},
+    late::lacks,
     outcomes::Outcome,
     rules::{Rule, Violation},
     scope::Budget,
@@ -78,7 +78,7 @@ fn settles(mut state: State, turns: usize) -> Result<(), Violation> {
     // Rows that are older than the list came when they were out of reach, so they may be missing.
     let list = store.committed().cursor.recorded;
     let missing: Vec<_> = rows.difference(&recorded).collect();
-    let is_right = missing.iter().all(|row| list.as_ref().is_some_and(|list| !list.lacks(stamp(**row))));
+    let is_right = missing.iter().all(|row| list.as_ref().is_some_and(|list| !lacks(list, **row)));
     rule.check(is_right, || format!("of {rows:?}, {missing:?} are not recorded after an undisturbed turn"))?;
     for record in &store.records {
         let id = record.poll.message_id.as_deref().unwrap_or_default();

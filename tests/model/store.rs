@@ -47,7 +47,7 @@ impl Store {
     pub fn committed(&self) -> Committed {
         match &self.cursor {
             Some(committed) => Committed::clone(committed),
-            None => Committed { cursor: Cursor::new(&site()), etag: None },
+            None => Committed { cursor: Cursor::new(&site().key), etag: None },
         }
     }
 

@@ -6,14 +6,16 @@ use anyhow::{bail, ensure};
 use chrono::{DateTime, Utc};
 use iothub_connector::{
     rapidm2m::{
-        Stamp,
+        Site, Stamp,
         backfill::{Next, Run, Stretch, position},
-        ledger::{BackfillRange, Cursor, SiteKey},
+        ledger::{BackfillRange, Cursor},
         polling::{Forwarder, Limits, Report},
     },
     support::backoff::Policy,
 };
 use tokio::time::Instant;
+
+use crate::cli::sites;
 
 use super::{
     Options,
@@ -25,6 +27,8 @@ use super::{
 
 /// Time for requests to the backend for one window, including the narrower windows that are tried after it.
 const ASKING: Duration = Duration::from_secs(5 * 60);
+/// Time for the list of sites.
+const LISTING: Duration = Duration::from_secs(15);
 /// Additional time for sending the window's messages to the hub. A hub that is silent is given up on long before.
 const SENDING: Duration = Duration::from_secs(5 * 60);
 const RETRY: Policy = Policy::jittered(Duration::from_secs(1), Duration::from_secs(30));
@@ -40,21 +44,47 @@ pub struct Backfilling<'a> {
 }
 
 impl Backfilling<'_> {
+    /// The site that the user names, as the app knows it.
+    async fn resolve(&self) -> anyhow::Result<Site> {
+        let world = &self.forwarder.world;
+        let directory = world.directory(self.customer).await?;
+        // Without a list, the site is asked for by its name.
+        let listed = world.sites(self.customer, LISTING).await.unwrap_or_default();
+        let mut sites = directory.named(&[self.site.to_owned()], &listed).sites;
+        match (sites.pop(), sites.pop()) {
+            (Some(site), None) => Ok(site),
+            (one, other) => {
+                let sites = [one, other].into_iter().flatten();
+                let uids: Vec<_> = sites.filter_map(|site| site.uid).collect();
+                bail!("{}", sites::ambiguous(self.site, uids.iter().map(String::as_str)))
+            }
+        }
+    }
+
     /// Returns whether every row of the range has arrived at the hub.
     ///
     /// # Errors
     /// The backfill cannot go on. The message says how far it came and what to do.
     pub async fn run(&self) -> anyhow::Result<bool> {
-        let key = SiteKey { customer: self.customer.to_owned(), site: self.site.to_owned() };
-        let known = self.forwarder.world.ledger.cursors_of_site(&key).await?;
+        let site = self.resolve().await?;
+        let known = self.forwarder.world.ledger.cursors_of_site(&site.key).await?;
         let from = Stamp::from_time(self.options.from).time();
         let until = Stamp::from_time(range::end(from, self.options.until, &known, Utc::now())?).time();
         ensure!(from < until, "the range is shorter than a millisecond");
         let earlier = known.into_iter().find(|cursor| {
             cursor.backfill.as_ref().is_some_and(|backfill| (backfill.from, backfill.until) == (from, until))
         });
+        if let Some(cursor) = &earlier
+            && let Some(histdata) = cursor.histdata.filter(|histdata| *histdata != self.forwarder.histdata)
+        {
+            ensure!(
+                self.options.again,
+                "this range was fetched from histdata{histdata}, and Histdata is {} now: --again fetches it from there",
+                self.forwarder.histdata
+            );
+        }
         let mut backfill = OneRange {
-            key,
+            of: site,
             forwarder: self.forwarder,
             run: Run::new(BackfillRange { from, until }),
             from,
@@ -89,7 +119,7 @@ impl Backfilling<'_> {
 }
 
 struct OneRange<'a> {
-    key: SiteKey,
+    of: Site,
     forwarder: &'a Forwarder,
     run: Run,
     from: DateTime<Utc>,
@@ -105,7 +135,7 @@ impl OneRange<'_> {
         let (progress, site) = (self.site.progress, self.site.site);
         progress.begin(site, self.from, self.until);
         loop {
-            let Stretch { report, cursor, next } = self.forwarder.backfill(&self.key, &mut self.run, limits()).await;
+            let Stretch { report, cursor, next } = self.forwarder.backfill(&self.of, &mut self.run, limits()).await;
             self.totals.add(&report);
             let is_further = report.messages_forwarded + report.messages_rejected + report.rows_recorded > 0
                 || cursor.is_some() && cursor.as_ref().and_then(position) != last.as_ref().and_then(position);
@@ -176,7 +206,7 @@ impl OneRange<'_> {
         let (progress, site) = (self.site.progress, self.site.site);
         progress.begin(site, self.from, self.until);
         while at < until {
-            match self.forwarder.measure(&self.key, &mut self.run, at, limits()).await {
+            match self.forwarder.measure(&self.of, &mut self.run, at, limits()).await {
                 Ok(measured) => {
                     failures = 0;
                     at = measured.until;
@@ -200,13 +230,13 @@ impl OneRange<'_> {
     }
 
     async fn begin_again(&mut self) -> anyhow::Result<()> {
-        let begun = self.forwarder.begin_backfill_again(&self.key, &mut self.run, limits()).await;
+        let begun = self.forwarder.begin_backfill_again(&self.of, &mut self.run, limits()).await;
         ensure!(begun.next == Next::GoOn, "{}; nothing has begun, try again", what_failed(&begun.report));
         Ok(())
     }
 
     async fn give_up(&mut self) -> anyhow::Result<bool> {
-        let dropped = self.forwarder.drop_backfill(&self.key, &mut self.run, limits()).await;
+        let dropped = self.forwarder.drop_backfill(&self.of, &mut self.run, limits()).await;
         if dropped.next != Next::Finished {
             let left = dropped.report.waiting;
             bail!("{}; messages that still wait: {left}. Try again", what_failed(&dropped.report));
@@ -223,7 +253,7 @@ impl OneRange<'_> {
 fn limits() -> Limits {
     let now = Instant::now();
     let send_until = now + ASKING + SENDING;
-    Limits { ask_until: now + ASKING, resend_until: send_until, send_until, provision_until: send_until }
+    Limits { ask_until: now + ASKING, resend_until: send_until, send_until, provision_until: send_until, begins: true }
 }
 
 fn what_failed(report: &Report) -> String {

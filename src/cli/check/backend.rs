@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::{StreamExt as _, stream};
 use iothub_connector::{
     config::rapidm2m::{Config, SourceConfig},
-    rapidm2m::{Client, FetchError, Selection},
+    rapidm2m::{Client, FetchError, Selection, Site, directory::Directory},
     support::{http_client::HttpClient, kind::Kind},
 };
 use tokio::time::{Instant, timeout_at};
@@ -58,22 +58,23 @@ pub async fn check(config: &Config, named: &[String]) -> Checked {
         }
         Err(error) => Row::fault(customer, error.kind(), &error.to_string()),
     });
-    let sites = match (&config.sites, listed) {
-        _ if !named.is_empty() => named.to_vec(),
-        (Selection::Named(sites), _) => sites.clone(),
-        (Selection::All, Ok(sites)) => sites,
-        (Selection::All, Err(_)) => Vec::new(),
+    let (directory, listed) = (Directory::new(&config.customer, []), listed.unwrap_or_default());
+    let sites = match &config.sites {
+        _ if !named.is_empty() => directory.named(named, &listed).sites,
+        Selection::Named(sites) => directory.named(sites, &listed).sites,
+        Selection::All => directory.all(&listed),
     };
     checked.rows.extend(check_sites(&client, config, sites).await);
     checked
 }
 
-async fn check_sites(client: &Client, config: &Config, sites: Vec<String>) -> Vec<Row> {
+async fn check_sites(client: &Client, config: &Config, sites: Vec<Site>) -> Vec<Row> {
     let (all, deadline, progress) = (sites.len(), Instant::now() + SITES_LIMIT, Progress::new(sites.len()));
-    let asked = stream::iter(sites).map(|site| async {
-        let channels = client.channels(&config.customer, &site, config.histdata, LIMIT).await;
+    let (client, progress) = (&client, &progress);
+    let asked = stream::iter(sites).map(|site| async move {
+        let channels = client.channels(&config.customer, site.path(), config.histdata, LIMIT).await;
         progress.step();
-        site_row(site, config, channels)
+        site_row(&site.name, config, channels)
     });
     let mut asked = std::pin::pin!(asked.buffered(config.concurrency));
     let mut rows = Vec::new();
@@ -107,7 +108,7 @@ fn shortened(mut rows: Vec<Row>, all: usize) -> Vec<Row> {
     rows
 }
 
-fn site_row(site: String, config: &Config, channels: Result<Vec<String>, FetchError>) -> Row {
+fn site_row(site: &str, config: &Config, channels: Result<Vec<String>, FetchError>) -> Row {
     let what = format!("site {site}");
     let container = format!("histdata{}", config.histdata);
     let listed = match channels {

@@ -30,8 +30,11 @@ pub async fn replay(options: &Options, settings: &Settings) -> anyhow::Result<(V
     let ledger = Ledger::new(config);
     let mut lines = Vec::new();
     for site in &options.sites {
-        let key = SiteKey { customer: customer.to_owned(), site: site.clone() };
-        match of_site(options, &ledger, &key, from).await {
+        let of_site = async {
+            let key = crate::cli::sites::key(&ledger, customer, site).await?;
+            of_site(options, &ledger, &key, from).await
+        };
+        match of_site.await {
             Ok(of_site) => lines.extend(of_site),
             Err(error) => return Ok((lines, Some(error.context(format!("site {site}"))))),
         }

@@ -5,8 +5,8 @@ use super::{
     stretch::{parts, read},
 };
 use crate::rapidm2m::{
-    FetchError, Selection, Stamp,
-    ledger::{Committed, Cursor, SiteKey},
+    FetchError, Selection, Site, Stamp,
+    ledger::{Committed, Cursor},
     polling::{Forwarder, Limits, Report, turn::Turn, world::World},
 };
 
@@ -29,7 +29,7 @@ impl<W: World> Forwarder<W> {
     /// See [`FetchError`].
     pub async fn measure(
         &self,
-        key: &SiteKey,
+        site: &Site,
         run: &mut Run,
         position: Stamp,
         limits: Limits,
@@ -39,16 +39,16 @@ impl<W: World> Forwarder<W> {
             (Selection::All, Some((_, channels))) => channels,
             (Selection::All, None) => {
                 let limit = limits.ask_until.saturating_duration_since(tokio::time::Instant::now());
-                self.world.channels(key, self.histdata, limit).await?
+                self.world.channels(site, self.histdata, limit).await?
             }
         };
         let Run { range, memory, grid } = run;
         // Used for the request only, and never written.
-        let committed = Committed { cursor: Cursor::new(key), etag: None };
+        let committed = Committed { cursor: Cursor::new(&site.key), etag: None };
         let report = Report::default();
         let mut turn = Turn {
             forwarder: self,
-            key,
+            site,
             range: Some(*range),
             memory,
             committed,
@@ -60,7 +60,7 @@ impl<W: World> Forwarder<W> {
         let (_, window, answer) = turn.fetch(grid, position, &channels).await.map_err(|(_, error)| error)?;
         let size = answer.body.len();
         let rows = read(answer, &channels, &window, position).await?;
-        let messages = parts(key, &window, &rows, &channels).count();
+        let messages = parts(site, &window, &rows, &channels).count();
         let bytes = turn.report.bytes;
         grid.fitted(&window, size);
         memory.channels = Some((tokio::time::Instant::now(), channels.clone()));

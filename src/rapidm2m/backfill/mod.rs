@@ -25,8 +25,8 @@ use crate::rapidm2m::polling::{
     world::World,
 };
 use crate::rapidm2m::{
-    Stamp,
-    ledger::{BackfillRange, Cursor, SiteKey},
+    Site, Stamp,
+    ledger::{BackfillRange, Cursor},
 };
 use crate::support::kind::Kind;
 
@@ -79,18 +79,18 @@ pub fn position(cursor: &Cursor) -> Option<Stamp> {
 
 impl<W: World> Forwarder<W> {
     /// Sends pending messages, then fetches, records and sends the next window.
-    pub async fn backfill(&self, key: &SiteKey, run: &mut Run, limits: Limits) -> Stretch {
-        self.stretch(key, run, limits, async |turn, grid| turn.backfill(grid).await).await
+    pub async fn backfill(&self, site: &Site, run: &mut Run, limits: Limits) -> Stretch {
+        self.stretch(site, run, limits, async |turn, grid| turn.backfill(grid).await).await
     }
 
     /// Gives the backfill up: its pending messages are not sent.
-    pub async fn drop_backfill(&self, key: &SiteKey, run: &mut Run, limits: Limits) -> Stretch {
-        self.stretch(key, run, limits, async |turn, _| turn.drop_backfill().await).await
+    pub async fn drop_backfill(&self, site: &Site, run: &mut Run, limits: Limits) -> Stretch {
+        self.stretch(site, run, limits, async |turn, _| turn.drop_backfill().await).await
     }
 
     /// Begins the range again. Pending messages stay pending.
-    pub async fn begin_backfill_again(&self, key: &SiteKey, run: &mut Run, limits: Limits) -> Stretch {
-        self.stretch(key, run, limits, async |turn, _| {
+    pub async fn begin_backfill_again(&self, site: &Site, run: &mut Run, limits: Limits) -> Stretch {
+        self.stretch(site, run, limits, async |turn, _| {
             let cursor = turn.committed.cursor.begun_again();
             turn.commit(&[], &[], cursor).await.map_err(|error| turn.stop(&error)).map(|()| Step::GoOn)
         })
@@ -99,14 +99,14 @@ impl<W: World> Forwarder<W> {
 
     async fn stretch(
         &self,
-        key: &SiteKey,
+        site: &Site,
         run: &mut Run,
         limits: Limits,
         what: impl AsyncFnOnce(&mut Turn<'_, W>, &mut Grid) -> Result<Step, EndTurn>,
     ) -> Stretch {
         let Run { range, memory, grid } = run;
         let mut report = Report::default();
-        let committed = match self.committed(key, Some(*range), memory).await {
+        let mut committed = match self.committed(&site.key, Some(*range), memory).await {
             Ok(committed) => committed,
             Err(failure) => {
                 report.failures.push(failure);
@@ -114,10 +114,11 @@ impl<W: World> Forwarder<W> {
                 return Stretch { report, cursor: None, next };
             }
         };
+        committed.cursor.histdata.get_or_insert(self.histdata);
         memory.acknowledged.retain(|id| committed.cursor.unforwarded.contains(id));
         let mut turn = Turn {
             forwarder: self,
-            key,
+            site,
             range: Some(*range),
             memory,
             committed,

@@ -7,9 +7,9 @@ use super::{
     position,
 };
 use crate::rapidm2m::{
-    FetchError, Rows, Stamp,
+    FetchError, Rows, Site, Stamp,
     client::{Answer, MAX_BODY, Range},
-    ledger::{Backfill, Cursor, Fault, Outcome, SiteKey},
+    ledger::{Backfill, Cursor, Fault, Outcome},
     polling::{
         Failure,
         record::{self, PollContext},
@@ -118,9 +118,9 @@ impl<W: World> Turn<'_, W> {
         if rows.rows.is_empty() {
             return self.record_window_without_rows(context, window, &rows.flaws).await;
         }
-        let key = self.key;
-        let parts = parts(key, window, &rows, channels);
-        let all = self.record_parts(context, &rows, parts, |turn, batch| {
+        let site = self.site;
+        let (parts, bad_rows) = (parts(site, window, &rows, channels), record::bad_rows(&rows.flaws));
+        let all = self.record_parts(context, &rows.rows, bad_rows, parts, |turn, batch| {
             moved(&turn.committed.cursor, batch, window, &rows.flaws)
         });
         all.await.map(|_all| ())
@@ -174,14 +174,14 @@ pub(super) async fn read(
 
 /// The messages of a window. None crosses a time unit.
 pub(super) fn parts<'a>(
-    key: &'a SiteKey,
+    site: &'a Site,
     window: &Window,
     rows: &'a Rows,
     channels: &'a [String],
 ) -> impl Iterator<Item = Part> + use<'a> {
-    let max_body = record::max_body(key, true);
+    let max_body = record::max_body(site, true, false);
     window.units(&rows.rows).into_iter().flat_map(move |(unit, of_unit)| {
-        let heading = Heading { key, begin: Some(unit.from.time()), end: unit.until.time(), channels };
+        let heading = Heading { site, begin: Some(unit.from.time()), end: unit.until.time(), channels };
         Splitter::of(&heading, rows, of_unit, max_body)
     })
 }

@@ -22,12 +22,25 @@ pub struct Activity {
     pub polls: String,
     /// Rows recorded in each hour.
     pub rows: Hours,
+    /// Rows that came after newer ones, since the site was first polled.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub late_rows: u64,
+    /// Rows that came again with other values.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub corrected_rows: u64,
+    /// Rows that could not be used.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub unusable_rows: u64,
     /// Why the hub did not accept the pending messages; absent if it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hub_error: Option<Fault>,
     /// `hub_error` is not in the ledger yet.
     #[serde(skip)]
     pub is_news: bool,
+}
+
+fn is_none(count: &u64) -> bool {
+    *count == 0
 }
 
 /// Omits nearly all fields: the next turn does not depend on them, so states that differ only in them count as the

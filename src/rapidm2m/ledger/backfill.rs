@@ -43,6 +43,7 @@ impl Cursor {
         cursor.consecutive_failures = 0;
         cursor.last_error = None;
         cursor.not_before = None;
+        cursor.histdata = None;
         if let Some(backfill) = &mut cursor.backfill {
             *backfill = Backfill::new(backfill.from, backfill.until, backfill.runs.saturating_add(1));
         }

@@ -1,5 +1,7 @@
 //! Defines the ledger's documents. Their field names are part of the product, because users query them.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
@@ -8,6 +10,9 @@ pub use crate::support::fault::Fault;
 
 /// Id of the cursor document in its partition.
 pub const CURSOR_ID: &str = "cursor";
+
+/// The pseudo site for the record that the sites could not be listed.
+pub const ALL_SITES: &str = "*";
 
 /// The partition key of a site's documents.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -28,6 +33,11 @@ pub struct Poll {
     pub customer: String,
     #[serde(rename = "Site_Id")]
     pub site: String,
+    /// The site's name at the time of the poll, if it is not `Site_Id`.
+    #[serde(rename = "Site_Name", default, skip_serializing_if = "Option::is_none")]
+    pub site_name: Option<String>,
+    #[serde(rename = "Site_Uid", default, skip_serializing_if = "Option::is_none")]
+    pub site_uid: Option<String>,
     /// When the backend was polled.
     pub polling_timestamp: DateTime<Utc>,
     pub request: Request,
@@ -51,6 +61,9 @@ pub struct Poll {
     /// Id of the backfill that made the poll; absent in the timer's polls.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backfill: Option<String>,
+    /// The message holds other values for rows that were recorded before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub correction: bool,
     /// Seconds until the service removes the document. Absent while the message is pending, so that no record
     /// disappears before it is forwarded.
     #[serde(rename = "ttl", skip_serializing_if = "Option::is_none")]
@@ -114,8 +127,27 @@ pub struct Cursor {
     pub(super) kind: CursorKind,
     #[serde(rename = "Customer_Id")]
     pub customer: String,
+    /// The name under which the site was first polled, or its `_uid` if another site had this name. It never changes.
     #[serde(rename = "Site_Id")]
     pub site: String,
+    /// The site's `_uid`, as soon as the backend has told it.
+    #[serde(rename = "Site_Uid", default, skip_serializing_if = "Option::is_none")]
+    pub site_uid: Option<String>,
+    /// The site's name today, if it is not `Site_Id`.
+    #[serde(rename = "Site_Name", default, skip_serializing_if = "Option::is_none")]
+    pub site_name: Option<String>,
+    /// Names that it had before, the latest last.
+    #[serde(rename = "Earlier_Names", default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier_names: Vec<String>,
+    /// Since when the backend does not list the site any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gone_since: Option<DateTime<Utc>>,
+    /// The container that is polled. Cursors of earlier versions lack it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub histdata: Option<u8>,
+    /// How far the site has come in other containers, which were polled before.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub other_histdata: BTreeMap<u8, DateTime<Utc>>,
     /// Stamp of the newest recorded row.
     #[serde(default)]
     pub last_value_from: Option<DateTime<Utc>>,
@@ -206,6 +238,12 @@ impl Cursor {
     #[must_use]
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// The site's name today.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.site_name.as_ref().unwrap_or(&self.site)
     }
 }
 

@@ -18,7 +18,7 @@ pub use cosmos::{
     Committed, Ledger, LedgerError, MAX_BATCH_BYTES, MAX_BATCH_POLLS, MESSAGE_PATH, Options, PARTITION_KEY,
     REQUIREMENTS,
 };
-pub use documents::{Backfill, BadRows, Cursor, Fault, Poll, PollKind, PollResult, Request, SiteKey};
+pub use documents::{ALL_SITES, Backfill, BadRows, Cursor, Fault, Poll, PollKind, PollResult, Request, SiteKey};
 pub use outcome::Outcome;
 pub use queries::{PollList, PollQuery};
-pub use recorded::Recorded;
+pub use recorded::{Recorded, Seen, Stamped};

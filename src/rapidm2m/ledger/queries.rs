@@ -10,21 +10,28 @@ use serde_json::Value;
 use super::{
     Ledger, LedgerError, Outcome, SiteKey,
     cosmos::partition,
-    documents::{Cursor, Poll},
+    documents::{ALL_SITES, Cursor, Poll},
 };
-use crate::{cosmos::within, support::blocking};
+use crate::{
+    cosmos::within,
+    rapidm2m::directory::{Directory, Known},
+    support::blocking,
+};
 
 /// A cursor's fields without `Recorded`, which can be as large as all other fields of a hundred sites.
-const CURSORS: &str = "SELECT c.id, c.Kind, c.Customer_Id, c.Site_Id, c.LastValueFrom, c.ScannedUntil, c.Unforwarded, \
+const CURSORS: &str = "SELECT c.id, c.Kind, c.Customer_Id, c.Site_Id, c.Site_Uid, c.Site_Name, c.GoneSince, c.LastValueFrom, c.ScannedUntil, c.Unforwarded, \
                        c.ConsecutiveFailures, c.LastError, c.NotBefore, c.Activity FROM c WHERE c.Kind = 'cursor'";
 /// A site's cursor and its backfills.
-const CURSORS_OF_SITE: &str = "SELECT c.id, c.Kind, c.Customer_Id, c.Site_Id, c.LastValueFrom, c.ScannedUntil, c.Unforwarded, \
-     c.ConsecutiveFailures, c.LastError, c.NotBefore, c.Backfill FROM c WHERE c.Kind IN ('cursor', 'backfill')";
+const CURSORS_OF_SITE: &str = "SELECT c.id, c.Kind, c.Customer_Id, c.Site_Id, c.Site_Uid, c.Site_Name, c.GoneSince, c.Histdata, c.LastValueFrom, \
+     c.ScannedUntil, c.Unforwarded, c.ConsecutiveFailures, c.LastError, c.NotBefore, c.Backfill FROM c WHERE c.Kind IN ('cursor', 'backfill')";
+/// What tells which site a cursor belongs to, and whether messages wait.
+const DIRECTORY: &str = "SELECT c.id, c.Kind, c.Customer_Id, c.Site_Id, c.Site_Uid, c.Site_Name, c.Earlier_Names, c.GoneSince, \
+                         c.Unforwarded FROM c WHERE c.Kind = 'cursor'";
 /// The sites that have documents.
 const SITES: &str = "SELECT c.Customer_Id, c.Site_Id FROM c WHERE c.Kind IN ('cursor', 'backfill')";
 /// A poll's fields without `IoTHubMessage`, which is nearly all of its size.
-const POLL: &str = "c.id, c.Kind, c.Customer_Id, c.Site_Id, c.PollingTimestamp, c.Request, c.Result, c.Outcome, c.Error, \
-                    c.LastValueFrom, c.MessageId, c.ForwardedAt, c.Confirmed, c.Backfill, c.ttl";
+const POLL: &str = "c.id, c.Kind, c.Customer_Id, c.Site_Id, c.Site_Name, c.Site_Uid, c.PollingTimestamp, c.Request, c.Result, c.Outcome, c.Error, \
+                    c.LastValueFrom, c.MessageId, c.ForwardedAt, c.Confirmed, c.Backfill, c.Correction, c.ttl";
 
 #[derive(Clone, Debug, Default)]
 pub struct PollQuery {
@@ -103,6 +110,27 @@ impl Ledger {
         let values: Vec<Value> = self.all(&container, CURSORS, FeedScope::full_container()).await?;
         // A cursor has about one kilobyte.
         blocking::run(values.len() * 1024, || values.into_iter().map(read).collect::<Result<_, _>>().map(Some)).await
+    }
+
+    /// The customer's sites that have a cursor. Empty if the container does not exist; it is not created for this.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn directory(&self, customer: &str) -> Result<Directory, LedgerError> {
+        let Some(container) = self.find().await? else { return Ok(Directory::new(customer, [])) };
+        let values: Vec<Value> = self.all(&container, DIRECTORY, FeedScope::full_container()).await?;
+        let known = |cursor: Cursor| Known {
+            waiting: cursor.unforwarded.len(),
+            is_gone: cursor.gone_since.is_some(),
+            name: cursor.name().to_owned(),
+            place: cursor.site,
+            uid: cursor.site_uid,
+            earlier_names: cursor.earlier_names,
+        };
+        // A cursor that cannot be read stops its own site, when that is polled.
+        let cursors = values.into_iter().filter_map(|value| read::<Cursor>(value).ok());
+        let of_sites = cursors.filter(|cursor| cursor.customer == customer && cursor.site != ALL_SITES);
+        Ok(Directory::new(customer, of_sites.map(known)))
     }
 
     /// The sites that have documents, in order. Empty if the container does not exist; it is not created for this.

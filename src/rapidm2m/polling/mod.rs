@@ -8,6 +8,7 @@
 //!
 //! | Module | |
 //! |---|---|
+//! | `identity` | what the cursor knows of its site |
 //! | `plan` | which window to request, and which of its rows are new |
 //! | `turn` | what to request next, and how to handle the answer |
 //! | `recording` | what is written to the ledger |
@@ -17,6 +18,7 @@
 //! | `run` | a run over all sites |
 //! | [`world`] | the backend, the ledger, the hub and the clock, as a turn needs them |
 
+mod identity;
 mod plan;
 pub mod record;
 pub(super) mod recording;
@@ -33,13 +35,14 @@ use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
 use crate::rapidm2m::{
-    FetchError, Selection, Stamp, StartFrom,
-    ledger::{BackfillRange, Committed, Fault, SiteKey},
+    FetchError, Selection, Site, Stamp, StartFrom,
+    ledger::{ALL_SITES, BackfillRange, Committed, Fault, LedgerError, SiteKey},
     window::Search,
     wire::Flaws,
 };
 use crate::support::kind::Kind;
 
+pub use identity::News;
 use record::PollContext;
 use turn::Turn;
 use world::{Services, World};
@@ -52,6 +55,8 @@ pub struct Forwarder<W = Services> {
     pub start_from: StartFrom,
     /// How much older than the newest recorded row a late row may be.
     pub overlap: Option<Duration>,
+    /// Whether rows with changed values are forwarded.
+    pub corrections: bool,
     pub record_empty_polls: bool,
 }
 
@@ -69,10 +74,7 @@ pub struct SiteMemory {
     /// Whether the log already says that the overlap is shorter than configured.
     said_overlap_is_short: bool,
     pub(super) channels: Option<(Instant, Vec<String>)>,
-    /// The latest row from the future that was reported as a failure. If a logger's clock is wrong, each such row is
-    /// a failure once, not in every run until its time has come.
-    future: Option<Stamp>,
-    /// The unusable rows of the last time that they were a failure.
+    /// The unusable rows that were told last. The same ones are not told again.
     flaws: Option<Flaws>,
     /// Whether this process has tried the site at all.
     tried: bool,
@@ -97,6 +99,8 @@ pub struct Limits {
     pub send_until: Instant,
     /// The registration of the site's device is not awaited after this.
     pub provision_until: Instant,
+    /// Whether a site without a cursor may begin.
+    pub begins: bool,
 }
 
 /// The result of a turn.
@@ -112,6 +116,14 @@ pub struct Report {
     pub rejections: Vec<Failure>,
     /// Rows that could not be used.
     pub bad_rows: usize,
+    /// Recorded rows that are older than others that were recorded before.
+    pub late_rows: usize,
+    /// Rows whose values differ from those that were recorded before.
+    pub corrected_rows: usize,
+    /// Rows that are ahead of the clock. They stay in the backend until their time has come.
+    pub rows_ahead: usize,
+    /// The stamp of the last of them.
+    pub furthest_ahead: Option<DateTime<Utc>>,
     /// Messages that are pending now.
     pub waiting: usize,
     /// Stamp of the newest recorded row, if there is one and the cursor could be read.
@@ -120,8 +132,12 @@ pub struct Report {
     pub is_provisioning: bool,
     /// The backend has more rows, but the deadline came first.
     pub is_behind: bool,
+    /// The cursor could be read, and the ledger has it.
+    pub has_cursor: bool,
     /// Another poller was faster, so nothing was written.
     pub lost_race: bool,
+    /// What the cursor did not know of the site.
+    pub news: Vec<News>,
     pub failures: Vec<Failure>,
 }
 
@@ -164,29 +180,33 @@ impl Failure {
 }
 
 impl<W: World> Forwarder<W> {
-    pub async fn poll_site(&self, key: &SiteKey, memory: &mut SiteMemory, limits: Limits) -> Report {
-        self.turn(key, memory, limits, true).await
+    pub async fn poll_site(&self, site: &Site, memory: &mut SiteMemory, limits: Limits) -> Report {
+        self.turn(site, memory, limits, true).await
     }
 
     /// Sends the pending messages of one site, without a request to the backend.
-    pub async fn send_site(&self, key: &SiteKey, memory: &mut SiteMemory, limits: Limits) -> Report {
-        self.turn(key, memory, limits, false).await
+    pub async fn send_site(&self, site: &Site, memory: &mut SiteMemory, limits: Limits) -> Report {
+        self.turn(site, memory, limits, false).await
     }
 
-    async fn turn(&self, key: &SiteKey, memory: &mut SiteMemory, limits: Limits, asks: bool) -> Report {
+    async fn turn(&self, site: &Site, memory: &mut SiteMemory, limits: Limits, asks: bool) -> Report {
         let mut report = Report::default();
-        let mut committed = match self.committed(key, None, memory).await {
+        let mut committed = match self.committed(&site.key, None, memory).await {
             Ok(committed) => committed,
             Err(failure) => {
                 report.failures.push(failure);
                 return report;
             }
         };
+        if asks && !limits.begins && committed.etag.is_none() {
+            // The failure is already told: see `run/sites.rs`.
+            return report;
+        }
         record::keep_recorded(&mut committed.cursor, self.overlap);
         memory.acknowledged.retain(|id| committed.cursor.unforwarded.contains(id));
         let mut turn = Turn {
             forwarder: self,
-            key,
+            site,
             range: None,
             memory,
             committed,
@@ -199,8 +219,22 @@ impl<W: World> Forwarder<W> {
         let Turn { committed, mut report, is_cursor_kept, .. } = turn;
         report.waiting = committed.cursor.unforwarded.len();
         report.newest = committed.cursor.last_value_from;
+        report.has_cursor = committed.etag.is_some();
         if ended.is_ok() && is_cursor_kept {
             memory.committed = Some(committed);
+        }
+        report
+    }
+
+    /// Notes in the cursor that the backend does not list the site any more. What waits is sent.
+    pub async fn leave_site(&self, site: &Site, memory: &mut SiteMemory, limits: Limits) -> Report {
+        let mut report = self.send_site(site, memory, limits).await;
+        let Some(Committed { mut cursor, etag: Some(etag) }) = memory.committed.take() else { return report };
+        cursor.gone_since = Some(self.world.now());
+        match self.world.commit(&site.key, &[], &[], &cursor, Some(&etag)).await {
+            Ok(_) => report.news.push(News::Gone { waiting: cursor.unforwarded.len() }),
+            Err(LedgerError::Conflict) => report.lost_race = true,
+            Err(error) => report.failures.push(Failure::new(error.kind(), error)),
         }
         report
     }
@@ -221,14 +255,15 @@ impl<W: World> Forwarder<W> {
 
     /// Records under the site `*` that the sites of a customer could not be listed, or (once) that they can be listed
     /// again. If the ledger is unreachable, this reports nothing: the sites' own turns will.
-    pub async fn record_listing(&self, key: &SiteKey, listed: Result<(), &FetchError>, took: Duration) {
+    pub async fn record_listing(&self, customer: &str, listed: Result<(), &FetchError>, took: Duration) {
+        let site = &Site::of_key(SiteKey { customer: customer.to_owned(), site: ALL_SITES.to_owned() });
         let now = Instant::now();
-        let limits = Limits { ask_until: now, resend_until: now, send_until: now, provision_until: now };
-        let Ok(committed) = self.world.cursor(key, None).await else { return };
+        let limits = Limits { ask_until: now, resend_until: now, send_until: now, provision_until: now, begins: true };
+        let Ok(committed) = self.world.cursor(&site.key, None).await else { return };
         let (mut memory, report) = (SiteMemory::default(), Report::default());
         let mut turn = Turn {
             forwarder: self,
-            key,
+            site,
             range: None,
             memory: &mut memory,
             committed,
@@ -238,11 +273,11 @@ impl<W: World> Forwarder<W> {
             is_cursor_kept: false,
         };
         let request = crate::rapidm2m::ledger::Request { path: "sites".into(), ..Default::default() };
-        let (key, at, status) = (key.clone(), self.world.now(), Some(200));
-        let mut context = PollContext { key, at, request, status, bytes: 0, took, backfill: None };
+        let (site, at, status) = (site.clone(), self.world.now(), Some(200));
+        let mut context = PollContext { site, at, request, status, bytes: 0, took, backfill: None, correction: false };
         let _recorded = match listed {
             Ok(()) if turn.committed.cursor.last_error.is_none() => Ok(()),
-            Ok(()) => turn.record_nothing(&context, &Flaws::default()).await,
+            Ok(()) => turn.record_nothing(&context).await,
             Err(error) => {
                 context.status = error.status();
                 turn.record_failure(&context, error).await

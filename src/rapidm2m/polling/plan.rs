@@ -1,12 +1,66 @@
-//! Decides what to request from the backend next, and which rows of its answer are new. Pure.
+//! Decides what to request from the backend next, and which rows of its answer are new or changed. Pure.
+
+use std::hash::Hasher as _;
+
+use fnv::FnvHasher;
 
 use super::SiteMemory;
 use crate::rapidm2m::{
-    Stamp, StartFrom,
+    Rows, Stamp, StartFrom,
     client::Range,
-    ledger::{Cursor, Recorded},
+    ledger::{Cursor, Recorded, Seen, Stamped},
     window::{Search, Window},
 };
+
+/// What is to be recorded of an answer.
+pub struct SortedOut {
+    /// Its stamps, in order, with the hashes of their values.
+    pub stamps: Vec<Stamped>,
+    /// A hash of the channels.
+    pub channels: u32,
+    /// How many rows have changed values. They are the first ones.
+    pub changed: usize,
+}
+
+impl SortedOut {
+    /// The stamps of some rows, up to a stamp.
+    pub fn of(&self, rows: &[crate::rapidm2m::Row], up_to: Option<Stamp>) -> Vec<Stamped> {
+        let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Vec::new() };
+        let from = self.stamps.partition_point(|group| group.stamp < first.stamp);
+        let until = self.stamps.partition_point(|group| group.stamp <= last.stamp && Some(group.stamp) <= up_to);
+        let mut rows = rows.iter().peekable();
+        let is_there = |group: &&Stamped| {
+            while rows.next_if(|row| row.stamp < group.stamp).is_some() {}
+            rows.peek().is_some_and(|row| row.stamp == group.stamp)
+        };
+        self.stamps.get(from..until).unwrap_or_default().iter().filter(is_there).copied().collect()
+    }
+}
+
+/// The stamps of rows, which must be in order.
+fn stamps(rows: &Rows) -> Vec<Stamped> {
+    let mut stamps: Vec<Stamped> = Vec::with_capacity(rows.rows.len());
+    for row in &rows.rows {
+        let values = rows.values(row).map(|value| value.unwrap_or("null"));
+        match stamps.last_mut() {
+            // The order of rows with one stamp is that of the backend, which may change.
+            Some(last) if last.stamp == row.stamp => last.hash = last.hash.wrapping_add(hash_of(values)),
+            _ => stamps.push(Stamped { stamp: row.stamp, hash: hash_of(values) }),
+        }
+    }
+    stamps
+}
+
+/// A hash that is the same in all versions, since it is stored.
+fn hash_of(texts: impl IntoIterator<Item = impl AsRef<str>>) -> u32 {
+    let mut hasher = FnvHasher::default();
+    for text in texts {
+        hasher.write(text.as_ref().as_bytes());
+        hasher.write_u8(0);
+    }
+    let hash = hasher.finish();
+    (hash ^ (hash >> 32)) as u32
+}
 
 /// One request.
 pub struct Plan {
@@ -55,12 +109,32 @@ impl Plan {
         Self { range: Range::Window { from, until: window.until }, from, window: Some(window), newer_than }
     }
 
-    /// Whether a row is still to be recorded.
-    pub fn is_new(&self, cursor: &Cursor, stamp: Stamp) -> bool {
-        match &cursor.recorded {
-            Some(recorded) => recorded.lacks(stamp),
-            None => self.newer_than.is_none_or(|newest| stamp > newest),
+    /// Keeps the rows that are still to be recorded: those with changed values first, then the new ones. The rows must be
+    /// in the order of their stamps.
+    pub fn sort_out(&self, rows: &mut Rows, cursor: &Cursor, channels: &[String]) -> SortedOut {
+        let Some(recorded) = &cursor.recorded else {
+            rows.rows.retain(|row| self.newer_than.is_none_or(|newest| row.stamp > newest));
+            return SortedOut { stamps: stamps(rows), channels: hash_of(channels), changed: 0 };
+        };
+        let (mut stamps, channels) = (stamps(rows), hash_of(channels));
+        let mut seen = recorded.see(&stamps, channels);
+        let mut groups = stamps.iter().zip(&seen).peekable();
+        let mut changed = Vec::new();
+        rows.rows.retain(|row| {
+            while groups.next_if(|(group, _)| group.stamp < row.stamp).is_some() {}
+            let seen = groups.peek().map_or(Seen::Known, |(_, seen)| **seen);
+            if seen == Seen::Changed {
+                changed.push(row.clone());
+            }
+            seen == Seen::New
+        });
+        let count = changed.len();
+        if count > 0 {
+            rows.rows.splice(0..0, changed);
         }
+        let mut seen = seen.drain(..);
+        stamps.retain(|_| seen.next() != Some(Seen::Known));
+        SortedOut { stamps, channels, changed: count }
     }
 
     /// Whether a row is newer than the beginning of the window. Only such rows say how dense rows are.

@@ -7,7 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use crate::{
     iot_hub::{Message, devices::Owner, message},
     rapidm2m::{
-        FetchError, Stamp,
+        FetchError, Site, Stamp,
         client::RowsQuery,
         ledger::{
             BadRows, Cursor, Fault, MAX_BATCH_BYTES, Outcome, Poll, PollKind, PollResult, Recorded, Request, SiteKey,
@@ -33,7 +33,7 @@ const DOCUMENT_ENVELOPE: usize = 4_096;
 /// The values that all documents of one poll have in common.
 #[derive(Clone, Debug)]
 pub struct PollContext {
-    pub key: SiteKey,
+    pub site: Site,
     pub at: DateTime<Utc>,
     pub request: Request,
     pub status: Option<u16>,
@@ -41,6 +41,8 @@ pub struct PollContext {
     pub took: Duration,
     /// The id of the backfill that made the request.
     pub backfill: Option<String>,
+    /// Whether the messages hold other values for rows that were recorded before.
+    pub correction: bool,
 }
 
 impl PollContext {
@@ -64,8 +66,10 @@ impl PollContext {
         Poll {
             id: crate::rapidm2m::ledger::documents::poll_id(self.at, part, fastrand::u32(..)),
             kind: PollKind::Poll,
-            customer: self.key.customer.clone(),
-            site: self.key.site.clone(),
+            customer: self.site.key.customer.clone(),
+            site: self.site.key.site.clone(),
+            site_name: self.site.other_name().cloned(),
+            site_uid: self.site.uid.clone(),
             polling_timestamp: self.at,
             request: self.request.clone(),
             result: PollResult {
@@ -83,6 +87,7 @@ impl PollContext {
             forwarded_at: None,
             confirmed: None,
             backfill: self.backfill.clone(),
+            correction: self.correction,
             ttl: None,
         }
     }
@@ -97,7 +102,10 @@ pub fn message_poll(context: &PollContext, index: usize, part: Part, history: Op
     let recorded_up_to = if part.splits_stamp { part.newest.shifted(-1) } else { part.newest };
     poll.last_value_from = Some(recorded_up_to.time());
     let size = part.body.len()
-        + message::envelope_size(&part.message_id, &properties(&context.key, context.backfill.is_some()));
+        + message::envelope_size(
+            &part.message_id,
+            &properties(&context.site, context.backfill.is_some(), context.correction),
+        );
     poll.message_id = Some(part.message_id);
     if size > message::MAX_SIZE {
         let text = format!(
@@ -179,7 +187,8 @@ pub fn keep_recorded(cursor: &mut Cursor, overlap: Option<Duration>) {
     } else if let (None, Some(newest)) = (&cursor.recorded, cursor.last_value_from) {
         let newest = Stamp::from_time(newest);
         let mut recorded = Recorded::starting(newest);
-        recorded.extend([newest].into_iter(), newest);
+        // Its values are not known. A change of them is noticed only after the next row.
+        recorded.note(newest);
         cursor.recorded = Some(recorded);
     }
 }
@@ -266,7 +275,8 @@ impl Unsendable {
 #[must_use]
 pub fn note(key: &SiteKey, id: &str, unsendable: &Unsendable, now: DateTime<Utc>) -> Poll {
     let (at, request, took) = (now, Request::default(), Duration::ZERO);
-    let context = PollContext { key: key.clone(), at, request, status: None, bytes: 0, took, backfill: None };
+    let site = Site::of_key(key.clone());
+    let context = PollContext { site, at, request, status: None, bytes: 0, took, backfill: None, correction: false };
     let mut poll = context.poll(0, Outcome::Rejected);
     if *unsendable == Unsendable::Gone {
         poll.id = id.to_owned();
@@ -296,21 +306,24 @@ pub fn message(poll: &Poll) -> Option<Message> {
     Some(Message {
         id: poll.message_id.clone()?,
         created: poll.polling_timestamp,
-        properties: properties(
-            &SiteKey { customer: poll.customer.clone(), site: poll.site.clone() },
-            poll.backfill.is_some(),
-        ),
+        properties: properties(&site_of(poll), poll.backfill.is_some(), poll.correction),
         body: poll.message.clone()?.into(),
     })
 }
 
+/// The site of a record, as it was when the record was written.
+fn site_of(poll: &Poll) -> Site {
+    let key = SiteKey { customer: poll.customer.clone(), site: poll.site.clone() };
+    Site { name: poll.site_name.as_ref().unwrap_or(&poll.site).clone(), uid: poll.site_uid.clone(), key }
+}
+
 /// The application properties of a site's messages.
 #[must_use]
-pub fn properties(key: &SiteKey, is_backfill: bool) -> Vec<(&'static str, String)> {
-    let mut properties = vec![("Customer_Id", key.customer.clone()), ("Site_Id", key.site.clone())];
-    if is_backfill {
-        properties.push(("Backfill", "true".into()));
-    }
+pub fn properties(site: &Site, is_backfill: bool, is_correction: bool) -> Vec<(&'static str, String)> {
+    let mut properties = vec![("Customer_Id", site.key.customer.clone()), ("Site_Id", site.name.clone())];
+    properties.extend(site.uid.clone().map(|uid| ("Site_Uid", uid)));
+    properties.extend(is_backfill.then(|| ("Backfill", "true".into())));
+    properties.extend(is_correction.then(|| ("Correction", "true".into())));
     properties
 }
 
@@ -322,9 +335,9 @@ pub fn owner(key: &SiteKey) -> Owner {
 
 /// The largest body that leaves room for the properties of the site's messages.
 #[must_use]
-pub fn max_body(key: &SiteKey, is_backfill: bool) -> usize {
-    let message_id = "0".repeat(32);
-    message::MAX_PORTABLE_SIZE.saturating_sub(message::envelope_size(&message_id, &properties(key, is_backfill)))
+pub fn max_body(site: &Site, is_backfill: bool, is_correction: bool) -> usize {
+    let (message_id, properties) = ("0".repeat(32), properties(site, is_backfill, is_correction));
+    message::MAX_PORTABLE_SIZE.saturating_sub(message::envelope_size(&message_id, &properties))
 }
 
 /// The unusable rows, for the record.
@@ -355,13 +368,14 @@ mod tests {
 
     fn context() -> PollContext {
         PollContext {
-            key: SiteKey { customer: "c".into(), site: "s".into() },
+            site: Site::of_key(SiteKey { customer: "c".into(), site: "s".into() }),
             at: DateTime::from_timestamp_millis(1_700_000_000_123).unwrap(),
             request: Request::default(),
             status: Some(200),
             bytes: 10,
             took: Duration::from_millis(5),
             backfill: None,
+            correction: false,
         }
     }
 
@@ -385,7 +399,7 @@ mod tests {
 
     #[test]
     fn a_message_over_the_hubs_limit_is_rejected_when_it_is_recorded() {
-        let limit = message::MAX_SIZE - message::envelope_size("id", &properties(&context().key, false));
+        let limit = message::MAX_SIZE - message::envelope_size("id", &properties(&context().site, false, false));
         let fits = message_poll(&context(), 0, part("x".repeat(limit)), None);
         assert_eq!(fits.outcome, Outcome::Pending);
         assert_eq!(message(&fits).unwrap().size(), message::MAX_SIZE);
@@ -404,7 +418,7 @@ mod tests {
 
     #[test]
     fn the_cursor_moves_with_the_records_and_queues_what_waits() {
-        let mut cursor = Cursor::new(&context().key);
+        let mut cursor = Cursor::new(&context().site.key);
         cursor.consecutive_failures = 3;
         cursor.unforwarded = vec!["old".into()];
         let waiting = message_poll(&context(), 0, part("{}".into()), None);
@@ -419,7 +433,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_is_put_back_does_not_prolong_a_rest() {
-        let mut cursor = Cursor::new(&context().key);
+        let mut cursor = Cursor::new(&context().site.key);
         cursor.not_before = Some(context().at + TimeDelta::minutes(60));
         let rests = |now| backs_off_until(&cursor, now).is_some();
         assert!(rests(context().at) && rests(context().at + TimeDelta::minutes(59)));
@@ -428,7 +442,7 @@ mod tests {
 
     #[test]
     fn rows_that_come_late_do_not_move_the_cursor_back() {
-        let mut cursor = Cursor::new(&context().key);
+        let mut cursor = Cursor::new(&context().site.key);
         cursor.last_value_from = Some(context().at);
         let late = message_poll(&context(), 0, part("{}".into()), None);
         assert!(late.last_value_from < cursor.last_value_from);
@@ -439,7 +453,7 @@ mod tests {
     fn rests_grow_to_an_hour_and_heed_the_backend() {
         let fault = || Fault { kind: Kind::Timeout, text: "t".into() };
         let now = context().at;
-        let mut cursor = Cursor::new(&context().key);
+        let mut cursor = Cursor::new(&context().site.key);
         let mut rests = Vec::new();
         for _ in 0..8 {
             cursor = set_back(&cursor, fault(), Retry::BackOff(None), now);

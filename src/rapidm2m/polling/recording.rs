@@ -5,7 +5,7 @@ use tokio::time::Instant;
 
 use super::{
     Failure,
-    plan::Plan,
+    plan::{Plan, SortedOut},
     record::{self, MAX_UNFORWARDED, PollContext, Retry},
     split::{Heading, Part, Splitter},
     turn::{EndTurn, Step, Turn},
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::rapidm2m::{
     FetchError, Rows, Stamp,
-    ledger::{Committed, Cursor, Fault, LedgerError, MAX_BATCH_POLLS, Outcome, Poll},
+    ledger::{BadRows, Committed, Cursor, Fault, LedgerError, MAX_BATCH_POLLS, Outcome, Poll},
     wire::{Flaws, Row},
 };
 use crate::support::kind::Kind;
@@ -28,24 +28,37 @@ pub struct Batch<'a> {
 }
 
 impl<W: World> Turn<'_, W> {
-    /// Records rows and sends them. The turn is done if there was no room or time for all of them.
+    /// Records rows and sends them, those with changed values first. The turn is done if there was no room or time for all
+    /// of them.
     pub async fn record_and_send(
         &mut self,
         context: &PollContext,
         channels: &[String],
         rows: &Rows,
+        sorted: &SortedOut,
         plan: &Plan,
     ) -> Result<Step, EndTurn> {
         let begin = self.committed.cursor.last_value_from.map(|newest| newest.min(plan.from.time()));
-        let heading = Heading { key: self.key, begin, end: context.at, channels };
-        let parts = Splitter::new(&heading, rows, record::max_body(self.key, false));
-        self.record_parts(context, rows, parts, |turn, batch| {
-            let mut cursor = record::advanced(&turn.committed.cursor, batch.polls, context.scanned_until());
-            let up_to = batch.polls.last().and_then(|poll| poll.last_value_from);
-            turn.remember_recorded(&mut cursor, plan, batch.rows, up_to);
-            cursor
-        })
-        .await
+        let heading = Heading { site: self.site, begin, end: context.at, channels };
+        let mut bad_rows = record::bad_rows(&rows.flaws);
+        for (some, correction) in [(0..sorted.changed, true), (sorted.changed..rows.rows.len(), false)] {
+            if some.is_empty() {
+                continue;
+            }
+            let context = &PollContext { correction, ..context.clone() };
+            let max_body = record::max_body(self.site, false, correction);
+            let parts = Splitter::of(&heading, rows, some.clone(), max_body);
+            let step = self.record_parts(context, &rows.rows[some], bad_rows.take(), parts, |turn, batch| {
+                let mut cursor = record::advanced(&turn.committed.cursor, batch.polls, context.scanned_until());
+                let up_to = batch.polls.last().and_then(|poll| poll.last_value_from);
+                turn.remember_recorded(&mut cursor, plan, sorted, batch.rows, up_to);
+                cursor
+            });
+            if step.await? == Step::Done {
+                return Ok(Step::Done);
+            }
+        }
+        Ok(Step::GoOn)
     }
 
     /// Records messages and sends them, transaction by transaction. `advance` makes the cursor that each transaction
@@ -53,11 +66,14 @@ impl<W: World> Turn<'_, W> {
     pub async fn record_parts(
         &mut self,
         context: &PollContext,
-        rows: &Rows,
+        rows: &[Row],
+        mut bad_rows: Option<BadRows>,
         parts: impl Iterator<Item = Part>,
         advance: impl Fn(&mut Self, &Batch<'_>) -> Cursor,
     ) -> Result<Step, EndTurn> {
         let mut parts = parts.enumerate().peekable();
+        // A backfill goes its own way.
+        let before = self.committed.cursor.last_value_from.filter(|_| self.range.is_none() && !context.correction);
         let (mut carried, mut rows_recorded): (Option<Poll>, usize) = (None, 0);
         let history = self.forwarder.world.history_seconds();
         while carried.is_some() || parts.peek().is_some() {
@@ -71,9 +87,7 @@ impl<W: World> Turn<'_, W> {
                 let next = carried.take().or_else(|| {
                     let (index, part) = parts.next()?;
                     let mut poll = record::message_poll(context, index, part, history);
-                    if index == 0 {
-                        poll.result.bad_rows = record::bad_rows(&rows.flaws);
-                    }
+                    poll.result.bad_rows = bad_rows.take();
                     Some(poll)
                 });
                 let Some(poll) = next else { break };
@@ -85,12 +99,19 @@ impl<W: World> Turn<'_, W> {
                 }
             }
             let in_batch = polls.iter().map(|poll| poll.result.rows).sum::<usize>();
-            let new = &rows.rows[rows_recorded..rows_recorded + in_batch];
+            let new = &rows[rows_recorded..rows_recorded + in_batch];
             let is_last = carried.is_none() && parts.peek().is_none();
-            let cursor = advance(self, &Batch { polls: &polls, rows: new, is_last });
+            let mut cursor = advance(self, &Batch { polls: &polls, rows: new, is_last });
+            let late = new.iter().filter(|row| before.is_some_and(|newest| row.stamp.time() <= newest)).count();
+            let corrected = if context.correction { in_batch } else { 0 };
+            let activity = cursor.activity.get_or_insert_default();
+            activity.late_rows += late as u64;
+            activity.corrected_rows += corrected as u64;
             self.commit(&polls, &[], cursor).await.map_err(|error| self.stop(&error))?;
             rows_recorded += in_batch;
             self.report.rows_recorded += in_batch;
+            self.report.late_rows += late;
+            self.report.corrected_rows += corrected;
             for poll in polls.iter().filter(|poll| poll.outcome == Outcome::Rejected) {
                 self.report.messages_rejected += 1;
                 self.report.rejections.extend(poll.error.as_ref().map(Failure::known));
@@ -107,7 +128,14 @@ impl<W: World> Turn<'_, W> {
 
     /// With an overlap: adds the `new` rows to the cursor's list of recorded rows. If more rows of the last stamp are
     /// to come, that stamp is not added.
-    fn remember_recorded(&mut self, cursor: &mut Cursor, plan: &Plan, new: &[Row], up_to: Option<DateTime<Utc>>) {
+    fn remember_recorded(
+        &mut self,
+        cursor: &mut Cursor,
+        plan: &Plan,
+        sorted: &SortedOut,
+        new: &[Row],
+        up_to: Option<DateTime<Utc>>,
+    ) {
         let (Some(overlap), Some(oldest), Some(newest)) =
             (self.forwarder.overlap, new.first(), cursor.last_value_from.map(Stamp::from_time))
         else {
@@ -115,8 +143,10 @@ impl<W: World> Turn<'_, W> {
         };
         let recorded = cursor.recorded.get_or_insert_with(|| plan.first_recorded(oldest.stamp));
         let forget = newest.shifted(-i64::try_from(overlap.as_millis()).unwrap_or(i64::MAX));
-        let stamps = new.iter().map(|row| row.stamp).filter(|stamp| Some(stamp.time()) <= up_to);
-        if !recorded.extend(stamps, forget) && !std::mem::replace(&mut self.memory.said_overlap_is_short, true) {
+        let stamps = sorted.of(new, up_to.map(Stamp::from_time));
+        if !recorded.extend(&stamps, sorted.channels, forget)
+            && !std::mem::replace(&mut self.memory.said_overlap_is_short, true)
+        {
             tracing::warn!(
                 "the site measures at such odd times that late rows can be told from known ones only since {}, not for all of \
                  OverlapSeconds={}",
@@ -126,8 +156,8 @@ impl<W: World> Turn<'_, W> {
         }
     }
 
-    /// Records a poll without new rows. `flaws` are rows from the future that were reported before.
-    pub async fn record_nothing(&mut self, context: &PollContext, flaws: &Flaws) -> Result<(), EndTurn> {
+    /// Records a poll without new rows.
+    pub async fn record_nothing(&mut self, context: &PollContext) -> Result<(), EndTurn> {
         let cursor = &self.committed.cursor;
         let hub_news = cursor.activity.as_ref().is_some_and(|activity| activity.is_news);
         let news = cursor.scanned_until.is_none() || cursor.last_error.is_some() || hub_news;
@@ -136,15 +166,13 @@ impl<W: World> Turn<'_, W> {
         }
         let mut polls = Vec::new();
         if self.forwarder.record_empty_polls {
-            let mut poll = record::empty_poll(context, cursor, self.forwarder.world.history_seconds());
-            poll.result.bad_rows = record::bad_rows(flaws);
-            polls.push(poll);
+            polls.push(record::empty_poll(context, cursor, self.forwarder.world.history_seconds()));
         }
         let cursor = record::advanced(cursor, &[], context.scanned_until());
         self.commit(&polls, &[], cursor).await.map_err(|error| self.stop(&error))
     }
 
-    /// Records a poll whose rows cannot be used now. It must not look like "no data".
+    /// Records a poll whose rows cannot be used. It must not look like "no data".
     pub async fn record_bad_rows(&mut self, context: &PollContext, flaws: &Flaws) -> Result<(), EndTurn> {
         let (reason, _) = flaws.first.first().cloned().unwrap_or_default();
         let text = format!(
@@ -152,12 +180,18 @@ impl<W: World> Turn<'_, W> {
             flaws.count
         );
         let fault = Fault { kind: Kind::BadRows, text };
-        if context.request.from.is_none() && self.committed.cursor.last_value_from.is_none() {
-            // The unusable row might stay the youngest for years. So begin with the rows after now.
+        if context.request.from.is_none() {
+            self.begin_now(context);
+        }
+        self.write_failure(context, fault, Retry::NextRun, Some(flaws)).await
+    }
+
+    /// Begins with the rows after now, since the youngest row cannot be used. It might stay the youngest for years.
+    pub fn begin_now(&mut self, context: &PollContext) {
+        if self.committed.cursor.last_value_from.is_none() {
             self.committed.cursor.last_value_from = Some(context.at);
             record::keep_recorded(&mut self.committed.cursor, self.forwarder.overlap);
         }
-        self.write_failure(context, fault, Retry::NextRun, Some(flaws)).await
     }
 
     pub async fn record_failure(&mut self, context: &PollContext, error: &FetchError) -> Result<(), EndTurn> {
@@ -194,14 +228,14 @@ impl<W: World> Turn<'_, W> {
             activity.is_news = false;
         }
         let etag = self.committed.etag.as_deref();
-        match self.forwarder.world.commit(self.key, created, replaced, &cursor, etag).await {
+        match self.forwarder.world.commit(&self.site.key, created, replaced, &cursor, etag).await {
             Ok(etag) => {
                 self.committed = Committed { cursor, etag: Some(etag) };
                 Ok(())
             }
             Err(LedgerError::Conflict) => {
                 let is_ours = self.is_written(created, replaced).await?;
-                self.committed = self.forwarder.world.cursor(self.key, self.range).await?;
+                self.committed = self.forwarder.world.cursor(&self.site.key, self.range).await?;
                 let is_ours = is_ours && self.committed.cursor == cursor;
                 if is_ours { Ok(()) } else { Err(LedgerError::Conflict) }
             }
@@ -215,7 +249,7 @@ impl<W: World> Turn<'_, W> {
     async fn is_written(&self, created: &[Poll], replaced: &[Poll]) -> Result<bool, LedgerError> {
         // Without records the caller's comparison of the cursors is enough.
         let Some(poll) = record::witness(created, replaced) else { return Ok(replaced.is_empty()) };
-        match self.forwarder.world.poll(self.key, &poll.id).await {
+        match self.forwarder.world.poll(&self.site.key, &poll.id).await {
             Ok(found) => Ok(found.is_some_and(|found| record::is_same(&found, poll))),
             Err(LedgerError::Foreign { .. }) => Ok(false),
             Err(error) => Err(error),

@@ -48,7 +48,7 @@ impl<W: World> Turn<'_, W> {
         let mut polls = Vec::with_capacity(ids.len());
         let mut size = 0;
         for id in ids {
-            let found = match self.forwarder.world.poll(self.key, &id).await {
+            let found = match self.forwarder.world.poll(&self.site.key, &id).await {
                 Ok(Some(poll)) => Unsendable::check(&poll).map(|()| poll),
                 Ok(None) => Err(Unsendable::Gone),
                 Err(LedgerError::Foreign { text, .. }) => Err(Unsendable::Unreadable(text)),
@@ -72,9 +72,9 @@ impl<W: World> Turn<'_, W> {
     /// its id. This is also a check: if the record exists and was only not visible yet, the transaction fails and the
     /// record is read again.
     async fn set_aside(&mut self, id: &str, unsendable: &Unsendable) -> Result<(), EndTurn> {
-        let fault = unsendable.fault(self.key, id);
+        let fault = unsendable.fault(&self.site.key, id);
         let failure = Failure::new(fault.kind.clone(), &fault.text);
-        let mut note = record::note(self.key, id, unsendable, self.forwarder.world.now());
+        let mut note = record::note(&self.site.key, id, unsendable, self.forwarder.world.now());
         let mut cursor = self.committed.cursor.clone();
         if let Some(backfill) = &mut cursor.backfill {
             backfill.rejected += 1;
@@ -106,7 +106,7 @@ impl<W: World> Turn<'_, W> {
         // Messages that were acknowledged in an earlier turn are the first ones, because messages are sent in order.
         let known = polls.iter().take_while(|poll| self.memory.acknowledged.contains(&poll.id)).count();
         let messages: Vec<_> = polls[known..].iter().map_while(record::message).collect();
-        let owner = record::owner(self.key);
+        let owner = record::owner(&self.site.key);
         let provision_until = self.limits.provision_until;
         let (sent, outcome) = self.forwarder.world.send_in_order(&owner, &messages, provision_until, until).await;
         drop(messages);

@@ -8,6 +8,7 @@ use crate::{
     rapidm2m::{
         Client, FetchError, Stamp,
         client::{Answer, RowsQuery},
+        site::Listed,
     },
     support::clock::Clock,
 };
@@ -60,7 +61,7 @@ impl Source {
     ///
     /// # Errors
     /// See [`FetchError`].
-    pub async fn sites(&self, customer: &str, limit: Duration) -> Result<Vec<String>, FetchError> {
+    pub async fn sites(&self, customer: &str, limit: Duration) -> Result<Vec<Listed>, FetchError> {
         match self {
             Self::Backend(client) => client.sites(customer, limit).await,
             Self::Emulation(_) => Ok(Vec::new()),

@@ -8,11 +8,11 @@ use std::{fmt::Write as _, ops::Range};
 use chrono::{DateTime, Utc};
 use sha2::{Digest as _, Sha256};
 
-use crate::rapidm2m::{Rows, Stamp, ledger::SiteKey};
+use crate::rapidm2m::{Rows, Site, Stamp};
 
 /// The values that all messages of a poll have in common.
 pub struct Heading<'a> {
-    pub key: &'a SiteKey,
+    pub site: &'a Site,
     /// The cursor before the poll; `None` for the first poll. In a backfill: the beginning of the message's time
     /// unit.
     pub begin: Option<DateTime<Utc>>,
@@ -33,7 +33,8 @@ pub struct Part {
     /// holds.
     pub splits_stamp: bool,
     pub body: String,
-    /// A hash of customer, site and rows: the same rows have the same id, whenever they are requested.
+    /// A hash of customer, site (the place of its documents) and rows: the same rows have the same id, whenever they are
+    /// requested and whatever the site is called.
     pub message_id: String,
 }
 
@@ -67,12 +68,13 @@ impl<'a> Splitter<'a> {
             heading.begin.map_or_else(|| "0001-01-01T00:00:00Z".to_owned(), |time| Stamp::from_time(time).rfc3339());
         let prefix = format!(
             r#"{{"customer_id":{},"site_id":{},"Timerange":{{"begin":"{begin}","end":"{}"}},"Timeseries":["#,
-            quoted(&heading.key.customer),
-            quoted(&heading.key.site),
+            quoted(&heading.site.key.customer),
+            quoted(&heading.site.name),
             Stamp::from_time(heading.end).rfc3339(),
         );
         // The zero byte distinguishes ("ab", "c") from ("a", "bc"). No id contains one.
-        let seed = Sha256::new().chain_update(&heading.key.customer).chain_update([0]).chain_update(&heading.key.site);
+        let key = &heading.site.key;
+        let seed = Sha256::new().chain_update(&key.customer).chain_update([0]).chain_update(&key.site);
         let names = heading.channels.iter().map(|name| format!("{}:", quoted(name))).collect();
         Self { prefix, seed: seed.chain_update([0]), names, rows, next: some.start, end: some.end, max_body }
     }
@@ -146,9 +148,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::rapidm2m::ledger::SiteKey;
 
-    fn key() -> SiteKey {
-        SiteKey { customer: "Wässer \"&\" Co".into(), site: "Energy meter 1".into() }
+    fn site() -> Site {
+        Site::of_key(SiteKey { customer: "Wässer \"&\" Co".into(), site: "Energy meter 1".into() })
     }
 
     fn time(text: &str) -> DateTime<Utc> {
@@ -158,8 +161,8 @@ mod tests {
     fn split(json: &str, channels: &[&str], begin: Option<&str>, end: &str, max_body: usize) -> Vec<Part> {
         let rows = Rows::read(json.to_owned().into(), channels.len()).unwrap();
         let channels: Vec<_> = channels.iter().map(|name| (*name).to_owned()).collect();
-        let key = key();
-        let heading = Heading { key: &key, begin: begin.map(time), end: time(end), channels: &channels };
+        let site = site();
+        let heading = Heading { site: &site, begin: begin.map(time), end: time(end), channels: &channels };
         Splitter::new(&heading, &rows, max_body).collect()
     }
 

@@ -8,15 +8,16 @@ use tokio::time::Instant;
 
 use super::{
     Failure, Forwarder, Limits, Report, SiteMemory,
-    plan::Plan,
+    identity::{self, News, Taken},
+    plan::{Plan, SortedOut},
     record::{self, MAX_UNFORWARDED, PollContext},
     world::World,
 };
 use crate::{
     rapidm2m::{
-        FetchError, Rows, Selection, Stamp,
+        FetchError, Row, Rows, Selection, Site, Stamp,
         client::{Answer, MAX_BODY, Range, RowsQuery},
-        ledger::{BackfillRange, Committed, Fault, SiteKey},
+        ledger::{BackfillRange, Committed, Fault},
         window::SOFT_BODY_LIMIT,
         wire::{Flaws, WireError},
     },
@@ -45,7 +46,7 @@ pub enum Step {
 
 pub struct Turn<'a, W> {
     pub forwarder: &'a Forwarder<W>,
-    pub key: &'a SiteKey,
+    pub site: &'a Site,
     /// Of a backfill.
     pub range: Option<BackfillRange>,
     pub memory: &'a mut SiteMemory,
@@ -60,6 +61,7 @@ pub struct Turn<'a, W> {
 
 impl<W: World> Turn<'_, W> {
     pub async fn run(&mut self) -> Result<(), EndTurn> {
+        self.identify().await?;
         self.send_what_waits(self.limits.resend_until).await?;
         if self.is_left_alone() {
             // Such turns write nothing, so they would not notice that the operator put a message back.
@@ -79,6 +81,34 @@ impl<W: World> Turn<'_, W> {
         }
         // Too many messages are pending, so the site is not polled further.
         self.report.is_behind = true;
+        Ok(())
+    }
+
+    /// Writes into the cursor what it does not know of the site.
+    async fn identify(&mut self) -> Result<(), EndTurn> {
+        let mut cursor = self.committed.cursor.clone();
+        let news = match identity::update(&mut cursor, self.site, self.forwarder.histdata) {
+            Ok(news) => news,
+            Err(Taken { uid }) => {
+                let text = format!(
+                    "its documents in Cosmos DB are those of the site with the _uid {uid}: the next run looks again where its \
+                     own are"
+                );
+                self.report.failures.push(Failure::new(Kind::SiteMixedUp, text));
+                return Err(EndTurn);
+            }
+        };
+        if news.iter().any(|news| matches!(news, News::Histdata(_))) {
+            (self.memory.search, self.memory.swept) = Default::default();
+            record::keep_recorded(&mut cursor, self.forwarder.overlap);
+        }
+        if news.is_empty() || self.committed.etag.is_none() {
+            // A new cursor is written with the first rows.
+            self.committed.cursor = cursor;
+            return Ok(());
+        }
+        self.commit(&[], &[], cursor).await.map_err(|error| self.stop(&error))?;
+        self.report.news = news;
         Ok(())
     }
 
@@ -109,7 +139,7 @@ impl<W: World> Turn<'_, W> {
         let (at, started) = (forwarder.world.now(), Instant::now());
         self.report.requests += 1;
         let limit = self.request_limit();
-        let found = forwarder.world.channels(self.key, forwarder.histdata, limit).await;
+        let found = forwarder.world.channels(self.site, forwarder.histdata, limit).await;
         match found {
             Ok(channels) => {
                 self.memory.channels = Some((Instant::now(), channels.clone()));
@@ -118,13 +148,14 @@ impl<W: World> Turn<'_, W> {
             Err(error) => {
                 let request = crate::rapidm2m::ledger::Request { path: "blueprint".into(), ..Default::default() };
                 let context = PollContext {
-                    key: self.key.clone(),
+                    site: self.site.clone(),
                     at,
                     request,
                     status: error.status(),
                     bytes: 0,
                     took: started.elapsed(),
                     backfill: self.committed.cursor.backfill_id(),
+                    correction: false,
                 };
                 self.record_failure(&context, &error).await?;
                 Ok(None)
@@ -141,19 +172,20 @@ impl<W: World> Turn<'_, W> {
         max_body: usize,
     ) -> (PollContext, Result<Answer, FetchError>) {
         let forwarder = self.forwarder;
-        let (customer, site, histdata) = (&self.key.customer, &self.key.site, forwarder.histdata);
+        let (customer, site, histdata) = (&self.site.key.customer, self.site.path(), forwarder.histdata);
         let query = RowsQuery { customer, site, histdata, channels, range };
         let started = Instant::now();
         let answer = forwarder.world.rows(&query, max_body, self.request_limit()).await;
         self.report.requests += 1;
         let context = PollContext {
-            key: self.key.clone(),
+            site: self.site.clone(),
             at,
             request: PollContext::request(&query),
             status: answer.as_ref().map_or_else(FetchError::status, |answer| Some(answer.status)),
             bytes: answer.as_ref().map_or(0, |answer| answer.body.len()),
             took: started.elapsed(),
             backfill: self.committed.cursor.backfill_id(),
+            correction: false,
         };
         (context, answer)
     }
@@ -214,37 +246,53 @@ impl<W: World> Turn<'_, W> {
                 return Ok(Step::Done);
             }
         };
-        let unreadable = rows.flaws.count;
-        let future = hold_back_the_future(&mut rows, self.forwarder.world.now());
+        let ahead = hold_back_the_future(&mut rows, self.forwarder.world.now());
+        self.report.rows_ahead += ahead.len();
+        self.report.furthest_ahead = self.report.furthest_ahead.max(ahead.last().map(|row| row.stamp.time()));
         // Without an overlap these are the new rows. With an overlap, some of them may be known.
         let beyond = rows.rows.iter().filter(|row| plan.is_beyond(row.stamp)).count();
         let newest = rows.rows.last().map(|row| row.stamp).filter(|_| beyond > 0);
-        rows.rows.retain(|row| plan.is_new(&self.committed.cursor, row.stamp));
-        self.report.bad_rows += rows.flaws.count;
+        let mut sorted = plan.sort_out(&mut rows, &self.committed.cursor, channels);
+        if !self.forwarder.corrections {
+            self.leave_corrections(&mut rows, &mut sorted);
+        }
+        let are_known = self.memory.flaws.as_ref() == Some(&rows.flaws);
+        // An overlap brings the same rows each time. Without one, a logger may send nothing else.
+        let has_new_flaws = rows.flaws.count > 0 && (!are_known || self.forwarder.overlap.is_none());
+        if has_new_flaws && !are_known {
+            self.report.bad_rows += rows.flaws.count;
+            self.committed.cursor.activity.get_or_insert_default().unusable_rows += rows.flaws.count as u64;
+            self.memory.flaws = Some(rows.flaws.clone());
+        }
+        if !has_new_flaws {
+            // They are on record already.
+            rows.flaws = Flaws::default();
+        }
+        let has_youngest = plan.window.is_some() || rows.flaws.count == 0 && ahead.is_empty();
 
         if !rows.rows.is_empty() {
-            if self.record_and_send(context, channels, &rows, plan).await? == Step::Done {
+            if self.record_and_send(context, channels, &rows, &sorted, plan).await? == Step::Done {
                 return Ok(Step::Done);
             }
-        } else if self.is_news(plan, unreadable, future, &rows.flaws) {
+        } else if has_new_flaws {
             self.record_bad_rows(context, &rows.flaws).await?;
-            self.memory.future = future.max(self.memory.future);
-            self.memory.flaws = Some(rows.flaws);
         } else {
-            self.record_nothing(context, &rows.flaws).await?;
+            if !has_youngest {
+                self.begin_now(context);
+            }
+            self.record_nothing(context).await?;
         }
         Ok(if self.note_window(plan, newest, beyond) { Step::GoOn } else { Step::Done })
     }
 
-    /// Whether unusable rows are a failure now. Rows from the future fail once. Unreadable rows fail each time,
-    /// because a logger may send nothing else; with an overlap they fail once, because it returns the same rows each
-    /// time. An unusable youngest row always fails, because recording this failure gives the cursor its beginning.
-    fn is_news(&self, plan: &Plan, unreadable: usize, future: Option<Stamp>, flaws: &Flaws) -> bool {
-        if plan.window.is_none() && flaws.count > 0 {
-            return true;
+    /// Counts the rows with changed values once, and does not forward them.
+    fn leave_corrections(&mut self, rows: &mut Rows, sorted: &mut SortedOut) {
+        let changed: Vec<_> = rows.rows.drain(..std::mem::take(&mut sorted.changed)).collect();
+        if let Some(recorded) = &mut self.committed.cursor.recorded {
+            let (stamps, since) = (sorted.of(&changed, changed.last().map(|row| row.stamp)), recorded.since());
+            recorded.extend(&stamps, sorted.channels, since);
         }
-        let is_known = self.forwarder.overlap.is_some() && self.memory.flaws.as_ref() == Some(flaws);
-        self.memory.future < future || (unreadable > 0 && !is_known)
+        self.report.corrected_rows += changed.len();
     }
 
     /// Remembers what the answer says about the next window. Returns whether there is more to request now.
@@ -277,13 +325,9 @@ pub async fn read_rows(body: Bytes, channels: usize) -> Result<Rows, WireError> 
     blocking::run(body.len(), move || read(body)).await
 }
 
-/// Removes the rows that are ahead of the clock. They stay in the backend and are requested again until their time
-/// has come. Returns the stamp of the last of them.
-fn hold_back_the_future(rows: &mut Rows, now: DateTime<Utc>) -> Option<Stamp> {
+/// Removes the rows that are ahead of the clock, and returns them. They stay in the backend and are requested again until
+/// their time has come.
+fn hold_back_the_future(rows: &mut Rows, now: DateTime<Utc>) -> Vec<Row> {
     let latest = Stamp::from_time(now + CLOCK_TOLERANCE);
-    let future = rows.rows.split_off(rows.rows.partition_point(|row| row.stamp <= latest));
-    for row in &future {
-        rows.flaws.add("a stamp in the future, kept for later", &row.stamp.rfc3339());
-    }
-    future.last().map(|row| row.stamp)
+    rows.rows.split_off(rows.rows.partition_point(|row| row.stamp <= latest))
 }

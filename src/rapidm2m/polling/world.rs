@@ -18,9 +18,11 @@ use crate::{
         devices::Owner,
     },
     rapidm2m::{
-        FetchError,
+        FetchError, Site,
         client::{Answer, MAX_BODY, RowsQuery},
+        directory::Directory,
         ledger::{BackfillRange, Committed, Cursor, Ledger, LedgerError, Poll, SiteKey},
+        site::Listed,
     },
     support::{clock::Clock, meter::Meters},
 };
@@ -40,7 +42,7 @@ pub trait World: Sync {
     /// See [`Source::channels`].
     fn channels(
         &self,
-        key: &SiteKey,
+        site: &Site,
         histdata: u8,
         limit: Duration,
     ) -> impl Future<Output = Result<Vec<String>, FetchError>> + Send;
@@ -97,11 +99,19 @@ impl Services {
     ///
     /// # Errors
     /// See [`FetchError`].
-    pub async fn sites(&self, customer: &str, limit: Duration) -> Result<Vec<String>, FetchError> {
+    pub async fn sites(&self, customer: &str, limit: Duration) -> Result<Vec<Listed>, FetchError> {
         let began = WallInstant::now();
         let sites = self.source.sites(customer, limit).await;
         self.measure_request(began, 0, sites.as_ref().err());
         sites
+    }
+
+    /// See [`Ledger::directory`].
+    ///
+    /// # Errors
+    /// See [`LedgerError`].
+    pub async fn directory(&self, customer: &str) -> Result<Directory, LedgerError> {
+        self.measured(self.ledger.directory(customer)).await
     }
 
     fn measure_request(&self, began: WallInstant, bytes: usize, error: Option<&FetchError>) {
@@ -143,9 +153,9 @@ impl World for Services {
         answer
     }
 
-    async fn channels(&self, key: &SiteKey, histdata: u8, limit: Duration) -> Result<Vec<String>, FetchError> {
+    async fn channels(&self, site: &Site, histdata: u8, limit: Duration) -> Result<Vec<String>, FetchError> {
         let began = WallInstant::now();
-        let channels = self.source.channels(&key.customer, &key.site, histdata, limit).await;
+        let channels = self.source.channels(&site.key.customer, site.path(), histdata, limit).await;
         self.measure_request(began, 0, channels.as_ref().err());
         channels
     }

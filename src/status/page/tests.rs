@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     iot_hub::devices::{Owner, activity},
     rapidm2m::{
-        Selection,
+        Selection, Site,
         ledger::{Cursor, Fault, LedgerError, Request, SiteKey},
         polling::record::{PollContext, failed_poll},
     },
@@ -89,13 +89,14 @@ fn a_site_with_everything_is_not_large_either() {
     let query = Query { limit: 50, ..Query::default() };
     let key = SiteKey { customer: "c".into(), site: name.clone() };
     let asked = PollContext {
-        key: key.clone(),
+        site: Site::of_key(key.clone()),
         at: now(),
         request: Request::default(),
         status: None,
         bytes: 0,
         took: Duration::from_secs(1),
         backfill: None,
+        correction: false,
     };
     let fault = Fault { kind: Kind::Timeout, text: text.clone() };
     let polls = vec![failed_poll(&asked, fault, &Cursor::new(&key), None); 40];

@@ -1,7 +1,9 @@
 //! Polls all sites of a customer once per run. The sites that have waited longest come first.
 
 mod lag;
+mod sites;
 mod summary;
+mod told;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -13,17 +15,18 @@ use futures::StreamExt as _;
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
-use self::lag::Lags;
 pub use self::summary::Summary;
+use self::{
+    lag::Lags,
+    sites::{Plan, Sites, Task},
+    told::Told,
+};
 
 use crate::{
+    iot_hub::delivery::Identities,
     rapidm2m::{
-        Selection, Stamp,
-        ledger::SiteKey,
-        polling::{
-            Failure, Forwarder, Limits, Report, SiteMemory,
-            record::{self, Retry},
-        },
+        Selection, Site,
+        polling::{Failure, Forwarder, Limits, Report, SiteMemory, record},
     },
     support::progress::{Progress, Step},
     support::{
@@ -56,9 +59,6 @@ enum Unfinished {
     NotReached,
 }
 
-/// The pseudo site for the record that the sites could not be listed.
-pub(crate) const ALL_SITES: &str = "*";
-
 /// Polls the sites of one customer.
 pub struct Polling {
     pub forwarder: Forwarder,
@@ -68,6 +68,8 @@ pub struct Polling {
     pub concurrency: usize,
     /// How long an invocation may take.
     pub timeout: Duration,
+    /// How many sites may be at fault, in per cent, before a run is a failure.
+    pub failed_sites_threshold: u64,
     ending: Ending,
     memory: Mutex<Memory>,
     /// Why the list of sites is not requested, and until when. A restart forgets it.
@@ -77,9 +79,10 @@ pub struct Polling {
 #[derive(Default)]
 struct Memory {
     invocations: u64,
-    /// Whether the last request for the list of sites succeeded. If not, the failure is on record until one does.
-    sites_listed: bool,
-    sites: HashMap<String, SiteEntry>,
+    sites: Sites,
+    /// By the place of their documents.
+    entries: HashMap<String, SiteEntry>,
+    told: Told,
     /// When the lagging sites were last logged one by one.
     lags_told: Option<Instant>,
 }
@@ -101,6 +104,7 @@ impl Polling {
         sites: Selection,
         concurrency: usize,
         timeout: Duration,
+        failed_sites_threshold: u64,
         ending: Ending,
     ) -> Self {
         Self {
@@ -109,6 +113,7 @@ impl Polling {
             sites,
             concurrency,
             timeout,
+            failed_sites_threshold,
             ending,
             memory: Mutex::default(),
             listing: Backoff::new(record::BACK_OFF),
@@ -131,20 +136,27 @@ impl Polling {
             ask_until: started + self.timeout.mul_f64(ASKING),
             resend_until: started + self.timeout.mul_f64(RESENDING),
             send_until: started + self.timeout.mul_f64(SENDING),
+            begins: true,
         };
         let deadline = started + self.timeout;
         self.forwarder.world.delivery.try_again();
 
-        let mut summary = Summary { lags: Lags::new(&mut self.memory().lags_told), ..Summary::default() };
-        let sites = self.sites(&mut summary).await;
-        summary.sites = sites.len();
-        progress.step = Step::Sites { done: 0, total: summary.sites };
-        let turns = futures::stream::iter(self.in_turn(sites)).map(|(site, memory)| async move {
+        let mut summary = Summary {
+            lags: Lags::new(&mut self.memory().lags_told),
+            failed_sites_threshold: self.failed_sites_threshold,
+            is_one_device: matches!(self.forwarder.world.delivery.identities, Identities::One(_)),
+            ..Summary::default()
+        };
+        let Plan { tasks, begins } = self.plan(&mut summary).await;
+        let limits = Limits { begins, ..limits };
+        summary.sites = tasks.iter().filter(|(task, _)| *task == Task::Poll).count();
+        progress.step = Step::Sites { done: 0, total: tasks.len() };
+        let turns = futures::stream::iter(self.in_turn(tasks)).map(|(task, site, memory)| async move {
             let report = if self.ending.has_begun() {
                 Err(Unfinished::Left)
             } else if Instant::now() < limits.ask_until {
-                let span = tracing::error_span!("site", site.name = site);
-                let turn = self.caught(&site, self.turn(&site, &memory, limits)).instrument(span);
+                let span = tracing::error_span!("site", site.name = site.name);
+                let turn = self.caught(&site, self.turn(task, &site, &memory, limits)).instrument(span);
                 tokio::select! {
                     turn = tokio::time::timeout_at(deadline, turn) => turn.map_err(|_| Unfinished::CutOff),
                     () = self.ending.after(ending::WORKING) => Err(Unfinished::Left),
@@ -162,7 +174,7 @@ impl Polling {
                     provisioning.push((site, report));
                     continue;
                 }
-                Ok(report) => summary.add(site, report, self.forwarder.world.clock.now()),
+                Ok(report) => summary.add(site.name, report, self.forwarder.world.clock.now()),
                 Err(Unfinished::Left) => summary.left += 1,
                 Err(unfinished) => {
                     let what = if let Unfinished::CutOff = unfinished { "was cut off" } else { "was not reached" };
@@ -170,7 +182,7 @@ impl Polling {
                         "{what} within PollTimeoutSeconds={}; it comes first next time",
                         self.timeout.as_secs()
                     );
-                    summary.failures.push((site, Failure { kind: Kind::Deadline, text, is_known: false }));
+                    summary.failures.push((site.name, Failure { kind: Kind::Deadline, text, is_known: false }));
                 }
             }
             progress.one_site_done();
@@ -181,14 +193,14 @@ impl Polling {
         let world = &self.forwarder.world;
         summary.readings = Readings { unconfirmed: world.delivery.sender.take_unconfirmed(), ..world.meters.take() };
         summary.took = started.elapsed();
-        summary.log();
+        summary.log(&mut self.memory().told);
         summary
     }
 
     /// Gives a second turn to the sites whose devices were not yet registered when they were polled.
     async fn send_when_provisioned(
         &self,
-        sites: Vec<(String, Report)>,
+        sites: Vec<(Site, Report)>,
         limits: Limits,
         deadline: Instant,
         summary: &mut Summary,
@@ -196,11 +208,11 @@ impl Polling {
     ) {
         let limits = Limits { resend_until: limits.send_until, provision_until: limits.send_until, ..limits };
         let turns = futures::stream::iter(sites).map(|(site, mut report)| async move {
-            let memory = self.memory().sites.entry(site.clone()).or_default().memory.clone();
-            let span = tracing::error_span!("site", site.name = site);
+            let memory = self.memory().entries.entry(site.key.site.clone()).or_default().memory.clone();
+            let span = tracing::error_span!("site", site.name = site.name);
             let turn = async {
                 let mut memory = memory.lock().await;
-                self.forwarder.send_site(&self.key(&site), &mut memory, limits).await
+                self.forwarder.send_site(&site, &mut memory, limits).await
             };
             let turn = self.caught(&site, turn).instrument(span);
             // If this turn is cut off, the result of the first turn still counts.
@@ -216,32 +228,34 @@ impl Polling {
         });
         let mut turns = turns.buffer_unordered(PROVISIONING_CONCURRENCY);
         while let Some((site, report)) = turns.next().await {
-            summary.add(site, report, self.forwarder.world.clock.now());
+            summary.add(site.name, report, self.forwarder.world.clock.now());
             progress.one_site_done();
         }
     }
 
-    fn key(&self, site: &str) -> SiteKey {
-        SiteKey { customer: self.customer.clone(), site: site.to_owned() }
-    }
-
-    async fn turn(&self, site: &str, memory: &tokio::sync::Mutex<SiteMemory>, limits: Limits) -> Report {
+    async fn turn(&self, task: Task, site: &Site, memory: &tokio::sync::Mutex<SiteMemory>, limits: Limits) -> Report {
+        let place = &site.key.site;
         // An overlapping invocation may be serving the same site. Let it finish first.
         let mut memory = memory.lock().await;
         // If each run writes to the cursor, a conflict reveals that it was changed.
-        if !self.forwarder.record_empty_polls && self.cursor_is_old(site) {
+        if !self.forwarder.record_empty_polls && self.cursor_is_old(place) {
             memory.forget_cursor();
         }
-        let report = self.forwarder.poll_site(&self.key(site), &mut memory, limits).await;
-        self.had_its_turn(site);
+        let report = match task {
+            // Boxed: these futures are large, and this one would have room for all three.
+            Task::Poll => Box::pin(self.forwarder.poll_site(site, &mut memory, limits)).await,
+            Task::Send => Box::pin(self.forwarder.send_site(site, &mut memory, limits)).await,
+            Task::Leave => Box::pin(self.forwarder.leave_site(site, &mut memory, limits)).await,
+        };
+        self.had_its_turn(task, site, &report);
         report
     }
 
     /// Runs a site's turn. A panic ends only this turn, and discards what is remembered of the site.
-    async fn caught(&self, site: &str, turn: impl Future<Output = Report>) -> Report {
+    async fn caught(&self, site: &Site, turn: impl Future<Output = Report>) -> Report {
         // Boxed: the future of a turn is large, and each layer around it would contain it again.
         panics::caught(Box::pin(turn)).await.unwrap_or_else(|text| {
-            if let Some(entry) = self.memory().sites.get_mut(site) {
+            if let Some(entry) = self.memory().entries.get_mut(&site.key.site) {
                 entry.memory = Arc::default();
             }
             // The panic hook has already logged it.
@@ -250,82 +264,31 @@ impl Polling {
         })
     }
 
-    /// The sites to poll. If the backend cannot list them, these are the sites of an earlier list.
-    async fn sites(&self, summary: &mut Summary) -> Vec<String> {
-        if let Selection::Named(sites) = &self.sites {
-            return sites.clone();
-        }
-        if let Some(failure) = self.listing_backs_off() {
-            summary.failures.push((ALL_SITES.into(), failure));
-            return self.known_sites();
-        }
-        let started = Instant::now();
-        let limit = self.timeout.mul_f64(LISTING);
-        let key = self.key(ALL_SITES);
-        match self.forwarder.world.sites(&self.customer, limit).await {
-            Ok(sites) => {
-                self.forget_all_but(&sites);
-                self.listing.forget_key(&());
-                if !std::mem::replace(&mut self.memory().sites_listed, true) {
-                    self.forwarder.record_listing(&key, Ok(()), started.elapsed()).await;
-                }
-                sites
-            }
-            Err(error) => {
-                let failure =
-                    Failure { kind: error.kind(), text: format!("listing the sites: {error}"), is_known: false };
-                summary.failures.push((ALL_SITES.into(), failure.clone()));
-                if let Retry::BackOff(requested) = Retry::after(&error) {
-                    self.listing.failed((), failure, requested, started);
-                } else {
-                    self.listing.forget_key(&());
-                }
-                self.memory().sites_listed = false;
-                self.forwarder.record_listing(&key, Err(&error), started.elapsed()).await;
-                self.known_sites()
-            }
-        }
-    }
-
-    fn listing_backs_off(&self) -> Option<Failure> {
-        let failed = self.listing.holding(&())?;
-        let until = self.forwarder.world.clock.now() + failed.left();
-        let text = format!("next attempt at {}, after {}", Stamp::from_time(until).rfc3339(), failed.error.text);
-        Some(Failure { text, is_known: true, ..failed.error })
-    }
-
     fn memory(&self) -> std::sync::MutexGuard<'_, Memory> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn known_sites(&self) -> Vec<String> {
-        self.memory().sites.keys().cloned().collect()
-    }
-
-    fn forget_all_but(&self, sites: &[String]) {
-        let sites: HashSet<_> = sites.iter().collect();
-        self.memory().sites.retain(|site, _| sites.contains(site));
-    }
-
-    /// The sites with their memories. The sites that have waited longest come first.
-    fn in_turn(&self, sites: Vec<String>) -> Vec<(String, Arc<tokio::sync::Mutex<SiteMemory>>)> {
+    /// The tasks with the sites' memories. The sites that have waited longest come first.
+    fn in_turn(&self, tasks: Vec<(Task, Site)>) -> Vec<(Task, Site, Arc<tokio::sync::Mutex<SiteMemory>>)> {
         let mut memory = self.memory();
         memory.invocations += 1;
-        let mut sites: Vec<_> = sites
+        let places: HashSet<_> = tasks.iter().map(|(_, site)| site.key.site.as_str()).collect();
+        memory.entries.retain(|place, _| places.contains(place.as_str()));
+        let mut turns: Vec<_> = tasks
             .into_iter()
-            .map(|site| {
-                let entry = memory.sites.entry(site.clone()).or_default();
-                (entry.last_turn, site, entry.memory.clone())
+            .map(|(task, site)| {
+                let entry = memory.entries.entry(site.key.site.clone()).or_default();
+                (entry.last_turn, task, site, entry.memory.clone())
             })
             .collect();
-        sites.sort_by_key(|(last_turn, ..)| *last_turn);
-        sites.into_iter().map(|(_, site, memory)| (site, memory)).collect()
+        turns.sort_by_key(|(last_turn, ..)| *last_turn);
+        turns.into_iter().map(|(_, task, site, memory)| (task, site, memory)).collect()
     }
 
     /// Whether to read the site's cursor again. The time is random, so that not all sites do so in one run.
-    fn cursor_is_old(&self, site: &str) -> bool {
+    fn cursor_is_old(&self, place: &str) -> bool {
         let (mut memory, now) = (self.memory(), Instant::now());
-        let Some(entry) = memory.sites.get_mut(site) else { return false };
+        let Some(entry) = memory.entries.get_mut(place) else { return false };
         let is_old = entry.cursor_holds_until.is_some_and(|until| now >= until);
         if is_old || entry.cursor_holds_until.is_none() {
             entry.cursor_holds_until = Some(now + CURSOR_HOLDS.mul_f64(0.5 + fastrand::f64() / 2.0));
@@ -333,11 +296,20 @@ impl Polling {
         is_old
     }
 
-    fn had_its_turn(&self, site: &str) {
+    fn had_its_turn(&self, task: Task, site: &Site, report: &Report) {
         let mut memory = self.memory();
         let now = memory.invocations;
-        if let Some(entry) = memory.sites.get_mut(site) {
+        if let Some(entry) = memory.entries.get_mut(&site.key.site) {
             entry.last_turn = now;
+        }
+        if report.failures.iter().any(|failure| failure.kind == Kind::SiteMixedUp) {
+            return memory.sites.expire();
+        }
+        let Some(directory) = memory.sites.directory().filter(|_| report.has_cursor) else { return };
+        match task {
+            Task::Poll => directory.learn(site, report.waiting),
+            Task::Send => directory.set_waiting(&site.key.site, report.waiting),
+            Task::Leave => directory.set_gone(&site.key.site),
         }
     }
 }
