@@ -76,19 +76,21 @@ async fn message_and_record_have_the_documented_members() {
 
     let messages = world.hub.get("received").await;
     let polls = world.polls(site).await;
+    let uid = world.cursor(site).await["Site_Uid"].as_str().unwrap().to_owned();
     assert_eq!((messages.as_array().unwrap().len(), polls.len()), (2, 2));
     for (index, (message, poll)) in messages.as_array().unwrap().iter().zip(&polls).enumerate() {
         assert_eq!(message["deviceId"], "gateway-1");
-        assert_eq!(message["properties"], json!({ "Customer_Id": CUSTOMER, "Site_Id": site }));
+        assert_eq!(message["properties"], json!({ "Customer_Id": CUSTOMER, "Site_Id": site, "Site_Uid": uid }));
         let system = &message["systemProperties"];
         assert_eq!((&system["$.ct"], &system["$.ce"]), (&json!("application/json"), &json!("utf-8")));
         // The record holds exactly what was sent.
         assert_eq!((&poll["IoTHubMessage"], &poll["MessageId"]), (&message["body"], &message["messageId"]));
         assert_eq!((&poll["Kind"], &poll["Outcome"]), (&json!("poll"), &json!("forwarded")));
         assert_eq!((&poll["Customer_Id"], &poll["Site_Id"]), (&json!(CUSTOMER), &json!(site)));
+        assert_eq!((&poll["Site_Uid"], poll.get("Site_Name")), (&json!(uid), None));
         assert_eq!(poll["Result"]["Rows"], [2, 1][index]);
         assert_eq!(poll["Result"]["HttpStatus"], 200);
-        assert_eq!(poll["Request"]["Path"], "customers/Demo%20Water%20Utility/sites/Energy%20meter%201/histdata0");
+        assert_eq!(poll["Request"]["Path"], format!("customers/Demo%20Water%20Utility/sites/{uid}/histdata0"));
         assert_eq!(poll["Request"]["Select"], json!(["ch0", "ch1"]));
         assert_eq!(poll["ttl"], 30 * 24 * 60 * 60);
         // Compares times, not texts: a whole second is written without a fraction.

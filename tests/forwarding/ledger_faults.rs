@@ -208,7 +208,7 @@ async fn a_cursor_that_is_deleted_begins_anew_with_the_youngest_also_if_that_is_
     world.add(SITE, 0..3).await;
     world.add_raw(SITE, json!([["21990101", 1, 2]])).await;
     let handler = world.handler().await;
-    assert_eq!(handler.invoke_failing().await, failed("bad_rows"));
+    handler.invoke_ok().await;
     let partition = PartitionKey::from((CUSTOMER.to_owned(), SITE.to_owned()));
     container(&world).await.delete_item(partition, "cursor", None).await.unwrap();
     // The process forgets the deleted cursor after a conflict.

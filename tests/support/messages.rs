@@ -66,7 +66,9 @@ fn check(message: &Value, body: &Value, text: &str, customer: &str, site: &str) 
     }
     let properties = ["Customer_Id", "Site_Id"].map(|name| property(message, name));
     assert_eq!(properties, [customer, site]);
-    assert_eq!(message["properties"].as_object().unwrap().len(), 2);
+    let uid = message["properties"].get("Site_Uid");
+    assert!(uid.is_none_or(|uid| uid.as_str().unwrap().len() == 16), "{message}");
+    assert_eq!(message["properties"].as_object().unwrap().len(), 2 + usize::from(uid.is_some()));
     let system = &message["systemProperties"];
     assert_eq!(system["$.mid"], message["messageId"]);
     assert_eq!((&system["$.ct"], &system["$.ce"]), (&json!("application/json"), &json!("utf-8")));

@@ -104,9 +104,16 @@ pub struct PollResult {
     pub bytes: usize,
     /// Duration of the request.
     pub milliseconds: u64,
-    /// Unusable rows of the answer, including rows from the future that stay in the backend.
+    /// Rows of the answer that are ahead of the clock. They stay in the backend until their time has come.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub rows_ahead: usize,
+    /// Unusable rows of the answer that were not told before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bad_rows: Option<BadRows>,
+}
+
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 /// Rows that were left out of the message.

@@ -274,7 +274,8 @@ impl<W: World> Forwarder<W> {
         };
         let request = crate::rapidm2m::ledger::Request { path: "sites".into(), ..Default::default() };
         let (site, at, status) = (site.clone(), self.world.now(), Some(200));
-        let mut context = PollContext { site, at, request, status, bytes: 0, took, backfill: None, correction: false };
+        let mut context =
+            PollContext { site, at, request, status, bytes: 0, took, backfill: None, rows_ahead: 0, correction: false };
         let _recorded = match listed {
             Ok(()) if turn.committed.cursor.last_error.is_none() => Ok(()),
             Ok(()) => turn.record_nothing(&context).await,

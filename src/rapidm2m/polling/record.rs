@@ -41,6 +41,8 @@ pub struct PollContext {
     pub took: Duration,
     /// The id of the backfill that made the request.
     pub backfill: Option<String>,
+    /// Rows of the answer that are ahead of the clock.
+    pub rows_ahead: usize,
     /// Whether the messages hold other values for rows that were recorded before.
     pub correction: bool,
 }
@@ -77,6 +79,7 @@ impl PollContext {
                 rows: 0,
                 bytes: self.bytes,
                 milliseconds: u64::try_from(self.took.as_millis()).unwrap_or(u64::MAX),
+                rows_ahead: self.rows_ahead,
                 bad_rows: None,
             },
             outcome,
@@ -276,7 +279,17 @@ impl Unsendable {
 pub fn note(key: &SiteKey, id: &str, unsendable: &Unsendable, now: DateTime<Utc>) -> Poll {
     let (at, request, took) = (now, Request::default(), Duration::ZERO);
     let site = Site::of_key(key.clone());
-    let context = PollContext { site, at, request, status: None, bytes: 0, took, backfill: None, correction: false };
+    let context = PollContext {
+        site,
+        at,
+        request,
+        status: None,
+        bytes: 0,
+        took,
+        backfill: None,
+        rows_ahead: 0,
+        correction: false,
+    };
     let mut poll = context.poll(0, Outcome::Rejected);
     if *unsendable == Unsendable::Gone {
         poll.id = id.to_owned();
@@ -375,6 +388,7 @@ mod tests {
             bytes: 10,
             took: Duration::from_millis(5),
             backfill: None,
+            rows_ahead: 0,
             correction: false,
         }
     }

@@ -38,13 +38,15 @@ impl<W: World> Turn<'_, W> {
         sorted: &SortedOut,
         plan: &Plan,
     ) -> Result<Step, EndTurn> {
-        let begin = self.committed.cursor.last_value_from.map(|newest| newest.min(plan.from.time()));
-        let heading = Heading { site: self.site, begin, end: context.at, channels };
+        let before = self.committed.cursor.last_value_from;
         let mut bad_rows = record::bad_rows(&rows.flaws);
         for (some, correction) in [(0..sorted.changed, true), (sorted.changed..rows.rows.len(), false)] {
             if some.is_empty() {
                 continue;
             }
+            let oldest = rows.rows[some.start].stamp.time();
+            let begin = before.map(|newest| newest.min(oldest));
+            let heading = Heading { site: self.site, begin, end: context.at, channels };
             let context = &PollContext { correction, ..context.clone() };
             let max_body = record::max_body(self.site, false, correction);
             let parts = Splitter::of(&heading, rows, some.clone(), max_body);

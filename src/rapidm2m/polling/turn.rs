@@ -155,6 +155,7 @@ impl<W: World> Turn<'_, W> {
                     bytes: 0,
                     took: started.elapsed(),
                     backfill: self.committed.cursor.backfill_id(),
+                    rows_ahead: 0,
                     correction: false,
                 };
                 self.record_failure(&context, &error).await?;
@@ -185,6 +186,7 @@ impl<W: World> Turn<'_, W> {
             bytes: answer.as_ref().map_or(0, |answer| answer.body.len()),
             took: started.elapsed(),
             backfill: self.committed.cursor.backfill_id(),
+            rows_ahead: 0,
             correction: false,
         };
         (context, answer)
@@ -206,7 +208,7 @@ impl<W: World> Turn<'_, W> {
             let limit = if narrowable.is_some() { SOFT_BODY_LIMIT } else { MAX_BODY };
             let (context, answer) = self.ask(at, channels, plan.range, limit).await;
             match (answer, narrowable) {
-                (Ok(answer), _) => return self.take_answer(&context, &plan, answer, channels).await,
+                (Ok(answer), _) => return self.take_answer(context, &plan, answer, channels).await,
                 (Err(FetchError::TooLarge { prefix, .. }), Some(window)) => {
                     self.report.bytes += prefix.len();
                     let count = channels.len();
@@ -233,7 +235,7 @@ impl<W: World> Turn<'_, W> {
 
     async fn take_answer(
         &mut self,
-        context: &PollContext,
+        mut context: PollContext,
         plan: &Plan,
         answer: Answer,
         channels: &[String],
@@ -242,11 +244,12 @@ impl<W: World> Turn<'_, W> {
         let mut rows = match read_rows(answer.body, channels.len()).await {
             Ok(rows) => rows,
             Err(error) => {
-                self.record_failure(context, &error.into()).await?;
+                self.record_failure(&context, &error.into()).await?;
                 return Ok(Step::Done);
             }
         };
         let ahead = hold_back_the_future(&mut rows, self.forwarder.world.now());
+        context.rows_ahead = ahead.len();
         self.report.rows_ahead += ahead.len();
         self.report.furthest_ahead = self.report.furthest_ahead.max(ahead.last().map(|row| row.stamp.time()));
         // Without an overlap these are the new rows. With an overlap, some of them may be known.
@@ -271,16 +274,16 @@ impl<W: World> Turn<'_, W> {
         let has_youngest = plan.window.is_some() || rows.flaws.count == 0 && ahead.is_empty();
 
         if !rows.rows.is_empty() {
-            if self.record_and_send(context, channels, &rows, &sorted, plan).await? == Step::Done {
+            if self.record_and_send(&context, channels, &rows, &sorted, plan).await? == Step::Done {
                 return Ok(Step::Done);
             }
         } else if has_new_flaws {
-            self.record_bad_rows(context, &rows.flaws).await?;
+            self.record_bad_rows(&context, &rows.flaws).await?;
         } else {
             if !has_youngest {
-                self.begin_now(context);
+                self.begin_now(&context);
             }
-            self.record_nothing(context).await?;
+            self.record_nothing(&context).await?;
         }
         Ok(if self.note_window(plan, newest, beyond) { Step::GoOn } else { Step::Done })
     }

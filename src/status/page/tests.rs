@@ -96,6 +96,7 @@ fn a_site_with_everything_is_not_large_either() {
         bytes: 0,
         took: Duration::from_secs(1),
         backfill: None,
+        rows_ahead: 0,
         correction: false,
     };
     let fault = Fault { kind: Kind::Timeout, text: text.clone() };
