@@ -82,8 +82,8 @@ class Fleet:
     activity: bool = True
     memory_gb: float = MEMORY_GB
     ru_a_second: int = 0  # provisioned; 0: serverless
-    # Whether an instance for HTTP (devices) or for the timer (sites) is always ready.
-    ready: bool = False
+    # Groups of functions with an always-ready instance: "http", "timer".
+    ready: tuple = ()
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def month(fleet, price):
     kept = full + (empty if fleet.record_empty else 0)
     deletes = (full * write(record) + (kept - full) * write(1)) if fleet.history_days else 0
     # An instance that is gone between two ticks reads each cursor again, and the device's document before it sends.
-    reads = 0 if fleet.ready else (polls + full) * READ_RU
+    reads = 0 if "timer" in fleet.ready else (polls + full) * READ_RU
     if fleet.activity:
         writes += uplinks * write(ACTIVITY_KB)
         reads += uplinks * READ_RU * ACTIVITY_KB
@@ -189,10 +189,9 @@ def month(fleet, price):
     forwarding = 0 if fleet.direct else webhooks
     forwarded = 0 if fleet.direct else uplinks
     calls = {"timer": (timer, TICKS), "http": (webhooks, uplinks), "queue": (forwarding, forwarded)}
-    ready_group = ("timer" if fleet.sites else "http") if fleet.ready else None
-    functions = SECONDS * fleet.memory_gb * price("functions_ready_baseline_gb_s") if fleet.ready else 0
+    functions = len(fleet.ready) * SECONDS * fleet.memory_gb * price("functions_ready_baseline_gb_s")
     for group, (seconds, count) in calls.items():
-        kind = "ready" if group == ready_group else "on_demand"
+        kind = "ready" if group in fleet.ready else "on_demand"
         functions += seconds * fleet.memory_gb * price(f"functions_{kind}_gb_s")
         functions += count / 1e6 * price(f"functions_{kind}_million")
 
@@ -242,14 +241,25 @@ def rows(head, body, texts=1):
 
 
 def table(price):
-    head = ["", "Functions", "Cosmos DB", "IoT Hub", "Storage", "Logs", "Alerts", "Total, on demand", "Total, one always ready"]
+    """The columns of single services are on demand."""
+    head = ["", "Functions", "Cosmos DB", "IoT Hub", "Storage", "Logs", "Alerts", "Total, on demand", "`http` ready", "timer ready", "both ready"]
     body = []
     for fleet in fleets():
         m = month(fleet, price)
-        ready = month(replace(fleet, ready=True), price)
         parts = [m.functions, m.cosmos, m.iot_hub, m.storage, m.logs, m.alerts]
-        body.append([fleet.name, *map(dollars, parts), f"**{dollars(m.total)}**", f"**{dollars(ready.total)}**"])
+        # The Bicep deploys an always-ready instance for HTTP if The Things Network is on.
+        deployed = () if fleet.sites else ("http",)
+        totals = []
+        for ready in ((), ("http",), ("timer",), ("http", "timer")):
+            is_off = ("http" in ready and fleet.sites) or ("timer" in ready and fleet.devices)
+            total = "–" if is_off else dollars(month(replace(fleet, ready=ready), price).total)
+            totals.append(f"**{total}**" if ready == deployed else total)
+        body.append([fleet.name, *map(dollars, parts), *totals])
     where = f"US dollars a month: list prices of {price.data['region']}, pay as you go; instances of {MEMORY_GB * 1024:.0f} MB."
+    where += (
+        "\nThe services are on demand. The totals are on demand, and with an always-ready instance for HTTP, for the timer, or one for each."
+        "\nBold is what the Bicep deploys: one for HTTP if The Things Network is on."
+    )
     return f"{where}\n\n{rows(head, body)}"
 
 
@@ -278,13 +288,13 @@ def savings(price):
     cases = [
         ("`RecordEmptyPolls=false`", quarter, sites(quarter), {"record_empty": False}),
         ("the same", daily, sites(daily), {"record_empty": False}),
-        ("the same, and the timer's instance always ready", daily, sites(daily), {"record_empty": False, "ready": True}),
-        ("the timer's instance always ready", minute, sites(minute), {"ready": True}),
+        ("the same, and the timer's instance always ready", daily, sites(daily), {"record_empty": False, "ready": ("timer",)}),
+        ("the timer's instance always ready", minute, sites(minute), {"ready": ("timer",)}),
         ("`PollHistoryDays=7`", minute, sites(minute), {"history_days": 7}),
         (f"Cosmos DB with {PROVISIONED:,} RU/s instead of serverless", minute, sites(minute), {"ru_a_second": PROVISIONED}),
         ("direct lane", "", devices, {"direct": True}),
-        ("direct lane, instance for `http` always ready", "", devices, {"direct": True, "ready": True}),
-        ("the same, and `DeviceActivitySeconds=0`", "", devices, {"direct": True, "ready": True, "activity": False}),
+        ("direct lane, instance for `http` always ready", "", devices, {"direct": True, "ready": ("http",)}),
+        ("the same, and `DeviceActivitySeconds=0`", "", devices, {"direct": True, "ready": ("http",), "activity": False}),
         ("instances of 2,048 MB: the other way", "", devices, {"memory_gb": 2}),
     ]
     body = []
@@ -318,8 +328,10 @@ def assumptions(price):
             "In the direct lane, one call and none, as long as the hub answers in time"],
         ["Storage at rest", f"{QUEUE_POLLS_A_MINUTE} polls of the queue and {LEASES_A_MINUTE} lease renewals a minute, a status write for each tick"],
         ["Logs", f"{LOGS_IDLE_GB} GB at rest, {LOGS_AT_TWO_UPLINKS_GB} GB at two uplinks a second: [operations](operations.md)"],
-        ["Alerts", "the rules of `infra/alerts.bicep` for the half that is on, a price for each rule"],
-        ["One always ready", "an instance for `http` (devices) or `function:rapidM2MForwarding` (sites); the other functions stay on demand"],
+        ["Alerts", "the rules of `infra/alerts.bicep` for the half that is on, a price for each rule. Not in it: what Azure adds for each further "
+            "site, service or queue that a rule with dimensions finds"],
+        ["Always ready", "one instance: for HTTP the group `http`, for the timer `function:rapidM2MForwarding`. It is billed all the time, and "
+            "less for each call. The other functions stay on demand"],
     ]
     return rows(["What", "Assumed"], body, texts=2)
 

@@ -1,4 +1,8 @@
 // Alert rules over the app's log lines. The queries are those of docs/operations.md, which says what each line means.
+//
+// Each query makes its own sums over all that its rule lets it see, and none returns a column `timestamp`: by such a column Azure
+// Monitor cuts the rows into windows of its own. Lines arrive up to 5 minutes late, so each rule sees more than what is new since it was
+// last evaluated.
 
 @description('Where the rules are.')
 param location string
@@ -18,6 +22,10 @@ param rapidM2M bool = true
 @description('Whether the app takes uplinks of The Things Network.')
 param thingsNetwork bool = true
 
+@description('Minutes without a run that has polled a site. More than 5 above the interval of the timer: lines arrive late.')
+@minValue(10)
+param silentMinutes int = 15
+
 @description('Hours without a new row after which a site counts as lagging. Loggers that upload once a day need more than 24.')
 @minValue(1)
 param lagHours int = 26
@@ -29,26 +37,28 @@ param throttledRequests int = 20
 var rules = [
   {
     name: 'no-runs'
-    description: 'No run has polled a site for 10 minutes'
+    description: 'No run has polled a site for ${silentMinutes} minutes'
     enabled: rapidM2M
     severity: 1
     every: 'PT5M'
-    window: 'PT10M'
-    aggregation: 'Total'
-    column: 'runs'
-    operator: 'LessThan'
-    threshold: 1
+    // As long as Azure allows. Without a line of these two days, nothing was deployed.
+    window: 'P2D'
+    aggregation: 'Maximum'
+    column: 'silent_minutes'
+    operator: 'GreaterThanOrEqual'
+    threshold: silentMinutes
     dimensions: []
     query: '''
 traces
-| where message has "sites.polled"
+| where message has "rapidM2MForwarding"
 | extend polled = tolong(extract(@'sites\.polled"?[=:](\d+)', 1, message))
-| summarize runs = countif(polled > 0)
+| summarize began = min(timestamp), last_run = max(iff(polled > 0, timestamp, datetime(null)))
+| extend silent_minutes = datetime_diff('minute', now(), coalesce(last_run, began))
 '''
   }
   {
     name: 'sites-failing'
-    description: 'Every run of the last 30 minutes had sites with failures'
+    description: 'Every run of the last 30 minutes had sites with failures, for 20 minutes or more'
     enabled: rapidM2M
     severity: 2
     every: 'PT10M'
@@ -62,13 +72,13 @@ traces
 traces
 | where message has "sites.polled"
 | extend failed = tolong(extract(@'sites\.failed"?[=:](\d+)', 1, message))
-| summarize failed = min(failed), runs = count()
-| where runs > 0
+| summarize failed = min(failed), runs = count(), began = min(timestamp)
+| where began < ago(20m)
 '''
   }
   {
     name: 'lag'
-    description: 'A site has had no new row for too long'
+    description: 'A site has had no new row for ${lagHours} hours or more'
     enabled: rapidM2M
     severity: 2
     every: 'PT1H'
@@ -86,6 +96,7 @@ traces
 | extend lag_s = tolong(extract(@'site\.lag_s"?[=:](\d+)', 1, message))
 | extend waiting = tolong(extract(@'site\.waiting"?[=:](\d+)', 1, message))
 | summarize arg_max(timestamp, newest, lag_s, waiting) by site
+| project site, newest, lag_s, waiting, latest = timestamp
 | order by lag_s desc
 '''
   }
@@ -95,7 +106,7 @@ traces
     enabled: true
     severity: 2
     every: 'PT15M'
-    window: 'PT15M'
+    window: 'PT30M'
     aggregation: 'Total'
     column: 'rejected'
     operator: 'GreaterThan'
@@ -106,13 +117,12 @@ traces
 | where message has "messages.rejected"
 | extend rejected = tolong(extract(@'messages\.rejected"?[=:](\d+)', 1, message))
 | where rejected > 0
-| summarize rejected = sum(rejected) by bin(timestamp, 15m)
-| order by timestamp desc
+| summarize rejected = sum(rejected), latest = max(timestamp)
 '''
   }
   {
     name: 'throttling'
-    description: 'A service was asked for more than it takes'
+    description: 'A service throttled more than ${throttledRequests} requests in 30 minutes'
     enabled: true
     severity: 3
     every: 'PT15M'
@@ -129,28 +139,26 @@ traces
 | mv-expand found
 | extend service = tostring(found[0]), throttled = tolong(found[1])
 | where throttled > 0
-| summarize throttled = sum(throttled) by service, bin(timestamp, 5m)
-| order by timestamp desc
+| summarize throttled = sum(throttled), latest = max(timestamp) by service
+| order by throttled desc
 '''
   }
   {
     name: 'restarts'
-    description: 'The app starts again and again on one instance'
+    description: 'The handler crashed or could not be started, three or more times in 30 minutes'
     enabled: true
     severity: 2
     every: 'PT15M'
     window: 'PT30M'
-    aggregation: 'Maximum'
-    column: 'starts'
-    operator: 'GreaterThan'
-    threshold: 2
+    aggregation: 'Total'
+    column: 'crashes'
+    operator: 'GreaterThanOrEqual'
+    threshold: 3
     dimensions: []
     query: '''
 traces
-| where message has "the handler has started"
-| extend version = extract(@'handler\.version"?[=:]"([^"]*)"', 1, message)
-| summarize starts = count() by cloud_RoleInstance, version, bin(timestamp, 30m)
-| order by starts desc
+| where message has "Language Worker Process exited" or message has "Failed to start Worker Channel"
+| summarize crashes = count(), instances = dcount(cloud_RoleInstance), latest = max(timestamp)
 '''
   }
   {
@@ -159,7 +167,7 @@ traces
     enabled: true
     severity: 1
     every: 'PT5M'
-    window: 'PT10M'
+    window: 'PT30M'
     aggregation: 'Total'
     column: 'errors'
     operator: 'GreaterThan'
@@ -168,7 +176,9 @@ traces
     query: '''
 traces
 | where message has "does not work until its settings are corrected"
-| summarize errors = count()
+| summarize errors = count(), lasted = max(timestamp) - min(timestamp) by is_vault = message has "KeyVaultURI"
+| where not(is_vault) or lasted >= 10m
+| summarize errors = sum(errors)
 '''
   }
   {
@@ -177,7 +187,7 @@ traces
     enabled: thingsNetwork
     severity: 1
     every: 'PT15M'
-    window: 'PT15M'
+    window: 'PT30M'
     aggregation: 'Total'
     column: 'messages'
     operator: 'GreaterThan'
@@ -192,7 +202,7 @@ traces
   }
   {
     name: 'uplinks-stuck'
-    description: 'Uplinks fail and none is forwarded'
+    description: 'Uplinks have failed for 20 minutes or more, and none was forwarded in 30 minutes'
     enabled: thingsNetwork
     severity: 1
     every: 'PT10M'
@@ -207,8 +217,8 @@ traces
 | where message has "thingsNetworkForwarding" and message has "failures.total"
 | extend forwarded = tolong(extract(@'uplinks\.forwarded"?[=:](\d+)', 1, message))
 | extend failures = tolong(extract(@'failures\.total"?[=:](\d+)', 1, message))
-| summarize forwarded = sum(forwarded), failures = sum(failures)
-| extend stuck = iff(coalesce(forwarded, 0) == 0, failures, 0)
+| summarize forwarded = sum(forwarded), failures = sum(failures), began = min(iff(failures > 0, timestamp, datetime(null)))
+| extend stuck = iff(coalesce(forwarded, 0) == 0 and began < ago(20m), failures, 0)
 '''
   }
 ]

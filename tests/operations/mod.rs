@@ -15,9 +15,13 @@ use regex::Regex;
 
 use self::page::Query;
 
-/// The host's line about a message that has failed too often.
+/// The host's lines about a message that has failed too often, and about a handler that has crashed.
 /// <https://github.com/Azure/azure-sdk-for-net/blob/main/sdk/storage/Microsoft.Azure.WebJobs.Extensions.Storage.Queues/src/QueueProcessor.cs>
-const OF_THE_HOST: &str = "Message has reached MaxDequeueCount of 1440. Moving message to queue 'uplinks-poison'.";
+/// <https://github.com/Azure/azure-functions-host/blob/dev/src/WebJobs.Script/Workers/Http/HttpWorkerProcess.cs>
+const OF_THE_HOST: [&str; 2] = [
+    "Message has reached MaxDequeueCount of 1440. Moving message to queue 'uplinks-poison'.",
+    "Language Worker Process exited. Pid=18956.",
+];
 /// The invocation id of every call in the tests.
 const INVOCATION: &str = "5b2f9c6e-0000-4000-8000-000000000000";
 
@@ -61,7 +65,7 @@ fn assert_queries(lines: &[String]) {
     for Query { name, text, .. } in &queries {
         let filters = page::filters(text);
         let is_meant = |line: &&str| filters.iter().all(|any| any.iter().any(|part| line.contains(part)));
-        let meant: Vec<_> = lines.iter().map(String::as_str).chain([OF_THE_HOST]).filter(is_meant).collect();
+        let meant: Vec<_> = lines.iter().map(String::as_str).chain(OF_THE_HOST).filter(is_meant).collect();
         assert!(!meant.is_empty(), "{name} finds no line of\n{}", lines.join("\n"));
         let patterns = page::patterns(text);
         for pattern in &patterns {
@@ -118,18 +122,30 @@ fn sources(folder: &Path) -> Vec<std::path::PathBuf> {
 fn every_alert_has_a_query_of_the_document() {
     let queries = page::queries();
     let bicep = fs::read_to_string(page::root().join("infra/alerts.bicep")).unwrap();
-    let rules = Regex::new(r"(?s)name: '([a-z-]+)'\n    description.*?column: '(\w+)'.*?query: '''\n(.*?)'''").unwrap();
+    let rule = r"(?s)name: '([a-z-]+)'\n    description.*?every: '(\w+)'.*?window: '(\w+)'.*?column: '(\w+)'.*?query: '''\n(.*?)'''";
+    let rules = Regex::new(rule).unwrap();
     let mut alerts = BTreeSet::new();
     for rule in rules.captures_iter(&bicep) {
-        let (alert, column, text) = (&rule[1], &rule[2], &rule[3]);
+        let (alert, column, text) = (&rule[1], &rule[4], &rule[5]);
         let query = queries.iter().find(|query| query.text == text);
         let query = query.unwrap_or_else(|| panic!("{alert}: not a query of docs/operations.md:\n{text}"));
         assert!(
             query.text.contains(&format!("{column} = ")) || text.contains(&format!(", {column},")),
             "{alert}: {column}"
         );
-        alerts.insert((alert.to_owned(), query.name.clone()));
+        alerts.insert([alert.to_owned(), query.name.clone(), duration(&rule[2]), duration(&rule[3])]);
     }
     assert_eq!(alerts.len(), bicep.matches("query: '''").count());
     assert_eq!(alerts, page::alerts());
+    let parameters = Regex::new(r"(?m)^param (\w+) int = (\d+)$").unwrap();
+    let parameters = parameters.captures_iter(&bicep).map(|found| (found[1].to_owned(), found[2].to_owned()));
+    assert_eq!(parameters.collect::<BTreeSet<_>>(), page::thresholds());
+}
+
+/// `PT5M` as the document writes it: `5 min`.
+fn duration(iso: &str) -> String {
+    let units = [("M", "min"), ("H", "h"), ("D", "d")];
+    let found = units.iter().find_map(|(unit, word)| Some((iso.strip_suffix(unit)?, word)));
+    let (number, word) = found.unwrap_or_else(|| panic!("{iso}"));
+    format!("{} {word}", number.trim_start_matches(['P', 'T']))
 }

@@ -53,12 +53,20 @@ pub fn fields() -> BTreeSet<String> {
     first.flat_map(|cell| name.captures_iter(cell).map(|found| found[1].to_owned())).collect()
 }
 
-/// The alerts and their queries, from the table of alerts.
-pub fn alerts() -> BTreeSet<(String, String)> {
+/// The table of alerts: each with its query, how often it is evaluated, and how far it looks back.
+pub fn alerts() -> BTreeSet<[String; 4]> {
     let page = page();
     let (_, alerts) = page.split_once("\n## Alerts\n").expect("a chapter of alerts");
-    let rows = Regex::new(r"(?m)^\| ([a-z-]+) \| ([a-z-]+) \|").unwrap();
-    rows.captures_iter(alerts).map(|found| (found[1].to_owned(), found[2].to_owned())).collect()
+    let rows = Regex::new(r"(?m)^\| ([a-z-]+) \| ([a-z-]+) \| (\d+ \w+) \| (\d+ \w+) \|").unwrap();
+    rows.captures_iter(alerts).map(|found| [1, 2, 3, 4].map(|at| found[at].to_owned())).collect()
+}
+
+/// The parameters that conditions name with their defaults, from the table of alerts: `name` (number).
+pub fn thresholds() -> BTreeSet<(String, String)> {
+    let page = page();
+    let (_, alerts) = page.split_once("\n## Alerts\n").expect("a chapter of alerts");
+    let named = Regex::new(r"`(\w+)` \((\d+)\)").unwrap();
+    named.captures_iter(alerts).map(|found| (found[1].to_owned(), found[2].to_owned())).collect()
 }
 
 /// The arguments of the logging macros.
