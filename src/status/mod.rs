@@ -201,7 +201,7 @@ impl Services {
             let (polls, readings) = (PollList::default(), readings.unwrap_or_default());
             return Ok(Detail { item, polls, readings });
         }
-        let key = SiteKey { customer: item.group.clone(), site: item.name.clone() };
+        let key = SiteKey { customer: item.group.clone(), site: item.place.clone() };
         let newest = PollQuery { limit: POLLS, ..PollQuery::default() };
         let (polls, readings) = tokio::join!(self.ledger.polls(&key, &newest), self.readings(&key));
         Ok(Detail { item, polls: polls?.unwrap_or_default(), readings: readings? })

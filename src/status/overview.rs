@@ -14,11 +14,11 @@ use crate::{
     iot_hub::devices::{Owner, activity},
     queue::Lengths,
     rapidm2m::{
-        Selection,
+        Selection, Stamp,
         ledger::{ALL_SITES, Cursor, Fault},
         polling::record::MAX_UNFORWARDED,
     },
-    support::hours::HOURS,
+    support::{hours::HOURS, kind::Kind},
 };
 
 /// A site or device without a new value for longer than this counts as silent.
@@ -32,6 +32,10 @@ pub struct Item {
     /// Customer or application.
     pub group: String,
     pub name: String,
+    /// `Site_Id` of its documents. Of a device: its name.
+    pub place: String,
+    /// The site's `_uid`.
+    pub uid: Option<String>,
     pub state: State,
     /// Stamp of the newest row, or time of the last uplink.
     pub newest: Option<DateTime<Utc>>,
@@ -47,10 +51,17 @@ pub struct Item {
     pub backs_off_until: Option<DateTime<Utc>>,
     /// Rows or uplinks.
     pub per_hour: [u32; HOURS],
+    /// Rows that came late, that came again with other values, and that could not be used, since the site was first polled.
+    pub odd_rows: [(&'static str, u64); 3],
 }
 
 impl Item {
     fn of_site(cursor: Cursor, now: DateTime<Utc>) -> Self {
+        let name = cursor.name().to_owned();
+        let gone = cursor.gone_since.map(|since| Fault {
+            kind: Kind::SitesUnlisted,
+            text: format!("the backend does not list the site since {}", Stamp::from_time(since).rfc3339()),
+        });
         let activity = cursor.activity.unwrap_or_default();
         let waiting = cursor.unforwarded.len();
         let hub_error = activity.hub_error.filter(|_| waiting > 0);
@@ -65,16 +76,23 @@ impl Item {
         Self {
             system: Owner::RAPIDM2M,
             group: cursor.customer,
-            name: cursor.site,
+            name,
+            place: cursor.site,
+            uid: cursor.site_uid,
             state,
             newest: cursor.last_value_from,
             polled_at: (!activity.polls.is_empty()).then_some(activity.polled_at),
             polls: activity.polls,
             waiting,
             failures: cursor.consecutive_failures,
-            errors: cursor.last_error.into_iter().chain(hub_error).collect(),
+            errors: gone.into_iter().chain(cursor.last_error).chain(hub_error).collect(),
             backs_off_until: cursor.not_before.filter(|until| now < *until),
             per_hour: activity.rows.until(now),
+            odd_rows: [
+                ("Late", activity.late_rows),
+                ("Corrected", activity.corrected_rows),
+                ("Unusable", activity.unusable_rows),
+            ],
         }
     }
 
@@ -89,7 +107,9 @@ impl Item {
         Self {
             system: Owner::THINGS_NETWORK,
             group: document.owner.group,
+            place: document.owner.name.clone(),
             name: document.owner.name,
+            uid: None,
             state,
             newest: activity.last_uplink_at,
             polled_at: None,
@@ -99,6 +119,7 @@ impl Item {
             errors: activity.last_error.into_iter().collect(),
             backs_off_until: None,
             per_hour: activity.uplinks.until(now),
+            odd_rows: Default::default(),
         }
     }
 
@@ -118,10 +139,10 @@ impl Item {
     pub fn document(&self, now: DateTime<Utc>) -> Value {
         let [of, name] =
             if self.system == Owner::RAPIDM2M { ["Customer_Id", "Site_Id"] } else { ["ApplicationID", "DeviceID"] };
-        json!({
+        let mut document = json!({
             "System": self.system,
             of: self.group,
-            name: self.name,
+            name: self.place,
             "State": self.state,
             "LastValueFrom": self.newest,
             "LagSeconds": self.lag(now),
@@ -132,13 +153,25 @@ impl Item {
             "Errors": self.errors,
             "NotBefore": self.backs_off_until,
             "PerHour": self.per_hour,
-        })
+        });
+        if self.system == Owner::RAPIDM2M {
+            document["Site_Name"] = self.name.as_str().into();
+            document["Site_Uid"] = self.uid.clone().into();
+            document["OddRows"] = self.odd_rows.iter().map(|(kind, count)| ((*kind).to_owned(), *count)).collect();
+        }
+        document
+    }
+
+    /// Whether a request means this one.
+    fn is_called(&self, name: &str) -> bool {
+        self.name == name || self.place == name || self.uid.as_deref() == Some(name)
     }
 
     fn matches(&self, query: &Query) -> bool {
         let contains = |text: &str| text.to_lowercase().contains(&query.search);
         query.state.is_none_or(|state| state == self.state)
-            && (query.search.is_empty() || contains(&self.name) || contains(&self.group))
+            && (query.search.is_empty()
+                || [&self.name, &self.group].into_iter().chain(&self.uid).any(|text| contains(text)))
     }
 }
 
@@ -175,11 +208,12 @@ impl Overview {
         let mut items = Vec::with_capacity(cursors.len() + activities.len());
         let polled_at = cursors.iter().filter_map(|cursor| Some(cursor.activity.as_ref()?.polled_at)).max();
         if let Some((customer, selection)) = &scope.rapidm2m {
-            let named: Option<HashSet<&str>> = match selection {
-                Selection::All => None,
-                Selection::Named(names) => Some(names.iter().map(String::as_str).collect()),
+            // Messages that wait are sent though a site is not asked for (any more).
+            let is_asked_for = |cursor: &Cursor| match selection {
+                Selection::All => cursor.gone_since.is_none(),
+                Selection::Named(names) => names.iter().any(|name| cursor.is_called(name)),
             };
-            let mut others = 0;
+            let (mut others, mut known) = (0, HashSet::new());
             for cursor in cursors {
                 if cursor.customer != *customer {
                     others += 1;
@@ -187,20 +221,23 @@ impl Overview {
                     if let Some(error) = &cursor.last_error {
                         notes.push(format!("The sites of {customer:?} cannot be listed: {}", error.text));
                     }
-                } else if named.as_ref().is_some_and(|named| !named.contains(cursor.site.as_str())) {
+                } else if !is_asked_for(&cursor) && cursor.unforwarded.is_empty() {
                     others += 1;
                 } else {
+                    if let Selection::Named(names) = selection {
+                        known.extend(names.iter().filter(|name| cursor.is_called(name)));
+                    }
                     items.push(Item::of_site(cursor, now));
                 }
             }
             if let Selection::Named(names) = selection {
-                let known: HashSet<_> = items.iter().map(|item| item.name.clone()).collect();
                 let unknown = names.iter().filter(|name| !known.contains(*name));
                 items.extend(unknown.map(|site| Item::never_polled(customer, site)));
             }
             if others > 0 {
                 notes.push(format!(
-                    "{others} more sites have a cursor in Cosmos DB; Customer_ID and Site_ID do not ask for them (any more)."
+                    "{others} more sites have a cursor in Cosmos DB; Customer_ID and Site_ID do not ask for them (any more), or the backend \
+                     does not list them. Nothing of them waits."
                 ));
             }
             if scope.records_empty_polls
@@ -268,11 +305,12 @@ impl Overview {
 
     #[must_use]
     pub fn find(&self, wanted: &Wanted) -> Option<&Item> {
-        self.items.iter().find(|item| {
-            item.system == wanted.system
-                && item.name == wanted.name
-                && wanted.group.as_ref().is_none_or(|group| *group == item.group)
-        })
+        let is_of = |item: &&Item| {
+            item.system == wanted.system && wanted.group.as_ref().is_none_or(|group| *group == item.group)
+        };
+        let mut items = self.items.iter().filter(is_of);
+        let by_place = items.clone().find(|item| item.place == wanted.name);
+        by_place.or_else(|| items.find(|item| item.is_called(&wanted.name)))
     }
 }
 

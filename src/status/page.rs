@@ -180,7 +180,7 @@ fn row(item: &Item, now: DateTime<Utc>) -> Markup {
         li {
             span class=(format!("state {}", item.state.name())) { (mark(item.state)) " " (word(item.state)) }
             span.name {
-                a href=(Wanted::url(item.system, &item.group, &item.name)) { (shortened(&item.name, MAX_NAME)) }
+                a href=(Wanted::url(item.system, &item.group, &item.place)) { (shortened(&item.name, MAX_NAME)) }
                 " " small { (shortened(&item.group, MAX_NAME)) }
             }
             span.lag { @match item.lag(now) {
@@ -224,6 +224,7 @@ pub fn detail(detail: &Detail<'_>, now: DateTime<Utc>) -> Page {
         header {
             h1 { (shortened(&item.name, MAX_NAME)) }
             p { @if is_site { "Site of customer " } @else { "Device of application " } strong { (shortened(&item.group, MAX_NAME)) } }
+            @if item.place != item.name { p { "Its documents have the Site_Id " strong { (shortened(&item.place, MAX_NAME)) } } }
         }
         dl {
             dt { "State" } dd class=(format!("state {}", item.state.name())) { (mark(item.state)) " " (word(item.state)) }
@@ -233,6 +234,13 @@ pub fn detail(detail: &Detail<'_>, now: DateTime<Utc>) -> Page {
                 _ => "none yet",
             } }
             @if let Some(at) = item.polled_at { dt { "Last poll" } dd { (time(at)) } }
+            @if let Some(uid) = &item.uid { dt { "_uid" } dd { (shortened(uid, MAX_NAME)) } }
+            @if item.odd_rows.iter().any(|(_, count)| *count > 0) {
+                dt { "Odd rows so far" }
+                dd { @for (place, (kind, count)) in item.odd_rows.iter().filter(|(_, count)| *count > 0).enumerate() {
+                    @if place > 0 { ", " } (count) " " (kind.to_lowercase())
+                } }
+            }
             @if is_site { dt { "Waiting for the hub" } dd { (item.waiting) @if item.waiting == 1 { " message" } @else { " messages" } } }
         }
         @if !item.errors.is_empty() || item.backs_off_until.is_some() { div.errors { (errors(item, now)) } }

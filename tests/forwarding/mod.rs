@@ -7,6 +7,7 @@
 mod azure_iot_sdk;
 mod backend_faults;
 mod backlog;
+mod corrections;
 mod delivery;
 mod dropped;
 mod fault_switches;

@@ -247,6 +247,15 @@ impl Cursor {
         &self.id
     }
 
+    /// Whether this text names the site: by a name of today or of another day, by its `_uid`, or as `Site_Id`.
+    #[must_use]
+    pub fn is_called(&self, text: &str) -> bool {
+        self.site == text
+            || self.name() == text
+            || self.site_uid.as_deref() == Some(text)
+            || self.earlier_names.iter().any(|name| name == text)
+    }
+
     /// The site's name today.
     #[must_use]
     pub fn name(&self) -> &str {

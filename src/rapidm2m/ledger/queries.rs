@@ -19,10 +19,10 @@ use crate::{
 };
 
 /// A cursor's fields without `Recorded`, which can be as large as all other fields of a hundred sites.
-const CURSORS: &str = "SELECT c.id, c.Kind, c.Customer_Id, c.Site_Id, c.Site_Uid, c.Site_Name, c.GoneSince, c.LastValueFrom, c.ScannedUntil, c.Unforwarded, \
+const CURSORS: &str = "SELECT c.id, c.Kind, c.Customer_Id, c.Site_Id, c.Site_Uid, c.Site_Name, c.Earlier_Names, c.GoneSince, c.LastValueFrom, c.ScannedUntil, c.Unforwarded, \
                        c.ConsecutiveFailures, c.LastError, c.NotBefore, c.Activity FROM c WHERE c.Kind = 'cursor'";
 /// A site's cursor and its backfills.
-const CURSORS_OF_SITE: &str = "SELECT c.id, c.Kind, c.Customer_Id, c.Site_Id, c.Site_Uid, c.Site_Name, c.GoneSince, c.Histdata, c.LastValueFrom, \
+const CURSORS_OF_SITE: &str = "SELECT c.id, c.Kind, c.Customer_Id, c.Site_Id, c.Site_Uid, c.Site_Name, c.Earlier_Names, c.GoneSince, c.Histdata, c.LastValueFrom, \
      c.ScannedUntil, c.Unforwarded, c.ConsecutiveFailures, c.LastError, c.NotBefore, c.Backfill FROM c WHERE c.Kind IN ('cursor', 'backfill')";
 /// What tells which site a cursor belongs to, and whether messages wait.
 const DIRECTORY: &str = "SELECT c.id, c.Kind, c.Customer_Id, c.Site_Id, c.Site_Uid, c.Site_Name, c.Earlier_Names, c.GoneSince, \

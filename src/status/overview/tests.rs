@@ -73,6 +73,32 @@ fn only_what_the_settings_ask_for_is_shown_and_all_of_it() {
 }
 
 #[test]
+fn a_site_that_is_gone_is_shown_until_nothing_of_it_waits() {
+    let mut gone = cursor("gone");
+    (gone.gone_since, gone.unforwarded) = (Some(now()), vec!["1".into()]);
+    assert_eq!(states(vec![gone.clone()], Selection::All).0, [("gone".to_owned(), State::Waiting)]);
+    let other = Selection::Named(vec!["other".into()]);
+    assert!(states(vec![gone.clone()], other).0.contains(&("gone".to_owned(), State::Waiting)));
+    gone.unforwarded.clear();
+    let (found, notes) = states(vec![gone], Selection::All);
+    assert!(found.is_empty() && notes[0].starts_with("1 more sites"), "{notes:?}");
+}
+
+#[test]
+fn a_renamed_site_is_shown_by_its_name_and_found_by_all_that_it_is_called() {
+    let mut renamed = cursor("Well");
+    (renamed.site_name, renamed.site_uid) = (Some("Shaft".into()), Some("A1".into()));
+    for name in ["Well", "Shaft", "A1"] {
+        let overview =
+            Overview::new(vec![renamed.clone()], Vec::new(), &scope(Selection::Named(vec![name.into()])), now());
+        let wanted = Wanted { system: Owner::RAPIDM2M, group: Some("c".into()), name: name.into() };
+        assert_eq!(overview.items.len(), 1, "{name}");
+        let item = overview.find(&wanted).unwrap();
+        assert_eq!((item.name.as_str(), item.document(now())["Site_Id"].as_str()), ("Shaft", Some("Well")));
+    }
+}
+
+#[test]
 fn a_timer_that_does_not_run_is_told() {
     let mut cursor = cursor("a");
     cursor.activity.as_mut().unwrap().polled_at = now() - TimeDelta::minutes(16);
