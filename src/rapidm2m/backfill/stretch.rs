@@ -120,7 +120,7 @@ impl<W: World> Turn<'_, W> {
         }
         let site = self.site;
         let (parts, bad_rows) = (parts(site, window, &rows, channels), record::bad_rows(&rows.flaws));
-        let all = self.record_parts(context, &rows.rows, bad_rows, parts, |turn, batch| {
+        let all = self.record_parts(context, &rows.rows, bad_rows, parts.enumerate(), |turn, batch| {
             moved(&turn.committed.cursor, batch, window, &rows.flaws)
         });
         all.await.map(|_all| ())

@@ -39,7 +39,7 @@ impl<W: World> Turn<'_, W> {
         plan: &Plan,
     ) -> Result<Step, EndTurn> {
         let before = self.committed.cursor.last_value_from;
-        let mut bad_rows = record::bad_rows(&rows.flaws);
+        let (mut bad_rows, mut number) = (record::bad_rows(&rows.flaws), 0..);
         for (some, correction) in [(0..sorted.changed, true), (sorted.changed..rows.rows.len(), false)] {
             if some.is_empty() {
                 continue;
@@ -50,6 +50,7 @@ impl<W: World> Turn<'_, W> {
             let context = &PollContext { correction, ..context.clone() };
             let max_body = record::max_body(self.site, false, correction);
             let parts = Splitter::of(&heading, rows, some.clone(), max_body);
+            let parts = parts.filter_map(|part| Some((number.next()?, part)));
             let step = self.record_parts(context, &rows.rows[some], bad_rows.take(), parts, |turn, batch| {
                 let mut cursor = record::advanced(&turn.committed.cursor, batch.polls, context.scanned_until());
                 let up_to = batch.polls.last().and_then(|poll| poll.last_value_from);
@@ -63,17 +64,17 @@ impl<W: World> Turn<'_, W> {
         Ok(Step::GoOn)
     }
 
-    /// Records messages and sends them, transaction by transaction. `advance` makes the cursor that each transaction
+    /// Records messages, each with its number in the poll, and sends them, transaction by transaction. `advance` makes the cursor that each transaction
     /// writes. The turn is done if there was no room or time for all rows.
     pub async fn record_parts(
         &mut self,
         context: &PollContext,
         rows: &[Row],
         mut bad_rows: Option<BadRows>,
-        parts: impl Iterator<Item = Part>,
+        parts: impl Iterator<Item = (usize, Part)>,
         advance: impl Fn(&mut Self, &Batch<'_>) -> Cursor,
     ) -> Result<Step, EndTurn> {
-        let mut parts = parts.enumerate().peekable();
+        let mut parts = parts.peekable();
         // A backfill goes its own way.
         let before = self.committed.cursor.last_value_from.filter(|_| self.range.is_none() && !context.correction);
         let (mut carried, mut rows_recorded): (Option<Poll>, usize) = (None, 0);
