@@ -176,7 +176,7 @@ impl Directory {
 
     fn site(&self, place: &str, name: &str, uid: Option<&str>) -> Site {
         let key = SiteKey { customer: self.customer.clone(), site: place.to_owned() };
-        Site { key, name: name.to_owned(), uid: uid.map(str::to_owned) }
+        Site { key, name: name.to_owned(), uid: uid.map(str::to_owned), contact: None }
     }
 
     /// `named` is what the operator calls it.
@@ -190,7 +190,8 @@ impl Directory {
         };
         // Of several sites with one name, only the one that had it first is called by it.
         let had_it = self.known.get(place).is_some_and(|known| known.name == name);
-        Some(self.site(place, if is_unique || had_it { name } else { uid.unwrap_or(name) }, uid))
+        let name = if is_unique || had_it { name } else { uid.unwrap_or(name) };
+        Some(Site { contact: site.contact, ..self.site(place, name, uid) })
     }
 
     /// Where a site's documents are, or will be.

@@ -2,9 +2,9 @@
 //!
 //! A site is its `_uid`. Its name is an attribute: people rename sites, and give a name that was in use to another site.
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::IgnoredAny};
 
-use super::{Client, ledger::SiteKey};
+use super::{Client, Stamp, ledger::SiteKey};
 
 /// A site as it is polled now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,13 +15,15 @@ pub struct Site {
     pub name: String,
     /// Its `_uid`, if the backend has told it.
     pub uid: Option<String>,
+    /// When its device last had contact with the backend, if the backend tells it.
+    pub contact: Option<Stamp>,
 }
 
 impl Site {
     /// A site of which only the place of its documents is known.
     #[must_use]
     pub fn of_key(key: SiteKey) -> Self {
-        Self { name: key.site.clone(), key, uid: None }
+        Self { name: key.site.clone(), key, uid: None, contact: None }
     }
 
     /// What stands for it in the backend's paths. A name may be another site's by the time of the request.
@@ -44,6 +46,23 @@ pub struct Listed {
     uid: Option<String>,
     name: Option<String>,
     site_id: Option<String>,
+    /// When its device last had contact with the backend.
+    #[serde(default, rename = "device", deserialize_with = "contact")]
+    pub(super) contact: Option<Stamp>,
+}
+
+/// `stamp` of a site's `device`, whose shape is not documented.
+fn contact<'de, D: Deserializer<'de>>(device: D) -> Result<Option<Stamp>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Device {
+        Stamped { stamp: String },
+        Other(IgnoredAny),
+    }
+    Ok(match Device::deserialize(device)? {
+        Device::Stamped { stamp } => Stamp::parse(&stamp),
+        Device::Other(_) => None,
+    })
 }
 
 impl Listed {
@@ -62,4 +81,20 @@ impl Listed {
 
 fn segment(text: Option<&String>) -> Option<&str> {
     text.map(String::as_str).filter(|text| Client::is_segment(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_may_tell_anything_of_a_device() {
+        let devices =
+            [r#"{"stamp":"2026110110051225","pos":null}"#, "null", "7", "[]", r#"{"stamp":7}"#, r#"{"stamp":"x"}"#];
+        for (place, device) in devices.iter().enumerate() {
+            let listed: Listed = serde_json::from_str(&format!(r#"{{"_uid":"A1","device":{device}}}"#)).unwrap();
+            assert_eq!(listed.contact.is_some(), place == 0, "{device}");
+        }
+        assert_eq!(serde_json::from_str::<Listed>("{}").unwrap(), Listed::default());
+    }
 }

@@ -15,8 +15,9 @@ const DIGITS: usize = 17;
 pub struct Stamp(i64);
 
 impl Stamp {
-    /// Where a search for the oldest row begins: earlier than any measurement of a rapidM2M device.
-    pub const BEGINNING: Self = Self(946_684_800_000); // 2000-01-01T00:00:00Z
+    /// Where a search for the oldest row begins: earlier than any measurement of a rapidM2M device. (A clock that was reset
+    /// starts on 1999-12-31.)
+    pub const BEGINNING: Self = Self(915_148_800_000); // 1999-01-01T00:00:00Z
 
     /// Reads the backend's digits. `None` if they are not a valid time.
     #[must_use]
@@ -138,7 +139,7 @@ mod tests {
         }
         assert_eq!(Stamp::parse("20150101").unwrap().time(), time("2015-01-01T00:00:00Z"));
         assert_eq!(Stamp::parse("202401010000").unwrap().time(), time("2024-01-01T00:00:00Z"));
-        assert_eq!(Stamp::BEGINNING.rfc3339(), "2000-01-01T00:00:00Z");
+        assert_eq!(Stamp::BEGINNING.rfc3339(), "1999-01-01T00:00:00Z");
     }
 
     #[test]

@@ -51,8 +51,9 @@ pub struct Item {
     pub backs_off_until: Option<DateTime<Utc>>,
     /// Rows or uplinks.
     pub per_hour: [u32; HOURS],
-    /// Rows that came late, that came again with other values, and that could not be used, since the site was first polled.
-    pub odd_rows: [(&'static str, u64); 3],
+    /// Rows that came late, that came again with other values, that could not be used, and that a reset clock has stamped,
+    /// since the site was first polled.
+    pub odd_rows: [(&'static str, u64); 4],
 }
 
 impl Item {
@@ -92,6 +93,7 @@ impl Item {
                 ("Late", activity.late_rows),
                 ("Corrected", activity.corrected_rows),
                 ("Unusable", activity.unusable_rows),
+                ("ResetClock", activity.reset_rows),
             ],
         }
     }

@@ -195,6 +195,16 @@ fn row(item: &Item, now: DateTime<Utc>) -> Markup {
     }
 }
 
+/// What the rows are whose number is shown.
+fn odd(kind: &str) -> &'static str {
+    match kind {
+        "Late" => "late",
+        "Corrected" => "corrected",
+        "Unusable" => "unusable",
+        _ => "of a reset clock",
+    }
+}
+
 fn errors(item: &Item, now: DateTime<Utc>) -> Markup {
     html! {
         @for error in &item.errors {
@@ -238,7 +248,7 @@ pub fn detail(detail: &Detail<'_>, now: DateTime<Utc>) -> Page {
             @if item.odd_rows.iter().any(|(_, count)| *count > 0) {
                 dt { "Odd rows so far" }
                 dd { @for (place, (kind, count)) in item.odd_rows.iter().filter(|(_, count)| *count > 0).enumerate() {
-                    @if place > 0 { ", " } (count) " " (kind.to_lowercase())
+                    @if place > 0 { ", " } (count) " " (odd(kind))
                 } }
             }
             @if is_site { dt { "Waiting for the hub" } dd { (item.waiting) @if item.waiting == 1 { " message" } @else { " messages" } } }

@@ -28,6 +28,9 @@ pub struct Activity {
     /// Rows that came again with other values.
     #[serde(default, skip_serializing_if = "is_none")]
     pub corrected_rows: u64,
+    /// Rows of the backend with times of before 2001, which a logger gives after its clock was reset.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub reset_rows: u64,
     /// Rows that could not be used.
     #[serde(default, skip_serializing_if = "is_none")]
     pub unusable_rows: u64,

@@ -76,7 +76,7 @@ mod tests {
 
     fn site(uid: Option<&str>, name: &str) -> Site {
         let key = SiteKey { customer: "c".into(), site: "Well".into() };
-        Site { key, name: name.into(), uid: uid.map(Into::into) }
+        Site { key, name: name.into(), uid: uid.map(Into::into), contact: None }
     }
 
     fn cursor() -> Cursor {

@@ -12,6 +12,7 @@
 //! | `plan` | which window to request, and which of its rows are new |
 //! | `turn` | what to request next, and how to handle the answer |
 //! | `recording` | what is written to the ledger |
+//! | `reset_clock` | rows of a logger whose clock was reset |
 //! | `sending` | what goes to the hub, and the marks for acknowledged messages |
 //! | [`record`], [`split`] | documents and messages, as pure functions |
 //! | [`source`] | where rows come from |
@@ -22,6 +23,7 @@ mod identity;
 mod plan;
 pub mod record;
 pub(super) mod recording;
+mod reset_clock;
 pub mod run;
 mod sending;
 pub mod source;
@@ -78,6 +80,7 @@ pub struct SiteMemory {
     flaws: Option<Flaws>,
     /// Whether this process has tried the site at all.
     tried: bool,
+    looking: reset_clock::Looking,
 }
 
 impl SiteMemory {
@@ -122,7 +125,9 @@ pub struct Report {
     pub corrected_rows: usize,
     /// Rows that are ahead of the clock. They stay in the backend until their time has come.
     pub rows_ahead: usize,
-    /// The stamp of the last of them.
+    /// Rows that a logger stamped after its clock was reset. They are not forwarded.
+    pub reset_rows: usize,
+    /// The stamp of the last row ahead of the clock.
     pub furthest_ahead: Option<DateTime<Utc>>,
     /// Messages that are pending now.
     pub waiting: usize,

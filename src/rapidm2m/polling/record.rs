@@ -327,7 +327,7 @@ pub fn message(poll: &Poll) -> Option<Message> {
 /// The site of a record, as it was when the record was written.
 fn site_of(poll: &Poll) -> Site {
     let key = SiteKey { customer: poll.customer.clone(), site: poll.site.clone() };
-    Site { name: poll.site_name.as_ref().unwrap_or(&poll.site).clone(), uid: poll.site_uid.clone(), key }
+    Site { name: poll.site_name.as_ref().unwrap_or(&poll.site).clone(), uid: poll.site_uid.clone(), contact: None, key }
 }
 
 /// The application properties of a site's messages.

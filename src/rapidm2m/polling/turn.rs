@@ -76,7 +76,8 @@ impl<W: World> Turn<'_, W> {
                 return Ok(());
             }
             if self.poll(&channels).await? == Step::Done {
-                return Ok(());
+                let is_well = self.report.failures.is_empty() && !self.report.is_behind;
+                return if is_well { self.look_for_a_reset_clock(&channels).await } else { Ok(()) };
             }
         }
         // Too many messages are pending, so the site is not polled further.

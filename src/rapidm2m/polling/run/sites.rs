@@ -82,6 +82,7 @@ impl Polling {
             key: SiteKey { customer: self.customer.clone(), site: known.place.clone() },
             name: known.name.clone(),
             uid: known.uid.clone(),
+            contact: None,
         };
         let missing = directory.missing(&polled);
         let mut gone: Vec<Site> = Vec::new();

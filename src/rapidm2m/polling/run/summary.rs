@@ -34,6 +34,7 @@ pub struct Summary {
     pub late_rows: usize,
     pub corrected_rows: usize,
     pub rows_ahead: usize,
+    pub reset_rows: usize,
     /// Sites that were polled before and that the backend's list lacks.
     pub unlisted: usize,
     /// Messages that are pending.
@@ -72,18 +73,20 @@ impl Summary {
         self.late_rows += report.late_rows;
         self.corrected_rows += report.corrected_rows;
         self.rows_ahead += report.rows_ahead;
+        self.reset_rows += report.reset_rows;
         self.waiting += report.waiting;
         self.behind += usize::from(report.is_behind);
         self.provisioning += usize::from(report.is_provisioning);
         self.lost_races += usize::from(report.lost_race);
         self.lags.add(&site, &report, now);
-        if report.late_rows + report.corrected_rows + report.bad_rows + report.rows_ahead > 0 {
+        if report.late_rows + report.corrected_rows + report.bad_rows + report.rows_ahead + report.reset_rows > 0 {
             self.rows_of_sites.push(OfSite {
                 site: site.clone(),
                 late: report.late_rows,
                 corrected: report.corrected_rows,
                 unusable: report.bad_rows,
                 ahead: report.rows_ahead,
+                reset: report.reset_rows,
             });
         }
         self.news.extend(report.news.into_iter().map(|news| (site.clone(), news)));
@@ -137,6 +140,7 @@ impl Summary {
                     rows.unusable = self.bad_rows,
                     rows.late = (self.late_rows > 0).then_some(self.late_rows),
                     rows.corrected = (self.corrected_rows > 0).then_some(self.corrected_rows),
+                    rows.reset_clock = (self.reset_rows > 0).then_some(self.reset_rows),
                     rows.ahead = (self.rows_ahead > 0).then_some(self.rows_ahead),
                     sites.unlisted = (self.unlisted > 0).then_some(self.unlisted),
                     messages.forwarded = self.messages_forwarded,
@@ -171,6 +175,7 @@ impl fmt::Display for Summary {
             (self.bad_rows, "unusable rows"),
             (self.late_rows, "late rows"),
             (self.corrected_rows, "corrected rows"),
+            (self.reset_rows, "rows of a reset clock"),
             (self.rows_ahead, "rows ahead of the clock"),
             (self.unlisted, "sites not listed any more"),
         ] {

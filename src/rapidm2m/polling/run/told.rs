@@ -26,6 +26,7 @@ enum What {
     Corrected,
     Unusable,
     Ahead,
+    ResetClock,
     Unlisted,
 }
 
@@ -37,6 +38,7 @@ pub struct OfSite {
     pub corrected: usize,
     pub unusable: usize,
     pub ahead: usize,
+    pub reset: usize,
 }
 
 impl Told {
@@ -86,16 +88,26 @@ impl Told {
     }
 
     fn log_rows(&mut self, summary: &Summary) {
-        for OfSite { site, late, corrected, unusable, ahead } in &summary.rows_of_sites {
+        for OfSite { site, late, corrected, unusable, ahead, reset } in &summary.rows_of_sites {
             for (count, what, text) in [
                 (late, What::Late, "came after newer ones. They are forwarded"),
-                (corrected, What::Corrected, "have other values than before. They are forwarded as corrections"),
+                (
+                    corrected,
+                    What::Corrected,
+                    "have other values than before. They are forwarded, unless ForwardCorrections=false",
+                ),
                 (unusable, What::Unusable, "cannot be used. Each poll's record names them"),
                 (
                     ahead,
                     What::Ahead,
-                    "are ahead of the clock. They are left in the backend until their time has come: is \
-                                      the logger's clock right?",
+                    "are ahead of the clock. They are left in the backend until their time has come: is the logger's clock \
+                     right?",
+                ),
+                (
+                    reset,
+                    What::ResetClock,
+                    "have times of before 2001: the logger's clock was reset. They are left in the backend; `backfill --from \
+                     1999-12-31 --until 2001-01-01` forwards them",
                 ),
             ] {
                 if *count > 0 && self.is_due(site, what) {
