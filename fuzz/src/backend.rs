@@ -46,7 +46,7 @@ pub fn rows(data: &[u8]) {
     };
     assert!(rows.rows.len() <= brackets, "a row has a bracket");
     assert!(rows.flaws.first.len() <= rows.flaws.count.min(5));
-    assert!(rows.flaws.first.iter().all(|(_, text)| text.chars().count() <= 200));
+    assert!(rows.flaws.first.iter().all(|flaw| flaw.text.chars().count() <= 200));
     for row in &rows.rows {
         assert_eq!(rows.values(row).len(), channels);
         for text in rows.values(row).flatten() {

@@ -1,5 +1,8 @@
-//! Requests sites, blueprints and rows from the backend's REST API under `https://HOST/api/1/`, with HTTP Basic. Each
-//! method makes one request; retries are the caller's task.
+//! Requests sites, blueprints and rows from the backend's REST API under `https://HOST/api/1/`, with HTTP Basic.
+//!
+//! Each method makes one request, and repeats it once if the connection breaks before the answer begins: a server may close
+//! a connection that was idle. A list of channels that is too long for a URL takes several requests. Other retries are the
+//! caller's task.
 
 use std::time::Duration;
 
@@ -12,7 +15,7 @@ use serde::Deserialize;
 use url::Url;
 
 use super::{
-    Stamp,
+    Rows, Stamp, columns,
     site::Listed,
     wire::{self, WireError},
 };
@@ -27,6 +30,8 @@ pub const MAX_BODY: usize = 64 * 1024 * 1024;
 /// size in memory.
 const MAX_LIST: usize = 32 * 1024 * 1024;
 const MAX_BLUEPRINT: usize = 2 * 1024 * 1024;
+/// Longest URL, in bytes. Proxies and servers commonly accept 2,048.
+const MAX_URL: usize = 2_000;
 /// How many characters of an error answer are kept.
 const ERROR_TEXT: usize = 200;
 
@@ -84,6 +89,9 @@ pub enum FetchError {
     RateLimited { status: u16, retry_after: Option<Duration>, said: String },
     #[error("the backend answered with status {status}{}", quote(.said))]
     Status { status: u16, said: String },
+    /// `target` has no query, since that may hold secrets.
+    #[error("the backend redirects ({status}) to {target}: set M2MBackendURL to where its API is")]
+    Redirected { status: u16, target: String },
     #[error("the backend cannot be reached: {0}")]
     Connect(String),
     #[error("the backend did not answer in time")]
@@ -114,7 +122,7 @@ impl FetchError {
             Self::Forbidden { .. } => Kind::Forbidden,
             Self::NotFound { .. } => Kind::NotFound,
             Self::RateLimited { .. } => Kind::RateLimited,
-            Self::Status { .. } => Kind::HttpStatus,
+            Self::Status { .. } | Self::Redirected { .. } => Kind::HttpStatus,
             Self::Connect(_) => Kind::Connect,
             Self::Timeout => Kind::Timeout,
             Self::Cut(_) => Kind::CutOff,
@@ -135,7 +143,9 @@ impl FetchError {
             Self::Unauthorized { .. } => Some(401),
             Self::Forbidden { .. } => Some(403),
             Self::NotFound { .. } => Some(404),
-            Self::RateLimited { status, .. } | Self::Status { status, .. } => Some(*status),
+            Self::RateLimited { status, .. } | Self::Status { status, .. } | Self::Redirected { status, .. } => {
+                Some(*status)
+            }
             Self::TooLarge { .. } | Self::Wire(_) | Self::NoSites | Self::NoChannels(_) => Some(200),
             Self::Connect(_) | Self::Timeout | Self::Cut(_) => None,
         }
@@ -238,6 +248,47 @@ impl Client {
     /// # Errors
     /// See [`FetchError`].
     pub async fn rows(&self, query: &RowsQuery<'_>, max_body: usize, limit: Duration) -> Result<Answer, FetchError> {
+        let url = self.rows_url(query);
+        if url.as_str().len() <= MAX_URL || query.channels.len() <= 1 {
+            return self.get(url, max_body.min(MAX_BODY), limit).await;
+        }
+        let parts = self.rows_in_parts(query, max_body.min(MAX_BODY));
+        tokio::time::timeout(limit, parts).await.unwrap_or(Err(FetchError::Timeout))
+    }
+
+    /// Requests the channels in parts, and joins the answers.
+    async fn rows_in_parts(&self, query: &RowsQuery<'_>, max_body: usize) -> Result<Answer, FetchError> {
+        let fits =
+            |channels: &[String]| self.rows_url(&RowsQuery { channels, ..query.clone() }).as_str().len() <= MAX_URL;
+        let ranges = columns::ranges(query.channels, fits);
+        let widths: Vec<_> = ranges.iter().map(ExactSizeIterator::len).collect();
+        // If a row came between two requests, they are made once more. What a part lacks then has no value.
+        let mut is_repeated = false;
+        loop {
+            let (mut parts, mut size) = (Vec::with_capacity(ranges.len()), 0);
+            for range in &ranges {
+                let part = RowsQuery { channels: &query.channels[range.clone()], ..query.clone() };
+                let body = match self.get_unlimited(self.rows_url(&part), max_body - size).await {
+                    Ok(answer) => answer.body,
+                    Err(FetchError::TooLarge { prefix, .. }) => {
+                        let known = Rows::read_prefix(&prefix, range.len());
+                        let prefix = columns::prefix(&known, query.channels.len()).into();
+                        return Err(FetchError::TooLarge { limit: max_body, prefix });
+                    }
+                    Err(error) => return Err(error),
+                };
+                size += body.len();
+                let width = range.len();
+                parts.push(blocking::run(body.len(), move || Rows::read(body, width)).await?);
+            }
+            if std::mem::replace(&mut is_repeated, true) || columns::have_same_stamps(&parts) {
+                let body = blocking::run(size, move || columns::join(&parts, &widths)).await;
+                return Ok(Answer { status: 200, body: body.into() });
+            }
+        }
+    }
+
+    fn rows_url(&self, query: &RowsQuery<'_>) -> Url {
         let mut url = self.base.clone();
         url.set_path(&format!("{}{}", self.base.path(), Self::rows_path(query)));
         let parameter = match query.range {
@@ -249,7 +300,7 @@ impl Client {
             }),
         };
         url.set_query(Some(&format!("json={}", utf8_percent_encode(&parameter.to_string(), RESERVED))));
-        self.get(url, max_body.min(MAX_BODY), limit).await
+        url
     }
 
     fn url(&self, segments: &[&str]) -> Url {
@@ -277,14 +328,38 @@ impl Client {
             .get(url)
             .header(header::AUTHORIZATION, self.authorization.clone())
             .header(header::ACCEPT, "application/json");
-        let response = request.send().await.map_err(explain)?;
+        let again = request.try_clone();
+        let response = match (request.send().await, again) {
+            (Err(error), Some(again)) if is_broken(&error) => again.send().await,
+            (sent, _) => sent,
+        };
+        let response = response.map_err(explain)?;
         let status = response.status();
         if status.is_success() {
             return Ok(response);
         }
+        if let Some(target) = target(&response) {
+            return Err(FetchError::Redirected { status: status.as_u16(), target });
+        }
         let retry_after = http::retry_after(response.headers(), Utc::now());
         Err(classify(status, retry_after, error_text(&http::error_body(response).await)))
     }
+}
+
+/// Whether the connection broke before the answer began. Then nobody knows whether the server saw the request; all requests
+/// here only read.
+fn is_broken(error: &reqwest::Error) -> bool {
+    error.is_request() && !error.is_timeout() && !error.is_connect()
+}
+
+/// Where an answer redirects to, without the parts that may hold secrets.
+fn target(response: &reqwest::Response) -> Option<String> {
+    let location = response.headers().get(header::LOCATION).filter(|_| response.status().is_redirection())?;
+    let mut target = response.url().join(location.to_str().ok()?).ok()?;
+    target.set_query(None);
+    target.set_fragment(None);
+    let _ = (target.set_username(""), target.set_password(None));
+    Some(http::one_line(target.as_str(), ERROR_TEXT))
 }
 
 async fn read_body(response: reqwest::Response, limit: usize) -> Result<Bytes, FetchError> {
@@ -327,34 +402,4 @@ fn explain(error: reqwest::Error) -> FetchError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ids_are_one_path_segment_whatever_is_in_them() {
-        let channels = ["ch0".to_owned()];
-        let query = RowsQuery {
-            customer: "th.drones@gmail.com",
-            site: "Well 7/ä \"x\"?#",
-            histdata: 3,
-            channels: &channels,
-            range: Range::Youngest,
-        };
-        assert_eq!(
-            Client::rows_path(&query),
-            "customers/th.drones%40gmail.com/sites/Well%207%2F%C3%A4%20%22x%22%3F%23/histdata3/youngest"
-        );
-    }
-
-    #[test]
-    fn the_status_is_kept_whatever_the_body_is() {
-        assert_eq!(error_text(br#"{"err":"no such site"}"#), "no such site");
-        assert_eq!(error_text(b"<html>\n  Bad   Gateway</html>"), "<html> Bad Gateway</html>");
-        let error = classify(StatusCode::NOT_FOUND, None, "no such site".into());
-        assert_eq!((error.kind().as_str(), error.status(), error.is_permanent()), ("not_found", Some(404), true));
-        let error = classify(StatusCode::SERVICE_UNAVAILABLE, Some(Duration::from_secs(7)), String::new());
-        assert_eq!((error.kind().as_str(), error.retry_after()), ("rate_limited", Some(Duration::from_secs(7))));
-        let error = classify(StatusCode::FOUND, None, String::new());
-        assert_eq!((error.kind().as_str(), error.status()), ("http_status", Some(302)));
-    }
-}
+mod tests;

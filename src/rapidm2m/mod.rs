@@ -8,6 +8,7 @@
 //! | `replay` | puts rejected messages back into the queue |
 //! | `ledger` | polls, results and cursors in Cosmos DB |
 //! | `client` | requests to the backend's REST API |
+//! | `columns` | one list of channels over several requests |
 //! | `site`, `directory` | what a site is; which site a name means |
 //! | `wire`, `stamp` | turn bytes into rows, and the backend's digits into times |
 //! | `window` | which time window to request next |
@@ -18,6 +19,7 @@
 
 pub mod backfill;
 pub mod client;
+mod columns;
 pub mod directory;
 pub mod ledger;
 pub mod polling;

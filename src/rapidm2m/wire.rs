@@ -1,13 +1,16 @@
 //! Turns the backend's answers into rows and a list of flaws. Pure.
 //!
 //! An answer is an array of arrays: `[["20170126133",51000,"NAN"]]`, the stamp first, then a value for each selected
-//! channel. A value stays the JSON text that the backend wrote, so that no digit of a number changes.
+//! channel. A value stays the JSON text that the backend wrote, so that no digit of a number changes. Nearly all answers are
+//! clean JSON, which is read at once; `scanner` reads the others row by row.
 
 use std::{collections::HashSet, fmt, ops::Range};
 
 use bytes::Bytes;
 use serde::de::{DeserializeSeed, Deserializer, SeqAccess, Visitor};
 use serde_json::value::RawValue;
+
+mod scanner;
 
 use super::Stamp;
 use crate::support::http::one_line;
@@ -40,16 +43,43 @@ pub struct Rows {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Flaws {
     pub count: usize,
-    /// The first few: reason and the row's text.
-    pub first: Vec<(&'static str, String)>,
+    /// The first few.
+    pub first: Vec<Flaw>,
+    /// The stamps of all that have one.
+    pub stamps: Vec<Stamp>,
+}
+
+/// A row that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flaw {
+    pub stamp: Option<Stamp>,
+    pub reason: &'static str,
+    /// The beginning of the row's text.
+    pub text: String,
+}
+
+impl fmt::Display for Flaw {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(stamp) = self.stamp {
+            write!(out, "{}: ", stamp.rfc3339())?;
+        }
+        write!(out, "{}: {}", self.reason, self.text)
+    }
 }
 
 impl Flaws {
-    pub fn add(&mut self, reason: &'static str, text: &str) {
+    pub fn add(&mut self, stamp: Option<Stamp>, reason: &'static str, text: &str) {
         self.count += 1;
+        self.stamps.extend(stamp);
         if self.first.len() < DESCRIBED_FLAWS {
-            self.first.push((reason, one_line(text, FLAW_TEXT)));
+            self.first.push(Flaw { stamp, reason, text: one_line(text, FLAW_TEXT) });
         }
+    }
+
+    /// How many have no stamp.
+    #[must_use]
+    pub fn unstamped(&self) -> usize {
+        self.count - self.stamps.len()
     }
 }
 
@@ -74,19 +104,35 @@ impl Rows {
     /// # Errors
     /// The answer as a whole is not an array of rows.
     pub fn read(body: Bytes, channels: usize) -> Result<Self, WireError> {
-        let expected = "an array of rows";
-        let text = String::from_utf8(body.into()).map_err(|error| {
-            // An HTML page that is not UTF-8 is still reported as HTML.
-            let other = json::<&RawValue>(error.as_bytes(), expected).err();
-            other.unwrap_or_else(|| WireError::NotJson(error.to_string()))
-        })?;
-        let mut reader = Reader::new(&text, channels);
-        if !reader.reads_clean_rows() {
-            reader = Reader::new(&text, channels);
-            json_seed(text.as_bytes(), expected, Elements(&mut reader))?;
-            reader.read_row_alone();
+        let body = body.strip_prefix(b"\xef\xbb\xbf").map_or_else(|| body.clone(), |rest| body.slice_ref(rest));
+        // "No new rows" has many forms.
+        if matches!(body.trim_ascii(), b"" | b"null" | b"{}" | b"[]") {
+            return Ok(Self::default());
         }
-        let Reader { rows, flaws, values, .. } = reader;
+        let text = match String::from_utf8(body.into()) {
+            Ok(text) => text,
+            Err(error) => return Self::scanned(error.as_bytes(), channels),
+        };
+        let mut reader = Reader { text: &text, channels, rows: Vec::new(), values: Vec::new(), is_clean: true };
+        if !reader.reads_clean_rows() {
+            return Self::scanned(text.as_bytes(), channels);
+        }
+        let Reader { rows, values, .. } = reader;
+        Ok(Self { rows, flaws: Flaws::default(), values, text })
+    }
+
+    fn scanned(body: &[u8], channels: usize) -> Result<Self, WireError> {
+        let body = body.trim_ascii();
+        if !body.starts_with(b"[") {
+            // No array: this says what it is.
+            let refused = json::<Vec<&RawValue>>(body, "an array of rows").err();
+            return Err(refused.unwrap_or_else(|| WireError::NotJson("it does not begin as an array".into())));
+        }
+        let body = match row_alone(body, channels) {
+            Some(row) => Bytes::from([b"[", row, b"]"].concat()),
+            None => Bytes::copy_from_slice(body),
+        };
+        let scanner::Scanned { rows, flaws, values, text } = scanner::scan(&body, channels)?;
         Ok(Self { rows, flaws, values, text })
     }
 
@@ -95,10 +141,11 @@ impl Rows {
     pub fn read_prefix(prefix: &[u8], channels: usize) -> Self {
         // After the last whole character comes the cut, or text that is not JSON.
         let whole = prefix.utf8_chunks().next().map_or("", |chunk| chunk.valid());
-        let mut reader = Reader::new(whole, channels);
+        let text = whole.strip_prefix('\u{feff}').unwrap_or(whole);
+        let mut reader = Reader { text, channels, rows: Vec::new(), values: Vec::new(), is_clean: true };
         reader.reads_clean_rows();
-        let Reader { rows, flaws, values, .. } = reader;
-        Self { rows, flaws, values, text: whole.to_owned() }
+        let Reader { rows, values, .. } = reader;
+        Self { rows, flaws: Flaws::default(), values, text: text.to_owned() }
     }
 
     /// The row's values in the order of the selected channels, as JSON text.
@@ -127,55 +174,42 @@ impl Rows {
     }
 }
 
-/// Reads an answer element by element, so that millions of elements that are not rows take no memory.
+/// A row without the outer array. The backend might answer `youngest` this way: no client shows it, none excludes it.
+fn row_alone(body: &[u8], channels: usize) -> Option<&[u8]> {
+    let cells = serde_json::from_slice::<Vec<&RawValue>>(body).ok()?;
+    let is_stamp = Stamp::parse(cells.first()?.get().strip_prefix('"')?.strip_suffix('"')?).is_some();
+    let are_values = !cells.iter().any(|cell| cell.get().starts_with(['[', '{']));
+    (is_stamp && are_values && cells.len() == channels + 1).then_some(body)
+}
+
+/// Reads an answer in which every row is clean.
 struct Reader<'a> {
     text: &'a str,
     channels: usize,
     rows: Vec<Row>,
-    flaws: Flaws,
     values: Vec<Option<Range<u32>>>,
-    /// The first elements that are not arrays: at most one more than a row has.
-    scalars: Vec<&'a RawValue>,
+    is_clean: bool,
 }
 
 impl<'a> Reader<'a> {
-    fn new(text: &'a str, channels: usize) -> Self {
-        let (rows, flaws, values, scalars) = Default::default();
-        Self { text, channels, rows, flaws, values, scalars }
-    }
-
-    /// Reads rows until the first element that is not a row, which is rare, and does not describe it. Returns whether
-    /// there was no such element.
+    /// Reads rows until the end, or to the first element that cannot be read at all. Returns whether all are clean.
     fn reads_clean_rows(&mut self) -> bool {
-        let mut deserializer =
-            serde_json::Deserializer::from_str(self.text.strip_prefix('\u{feff}').unwrap_or(self.text));
+        let mut deserializer = serde_json::Deserializer::from_str(self.text);
         let read = deserializer.deserialize_seq(CleanRows(self)).and_then(|()| deserializer.end());
-        read.is_ok() && self.flaws.count == 0
+        read.is_ok() && self.is_clean
     }
 
-    /// Accepts a row without the outer array. The backend might answer `youngest` this way: no client shows it, none
-    /// excludes it.
-    fn read_row_alone(&mut self) {
-        let scalars = std::mem::take(&mut self.scalars);
-        let alone = scalars.len() == self.channels + 1 && self.flaws.count == scalars.len() && self.rows.is_empty();
-        if alone && scalars.first().is_some_and(|first| first.get().starts_with('"')) {
-            self.flaws = Flaws::default();
-            self.push(&scalars, self.text);
-        }
-    }
-
-    fn push(&mut self, cells: &[&'a RawValue], text: &str) {
-        let Some((stamp, values)) = cells.split_first() else { return self.flaws.add("an empty row", text) };
-        let Some(stamp) = Stamp::parse(stamp.get().trim_matches('"')) else {
-            return self.flaws.add("a stamp that is no time", text);
+    fn push(&mut self, cells: &[&'a RawValue]) {
+        let read = || {
+            let (stamp, values) = cells.split_first()?;
+            let stamp = Stamp::parse(stamp.get().trim_matches('"'))?;
+            let is_clean = values.len() == self.channels && !values.iter().any(|value| is_odd(value.get()));
+            is_clean.then_some((stamp, values))
         };
-        if values.len() != self.channels {
-            let reason = if values.len() < self.channels { "too few values" } else { "too many values" };
-            return self.flaws.add(reason, text);
-        }
-        if values.iter().any(|value| value.get().starts_with(['[', '{'])) {
-            return self.flaws.add("a value that is neither number nor text", text);
-        }
+        let Some((stamp, values)) = read() else {
+            self.is_clean = false;
+            return;
+        };
         let (answer, start) = (self.text, self.values.len());
         self.values.extend(values.iter().map(|value| match value.get() {
             "null" | "\"NAN\"" => None,
@@ -183,6 +217,12 @@ impl<'a> Reader<'a> {
         }));
         self.rows.push(Row { stamp, values: start..self.values.len() });
     }
+}
+
+/// Whether a value is no scalar, or a text with an escape that may be half a character.
+fn is_odd(value: &str) -> bool {
+    value.starts_with(['[', '{'])
+        || value.starts_with('"') && value.contains("\\u") && serde_json::from_str::<String>(value).is_err()
 }
 
 /// The position of a part of an answer.
@@ -205,45 +245,8 @@ impl<'a> Visitor<'a> for CleanRows<'_, 'a> {
     fn visit_seq<A: SeqAccess<'a>>(self, mut elements: A) -> Result<(), A::Error> {
         let mut cells = Vec::with_capacity(self.0.channels + 1);
         while elements.next_element_seed(Cells(&mut cells))?.is_some() {
-            self.0.push(&cells, "");
+            self.0.push(&cells);
             cells.clear();
-        }
-        Ok(())
-    }
-}
-
-/// An array of any elements.
-struct Elements<'r, 'a>(&'r mut Reader<'a>);
-
-impl<'a> DeserializeSeed<'a> for Elements<'_, 'a> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'a>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_seq(self)
-    }
-}
-
-impl<'a> Visitor<'a> for Elements<'_, 'a> {
-    type Value = ();
-
-    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("an array of rows")
-    }
-
-    fn visit_seq<A: SeqAccess<'a>>(self, mut elements: A) -> Result<(), A::Error> {
-        let reader = self.0;
-        let mut cells = Vec::with_capacity(reader.channels + 1);
-        while let Some(element) = elements.next_element::<&'a RawValue>()? {
-            cells.clear();
-            match Cells(&mut cells).deserialize(&mut serde_json::Deserializer::from_str(element.get())) {
-                Ok(()) => reader.push(&cells, element.get()),
-                Err(_) => {
-                    reader.flaws.add("not an array", element.get());
-                    if reader.scalars.len() <= reader.channels + 1 {
-                        reader.scalars.push(element);
-                    }
-                }
-            }
         }
         Ok(())
     }
@@ -322,6 +325,8 @@ pub fn channels(blueprint: &serde_json::Map<String, serde_json::Value>, histdata
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn read(body: &[u8], channels: usize) -> Result<Rows, WireError> {
@@ -361,24 +366,32 @@ mod tests {
         let rows = read(body, 1).unwrap();
         assert_eq!(all(&rows), [("2017012".to_owned(), vec![some("1")])]);
         assert_eq!(rows.flaws.count, 8, "2017016 is no time: there is no 60th of January");
-        let reasons: Vec<_> = rows.flaws.first.iter().map(|(reason, _)| *reason).collect();
+        let reasons: Vec<_> = rows.flaws.first.iter().map(|flaw| flaw.reason).collect();
         assert_eq!(
             reasons,
             ["too many values", "too few values", "a stamp that is no time", "an empty row", "not an array"]
         );
-        assert_eq!(rows.flaws.first[2].1, r#"["yesterday",1]"#);
+        assert_eq!(rows.flaws.first[2].to_string(), r#"a stamp that is no time: ["yesterday",1]"#);
+        assert_eq!(rows.flaws.first[0].to_string(), r#"2017-01-30T00:00:00Z: too many values: ["2017013",1,2]"#);
+        assert_eq!((rows.flaws.stamps.len(), rows.flaws.unstamped()), (3, 5));
     }
 
     #[test]
     fn answers_that_are_no_rows_say_what_they_are() {
-        assert_eq!(read(b" \n", 1).unwrap_err(), WireError::Empty);
         assert_eq!(read(b"\n<!DOCTYPE html><html>", 1).unwrap_err(), WireError::Html);
         assert!(matches!(read(br#"[["2017012",1],["20"#, 1), Err(WireError::NotJson(_))));
-        assert!(matches!(read(b"[[\"2017012\",\"\xff\"]]", 1), Err(WireError::NotJson(_))));
         assert!(matches!(read(b"[] trailing", 1), Err(WireError::NotJson(_))));
         let error = read(br#"{"err":"no such thing"}"#, 1).unwrap_err().to_string();
         assert!(error.contains("no such thing"), "{error}");
         assert!(read(b"\xef\xbb\xbf[]", 1).unwrap().rows.is_empty());
+    }
+
+    #[test]
+    fn no_new_rows_have_many_forms() {
+        for body in ["", " \n", "\u{feff}", "null", " null ", "{}", "[]", "[ ]", "\u{feff}[]"] {
+            let rows = read(body.as_bytes(), 1).unwrap();
+            assert!(rows.rows.is_empty() && rows.flaws == Flaws::default(), "{body:?}");
+        }
     }
 
     #[test]
@@ -418,11 +431,29 @@ mod tests {
         assert!(channels(&blueprint, 1).is_empty() && channels(&blueprint, 2).is_empty());
     }
 
-    proptest::proptest! {
+    proptest! {
         #[test]
         fn any_bytes_are_read_or_refused(bytes: Vec<u8>, channels in 0_usize..4) {
             let _ = read(&bytes, channels);
             let _ = Rows::read_prefix(&bytes, channels);
+        }
+
+        #[test]
+        fn clean_answers_are_read_alike_by_both_readers(
+            rows in prop::collection::vec(
+                (0_i64..10_000_000_000_000, prop::collection::vec("[0-9]{1,6}|\"[a-z ,\\[\\]\u{e4}]{0,8}\"|null|\"NAN\"|-1\\.5e3|true", 2..3)),
+                0..12),
+        ) {
+            let stamp = |millis: &i64| Stamp::BEGINNING.shifted(*millis);
+            let row = |(millis, values): &(i64, Vec<String>)| format!("[\"{}\",{}]", stamp(millis), values.join(","));
+            // Numbers do not begin with zeros.
+            let rows: Vec<_> = rows.iter().map(row).collect();
+            let body = format!("[{}]", rows.join(" , "));
+            prop_assume!(serde_json::from_str::<serde_json::Value>(&body).is_ok());
+            let (clean, scanned) = (read(body.as_bytes(), 2).unwrap(), Rows::scanned(body.as_bytes(), 2).unwrap());
+            prop_assert_eq!(all(&clean), all(&scanned));
+            prop_assert_eq!(clean.rows.len(), rows.len());
+            prop_assert_eq!(scanned.flaws.count, 0);
         }
 
         #[test]

@@ -163,12 +163,13 @@ pub(super) async fn read(
     let mut outside = Flaws::default();
     rows.rows.retain(|row| {
         if row.stamp < from.shifted(-1) || row.stamp > until {
-            outside.add("a stamp outside of the window that was asked for", &row.stamp.rfc3339());
+            outside.add(Some(row.stamp), "outside of the window that was asked for", "");
         }
         position.max(from) <= row.stamp && row.stamp < until
     });
     rows.flaws.count += outside.count;
     rows.flaws.first.extend(outside.first);
+    rows.flaws.stamps.extend(outside.stamps);
     Ok(rows)
 }
 

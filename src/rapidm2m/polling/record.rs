@@ -356,7 +356,7 @@ pub fn max_body(site: &Site, is_backfill: bool, is_correction: bool) -> usize {
 /// The unusable rows, for the record.
 #[must_use]
 pub fn bad_rows(flaws: &Flaws) -> Option<BadRows> {
-    let first = flaws.first.iter().map(|(reason, text)| format!("{reason}: {text}")).collect();
+    let first = flaws.first.iter().map(ToString::to_string).collect();
     (flaws.count > 0).then_some(BadRows { count: flaws.count, first })
 }
 

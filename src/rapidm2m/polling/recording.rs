@@ -177,11 +177,8 @@ impl<W: World> Turn<'_, W> {
 
     /// Records a poll whose rows cannot be used. It must not look like "no data".
     pub async fn record_bad_rows(&mut self, context: &PollContext, flaws: &Flaws) -> Result<(), EndTurn> {
-        let (reason, _) = flaws.first.first().cloned().unwrap_or_default();
-        let text = format!(
-            "{} of the answer's rows cannot be used, none of the others is new; the first: {reason}",
-            flaws.count
-        );
+        let first = flaws.first.first().map(|flaw| format!("; the first: {flaw}")).unwrap_or_default();
+        let text = format!("{} of the answer's rows cannot be used, none of the others is new{first}", flaws.count);
         let fault = Fault { kind: Kind::BadRows, text };
         if context.request.from.is_none() {
             self.begin_now(context);

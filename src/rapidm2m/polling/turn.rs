@@ -260,18 +260,7 @@ impl<W: World> Turn<'_, W> {
         if !self.forwarder.corrections {
             self.leave_corrections(&mut rows, &mut sorted);
         }
-        let are_known = self.memory.flaws.as_ref() == Some(&rows.flaws);
-        // An overlap brings the same rows each time. Without one, a logger may send nothing else.
-        let has_new_flaws = rows.flaws.count > 0 && (!are_known || self.forwarder.overlap.is_none());
-        if has_new_flaws && !are_known {
-            self.report.bad_rows += rows.flaws.count;
-            self.committed.cursor.activity.get_or_insert_default().unusable_rows += rows.flaws.count as u64;
-            self.memory.flaws = Some(rows.flaws.clone());
-        }
-        if !has_new_flaws {
-            // They are on record already.
-            rows.flaws = Flaws::default();
-        }
+        let has_new_flaws = self.has_new_flaws(&mut rows.flaws);
         let has_youngest = plan.window.is_some() || rows.flaws.count == 0 && ahead.is_empty();
 
         if !rows.rows.is_empty() {
@@ -287,6 +276,27 @@ impl<W: World> Turn<'_, W> {
             self.record_nothing(&context).await?;
         }
         Ok(if self.note_window(plan, newest, beyond) { Step::GoOn } else { Step::Done })
+    }
+
+    /// Counts unusable rows that were not told before. Removes those that were.
+    fn has_new_flaws(&mut self, flaws: &mut Flaws) -> bool {
+        let are_same = self.memory.flaws.as_ref() == Some(flaws);
+        let cursor = &mut self.committed.cursor;
+        let stamped = match &mut cursor.recorded {
+            Some(recorded) => recorded.note_unusable(&flaws.stamps),
+            None => flaws.stamps.len(),
+        };
+        let new = if are_same { 0 } else { stamped + flaws.unstamped() };
+        if new > 0 {
+            self.memory.flaws = Some(flaws.clone());
+            self.report.bad_rows += new;
+            cursor.activity.get_or_insert_default().unusable_rows += new as u64;
+            flaws.count = new;
+        } else if self.forwarder.overlap.is_some() {
+            *flaws = Flaws::default();
+        }
+        // An overlap brings the same rows each time. Without one, a logger may send nothing else.
+        flaws.count > 0
     }
 
     /// Counts the rows with changed values once, and does not forward them.
