@@ -113,8 +113,8 @@ async fn of_many_sites_only_those_at_fault_have_a_row() {
     assert_eq!(report.row("sites", "ok")["text"], "1000 sites of 1000");
     assert_eq!(report.ran.code, 0, "{report:#?}");
 
-    let rule = |site: usize| json!({"path": format!("/site-{site:05}/"), "effect": {"answer": {"status": 404}}});
-    world.backend.put("trouble", (0..25).map(|site| rule(site * 40)).collect::<Vec<_>>().into()).await;
+    let rule = |site: usize| json!({ "site": format!("site-{site:05}"), "status": 404 });
+    world.backend.put("faults", json!({ "rules": (0..25).map(|site| rule(site * 40)).collect::<Vec<_>>() })).await;
     let report = Report::of(&world, &[]).await;
     assert_eq!(report.row("sites", "ok")["text"], "975 sites of 1000");
     assert_eq!(report.row("sites", "failed")["text"], "5 more sites with a fault are not shown");

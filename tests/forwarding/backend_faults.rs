@@ -21,7 +21,6 @@ fn cases() -> Vec<(&'static str, Value, &'static str, Value)> {
             json!(502),
         ),
         ("cut", json!({ "cutBody": true }), "cut_off", Value::Null),
-        ("empty", json!({ "emptyBody": true }), "empty_answer", json!(200)),
         ("garbage", json!({ "garbage": true }), "not_json", json!(200)),
         ("half", json!({ "rawBody": "[[\"20240301\",1,2],[\"2024" }), "not_json", json!(200)),
         ("hang", json!({ "hang": true }), "timeout", Value::Null),
@@ -255,4 +254,68 @@ async fn an_unusable_youngest_row_does_not_block_a_new_site() {
     world.add_raw("Well 7", json!([[now.trim_end_matches('0'), 2, 2]])).await;
     handler.invoke_ok().await;
     assert_eq!(world.delivered().await.rows["Well 7"].len(), 1);
+}
+
+#[tokio::test]
+async fn an_empty_answer_is_no_new_rows() {
+    let site = "Well 7";
+    let world = World::with_sites(&[site]).await;
+    let handler = world.handler().await;
+    let bodies = ["", "\n", "null", "{}", "[]"].map(|body| json!({ "rawBody": body }));
+    for rule in bodies.into_iter().chain([json!({ "status": 204 })]) {
+        let mut rule = rule;
+        rule["resource"] = "histdata".into();
+        world.backend.put("faults", json!({ "rules": [rule] })).await;
+        handler.invoke_ok().await;
+    }
+    world.backend.heal().await;
+    world.add(site, 0..3).await;
+    handler.invoke_ok().await;
+    world.assert_rows(site, &rows(0..3)).await;
+    assert_eq!(world.outcomes(site).await, ["empty", "empty", "empty", "empty", "empty", "empty", "forwarded"]);
+}
+
+#[tokio::test]
+async fn one_row_that_is_no_json_keeps_no_other() {
+    let bad = [
+        "NaN",
+        "-Infinity",
+        "007",
+        "21,5",
+        "\"line1\nline2\"",
+        "\"a\u{0}b\"",
+        "\"C:\\data\"",
+        "\"\\ud800\"",
+        "[1]",
+        "\"x",
+    ];
+    let sites: Vec<_> = (0..bad.len()).map(|number| format!("s{number:02}")).collect();
+    let names: Vec<_> = sites.iter().map(String::as_str).collect();
+    let world = World::with_sites(&names).await;
+    let body = |bad: &str, more: &str| {
+        let row = |minute: i64| format!("[\"{}\",{minute},0.5]", stamp(minute));
+        format!("[{},[\"{}\",{bad},0.5],{}{more}]", row(0), stamp(1), row(2))
+    };
+    let handler = world.handler().await;
+    for more in [String::new(), format!(",[\"{}\",3,0.5]", stamp(3))] {
+        let rules = sites
+            .iter()
+            .zip(bad)
+            .map(|(site, bad)| json!({ "site": site, "resource": "histdata", "rawBody": body(bad, &more) }));
+        world.backend.put("faults", json!({ "rules": rules.collect::<Vec<_>>() })).await;
+        handler.invoke_ok().await;
+        handler.invoke_ok().await;
+    }
+    let delivered = world.delivered().await;
+    for (site, bad) in sites.iter().zip(bad) {
+        let minutes: Vec<_> = delivered.rows[site].iter().map(|row| row["Timestamp"].clone()).collect();
+        let is_there = |minute: i64| minutes.contains(&rows([minute])[0]["Timestamp"]);
+        assert!([0, 2, 3].into_iter().all(is_there), "{bad:?}: {minutes:?}");
+        // What can be read without guessing is read; what cannot is counted once, with its stamp.
+        let first = world.polls(site).await[0]["Result"]["BadRows"]["First"][0].clone();
+        assert_eq!(is_there(1), first.is_null(), "{bad:?}: {first}");
+        assert!(first.is_null() || first.as_str().unwrap().starts_with("2024-03-01T00:01:00Z: "), "{bad:?}: {first}");
+        let unusable = world.cursor(site).await["Activity"]["UnusableRows"].as_u64().unwrap_or_default();
+        assert_eq!(unusable, u64::from(!first.is_null()), "{bad:?}");
+    }
 }

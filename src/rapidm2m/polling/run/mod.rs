@@ -26,6 +26,7 @@ use crate::{
     iot_hub::delivery::Identities,
     rapidm2m::{
         Selection, Site,
+        ledger::ALL_SITES,
         polling::{Failure, Forwarder, Limits, Report, SiteMemory, record},
     },
     support::progress::{Progress, Step},
@@ -147,7 +148,7 @@ impl Polling {
             is_one_device: matches!(self.forwarder.world.delivery.identities, Identities::One(_)),
             ..Summary::default()
         };
-        let Plan { tasks, begins } = self.plan(&mut summary).await;
+        let Plan { tasks, unread, begins } = self.plan(&mut summary).await;
         let limits = Limits { begins, ..limits };
         summary.sites = tasks.iter().filter(|(task, _)| *task == Task::Poll).count();
         progress.step = Step::Sites { done: 0, total: tasks.len() };
@@ -189,6 +190,10 @@ impl Polling {
         }
         drop(turns);
         self.send_when_provisioned(provisioning, limits, deadline, &mut summary, progress).await;
+        // If the sites failed for the same reason, that says it.
+        let is_told = |failure: &Failure| summary.failures.iter().any(|(_, other)| other.kind == failure.kind);
+        let unread = unread.filter(|failure| !is_told(failure));
+        summary.failures.extend(unread.map(|failure| (ALL_SITES.to_owned(), failure)));
         summary.failures.sort_by(|(a, _), (b, _)| a.cmp(b));
         let world = &self.forwarder.world;
         summary.readings = Readings { unconfirmed: world.delivery.sender.take_unconfirmed(), ..world.meters.take() };

@@ -36,6 +36,8 @@ pub enum Task {
 /// The sites of a run.
 pub struct Plan {
     pub tasks: Vec<(Task, Site)>,
+    /// Why it is not known which sites have a cursor.
+    pub unread: Option<Failure>,
     /// Whether sites without a cursor may begin: otherwise a renamed site might begin anew.
     pub begins: bool,
 }
@@ -65,7 +67,7 @@ impl Sites {
 
 impl Polling {
     pub(super) async fn plan(&self, summary: &mut Summary) -> Plan {
-        let begins = self.read_directory(summary).await;
+        let unread = self.read_directory().await.err();
         let (listed, is_fresh) = match self.sites {
             Selection::All => self.list(summary).await,
             Selection::Named(_) => (self.list_for_names().await, false),
@@ -105,26 +107,25 @@ impl Polling {
             }
         }
         sites.remarks = remarks;
-        Plan { tasks, begins }
+        let begins = sites.directory.is_some();
+        Plan { tasks, unread, begins }
     }
 
-    /// Returns whether all cursors are known.
-    async fn read_directory(&self, summary: &mut Summary) -> bool {
+    async fn read_directory(&self) -> Result<(), Failure> {
         let holds = |read: &(Instant, Directory)| read.0.elapsed() < DIRECTORY_HOLDS;
         if self.memory().sites.directory.as_ref().is_some_and(holds) {
-            return true;
+            return Ok(());
         }
         match self.forwarder.world.directory(&self.customer).await {
             Ok(directory) => {
                 // Not all instances read it in the same run.
                 let at = Instant::now() - DIRECTORY_HOLDS.mul_f64(fastrand::f64() / 4.0);
                 self.memory().sites.directory = Some((at, directory));
-                true
+                Ok(())
             }
             Err(error) => {
                 let text = format!("reading which sites have a cursor: {error}");
-                summary.failures.push((ALL_SITES.into(), Failure { kind: error.kind(), text, is_known: false }));
-                self.memory().sites.directory.is_some()
+                Err(Failure { kind: error.kind(), text, is_known: false })
             }
         }
     }
