@@ -55,7 +55,7 @@ pub struct Write {
 
 #[derive(Clone)]
 pub enum Answer {
-    Cursor(Result<Committed, LedgerError>),
+    Cursor(Result<Box<Committed>, LedgerError>),
     Record(Result<Option<Poll>, LedgerError>),
     Rows(Result<Bytes, FetchError>),
     Commit(Result<String, LedgerError>),
@@ -168,7 +168,7 @@ impl World for Seat {
 
     async fn cursor(&self, _key: &SiteKey, _range: Option<BackfillRange>) -> Result<Committed, LedgerError> {
         match self.ask(|| Question::Cursor).await {
-            Answer::Cursor(answer) => answer,
+            Answer::Cursor(answer) => answer.map(|committed| *committed),
             _ => unreachable!("the answer is one to the question"),
         }
     }
