@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use reqwest::{
     Method, Response, StatusCode, Url,
-    header::{HeaderMap, HeaderName, HeaderValue},
+    header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue},
 };
 
 use super::{accepted, below, failed, http, is, seconds, signed, unexpected};
@@ -104,6 +104,10 @@ impl Container {
         for (name, value) in own {
             let value = HeaderValue::from_str(value).map_err(|_| unexpected("an id that fits no header"))?;
             headers.insert(HeaderName::from_static(name), value);
+        }
+        if method == Method::PUT {
+            // Azurite wants to be told even of an empty body.
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
         }
         let request = signed(&self.http, &self.account, method, url, headers, body.len())?;
         request.body(body.to_owned()).send().await.map_err(|error| failed(&self.url, &error))
