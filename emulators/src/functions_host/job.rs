@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use futures::{FutureExt as _, future::BoxFuture};
 use reqwest::Url;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -15,7 +16,7 @@ use super::{
     events::{self, Event, Level, Stream},
     front::HttpFunction,
     function::{TimerTrigger, Trigger},
-    handler::{self, Control, Handler, READY_WITHIN},
+    handler::{self, Handler, READY_WITHIN},
     invoke::{Callee, Invoker},
     lifetime::Lifetime,
     listener::Listener,
@@ -27,7 +28,7 @@ use super::{
     settings::{self, Settings},
     timer::Timer,
 };
-use crate::{queues::Container, steps::Step};
+use crate::{door, queues::Container, steps::Step};
 
 /// What all job hosts are made of. It is read once: a restart does not read the app's files again.
 pub struct Parts {
@@ -56,12 +57,8 @@ pub struct Job {
     pub is_drained: CancellationToken,
 }
 
-/// What keeps a job's handler alive.
-pub enum Supervision {
-    Process(Process),
-    /// The handler was started elsewhere.
-    Attached(Control),
-}
+/// Keeps a job's handler alive until it has ended for good.
+type Supervision = BoxFuture<'static, ()>;
 
 impl Job {
     /// # Errors
@@ -70,7 +67,7 @@ impl Job {
         let Parts { app, options, queues, events, .. } = parts;
         let lifetime = Lifetime::of_job(&parts.lifetime);
         let (handler, supervision) = match &options.handler_endpoint {
-            Some(endpoint) => attach(endpoint.clone()),
+            Some(endpoint) => attach(endpoint.clone(), events.clone(), lifetime.clone()),
             None => launch(parts, lifetime.clone())?,
         };
         let invoker = Arc::new(Invoker {
@@ -124,13 +121,7 @@ impl Job {
 
     /// Runs until the handler has ended for good and nothing is in flight.
     pub async fn live(self: Arc<Self>, supervision: Supervision, run_at_start: bool) {
-        let handler = async {
-            match supervision {
-                Supervision::Process(process) => process.supervise().await,
-                Supervision::Attached(control) => stay_attached(control, &self.invoker.events, &self.lifetime).await,
-            }
-        };
-        tokio::join!(handler, self.work(run_at_start));
+        tokio::join!(supervision, self.work(run_at_start));
     }
 
     /// Listens until it is told to stop or the handler is gone for good.
@@ -196,29 +187,30 @@ fn timer(parts: &Parts, function: Callee, trigger: TimerTrigger, invoker: &Arc<I
     }
 }
 
-fn attach(mut endpoint: Url) -> (Handler, Supervision) {
+/// Uses a handler that was started elsewhere.
+fn attach(mut endpoint: Url, events: events::Sender, lifetime: Lifetime) -> (Handler, Supervision) {
     endpoint.set_path("/");
     let (handler, control) = handler::handler(endpoint, false);
-    (handler, Supervision::Attached(control))
-}
-
-async fn stay_attached(control: Control, events: &events::Sender, lifetime: &Lifetime) {
-    let is_lost = async {
-        if control.becomes_ready(1, READY_WITHIN, events).await {
-            std::future::pending::<()>().await;
+    let stays_attached = async move {
+        let is_lost = async {
+            if control.becomes_ready(1, READY_WITHIN, &events).await {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            () = is_lost => control.gone(format!("the handler failed: {}", control.never_ready(READY_WITHIN)), &events),
+            () = lifetime.ended() => control.stopped(&lifetime, &events),
         }
     };
-    tokio::select! {
-        () = is_lost => control.gone(format!("the handler failed: {}", control.never_ready(READY_WITHIN)), events),
-        () = lifetime.ended() => control.stopped(lifetime, events),
-    }
+    (handler, stays_attached.boxed())
 }
 
 fn launch(parts: &Parts, lifetime: Lifetime) -> anyhow::Result<(Handler, Supervision)> {
     let Parts { app, options, settings, events, .. } = parts;
     let command = app.handler_command(options.handler.as_deref())?;
-    // Bound and released: the kernel does not soon reuse a port that it has just given out.
-    let port = std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
+    // Bound as long as the handler may be started: nobody else is given the port meanwhile.
+    let placeholder = door::bound(([127, 0, 0, 1], 0).into())?;
+    let port = placeholder.local_addr()?.port();
     let (handler, control) = handler::handler(Url::parse(&format!("http://127.0.0.1:{port}/"))?, true);
     let process = Process {
         command,
@@ -231,5 +223,9 @@ fn launch(parts: &Parts, lifetime: Lifetime) -> anyhow::Result<(Handler, Supervi
         events: events.clone(),
         lifetime,
     };
-    Ok((handler, Supervision::Process(process)))
+    let supervision = async move {
+        process.supervise().await;
+        drop(placeholder);
+    };
+    Ok((handler, supervision.boxed()))
 }
