@@ -26,10 +26,10 @@
 //! string in this setting. The emulated account ends with the host, not with the handler.
 //!
 //! # Its end
-//! It ends at the third failure of the handler, when a storage account refuses a request, and when one has not answered
-//! six tries within 25 seconds. A message that was taken is invisible for ten minutes. Host.json's `visibilityTimeout`
-//! counts only if the host lives to release the message. The delete of a message that the handler has put back meanwhile
-//! fails, and nothing is said about it.
+//! It ends at the third failure of the handler, when a storage account refuses a request, when one has not answered six
+//! tries within 25 seconds, and when it has lost the lock of a timer that it runs. A message that was taken is invisible
+//! for ten minutes. Host.json's `visibilityTimeout` counts only if the host lives to release the message. The delete of a
+//! message that the handler has put back meanwhile fails, and nothing is said about it.
 //!
 //! # Timers
 //! Of all hosts with the same account in `AzureWebJobsStorage` (with its blob endpoint) and the same id, one runs a timer:

@@ -44,17 +44,24 @@ impl Monitor {
             self.store(ScheduleStatus { updated: Some(now), ..first }).await;
             return Some((first, false));
         };
-        let reference = status.last.or(status.updated).unwrap_or(now);
-        let expected = schedule.next(reference)?;
-        if status.next == expected {
-            return Some((status, now > expected));
+        let known = followed(status, schedule, now)?;
+        if known != status {
+            self.store(known).await;
         }
-        // The schedule is another one. What it would have missed counts only if it is over.
-        let (next, updated) = if now <= expected { (schedule.next(now)?, now) } else { (expected, reference) };
-        let status = ScheduleStatus { last: None, next, updated: Some(updated) };
-        self.store(status).await;
-        Some((status, now > next))
+        Some((known, now > known.next))
     }
+}
+
+/// The status, as it is with this schedule. If the schedule has changed, a time that is not yet over is reckoned anew from
+/// now, so that nothing counts as missed because of the change.
+fn followed(status: ScheduleStatus, schedule: &Schedule, now: DateTime<Utc>) -> Option<ScheduleStatus> {
+    let reference = status.last.or(status.updated).unwrap_or(now);
+    let expected = schedule.next(reference)?;
+    if status.next == expected {
+        return Some(status);
+    }
+    let (next, updated) = if now <= expected { (schedule.next(now)?, now) } else { (expected, reference) };
+    Some(ScheduleStatus { last: None, next, updated: Some(updated) })
 }
 
 fn written(status: ScheduleStatus) -> String {
@@ -82,5 +89,20 @@ mod tests {
         }
         assert_eq!(read("{}"), None);
         assert_eq!(read(""), None);
+    }
+    #[test]
+    fn a_changed_schedule_makes_up_only_for_what_it_would_have_missed_itself() {
+        let time = |text: &str| format!("2026-01-01T{text}Z").parse::<DateTime<Utc>>().unwrap();
+        let last = Some(time("08:00:00"));
+        let status = ScheduleStatus { last, next: time("09:00:00"), updated: last };
+        for (schedule, now, next, is_same) in [
+            ("0 0 * * * *", "08:30:00", "09:00:00", true),
+            ("0 0 * * * *", "11:30:00", "09:00:00", true),
+            ("0 0 */6 * * *", "11:30:00", "12:00:00", false),
+            ("0 */10 * * * *", "08:30:00", "08:10:00", false),
+        ] {
+            let followed = followed(status, &Schedule::parse(schedule).unwrap(), time(now)).unwrap();
+            assert_eq!((followed.next, followed == status), (time(next), is_same), "{schedule} {now}");
+        }
     }
 }
