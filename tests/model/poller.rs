@@ -56,7 +56,7 @@ pub struct Write {
 #[derive(Clone)]
 pub enum Answer {
     Cursor(Result<Box<Committed>, LedgerError>),
-    Record(Result<Option<Poll>, LedgerError>),
+    Record(Result<Option<Box<Poll>>, LedgerError>),
     Rows(Result<Bytes, FetchError>),
     Commit(Result<String, LedgerError>),
     Sent(usize, Result<(), DeliveryError>),
@@ -175,7 +175,7 @@ impl World for Seat {
 
     async fn poll(&self, _key: &SiteKey, id: &str) -> Result<Option<Poll>, LedgerError> {
         match self.ask(|| Question::Record(id.to_owned())).await {
-            Answer::Record(answer) => answer,
+            Answer::Record(answer) => answer.map(|poll| poll.map(|poll| *poll)),
             _ => unreachable!("the answer is one to the question"),
         }
     }

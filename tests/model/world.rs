@@ -123,7 +123,7 @@ impl World {
                 Outcome::Lags => Ok(None),
                 _ => {
                     facts.sees_record(&self.store);
-                    Ok(self.store.poll(id).map(|poll| Poll::clone(poll)))
+                    Ok(self.store.poll(id).map(|poll| Box::new(Poll::clone(poll))))
                 }
             }),
             Question::Rows(range) => match outcome {
