@@ -202,7 +202,7 @@ module access 'modules/access.bicep' = {
 module settings 'modules/settings.bicep' = {
   name: 'settings'
   scope: group
-  // References to the vault are looked up when the settings change: by then the app must be allowed to.
+  // The app starts anew with its settings, and reads the vault: by then it should be allowed to.
   dependsOn: [access]
   params: {
     appName: app.outputs.name
@@ -222,7 +222,6 @@ module settings 'modules/settings.bicep' = {
     thingsNetwork: thingsNetwork
     uplinkQueueName: uplinkQueueName
     deviceIdTemplate: deviceIdTemplate
-    hasWebhookSecret: !empty(webhookSecret)
     transport: transport
     pollHistoryDays: pollHistoryDays
     moreSettings: moreSettings

@@ -5,14 +5,14 @@
 // |---|---|
 // | M2MDocumentsDBPrimaryKey | the app signs in to Cosmos DB as its identity |
 // | IoTHubConnection, IoTHubURL, IoTHubDeviceId, IoTHubDeviceKey, IoTHubSharedAccessSignature | each site is a device of its own |
-// | DPSIDScope, DPSEnrollmentGroupSymmetricKey | the names with Default at the end are set, which both halves read |
+// | DPSIDScope, DPSEnrollmentGroupSymmetricKey | the names with Default at the end are used, which both halves read |
 // | AzureIotHubConnectionString, AzureIoTHubConnectionString | devices come from the Device Provisioning Service |
 // | DPSGlobalDeviceEndpoint, DPSGlobaDeviceEndpoint, IoTHubTrustedCa | for private gateways and emulators |
 // | EmulationMode, Histdata, PollConcurrency, PollTimeoutSeconds, RecordEmptyPolls | the default is right for a start |
 // | OverlapSeconds, ForwardCorrections, FailedSitesThreshold | the default is right for a start |
 // | IoTHubMaxConnections, ForwardTimeoutSeconds, DeviceActivitySeconds | the default is right for a start |
 // | ThingsNetworkEvents, ThingsNetworkDirectMilliseconds | the default is right for a start |
-// | KeyVaultURI | the secrets are references to the vault already, and nothing else is in it |
+// | Base64encodedUsernamePassword, DPSEnrollmentGroupSymmetricKeyDefault, ThingsNetworkWebhookSecret | they are in the vault |
 // | RUST_LOG, LOG_FORMAT | info, and the text that the host understands |
 // | REGION_NAME | Azure sets it |
 // | AZURE_FUNCTIONS_ENVIRONMENT | the host sets it: Development on a developer's machine |
@@ -34,7 +34,6 @@ param startFrom string
 param thingsNetwork bool
 param uplinkQueueName string
 param deviceIdTemplate string
-param hasWebhookSecret bool
 param transport string
 param pollHistoryDays int
 param moreSettings object
@@ -56,12 +55,13 @@ var ofBoth = {
   PollHistoryDays: string(pollHistoryDays)
   IoTHubTransport: transport
   DPSIDScopeDefault: idScope
-  DPSEnrollmentGroupSymmetricKeyDefault: '@Microsoft.KeyVault(SecretUri=${vaultUri}secrets/DPSEnrollmentGroupSymmetricKeyDefault)'
+  // The app reads its secrets there at the start, and again until the vault has answered. A reference to the vault in an app
+  // setting could stay unresolved for a day: <https://learn.microsoft.com/azure/app-service/app-service-key-vault-references>
+  KeyVaultURI: vaultUri
 }
 
 var ofRapidM2M = {
   M2MBackendURL: m2mBackendUrl
-  Base64encodedUsernamePassword: '@Microsoft.KeyVault(SecretUri=${vaultUri}secrets/Base64encodedUsernamePassword)'
   Customer_ID: customerId
   Site_ID: siteId
   Channelnames: channelNames
@@ -77,10 +77,6 @@ var ofTheThingsNetwork = {
   AzureStorageConnectionString__queueServiceUri: queueServiceUri
   AzureStorageConnectionString__credential: 'managedidentity'
   DeviceIdTemplate: deviceIdTemplate
-}
-
-var withWebhookSecret = {
-  ThingsNetworkWebhookSecret: '@Microsoft.KeyVault(SecretUri=${vaultUri}secrets/ThingsNetworkWebhookSecret)'
 }
 
 var withoutTheThingsNetwork = {
@@ -100,7 +96,6 @@ resource settings 'Microsoft.Web/sites/config@2025-03-01' = {
     ofBoth,
     empty(m2mBackendUrl) ? withoutRapidM2M : ofRapidM2M,
     thingsNetwork ? ofTheThingsNetwork : withoutTheThingsNetwork,
-    (thingsNetwork && hasWebhookSecret) ? withWebhookSecret : {},
     moreSettings
   )
 }

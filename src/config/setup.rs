@@ -56,10 +56,17 @@ impl Setup {
         let mut webhooks_problems = Problems::default();
         let webhooks = has_things_network.then(|| things_network::Webhooks::read(settings, &mut webhooks_problems));
         let webhooks = webhooks.flatten().filter(|_| webhooks_problems.is_empty());
+        // The secret that webhooks must show may be among what could not be read.
+        let unread = outside.filter(|_| webhooks.as_ref().is_some_and(|webhooks| webhooks.secret.is_none()));
+        if let Some(unread) = unread {
+            webhooks_problems.append(unread.clone());
+        }
+        let webhooks = webhooks.filter(|_| unread.is_none());
         let webhooks_problems = (!webhooks_problems.is_empty()).then_some(webhooks_problems);
         let whole = Config::from_settings(settings);
         if let Ok(config) = whole {
-            return Self { config: Some(config), webhooks, faults: Faults::default() };
+            let faults = Faults { webhooks: webhooks_problems, ..Faults::default() };
+            return Self { config: Some(config), webhooks, faults };
         }
         let read = |is_wanted: bool, rapidm2m: bool| is_wanted.then(|| Config::of(settings, rapidm2m, !rapidm2m));
         let (rapidm2m, things_network) = (read(has_rapidm2m, true), read(has_things_network, false));
@@ -161,6 +168,18 @@ mod tests {
                 assert!(sentence.starts_with(named), "{change:?}: {sentence}");
             }
         }
+    }
+
+    #[test]
+    fn webhooks_wait_for_a_vault_that_may_have_their_secret() {
+        let mut outside = Problems::default();
+        outside.add("KeyVaultURI", "names a vault that does not answer");
+        let all = || SHARED.into_iter().chain(THINGS_NETWORK);
+        let setup = Setup::read(&all().collect(), Some(&outside));
+        assert_eq!(works(&setup), (false, true, false));
+        assert!(setup.faults.sentences()[0].starts_with("The webhook for The Things Network does not work until"));
+        let with_secret = all().chain([("ThingsNetworkWebhookSecret", "a secret of some length")]);
+        assert_eq!(works(&Setup::read(&with_secret.collect(), Some(&outside))), (false, true, true));
     }
 
     #[test]

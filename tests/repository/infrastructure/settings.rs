@@ -197,20 +197,23 @@ fn every_setting_of_the_example_has_its_place() {
     }
 }
 
+/// The secrets in the vault with a value for each.
+const SECRETS: [(&str, &str); 3] = [
+    ("Base64encodedUsernamePassword", "dXNlcjpwYXNzd29yZA=="),
+    ("DPSEnrollmentGroupSymmetricKeyDefault", "c2VjcmV0IG9mIGEgZ3JvdXA="),
+    ("ThingsNetworkWebhookSecret", "0123456789abcdef"),
+];
+
 #[test]
-fn every_secret_is_a_reference_to_one_in_the_vault() {
-    let vault = text("infra/modules/vault.bicep");
-    let mut referred = BTreeSet::new();
-    for (name, expression) in written() {
-        let Some((_, rest)) = expression.split_once("@Microsoft.KeyVault(") else { continue };
-        assert_eq!(rest, format!("SecretUri=${{vaultUri}}secrets/{name})'"), "{name}");
+fn every_secret_is_in_the_vault_under_the_name_of_its_setting_and_nowhere_else() {
+    let (vault, written, known) = (text("infra/modules/vault.bicep"), written(), known());
+    for (name, _) in SECRETS {
         assert!(vault.contains(&format!("  name: '{name}'")), "{name} is not in the vault");
-        referred.insert(name);
+        assert!(is_one_of(&known, name) && !written.contains_key(name), "the app reads {name} from the vault");
     }
-    let secrets =
-        ["Base64encodedUsernamePassword", "DPSEnrollmentGroupSymmetricKeyDefault", "ThingsNetworkWebhookSecret"];
-    assert_eq!(referred.iter().collect::<Vec<_>>(), secrets);
-    assert_eq!(vault.matches("/secrets@").count(), secrets.len());
+    assert_eq!(vault.matches("/secrets@").count(), SECRETS.len());
+    assert_eq!(written["KeyVaultURI"], "vaultUri");
+    assert!(!bicep().contains("@Microsoft.KeyVault("));
 }
 
 /// A value for a parameter of the module in a deployment.
@@ -218,6 +221,7 @@ fn sample(parameter: &str) -> &str {
     match parameter {
         "cosmosEndpoint" => "https://cosmos-abc.documents.azure.com:443/",
         "idScope" => "0ne00111111",
+        "vaultUri" => "https://kv-abc.vault.azure.net/",
         "m2mBackendUrl" => "https://cloud.microtronics.com/api/1/",
         "customerId" => "Demo Water Utility",
         "siteId" | "channelNames" => "*",
@@ -232,15 +236,13 @@ fn sample(parameter: &str) -> &str {
 
 fn settings(groups: &[&str]) -> Settings {
     let objects = objects(&bicep());
-    let value = |name: &str, expression: &str| match name {
-        "Base64encodedUsernamePassword" => "dXNlcjpwYXNzd29yZA==".to_owned(),
-        "DPSEnrollmentGroupSymmetricKeyDefault" => "c2VjcmV0IG9mIGEgZ3JvdXA=".to_owned(),
-        "ThingsNetworkWebhookSecret" => "0123456789abcdef".to_owned(),
-        _ if expression.starts_with('\'') => expression.trim_matches('\'').to_owned(),
-        _ => sample(expression).to_owned(),
+    let value = |expression: &str| match expression.strip_prefix('\'') {
+        Some(text) => text.trim_end_matches('\'').to_owned(),
+        None => sample(expression).to_owned(),
     };
     let all = groups.iter().flat_map(|group| &objects[*group]);
-    all.map(|(name, expression)| (name.clone(), value(name, expression))).collect()
+    let written = all.map(|(name, expression)| (name.clone(), value(expression)));
+    written.chain(SECRETS.map(|(name, value)| (name.to_owned(), value.to_owned()))).collect()
 }
 
 #[test]
@@ -252,10 +254,7 @@ fn whatever_is_on_the_settings_go_together() {
         (["withoutRapidM2M", things_network], (false, true)),
     ];
     for (halves, expected) in cases {
-        let mut groups = vec!["ofTheHost", "ofBoth", halves[0], halves[1]];
-        if expected.1 {
-            groups.push("withWebhookSecret");
-        }
+        let groups = ["ofTheHost", "ofBoth", halves[0], halves[1]];
         let config =
             Config::from_settings(&settings(&groups)).unwrap_or_else(|problems| panic!("{halves:?}: {problems}"));
         assert_eq!((config.rapidm2m.is_some(), config.things_network.is_some()), expected);
