@@ -21,7 +21,7 @@ pub enum Command {
     /// Azure IoT Hub: MQTT, WebSocket and HTTPS for any device that has the printed key
     #[command(name = "iot_hub")]
     IotHub(iot_hub::Options),
-    /// The queues of an Azure Storage account, in memory
+    /// The queues of an Azure Storage account, and leased blobs, in memory
     #[command(name = "storage")]
     Storage(storage::Options),
     /// The Azure Functions host, running a custom handler from its app folder

@@ -86,7 +86,8 @@ pub fn open(host: &str, port: u16) -> io::Result<(Door, DoorListener)> {
     Ok((door, listener))
 }
 
-fn bound(address: SocketAddr) -> io::Result<TcpSocket> {
+/// A socket that holds the address and does not listen. Whoever sets `SO_REUSEADDR`, too, can listen there.
+pub(crate) fn bound(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;

@@ -5,7 +5,7 @@
 //! | [`rapidm2m`] | the Microtronics backend | REST API `/api/1/` over HTTP |
 //! | [`cosmos`] | Azure Cosmos DB | its REST API over HTTP, by Microsoft's in-memory engine |
 //! | [`iot_hub`] | Azure IoT Hub | MQTT 3.1.1 over TLS and WebSocket, HTTPS |
-//! | [`storage`] | the queues of an Azure Storage account | its REST API over HTTP |
+//! | [`storage`] | the queues of an Azure Storage account, and leased blobs | its REST APIs over HTTP |
 //! | [`functions_host`] | the Azure Functions host | the custom handler's HTTP contract |
 //! | [`things_stack`] | The Things Stack's Application Server | webhooks, V3 and V2, and its HTTP API for downlinks |
 //!

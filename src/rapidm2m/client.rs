@@ -201,8 +201,11 @@ impl Client {
     pub async fn sites(&self, customer: &str, limit: Duration) -> Result<Vec<Listed>, FetchError> {
         let body = self.get(self.url(&["customers", customer, "sites"]), MAX_LIST, limit).await?.body;
         let read = move |body: Bytes| wire::json::<Vec<Listed>>(&body, "an array of sites");
-        let sites = blocking::run(body.len(), move || read(body)).await?;
-        if sites.is_empty() { Err(FetchError::NoSites) } else { Ok(sites) }
+        match blocking::run(body.len(), move || read(body)).await {
+            Err(WireError::Empty) => Err(FetchError::NoSites),
+            Ok(sites) if sites.is_empty() => Err(FetchError::NoSites),
+            sites => Ok(sites?),
+        }
     }
 
     /// The channels that a site's blueprint lists for a container.
@@ -282,8 +285,14 @@ impl Client {
                 parts.push(blocking::run(body.len(), move || Rows::read(body, width)).await?);
             }
             if std::mem::replace(&mut is_repeated, true) || columns::have_same_stamps(&parts) {
-                let body = blocking::run(size, move || columns::join(&parts, &widths)).await;
-                return Ok(Answer { status: 200, body: body.into() });
+                let (channels, widths) = (query.channels.len(), widths.clone());
+                let joined = move || {
+                    columns::join(&parts, &widths, max_body).ok_or_else(|| columns::prefix(&parts[0], channels))
+                };
+                return match blocking::run(size, joined).await {
+                    Ok(body) => Ok(Answer { status: 200, body: body.into() }),
+                    Err(prefix) => Err(FetchError::TooLarge { limit: max_body, prefix: prefix.into() }),
+                };
             }
         }
     }

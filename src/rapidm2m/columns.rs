@@ -1,6 +1,10 @@
 //! Splits a long list of channels over several requests, and joins their answers. Pure.
 
-use std::{collections::BTreeMap, fmt::Write as _, ops::Range};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    ops::Range,
+};
 
 use super::{Rows, Stamp};
 
@@ -27,10 +31,11 @@ pub fn have_same_stamps(parts: &[Rows]) -> bool {
     parts.windows(2).all(|pair| stamps(&pair[0]) == stamps(&pair[1]))
 }
 
-/// The answer that a request for all channels would have got. `widths` says how many channels each part has.
+/// The answer that a request for all channels would have got; `None` if it has more than `limit` bytes. `widths` says how
+/// many channels each part has.
 ///
 /// A part without a row has no value there. A row that cannot be used in one part cannot be used at all.
-pub fn join(parts: &[Rows], widths: &[usize]) -> String {
+pub fn join(parts: &[Rows], widths: &[usize], limit: usize) -> Option<String> {
     // Of each stamp, the rows of each part. Several rows of one stamp keep their order.
     let mut joined: BTreeMap<Stamp, Vec<Vec<&super::Row>>> = BTreeMap::new();
     for (place, part) in parts.iter().enumerate() {
@@ -38,11 +43,9 @@ pub fn join(parts: &[Rows], widths: &[usize]) -> String {
             joined.entry(row.stamp).or_insert_with(|| vec![Vec::new(); parts.len()])[place].push(row);
         }
     }
+    let bad: BTreeSet<Stamp> = parts.iter().flat_map(|part| part.flaws.stamps.iter().copied()).collect();
     let mut out = String::from("[");
-    for (stamp, rows) in &joined {
-        if parts.iter().any(|part| part.flaws.stamps.contains(stamp)) {
-            continue;
-        }
+    for (stamp, rows) in joined.iter().filter(|(stamp, _)| !bad.contains(stamp)) {
         for number in 0..rows.iter().map(Vec::len).max().unwrap_or_default() {
             let _ = write!(out, "[\"{stamp}\"");
             for ((part, rows), width) in parts.iter().zip(rows).zip(widths) {
@@ -56,11 +59,11 @@ pub fn join(parts: &[Rows], widths: &[usize]) -> String {
             }
             out.push_str("],");
         }
+        if out.len() > limit {
+            return None;
+        }
     }
     // As rows that cannot be used, with their stamps.
-    let mut bad: Vec<_> = parts.iter().flat_map(|part| part.flaws.stamps.iter().copied()).collect();
-    bad.sort_unstable();
-    bad.dedup();
     for stamp in bad {
         let _ = write!(out, "[\"{stamp}\"],");
     }
@@ -68,13 +71,16 @@ pub fn join(parts: &[Rows], widths: &[usize]) -> String {
     (0..unstamped).for_each(|_| out.push_str("[],"));
     out.truncate(out.trim_end_matches(',').len());
     out.push(']');
-    out
+    Some(out)
 }
 
-/// What is known of an answer that was too large, as the beginning of an answer with all channels.
+/// What is known of an answer that was too large, as the beginning of an answer with all channels: some of the stamps, with
+/// the first and the last one.
 pub fn prefix(rows: &Rows, channels: usize) -> String {
+    const MOST: usize = 1_000;
     let nothing = ",null".repeat(channels);
-    rows.rows.iter().fold(String::from("["), |mut out, row| {
+    let (step, last) = (rows.rows.len() / MOST + 1, rows.rows.last());
+    rows.rows.iter().step_by(step).chain(last).fold(String::from("["), |mut out, row| {
         let _ = write!(out, "[\"{}\"{nothing}],", row.stamp);
         out
     })
@@ -103,23 +109,28 @@ mod tests {
             rows(r#"[["2017011",5],["2017012",6],["2017013",7]]"#, 1),
         ];
         assert!(!have_same_stamps(&parts));
-        let expected =
-            concat!(r#"[["2017011",2,null,5],["2017012",1,"a",6],["2017012",3,4,null],["2017013",null,null,7]]"#);
-        assert_eq!(join(&parts, &[2, 1]), expected);
+        let expected = r#"[["2017011",2,null,5],["2017012",1,"a",6],["2017012",3,4,null],["2017013",null,null,7]]"#;
+        assert_eq!(join(&parts, &[2, 1], 1_000).as_deref(), Some(expected));
+        assert_eq!(join(&parts, &[2, 1], 20), None);
         assert!(have_same_stamps(&[rows(expected, 3), rows(expected, 3)]));
-        assert_eq!(join(&[rows("[]", 2), rows("[]", 1)], &[2, 1]), "[]");
+        assert_eq!(join(&[rows("[]", 2), rows("[]", 1)], &[2, 1], 1_000).as_deref(), Some("[]"));
     }
 
     #[test]
     fn a_row_that_is_bad_in_one_part_is_bad() {
         let parts = [rows(r#"[["2017011",1],["2017012",007],7]"#, 1), rows(r#"[["2017011",1],["2017012",2]]"#, 1)];
-        let joined = rows(&join(&parts, &[1, 1]), 2);
+        let joined = rows(&join(&parts, &[1, 1], 1_000).unwrap(), 2);
         assert_eq!((joined.rows.len(), joined.flaws.count, joined.flaws.stamps.len()), (1, 2, 1));
     }
 
     #[test]
     fn a_prefix_tells_its_stamps() {
         let known = Rows::read_prefix(br#"[["2017011",1],["2017012",2],["20"#, 1);
-        assert_eq!(Rows::read_prefix(prefix(&known, 3).as_bytes(), 3).rows.len(), 2);
+        let stamps: Vec<_> =
+            Rows::read_prefix(prefix(&known, 3).as_bytes(), 3).rows.iter().map(|row| row.stamp).collect();
+        assert_eq!(
+            (stamps.first(), stamps.last()),
+            (Stamp::parse("2017011").as_ref(), Stamp::parse("2017012").as_ref())
+        );
     }
 }

@@ -154,11 +154,6 @@ impl Directory {
         all(&|known| known.place == text || known.earlier_names.iter().any(|name| name == text))
     }
 
-    #[must_use]
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.known.values().map(|known| known.name.as_str())
-    }
-
     fn not_among<'a>(&'a self, polled: &[Site]) -> impl Iterator<Item = &'a Known> + use<'a> {
         let polled: HashSet<String> = polled.iter().map(|site| site.key.site.clone()).collect();
         self.known.values().filter(move |known| !polled.contains(&known.place))

@@ -105,8 +105,7 @@ impl Rows {
     /// The answer as a whole is not an array of rows.
     pub fn read(body: Bytes, channels: usize) -> Result<Self, WireError> {
         let body = body.strip_prefix(b"\xef\xbb\xbf").map_or_else(|| body.clone(), |rest| body.slice_ref(rest));
-        // "No new rows" has many forms.
-        if matches!(body.trim_ascii(), b"" | b"null" | b"{}" | b"[]") {
+        if says_nothing(&body) {
             return Ok(Self::default());
         }
         let text = match String::from_utf8(body.into()) {
@@ -142,10 +141,20 @@ impl Rows {
         // After the last whole character comes the cut, or text that is not JSON.
         let whole = prefix.utf8_chunks().next().map_or("", |chunk| chunk.valid());
         let text = whole.strip_prefix('\u{feff}').unwrap_or(whole);
+        // Cut off it is not clean, but serde says so only at its end.
         let mut reader = Reader { text, channels, rows: Vec::new(), values: Vec::new(), is_clean: true };
-        reader.reads_clean_rows();
-        let Reader { rows, values, .. } = reader;
-        Self { rows, flaws: Flaws::default(), values, text: text.to_owned() }
+        let mut deserializer = serde_json::Deserializer::from_str(text);
+        let read = deserializer.deserialize_seq(CleanRows(&mut reader));
+        if reader.is_clean && read.is_err_and(|error| error.is_eof()) {
+            let Reader { rows, values, .. } = reader;
+            return Self { rows, flaws: Flaws::default(), values, text: text.to_owned() };
+        }
+        if !text.trim_start().starts_with('[') {
+            return Self::default();
+        }
+        let scanner::Scanned { rows, flaws, values, text } =
+            scanner::scan_prefix(text.trim_start().as_bytes(), channels);
+        Self { rows, flaws, values, text }
     }
 
     /// The row's values in the order of the selected channels, as JSON text.
@@ -172,6 +181,13 @@ impl Rows {
         });
         self.rows = rows;
     }
+}
+
+/// "No new rows" has many forms.
+fn says_nothing(body: &[u8]) -> bool {
+    let inner = |open: &[u8], close: &[u8]| body.trim_ascii().strip_prefix(open)?.strip_suffix(close);
+    let is_empty = |inner: Option<&[u8]>| inner.is_some_and(|inner| inner.trim_ascii().is_empty());
+    matches!(body.trim_ascii(), b"" | b"null") || is_empty(inner(b"{", b"}")) || is_empty(inner(b"[", b"]"))
 }
 
 /// A row without the outer array. The backend might answer `youngest` this way: no client shows it, none excludes it.
@@ -388,7 +404,7 @@ mod tests {
 
     #[test]
     fn no_new_rows_have_many_forms() {
-        for body in ["", " \n", "\u{feff}", "null", " null ", "{}", "[]", "[ ]", "\u{feff}[]"] {
+        for body in ["", " \n", "\u{feff}", "null", " null ", "{}", "{ }", "[]", "[ ]", "\u{feff}[]"] {
             let rows = read(body.as_bytes(), 1).unwrap();
             assert!(rows.rows.is_empty() && rows.flaws == Flaws::default(), "{body:?}");
         }

@@ -1,5 +1,5 @@
 // The queues of the Functions host against Azurite: what the app leaves in them, what it makes of what others put there, and
-// where a message ends that fails again and again.
+// where a message ends that fails again and again. And the leased blobs by which hosts agree on a timer.
 //
 // Usage: node --test-reporter=spec run.js CONNECTOR, the binary under test. Needs cargo, for a test of the storage client.
 //
@@ -265,7 +265,7 @@ test('a wrong key of the storage account is told, and not printed', { timeout: P
 });
 
 test('the storage client by itself: its ignored test', { timeout: CARGOS_PATIENCE }, async () => {
-  const name = 'queues::tests::a_queue_of_a_real_account';
+  const name = 'queues::tests::a_queue_and_a_container_of_a_real_account';
   const env = { ...process.env, QUEUES_ACCOUNT: azurite.connection };
   const args = ['test', '--workspace', '--lib', '--', '--ignored', '--exact', name];
   const cargo = new Process('cargo', 'cargo', args, { cwd: ROOT, env });

@@ -24,17 +24,22 @@ function temporaryFolder() {
   return folder;
 }
 
-// Azurite's queues, in memory, with an account of our own: `connection` is its connection string.
+// Azurite's queues and blobs, in memory, with an account of our own: `connection` is its connection string.
 async function startAzurite() {
   const [name, key] = ['uplinktest', randomBytes(64).toString('base64')];
-  const program = path.join(__dirname, 'node_modules/azurite/dist/src/queue/main.js');
-  const options = ['--queuePort', '0', '--inMemoryPersistence', '--silent', '--disableTelemetry'];
-  const azurite = new Process('azurite-queue', process.execPath, [program, ...options], {
-    cwd: temporaryFolder(),
-    env: { PATH: process.env.PATH, AZURITE_ACCOUNTS: `${name}:${key}` },
-  });
-  const [[, url]] = await azurite.printed(/successfully listens on (http:\S+)/);
-  azurite.connection = `DefaultEndpointsProtocol=http;AccountName=${name};AccountKey=${key};QueueEndpoint=${url}/${name}`;
+  const start = async (service) => {
+    const program = path.join(__dirname, `node_modules/azurite/dist/src/${service}/main.js`);
+    const options = [`--${service}Port`, '0', '--inMemoryPersistence', '--silent', '--disableTelemetry'];
+    const azurite = new Process(`azurite-${service}`, process.execPath, [program, ...options], {
+      cwd: temporaryFolder(),
+      env: { PATH: process.env.PATH, AZURITE_ACCOUNTS: `${name}:${key}` },
+    });
+    const [[, url]] = await azurite.printed(/successfully listens on (http:\S+)/);
+    return [azurite, `${url}/${name}`];
+  };
+  const [[azurite, queues], [, blobs]] = await Promise.all([start('queue'), start('blob')]);
+  azurite.connection =
+    `DefaultEndpointsProtocol=http;AccountName=${name};AccountKey=${key};QueueEndpoint=${queues};BlobEndpoint=${blobs}`;
   return azurite;
 }
 

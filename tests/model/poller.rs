@@ -55,8 +55,8 @@ pub struct Write {
 
 #[derive(Clone)]
 pub enum Answer {
-    Cursor(Result<Committed, LedgerError>),
-    Record(Result<Option<Poll>, LedgerError>),
+    Cursor(Result<Box<Committed>, LedgerError>),
+    Record(Result<Option<Box<Poll>>, LedgerError>),
     Rows(Result<Bytes, FetchError>),
     Commit(Result<String, LedgerError>),
     Sent(usize, Result<(), DeliveryError>),
@@ -168,14 +168,14 @@ impl World for Seat {
 
     async fn cursor(&self, _key: &SiteKey, _range: Option<BackfillRange>) -> Result<Committed, LedgerError> {
         match self.ask(|| Question::Cursor).await {
-            Answer::Cursor(answer) => answer,
+            Answer::Cursor(answer) => answer.map(|committed| *committed),
             _ => unreachable!("the answer is one to the question"),
         }
     }
 
     async fn poll(&self, _key: &SiteKey, id: &str) -> Result<Option<Poll>, LedgerError> {
         match self.ask(|| Question::Record(id.to_owned())).await {
-            Answer::Record(answer) => answer,
+            Answer::Record(answer) => answer.map(|poll| poll.map(|poll| *poll)),
             _ => unreachable!("the answer is one to the question"),
         }
     }

@@ -106,8 +106,8 @@ impl World {
             Question::Cursor => Answer::Cursor(match outcome {
                 Outcome::Fails => Err(away()),
                 Outcome::Lags => Ok(match &self.store.previous {
-                    Some(previous) => Committed::clone(previous),
-                    None => self.store.committed(),
+                    Some(previous) => Box::new(Committed::clone(previous)),
+                    None => Box::new(self.store.committed()),
                 }),
                 _ => {
                     let mut committed = self.store.committed();
@@ -115,7 +115,7 @@ impl World {
                     if let Some(sabotage) = self.scope.sabotage {
                         sabotage.falsify(&mut committed.cursor);
                     }
-                    Ok(committed)
+                    Ok(Box::new(committed))
                 }
             }),
             Question::Record(id) => Answer::Record(match outcome {
@@ -123,7 +123,7 @@ impl World {
                 Outcome::Lags => Ok(None),
                 _ => {
                     facts.sees_record(&self.store);
-                    Ok(self.store.poll(id).map(|poll| Poll::clone(poll)))
+                    Ok(self.store.poll(id).map(|poll| Box::new(Poll::clone(poll))))
                 }
             }),
             Question::Rows(range) => match outcome {

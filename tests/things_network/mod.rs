@@ -9,6 +9,7 @@ mod fleet;
 mod putting_back;
 mod recorded;
 mod rejected;
+mod restarting;
 mod startup;
 mod support;
 mod trouble;

@@ -252,6 +252,12 @@ impl Host {
         assert_eq!(response.status(), 202);
     }
 
+    /// Restarts the job host. Returns when the new handler has answered; the old one may still run.
+    pub async fn restart(&self) {
+        let response = self.client.post(format!("{}admin/host/restart?wait", self.endpoint)).send().await.unwrap();
+        assert_eq!(response.status(), 200);
+    }
+
     /// Kills the host, as if the machine had no memory left for it, and not its handler.
     pub async fn kill(&mut self) {
         self.child.kill().await.unwrap();

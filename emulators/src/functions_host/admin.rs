@@ -1,5 +1,5 @@
 //! `/admin/queues` shows and adds the messages of the queues, and `/admin/telemetry` shows what was logged, for tests and
-//! tools.
+//! tools. `/admin/host/restart` is the real host's.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -9,12 +9,13 @@ use axum::{
     extract::{DefaultBodyLimit, Path, Query, State},
     http::{HeaderMap, Response, StatusCode},
     response::IntoResponse,
-    routing::get,
+    routing::{get, post},
 };
 use serde_json::json;
 
 use super::{
     QueueMessage,
+    jobs::Jobs,
     queue_set::{Entry, QueueSet},
     telemetry::Telemetry,
 };
@@ -29,14 +30,27 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10 * 60);
 type Parameters = Query<HashMap<String, String>>;
 type Answer = Result<Response<Body>, (StatusCode, String)>;
 
-pub fn router(queues: Arc<QueueSet>, telemetry: Arc<Telemetry>) -> Router {
+pub fn router(jobs: Arc<Jobs>, telemetry: Arc<Telemetry>) -> Router {
+    let queues = jobs.parts.queues.clone();
     let counted = queues.clone();
     Router::new()
+        .route("/admin/host/restart", post(async move |query| restart(jobs, query).await))
         .route("/admin/telemetry", get(async move || Json(telemetry.summary(counted.requests()))))
         .route("/admin/queues", get(list))
         .route("/admin/queues/{name}", get(messages).post(add))
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
         .with_state(queues)
+}
+
+/// Restarts the job host. With `?wait` the answer comes when the new handler has answered.
+async fn restart(jobs: Arc<Jobs>, Query(parameters): Parameters) -> Answer {
+    let answer = Json(json!({ "scriptPath": jobs.parts.app.root }));
+    let restart = tokio::spawn(async move { jobs.restart().await });
+    if parameters.contains_key("wait") {
+        let result = restart.await.map_err(|error| error.to_string()).flatten();
+        result.map_err(|reason| (StatusCode::SERVICE_UNAVAILABLE, reason))?;
+    }
+    Ok(answer.into_response())
 }
 
 async fn list(State(queues): State<Arc<QueueSet>>, Query(parameters): Parameters) -> Answer {

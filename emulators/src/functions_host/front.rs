@@ -17,8 +17,9 @@ use super::{
     answer, envelope,
     function::HttpTrigger,
     invoke::{Callee, Invoker},
+    job::Job,
+    jobs::Jobs,
     route::Parameters,
-    timer::Timer,
 };
 
 /// The host's default limit for a request's body, in bytes.
@@ -33,13 +34,11 @@ pub struct HttpFunction {
 }
 
 pub struct Front {
-    pub invoker: Arc<Invoker>,
+    pub jobs: Arc<Jobs>,
     /// Begins and ends with a slash, such as `/api/`.
     pub prefix: String,
-    pub http: Vec<HttpFunction>,
     /// The index of the function that is also served at the root.
     pub home: Option<usize>,
-    pub timers: Vec<Arc<Timer>>,
 }
 
 pub fn router(front: Arc<Front>) -> Router {
@@ -53,7 +52,8 @@ async fn invoke_timer(
     Query(query): Query<HashMap<String, String>>,
     body: Bytes,
 ) -> Response<Body> {
-    let Some(timer) = front.timers.iter().find(|timer| timer.function.name.eq_ignore_ascii_case(&name)).cloned() else {
+    let job = front.jobs.current();
+    let Some(timer) = job.timers.iter().find(|timer| timer.function.name.eq_ignore_ascii_case(&name)).cloned() else {
         return (StatusCode::NOT_FOUND, format!("there is no timer function {name:?}")).into_response();
     };
     let input = serde_json::from_slice::<Value>(&body).ok().and_then(|body| Some(body["input"].as_str()?.to_owned()));
@@ -78,17 +78,18 @@ async fn invoke_timer(
 
 async fn serve(State(front): State<Arc<Front>>, request: Request) -> Response<Body> {
     let (parts, body) = request.into_parts();
-    let Some((index, parameters)) = front.find(&parts) else {
+    let job = front.jobs.current();
+    let Some((index, parameters)) = front.find(&job, &parts) else {
         return StatusCode::NOT_FOUND.into_response();
     };
     let Ok(body) = to_bytes(body, LARGEST_BODY).await else { return StatusCode::PAYLOAD_TOO_LARGE.into_response() };
     // In its own task, so that the invocation finishes and sends its messages even if the caller goes away.
     let invocation = tokio::spawn(async move {
-        let function = &front.http[index];
+        let function = &job.http[index];
         if function.is_forwarded {
-            front.forward(function, parts, body).await
+            forward(&job.invoker, function, parts, body).await
         } else {
-            front.call(function, &parts, &body, &parameters).await
+            call(&job.invoker, function, &parts, &body, &parameters).await
         }
     });
     invocation.await.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
@@ -96,7 +97,7 @@ async fn serve(State(front): State<Arc<Front>>, request: Request) -> Response<Bo
 
 impl Front {
     /// The function's index and the parameters of its route.
-    fn find(&self, request: &Parts) -> Option<(usize, Parameters)> {
+    fn find(&self, job: &Job, request: &Parts) -> Option<(usize, Parameters)> {
         let path = request.uri.path();
         if path == "/" {
             return Some((self.home.filter(|_| request.method == Method::GET)?, Parameters::default()));
@@ -107,43 +108,43 @@ impl Front {
         }
         let allowed =
             |methods: &[String]| methods.is_empty() || methods.iter().any(|method| request.method == **method);
-        let functions = self.http.iter().enumerate().filter(|(_, function)| allowed(&function.trigger.methods));
+        let functions = job.http.iter().enumerate().filter(|(_, function)| allowed(&function.trigger.methods));
         let mut found = functions.filter_map(|(index, function)| Some((index, function.trigger.route.matches(path)?)));
         // A route without parameters takes precedence.
         let first = found.next()?;
         if first.1.is_empty() { Some(first) } else { found.find(|other| other.1.is_empty()).or(Some(first)) }
     }
+}
 
-    async fn call(
-        &self,
-        HttpFunction { function, trigger, .. }: &HttpFunction,
-        request: &Parts,
-        body: &[u8],
-        parameters: &Parameters,
-    ) -> Response<Body> {
-        let envelope = envelope::http(&function.name, trigger, request, body, parameters, Utc::now());
-        let (_, answered) = self.invoker.call(function, envelope.to_string()).await;
-        let Some(answered) = answered else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
-        let output = trigger.output.as_deref().map_or(&Value::Null, |binding| answered.output(binding));
-        answer::http_response(output).unwrap_or_else(|problem| {
-            tracing::warn!(function = function.name, problem, "the http output is no response");
-            StatusCode::INTERNAL_SERVER_ERROR.into_response()
-        })
-    }
+async fn call(
+    invoker: &Invoker,
+    HttpFunction { function, trigger, .. }: &HttpFunction,
+    request: &Parts,
+    body: &[u8],
+    parameters: &Parameters,
+) -> Response<Body> {
+    let envelope = envelope::http(&function.name, trigger, request, body, parameters, Utc::now());
+    let (_, answered) = invoker.call(function, envelope.to_string()).await;
+    let Some(answered) = answered else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
+    let output = trigger.output.as_deref().map_or(&Value::Null, |binding| answered.output(binding));
+    answer::http_response(output).unwrap_or_else(|problem| {
+        tracing::warn!(function = function.name, problem, "the http output is no response");
+        StatusCode::INTERNAL_SERVER_ERROR.into_response()
+    })
+}
 
-    async fn forward(
-        &self,
-        HttpFunction { function, .. }: &HttpFunction,
-        request: Parts,
-        body: Bytes,
-    ) -> Response<Body> {
-        let Parts { method, uri, headers, .. } = request;
-        let (_, answered) = self.invoker.forward(&function.name, method, &uri, headers, body).await;
-        let Some(answered) = answered else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
-        let mut response = Response::new(Body::from(answered.body));
-        *response.status_mut() = answered.status;
-        *response.headers_mut() = answered.headers;
-        answer::remove_hop_headers(response.headers_mut());
-        response
-    }
+async fn forward(
+    invoker: &Invoker,
+    HttpFunction { function, .. }: &HttpFunction,
+    request: Parts,
+    body: Bytes,
+) -> Response<Body> {
+    let Parts { method, uri, headers, .. } = request;
+    let (_, answered) = invoker.forward(&function.name, method, &uri, headers, body).await;
+    let Some(answered) = answered else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
+    let mut response = Response::new(Body::from(answered.body));
+    *response.status_mut() = answered.status;
+    *response.headers_mut() = answered.headers;
+    answer::remove_hop_headers(response.headers_mut());
+    response
 }

@@ -8,7 +8,10 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::events::{Event, Sender, send};
+use super::{
+    events::{Event, Sender, send},
+    lifetime::Lifetime,
+};
 
 /// How often the host polls a new handler until it answers.
 const PROBE_EVERY: Duration = Duration::from_millis(25);
@@ -130,18 +133,18 @@ impl Control {
     /// The host gives up on the handler.
     pub fn gone(&self, reason: String, events: &Sender) {
         tracing::warn!(reason, "the handler is gone");
-        self.ended(reason, events);
-    }
-
-    /// The host has been stopped.
-    pub fn stopped(&self, reason: String, events: &Sender) {
-        tracing::info!("the handler is stopped");
-        self.ended(reason, events);
-    }
-
-    fn ended(&self, reason: String, events: &Sender) {
         self.state.send_replace(State::Gone(reason.clone()));
         send(events, Event::Stopped { reason });
+    }
+
+    /// The host has been stopped, or its job host was: then another one goes on.
+    pub fn stopped(&self, lifetime: &Lifetime, events: &Sender) {
+        tracing::info!("the handler is stopped");
+        let reason = lifetime.reason();
+        self.state.send_replace(State::Gone(reason.clone()));
+        if lifetime.is_over() {
+            send(events, Event::Stopped { reason });
+        }
     }
 
     pub fn never_ready(&self, within: Duration) -> String {

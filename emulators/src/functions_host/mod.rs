@@ -8,7 +8,9 @@
 //! | `handler`, `process` | the handler's process, from its start to its restart |
 //! | `envelope`, `answer`, `outputs`, `invoke` | the custom handler's contract, and calls that follow it |
 //! | `timer`, `front`, `listener` | the causes of calls: the clock, HTTP, and messages |
-//! | `operation` | what a listener asks of the storage account |
+//! | `lock`, `monitor` | which of several hosts runs a timer, and what it must know of the others' runs |
+//! | `operation` | what the host asks of a storage account |
+//! | `job`, `jobs` | a handler with all that calls it, and its restart |
 //! | `start`, `lifetime`, `options` | the start of all parts, their end, and the options |
 //! | `queue_set`, `admin` | the app's queues, and the requests that show them |
 //! | `events` | the host's events, for a caller that shows them |
@@ -24,15 +26,28 @@
 //! string in this setting. The emulated account ends with the host, not with the handler.
 //!
 //! # Its end
-//! It ends at the third failure of the handler, when a storage account refuses a request, and when one has not answered
-//! six tries within 25 seconds. A message that was taken is invisible for ten minutes. Host.json's `visibilityTimeout`
-//! counts only if the host lives to release the message. The delete of a message that the handler has put back meanwhile
-//! fails, and nothing is said about it.
+//! It ends at the third failure of the handler, when a storage account refuses a request, when one has not answered six
+//! tries within 25 seconds, and when it has lost the lock of a timer that it runs. A message that was taken is invisible
+//! for ten minutes. Host.json's `visibilityTimeout` counts only if the host lives to release the message. The delete of a
+//! message that the handler has put back meanwhile fails, and nothing is said about it.
+//!
+//! # Timers
+//! Of all hosts with the same account in `AzureWebJobsStorage` (with its blob endpoint) and the same id, one runs a timer:
+//! the one that holds the lease of the blob `locks/{host id}/Host.Functions.{function}.Listener` in the container
+//! `azure-webjobs-hosts`. The lease lasts 60 seconds and is renewed each 30. The others try each 60 seconds. A host that
+//! stops releases the lease. One that is killed does not: so the next run comes up to two minutes later, in another host.
+//! That host finds in the blob `timers/{host id}/Host.Functions.{function}/status` that a run was missed, and makes up for
+//! it at once, with `IsPastDue`. (Schedules of less than a minute have no status.) Without such an account the blobs are in
+//! the emulated one, where this host is alone. The id is the setting `AzureFunctionsWebHost__hostid` or
+//! `WEBSITE_SITE_NAME`, or follows from the app's folder.
+//!
+//! # A restart
+//! `POST /admin/host/restart` starts another handler. The old one gets no new calls from that moment; HTTP calls wait for
+//! the new one. The old one is asked to end when its calls from queues and timers have ended. So both run for a while,
+//! and so may two runs of a timer.
 //!
 //! # What the real host does and this one does not
-//! - Timers have no lock in a storage account: two hosts both run them. The real one runs a timer in one instance; after
-//!   a crash the next run comes up to two minutes later, with `IsPastDue`.
-//! - The new handler never starts before the old one has ended. At a restart of the real host both run for a while.
+//! - A restart does not read host.json and the function.json files again, and no change of them causes one.
 //! - A handler that cannot be started, and a `%Setting%` that is missing, are errors here. The real host goes on: calls
 //!   hang, and a function without its setting does not run.
 //! - A host that is killed takes the handler with it. The real one leaves it behind.
@@ -42,6 +57,7 @@
 //! | | |
 //! |---|---|
 //! | `POST /admin/functions/{timer}` | runs it now, `202`. With `?wait` the answer comes after the invocation: `{"succeeded":true,"status":200,"logs":[],"body":{},"error":null}` |
+//! | `POST /admin/host/restart` | see above; `200`, `{"scriptPath":"…"}`. With `?wait` the answer comes when the new handler has answered |
 //! | `GET /admin/queues` | `[{"name":"uplinks","visible":0,"invisible":1}]`: bound queues, and poison queues of triggers. For another account than the emulated one the numbers are approximate, with `visible` up to 32 |
 //! | `GET /admin/queues/{name}` | `[{"id":"…","text":"…","dequeueCount":0,"insertionTime":"…","expirationTime":"…","nextVisibleTime":"…"}]`; for another account the first 32 visible ones |
 //! | `?wait=empty&timeout_ms=30000` | with either `GET`: the answer comes when the queue (or each queue that triggers a function) has no message, visible or not, or when the time is over |
@@ -58,9 +74,13 @@ mod front;
 mod function;
 mod handler;
 mod invoke;
+mod job;
+mod jobs;
 mod lifetime;
 mod listener;
+mod lock;
 mod logging;
+mod monitor;
 mod operation;
 mod options;
 mod outputs;
@@ -84,11 +104,7 @@ use std::{
 
 use anyhow::Context as _;
 use serde::Serialize;
-use tokio::{
-    sync::broadcast,
-    task::{JoinHandle, JoinSet},
-    time::timeout,
-};
+use tokio::{sync::broadcast, task::JoinSet, time::timeout};
 
 pub use self::{
     events::{Event, InvocationFinished, Level, Stream},
@@ -97,13 +113,7 @@ pub use self::{
     start::start,
     telemetry::{Sent, TelemetrySummary},
 };
-use self::{
-    handler::Handler,
-    lifetime::Lifetime,
-    queue_set::{Entry, QueueSet},
-    telemetry::Telemetry,
-    timer::Timer,
-};
+use self::{jobs::Jobs, queue_set::Entry, telemetry::Telemetry};
 use crate::door::Door;
 
 /// How long calls in flight may last when the host stops.
@@ -115,6 +125,7 @@ pub struct Ready {
     pub emulator: &'static str,
     /// HTTP functions are below `api/` of this address.
     pub endpoint: String,
+    /// The first handler's.
     pub handler: String,
     pub functions: Vec<String>,
     /// The timers among them, with their schedules.
@@ -129,14 +140,9 @@ pub struct Ready {
 /// A running host. Dropping it kills the handler; [`stop`](Emulator::stop) also waits for the handler's end.
 pub struct Emulator {
     ready: Ready,
-    handler: Handler,
-    timers: Vec<Arc<Timer>>,
-    queues: Arc<QueueSet>,
-    events: events::Sender,
+    jobs: Arc<Jobs>,
     telemetry: Arc<Telemetry>,
     first_events: Mutex<Option<broadcast::Receiver<Event>>>,
-    lifetime: Lifetime,
-    handler_task: JoinHandle<()>,
     tasks: JoinSet<()>,
     door: Door,
 }
@@ -152,7 +158,7 @@ impl Emulator {
     #[must_use]
     pub fn events(&self) -> broadcast::Receiver<Event> {
         let first = self.first_events.lock().expect("no panic while locked").take();
-        first.unwrap_or_else(|| self.events.channel.subscribe())
+        first.unwrap_or_else(|| self.jobs.parts.events.channel.subscribe())
     }
 
     /// Runs a timer function now and waits for its end.
@@ -160,7 +166,8 @@ impl Emulator {
     /// # Errors
     /// There is no such timer function. (A failed invocation is no error; it returns `succeeded: false`.)
     pub async fn invoke(&self, function: &str) -> anyhow::Result<InvocationFinished> {
-        let timer = self.timers.iter().find(|timer| timer.function.name == function);
+        let job = self.jobs.current();
+        let timer = job.timers.iter().find(|timer| timer.function.name == function);
         Ok(timer.with_context(|| format!("there is no timer function {function:?}"))?.invoke(None).await)
     }
 
@@ -190,30 +197,39 @@ impl Emulator {
     }
 
     fn queue(&self, name: &str) -> anyhow::Result<&Entry> {
-        self.queues.find(name).with_context(|| format!("no function is bound to a queue {name:?}"))
+        self.jobs.parts.queues.find(name).with_context(|| format!("no function is bound to a queue {name:?}"))
     }
 
     /// What the real host would have sent to Application Insights so far.
     #[must_use]
     pub fn telemetry(&self) -> TelemetrySummary {
-        self.telemetry.summary(self.queues.requests())
+        self.telemetry.summary(self.jobs.parts.queues.requests())
     }
 
     /// Waits until the host has ended by itself: it has given up on the handler or on a storage account. Returns the
     /// reason.
     pub async fn stopped(&self) -> String {
         tokio::select! {
-            reason = self.lifetime.failed() => reason,
-            reason = self.handler.gone() => reason,
+            reason = self.jobs.parts.lifetime.failed() => reason,
+            reason = self.jobs.gone() => reason,
         }
+    }
+
+    /// Restarts the job host, as `POST /admin/host/restart` does. Returns when the new handler has answered. The old one
+    /// may still run.
+    ///
+    /// # Errors
+    /// The new handler does not start.
+    pub async fn restart(&self) -> anyhow::Result<()> {
+        self.jobs.restart().await.map_err(anyhow::Error::msg)
     }
 
     /// Kills the handler and waits for its end, for whoever does not have the host itself.
     pub fn killing(&self) -> impl Future<Output = ()> + Send + use<> {
-        let (kill, handler) = (self.lifetime.kill.clone(), self.handler.clone());
+        let jobs = self.jobs.clone();
         async move {
-            kill.cancel();
-            handler.gone().await;
+            jobs.parts.lifetime.kill.cancel();
+            jobs.gone().await;
         }
     }
 
@@ -221,12 +237,18 @@ impl Emulator {
     /// and SIGKILL if it does not end. Messages whose calls were cut stay invisible for the rest of their 10 minutes.
     /// Returns what the real host would have sent to Application Insights.
     pub async fn stop(mut self) -> TelemetrySummary {
-        self.lifetime.stopping.cancel();
-        let _ = timeout(LONGEST_END, async { while self.tasks.join_next().await.is_some() {} }).await;
+        let (lifetime, job) = (&self.jobs.parts.lifetime, self.jobs.current());
+        lifetime.stopping.cancel();
+        let quiet = async {
+            while self.tasks.join_next().await.is_some() {}
+            job.is_drained.cancelled().await;
+        };
+        let _ = timeout(LONGEST_END, quiet).await;
         self.tasks.shutdown().await;
-        self.lifetime.stop.cancel();
-        // An error would mean that the task has panicked or was aborted. The handler is gone in either case.
-        let _ = (&mut self.handler_task).await;
+        lifetime.cut.cancel();
+        job.is_drained.cancelled().await;
+        lifetime.stop.cancel();
+        self.jobs.ended().await;
         self.telemetry.flush();
         self.telemetry()
     }
@@ -234,8 +256,7 @@ impl Emulator {
 
 impl Drop for Emulator {
     fn drop(&mut self) {
-        // The aborted task drops the child, which kills it.
-        self.handler_task.abort();
+        self.jobs.abort();
         self.tasks.abort_all();
         self.door.cut();
     }

@@ -1,4 +1,4 @@
-//! What a queue's listener asks of the storage account. It asks again as the Azure SDK does, and ends the host if that
+//! What the host asks of a storage account. It asks again as the Azure SDK does. A queue's listener ends the host if that
 //! is in vain.
 
 use std::{sync::Arc, time::Duration};
@@ -21,6 +21,24 @@ pub enum Operation<'a> {
     Copy(&'a Queue, &'a Message),
 }
 
+/// Repeats what the account does not answer, unless the host stops. Returns the result of the last try.
+pub async fn persistently<T, F>(mut pause: Duration, lifetime: &Lifetime, attempt: impl Fn() -> F) -> Result<T>
+where
+    F: Future<Output = Result<T>>,
+{
+    let mut result = attempt().await;
+    for _ in 1..TRIES {
+        let Err(Error::Away(problem)) = &result else { break };
+        tracing::debug!(problem, "asked again after {pause:?}");
+        tokio::select! {
+            () = sleep(pause) => pause *= 2,
+            () = lifetime.stopping.cancelled() => break,
+        }
+        result = attempt().await;
+    }
+    result
+}
+
 /// A queue, and how its listener uses it.
 pub struct Operations {
     pub queue: Arc<Queue>,
@@ -37,16 +55,9 @@ impl Operations {
     /// That of the last try. The extension handles the absence of a queue or message and errors of the service. Any
     /// other error is an unhandled exception: then the host ends.
     pub async fn run(&self, operation: Operation<'_>) -> Result<Vec<Taken>> {
-        let mut pause = self.retry_after;
-        let mut result = self.attempt(&operation).await;
-        for _ in 1..TRIES {
-            let Err(Error::Away(problem)) = &result else { break };
-            tracing::debug!(queue = self.queue.name(), problem, "asked again after {pause:?}");
-            tokio::select! {
-                () = sleep(pause) => pause *= 2,
-                () = self.lifetime.stopping.cancelled() => return result,
-            }
-            result = self.attempt(&operation).await;
+        let result = persistently(self.retry_after, &self.lifetime, || self.attempt(&operation)).await;
+        if self.lifetime.stopping.is_cancelled() && matches!(result, Err(Error::Away(_))) {
+            return result;
         }
         if let Err(Error::Away(problem) | Error::Refused(problem)) = &result {
             self.lifetime.fail(format!("the host ends because queue {} cannot be used: {problem}", self.queue.name()));

@@ -12,6 +12,9 @@ const RESTARTS: usize = 2;
 const STOP_SECONDS: u64 = 10;
 /// That of the Azure SDK.
 const STORAGE_RETRY: Duration = Duration::from_millis(800);
+/// Those of the WebJobs SDK.
+const LOCK_RETRY: Duration = Duration::from_secs(60);
+const LOCK_RENEWAL: Duration = Duration::from_secs(30);
 
 /// The options of the host.
 #[derive(Clone, Debug, clap::Args)]
@@ -65,6 +68,12 @@ pub struct Options {
     /// as long
     #[arg(skip = STORAGE_RETRY)]
     pub storage_retry: Duration,
+    /// How often a host tries to get the lock of a timer that another host runs
+    #[arg(skip = LOCK_RETRY)]
+    pub lock_retry: Duration,
+    /// How often the lock is renewed. It lasts 60 seconds
+    #[arg(skip = LOCK_RENEWAL)]
+    pub lock_renewal: Duration,
     /// Watches its steps
     #[arg(skip)]
     pub steps: Steps,
@@ -88,6 +97,8 @@ impl Default for Options {
             only_settings: false,
             ready_within: READY_WITHIN,
             storage_retry: STORAGE_RETRY,
+            lock_retry: LOCK_RETRY,
+            lock_renewal: LOCK_RENEWAL,
             steps: Steps::default(),
         }
     }

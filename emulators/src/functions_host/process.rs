@@ -71,7 +71,7 @@ impl Process {
                     let reason = format!("cannot start {}: {error}", self.command.executable.display());
                     return self.control.gone(reason, &self.events);
                 }
-                Ok(End::Stopped) => return self.control.stopped(self.lifetime.reason(), &self.events),
+                Ok(End::Stopped) => return self.control.stopped(&self.lifetime, &self.events),
                 // Neither counts: the host has killed it, or it has ended well.
                 Ok(End::Killed) => continue,
                 Ok(End::Exited(status)) if status.success() => {

@@ -24,7 +24,7 @@ const ASK_EVERY: Duration = Duration::from_millis(50);
 #[derive(Default)]
 pub struct QueueSet {
     entries: Vec<Entry>,
-    /// The emulated account, if a binding needs it.
+    /// The emulated account, if a binding or a timer needs it.
     own: Option<Own>,
 }
 
@@ -78,11 +78,13 @@ impl From<Message> for QueueMessage {
 }
 
 impl QueueSet {
+    /// `needs_own`: the emulated account is needed, whatever the bindings say.
+    ///
     /// # Errors
     /// An account's HTTP client cannot be made, or the emulated account cannot start.
-    pub async fn open(functions: &[Function], encoding: Encoding) -> anyhow::Result<Self> {
+    pub async fn open(functions: &[Function], encoding: Encoding, needs_own: bool) -> anyhow::Result<Self> {
         let mut set = Self::default();
-        if functions.iter().flat_map(bindings).any(|binding| binding.account.is_none()) {
+        if needs_own || functions.iter().flat_map(bindings).any(|binding| binding.account.is_none()) {
             let emulator = storage::start(storage::Options::default()).await?;
             let account = StorageAccount::parse(&emulator.ready().connection).map_err(anyhow::Error::msg)?;
             set.own = Some(Own { emulator, account });
@@ -120,6 +122,10 @@ impl QueueSet {
     /// The control endpoint of the emulated account.
     pub fn control(&self) -> Option<String> {
         self.own.as_ref().map(|own| own.emulator.ready().control.clone())
+    }
+
+    pub fn own_account(&self) -> Option<&StorageAccount> {
+        self.own.as_ref().map(|own| &own.account)
     }
 
     fn add(&mut self, of: &QueueBinding, name: &str, encoding: Encoding, is_trigger: bool) -> anyhow::Result<()> {

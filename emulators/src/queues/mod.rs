@@ -1,4 +1,5 @@
-//! A client for the queues of an Azure Storage account: Azure's own, Azurite's, or the emulated one.
+//! A client for the queues of an Azure Storage account, and for the blobs by which Functions hosts agree: Azure's own,
+//! Azurite's, or the emulated one.
 //!
 //! A taken message is invisible for a while. It comes back unless it is deleted with the pop receipt of that take.
 //! <https://learn.microsoft.com/rest/api/storageservices/queue-service-rest-api>
@@ -17,7 +18,9 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use tokio::sync::Notify;
 
-pub use self::{account::StorageAccount, encoding::Encoding, guid::guid, name::check as check_name};
+pub use self::{
+    account::StorageAccount, encoding::Encoding, guid::guid, name::check as check_name, storage::Container,
+};
 
 /// The most messages that one take or one peek returns.
 pub const LARGEST_BATCH: usize = 32;
@@ -85,7 +88,7 @@ pub struct Requests {
 pub enum Error {
     /// The encoded message has this many bytes.
     TooLarge(usize),
-    /// The message was deleted, has expired, or was taken by another caller meanwhile.
+    /// The message was deleted, has expired, or was taken by another caller meanwhile. Or the lease is another's.
     NotYours,
     /// The account does not answer.
     Away(String),
@@ -103,7 +106,7 @@ impl fmt::Display for Error {
             Self::TooLarge(bytes) => {
                 write!(formatter, "the message has {bytes} bytes when encoded; {LARGEST_MESSAGE} are allowed")
             }
-            Self::NotYours => formatter.write_str("the message is gone, or somebody else has taken it meanwhile"),
+            Self::NotYours => formatter.write_str("it is gone, or somebody else has taken it meanwhile"),
             Self::Away(problem) | Self::Refused(problem) | Self::Storage(problem) => formatter.write_str(problem),
         }
     }

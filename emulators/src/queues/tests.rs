@@ -1,11 +1,11 @@
-//! The behaviour of a queue, in the emulated account and (started by hand) in a real one.
+//! The behaviour of a queue and of leased blobs, in the emulated account and (started by hand) in a real one.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::{sleep, timeout};
 
-use super::{Counts, Encoding, Error, LARGEST_MESSAGE, Message, Queue, StorageAccount};
+use super::{Container, Counts, Encoding, Error, LARGEST_MESSAGE, Message, Queue, StorageAccount};
 use crate::storage;
 
 const LONG: Duration = Duration::from_secs(600);
@@ -71,6 +71,38 @@ async fn has_a_largest_message(queue: &Queue, largest: usize) {
     queue.delete(&taken[0]).await.unwrap();
 }
 
+fn container(connection: &str, name: &str) -> Container {
+    Container::open(&StorageAccount::parse(connection).unwrap(), name).unwrap().unwrap()
+}
+
+/// Expects a container that does not exist yet.
+async fn behaves_as_a_container(container: &Container) {
+    const MINUTE: Duration = Duration::from_secs(60);
+    let (lock, status) = ("locks/host/Host.Functions.f.Listener", "timers/host/Host.Functions.f/status");
+    assert_eq!(container.get(status).await.unwrap(), None);
+    let lease = container.acquire(lock, MINUTE).await.unwrap().expect("it and its container are created");
+    assert_eq!(container.acquire(lock, MINUTE).await.unwrap(), None);
+    container.renew(lock, &lease).await.unwrap();
+    container.release(lock, &lease).await.unwrap();
+    assert_eq!(container.renew(lock, &lease).await, Err(Error::NotYours));
+    let second = container.acquire(lock, MINUTE).await.unwrap().unwrap();
+    assert_eq!(container.release(lock, &lease).await, Err(Error::NotYours));
+    container.release(lock, &second).await.unwrap();
+    for text in ["{\"Last\":1}", "\u{20ac}", ""] {
+        container.put(status, text).await.unwrap();
+        assert_eq!(container.get(status).await.unwrap().as_deref(), Some(text));
+    }
+}
+
+#[tokio::test]
+async fn a_container_of_an_account() {
+    let service = storage::start(storage::Options::default()).await.unwrap();
+    behaves_as_a_container(&container(&service.ready().connection, "azure-webjobs-hosts")).await;
+    let key = service.ready().connection.replace("AccountKey=", "AccountKey=d3Jvbmcg");
+    let refused = container(&key, "azure-webjobs-hosts").get("x").await;
+    assert!(matches!(refused, Err(Error::Refused(_))), "{refused:?}");
+}
+
 #[tokio::test]
 async fn a_queue_of_an_account() {
     let service = storage::start(storage::Options::default()).await.unwrap();
@@ -112,10 +144,11 @@ async fn an_account_that_refuses_or_is_away_is_named() {
 
 #[tokio::test]
 #[ignore = "for a real account or Azurite, whose connection string is in QUEUES_ACCOUNT"]
-async fn a_queue_of_a_real_account() {
+async fn a_queue_and_a_container_of_a_real_account() {
     let connection = std::env::var("QUEUES_ACCOUNT").expect("QUEUES_ACCOUNT");
     let name = format!("test-{:x}", fastrand::u64(..));
     behaves_as_a_queue(&in_account(&connection, &name, Encoding::Base64)).await;
     behaves_as_a_queue(&in_account(&connection, &format!("{name}-plain"), Encoding::None)).await;
     has_a_largest_message(&in_account(&connection, &name, Encoding::Base64), LARGEST_MESSAGE / 4 * 3).await;
+    behaves_as_a_container(&container(&connection, &name)).await;
 }

@@ -1,11 +1,12 @@
-//! The queue service of an Azure Storage account, in memory, over its REST API.
-//! <https://learn.microsoft.com/rest/api/storageservices/queue-service-rest-api>
+//! The queues of an Azure Storage account, and as much of its blobs as a Functions host needs, in memory, over the REST
+//! APIs. <https://learn.microsoft.com/rest/api/storageservices/queue-service-rest-api>
 //!
 //! | Part | |
 //! |---|---|
 //! | `messages` | the messages of one queue. Pure |
-//! | `queues` | all queues, and their clock |
-//! | `service` | requests and answers |
+//! | `queues`, `blobs` | all queues; all blobs with their leases |
+//! | `clock` | the service's time |
+//! | `service`, `blob_service` | requests and answers |
 //! | `auth` | checks Shared Key signatures and shared access signatures of the account |
 //!
 //! # Requests for tests and tools
@@ -13,12 +14,15 @@
 //!
 //! | | |
 //! |---|---|
-//! | `PUT /away` `true` | the port refuses connections, until `false` |
-//! | `PUT /clock` `{"aheadSeconds":86400}` | the service's time, from which visibility and expiry follow |
+//! | `PUT /away` `true` | the ports refuse connections, until `false` |
+//! | `PUT /clock` `{"aheadSeconds":86400}` | the service's time, from which visibility, expiry and the end of a lease follow |
 //! | `GET /queues/{name}` | all messages, visible or not: `[{"id":"…","text":"…","dequeueCount":1,"insertionTime":"…","expirationTime":"…","nextVisibleTime":"…"}]`; `text` is the stored one |
 //! | `/trouble` | wrong answers, see `trouble.rs` |
 
 mod auth;
+mod blob_service;
+mod blobs;
+mod clock;
 mod messages;
 mod queues;
 mod service;
@@ -32,13 +36,12 @@ use axum::{
     routing::{get, put},
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use self::auth::Key;
-pub use self::queues::Queues;
+use self::{auth::Key, clock::Clock};
+pub use self::{blobs::Blobs, queues::Queues};
 use crate::{
     door::{self, Door},
     trouble::Trouble,
@@ -53,7 +56,7 @@ pub struct Options {
     /// Address to listen on
     #[arg(long, default_value = "127.0.0.1")]
     pub host: String,
-    /// Port to listen on; 0 takes any free one
+    /// Port of the queues; 0 takes any free one. The blobs always take any
     #[arg(long, default_value_t = 0)]
     pub port: u16,
 }
@@ -77,6 +80,7 @@ pub struct Ready {
 pub struct Emulator {
     ready: Ready,
     queues: Arc<Queues>,
+    blobs: Arc<Blobs>,
     _tasks: JoinSet<()>,
 }
 
@@ -90,11 +94,17 @@ impl Emulator {
     pub fn queues(&self) -> Arc<Queues> {
         self.queues.clone()
     }
+
+    #[must_use]
+    pub fn blobs(&self) -> Arc<Blobs> {
+        self.blobs.clone()
+    }
 }
 
 struct Control {
     queues: Arc<Queues>,
-    door: Door,
+    clock: Arc<Clock>,
+    doors: [Door; 2],
 }
 
 /// Starts the emulator; returns when it listens.
@@ -103,46 +113,53 @@ struct Control {
 /// The address cannot be bound.
 pub async fn start(options: Options) -> anyhow::Result<Emulator> {
     let (door, listener) = door::open(&options.host, options.port)?;
+    let (blob_door, blob_listener) = door::open(&options.host, 0)?;
     let (control_door, control_listener) = door::open(&options.host, 0)?;
     let key: [u8; 64] = std::array::from_fn(|_| fastrand::u8(..));
     let connection = format!(
-        "DefaultEndpointsProtocol=http;AccountName={ACCOUNT};AccountKey={};QueueEndpoint=http://{}/{ACCOUNT};",
+        "DefaultEndpointsProtocol=http;AccountName={ACCOUNT};AccountKey={};QueueEndpoint=http://{}/{ACCOUNT};BlobEndpoint=http://{}/{ACCOUNT};",
         BASE64_STANDARD.encode(key),
-        door.address()
+        door.address(),
+        blob_door.address()
     );
     let ready = Ready { emulator: "storage", connection, control: format!("http://{}/", control_door.address()) };
-    let queues = Arc::<Queues>::default();
-    let trouble = Trouble::default();
-    let service = trouble.around(service::router(queues.clone(), Key::new(ACCOUNT, &key)));
+    let clock = Arc::<Clock>::default();
+    let (queues, blobs) = (Arc::new(Queues::new(clock.clone())), Arc::new(Blobs::new(clock.clone())));
+    let (trouble, key) = (Trouble::default(), Arc::new(Key::new(ACCOUNT, &key)));
+    let service = trouble.around(service::router(queues.clone(), key.clone()));
+    let blob_service = trouble.around(blob_service::router(blobs.clone(), key));
     let control = Router::new()
         .route("/away", put(away))
-        .route("/clock", put(clock))
+        .route("/clock", put(set_clock))
         .route("/queues/{name}", get(show))
-        .with_state(Arc::new(Control { queues: queues.clone(), door }))
+        .with_state(Arc::new(Control { queues: queues.clone(), clock, doors: [door, blob_door] }))
         .merge(trouble.control());
     let mut tasks = JoinSet::new();
     tasks.spawn(async move { drop(axum::serve(listener, service).into_future().await) });
+    tasks.spawn(async move { drop(axum::serve(blob_listener, blob_service).into_future().await) });
     tasks.spawn(async move { drop(axum::serve(control_listener, control).into_future().await) });
-    Ok(Emulator { ready, queues, _tasks: tasks })
+    Ok(Emulator { ready, queues, blobs, _tasks: tasks })
 }
 
 async fn away(State(control): State<Arc<Control>>, Json(away): Json<bool>) -> StatusCode {
-    if away {
-        control.door.close().await;
-    } else {
-        control.door.reopen().await;
+    for door in &control.doors {
+        if away {
+            door.close().await;
+        } else {
+            door.reopen().await;
+        }
     }
     StatusCode::NO_CONTENT
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Clock {
+struct Ahead {
     ahead_seconds: i64,
 }
 
-async fn clock(State(control): State<Arc<Control>>, Json(clock): Json<Clock>) -> StatusCode {
-    control.queues.set_ahead(TimeDelta::seconds(clock.ahead_seconds));
+async fn set_clock(State(control): State<Arc<Control>>, Json(ahead): Json<Ahead>) -> StatusCode {
+    control.clock.set_ahead(ahead.ahead_seconds);
     StatusCode::NO_CONTENT
 }
 

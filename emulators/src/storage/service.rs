@@ -6,7 +6,7 @@ use axum::{
     Router,
     body::{Body, Bytes, to_bytes},
     extract::{Query, Request, State},
-    http::{Method, Response, StatusCode},
+    http::{Method, Response, StatusCode, request::Parts},
 };
 use chrono::{DateTime, Utc};
 use quick_xml::escape::{escape, unescape};
@@ -26,24 +26,37 @@ const INVISIBLE: Duration = Duration::from_secs(30);
 const LONGEST_INVISIBLE: u64 = 7 * 24 * 60 * 60;
 
 /// A status, and the error's code.
-type Refusal = (StatusCode, &'static str);
+pub type Refusal = (StatusCode, &'static str);
+
+/// A request in full.
+pub struct Received {
+    pub parts: Parts,
+    pub query: BTreeMap<String, String>,
+    pub body: Bytes,
+}
 
 struct Service {
     queues: Arc<Queues>,
-    key: Key,
+    key: Arc<Key>,
 }
 
-pub fn router(queues: Arc<Queues>, key: Key) -> Router {
+pub fn router(queues: Arc<Queues>, key: Arc<Key>) -> Router {
     Router::new().fallback(serve).with_state(Arc::new(Service { queues, key }))
 }
 
-async fn serve(State(service): State<Arc<Service>>, request: Request) -> Response<Body> {
+pub async fn received(request: Request) -> Result<Received, Refusal> {
     let (parts, body) = request.into_parts();
-    let Ok(body) = to_bytes(body, LARGEST_BODY).await else {
-        return failure(StatusCode::PAYLOAD_TOO_LARGE, "RequestBodyTooLarge");
-    };
-    let Ok(Query(query)) = Query::<BTreeMap<String, String>>::try_from_uri(&parts.uri) else {
-        return failure(StatusCode::BAD_REQUEST, "InvalidQueryParameterValue");
+    let too_large = |_| (StatusCode::PAYLOAD_TOO_LARGE, "RequestBodyTooLarge");
+    let body = to_bytes(body, LARGEST_BODY).await.map_err(too_large)?;
+    let unreadable = |_| (StatusCode::BAD_REQUEST, "InvalidQueryParameterValue");
+    let Query(query) = Query::try_from_uri(&parts.uri).map_err(unreadable)?;
+    Ok(Received { parts, query, body })
+}
+
+async fn serve(State(service): State<Arc<Service>>, request: Request) -> Response<Body> {
+    let Received { parts, query, body } = match received(request).await {
+        Ok(received) => received,
+        Err((status, code)) => return failure(status, code),
     };
     // Behind the account's name.
     let path: Vec<&str> = parts.uri.path().split('/').skip(2).collect();
@@ -225,14 +238,14 @@ fn stamp(time: DateTime<Utc>) -> String {
     time.format("%a, %d %b %Y %H:%M:%S GMT").to_string()
 }
 
-fn success(status: StatusCode) -> axum::http::response::Builder {
+pub fn success(status: StatusCode) -> axum::http::response::Builder {
     Response::builder().status(status)
 }
 
-fn empty(status: StatusCode) -> Response<Body> {
+pub fn empty(status: StatusCode) -> Response<Body> {
     success(status).body(Body::empty()).unwrap_or_default()
 }
 
-fn failure(status: StatusCode, code: &str) -> Response<Body> {
+pub fn failure(status: StatusCode, code: &str) -> Response<Body> {
     success(status).header("x-ms-error-code", code).body(Body::empty()).unwrap_or_default()
 }

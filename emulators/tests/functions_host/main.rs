@@ -1,9 +1,10 @@
 //! Tests the Functions host with a handler inside the tests (`calls`) and with real processes (`process`). `queues` and
-//! `outputs` test the messages from and to queues, `storage` an account in trouble.
+//! `outputs` test the messages from and to queues, `storage` an account in trouble, `hosts` several hosts with one account.
 
 mod app;
 mod calls;
 mod handler;
+mod hosts;
 mod outputs;
 mod process;
 mod queues;

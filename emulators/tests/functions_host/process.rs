@@ -1,6 +1,8 @@
 //! Tests the handler's process: its start, its environment, its end.
 
-use std::{collections::HashMap, fs, net::TcpStream, os::unix::process::ExitStatusExt as _, time::Duration};
+use std::{
+    collections::HashMap, fs, net::TcpStream, os::unix::process::ExitStatusExt as _, path::Path, time::Duration,
+};
 
 use axum::{Router, extract::Request};
 use emulators::functions_host::{Emulator, Event, Level, Options, Stream, start};
@@ -9,7 +11,7 @@ use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::broadcast,
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use crate::{
@@ -70,6 +72,9 @@ async fn handler_process() {
     let port: u16 = std::env::var("FUNCTIONS_CUSTOMHANDLER_PORT").unwrap().parse().unwrap();
     let behaviour = std::env::var("BEHAVIOUR").unwrap_or_default();
     eprintln!("a warning from the handler");
+    if Path::new("broken").exists() {
+        std::process::exit(7);
+    }
     if behaviour == "deaf" {
         // Listened to and ignored.
         let mut terminated = signal(SignalKind::terminate()).unwrap();
@@ -81,6 +86,11 @@ async fn handler_process() {
             "hang" if path == "/poll" => std::future::pending().await,
             "crash" if path == "/poll" => std::process::exit(7),
             "leave" if path == "/poll" => std::process::exit(0),
+            "wait" if path != "/" => {
+                while !Path::new("open").exists() {
+                    sleep(Duration::from_millis(20)).await;
+                }
+            }
             // Every call is recorded. The first ones crash, or the first one hangs.
             "crash at first" | "hang at first" if path == "/work" => {
                 let calls = fs::read_to_string("calls").unwrap_or_default();
@@ -254,6 +264,55 @@ async fn a_message_that_takes_too_long_comes_again_when_the_next_handler_is_read
     for _ in 0..2 {
         next(&mut events, |event| matches!(event, Event::HandlerStarted { .. })).await;
     }
+}
+
+async fn started(events: &mut broadcast::Receiver<Event>) -> u32 {
+    match next(events, |event| matches!(event, Event::HandlerStarted { .. })).await {
+        Event::HandlerStarted { pid } => pid,
+        _ => unreachable!("it is the event that was awaited"),
+    }
+}
+
+#[tokio::test]
+async fn a_restart_overlaps() {
+    let app = process_app();
+    let host = start(behaviour(&app, "wait")).await.unwrap();
+    let mut events = host.events();
+    let old = started(&mut events).await;
+    host.enqueue("uplinks", "in flight").await.unwrap();
+    next(&mut events, |event| matches!(event, Event::InvocationStarted { .. })).await;
+    let url = format!("{}admin/host/restart", host.ready().endpoint);
+    let answer: Value = client().post(url).send().await.unwrap().error_for_status().unwrap().json().await.unwrap();
+    assert_eq!(answer["scriptPath"], json!(app.0.canonicalize().unwrap()));
+    let new = started(&mut events).await;
+    next(&mut events, |event| matches!(event, Event::HandlerReady { .. })).await;
+    let is_there = |pid: u32| Path::new(&format!("/proc/{pid}")).exists();
+    assert!(old != new && is_there(old) && is_there(new));
+    assert_eq!(host.queue_messages("uplinks").await.unwrap().len(), 1);
+
+    fs::write(app.0.join("open"), "").unwrap();
+    let finished = next(&mut events, |event| matches!(event, Event::InvocationFinished(_))).await;
+    assert!(matches!(finished, Event::InvocationFinished(finished) if finished.succeeded), "the old one was not cut");
+    next(&mut events, |event| matches!(event, Event::HandlerExited { .. })).await;
+    assert!(!is_there(old) && is_there(new));
+    let port =
+        host.invoke("poll").await.unwrap().response["ReturnValue"]["env"]["FUNCTIONS_CUSTOMHANDLER_PORT"].clone();
+    assert!(!host.ready().handler.contains(port.as_str().unwrap()), "the new one gets the calls");
+    assert!(host.wait_until_empty("uplinks", PATIENCE).await.unwrap());
+    host.stop().await;
+    assert!(!is_there(new));
+    let stopped = std::iter::from_fn(|| events.try_recv().ok()).filter(|event| matches!(event, Event::Stopped { .. }));
+    assert_eq!(stopped.count(), 1, "the end of the old one was not the host's");
+}
+
+#[tokio::test]
+async fn a_handler_that_does_not_start_again_ends_the_host() {
+    let app = process_app();
+    let host = start(behaviour(&app, "")).await.unwrap();
+    fs::write(app.0.join("broken"), "").unwrap();
+    let error = host.restart().await.unwrap_err().to_string();
+    assert!(error.contains("failed 3 times"), "{error}");
+    assert_eq!(timeout(PATIENCE, host.stopped()).await.unwrap(), error);
 }
 
 #[tokio::test]

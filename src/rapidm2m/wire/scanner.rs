@@ -30,15 +30,27 @@ pub struct Scanned {
 /// # Errors
 /// It is no array, it is cut off, or something else follows it.
 pub fn scan(body: &[u8], channels: usize) -> Result<Scanned, WireError> {
-    let mut scanner = Scanner { body, at: 1, channels, out: Scanned::default() };
+    let mut scanner = Scanner { body, at: 1, channels, next_row: Some(0), looked_ahead: 0, out: Scanned::default() };
     scanner.read()?;
     Ok(scanner.out)
+}
+
+/// Reads the rows at the start of an array that was not read to its end.
+pub fn scan_prefix(body: &[u8], channels: usize) -> Scanned {
+    let mut scanner = Scanner { body, at: 1, channels, next_row: Some(0), looked_ahead: 0, out: Scanned::default() };
+    // It is cut off: that is why it is read in this way.
+    let _ = scanner.read();
+    scanner.out
 }
 
 struct Scanner<'a> {
     body: &'a [u8],
     at: usize,
     channels: usize,
+    /// Where the next row begins, if it was looked for already; `None` if there is no other.
+    next_row: Option<usize>,
+    /// How many bytes were read beyond the beginning of another row.
+    looked_ahead: usize,
     out: Scanned,
 }
 
@@ -98,7 +110,7 @@ impl Scanner<'_> {
                 self.flaw("a row that does not end", from..next);
             }
             // The last row is broken, and the answer ends as an answer does.
-            End::Never if self.body.trim_ascii_end().ends_with(b"]") => {
+            End::Never if ends_as_an_answer(self.body) => {
                 let last = self.body.trim_ascii_end().len() - 1;
                 self.at = last;
                 self.flaw("a row that does not end", from..last);
@@ -109,15 +121,31 @@ impl Scanner<'_> {
     }
 
     /// The end of an element that is JSON, and after which the array goes on.
-    fn valid_element(&self) -> Option<usize> {
-        let mut elements = serde_json::Deserializer::from_slice(&self.body[self.at..]).into_iter::<&RawValue>();
-        elements.next()?.ok()?;
-        let until = self.at + elements.byte_offset();
-        let next = self.body[until..].trim_ascii_start().first()?;
+    fn valid_element(&mut self) -> Option<usize> {
+        let next = self.next_row();
+        let until = json_end(&self.body[..next.unwrap_or(self.body.len())], self.at);
+        let until = match (until, next) {
+            (Some(until), _) => until,
+            // A row within a value looks like the next row. Each byte is looked at in this way about once, so that an
+            // answer full of rows without their end does not take the square of its size.
+            (None, Some(_)) if self.looked_ahead <= self.body.len() => {
+                let until = json_end(self.body, self.at);
+                self.looked_ahead += until.map_or(self.body.len(), |until| until - self.at);
+                until?
+            }
+            (None, _) => return None,
+        };
+        let after = self.body[until..].trim_ascii_start().first()?;
         // If a closing bracket is missing, the rows behind it look like values.
-        (matches!(next, b',' | b'[')
-            || *next == b']' && next_row(self.body, self.at + 1).is_none_or(|next| next >= until))
-        .then_some(until)
+        (matches!(after, b',' | b'[') || *after == b']' && next.is_none_or(|next| next >= until)).then_some(until)
+    }
+
+    /// Where the next row behind this one begins.
+    fn next_row(&mut self) -> Option<usize> {
+        if self.next_row.is_some_and(|next| next <= self.at) {
+            self.next_row = next_row(self.body, self.at + 1);
+        }
+        self.next_row
     }
 
     fn row(&mut self, at: Range<usize>) {
@@ -174,6 +202,18 @@ impl Scanner<'_> {
         let text = self.body[at].trim_ascii();
         self.out.flaws.add(leading_stamp(text), reason, &String::from_utf8_lossy(&text[..text.len().min(4096)]));
     }
+}
+
+/// The end of the JSON value that begins here.
+fn json_end(body: &[u8], from: usize) -> Option<usize> {
+    let mut values = serde_json::Deserializer::from_slice(&body[from..]).into_iter::<&RawValue>();
+    values.next()?.ok()?;
+    Some(from + values.byte_offset())
+}
+
+fn ends_as_an_answer(body: &[u8]) -> bool {
+    let rows = body.trim_ascii_end().strip_suffix(b"]");
+    rows.is_some_and(|rows| rows.trim_ascii_end().ends_with(b"]"))
 }
 
 /// The end of an array, an object or a value, even if it is not valid JSON.
@@ -297,11 +337,11 @@ mod tests {
 
     use super::*;
 
-    /// Digits of each row's stamp with its values, and reasons with their stamps.
-    fn scanned(
-        body: &[u8],
-        channels: usize,
-    ) -> (Vec<(String, Vec<Option<String>>)>, Vec<(&'static str, Option<String>)>) {
+    /// Digits of a stamp, and the values.
+    type Found = (String, Vec<Option<String>>);
+
+    /// The rows, and the reasons of the flaws with their stamps.
+    fn scanned(body: &[u8], channels: usize) -> (Vec<Found>, Vec<(&'static str, Option<String>)>) {
         let Scanned { rows, flaws, values, text } = scan(body, channels).unwrap();
         let value = |at: &Option<Range<u32>>| at.as_ref().map(|at| text[at.start as usize..at.end as usize].to_owned());
         let rows =
@@ -372,8 +412,38 @@ mod tests {
     }
 
     #[test]
+    fn a_million_rows_without_their_end_take_no_more_time_than_other_rows() {
+        let body = ["[", &"[\"2017012\",[1],".repeat(1_000_000), "[\"2017013\",2]]"].concat();
+        let Scanned { rows, flaws, .. } = scan(body.as_bytes(), 1).unwrap();
+        assert_eq!((rows.len(), flaws.count, flaws.first.len()), (1, 1_000_000, 5));
+    }
+
+    #[test]
+    fn a_million_elements_that_are_no_rows_are_counted() {
+        let body = ["[[\"2017011\",1]", &",7".repeat(1_000_000), "]"].concat();
+        let Scanned { rows, flaws, .. } = scan(body.as_bytes(), 1).unwrap();
+        assert_eq!((rows.len(), flaws.count, flaws.stamps.len()), (1, 1_000_000, 0));
+    }
+
+    #[test]
+    fn a_row_within_a_value_is_no_row() {
+        assert_eq!(
+            between(b"[\"2017012\",[\"2017019\",7]]"),
+            Err("a value that is neither number nor text"),
+            "its brackets are right"
+        );
+    }
+
+    #[test]
     fn an_answer_that_is_cut_off_is_no_answer() {
-        for body in ["[[\"2017011\",1],[\"2017012\",2]", "[[\"2017011\",1],[\"20", "[[\"2017011\",1],", "[", "[[]] x"] {
+        for body in [
+            "[[\"2017011\",1],[\"2017012\",2]",
+            "[[\"2017011\",1],[\"20",
+            "[[\"2017011\",1],",
+            "[",
+            "[[]] x",
+            "[[\"2017011\",1],[\"2017012\",\"a]",
+        ] {
             assert!(matches!(scan(body.as_bytes(), 1), Err(WireError::NotJson(_))), "{body}");
         }
     }

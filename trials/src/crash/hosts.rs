@@ -1,4 +1,5 @@
-//! One run in which the Functions host itself is killed or stopped, and its storage account goes away, while uplinks flow.
+//! One run in which the Functions host itself is killed, stopped or restarted, and its storage account goes away, while
+//! uplinks flow.
 
 use std::{cell::Cell, time::Duration};
 
@@ -36,11 +37,13 @@ const DRAINING: Duration = Duration::from_secs(90);
 enum Blow {
     KillHost,
     StopHost,
+    /// Within the host: two handlers run for a while.
+    Restart,
     StorageAway,
     StorageRefuses,
 }
 
-const BLOWS: [Blow; 4] = [Blow::KillHost, Blow::StopHost, Blow::StorageAway, Blow::StorageRefuses];
+const BLOWS: [Blow; 5] = [Blow::KillHost, Blow::StopHost, Blow::Restart, Blow::StorageAway, Blow::StorageRefuses];
 
 /// A host that is started anew after each end, on the same port and the same queues.
 struct Hosts {
@@ -78,6 +81,10 @@ impl Hosts {
         match blow {
             Blow::KillHost => drop(host),
             Blow::StopHost => drop(host.stop().await),
+            Blow::Restart => {
+                host.restart().await?;
+                return Ok(host);
+            }
             Blow::StorageAway => {
                 self.set("away", json!(true)).await?;
                 sleep(away).await;

@@ -77,7 +77,7 @@ enum Path {
     Rapidm2m,
     /// Uplinks of The Things Stack, by webhook and queue, each device with its own identity
     Uplinks,
-    /// The same, but the host itself is killed or stopped, and its storage account goes away
+    /// The same, but the host itself is killed, stopped or restarted, and its storage account goes away
     Hosts,
 }
 

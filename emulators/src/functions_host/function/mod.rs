@@ -7,7 +7,10 @@ use std::path::Path;
 
 use anyhow::{anyhow, bail, ensure};
 
-pub use self::{queue::QueueBinding, retry::Retry};
+pub use self::{
+    queue::{QueueBinding, default_account},
+    retry::Retry,
+};
 use super::{
     document::{Document, Node},
     route::Route,

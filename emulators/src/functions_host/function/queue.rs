@@ -43,17 +43,25 @@ pub fn parse(binding: &Node<'_>, direction: &str, settings: &Settings) -> anyhow
     Ok(QueueBinding { binding: name_of(binding, direction)?, queue: name, account, setting })
 }
 
+/// The account of `AzureWebJobsStorage`. `None` if that names none.
+pub fn default_account(settings: &Settings) -> Option<Result<StorageAccount, &'static str>> {
+    // Most settings files have `UseDevelopmentStorage=true` there. That is no request for an account.
+    let text = setting(settings, DEFAULT_CONNECTION)?;
+    text.to_ascii_lowercase().contains("accountname=").then(|| StorageAccount::parse(text))
+}
+
+fn setting<'a>(settings: &'a Settings, name: &str) -> Option<&'a str> {
+    settings.get(&format!("AzureWebJobs{name}")).or_else(|| settings.get(name)).map(String::as_str)
+}
+
 fn account(binding: &Node<'_>, settings: &Settings) -> anyhow::Result<(Option<StorageAccount>, String)> {
-    let setting = |name: &str| settings.get(&format!("AzureWebJobs{name}")).or_else(|| settings.get(name));
     let Some(node) = binding.get("connection").filter(|node| node.value() != "") else {
-        // Most settings files have `UseDevelopmentStorage=true` there. That is no request for an account.
-        let full = setting(DEFAULT_CONNECTION).filter(|text| text.to_ascii_lowercase().contains("accountname="));
         let wrong = |problem| binding.error(format_args!("has no connection, and {DEFAULT_CONNECTION} {problem}"));
-        let account = full.map(|text| StorageAccount::parse(text).map_err(wrong)).transpose()?;
+        let account = default_account(settings).transpose().map_err(wrong)?;
         return Ok((account, DEFAULT_CONNECTION.to_owned()));
     };
     let name = node.str()?;
-    if let Some(text) = setting(name) {
+    if let Some(text) = setting(settings, name) {
         let wrong = |problem| node.error(format_args!("is {name:?}, and that setting {problem}"));
         return Ok((Some(StorageAccount::parse(text).map_err(wrong)?), name.to_owned()));
     }

@@ -1,8 +1,9 @@
-//! A queue of a storage account, over its REST API.
+//! A queue of a storage account, and a container of its blobs, over their REST APIs.
 //! <https://learn.microsoft.com/rest/api/storageservices/queue-service-rest-api>
 //!
 //! This client does not retry: a trigger polls again anyway, and a caller that puts a message gets the error.
 
+mod blobs;
 mod sign;
 mod xml;
 
@@ -14,11 +15,12 @@ use std::{
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use reqwest::{
-    Method, Response, StatusCode, Url,
+    Method, RequestBuilder, Response, StatusCode, Url,
     header::{CONTENT_TYPE, HeaderMap, HeaderValue},
     redirect::Policy,
 };
 
+pub use self::blobs::Container;
 use super::{Encoding, Error, LARGEST_BATCH, Message, Requests, Result, Taken, account::StorageAccount};
 
 /// The version of the service that this client was written for. Azurite supports it too.
@@ -38,12 +40,7 @@ pub struct Client {
 
 impl Client {
     pub fn new(account: &StorageAccount, queue: &str, encoding: Encoding) -> anyhow::Result<Self> {
-        let http = reqwest::Client::builder()
-            .no_proxy()
-            .redirect(Policy::none())
-            .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(REQUEST_TIMEOUT)
-            .build()?;
+        let http = http()?;
         let url = below(account.endpoint.clone(), &[queue]);
         Ok(Self {
             account: account.clone(),
@@ -168,16 +165,10 @@ impl Client {
 
     async fn send(&self, method: Method, url: Url, body: String) -> Result<Response> {
         let mut headers = HeaderMap::new();
-        let date = Utc::now().format("%a, %d %b %Y %H:%M:%S GMT").to_string();
-        headers.insert("x-ms-date", HeaderValue::from_str(&date).expect("a date is valid in a header"));
-        headers.insert("x-ms-version", HeaderValue::from_static(VERSION));
         if !body.is_empty() {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/xml"));
         }
-        let authorization = sign::authorization(&self.account, &method, &url, body.len(), &headers);
-        let authorization =
-            HeaderValue::from_str(&authorization).map_err(|_| unexpected("an account's name that fits no header"))?;
-        let request = self.http.request(method, url).headers(headers).header("authorization", authorization);
+        let request = signed(&self.http, &self.account, method, url, headers, body.len())?;
         let response = request.body(body).send().await;
         self.requests.fetch_add(1, Ordering::Release);
         if response.as_ref().map_or(true, |response| response.status().as_u16() >= 400) {
@@ -185,6 +176,33 @@ impl Client {
         }
         response.map_err(|error| failed(&self.url, &error))
     }
+}
+
+fn http() -> reqwest::Result<reqwest::Client> {
+    reqwest::Client::builder()
+        .no_proxy()
+        .redirect(Policy::none())
+        .connect_timeout(CONNECT_TIMEOUT)
+        .timeout(REQUEST_TIMEOUT)
+        .build()
+}
+
+/// A request without its body, of which only the length matters here.
+fn signed(
+    http: &reqwest::Client,
+    account: &StorageAccount,
+    method: Method,
+    url: Url,
+    mut headers: HeaderMap,
+    body_length: usize,
+) -> Result<RequestBuilder> {
+    let date = Utc::now().format("%a, %d %b %Y %H:%M:%S GMT").to_string();
+    headers.insert("x-ms-date", HeaderValue::from_str(&date).expect("a date is valid in a header"));
+    headers.insert("x-ms-version", HeaderValue::from_static(VERSION));
+    let authorization = sign::authorization(account, &method, &url, body_length, &headers);
+    let authorization =
+        HeaderValue::from_str(&authorization).map_err(|_| unexpected("an account's name that fits no header"))?;
+    Ok(http.request(method, url).headers(headers).header("authorization", authorization))
 }
 
 fn below(mut url: Url, segments: &[&str]) -> Url {
