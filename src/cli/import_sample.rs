@@ -96,6 +96,12 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::from(crate::MISCONFIGURED));
     };
     let history = history(&options, &config).await?;
+    let customer = settings.get("Customer_ID", &mut Problems::default());
+    if let Some(customer) = customer.filter(|customer| !history.sites.keys().any(|(theirs, _)| theirs == customer)) {
+        eprintln!(
+            "warning: the sample polled no site of the customer {customer:?}, which Customer_ID names: write it as there"
+        );
+    }
     for text in &history.first_unusable {
         eprintln!("warning: left out: {}", table::plain(text));
     }

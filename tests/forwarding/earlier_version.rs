@@ -12,7 +12,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
-use tokio::process::Command;
 
 use super::support::{CUSTOMER, Handler, Ledger, World, binary, client, rows};
 
@@ -169,7 +168,7 @@ async fn the_documents_of_an_earlier_version_go_on_without_a_gap_or_a_repeat() {
 async fn a_backfill_of_an_earlier_version_is_finished() {
     let installation = Installation::new().await;
     let world = &installation.world;
-    let mut command = Command::from(binary());
+    let mut command = binary();
     let ran = command.args(BACKFILL).envs(&world.settings).output().await.unwrap();
     assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
     let received: Vec<_> = installation.received().await.into_iter().map(|(id, _, body)| (id, body)).collect();
