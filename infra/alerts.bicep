@@ -58,7 +58,7 @@ traces
   }
   {
     name: 'sites-failing'
-    description: 'Every run of the last 30 minutes had sites with failures, for 20 minutes or more'
+    description: 'Every run of the last 30 minutes failed, for 20 minutes or more'
     enabled: rapidM2M
     severity: 2
     every: 'PT10M'
@@ -71,9 +71,29 @@ traces
     query: '''
 traces
 | where message has "sites.polled"
-| extend failed = tolong(extract(@'sites\.failed"?[=:](\d+)', 1, message))
+| extend failed = iff(severityLevel >= 3, tolong(extract(@'sites\.failed"?[=:](\d+)', 1, message)), 0)
 | summarize failed = min(failed), runs = count(), began = min(timestamp)
 | where began < ago(20m)
+'''
+  }
+  {
+    name: 'sites-at-fault'
+    description: 'For two hours, every run had a site at fault'
+    enabled: rapidM2M
+    severity: 3
+    every: 'PT1H'
+    window: 'PT2H'
+    aggregation: 'Maximum'
+    column: 'failed'
+    operator: 'GreaterThan'
+    threshold: 0
+    dimensions: []
+    query: '''
+traces
+| where message has "sites.polled"
+| extend failed = tolong(extract(@'sites\.failed"?[=:](\d+)', 1, message))
+| summarize failed = min(failed), runs = count()
+| where runs >= 10
 '''
   }
   {

@@ -53,6 +53,8 @@ enum Command {
     Backfill(cli::backfill::Options),
     /// Puts back what was rejected, so that it is sent again
     Replay(cli::replay::Options),
+    /// Goes on where the C# sample was: takes over how far it has come with each site
+    ImportSample(cli::import_sample::Options),
     /// Lists the devices that are provisioned, and whom they stand for
     Devices(cli::devices::Options),
     /// Prints a token (SAS) for a device or a registration
@@ -89,6 +91,9 @@ fn main() -> ExitCode {
         Command::Polls(options) => runtime().and_then(|runtime| runtime.block_on(cli::polls::run(options))),
         Command::Backfill(options) => runtime().and_then(|runtime| runtime.block_on(cli::backfill::run(options))),
         Command::Replay(options) => runtime().and_then(|runtime| runtime.block_on(cli::replay::run(options))),
+        Command::ImportSample(options) => {
+            runtime().and_then(|runtime| runtime.block_on(cli::import_sample::run(options)))
+        }
         Command::Devices(options) => runtime().and_then(|runtime| runtime.block_on(cli::devices::run(options))),
         Command::Sas(options) => cli::sas::run(&options),
         Command::Completions(options) => cli::completions::run(&options, Cli::command()),
@@ -122,6 +127,7 @@ fn wants_log(command: &Command) -> bool {
         Command::Check(_)
         | Command::Polls(_)
         | Command::Replay(_)
+        | Command::ImportSample(_)
         | Command::Devices(_)
         | Command::Sas(_)
         | Command::Completions(_) => false,

@@ -6,8 +6,8 @@ use azure_data_cosmos::{PartitionKey, TransactionalBatch, clients::ContainerClie
 
 use super::{
     Account, Failure, is,
-    requirements::{Ttl, partition_key},
-    within,
+    requirements::{Ttl, Unfit, partition_key},
+    sample, within,
 };
 
 /// The id of documents that are never written.
@@ -31,6 +31,8 @@ pub struct Facts {
     /// Whether documents can be read and written. `None` if the partition key is not the expected one: then it cannot
     /// be tried.
     pub access: Option<Result<(), Failure>>,
+    /// What to say if it is known whose container it is, and not ours.
+    pub foreign: Option<Unfit>,
 }
 
 /// How to try whether documents can be written: with a transaction that cannot succeed, because it replaces a
@@ -74,11 +76,16 @@ impl Account {
             true => Some(self.try_access(&client, container, trial).await),
             false => None,
         };
+        let foreign = match access.is_none() && sample::is_of_sample(&client, &paths).await {
+            true => Some(sample::unfit()),
+            false => None,
+        };
         Ok(Found::Container(Facts {
             partition_key: paths,
             time_to_live,
             excluded_paths: excluded_paths(properties),
             access,
+            foreign,
         }))
     }
 

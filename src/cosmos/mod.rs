@@ -3,6 +3,7 @@
 
 mod inspection;
 mod requirements;
+mod sample;
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -141,11 +142,12 @@ impl Account {
     ) -> Result<ContainerClient, Failure> {
         let container = properties.id.to_string();
         let (client, found) = self.find_or_make(properties).await?;
-        let unfit = found.and_then(|found| requirements.unfit(&requirements::partition_key(&found), Ttl::of(&found)));
-        match unfit {
-            None => Ok(client),
-            Some(unfit) => Err(Failure::Unfit { container: self.name(&container), unfit }),
-        }
+        let Some(found) = found else { return Ok(client) };
+        let partition_key = requirements::partition_key(&found);
+        let Some(unfit) = requirements.unfit(&partition_key, Ttl::of(&found)) else { return Ok(client) };
+        let is_of_sample = sample::is_of_sample(&client, &partition_key).await;
+        let unfit = if is_of_sample { sample::unfit() } else { unfit };
+        Err(Failure::Unfit { container: self.name(&container), unfit })
     }
 
     /// The container, and its properties if they can be read.

@@ -6,6 +6,7 @@
 //! | `polling` | a run over all sites, and one site's turn in it |
 //! | `backfill` | fetches a time range of one site, independently of its polling |
 //! | `replay` | puts rejected messages back into the queue |
+//! | `sample` | how far the C# sample has come |
 //! | `ledger` | polls, results and cursors in Cosmos DB |
 //! | `client` | requests to the backend's REST API |
 //! | `columns` | one list of channels over several requests |
@@ -24,6 +25,7 @@ pub mod directory;
 pub mod ledger;
 pub mod polling;
 pub mod replay;
+pub mod sample;
 mod selection;
 pub mod site;
 pub mod stamp;

@@ -10,6 +10,7 @@ mod backlog;
 mod corrections;
 mod delivery;
 mod dropped;
+mod earlier_version;
 mod fault_switches;
 mod hub_faults;
 mod late;

@@ -16,7 +16,7 @@ def at(line, *minutes, on="instance-1", **replaced):
 
 
 STARTED = at("the host lists its functions", 2000) + at("the handler has started", 2000)
-BAD, GOOD = "a run while the hub is away", "a run"
+BAD, ONE_BAD, GOOD = "a run while the hub is away", "a run with a site at fault", "a run"
 VAULT = "the vault does not let the app read"
 
 CASES = {
@@ -37,7 +37,17 @@ CASES = {
         Case("every run fails", 1, at(BAD, *range(1, 40))),
         Case("one run did not fail", 0, at(BAD, *range(1, 12), *range(13, 40)) + at(GOOD, 12)),
         Case("the first runs after a start fail", 0, at(BAD, 1, 2, 3)),
+        Case("every run is a success with a site at fault", 0, at(ONE_BAD, *range(1, 40))),
         Case("nothing runs", 0, []),
+    ],
+    "sites-at-fault": [
+        Case("a site has failed for two hours", 1, at(ONE_BAD, *range(1, 125))),
+        Case("a site fails, and the app polls every ten minutes", 1, at(ONE_BAD, *range(1, 125, 10))),
+        Case("all sites fail", 1, at(BAD, *range(1, 125))),
+        Case("no site failed in one run", 0, at(ONE_BAD, *range(1, 60), *range(61, 125)) + at(GOOD, 60)),
+        Case("the app has made nine runs", 0, at(ONE_BAD, *range(1, 10))),
+        Case("the app has made ten runs", 1, at(ONE_BAD, *range(1, 11))),
+        Case("all is well", 0, at(GOOD, *range(1, 125))),
     ],
     "lag": [
         Case("a site is 26 hours behind", 1, at("a site that lags", 5, 65)),

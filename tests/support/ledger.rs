@@ -2,7 +2,9 @@
 
 use azure_core::credentials::Secret;
 use azure_data_cosmos::{
-    AccountReference, CosmosClient, CosmosRuntime, FeedScope, PartitionKey, RoutingStrategy, clients::ContainerClient,
+    AccountReference, CosmosClient, CosmosRuntime, FeedScope, PartitionKey, RoutingStrategy,
+    clients::{ContainerClient, DatabaseClient},
+    models::{ContainerProperties, PartitionKeyDefinition, TimeToLive},
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::TryStreamExt as _;
@@ -15,15 +17,36 @@ impl Ledger {
         Self::find(endpoint, key, database, container).await.expect("the container")
     }
 
+    /// Makes the container, and the database if there is none.
+    pub async fn make(
+        endpoint: &str,
+        key: &str,
+        database: &str,
+        container: &'static str,
+        paths: &[&'static str],
+    ) -> Self {
+        let client = client(endpoint, key).await;
+        // It may be there already.
+        let _ = client.create_database(database, None).await;
+        let database = client.database_client(database.to_owned());
+        let paths = PartitionKeyDefinition::new(paths.iter().map(|path| (*path).into()).collect::<Vec<_>>());
+        let properties = ContainerProperties::new(container, paths).with_default_ttl(TimeToLive::NoDefault);
+        database.create_container(properties, None).await.unwrap();
+        Self::within(&database, container).await.unwrap()
+    }
+
+    async fn within(database: &DatabaseClient, container: &str) -> Option<Self> {
+        database.container_client(container.to_owned(), None).await.ok().map(Self)
+    }
+
+    /// Adds a document as another program writes it.
+    pub async fn create(&self, partition: impl Into<PartitionKey>, document: &Value) {
+        self.0.create_item(partition, document["id"].as_str().unwrap(), document, None).await.unwrap();
+    }
+
     /// `None` if the container does not exist.
     pub async fn find(endpoint: &str, key: &str, database: &str, container: &str) -> Option<Self> {
-        let account = AccountReference::with_authentication_key(endpoint.parse().unwrap(), Secret::new(key.to_owned()));
-        let routing = RoutingStrategy::PreferredRegions(Vec::new());
-        // The SDK's own runtime is shared by the whole process, but would end with the test that started it.
-        let runtime = CosmosRuntime::builder().build().await.unwrap();
-        let client = CosmosClient::builder().with_runtime(runtime).build(account, routing).await.unwrap();
-        let database = client.database_client(database.to_owned());
-        database.container_client(container.to_owned(), None).await.ok().map(Self)
+        Self::within(&client(endpoint, key).await.database_client(database.to_owned()), container).await
     }
 
     /// Every document of a site, by id: the polls in the order of time, then the cursor.
@@ -63,4 +86,12 @@ impl Ledger {
         document["RegisteredAt"] = (registered_at - TimeDelta::seconds(seconds)).to_rfc3339().into();
         self.0.replace_item(id.to_owned(), id, &document, None).await.unwrap();
     }
+}
+
+async fn client(endpoint: &str, key: &str) -> CosmosClient {
+    let account = AccountReference::with_authentication_key(endpoint.parse().unwrap(), Secret::new(key.to_owned()));
+    let routing = RoutingStrategy::PreferredRegions(Vec::new());
+    // The SDK's own runtime is shared by the whole process, but would end with the test that started it.
+    let runtime = CosmosRuntime::builder().build().await.unwrap();
+    CosmosClient::builder().with_runtime(runtime).build(account, routing).await.unwrap()
 }

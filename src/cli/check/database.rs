@@ -76,7 +76,8 @@ fn of_container(
             return vec![Row { kind: Some(Kind::LedgerMissing), ..row }];
         }
     };
-    let unfit = requirements.unfit(&facts.partition_key, facts.time_to_live);
+    let unfit = || requirements.unfit(&facts.partition_key, facts.time_to_live);
+    let unfit = facts.foreign.clone().or_else(unfit);
     if let Some(Unfit { reason, remedy }) = &unfit
         && facts.access.is_none()
     {
@@ -132,6 +133,7 @@ mod tests {
                 time_to_live,
                 excluded_paths: vec![MESSAGE_PATH.to_owned()],
                 access: Some(Ok(())),
+                foreign: None,
             })
         };
         for (ttl, keeps_history, verdicts) in [

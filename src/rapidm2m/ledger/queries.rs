@@ -29,6 +29,10 @@ const DIRECTORY: &str = "SELECT c.id, c.Kind, c.Customer_Id, c.Site_Id, c.Site_U
                          c.Unforwarded FROM c WHERE c.Kind = 'cursor'";
 /// The sites that have documents.
 const SITES: &str = "SELECT c.Customer_Id, c.Site_Id FROM c WHERE c.Kind IN ('cursor', 'backfill')";
+/// Documents of the C# sample that hold rows, without these rows.
+const OF_SAMPLE: &str = "SELECT c.id, c.Customer_Id, c.Site_Id, c.LastValueFrom FROM c \
+                         WHERE IS_DEFINED(c.PollingTimestamp) AND NOT IS_DEFINED(c.Kind) AND IS_DEFINED(c.LastValueFrom) \
+                         AND NOT IS_NULL(c.LastValueFrom)";
 /// A poll's fields without `IoTHubMessage`, which is nearly all of its size.
 const POLL: &str = "c.id, c.Kind, c.Customer_Id, c.Site_Id, c.Site_Name, c.Site_Uid, c.PollingTimestamp, c.Request, c.Result, c.Outcome, c.Error, \
                     c.LastValueFrom, c.MessageId, c.ForwardedAt, c.Confirmed, c.Backfill, c.Correction, c.ttl";
@@ -181,6 +185,16 @@ impl Ledger {
         Ok(Some(list))
     }
 
+    /// Goes through the documents of the C# sample that hold rows, if this is its container. `None` if the container does
+    /// not exist.
+    ///
+    /// # Errors
+    /// The container cannot be read.
+    pub async fn each_of_sample(&self, then: impl FnMut(Value)) -> Result<Option<()>, LedgerError> {
+        let Some(container) = self.find().await? else { return Ok(None) };
+        self.each(&container, OF_SAMPLE, FeedScope::full_container(), then).await.map(Some)
+    }
+
     /// Reads page by page. Each page has the time-out of one operation.
     async fn all<T: DeserializeOwned + Send + 'static>(
         &self,
@@ -188,12 +202,23 @@ impl Ledger {
         query: impl Into<Query>,
         scope: FeedScope,
     ) -> Result<Vec<T>, LedgerError> {
+        let mut items = Vec::new();
+        self.each(container, query, scope, |item| items.push(item)).await?;
+        Ok(items)
+    }
+
+    async fn each<T: DeserializeOwned + Send + 'static>(
+        &self,
+        container: &ContainerClient,
+        query: impl Into<Query>,
+        scope: FeedScope,
+        mut then: impl FnMut(T),
+    ) -> Result<(), LedgerError> {
         let query = container.query_items::<T>(query, scope, None);
         let mut pages = within(async { query.await.map_err(|error| self.explain(&error)) }).await?.into_pages();
-        let mut items = Vec::new();
         while let Some(page) = within(async { pages.try_next().await.map_err(|error| self.explain(&error)) }).await? {
-            items.extend(page.into_items());
+            page.into_items().into_iter().for_each(&mut then);
         }
-        Ok(items)
+        Ok(())
     }
 }
