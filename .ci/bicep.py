@@ -14,7 +14,7 @@ from pycep import BicepParser
 
 # What expressions may use without declaring it.
 KEYWORDS = {"true", "false", "null", "if", "for", "in", "existing"}
-FUNCTIONS = {"empty", "guid", "string", "subscription", "subscriptionResourceId", "toLower", "union", "uniqueString"}
+FUNCTIONS = {"concat", "empty", "guid", "string", "subscription", "subscriptionResourceId", "toLower", "union", "uniqueString"}
 STATEMENTS = {"param", "var", "resource", "module", "output", "targetScope"}
 
 

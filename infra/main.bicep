@@ -94,6 +94,25 @@ param maximumInstanceCount int = 40
 @allowed([512, 2048, 4096])
 param instanceMemoryMB int = 512
 
+@description('Instances of the HTTP functions that always run, so that no webhook waits for a start. -1: one where The Things Network is on, else none. Two lose no webhook while an instance is replaced. An instance of 512 MB costs about 5 $ a month: docs/costs.md.')
+@minValue(-1)
+@maxValue(100)
+param httpAlwaysReady int = -1
+
+@description('Instances of the timer function that always run. Without one, the instance starts anew for each tick that comes after it was removed.')
+@minValue(0)
+@maxValue(1)
+param timerAlwaysReady int = 0
+
+@description('Region of IoT Hub and the Device Provisioning Service, if `location` does not have them; empty: `location`.')
+param iotLocation string = ''
+
+@description('Whether a deleted Key Vault can be brought back for a week, whoever deletes it. With it, azd down --purge cannot remove the vault, and a new deployment of the same name has to wait.')
+param purgeProtection bool = false
+
+@description('Whether the plan, storage and Cosmos DB are spread over availability zones. Not every region has them; it cannot be changed later.')
+param zoneRedundancy bool = false
+
 @description('Version of the runtime `custom` in the plan: az functionapp list-flexconsumption-runtimes --runtime custom')
 param customRuntimeVersion string = '1.0'
 
@@ -134,6 +153,7 @@ module storage 'modules/storage.bicep' = {
     tags: tags
     token: token
     uplinkQueueName: uplinkQueueName
+    zoneRedundancy: zoneRedundancy
   }
 }
 
@@ -144,6 +164,7 @@ module cosmos 'modules/cosmos.bicep' = {
     location: location
     tags: tags
     token: token
+    zoneRedundancy: zoneRedundancy
   }
 }
 
@@ -151,7 +172,7 @@ module hub 'modules/hub.bicep' = {
   name: 'hub'
   scope: group
   params: {
-    location: location
+    location: empty(iotLocation) ? location : iotLocation
     tags: tags
     token: token
     units: hubUnits
@@ -165,6 +186,7 @@ module vault 'modules/vault.bicep' = {
     location: location
     tags: tags
     token: token
+    purgeProtection: purgeProtection
     enrollmentGroupKey: enrollmentGroupKey
     m2mCredentials: m2mCredentials
     webhookSecret: webhookSecret
@@ -182,6 +204,9 @@ module app 'modules/app.bicep' = {
     maximumInstanceCount: maximumInstanceCount
     instanceMemoryMB: instanceMemoryMB
     customRuntimeVersion: customRuntimeVersion
+    httpAlwaysReady: httpAlwaysReady >= 0 ? httpAlwaysReady : thingsNetwork ? 1 : 0
+    timerAlwaysReady: timerAlwaysReady
+    zoneRedundancy: zoneRedundancy
   }
 }
 

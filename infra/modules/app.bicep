@@ -7,6 +7,13 @@ param packageContainerUrl string
 param maximumInstanceCount int
 param instanceMemoryMB int
 param customRuntimeVersion string
+// Instances that always run. The HTTP functions scale together, every other function by itself.
+param httpAlwaysReady int
+param timerAlwaysReady int
+param zoneRedundancy bool
+
+var httpGroup = [{ name: 'http', instanceCount: httpAlwaysReady }]
+var timerGroup = [{ name: 'function:rapidM2MForwarding', instanceCount: timerAlwaysReady }]
 
 resource plan 'Microsoft.Web/serverfarms@2025-03-01' = {
   name: 'plan-${token}'
@@ -19,6 +26,7 @@ resource plan 'Microsoft.Web/serverfarms@2025-03-01' = {
   }
   properties: {
     reserved: true
+    zoneRedundant: zoneRedundancy
   }
 }
 
@@ -48,6 +56,7 @@ resource app 'Microsoft.Web/sites@2025-03-01' = {
       scaleAndConcurrency: {
         maximumInstanceCount: maximumInstanceCount
         instanceMemoryMB: instanceMemoryMB
+        alwaysReady: concat(httpAlwaysReady > 0 ? httpGroup : [], timerAlwaysReady > 0 ? timerGroup : [])
       }
       // Instead of FUNCTIONS_WORKER_RUNTIME, which this plan does not take.
       runtime: {

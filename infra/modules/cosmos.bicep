@@ -4,6 +4,7 @@
 param location string
 param tags object
 param token string
+param zoneRedundancy bool
 
 var databaseName = 'M2MBackendForwarderData'
 var pollsContainerName = 'pollingAttempts'
@@ -18,7 +19,7 @@ resource account 'Microsoft.DocumentDB/databaseAccounts@2025-10-15' = {
     databaseAccountOfferType: 'Standard'
     capabilities: [{ name: 'EnableServerless' }]
     consistencyPolicy: { defaultConsistencyLevel: 'Session' }
-    locations: [{ locationName: location, failoverPriority: 0, isZoneRedundant: false }]
+    locations: [{ locationName: location, failoverPriority: 0, isZoneRedundant: zoneRedundancy }]
     backupPolicy: {
       type: 'Continuous'
       continuousModeProperties: { tier: 'Continuous7Days' }

@@ -6,6 +6,7 @@ param tags object
 @minLength(1)
 param token string
 param uplinkQueueName string
+param zoneRedundancy bool
 
 var packageContainerName = 'package'
 
@@ -14,7 +15,7 @@ resource account 'Microsoft.Storage/storageAccounts@2025-01-01' = {
   location: location
   tags: tags
   kind: 'StorageV2'
-  sku: { name: 'Standard_LRS' }
+  sku: { name: zoneRedundancy ? 'Standard_ZRS' : 'Standard_LRS' }
   properties: {
     accessTier: 'Hot'
     allowBlobPublicAccess: false

@@ -3,6 +3,7 @@
 param location string
 param tags object
 param token string
+param purgeProtection bool
 @secure()
 param enrollmentGroupKey string
 @secure()
@@ -20,6 +21,8 @@ resource vault 'Microsoft.KeyVault/vaults@2025-05-01' = {
     enableRbacAuthorization: true
     enableSoftDelete: true
     softDeleteRetentionInDays: 7
+    // Azure takes no false.
+    enablePurgeProtection: purgeProtection ? true : null
   }
 }
 
