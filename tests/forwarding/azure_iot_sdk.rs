@@ -38,7 +38,11 @@ async fn what_is_sent_is_recorded_as_not_confirmed() {
     let received: Vec<&Value> = bodies.iter().flat_map(|body| body["Timeseries"].as_array().unwrap()).collect();
     assert_eq!(received, rows(0..9).iter().collect::<Vec<_>>());
     let properties = &messages[0]["properties"];
-    assert_eq!(*properties, json!({"Customer_Id": "Demo%20Water%20Utility", "Site_Id": "Energy%20meter%201"}));
+    let uid = &world.cursor(SITE).await["Site_Uid"];
+    let expected = json!({
+        "Customer_Id": "Demo%20Water%20Utility", "Site_Id": "Energy%20meter%201", "Site_Uid": uid
+    });
+    assert_eq!(*properties, expected);
     assert_eq!(messages[0]["systemProperties"]["$.ct"], "application/json");
     let polls = world.polls(SITE).await;
     assert_eq!(polls.len(), 2);
