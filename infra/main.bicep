@@ -85,7 +85,7 @@ param moreSettings object = {}
 @maxValue(200)
 param hubUnits int = 1
 
-@description('Most instances that a function may run on. Some regions take less than 40.')
+@description('Most instances that a group of functions may run on: the HTTP functions are one, every other function is one by itself. Some regions take less than 40.')
 @minValue(1)
 @maxValue(1000)
 param maximumInstanceCount int = 40
@@ -94,12 +94,12 @@ param maximumInstanceCount int = 40
 @allowed([512, 2048, 4096])
 param instanceMemoryMB int = 512
 
-@description('Instances of the HTTP functions that always run, so that no webhook waits for a start. -1: one where The Things Network is on, else none. Two lose no webhook while an instance is replaced. An instance of 512 MB costs about 5 $ a month: docs/costs.md.')
+@description('Instances of the HTTP functions that always run, so that no webhook waits for a start. -1: one where The Things Network is on, else none. Two lose no webhook while an instance is replaced. maximumInstanceCount does not count them. An instance of 512 MB costs about 5 $ a month: docs/costs.md.')
 @minValue(-1)
 @maxValue(100)
 param httpAlwaysReady int = -1
 
-@description('Instances of the timer function that always run. Without one, the instance starts anew for each tick that comes after it was removed.')
+@description('Instances of the timer function that always run. Without one, the instance starts anew for each tick that comes after it was removed. It costs about 5 $ a month with 512 MB.')
 @minValue(0)
 @maxValue(1)
 param timerAlwaysReady int = 0
@@ -110,10 +110,10 @@ param iotLocation string = ''
 @description('Whether a deleted Key Vault can be brought back for a week, whoever deletes it. With it, azd down --purge cannot remove the vault, and a new deployment of the same name has to wait.')
 param purgeProtection bool = false
 
-@description('Whether the plan, storage and Cosmos DB are spread over availability zones. Not every region has them; it cannot be changed later.')
+@description('Whether the plan, storage and Cosmos DB are spread over availability zones. Not every region has them; it cannot be changed later. The plan then always keeps two instances of each group of functions, and bills them.')
 param zoneRedundancy bool = false
 
-@description('Version of the runtime `custom` in the plan: az functionapp list-flexconsumption-runtimes --runtime custom')
+@description('Version of the runtime `custom` in the plan: az functionapp list-flexconsumption-runtimes --location REGION --runtime custom')
 param customRuntimeVersion string = '1.0'
 
 @description('Who gets the alerts; empty: they are only to be seen in the portal.')

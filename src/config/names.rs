@@ -13,6 +13,8 @@ const FIXED: &[&str] = &[
     "DeviceActivitySeconds",
     "DeviceIdTemplate",
     "EmulationMode",
+    "FailedSitesThreshold",
+    "ForwardCorrections",
     "ForwardTimeoutSeconds",
     "Histdata",
     "IoTHubConnection",

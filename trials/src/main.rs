@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`crash`] | the handler is killed at named steps and at random moments |
 //! | [`races`] | many handlers poll the same sites |
+//! | [`changes`] | sites are renamed and removed, rows come bad, late and corrected |
 //! | [`soak`] | many sites and a fault every few seconds, for a long time |
 //! | [`audit`] | what must hold at the end; does no I/O |
 //! | [`rows`] | the data that is sent; does no I/O |
@@ -15,6 +16,7 @@
 
 mod app;
 mod audit;
+mod changes;
 mod crash;
 mod killer;
 mod ledger;
@@ -42,6 +44,8 @@ enum Trial {
     Crash(crash::Options),
     /// Let many handlers poll the same sites at the same time, then account for every row
     Races(races::Options),
+    /// Rename and remove sites, send bad, late and corrected rows, kill the handler, then account for every row
+    Changes(changes::Options),
     /// Run one handler for a long time, with a fault every few seconds, and watch its memory
     Soak(soak::Options),
 }
@@ -53,6 +57,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         match &trial {
             Trial::Crash(options) => crash::run(options).await,
             Trial::Races(options) => races::run(options).await,
+            Trial::Changes(options) => changes::run(options).await,
             Trial::Soak(options) => soak::run(options).await,
         }
     };

@@ -7,7 +7,7 @@ use axum::{
     body::Bytes,
     extract::{DefaultBodyLimit, Path, Query, State},
     http::StatusCode,
-    routing::{delete, get, post, put},
+    routing::{get, post, put},
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json, value::RawValue};
@@ -34,7 +34,7 @@ pub fn router(backend: Arc<Backend>) -> Router {
         .route("/faults", get(faults).put(set_faults).delete(clear_faults))
         .route("/rows", post(add_rows).delete(clear_rows))
         .route("/sites", post(add_site))
-        .route("/sites/{name}", delete(remove_site))
+        .route("/sites/{name}", put(rename_site).delete(remove_site))
         .route("/requests", get(requests).delete(clear_requests))
         .route("/counts", get(counts))
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
@@ -147,6 +147,21 @@ async fn add_site(State(backend): Shared, body: Bytes) -> Done {
         return Err(refusal(StatusCode::CONFLICT, format!("there is a site {name:?} already")));
     }
     Ok(StatusCode::CREATED)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewName {
+    name: String,
+}
+
+async fn rename_site(State(backend): Shared, Path(name): Path<String>, body: Bytes) -> Done {
+    let NewName { name: new } = parsed(&body)?;
+    known_site(&backend, &name)?;
+    if !backend.sites_mut().rename(&name, &new) {
+        return Err(refusal(StatusCode::CONFLICT, format!("there is a site {new:?} already")));
+    }
+    Ok(StatusCode::NO_CONTENT)
 }
 
 async fn remove_site(State(backend): Shared, Path(name): Path<String>) -> Done {

@@ -23,6 +23,7 @@
 //! | `POST /rows` | `{"site":"…","container":0,"rows":[["20170126133",51000,"NAN"]]}`, one value per channel; other rows are served unchanged |
 //! | `DELETE /rows?site=…` | `&container=N` for one container only |
 //! | `POST /sites` | `{"name":"…","channels":["ch0"],"generate":false}` |
+//! | `PUT /sites/{name}` | `{"name":"…"}`: another name; `_uid` and rows stay |
 //! | `DELETE /sites/{name}` | |
 //! | `GET /requests?wait=N&timeout_ms=T` | the last 100,000 requests, as soon as there were `N` in total |
 //! | `DELETE /requests` | deletes them and their counts |
@@ -64,7 +65,7 @@ use crate::{
     trouble::Trouble,
 };
 
-pub use self::{journal::Counts, options::Options};
+pub use self::{journal::Counts, options::Options, sites::uid};
 
 /// The line of JSON with the backend's addresses and credentials.
 #[derive(Clone, Debug, Serialize)]

@@ -154,11 +154,29 @@ impl Sites {
     pub fn remove(&mut self, name: &str) -> bool {
         let before = self.all.len();
         self.all.retain(|site| site.name != name);
+        self.list_all();
+        self.all.len() < before
+    }
+
+    /// Gives a site another name; its `_uid` and rows stay. `false` if there is no such site, or one of the new name.
+    pub fn rename(&mut self, name: &str, new: &str) -> bool {
+        if self.all.iter().any(|site| site.name == new) {
+            return false;
+        }
+        let Some(site) = self.all.iter_mut().find(|site| site.name == name) else { return false };
+        let rows = RwLock::new(site.rows.read().expect("no panic while locked").clone());
+        let Site { uid, seed, channels, generate, .. } = &**site;
+        let (uid, channels) = (uid.clone(), channels.clone());
+        *site = Arc::new(Site { name: new.to_owned(), uid, seed: *seed, channels, generate: *generate, rows });
+        self.list_all();
+        true
+    }
+
+    fn list_all(&mut self) {
         self.index.clear();
         for position in 0..self.all.len() {
             self.list(position);
         }
-        self.all.len() < before
     }
 
     pub fn find(&self, name_or_uid: &str) -> Option<&Arc<Site>> {
@@ -229,6 +247,13 @@ mod tests {
         assert!(!sites.add(site()), "names are unique");
         let uid = sites.find("Well 7 / Level").unwrap().uid.clone();
         assert_eq!(sites.find(&uid).unwrap().name, "Well 7 / Level");
+        assert!(sites.rename("Well 7 / Level", "Shaft") && !sites.rename("Well 7 / Level", "x"));
+        assert_eq!(
+            (&sites.find(&uid).unwrap().name, sites.find("Well 7 / Level").is_none()),
+            (&"Shaft".to_owned(), true)
+        );
+        assert!(!sites.rename("Shaft", "Shaft"), "names are unique");
+        assert!(sites.rename("Shaft", "Well 7 / Level"));
         assert!(sites.remove("Well 7 / Level"));
         assert!(sites.find(&uid).is_none());
         assert!(!sites.remove("Well 7 / Level"));

@@ -20,6 +20,8 @@ pub struct SortedOut {
     pub channels: u32,
     /// How many rows have changed values. They are the first ones.
     pub changed: usize,
+    /// Stamps of rows that cannot be used.
+    pub unusable: Vec<Stamp>,
 }
 
 impl SortedOut {
@@ -114,7 +116,8 @@ impl Plan {
     pub fn sort_out(&self, rows: &mut Rows, cursor: &Cursor, channels: &[String]) -> SortedOut {
         let Some(recorded) = &cursor.recorded else {
             rows.rows.retain(|row| self.newer_than.is_none_or(|newest| row.stamp > newest));
-            return SortedOut { stamps: stamps(rows), channels: hash_of(channels), changed: 0 };
+            let unusable = rows.flaws.stamps.clone();
+            return SortedOut { stamps: stamps(rows), channels: hash_of(channels), changed: 0, unusable };
         };
         let (mut stamps, channels) = (stamps(rows), hash_of(channels));
         let mut seen = recorded.see(&stamps, channels);
@@ -134,7 +137,7 @@ impl Plan {
         }
         let mut seen = seen.drain(..);
         stamps.retain(|_| seen.next() != Some(Seen::Known));
-        SortedOut { stamps, channels, changed: count }
+        SortedOut { stamps, channels, changed: count, unusable: rows.flaws.stamps.clone() }
     }
 
     /// Whether a row is newer than the beginning of the window. Only such rows say how dense rows are.

@@ -145,6 +145,7 @@ impl<W: World> Turn<'_, W> {
             return;
         };
         let recorded = cursor.recorded.get_or_insert_with(|| plan.first_recorded(oldest.stamp));
+        recorded.note_unusable(&sorted.unusable);
         let forget = newest.shifted(-i64::try_from(overlap.as_millis()).unwrap_or(i64::MAX));
         let stamps = sorted.of(new, up_to.map(Stamp::from_time));
         if !recorded.extend(&stamps, sorted.channels, forget)

@@ -260,15 +260,20 @@ impl<W: World> Turn<'_, W> {
         if !self.forwarder.corrections {
             self.leave_corrections(&mut rows, &mut sorted);
         }
+        let told = Some(rows.flaws.clone()).filter(|flaws| flaws.count > 0);
         let has_new_flaws = self.has_new_flaws(&mut rows.flaws);
         let has_youngest = plan.window.is_some() || rows.flaws.count == 0 && ahead.is_empty();
 
         if !rows.rows.is_empty() {
-            if self.record_and_send(&context, channels, &rows, &sorted, plan).await? == Step::Done {
+            let step = self.record_and_send(&context, channels, &rows, &sorted, plan).await?;
+            // Only what is recorded is told: after a lost race the next turn counts them.
+            self.memory.flaws = told.or(self.memory.flaws.take());
+            if step == Step::Done {
                 return Ok(Step::Done);
             }
         } else if has_new_flaws {
             self.record_bad_rows(&context, &rows.flaws).await?;
+            self.memory.flaws = told;
         } else {
             if !has_youngest {
                 self.begin_now(&context);
@@ -288,7 +293,6 @@ impl<W: World> Turn<'_, W> {
         };
         let new = if are_same { 0 } else { stamped + flaws.unstamped() };
         if new > 0 {
-            self.memory.flaws = Some(flaws.clone());
             self.report.bad_rows += new;
             cursor.activity.get_or_insert_default().unusable_rows += new as u64;
             flaws.count = new;

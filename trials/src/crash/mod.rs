@@ -12,12 +12,12 @@ use std::{
     time::Instant,
 };
 
-pub use self::plan::Kill;
+pub use self::plan::{Kill, Spot, plan};
 
 use clap::{Args, ValueEnum};
 use emulators::steps::Step;
 
-use self::{plan::Spot, report::Reporter};
+use self::report::Reporter;
 use crate::{app, audit::Verdict, victim::Kills};
 
 const EXAMPLES: &str = "\
