@@ -13,6 +13,7 @@ mod dropped;
 mod earlier_version;
 mod fault_switches;
 mod hub_faults;
+mod identity;
 mod late;
 mod late_writes;
 mod ledger_faults;

@@ -2,6 +2,7 @@
 //! rows, the hub is away, and the handler is killed. At the end every row is at the hub, or in a count that a person is shown.
 
 use std::{
+    cell::Cell,
     collections::{BTreeMap, BTreeSet, HashMap},
     path::PathBuf,
     time::{Duration, Instant},
@@ -86,6 +87,8 @@ struct Fleet {
     sites: Vec<Site>,
     number: u64,
     good: BTreeSet<Row>,
+    /// Every row that was ever sent, those with earlier values included.
+    ever: BTreeSet<Row>,
     bad: usize,
     late: usize,
     corrected: usize,
@@ -135,6 +138,7 @@ impl Fleet {
                 self.good.insert((site.uid.clone(), at, number));
             }
         }
+        self.ever.extend(self.good.iter().cloned());
         changed
     }
 
@@ -189,25 +193,32 @@ pub async fn run(options: &Options) -> anyhow::Result<bool> {
         sites: names.iter().map(site).collect(),
         number: 0,
         good: BTreeSet::new(),
+        ever: BTreeSet::new(),
         bad: 0,
         late: 0,
         corrected: 0,
     };
     let victim = Victim::start(killer, &handler, &[app::POLLING], settings, options.kills).await?;
     let kills: Vec<Kill> = plan(options.seed, options.kills, &SPOTS);
-    let suffering = victim.suffer(&kills);
-    let living = live(&world, &victim, &mut fleet);
-    let (kills, lived) = tokio::join!(suffering, living);
+    let is_over = Cell::new(false);
+    let suffering = async {
+        let kills = victim.suffer(&kills).await;
+        is_over.set(true);
+        kills
+    };
+    let (kills, lived) = tokio::join!(suffering, live(&world, &victim, &mut fleet, &is_over));
     let (kills, ()) = (kills?, lived?);
     let mut findings = victim.findings();
     findings.extend(settle(&world, &victim, &fleet).await?);
     let counted = account(&world, &fleet, &mut findings)?;
     println!(
-        "{} sites, {} renamed, {} removed, {} kills, hub away for {AWAY} ticks, seed {}, in {:.0} s",
+        "{} sites, {} renamed, {} removed, {} kills ({} at a step, {} at a moment), hub away for {AWAY} ticks, seed {}, in {:.0} s",
         options.sites,
         counted.renamed,
         fleet.sites.iter().filter(|site| site.is_removed).count(),
         kills.total(),
+        kills.at.values().sum::<usize>(),
+        kills.at_moments,
         options.seed,
         started.elapsed().as_secs_f64()
     );
@@ -227,9 +238,12 @@ pub async fn run(options: &Options) -> anyhow::Result<bool> {
     Ok(findings.is_empty())
 }
 
-/// The year.
-async fn live(world: &World, victim: &Victim, fleet: &mut Fleet) -> anyhow::Result<()> {
-    for tick in 0..TICKS + AWAY + TICKS {
+/// The year. It goes on until all kills are over.
+async fn live(world: &World, victim: &Victim, fleet: &mut Fleet, is_over: &Cell<bool>) -> anyhow::Result<()> {
+    for tick in 0.. {
+        if tick >= TICKS + AWAY + TICKS && is_over.get() {
+            break;
+        }
         if tick == TICKS {
             control(world, &world.hub.ready().control, "away", &json!(true)).await?;
         }
@@ -362,6 +376,10 @@ fn account(world: &World, fleet: &Fleet, findings: &mut Vec<String>) -> anyhow::
     }
     let lost: Vec<_> = fleet.good.iter().filter(|row| !ids_of_row.contains_key(*row)).collect();
     findings.extend(lost.iter().map(|row| format!("row {row:?} is not at the hub")));
+    let unsent = recorded_rows(world).into_iter().filter(|row| !ids_of_row.contains_key(row));
+    findings.extend(unsent.map(|row| format!("row {row:?} is recorded and not at the hub")));
+    let made_up = ids_of_row.keys().filter(|row| !fleet.ever.contains(*row));
+    findings.extend(made_up.map(|row| format!("row {row:?} is at the hub, and no logger sent it")));
     let twice = ids_of_row.iter().filter(|(_, ids)| ids.len() > 1);
     findings.extend(twice.map(|(row, ids)| format!("row {row:?} came in {} messages", ids.len())));
     let documents = world.cosmos.plain_items();

@@ -142,9 +142,13 @@ pub struct Sites {
 
 impl Sites {
     /// `false` if a site of that name exists already.
-    pub fn add(&mut self, site: Site) -> bool {
+    pub fn add(&mut self, mut site: Site) -> bool {
         if self.index.get(&site.name).is_some_and(|known| known.name == site.name) {
             return false;
+        }
+        // A site that had this name has kept its `_uid`.
+        while self.all.iter().any(|known| known.uid == site.uid) {
+            site.uid = uid(&site.uid);
         }
         self.all.push(Arc::new(site));
         self.list(self.all.len() - 1);
@@ -253,6 +257,9 @@ mod tests {
             (&"Shaft".to_owned(), true)
         );
         assert!(!sites.rename("Shaft", "Shaft"), "names are unique");
+        assert!(sites.add(self::site()));
+        assert_ne!(sites.find("Well 7 / Level").unwrap().uid, uid, "a namesake is another site");
+        assert!(sites.remove("Well 7 / Level"));
         assert!(sites.rename("Shaft", "Well 7 / Level"));
         assert!(sites.remove("Well 7 / Level"));
         assert!(sites.find(&uid).is_none());
