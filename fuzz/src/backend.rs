@@ -117,7 +117,7 @@ fn check_messages(body: &[u8], channels: usize, max_body: usize) {
     let names: Vec<_> = (0..channels).map(|index| format!("ch\"{index}")).collect();
     let site = Site::of_key(SiteKey { customer: "Wässer \"&\" Co".into(), site: "Well\\7".into() });
     let split = |end| {
-        let heading = Heading { site: &site, begin: None, end, channels: &names };
+        let heading = Heading { site: &site, begin: None, end, channels: &names, correction: false };
         Splitter::new(&heading, &rows, max_body).collect::<Vec<Part>>()
     };
     let (parts, later) = (split(now()), split(now() + chrono::TimeDelta::days(1)));

@@ -72,6 +72,20 @@ async fn a_changed_value_is_forwarded_once_and_before_newer_rows() {
 }
 
 #[tokio::test]
+async fn a_value_that_comes_back_is_no_repeat() {
+    let world = World::with_sites(&[SITE]).await;
+    let handler = world.handler().await;
+    for value in [1, 2, 1, 2] {
+        replace(&world, &[(0, value)]).await;
+        handler.invoke_ok().await;
+    }
+    let messages = world.hub.get("received").await;
+    let ids: std::collections::BTreeSet<_> =
+        messages.as_array().unwrap().iter().map(|message| message["messageId"].to_string()).collect();
+    assert_eq!((messages.as_array().unwrap().len(), ids.len()), (4, 4), "{messages}");
+}
+
+#[tokio::test]
 async fn corrections_that_the_hub_does_not_take_wait_their_turn() {
     let (world, handler) = world_after_a_run(&[]).await;
     handler.kill().await;

@@ -182,7 +182,8 @@ pub(super) fn parts<'a>(
 ) -> impl Iterator<Item = Part> + use<'a> {
     let max_body = record::max_body(site, true, false);
     window.units(&rows.rows).into_iter().flat_map(move |(unit, of_unit)| {
-        let heading = Heading { site, begin: Some(unit.from.time()), end: unit.until.time(), channels };
+        let heading =
+            Heading { site, begin: Some(unit.from.time()), end: unit.until.time(), channels, correction: false };
         Splitter::of(&heading, rows, of_unit, max_body)
     })
 }

@@ -127,8 +127,6 @@ pub struct Report {
     pub rows_ahead: usize,
     /// Rows that a logger stamped after its clock was reset. They are not forwarded.
     pub reset_rows: usize,
-    /// The stamp of the last row ahead of the clock.
-    pub furthest_ahead: Option<DateTime<Utc>>,
     /// Messages that are pending now.
     pub waiting: usize,
     /// Stamp of the newest recorded row, if there is one and the cursor could be read.

@@ -46,7 +46,7 @@ impl<W: World> Turn<'_, W> {
             }
             let oldest = rows.rows[some.start].stamp.time();
             let begin = before.map(|newest| newest.min(oldest));
-            let heading = Heading { site: self.site, begin, end: context.at, channels };
+            let heading = Heading { site: self.site, begin, end: context.at, channels, correction };
             let context = &PollContext { correction, ..context.clone() };
             let max_body = record::max_body(self.site, false, correction);
             let parts = Splitter::of(&heading, rows, some.clone(), max_body);

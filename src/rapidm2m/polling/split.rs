@@ -20,6 +20,9 @@ pub struct Heading<'a> {
     pub end: DateTime<Utc>,
     /// The selected channels, in the order of the values.
     pub channels: &'a [String],
+    /// The rows were recorded before with other values. A value may come back, so the time of the poll is a part of the
+    /// message's id: what says something new must not look like a repeat.
+    pub correction: bool,
 }
 
 /// One message.
@@ -74,7 +77,10 @@ impl<'a> Splitter<'a> {
         );
         // The zero byte distinguishes ("ab", "c") from ("a", "bc"). No id contains one.
         let key = &heading.site.key;
-        let seed = Sha256::new().chain_update(&key.customer).chain_update([0]).chain_update(&key.site);
+        let mut seed = Sha256::new().chain_update(&key.customer).chain_update([0]).chain_update(&key.site);
+        if heading.correction {
+            seed = seed.chain_update([0]).chain_update(heading.end.timestamp_millis().to_be_bytes());
+        }
         let names = heading.channels.iter().map(|name| format!("{}:", quoted(name))).collect();
         Self { prefix, seed: seed.chain_update([0]), names, rows, next: some.start, end: some.end, max_body }
     }
@@ -162,7 +168,8 @@ mod tests {
         let rows = Rows::read(json.to_owned().into(), channels.len()).unwrap();
         let channels: Vec<_> = channels.iter().map(|name| (*name).to_owned()).collect();
         let site = site();
-        let heading = Heading { site: &site, begin: begin.map(time), end: time(end), channels: &channels };
+        let heading =
+            Heading { site: &site, begin: begin.map(time), end: time(end), channels: &channels, correction: false };
         Splitter::new(&heading, &rows, max_body).collect()
     }
 

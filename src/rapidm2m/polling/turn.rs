@@ -252,7 +252,6 @@ impl<W: World> Turn<'_, W> {
         let ahead = hold_back_the_future(&mut rows, self.forwarder.world.now());
         context.rows_ahead = ahead.len();
         self.report.rows_ahead += ahead.len();
-        self.report.furthest_ahead = self.report.furthest_ahead.max(ahead.last().map(|row| row.stamp.time()));
         // Without an overlap these are the new rows. With an overlap, some of them may be known.
         let beyond = rows.rows.iter().filter(|row| plan.is_beyond(row.stamp)).count();
         let newest = rows.rows.last().map(|row| row.stamp).filter(|_| beyond > 0);
