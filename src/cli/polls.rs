@@ -189,7 +189,14 @@ fn text(cursors: &[Cursor], polls: &[Poll], now: DateTime<Utc>, out: &mut impl W
 
 /// The state of a site.
 fn of_site(cursor: &Cursor, now: DateTime<Utc>) -> String {
-    let mut line = format!("{}: ", cursor.site);
+    let mut line = cursor.name().to_owned();
+    if cursor.name() != cursor.site {
+        line += &format!(" (Site_Id {} in Cosmos DB)", cursor.site);
+    }
+    line += ": ";
+    if let Some(since) = cursor.gone_since {
+        line += &format!("not listed by the backend since {}, ", stamp(since));
+    }
     line += &match cursor.last_value_from {
         Some(newest) => match (now - newest).to_std() {
             Ok(lag) => format!("newest row {}, {} ago", stamp(newest), HumanDuration(whole_seconds(lag))),

@@ -66,6 +66,14 @@ async fn what_waits_of_a_site_that_is_gone_is_sent() {
     let cursor = world.cursor("Well 7").await;
     assert!(cursor["GoneSince"].is_string() && cursor["Unforwarded"] == json!([]), "{cursor}");
     assert_eq!(world.output().matches("does not list the site any more").count(), 1, "{}", world.output());
+    let polls = tokio::process::Command::new(env!("CARGO_BIN_EXE_iothub-connector"))
+        .args(["polls", "Well 7"])
+        .envs(&world.settings)
+        .output()
+        .await
+        .unwrap();
+    let said = String::from_utf8(polls.stdout).unwrap();
+    assert!(said.starts_with("Well 7: not listed by the backend since "), "{said}");
 }
 
 #[tokio::test]
