@@ -172,6 +172,10 @@ async fn added_rows_sites_and_requests_can_be_managed() {
     let path = histdata("a/b", json!({ "select": ["druck"] }));
     assert_eq!(backend.get_json(&path).await, json!([["20170126133", 1.5], ["soon"]]));
 
+    let put = json!({ "site": "a/b", "rows": [["20170126133", 2.5], ["20170126134", 3.5]] });
+    assert_eq!(backend.control(Method::PUT, "rows", put).await.0, StatusCode::NO_CONTENT);
+    assert_eq!(backend.get_json(&path).await, json!([["20170126133", 2.5], ["20170126134", 3.5], ["soon"]]));
+
     let (status, error) = backend.control(Method::POST, "rows", json!({ "site": "x", "rows": [] })).await;
     assert_eq!((status, error), (StatusCode::NOT_FOUND, json!({ "err": "there is no site \"x\"" })));
     let (status, error) = backend.control(Method::POST, "rows", json!({ "site": "a/b", "row": [] })).await;
@@ -180,20 +184,20 @@ async fn added_rows_sites_and_requests_can_be_managed() {
     assert_eq!(backend.control(Method::GET, "requests?waits=1", Value::Null).await.0, StatusCode::BAD_REQUEST);
 
     backend.control(Method::DELETE, "rows?site=a%2Fb&container=1", Value::Null).await;
-    assert_eq!(backend.get_json(&path).await.as_array().unwrap().len(), 2);
+    assert_eq!(backend.get_json(&path).await.as_array().unwrap().len(), 3);
     backend.control(Method::DELETE, "rows?site=a%2Fb", Value::Null).await;
     assert_eq!(backend.get_json(&path).await, json!([]));
     assert_eq!(backend.control(Method::DELETE, "sites/a%2Fb", Value::Null).await.0, StatusCode::NO_CONTENT);
     assert_eq!(backend.get(&path).await.status(), StatusCode::NOT_FOUND);
 
     let (_, requests) = backend.control(Method::GET, "requests", Value::Null).await;
-    assert_eq!(requests.as_array().unwrap().len(), 4);
+    assert_eq!(requests.as_array().unwrap().len(), 5);
     assert_eq!(requests[0]["query"], json!({ "select": ["druck"] }));
     assert_eq!((&requests[0]["rows"], &requests[0]["status"]), (&json!(2), &json!(200)));
     let received = requests[0]["receivedAt"].as_str().unwrap();
     assert!(DateTime::parse_from_rfc3339(received).unwrap() <= Utc::now());
     let (_, counts) = backend.control(Method::GET, "counts", Value::Null).await;
-    assert_eq!((&counts["requests"], &counts["rows"], &counts["maxInFlight"]), (&json!(4), &json!(4), &json!(1)));
+    assert_eq!((&counts["requests"], &counts["rows"], &counts["maxInFlight"]), (&json!(5), &json!(8), &json!(1)));
     backend.control(Method::DELETE, "requests", Value::Null).await;
     assert_eq!(backend.control(Method::GET, "requests", Value::Null).await.1, json!([]));
 }

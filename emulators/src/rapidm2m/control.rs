@@ -32,7 +32,7 @@ pub fn router(backend: Arc<Backend>) -> Router {
         .route("/away", put(away))
         .route("/cut", post(cut))
         .route("/faults", get(faults).put(set_faults).delete(clear_faults))
-        .route("/rows", post(add_rows).delete(clear_rows))
+        .route("/rows", post(add_rows).put(put_rows).delete(clear_rows))
         .route("/sites", post(add_site))
         .route("/sites/{name}", put(rename_site).delete(remove_site))
         .route("/requests", get(requests).delete(clear_requests))
@@ -103,15 +103,26 @@ struct NewRows {
     rows: Vec<Box<RawValue>>,
 }
 
-async fn add_rows(State(backend): Shared, body: Bytes) -> Done {
-    let NewRows { site, container, rows } = parsed(&body)?;
-    if container >= CONTAINERS {
-        return Err(refusal(
-            StatusCode::BAD_REQUEST,
-            format!("container {container} is not in 0..={}", CONTAINERS - 1),
-        ));
+impl NewRows {
+    fn read(body: &[u8]) -> Result<Self, Refusal> {
+        let new: Self = parsed(body)?;
+        if new.container < CONTAINERS {
+            return Ok(new);
+        }
+        let text = format!("container {} is not in 0..={}", new.container, CONTAINERS - 1);
+        Err(refusal(StatusCode::BAD_REQUEST, text))
     }
+}
+
+async fn add_rows(State(backend): Shared, body: Bytes) -> Done {
+    let NewRows { site, container, rows } = NewRows::read(&body)?;
     known_site(&backend, &site)?.add(container, rows);
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn put_rows(State(backend): Shared, body: Bytes) -> Done {
+    let NewRows { site, container, rows } = NewRows::read(&body)?;
+    known_site(&backend, &site)?.put(container, rows);
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -21,6 +21,7 @@
 //! | `GET`, `PUT`, `DELETE /faults` | `{"rules":[{"site":"…","resource":"histdata","times":2,"status":503,"retryAfter":"120"}],"order":"descending"}` |
 //! | `GET`, `PUT`, `DELETE /trouble` | wrong answers of any kind, see `trouble.rs` |
 //! | `POST /rows` | `{"site":"…","container":0,"rows":[["20170126133",51000,"NAN"]]}`, one value per channel; other rows are served unchanged |
+//! | `PUT /rows` | the same; the rows take the places of those with their stamps |
 //! | `DELETE /rows?site=…` | `&container=N` for one container only |
 //! | `POST /sites` | `{"name":"…","channels":["ch0"],"generate":false}` |
 //! | `PUT /sites/{name}` | `{"name":"…"}`: another name; `_uid` and rows stay |

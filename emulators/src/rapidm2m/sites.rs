@@ -1,7 +1,7 @@
 //! The customer's sites, and the rows that were added through the control endpoint.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, RwLock},
 };
 
@@ -65,6 +65,17 @@ impl Site {
         let rows = rows.into_iter().map(|row| Arc::new(AddedRow::new(row, self.channels.len())));
         let mut containers = self.rows.write().expect("no panic while locked");
         let all = Arc::make_mut(&mut containers[container]);
+        all.extend(rows);
+        all.sort_by_key(|row| (row.at.is_none(), row.at));
+    }
+
+    /// As [`add`](Self::add), but the rows take the places of those with their stamps, as in a logger's container.
+    pub fn put(&self, container: usize, rows: Vec<Box<RawValue>>) {
+        let rows: Vec<_> = rows.into_iter().map(|row| Arc::new(AddedRow::new(row, self.channels.len()))).collect();
+        let stamps: HashSet<i64> = rows.iter().filter_map(|row| row.at).collect();
+        let mut containers = self.rows.write().expect("no panic while locked");
+        let all = Arc::make_mut(&mut containers[container]);
+        all.retain(|row| row.at.is_none_or(|at| !stamps.contains(&at)));
         all.extend(rows);
         all.sort_by_key(|row| (row.at.is_none(), row.at));
     }

@@ -1,0 +1,215 @@
+//! What a fleet goes through in a year, in some minutes: sites are renamed and removed, loggers send bad, late and corrected
+//! rows, the hub is away, and the handler is killed. At the end every row is at the hub, or in a count that a person is shown.
+
+mod account;
+mod fleet;
+
+use std::{
+    cell::Cell,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use anyhow::ensure;
+use clap::Args;
+use emulators::steps::Step;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use serde_json::{Value, json};
+
+use self::{
+    account::{Records, account},
+    fleet::{Fleet, Upload},
+};
+use crate::{
+    app,
+    audit::Message,
+    crash::{Kill, Spot, plan},
+    killer::Killer,
+    victim::Victim,
+    world::{World, poll},
+};
+
+/// Ticks in which the hub is away. In the middle of them sites are renamed and removed.
+const AWAY: usize = 10;
+/// Ticks before and after that.
+const TICKS: usize = 10;
+const SETTLING: Duration = Duration::from_secs(300);
+/// How many loggers send at once.
+const UPLOADS: usize = 8;
+const SHOWN: usize = 20;
+/// At the end of a new name.
+const RENAMED: &str = " (new)";
+
+/// Where the handler is killed. Each is reached in nearly every tick.
+const SPOTS: [Spot; 8] = [
+    Spot::new(Step::TimerCalled, 1),
+    Spot::new(Step::RowsAsked, 20),
+    Spot::new(Step::RowsAnswered, 20),
+    Spot::new(Step::RecordCame, 20),
+    Spot::new(Step::RecordApplied, 20),
+    Spot::new(Step::RecordAnswered, 20),
+    Spot::new(Step::MarkCame, 10),
+    Spot::new(Step::MessageCame, 10),
+];
+
+#[derive(Args)]
+pub struct Options {
+    /// Seed of the rows, the changes and the kills
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    #[arg(long, value_name = "N", default_value_t = 2_000)]
+    sites: usize,
+    /// How often the handler is killed
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    kills: usize,
+    /// The connector's binary [default: iothub-connector beside this program]
+    #[arg(long, value_name = "FILE")]
+    handler: Option<PathBuf>,
+}
+
+/// Carries out the trial. `false` if a row is not accounted for.
+///
+/// # Errors
+/// It could not be carried out.
+pub async fn run(options: &Options) -> anyhow::Result<bool> {
+    let started = Instant::now();
+    let handler = app::handler(options.handler.as_deref())?;
+    let names: Vec<String> = (1..=options.sites).map(|number| format!("Site {number}")).collect();
+    let killer = Killer::default();
+    let world = World::start(&names, killer.steps(), true).await?;
+    let mut settings = world.settings();
+    for (name, value) in
+        [("Site_ID", "*"), ("RUST_LOG", "warn"), ("PollConcurrency", "64"), ("IoTHubTransport", "mqtt")]
+    {
+        settings.insert(name.to_owned(), value.to_owned());
+    }
+    let mut fleet = Fleet::new(&names, options.seed);
+    let victim = Victim::start(killer, &handler, &[app::POLLING], settings, options.kills).await?;
+    let kills: Vec<Kill> = plan(options.seed, options.kills, &SPOTS);
+    let is_over = Cell::new(false);
+    let suffering = async {
+        let kills = victim.suffer(&kills).await;
+        is_over.set(true);
+        kills
+    };
+    let (kills, lived) = tokio::join!(suffering, live(&world, &victim, &mut fleet, &is_over));
+    let (kills, ()) = (kills?, lived?);
+    let mut findings = victim.findings();
+    findings.extend(settle(&world, &victim, &fleet).await?);
+    let messages: Vec<Message> = world.hub.received().iter().map(Message::of).collect();
+    let counted = account(&fleet, &Records::new(world.cosmos.plain_items()), &messages, &mut findings);
+    println!(
+        "{} sites, {} renamed, {} removed, {} kills ({} at a step, {} at a moment), hub away for {AWAY} ticks, seed {}, in {:.0} s",
+        options.sites,
+        fleet.sites.iter().filter(|site| site.name.ends_with(RENAMED)).count(),
+        fleet.sites.iter().filter(|site| site.is_removed).count(),
+        kills.total(),
+        kills.at.values().sum::<usize>(),
+        kills.at_moments,
+        options.seed,
+        started.elapsed().as_secs_f64()
+    );
+    println!(
+        "{} good rows, {} bad, {} late and {} corrected were sent: {} at the hub, {} counted as bad, {} as late, {} as \
+         corrected, {} repeats, {} unaccounted",
+        fleet.good.len(),
+        fleet.bad,
+        fleet.late,
+        fleet.corrected,
+        counted.at_hub,
+        counted.bad,
+        counted.late,
+        counted.corrected,
+        counted.repeats,
+        counted.lost,
+    );
+    findings.iter().take(SHOWN).for_each(|finding| println!("  {finding}"));
+    victim.host.stop().await;
+    Ok(findings.is_empty())
+}
+
+/// The year. It goes on until all kills are over.
+async fn live(world: &World, victim: &Victim, fleet: &mut Fleet, is_over: &Cell<bool>) -> anyhow::Result<()> {
+    for tick in 0.. {
+        if tick >= TICKS + AWAY + TICKS && is_over.get() {
+            break;
+        }
+        if tick == TICKS {
+            control(world, &world.hub.ready().control, "away", &json!(true)).await?;
+        }
+        if tick == TICKS + AWAY / 2 {
+            // What is to be removed must be recorded: nobody can fetch it afterwards. Nothing new comes meanwhile.
+            recorded(world, victim, fleet).await?;
+            for place in fleet.some() {
+                let site = &mut fleet.sites[place];
+                let name = format!("{}{RENAMED}", site.name);
+                let url = format!("{}sites/{}", world.backend.ready().control, site.name);
+                put(world, &url, &json!({ "name": name })).await?;
+                site.name = name;
+            }
+            for place in fleet.some() {
+                let site = &mut fleet.sites[place];
+                let url = format!("{}sites/{}", world.backend.ready().control, site.name);
+                let response = world.client.delete(url).send().await?;
+                ensure!(response.status().is_success(), "the backend removed no site: {}", response.status());
+                site.is_removed = true;
+            }
+        }
+        if tick == TICKS + AWAY {
+            control(world, &world.hub.ready().control, "away", &json!(false)).await?;
+        }
+        let uploads = fleet.send();
+        let sent = uploads.iter().map(|row| upload(world, &fleet.sites[row.place].name, row));
+        stream::iter(sent).buffer_unordered(UPLOADS).try_collect::<()>().await?;
+        poll(&victim.host).await?;
+    }
+    Ok(())
+}
+
+async fn upload(world: &World, site: &str, row: &Upload) -> anyhow::Result<()> {
+    control(world, &world.backend.ready().control, "rows", &json!({ "site": site, "rows": [row.raw()] })).await
+}
+
+async fn control(world: &World, control: &str, name: &str, body: &Value) -> anyhow::Result<()> {
+    put(world, &format!("{control}{name}"), body).await
+}
+
+async fn put(world: &World, url: &str, body: &Value) -> anyhow::Result<()> {
+    let response = world.client.put(url).json(body).send().await?;
+    ensure!(response.status().is_success(), "{url}: {}", response.status());
+    Ok(())
+}
+
+/// Polls until every row is recorded.
+async fn recorded(world: &World, victim: &Victim, fleet: &Fleet) -> anyhow::Result<()> {
+    let give_up = Instant::now() + SETTLING;
+    loop {
+        let finished = poll(&victim.host).await?;
+        // A run that was not killed has seen the bad rows, too.
+        if finished.status.is_some() && Records::new(world.cosmos.plain_items()).missing(fleet) == 0 {
+            return Ok(());
+        }
+        ensure!(Instant::now() < give_up, "not all rows are recorded after {SETTLING:?}");
+    }
+}
+
+/// Polls until nothing waits any more.
+async fn settle(world: &World, victim: &Victim, fleet: &Fleet) -> anyhow::Result<Vec<String>> {
+    let give_up = Instant::now() + SETTLING;
+    loop {
+        let finished = poll(&victim.host).await?;
+        let is_late = Instant::now() >= give_up;
+        if finished.status != Some(200) && !is_late {
+            continue;
+        }
+        let records = Records::new(world.cosmos.plain_items());
+        let (waiting, missing) = (records.waiting, records.missing(fleet));
+        if finished.status == Some(200) && waiting == 0 && missing == 0 {
+            return Ok(Vec::new());
+        }
+        if is_late {
+            let text = format!("after {SETTLING:?} {waiting} messages wait, and {missing} rows are not recorded");
+            return Ok(vec![text]);
+        }
+    }
+}
