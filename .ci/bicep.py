@@ -1,4 +1,5 @@
-"""Looks at the Bicep files under infra/ without Bicep: do they parse, do modules and parameters fit, is every name declared?
+"""Looks at the Bicep files under infra/ without Bicep: do they parse, do modules and parameters fit, is every name declared, is every
+parameter described?
 
     python .ci/bicep.py infra/main.bicep infra/main.parameters.json
 
@@ -39,6 +40,10 @@ class File:
 
     def is_secure(self, name):
         return any(decorator["type"] == "secure" for decorator in self.parameters[name]["decorators"])
+
+    def is_described(self, name):
+        decorators = self.parameters[name]["decorators"]
+        return any(decorator["type"] == "description" and decorator["argument"] for decorator in decorators)
 
 
 def expressions(text):
@@ -106,6 +111,9 @@ def names_at_fault(file):
 def faults(file, modules):
     """What is wrong in one file; `modules` has the files of its modules by their symbolic names."""
     yield from names_at_fault(file)
+    for name in file.parameters:
+        if not file.is_described(name):
+            yield f"parameter {name} has no @description"
     for name, module in modules.items():
         given = set(file.modules[name]["config"].get("params", {}))
         for parameter in sorted(given - set(module.parameters)):

@@ -36,7 +36,12 @@ $random = [Security.Cryptography.RandomNumberGenerator]::Create()
 $random.GetBytes($bytes)
 $reason = az iot dps enrollment-group create @common --primary-key $env:ENROLLMENT_GROUP_KEY --secondary-key ([Convert]::ToBase64String($bytes)) 2>&1
 if ($LASTEXITCODE -ne 0) {
-    [Console]::Error.WriteLine("error: enrollment group $group of $($env:DPS_NAME) cannot be made: $reason")
+    # Without AZURE_SUBSCRIPTION_ID, it was the one that the Azure CLI is set to.
+    $used = if ($env:AZURE_SUBSCRIPTION_ID) { $env:AZURE_SUBSCRIPTION_ID } else { az account show --query id --output tsv --only-show-errors 2>$null }
+    if (-not $used) { $used = '(none: run `az login`)' }
+    [Console]::Error.WriteLine("error: enrollment group $group of $($env:DPS_NAME) cannot be made in subscription ${used}: $reason")
+    [Console]::Error.WriteLine("       If this is the wrong one, set AZURE_SUBSCRIPTION_ID to the right one (with azd: ``azd env set AZURE_SUBSCRIPTION_ID ID``),")
+    [Console]::Error.WriteLine("       then run ``azd up`` or this script again.")
     [Console]::Error.WriteLine("       Check that ``az account show`` names the right tenant, and that you may change $($env:DPS_NAME) (the role Contributor on")
     [Console]::Error.WriteLine("       $($env:AZURE_RESOURCE_GROUP)). Roles take some minutes to hold. Then run ``azd provision`` or this script again.")
     exit 1

@@ -42,7 +42,11 @@ fi
 # The secondary key is one that nobody knows.
 if ! reason=$(of_group create "$@" --primary-key "$ENROLLMENT_GROUP_KEY" \
     --secondary-key "$(head -c 48 /dev/urandom | base64 | tr -d '\n')"); then
-    echo "error: enrollment group $group of $DPS_NAME cannot be made: $reason" >&2
+    # Without AZURE_SUBSCRIPTION_ID, it was the one that the Azure CLI is set to.
+    subscription=${AZURE_SUBSCRIPTION_ID:-$(az account show --query id --output tsv --only-show-errors 2> /dev/null || true)}
+    echo "error: enrollment group $group of $DPS_NAME cannot be made in subscription ${subscription:-(none: run \`az login\`)}: $reason" >&2
+    echo "       If this is the wrong one, set AZURE_SUBSCRIPTION_ID to the right one (with azd: \`azd env set AZURE_SUBSCRIPTION_ID ID\`)," >&2
+    echo "       then run \`azd up\` or this script again." >&2
     echo "       Check that \`az account show\` names the right tenant, and that you may change $DPS_NAME (the role Contributor on" >&2
     echo "       $AZURE_RESOURCE_GROUP). Roles take some minutes to hold. Then run \`azd provision\` or this script again." >&2
     exit 1

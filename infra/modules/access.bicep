@@ -1,12 +1,25 @@
 // What the app may do, and the people who run commands against it.
 // <https://learn.microsoft.com/azure/role-based-access-control/built-in-roles>
 
+@description('Object id of the function app\'s identity.')
 param appPrincipalId string
+
+@description('Object id of the user or group that runs commands against this deployment; empty: nobody.')
 param operatorPrincipalId string
+
+@description('What operatorPrincipalId is: User, Group or ServicePrincipal.')
 param operatorPrincipalType string
+
+@description('Storage account of the Functions host and of the queues.')
 param storageAccountName string
+
+@description('Cosmos DB account.')
 param cosmosAccountName string
+
+@description('Key Vault with the secrets.')
 param vaultName string
+
+@description('Application Insights component that the app logs to.')
 param applicationInsightsName string
 
 var storageBlobDataOwner = 'b7e6dc6d-f1e8-4753-8033-0f276bb0955b'

@@ -1,15 +1,33 @@
 // The function app, without its settings: those wait until its identity has its roles.
 
+@description('Region of the resources.')
 param location string
+
+@description('Tags of every resource.')
 param tags object
+
+@description('Ends the names of the resources, many of which must be unique in all of Azure.')
 param token string
+
+@description('URL of the blob container that the package is published to.')
 param packageContainerUrl string
+
+@description('Most instances that a group of functions may run on, those that always run not counted.')
 param maximumInstanceCount int
+
+@description('Memory of an instance in MB.')
 param instanceMemoryMB int
+
+@description('Version of the runtime `custom` in the plan.')
 param customRuntimeVersion string
-// Instances that always run. The HTTP functions scale together, every other function by itself.
+
+@description('Instances of the HTTP functions that always run. The HTTP functions scale together, every other function by itself.')
 param httpAlwaysReady int
+
+@description('Instances of the timer function that always run.')
 param timerAlwaysReady int
+
+@description('Whether the plan is spread over availability zones.')
 param zoneRedundancy bool
 
 var httpGroup = [{ name: 'http', instanceCount: httpAlwaysReady }]

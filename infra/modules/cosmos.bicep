@@ -1,9 +1,16 @@
 // The ledger. src/rapidm2m/ledger/cosmos.rs and src/iot_hub/devices/store.rs say the same of the containers, for accounts whose key the app has;
 // tests/repository/infrastructure holds one against the other.
 
+@description('Region of the resources.')
 param location string
+
+@description('Tags of every resource.')
 param tags object
+
+@description('Ends the names of the resources, many of which must be unique in all of Azure.')
 param token string
+
+@description('Whether the account is spread over availability zones.')
 param zoneRedundancy bool
 
 var databaseName = 'M2MBackendForwarderData'

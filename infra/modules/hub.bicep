@@ -1,9 +1,16 @@
 // IoT Hub, and the Device Provisioning Service that registers devices in it. An enrollment group cannot be made here: it is
 // made afterwards, by the hook in azure.yaml or as README.md says.
 
+@description('Region of IoT Hub and the Device Provisioning Service.')
 param location string
+
+@description('Tags of every resource.')
 param tags object
+
+@description('Ends the names of the resources, many of which must be unique in all of Azure.')
 param token string
+
+@description('Units of the IoT Hub.')
 param units int
 
 resource hub 'Microsoft.Devices/IotHubs@2023-06-30' = {

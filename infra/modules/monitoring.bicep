@@ -1,7 +1,12 @@
 // Where logs, metrics and failures can be seen: docs/operations.md.
 
+@description('Region of the resources.')
 param location string
+
+@description('Tags of every resource.')
 param tags object
+
+@description('Ends the names of the resources, many of which must be unique in all of Azure.')
 param token string
 
 resource workspace 'Microsoft.OperationalInsights/workspaces@2025-07-01' = {

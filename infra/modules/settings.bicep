@@ -17,25 +17,64 @@
 // | REGION_NAME | Azure sets it |
 // | AZURE_FUNCTIONS_ENVIRONMENT | the host sets it: Development on a developer's machine |
 
+@description('Function app that gets the settings.')
 param appName string
+
+@description('Storage account of the Functions host.')
 param storageAccountName string
+
+@description('URL of the queues in the storage account.')
 param queueServiceUri string
+
+@description('Connection string of the Application Insights component that the app logs to.')
 param applicationInsightsConnectionString string
+
+@description('URL of the Key Vault with the secrets.')
 param vaultUri string
+
+@description('URL of the Cosmos DB account.')
 param cosmosEndpoint string
+
+@description('Database in the Cosmos DB account.')
 param databaseName string
+
+@description('Container of the polls in the database.')
 param pollsContainerName string
+
+@description('ID scope of the Device Provisioning Service.')
 param idScope string
+
+@description('The backend\'s API; empty: rapidM2M is off.')
 param m2mBackendUrl string
+
+@description('Name or id of the customer at the backend.')
 param customerId string
+
+@description('Sites, comma-separated; or *: all of the customer.')
 param siteId string
+
+@description('Channels, comma-separated; or *: all of the site\'s blueprint.')
 param channelNames string
+
+@description('What a site\'s first poll fetches: youngest, all, or a time.')
 param startFrom string
+
+@description('Whether webhooks of The Things Network are taken and forwarded.')
 param thingsNetwork bool
+
+@description('Storage queue between the two functions of The Things Network.')
 param uplinkQueueName string
+
+@description('What a LoRaWAN device is called at the hub.')
 param deviceIdTemplate string
+
+@description('How messages get to the hub: https, mqtt or mqtt-ws.')
 param transport string
+
+@description('Days after which finished records are removed from Cosmos DB; 0: never.')
 param pollHistoryDays int
+
+@description('Further settings by name. They win over the ones made here.')
 param moreSettings object
 
 // The host's own. `…__accountName` and `…__credential` are its way to say: as the app's identity.

@@ -1,11 +1,19 @@
 // The storage account of the Functions host, with the queues of uplinks. Nobody has a key to it.
 
+@description('Region of the resources.')
 param location string
+
+@description('Tags of every resource.')
 param tags object
-// Storage accounts have names of at least 3 characters.
+
+@description('Ends the names of the resources, many of which must be unique in all of Azure. Names of storage accounts have at least 3 characters.')
 @minLength(1)
 param token string
+
+@description('Storage queue between the two functions of The Things Network. The names of the other queues begin with it.')
 param uplinkQueueName string
+
+@description('Whether the account is spread over availability zones.')
 param zoneRedundancy bool
 
 var packageContainerName = 'package'

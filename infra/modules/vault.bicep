@@ -1,13 +1,26 @@
 // The secrets. Each has the name of the setting that it is for.
 
+@description('Region of the resources.')
 param location string
+
+@description('Tags of every resource.')
 param tags object
+
+@description('Ends the names of the resources, many of which must be unique in all of Azure.')
 param token string
+
+@description('Whether a deleted vault can be brought back for a week, whoever deletes it.')
 param purgeProtection bool
+
+@description('Key of the enrollment group in the Device Provisioning Service.')
 @secure()
 param enrollmentGroupKey string
+
+@description('Base64 of user:password for the rapidM2M backend; empty: no secret is made.')
 @secure()
 param m2mCredentials string
+
+@description('What webhooks must have in the header X-Webhook-Secret; empty: no secret is made.')
 @secure()
 param webhookSecret string
 

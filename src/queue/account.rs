@@ -42,7 +42,10 @@ enum Credential {
     /// A ready shared access signature: the query of a URL.
     Signature(SecretString),
     /// Microsoft Entra ID.
-    Identity(Arc<dyn TokenCredential>),
+    Identity {
+        tokens: Arc<dyn TokenCredential>,
+        sign_in: SignIn,
+    },
 }
 
 impl fmt::Debug for Account {
@@ -100,6 +103,50 @@ impl Account {
         &self.endpoint
     }
 
+    /// What the account is called: of an address in Azure only the account's own name.
+    pub(super) fn name(&self) -> &str {
+        let host = self.endpoint.host_str().unwrap_or_default();
+        host.split_once(".queue.").map_or(host, |(name, _)| name)
+    }
+
+    /// What to do if the account refuses a request with this error code.
+    /// <https://learn.microsoft.com/troubleshoot/azure/azure-storage/blobs/authentication/storage-troubleshoot-403-errors>
+    pub(super) fn remedy(&self, code: &str) -> String {
+        let place = self.endpoint.as_str().trim_end_matches('/');
+        let credential = match &self.credential {
+            Credential::Identity { sign_in, .. } => {
+                let who = if sign_in.is_person() { "the user of `az login`" } else { "the app's identity" };
+                format!(
+                    "give {who} the role Storage Queue Data Contributor on {} (it takes up to 10 minutes to take effect)",
+                    self.name()
+                )
+            }
+            _ if code == "KeyBasedAuthenticationNotPermitted" => {
+                return format!(
+                    "use an identity, since the account takes no keys, with AzureStorageConnectionString__queueServiceUri={place} \
+                     and AzureStorageConnectionString__credential=managedidentity instead of AzureStorageConnectionString"
+                );
+            }
+            Credential::Key { .. } => {
+                "check AzureStorageConnectionString (the account's key may have been rotated) and \
+                                       this machine's clock"
+                    .to_owned()
+            }
+            Credential::Signature(_) => {
+                "check AzureStorageConnectionString (its signature may have ended, or allow too \
+                                         little) and this machine's clock"
+                    .to_owned()
+            }
+        };
+        let firewall = "look at the account's firewall";
+        // A firewall answers with the first of these codes, but not only a firewall does.
+        if matches!(code, "AuthorizationFailure" | "AuthorizationSourceIPMismatch") {
+            format!("{firewall}, then {credential}")
+        } else {
+            format!("{credential}, and {firewall}")
+        }
+    }
+
     /// A request with the account's credential.
     pub(super) async fn authorized(
         &self,
@@ -112,10 +159,10 @@ impl Account {
                 signature(account, key.expose_secret(), Utc::now() + LIFETIME, url.scheme())
             }
             Credential::Signature(query) => query.expose_secret().to_owned(),
-            Credential::Identity(credential) => {
-                let token = credential.get_token(&[SCOPE], None).await;
+            Credential::Identity { tokens, sign_in } => {
+                let token = tokens.get_token(&[SCOPE], None).await;
                 let text = |error: azure_core::Error| http::one_line(&error.to_string(), http::MAX_ERROR_TEXT);
-                let token = token.map_err(|error| QueueError::Credential(text(error)))?;
+                let token = token.map_err(|error| QueueError::Token { text: text(error), advice: sign_in.advice() })?;
                 return Ok(client.request(method, url).bearer_auth(token.token.secret()));
             }
         };
@@ -127,7 +174,8 @@ impl Account {
 
 fn identity(sign_in: SignIn) -> Result<Credential, String> {
     let credential = sign_in.credential(identity::client_options());
-    credential.map(Credential::Identity).map_err(|error| format!("needs an identity: {error}"))
+    let credential = credential.map(|tokens| Credential::Identity { tokens, sign_in });
+    credential.map_err(|error| format!("needs an identity: {error}"))
 }
 
 fn endpoint(text: &str) -> Result<Url, String> {
@@ -195,6 +243,41 @@ mod tests {
         ] {
             let why = Account::parse(text).unwrap_err();
             assert!(why.contains(problem) && !why.contains("hunter2"), "{text}: {why}");
+        }
+    }
+
+    #[test]
+    fn what_to_do_about_a_refusal_depends_on_the_credential_and_the_code() {
+        let with = |sign_in| Account::with_identity("https://st1.queue.core.windows.net/", sign_in).unwrap();
+        let key = Account::parse("AccountName=st1;AccountKey=a2V5").unwrap();
+        let signature = Account::parse("AccountName=st1;SharedAccessSignature=sv=1&sig=hunter2").unwrap();
+        let role = "the role Storage Queue Data Contributor on st1 (it takes up to 10 minutes to take effect)";
+        let mismatch = "AuthorizationPermissionMismatch";
+        for (account, code, advice) in [
+            (
+                with(SignIn::App),
+                mismatch,
+                format!("give the app's identity {role}, and look at the account's firewall"),
+            ),
+            (with(SignIn::Person), mismatch, format!("give the user of `az login` {role}, and look at the")),
+            (with(SignIn::App), "AuthorizationFailure", "look at the account's firewall, then give the app's".into()),
+            (
+                key.clone(),
+                "AuthenticationFailed",
+                "check AzureStorageConnectionString (the account's key may have".into(),
+            ),
+            (key.clone(), "AuthorizationFailure", "look at the account's firewall, then check AzureStorage".into()),
+            (
+                key,
+                "KeyBasedAuthenticationNotPermitted",
+                "use an identity, since the account takes no keys, with \
+                 AzureStorageConnectionString__queueServiceUri=https://st1.queue.core.windows.net and"
+                    .into(),
+            ),
+            (signature, "AuthenticationFailed", "check AzureStorageConnectionString (its signature may have".into()),
+        ] {
+            let remedy = account.remedy(code);
+            assert!(remedy.starts_with(&advice), "{code}: {remedy}");
         }
     }
 

@@ -35,17 +35,16 @@ const LONGEST_RECEIPT: usize = 256;
 pub enum QueueError {
     #[error("queue {queue} cannot be reached ({text}): check AzureStorageConnectionString and the network")]
     Unreachable { queue: String, text: String },
-    #[error(
-        "the storage account refused access to queue {queue} ({status}, {code}): check AzureStorageConnectionString, this \
-         machine's clock, or the role Storage Queue Data Contributor"
-    )]
-    Refused { queue: String, status: u16, code: String },
+    #[error("the storage account {account} refused access to queue {queue} ({status}, {code}): {remedy}")]
+    Refused { account: String, queue: String, status: u16, code: String, remedy: String },
     #[error("there is no queue {0}: check UplinkQueueName")]
     Missing(String),
     #[error("the storage account answered {status} ({code}) for queue {queue}")]
     Status { queue: String, status: u16, code: String },
-    #[error("no token for the storage account: {0}")]
-    Credential(String),
+    #[error("nobody can sign in at the storage account ({text}): {advice}")]
+    Token { text: String, advice: &'static str },
+    #[error("no request can be made to the storage account: {0}")]
+    NoClient(String),
     #[error("the storage account's answer for queue {queue} is not understood: {text}")]
     Garbage { queue: String, text: String },
 }
@@ -211,7 +210,7 @@ impl Queue {
             path.pop_if_empty().push(&self.name).extend(below);
         }
         url.query_pairs_mut().extend_pairs(query);
-        let http = self.http.get().map_err(QueueError::Credential)?;
+        let http = self.http.get().map_err(QueueError::NoClient)?;
         let request = self.account.authorized(http, method, url).await?.timeout(REQUEST_TIMEOUT);
         let request = request.header("x-ms-version", VERSION).header("x-ms-date", http_date());
         let request = match body {
@@ -228,7 +227,10 @@ impl Queue {
         let number = status.as_u16();
         Err(match status {
             StatusCode::NOT_FOUND if code == "QueueNotFound" => QueueError::Missing(queue),
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => QueueError::Refused { queue, status: number, code },
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                let (account, remedy) = (self.account.name().to_owned(), self.account.remedy(&code));
+                QueueError::Refused { account, queue, status: number, code, remedy }
+            }
             _ => QueueError::Status { queue, status: number, code },
         })
     }

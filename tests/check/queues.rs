@@ -1,8 +1,11 @@
 //! Tests what `check` says about messages in the queues of uplinks.
 
 use crate::{
-    check::services::{Report, connection_string, world},
-    support::Storage,
+    check::{
+        services::{Report, connection_string, world},
+        vault::{TOKEN, Vault},
+    },
+    support::{Storage, World},
 };
 
 const WHAT: &str = "storage of the queues";
@@ -37,9 +40,50 @@ async fn an_account_that_cannot_be_used_fails() {
         assert_eq!(report.ran.code, 1, "{report:#?}");
         assert!(report.row(WHAT, "failed")["text"].as_str().unwrap().contains(says), "{report:#?}");
     }
-    let refusing =
-        connection_string(&Storage::default()).await.replace("AccountKey=aHVudGVyMg==", "SharedAccessSignature=sv=1");
-    world.set(STORAGE, &refusing);
-    let report = Report::of(&world, &[]).await;
-    assert!(report.row(WHAT, "failed")["text"].as_str().unwrap().contains("refused access"), "{report:#?}");
+}
+
+/// The account's 403, by the credential of the settings: the row has one sentence about what to do.
+#[tokio::test]
+async fn an_account_that_refuses_says_what_to_do() {
+    let mut world = world().await;
+    let storage = Storage::default();
+    let with_key = connection_string(&storage).await;
+    let place = with_key.split("QueueEndpoint=").nth(1).unwrap().to_owned();
+    let identity = Vault::start(&[], None).await;
+    let to_do = async |world: &World, code: &'static str| {
+        storage.refuse_with(code);
+        let report = Report::of(world, &[]).await;
+        assert_eq!(report.ran.code, 1, "{report:#?}");
+        report.ran.has_no([TOKEN]);
+        let row = report.row(WHAT, "failed");
+        let text = row["text"].as_str().unwrap();
+        // Three queues are asked at once: any of them may be the first.
+        assert!(text.starts_with("the storage account 127.0.0.1 refused access to queue uplinks"), "{text}");
+        assert!(text.ends_with(&format!(" (403, {code})")) && row["kind"] == "queue_unusable", "{row}");
+        assert_eq!(report.of_result("failed"), [WHAT], "nothing else is wrong");
+        row["toDo"].as_str().unwrap().to_owned()
+    };
+
+    world.set(STORAGE, &with_key);
+    let check = "check AzureStorageConnectionString (the account's key may have been rotated) and this machine's clock";
+    assert_eq!(to_do(&world, "AuthenticationFailed").await, format!("{check}, and look at the account's firewall"));
+    assert_eq!(to_do(&world, "AuthorizationFailure").await, format!("look at the account's firewall, then {check}"));
+    let said = to_do(&world, "KeyBasedAuthenticationNotPermitted").await;
+    let instead = format!("{STORAGE}__queueServiceUri={place} and {STORAGE}__credential=managedidentity");
+    assert!(said.starts_with("use an identity") && said.contains(&instead), "{said}");
+
+    world.set(STORAGE, &format!("SharedAccessSignature=sv=1;QueueEndpoint={place}"));
+    let said = to_do(&world, "AuthenticationFailed").await;
+    assert!(said.starts_with("check AzureStorageConnectionString (its signature may have ended"), "{said}");
+
+    world.unset(STORAGE);
+    world.set(&format!("{STORAGE}__queueServiceUri"), &place);
+    for (name, value) in identity.identity() {
+        world.set(name, value);
+    }
+    assert_eq!(
+        to_do(&world, "AuthorizationPermissionMismatch").await,
+        "give the app's identity the role Storage Queue Data Contributor on 127.0.0.1 (it takes up to 10 minutes to take \
+         effect), and look at the account's firewall"
+    );
 }

@@ -1,4 +1,4 @@
-//! Emulates a Key Vault with its secrets, and the endpoint where an app's managed identity gets tokens for it.
+//! Emulates a Key Vault with its secrets, and the endpoint where an app's managed identity gets tokens for it and for storage.
 //! <https://learn.microsoft.com/rest/api/keyvault/secrets>,
 //! <https://learn.microsoft.com/azure/app-service/overview-managed-identity#rest-endpoint-reference>
 
@@ -95,13 +95,16 @@ impl Vault {
 
     /// The settings of an app with an identity, besides `KeyVaultURI`.
     pub fn settings(&self) -> Settings {
-        let mut settings = self.trusted();
-        settings.insert("IDENTITY_ENDPOINT".into(), self.identity.clone());
-        settings.insert("IDENTITY_HEADER".into(), APP_SECRET.into());
-        settings
+        let identity = self.identity().map(|(name, value)| (name.to_owned(), value.to_owned()));
+        self.trusted().into_iter().chain(identity).collect()
     }
 
-    /// The same settings without an identity.
+    /// The settings of an app with an identity and no vault.
+    pub fn identity(&self) -> [(&'static str, &str); 2] {
+        [("IDENTITY_ENDPOINT", &self.identity), ("IDENTITY_HEADER", APP_SECRET)]
+    }
+
+    /// The settings with a vault and without an identity.
     pub fn trusted(&self) -> Settings {
         let file = self.authority.path().to_owned();
         [("KeyVaultURI".to_owned(), self.url.clone()), ("SSL_CERT_FILE".to_owned(), file)].into()
@@ -127,12 +130,14 @@ async fn token(
         // A careless service shows the whole request in its error.
         return (StatusCode::from_u16(status).unwrap(), format!("{headers:?}")).into_response();
     }
-    assert_eq!((query["api-version"].as_str(), query["resource"].as_str()), ("2019-08-01", "https://vault.azure.net"));
+    let resource = query["resource"].as_str();
+    assert!(["https://vault.azure.net", "https://storage.azure.com"].contains(&resource), "{query:?}");
+    assert_eq!(query["api-version"], "2019-08-01");
     assert!(query.len() == 2, "the system-assigned identity has no id: {query:?}");
     assert_eq!(headers["x-identity-header"], APP_SECRET);
     let in_a_day = (chrono::Utc::now().timestamp() + 24 * 3600).to_string();
     Json(json!({
-        "access_token": TOKEN, "expires_on": in_a_day, "resource": "https://vault.azure.net", "token_type": "Bearer",
+        "access_token": TOKEN, "expires_on": in_a_day, "resource": resource, "token_type": "Bearer",
     }))
     .into_response()
 }

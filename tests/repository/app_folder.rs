@@ -248,13 +248,60 @@ fn hooks_name_scripts_that_are_there_for_both_shells() {
     let mut names = Vec::new();
     for script in scripts {
         let script = text(format!("infra/{script}"));
-        for part in
-            ["az extension add --name azure-iot --upgrade --only-show-errors", "AZURE_SUBSCRIPTION_ID", "$reason"]
-        {
-            assert!(script.contains(part), "{part} is missing");
+        for part in [
+            "az extension add --name azure-iot --upgrade --only-show-errors",
+            "AZURE_SUBSCRIPTION_ID",
+            "$reason",
+            "az account show --query id --output tsv --only-show-errors",
+            " cannot be made in subscription $",
+            "azd env set AZURE_SUBSCRIPTION_ID ID`",
+        ] {
+            assert!(script.replace("\\`", "`").replace("``", "`").contains(part), "{part} is missing");
         }
         names.push(["DPS_NAME", "AZURE_RESOURCE_GROUP", "ENROLLMENT_GROUP_KEY"].map(|name| script.contains(name)));
     }
     assert_eq!(names, [[true; 3]; 2]);
     assert!(text(".gitattributes").contains("*.sh text eol=lf"), "a script with CRLF does not run");
+}
+
+/// Runs the script with an Azure CLI whose current subscription is `current`, and that makes no enrollment group.
+#[cfg(unix)]
+fn make_no_enrollment_group(test: &str, given: Option<&str>, current: &str) -> String {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(test);
+    fs::create_dir_all(&folder).unwrap();
+    let az = folder.join("az");
+    let answers = format!(
+        "#!/bin/sh\ncase \"$*\" in\n'extension add'*) ;;\n'account show --query id'*) echo '{current}' ;;\n\
+         *) echo \"said of: $*\"; exit 1 ;;\nesac\n"
+    );
+    fs::write(&az, answers).unwrap();
+    fs::set_permissions(&az, fs::Permissions::from_mode(0o755)).unwrap();
+
+    let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap());
+    let mut script = std::process::Command::new("sh");
+    script.arg(root().join("infra/enrollment-group.sh")).env("PATH", path).env_remove("AZURE_SUBSCRIPTION_ID");
+    script.envs([("DPS_NAME", "dps-a"), ("AZURE_RESOURCE_GROUP", "rg-a"), ("ENROLLMENT_GROUP_KEY", "hunter2")]);
+    let ran = script.envs(given.map(|id| ("AZURE_SUBSCRIPTION_ID", id))).output().unwrap();
+    assert_eq!(ran.status.code(), Some(1), "{ran:?}");
+    String::from_utf8(ran.stderr).unwrap()
+}
+
+#[cfg(unix)]
+#[test]
+fn an_enrollment_group_that_is_not_made_names_the_subscription() {
+    for (test, given, current, named) in [
+        ("given-subscription", Some("of-azd"), "of-az", "of-azd"),
+        ("current-subscription", None, "of-az", "of-az"),
+        ("no-subscription", None, "", "(none: run `az login`)"),
+    ] {
+        let said = make_no_enrollment_group(test, given, current);
+        let first =
+            format!("error: enrollment group iothub-connector of dps-a cannot be made in subscription {named}: ");
+        assert!(said.starts_with(&first), "{said}");
+        // The one that is named is the one that was used.
+        assert_eq!(said.contains("--subscription of-azd"), given.is_some(), "{said}");
+        assert!(said.contains("If this is the wrong one, set AZURE_SUBSCRIPTION_ID"), "{said}");
+    }
 }

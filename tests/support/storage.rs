@@ -28,6 +28,8 @@ struct Queues {
     ids: usize,
     /// This many more messages can be put; then every put fails.
     most_puts: Option<usize>,
+    /// Every request is refused with this error code.
+    refusal: Option<&'static str>,
 }
 
 impl Storage {
@@ -56,6 +58,11 @@ impl Storage {
         self.0.lock().unwrap().most_puts = Some(puts);
     }
 
+    /// Answers 403 with this error code from now on.
+    pub fn refuse_with(&self, code: &'static str) {
+        self.0.lock().unwrap().refusal = Some(code);
+    }
+
     /// The stored texts, and how many of them are visible.
     pub fn texts(&self, queue: &str) -> (Vec<String>, usize) {
         let state = self.0.lock().unwrap();
@@ -67,9 +74,10 @@ impl Storage {
 
 type Parameters = Query<HashMap<String, String>>;
 
-fn refused(parameters: &Parameters) -> Option<Response> {
+fn refused(storage: &Storage, parameters: &Parameters) -> Option<Response> {
     let is_signed = ["sv", "se", "sig"].iter().all(|name| parameters.contains_key(*name));
-    (!is_signed).then(|| (StatusCode::FORBIDDEN, [("x-ms-error-code", "AuthenticationFailed")]).into_response())
+    let code = storage.0.lock().unwrap().refusal.or((!is_signed).then_some("AuthenticationFailed"))?;
+    Some((StatusCode::FORBIDDEN, [("x-ms-error-code", code)]).into_response())
 }
 
 fn missing() -> Response {
@@ -81,7 +89,7 @@ async fn metadata(
     Path((_, queue)): Path<(String, String)>,
     query: Parameters,
 ) -> Response {
-    if let Some(refused) = refused(&query) {
+    if let Some(refused) = refused(&storage, &query) {
         return refused;
     }
     assert_eq!(query["comp"], "metadata");
@@ -91,7 +99,7 @@ async fn metadata(
 }
 
 async fn take(State(storage): State<Storage>, Path((_, queue)): Path<(String, String)>, query: Parameters) -> Response {
-    if let Some(refused) = refused(&query) {
+    if let Some(refused) = refused(&storage, &query) {
         return refused;
     }
     let most: usize = query["numofmessages"].parse().unwrap();
@@ -115,7 +123,7 @@ async fn add(
     query: Parameters,
     body: String,
 ) -> Response {
-    if let Some(refused) = refused(&query) {
+    if let Some(refused) = refused(&storage, &query) {
         return refused;
     }
     {
@@ -143,7 +151,7 @@ fn found(
     query: &Parameters,
     then: impl FnOnce(&mut Messages, usize),
 ) -> Response {
-    if let Some(refused) = refused(query) {
+    if let Some(refused) = refused(storage, query) {
         return refused;
     }
     let mut state = storage.0.lock().unwrap();

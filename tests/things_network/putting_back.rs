@@ -141,11 +141,11 @@ async fn if_the_queue_refuses_the_host_puts_it_back() {
     let host = Host::start(&world.settings).await;
     // Only the handler's request. If the account refused the host's own, the host would end.
     let refusal = json!([{"method": "PUT", "path": "/messages/", "header": "x-ms-version", "times": 1, "effect":
-                          {"answer": {"status": 403, "headers": {"x-ms-error-code": "AuthorizationPermissionMismatch"}}}}]);
+                          {"answer": {"status": 403, "headers": {"x-ms-error-code": "AuthenticationFailed"}}}}]);
     host.set_storage("trouble", refusal).await;
     world.hub.put("away", json!(true)).await;
     assert_eq!(host.post(uplink("app", "dev", 1).to_string()).await.status, 202);
-    host.logged("Storage Queue Data").await;
+    host.logged("check AzureStorageConnectionString").await;
     host.logged("failed, ").await;
     world.hub.put("away", json!(false)).await;
     host.set_storage("trouble", json!([])).await;

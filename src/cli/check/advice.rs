@@ -50,6 +50,7 @@ pub fn of_kind(kind: &Kind) -> Option<&'static str> {
         Kind::LedgerUnreachable | Kind::LedgerTimeout => {
             "check M2MDocumentsDBUri, the account's firewall and the network"
         }
+        Kind::QueueUnusable => "check AzureStorageConnectionString; if it is right, try again later",
         Kind::LedgerThrottled => "more throughput, lower PollConcurrency, or RecordEmptyPolls=false",
         _ => return None,
     })
@@ -60,7 +61,9 @@ mod tests {
     use iothub_connector::{
         cosmos::Failure,
         iot_hub::{SendError, devices::DpsError},
+        queue::QueueError,
         rapidm2m::FetchError,
+        support::identity::SignIn,
     };
 
     use super::*;
@@ -122,10 +125,23 @@ mod tests {
             Failure::Timeout,
             Failure::Unreachable("x".into()),
         ];
+        let of_queues = [
+            QueueError::Refused {
+                account: "st1".into(),
+                queue: "q".into(),
+                status: 403,
+                code: "AuthorizationPermissionMismatch".into(),
+                remedy: "give it a role".into(),
+            },
+            QueueError::Unreachable { queue: "q".into(), text: "x".into() },
+            QueueError::Token { text: "x".into(), advice: SignIn::App.advice() },
+            QueueError::Status { queue: "q".into(), status: 503, code: "ServerBusy".into() },
+        ];
         let all = of_backend.iter().map(|error| (error.kind(), error.to_string()));
         let all = all.chain(of_hub.iter().map(|error| (error.kind(), error.to_string())));
         let all = all.chain(of_dps.iter().map(|error| (error.kind(), error.to_string())));
         let all = all.chain(of_ledger.iter().map(|error| (error.kind(), error.to_string())));
+        let all = all.chain(of_queues.iter().map(|error| (Kind::QueueUnusable, error.to_string())));
         for (kind, text) in all {
             assert!(split(&text).1.is_some() || of_kind(&kind).is_some(), "{kind}: {text}");
         }

@@ -24,7 +24,7 @@ use iothub_connector::{
         storage,
     },
     queue::{Lengths, UplinkQueues},
-    support::{http_client::HttpClient, logging},
+    support::{http_client::HttpClient, kind::Kind, logging},
 };
 
 use self::report::{Checked, Row, Summary, Verdict};
@@ -238,8 +238,6 @@ async fn storage(settings: &Settings, uplinks: &str, is_offline: bool) -> Row {
             ),
             "look into them, mend the cause, then `iothub-connector replay --queue …`",
         ),
-        Err(error) => {
-            Row::failed(what, error.to_string(), "see what it says; on a laptop with an identity: `az login`")
-        }
+        Err(error) => Row::fault(what, Kind::QueueUnusable, &error.to_string()),
     }
 }

@@ -2,5 +2,7 @@
 //! valid Bicep.
 
 mod bicep;
+mod expression;
+mod parameters;
 mod resources;
 pub mod settings;
