@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use secrecy::ExposeSecret as _;
+
 use crate::{
     config::{
         Config, Faults, Setup,
@@ -17,6 +19,7 @@ use crate::{
     queue::{Queue, UplinkQueues},
     rapidm2m::{
         Client,
+        gate::Gate,
         ledger::Ledger,
         polling::{Forwarder, run::Polling, source::Source, world::Services},
     },
@@ -115,6 +118,7 @@ impl App {
 
 impl Shared {
     fn polling(&self, rapidm2m: rapidm2m::Config, identity: Identity, ledger: Arc<Ledger>) -> Polling {
+        let limits = rapidm2m.limits();
         let source = match rapidm2m.source {
             SourceConfig::Backend { url, credentials } => {
                 if url.scheme() == "http" && !http::is_on_this_machine(&url) {
@@ -122,7 +126,8 @@ impl Shared {
                         "M2MBackendURL is http://: everybody on the way can read the password; use https://"
                     );
                 }
-                Source::Backend(Client::new(url, &credentials, self.http.clone()))
+                let mark = identity.mark(&format!("rapidM2M {url} {}", credentials.expose_secret()));
+                Source::Backend(Client::new(url, &credentials, self.http.clone(), Gate::new(limits, mark)))
             }
             SourceConfig::Emulation => Source::Emulation(self.clock),
         };

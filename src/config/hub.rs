@@ -13,7 +13,10 @@ use crate::iot_hub::{
     devices::enrollment::EnrollmentGroup,
     sas,
 };
+use crate::support::hex::hex;
 
+/// Bytes of a mark.
+const MARK: usize = 8;
 const TRUSTED_CA: &str = "IoTHubTrustedCa";
 /// The settings for sending everything as one device.
 const OF_ONE_DEVICE: [&str; 4] = ["IoTHubURL", "IoTHubDeviceId", "IoTHubSharedAccessSignature", "IoTHubDeviceKey"];
@@ -64,6 +67,21 @@ impl Identity {
             check_for_azure_iot_sdk(settings, identity.as_ref().and_then(Self::one), problems);
         }
         identity
+    }
+
+    /// A mark by which a later process recognises a secret, without anybody else being able to try secrets against it: it
+    /// takes the key of this identity.
+    #[must_use]
+    pub fn mark(&self, secret: &str) -> String {
+        let mark = match self {
+            Self::Provisioned(group) => sas::derive_key(group.group_key.expose_secret(), secret),
+            Self::One(device) => match &device.credential {
+                Credential::Token(token) => sas::derive_key(token.expose_secret().as_bytes(), secret),
+                Credential::Key(key) => sas::derive_key(key.expose_secret(), secret),
+                Credential::Policy(policy) => sas::derive_key(policy.key.expose_secret(), secret),
+            },
+        };
+        hex(&mark[..MARK])
     }
 
     /// The device that sends everything, if there is one.

@@ -35,6 +35,7 @@ const FIXED: &[&str] = &[
     "PollHistoryDays",
     "PollTimeoutSeconds",
     "RecordEmptyPolls",
+    "BackendRequestsPerSecond",
     "Site_ID",
     "StartFrom",
     "ThingsNetworkDirectMilliseconds",

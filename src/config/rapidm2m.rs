@@ -8,7 +8,7 @@ use secrecy::SecretString;
 use url::Url;
 
 use super::{Problems, Settings, host_json};
-use crate::rapidm2m::{Client, Selection, StartFrom};
+use crate::rapidm2m::{Client, Selection, StartFrom, gate};
 
 /// A logger that measures each minute then sends 60 known rows with each poll, and its cursor has 0.4 kB more. Loggers fill
 /// gaps of minutes, and clocks are set back by an hour when summer ends.
@@ -28,8 +28,10 @@ pub struct Config {
     pub histdata: u8,
     /// `StartFrom`: where the first poll of a site starts (`youngest`).
     pub start_from: StartFrom,
-    /// `PollConcurrency`: sites polled at once (16).
+    /// `PollConcurrency`: sites polled at once (256).
     pub concurrency: usize,
+    /// `BackendRequestsPerSecond`: the most requests to the backend in a second (80).
+    pub requests_per_second: u32,
     /// `PollTimeoutSeconds`: after this time an invocation starts no more work and ends (50 s).
     pub timeout: Duration,
     /// `FailedSitesThreshold`: how many sites may be at fault, in per cent, before a run is a failure (5).
@@ -59,6 +61,12 @@ pub(super) fn is_wanted(settings: &Settings) -> bool {
 }
 
 impl Config {
+    /// What the backend is not asked to bear.
+    #[must_use]
+    pub fn limits(&self) -> gate::Limits {
+        gate::Limits { requests_per_second: self.requests_per_second, concurrency: self.concurrency }
+    }
+
     pub(super) fn read(settings: &Settings, problems: &mut Problems) -> Option<Self> {
         let source = if settings.flag("EmulationMode", false, problems) {
             Some(SourceConfig::Emulation)
@@ -90,7 +98,9 @@ impl Config {
         }
         let start_from = start_from(settings, problems);
         let histdata = settings.number("Histdata", 0, 0..=9, problems);
-        let concurrency = settings.number("PollConcurrency", 16, 1..=1000, problems);
+        let concurrency = settings.number("PollConcurrency", 256, 1..=1000, problems);
+        // The vendor's fair use is 100 a second.
+        let requests_per_second = settings.number("BackendRequestsPerSecond", 80, 1..=10_000, problems);
         let timeout = settings.number("PollTimeoutSeconds", 50, 1..=3600, problems);
         let needed = Duration::from_secs(timeout);
         host_json::check("PollTimeoutSeconds", timeout, needed, settings.host.function_timeout, problems);
@@ -106,6 +116,7 @@ impl Config {
             histdata: u8::try_from(histdata).ok()?,
             start_from: start_from?,
             concurrency: usize::try_from(concurrency).ok()?,
+            requests_per_second: u32::try_from(requests_per_second).ok()?,
             timeout: Duration::from_secs(timeout),
             failed_sites_threshold,
             overlap: (overlap > 0).then(|| Duration::from_secs(overlap)),
@@ -211,7 +222,7 @@ mod tests {
         assert_eq!(url.as_str(), "https://cloud.microtronics.com/api/1/");
         assert_eq!(config.sites, Selection::Named(vec!["Well 7".into(), "Well 8".into()]));
         assert_eq!(config.channels, Selection::Named(vec!["ch0".into(), "ch3".into(), "ch1".into()]));
-        assert_eq!((config.start_from, config.histdata, config.concurrency), (StartFrom::Youngest, 0, 16));
+        assert_eq!((config.start_from, config.histdata, config.concurrency), (StartFrom::Youngest, 0, 256));
         assert!(!format!("{config:?}").contains("dXNlcj"), "credentials must not print");
     }
 
@@ -224,6 +235,7 @@ mod tests {
             ("StartFrom", "yesterday"),
             ("Histdata", "10"),
             ("PollConcurrency", "0"),
+            ("BackendRequestsPerSecond", "0"),
             ("EmulationMode", "yes"),
             ("OverlapSeconds", "2678401"),
         ]);
@@ -236,6 +248,7 @@ mod tests {
             "StartFrom",
             "Histdata",
             "PollConcurrency",
+            "BackendRequestsPerSecond",
             "EmulationMode",
             "OverlapSeconds",
         ] {

@@ -1,6 +1,6 @@
 //! Requests sites, blueprints and rows from the backend's REST API under `https://HOST/api/1/`, with HTTP Basic.
 //!
-//! Each method makes one request, and repeats it once if the connection breaks before the answer begins: a server may close
+//! All requests pass the backend's [`Gate`]. Each method makes one request, and repeats it once if the connection breaks before the answer begins: a server may close
 //! a connection that was idle. A list of channels that is too long for a URL takes several requests. Other retries are the
 //! caller's task.
 
@@ -12,10 +12,12 @@ use percent_encoding::utf8_percent_encode;
 use reqwest::{StatusCode, header};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
+use tokio::time::{Instant, timeout};
 use url::Url;
 
 use super::{
     Rows, Stamp, columns,
+    gate::Gate,
     site::Listed,
     wire::{self, WireError},
 };
@@ -34,12 +36,36 @@ const MAX_BLUEPRINT: usize = 2 * 1024 * 1024;
 const MAX_URL: usize = 2_000;
 /// How many characters of an error answer are kept.
 const ERROR_TEXT: usize = 200;
+/// Whoever has less time than this for an answer cannot say that the backend is slow.
+const FAIR: Duration = Duration::from_secs(1);
 
 /// A connection pool to one backend with one user's credentials.
 pub struct Client {
     http: HttpClient,
     base: Url,
     authorization: header::HeaderValue,
+    gate: Gate,
+}
+
+/// How much time there is for a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Limit {
+    /// No request goes on after this.
+    pub until: Instant,
+    /// How long the backend may take for an answer.
+    pub answer: Duration,
+}
+
+impl Limit {
+    /// This long for everything.
+    #[must_use]
+    pub fn of(time: Duration) -> Self {
+        Self { until: Instant::now() + time, answer: time }
+    }
+
+    fn left(self) -> Duration {
+        self.until.saturating_duration_since(Instant::now())
+    }
 }
 
 /// A request for rows.
@@ -65,6 +91,12 @@ pub enum Range {
 pub struct Answer {
     pub status: u16,
     pub body: Bytes,
+}
+
+struct Got {
+    answer: Answer,
+    /// Our clock minus the backend's clock, if the answer had a date.
+    clock_skew: Option<TimeDelta>,
 }
 
 /// What the backend returns about the user.
@@ -107,6 +139,9 @@ pub enum FetchError {
     NoSites,
     #[error("the blueprint of the site lists no channels for histdata{0}: check Histdata, or name the Channelnames")]
     NoChannels(u8),
+    /// No request was made: see [`Gate`].
+    #[error("{text}")]
+    Held { kind: Kind, text: String, wait: Duration },
 }
 
 fn quote(text: &str) -> String {
@@ -133,6 +168,7 @@ impl FetchError {
             Self::Wire(WireError::WrongShape { .. }) => Kind::WrongShape,
             Self::NoSites => Kind::NoSites,
             Self::NoChannels(_) => Kind::NoChannels,
+            Self::Held { kind, .. } => kind.clone(),
         }
     }
 
@@ -147,7 +183,7 @@ impl FetchError {
                 Some(*status)
             }
             Self::TooLarge { .. } | Self::Wire(_) | Self::NoSites | Self::NoChannels(_) => Some(200),
-            Self::Connect(_) | Self::Timeout | Self::Cut(_) => None,
+            Self::Connect(_) | Self::Timeout | Self::Cut(_) | Self::Held { .. } => None,
         }
     }
 
@@ -162,7 +198,29 @@ impl FetchError {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::RateLimited { retry_after, .. } => *retry_after,
+            Self::Held { wait, .. } => Some(*wait),
             _ => None,
+        }
+    }
+
+    /// Whether the backend refuses the user.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Unauthorized { .. } | Self::Forbidden { .. })
+    }
+
+    /// Whether it may be a failure of the whole backend, not of one site.
+    #[must_use]
+    pub fn is_of_backend(&self) -> bool {
+        match self {
+            Self::Unauthorized { .. }
+            | Self::Forbidden { .. }
+            | Self::RateLimited { .. }
+            | Self::Connect(_)
+            | Self::Timeout
+            | Self::Held { .. } => true,
+            Self::Status { status, .. } => matches!(status, 502..=504),
+            _ => false,
         }
     }
 }
@@ -170,11 +228,16 @@ impl FetchError {
 impl Client {
     /// Does not connect yet.
     #[must_use]
-    pub fn new(base: Url, credentials: &SecretString, http: HttpClient) -> Self {
+    pub fn new(base: Url, credentials: &SecretString, http: HttpClient, gate: Gate) -> Self {
         let mut authorization = header::HeaderValue::try_from(format!("Basic {}", credentials.expose_secret()))
             .unwrap_or(header::HeaderValue::from_static("Basic"));
         authorization.set_sensitive(true);
-        Self { http, base, authorization }
+        Self { http, base, authorization, gate }
+    }
+
+    #[must_use]
+    pub fn gate(&self) -> &Gate {
+        &self.gate
     }
 
     /// What the backend knows about the user of these credentials.
@@ -186,11 +249,8 @@ impl Client {
         struct Body {
             customers: Vec<String>,
         }
-        let asked = tokio::time::timeout(limit, self.send(self.url(&["me"]))).await.unwrap_or(Err(FetchError::Timeout));
-        let response = asked?;
-        let clock_skew = http::clock_skew(response.headers(), Utc::now());
-        let body = tokio::time::timeout(limit, read_body(response, MAX_BLUEPRINT)).await;
-        let body = body.unwrap_or(Err(FetchError::Timeout))?;
+        let got = self.get(self.url(&["me"]), MAX_BLUEPRINT, Limit::of(limit)).await?;
+        let Got { answer: Answer { body, .. }, clock_skew } = got;
         Ok(Me { customers: wire::json::<Body>(&body, "the user's data")?.customers, clock_skew })
     }
 
@@ -198,8 +258,8 @@ impl Client {
     ///
     /// # Errors
     /// See [`FetchError`].
-    pub async fn sites(&self, customer: &str, limit: Duration) -> Result<Vec<Listed>, FetchError> {
-        let body = self.get(self.url(&["customers", customer, "sites"]), MAX_LIST, limit).await?.body;
+    pub async fn sites(&self, customer: &str, limit: Limit) -> Result<Vec<Listed>, FetchError> {
+        let body = self.get(self.url(&["customers", customer, "sites"]), MAX_LIST, limit).await?.answer.body;
         let read = move |body: Bytes| wire::json::<Vec<Listed>>(&body, "an array of sites");
         match blocking::run(body.len(), move || read(body)).await {
             Err(WireError::Empty) => Err(FetchError::NoSites),
@@ -217,10 +277,10 @@ impl Client {
         customer: &str,
         site: &str,
         histdata: u8,
-        limit: Duration,
+        limit: Limit,
     ) -> Result<Vec<String>, FetchError> {
         let url = self.url(&["customers", customer, "sites", site, "blueprint"]);
-        let body = self.get(url, MAX_BLUEPRINT, limit).await?.body;
+        let body = self.get(url, MAX_BLUEPRINT, limit).await?.answer.body;
         let read =
             move |body: Bytes| wire::json(&body, "a blueprint").map(|blueprint| wire::channels(&blueprint, histdata));
         let channels = blocking::run(body.len(), move || read(body)).await?;
@@ -250,17 +310,16 @@ impl Client {
     ///
     /// # Errors
     /// See [`FetchError`].
-    pub async fn rows(&self, query: &RowsQuery<'_>, max_body: usize, limit: Duration) -> Result<Answer, FetchError> {
+    pub async fn rows(&self, query: &RowsQuery<'_>, max_body: usize, limit: Limit) -> Result<Answer, FetchError> {
         let url = self.rows_url(query);
         if url.as_str().len() <= MAX_URL || query.channels.len() <= 1 {
-            return self.get(url, max_body.min(MAX_BODY), limit).await;
+            return Ok(self.get(url, max_body.min(MAX_BODY), limit).await?.answer);
         }
-        let parts = self.rows_in_parts(query, max_body.min(MAX_BODY));
-        tokio::time::timeout(limit, parts).await.unwrap_or(Err(FetchError::Timeout))
+        self.rows_in_parts(query, max_body.min(MAX_BODY), limit).await
     }
 
     /// Requests the channels in parts, and joins the answers.
-    async fn rows_in_parts(&self, query: &RowsQuery<'_>, max_body: usize) -> Result<Answer, FetchError> {
+    async fn rows_in_parts(&self, query: &RowsQuery<'_>, max_body: usize, limit: Limit) -> Result<Answer, FetchError> {
         let fits =
             |channels: &[String]| self.rows_url(&RowsQuery { channels, ..query.clone() }).as_str().len() <= MAX_URL;
         let ranges = columns::ranges(query.channels, fits);
@@ -271,8 +330,8 @@ impl Client {
             let (mut parts, mut size) = (Vec::with_capacity(ranges.len()), 0);
             for range in &ranges {
                 let part = RowsQuery { channels: &query.channels[range.clone()], ..query.clone() };
-                let body = match self.get_unlimited(self.rows_url(&part), max_body - size).await {
-                    Ok(answer) => answer.body,
+                let body = match self.get(self.rows_url(&part), max_body - size, limit).await {
+                    Ok(got) => got.answer.body,
                     Err(FetchError::TooLarge { prefix, .. }) => {
                         let known = Rows::read_prefix(&prefix, range.len());
                         let prefix = columns::prefix(&known, query.channels.len()).into();
@@ -320,14 +379,21 @@ impl Client {
         url
     }
 
-    async fn get(&self, url: Url, max_body: usize, limit: Duration) -> Result<Answer, FetchError> {
-        tokio::time::timeout(limit, self.get_unlimited(url, max_body)).await.unwrap_or(Err(FetchError::Timeout))
+    /// Makes a request as soon as the gate lets it through.
+    async fn get(&self, url: Url, max_body: usize, limit: Limit) -> Result<Got, FetchError> {
+        let pass = self.gate.enter(limit.left()).await?;
+        let time = limit.answer.min(limit.left());
+        let got = timeout(time, self.get_unlimited(url, max_body)).await.unwrap_or(Err(FetchError::Timeout));
+        if time >= FAIR || !matches!(got, Err(FetchError::Timeout)) {
+            pass.judge(got.as_ref().err());
+        }
+        got
     }
 
-    async fn get_unlimited(&self, url: Url, max_body: usize) -> Result<Answer, FetchError> {
+    async fn get_unlimited(&self, url: Url, max_body: usize) -> Result<Got, FetchError> {
         let response = self.send(url).await?;
-        let status = response.status().as_u16();
-        Ok(Answer { status, body: read_body(response, max_body).await? })
+        let (status, clock_skew) = (response.status().as_u16(), http::clock_skew(response.headers(), Utc::now()));
+        Ok(Got { answer: Answer { status, body: read_body(response, max_body).await? }, clock_skew })
     }
 
     /// Sends the request and returns a successful answer whose body is not read yet.

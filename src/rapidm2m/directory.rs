@@ -76,6 +76,12 @@ impl Directory {
         }
     }
 
+    /// How many messages of a site wait for the hub.
+    #[must_use]
+    pub fn waiting(&self, place: &str) -> usize {
+        self.known.get(place).map_or(0, |known| known.waiting)
+    }
+
     pub fn set_gone(&mut self, place: &str) {
         if let Some(known) = self.known.get_mut(place) {
             known.is_gone = true;

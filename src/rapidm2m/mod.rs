@@ -9,6 +9,7 @@
 //! | `sample` | how far the C# sample has come |
 //! | `ledger` | polls, results and cursors in Cosmos DB |
 //! | `client` | requests to the backend's REST API |
+//! | `gate` | when a request may be made: the credentials, the rate, how many at once |
 //! | `columns` | one list of channels over several requests |
 //! | `site`, `directory` | what a site is; which site a name means |
 //! | `wire`, `stamp` | turn bytes into rows, and the backend's digits into times |
@@ -22,6 +23,7 @@ pub mod backfill;
 pub mod client;
 mod columns;
 pub mod directory;
+pub mod gate;
 pub mod ledger;
 pub mod polling;
 pub mod replay;

@@ -166,6 +166,12 @@ impl Kind {
         )
     }
 
+    /// Whether the backend gave no answer, or a broken one.
+    #[must_use]
+    pub fn is_no_answer(&self) -> bool {
+        matches!(self, Self::Connect | Self::Timeout | Self::CutOff | Self::HttpStatus)
+    }
+
     /// Whether it concerns all messages of a device.
     #[must_use]
     pub fn is_of_device(&self) -> bool {

@@ -1,5 +1,6 @@
 //! Code that both halves use and that depends on neither of them.
 
+pub mod adaptive;
 pub mod backoff;
 pub(crate) mod blocking;
 pub mod clock;
@@ -18,5 +19,6 @@ pub(crate) mod progress;
 pub(crate) mod redact;
 pub(crate) mod reminder;
 pub mod retry_after;
+pub(crate) mod slots;
 pub(crate) mod summary_line;
 pub(crate) mod tls;

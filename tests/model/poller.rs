@@ -20,7 +20,7 @@ use iothub_connector::{
     iot_hub::{Message, delivery::DeliveryError, devices::Owner},
     rapidm2m::{
         FetchError, Selection, Site, StartFrom,
-        client::{Answer as Rows, Range, RowsQuery},
+        client::{Answer as Rows, Limit, Range, RowsQuery},
         ledger::{BackfillRange, Committed, Cursor, LedgerError, Poll, SiteKey},
         polling::{Forwarder, Limits, Report, SiteMemory, world::World},
     },
@@ -109,7 +109,8 @@ pub fn run(memory: &SiteMemory, start: Start, answers: &[Arc<Known<Answer>>]) ->
     let now = Instant::now();
     let far = now + FAR_AWAY;
     let ask_until = if start.is_late { now } else { far };
-    let limits = Limits { ask_until, resend_until: far, send_until: far, provision_until: far, begins: true };
+    let limits =
+        Limits { ask_until, answer: FAR_AWAY, resend_until: far, send_until: far, provision_until: far, begins: true };
     let progress = {
         let turn = pin!(forwarder.poll_site(&site, &mut memory, limits));
         turn.poll(&mut Context::from_waker(Waker::noop()))
@@ -151,14 +152,14 @@ impl World for Seat {
         time + TimeDelta::milliseconds(millis.into())
     }
 
-    async fn rows(&self, query: &RowsQuery<'_>, _max_body: usize, _limit: Duration) -> Result<Rows, FetchError> {
+    async fn rows(&self, query: &RowsQuery<'_>, _max_body: usize, _limit: Limit) -> Result<Rows, FetchError> {
         match self.ask(|| Question::Rows(query.range)).await {
             Answer::Rows(answer) => answer.map(|body| Rows { status: 200, body }),
             _ => unreachable!("the answer is one to the question"),
         }
     }
 
-    async fn channels(&self, _site: &Site, _histdata: u8, _limit: Duration) -> Result<Vec<String>, FetchError> {
+    async fn channels(&self, _site: &Site, _histdata: u8, _limit: Limit) -> Result<Vec<String>, FetchError> {
         unreachable!("the channels are named")
     }
 

@@ -234,7 +234,11 @@ async fn execute(account: &Account, request: Request) -> Response {
         return response;
     }
     let response = match &account.plain_items {
-        Some(items) if PlainItems::concern(&request) => items.execute(request).await,
+        Some(items) if PlainItems::concern(&request) => match items.execute(request).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(request)) => forward(account, request).await,
+            Err(error) => Err(error),
+        },
         _ => forward(account, request).await,
     };
     let response = match response {

@@ -1,6 +1,6 @@
 //! Items in a plain map, for benchmarks. The engine copies a whole physical partition for each transaction, and with a
 //! hierarchical key all sites of a customer are in one: at ten thousand sites it is the emulator that is measured. This
-//! keeps point reads and transactional batches (create, replace with If-Match); queries are refused.
+//! knows point reads, transactional batches (create, replace with If-Match) and the query for all cursors.
 
 use std::{
     collections::HashMap,
@@ -14,7 +14,7 @@ use anyhow::Context as _;
 use axum::{
     Json,
     extract::Request,
-    http::{Method, StatusCode},
+    http::{HeaderMap, HeaderValue, Method, StatusCode},
     response::{IntoResponse as _, Response},
 };
 use serde::Deserialize;
@@ -41,8 +41,12 @@ struct Operation {
 }
 
 impl PlainItems {
-    /// Whether a request is for an item under a hierarchical key.
+    /// Whether a request is for items under a hierarchical key.
     pub fn concern(request: &Request) -> bool {
+        is_query(request.headers()) || Self::concern_one(request)
+    }
+
+    fn concern_one(request: &Request) -> bool {
         let key = request.headers().get("x-ms-documentdb-partitionkey").and_then(|key| key.to_str().ok());
         let components = key.and_then(|key| serde_json::from_str::<Vec<Value>>(key).ok()).map_or(0, |key| key.len());
         components > 1 && request.uri().path().split('/').nth(5) == Some("docs")
@@ -58,26 +62,35 @@ impl PlainItems {
         self.conflicts.load(Ordering::Relaxed)
     }
 
-    /// Answers a request for `…/docs` or `…/docs/ID`.
+    /// Answers a request for `…/docs` or `…/docs/ID`, or gives it back: a query that is not known.
     ///
     /// # Errors
     /// The request is no point read and no batch.
-    pub async fn execute(&self, request: Request) -> anyhow::Result<Response> {
+    pub async fn execute(&self, request: Request) -> anyhow::Result<Result<Response, Request>> {
         let (parts, body) = request.into_parts();
+        if is_query(&parts.headers) {
+            let body = axum::body::to_bytes(body, BODY_LIMIT).await?;
+            let query: Value = serde_json::from_slice(&body)?;
+            if !query["query"].as_str().is_some_and(|text| text.ends_with("WHERE c.Kind = 'cursor'")) {
+                return Ok(Err(Request::from_parts(parts, body.into())));
+            }
+            let cursors: Vec<_> = self.all().into_iter().filter(|item| item["Kind"] == "cursor").collect();
+            return Ok(Ok(Json(json!({ "_rid": "", "_count": cursors.len(), "Documents": cursors })).into_response()));
+        }
         let header = |name| parts.headers.get(name).and_then(|value| value.to_str().ok());
         let partition = header("x-ms-documentdb-partitionkey").context("no partition key")?.to_owned();
         if parts.method == Method::GET {
             let id = parts.uri.path().rsplit('/').next().unwrap_or_default().to_owned();
             let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            return Ok(match state.1.get(&(partition, id)) {
+            return Ok(Ok(match state.1.get(&(partition, id)) {
                 Some((etag, body)) => ([("etag", format!("\"{etag}\""))], Json(body)).into_response(),
                 None => problem(StatusCode::NOT_FOUND, "NotFound", "no such item"),
-            });
+            }));
         }
         anyhow::ensure!(header("x-ms-cosmos-is-batch-request").is_some(), "only point reads and batches are known");
         let body = axum::body::to_bytes(body, BODY_LIMIT).await?;
         let operations: Vec<Operation> = serde_json::from_slice(&body)?;
-        Ok(self.batch(&partition, operations))
+        Ok(Ok(self.batch(&partition, operations)))
     }
 
     fn batch(&self, partition: &str, operations: Vec<Operation>) -> Response {
@@ -107,6 +120,13 @@ impl PlainItems {
         }
         Json(results).into_response()
     }
+}
+
+/// Whether a request is a query, and not for the plan of one.
+fn is_query(headers: &HeaderMap) -> bool {
+    let is_set =
+        |name| headers.get(name).is_some_and(|value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"true"));
+    is_set("x-ms-documentdb-isquery") && !is_set("x-ms-cosmos-is-query-plan-request")
 }
 
 /// The status of an operation that cannot be carried out.

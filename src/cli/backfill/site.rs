@@ -8,6 +8,7 @@ use iothub_connector::{
     rapidm2m::{
         Site, Stamp,
         backfill::{Next, Run, Stretch, position},
+        client::Limit,
         ledger::{BackfillRange, Cursor},
         polling::{Forwarder, Limits, Report},
     },
@@ -49,7 +50,7 @@ impl Backfilling<'_> {
         let world = &self.forwarder.world;
         let directory = world.directory(self.customer).await?;
         // Without a list, the site is asked for by its name.
-        let listed = world.sites(self.customer, LISTING).await.unwrap_or_default();
+        let listed = world.sites(self.customer, Limit::of(LISTING)).await.unwrap_or_default();
         let mut sites = directory.named(&[self.site.to_owned()], &listed).sites;
         match (sites.pop(), sites.pop()) {
             (Some(site), None) => Ok(site),
@@ -253,7 +254,14 @@ impl OneRange<'_> {
 fn limits() -> Limits {
     let now = Instant::now();
     let send_until = now + ASKING + SENDING;
-    Limits { ask_until: now + ASKING, resend_until: send_until, send_until, provision_until: send_until, begins: true }
+    Limits {
+        ask_until: now + ASKING,
+        answer: ASKING,
+        resend_until: send_until,
+        send_until,
+        provision_until: send_until,
+        begins: true,
+    }
 }
 
 fn what_failed(report: &Report) -> String {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::{StreamExt as _, stream};
 use iothub_connector::{
     config::rapidm2m::{Config, SourceConfig},
-    rapidm2m::{Client, FetchError, Selection, Site, directory::Directory},
+    rapidm2m::{Client, FetchError, Selection, Site, client::Limit, directory::Directory, gate::Gate},
     support::{http_client::HttpClient, kind::Kind},
 };
 use tokio::time::{Instant, timeout_at};
@@ -28,7 +28,8 @@ pub async fn check(config: &Config, named: &[String]) -> Checked {
         return Checked::of(Row::skipped("backend", "EmulationMode=true: none is called"));
     };
     let what = format!("backend {}", url.host_str().unwrap_or_default());
-    let client = Client::new(url.clone(), credentials, HttpClient::default());
+    let client =
+        Client::new(url.clone(), credentials, HttpClient::default(), Gate::new(config.limits(), String::new()));
     let mut checked = Checked::default();
     match client.me(LIMIT).await {
         Ok(me) => {
@@ -46,7 +47,7 @@ pub async fn check(config: &Config, named: &[String]) -> Checked {
             return checked;
         }
     }
-    let listed = client.sites(&config.customer, LIMIT).await;
+    let listed = client.sites(&config.customer, Limit::of(LIMIT)).await;
     let customer = format!("customer {}", config.customer);
     let are_named = !named.is_empty() || config.sites != Selection::All;
     checked.rows.push(match &listed {
@@ -72,7 +73,8 @@ async fn check_sites(client: &Client, config: &Config, sites: Vec<Site>) -> Vec<
     let (all, deadline, progress) = (sites.len(), Instant::now() + SITES_LIMIT, Progress::new(sites.len()));
     let (client, progress) = (&client, &progress);
     let asked = stream::iter(sites).map(|site| async move {
-        let channels = client.channels(&config.customer, site.path(), config.histdata, LIMIT).await;
+        let limit = Limit { until: deadline, answer: LIMIT };
+        let channels = client.channels(&config.customer, site.path(), config.histdata, limit).await;
         progress.step();
         site_row(&site.name, config, channels)
     });

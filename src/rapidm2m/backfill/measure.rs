@@ -6,6 +6,7 @@ use super::{
 };
 use crate::rapidm2m::{
     FetchError, Selection, Site, Stamp,
+    client::Limit,
     ledger::{Committed, Cursor},
     polling::{Forwarder, Limits, Report, turn::Turn, world::World},
 };
@@ -38,7 +39,7 @@ impl<W: World> Forwarder<W> {
             (Selection::Named(channels), _) => channels.clone(),
             (Selection::All, Some((_, channels))) => channels,
             (Selection::All, None) => {
-                let limit = limits.ask_until.saturating_duration_since(tokio::time::Instant::now());
+                let limit = Limit { until: limits.ask_until, answer: limits.answer };
                 self.world.channels(site, self.histdata, limit).await?
             }
         };

@@ -49,6 +49,8 @@ impl<W: World> Turn<'_, W> {
             Ok((context, window, answer)) => {
                 self.take_window(grid, &context, &window, answer, &channels, position).await?;
             }
+            // Nothing was asked.
+            Err((_, error @ FetchError::Held { .. })) => self.report.failures.push(Failure::new(error.kind(), error)),
             // The backend does not know the site, and the ledger has no record of this backfill. Do not create one.
             Err((_, error)) if error.is_permanent() && self.committed.etag.is_none() => {
                 self.report.failures.push(Failure::new(error.kind(), error));

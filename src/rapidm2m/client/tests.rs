@@ -4,6 +4,7 @@ use tokio::{
 };
 
 use super::*;
+use crate::rapidm2m::gate::Limits;
 
 /// How a server treats a connection.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -22,7 +23,8 @@ async fn client(connections: Connections, answer: fn(&str) -> (u16, String)) -> 
             tokio::spawn(serve(stream, connections, answer));
         }
     });
-    Client::new(base, &"eDp5".to_owned().into(), HttpClient::default())
+    let limits = Limits { requests_per_second: 1_000, concurrency: 16 };
+    Client::new(base, &"eDp5".to_owned().into(), HttpClient::default(), Gate::new(limits, String::new()))
 }
 
 async fn serve(mut stream: TcpStream, connections: Connections, answer: fn(&str) -> (u16, String)) {
@@ -52,7 +54,7 @@ async fn serve(mut stream: TcpStream, connections: Connections, answer: fn(&str)
 
 async fn ask(client: &Client, channels: &[String]) -> Result<Answer, FetchError> {
     let query = RowsQuery { customer: "c", site: "s", histdata: 0, channels, range: Range::Youngest };
-    client.rows(&query, MAX_BODY, Duration::from_secs(60)).await
+    client.rows(&query, MAX_BODY, Limit::of(Duration::from_secs(60))).await
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::{Activity, Outcome, Recorded};
+use crate::rapidm2m::gate::Refusals;
 pub use crate::support::fault::Fault;
 
 /// Id of the cursor document in its partition.
@@ -175,6 +176,9 @@ pub struct Cursor {
     /// The site is not polled until then.
     #[serde(default)]
     pub not_before: Option<DateTime<Utc>>,
+    /// Under the site `*`: logins that the backend refused within the last hour.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused_logins: Option<Refusals>,
     /// The range of a backfill; absent in a site's cursor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backfill: Option<Backfill>,

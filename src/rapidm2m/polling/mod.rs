@@ -38,6 +38,7 @@ use tokio::time::Instant;
 
 use crate::rapidm2m::{
     FetchError, Selection, Site, Stamp, StartFrom,
+    gate::Refusals,
     ledger::{ALL_SITES, BackfillRange, Committed, Fault, LedgerError, SiteKey},
     window::Search,
     wire::Flaws,
@@ -95,6 +96,8 @@ impl SiteMemory {
 pub struct Limits {
     /// No request begins after this.
     pub ask_until: Instant,
+    /// How long the backend may take for an answer.
+    pub answer: Duration,
     /// Pending messages of earlier turns are sent until then, so that a slow hub leaves time for requests to the
     /// backend.
     pub resend_until: Instant,
@@ -137,6 +140,8 @@ pub struct Report {
     pub is_behind: bool,
     /// The cursor could be read, and the ledger has it.
     pub has_cursor: bool,
+    /// Why the backend was not asked.
+    pub held: Option<FetchError>,
     /// Another poller was faster, so nothing was written.
     pub lost_race: bool,
     /// What the cursor did not know of the site.
@@ -256,12 +261,36 @@ impl<W: World> Forwarder<W> {
         }
     }
 
+    /// What is noted under the site `*` of refused logins.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn refusals(&self, customer: &str) -> Result<Refusals, LedgerError> {
+        let committed = self.world.cursor(&all_sites(customer), None).await?;
+        Ok(committed.cursor.refused_logins.unwrap_or_default())
+    }
+
+    /// Notes refused logins under the site `*`, for the next process.
+    pub async fn note_refusals(&self, customer: &str, refusals: Refusals) -> Result<(), LedgerError> {
+        let key = all_sites(customer);
+        let Committed { mut cursor, etag } = self.world.cursor(&key, None).await?;
+        cursor.refused_logins = Some(refusals);
+        self.world.commit(&key, &[], &[], &cursor, etag.as_deref()).await.map(|_etag| ())
+    }
+
     /// Records under the site `*` that the sites of a customer could not be listed, or (once) that they can be listed
     /// again. If the ledger is unreachable, this reports nothing: the sites' own turns will.
     pub async fn record_listing(&self, customer: &str, listed: Result<(), &FetchError>, took: Duration) {
-        let site = &Site::of_key(SiteKey { customer: customer.to_owned(), site: ALL_SITES.to_owned() });
+        let site = &Site::of_key(all_sites(customer));
         let now = Instant::now();
-        let limits = Limits { ask_until: now, resend_until: now, send_until: now, provision_until: now, begins: true };
+        let limits = Limits {
+            ask_until: now,
+            answer: Duration::ZERO,
+            resend_until: now,
+            send_until: now,
+            provision_until: now,
+            begins: true,
+        };
         let Ok(committed) = self.world.cursor(&site.key, None).await else { return };
         let (mut memory, report) = (SiteMemory::default(), Report::default());
         let mut turn = Turn {
@@ -288,4 +317,9 @@ impl<W: World> Forwarder<W> {
             }
         };
     }
+}
+
+/// The place of what is common to all sites of a customer.
+fn all_sites(customer: &str) -> SiteKey {
+    SiteKey { customer: customer.to_owned(), site: ALL_SITES.to_owned() }
 }

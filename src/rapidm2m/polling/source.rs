@@ -1,13 +1,12 @@
 //! Provides rows from the backend, or in emulation mode a row made up for each poll.
 
-use std::time::Duration;
-
 use chrono::{DateTime, Utc};
 
 use crate::{
     rapidm2m::{
         Client, FetchError, Stamp,
-        client::{Answer, RowsQuery},
+        client::{Answer, Limit, RowsQuery},
+        gate::Gate,
         site::Listed,
     },
     support::clock::Clock,
@@ -23,11 +22,20 @@ pub enum Source {
 const EMULATION_EPOCH: DateTime<Utc> = DateTime::from_timestamp(1_483_228_800, 0).unwrap();
 
 impl Source {
+    /// The gate of the backend; none in emulation mode.
+    #[must_use]
+    pub fn gate(&self) -> Option<&Gate> {
+        match self {
+            Self::Backend(client) => Some(client.gate()),
+            Self::Emulation(_) => None,
+        }
+    }
+
     /// The rows of a window, in the backend's bytes.
     ///
     /// # Errors
     /// See [`FetchError`].
-    pub async fn rows(&self, query: &RowsQuery<'_>, max_body: usize, limit: Duration) -> Result<Answer, FetchError> {
+    pub async fn rows(&self, query: &RowsQuery<'_>, max_body: usize, limit: Limit) -> Result<Answer, FetchError> {
         match self {
             Self::Backend(client) => client.rows(query, max_body, limit).await,
             Self::Emulation(clock) => {
@@ -49,7 +57,7 @@ impl Source {
         customer: &str,
         site: &str,
         histdata: u8,
-        limit: Duration,
+        limit: Limit,
     ) -> Result<Vec<String>, FetchError> {
         match self {
             Self::Backend(client) => client.channels(customer, site, histdata, limit).await,
@@ -61,7 +69,7 @@ impl Source {
     ///
     /// # Errors
     /// See [`FetchError`].
-    pub async fn sites(&self, customer: &str, limit: Duration) -> Result<Vec<Listed>, FetchError> {
+    pub async fn sites(&self, customer: &str, limit: Limit) -> Result<Vec<Listed>, FetchError> {
         match self {
             Self::Backend(client) => client.sites(customer, limit).await,
             Self::Emulation(_) => Ok(Vec::new()),

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     rapidm2m::{
         FetchError, Row, Rows, Selection, Site, Stamp,
-        client::{Answer, MAX_BODY, Range, RowsQuery},
+        client::{Answer, Limit, MAX_BODY, Range, RowsQuery},
         ledger::{BackfillRange, Committed, Fault},
         window::SOFT_BODY_LIMIT,
         wire::{Flaws, WireError},
@@ -76,7 +76,8 @@ impl<W: World> Turn<'_, W> {
                 return Ok(());
             }
             if self.poll(&channels).await? == Step::Done {
-                let is_well = self.report.failures.is_empty() && !self.report.is_behind;
+                let Report { failures, is_behind, held, .. } = &self.report;
+                let is_well = failures.is_empty() && !is_behind && held.is_none();
                 return if is_well { self.look_for_a_reset_clock(&channels).await } else { Ok(()) };
             }
         }
@@ -146,6 +147,11 @@ impl<W: World> Turn<'_, W> {
                 self.memory.channels = Some((Instant::now(), channels.clone()));
                 Ok(Some(channels))
             }
+            Err(error @ FetchError::Held { .. }) => {
+                self.report.requests -= 1;
+                self.hold(error);
+                Ok(None)
+            }
             Err(error) => {
                 let request = crate::rapidm2m::ledger::Request { path: "blueprint".into(), ..Default::default() };
                 let context = PollContext {
@@ -178,7 +184,7 @@ impl<W: World> Turn<'_, W> {
         let query = RowsQuery { customer, site, histdata, channels, range };
         let started = Instant::now();
         let answer = forwarder.world.rows(&query, max_body, self.request_limit()).await;
-        self.report.requests += 1;
+        self.report.requests += usize::from(!matches!(answer, Err(FetchError::Held { .. })));
         let context = PollContext {
             site: self.site.clone(),
             at,
@@ -193,8 +199,13 @@ impl<W: World> Turn<'_, W> {
         (context, answer)
     }
 
-    fn request_limit(&self) -> Duration {
-        self.limits.ask_until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1))
+    fn request_limit(&self) -> Limit {
+        Limit { until: self.limits.ask_until, answer: self.limits.answer }
+    }
+
+    /// No request was made, so there is nothing to record.
+    pub fn hold(&mut self, error: FetchError) {
+        self.report.held = Some(error);
     }
 
     /// Requests one window and handles the answer. Returns whether there is more to request now.
@@ -223,6 +234,10 @@ impl<W: World> Turn<'_, W> {
                         self.report.is_behind = true;
                         return Ok(Step::Done);
                     }
+                }
+                (Err(error @ FetchError::Held { .. }), _) => {
+                    self.hold(error);
+                    return Ok(Step::Done);
                 }
                 (Err(error), _) => {
                     self.record_failure(&context, &error).await?;

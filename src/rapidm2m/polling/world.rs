@@ -1,11 +1,7 @@
 //! Separates a turn from the outside world, so that tests can replace it. There are two implementations: the real
 //! one, and the one in which `tests/model` tries all interleavings of the protocol.
 
-use std::{
-    future::Future,
-    sync::Arc,
-    time::{Duration, Instant as WallInstant},
-};
+use std::{future::Future, sync::Arc, time::Instant as WallInstant};
 
 use chrono::{DateTime, Utc};
 use tokio::time::Instant;
@@ -19,7 +15,7 @@ use crate::{
     },
     rapidm2m::{
         FetchError, Site,
-        client::{Answer, MAX_BODY, RowsQuery},
+        client::{Answer, Limit, MAX_BODY, RowsQuery},
         directory::Directory,
         ledger::{BackfillRange, Committed, Cursor, Ledger, LedgerError, Poll, SiteKey},
         site::Listed,
@@ -36,7 +32,7 @@ pub trait World: Sync {
         &self,
         query: &RowsQuery<'_>,
         max_body: usize,
-        limit: Duration,
+        limit: Limit,
     ) -> impl Future<Output = Result<Answer, FetchError>> + Send;
 
     /// See [`Source::channels`].
@@ -44,7 +40,7 @@ pub trait World: Sync {
         &self,
         site: &Site,
         histdata: u8,
-        limit: Duration,
+        limit: Limit,
     ) -> impl Future<Output = Result<Vec<String>, FetchError>> + Send;
 
     /// See [`Ledger::history_seconds`].
@@ -99,7 +95,7 @@ impl Services {
     ///
     /// # Errors
     /// See [`FetchError`].
-    pub async fn sites(&self, customer: &str, limit: Duration) -> Result<Vec<Listed>, FetchError> {
+    pub async fn sites(&self, customer: &str, limit: Limit) -> Result<Vec<Listed>, FetchError> {
         let began = WallInstant::now();
         let sites = self.source.sites(customer, limit).await;
         self.measure_request(began, 0, sites.as_ref().err());
@@ -115,8 +111,9 @@ impl Services {
     }
 
     fn measure_request(&self, began: WallInstant, bytes: usize, error: Option<&FetchError>) {
-        // In emulation mode there is no backend.
-        if let Source::Backend(_) = self.source {
+        // In emulation mode there is no backend. What the gate holds back is no request.
+        let is_request = !matches!(error, Some(FetchError::Held { .. }));
+        if let (Source::Backend(_), true) = (&self.source, is_request) {
             self.meters.backend.count(began.elapsed(), bytes, error.map(FetchError::kind).as_ref());
         }
     }
@@ -139,7 +136,7 @@ impl World for Services {
         self.clock.now()
     }
 
-    async fn rows(&self, query: &RowsQuery<'_>, max_body: usize, limit: Duration) -> Result<Answer, FetchError> {
+    async fn rows(&self, query: &RowsQuery<'_>, max_body: usize, limit: Limit) -> Result<Answer, FetchError> {
         let began = WallInstant::now();
         let answer = self.source.rows(query, max_body, limit).await;
         match &answer {
@@ -153,7 +150,7 @@ impl World for Services {
         answer
     }
 
-    async fn channels(&self, site: &Site, histdata: u8, limit: Duration) -> Result<Vec<String>, FetchError> {
+    async fn channels(&self, site: &Site, histdata: u8, limit: Limit) -> Result<Vec<String>, FetchError> {
         let began = WallInstant::now();
         let channels = self.source.channels(&site.key.customer, site.path(), histdata, limit).await;
         self.measure_request(began, 0, channels.as_ref().err());

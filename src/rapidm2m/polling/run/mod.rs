@@ -7,7 +7,10 @@ mod told;
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -26,6 +29,7 @@ use crate::{
     iot_hub::delivery::Identities,
     rapidm2m::{
         Selection, Site,
+        gate::Gate,
         ledger::ALL_SITES,
         polling::{Failure, Forwarder, Limits, Report, SiteMemory, record},
     },
@@ -47,6 +51,11 @@ const LISTING: f64 = 0.25;
 const RESENDING: f64 = 0.4;
 const ASKING: f64 = 0.8;
 const SENDING: f64 = 0.9;
+/// Fractions of that time that the backend may take for an answer: a site that answered last time, and one that did not.
+const ANSWER: f64 = 0.2;
+const SLOW_ANSWER: f64 = 0.4;
+/// How many of the sites that hang or fail are polled at once, so that they hold nobody up.
+const SLOW_LANE: usize = 8;
 /// How many sites wait for the registration of their devices at once.
 const PROVISIONING_CONCURRENCY: usize = 64;
 /// How often a cursor is read again even if this process wrote nothing in between: the operator may have put messages
@@ -73,6 +82,8 @@ pub struct Polling {
     pub failed_sites_threshold: u64,
     ending: Ending,
     memory: Mutex<Memory>,
+    /// Whether what an earlier process noted of refused logins is known.
+    knows_refusals: AtomicBool,
     /// Why the list of sites is not requested, and until when. A restart forgets it.
     listing: Backoff<(), Failure>,
 }
@@ -92,9 +103,20 @@ struct Memory {
 struct SiteEntry {
     /// The invocation of the site's last turn. The site that has waited longest comes first.
     last_turn: u64,
+    /// The backend gave no answer for it in its last turn.
+    is_slow: bool,
     memory: Arc<tokio::sync::Mutex<SiteMemory>>,
     /// When to read the cursor again.
     cursor_holds_until: Option<Instant>,
+}
+
+/// A site in the order of a run.
+struct InTurn {
+    last_turn: u64,
+    is_slow: bool,
+    task: Task,
+    site: Site,
+    memory: Arc<tokio::sync::Mutex<SiteMemory>>,
 }
 
 impl Polling {
@@ -117,6 +139,7 @@ impl Polling {
             failed_sites_threshold,
             ending,
             memory: Mutex::default(),
+            knows_refusals: AtomicBool::new(false),
             listing: Backoff::new(record::BACK_OFF),
         }
     }
@@ -135,6 +158,7 @@ impl Polling {
             // All sites are polled and recorded before any of them waits for a registration.
             provision_until: started,
             ask_until: started + self.timeout.mul_f64(ASKING),
+            answer: self.timeout.mul_f64(ANSWER),
             resend_until: started + self.timeout.mul_f64(RESENDING),
             send_until: started + self.timeout.mul_f64(SENDING),
             begins: true,
@@ -148,26 +172,19 @@ impl Polling {
             is_one_device: matches!(self.forwarder.world.delivery.identities, Identities::One(_)),
             ..Summary::default()
         };
+        self.open_gate().await;
+        let was_closed = self.gate().is_some_and(|gate| gate.closed(limits.ask_until).is_some());
         let Plan { tasks, unread, begins } = self.plan(&mut summary).await;
+        self.note_refusals().await;
         let limits = Limits { begins, ..limits };
         summary.sites = tasks.iter().filter(|(task, _)| *task == Task::Poll).count();
         progress.step = Step::Sites { done: 0, total: tasks.len() };
-        let turns = futures::stream::iter(self.in_turn(tasks)).map(|(task, site, memory)| async move {
-            let report = if self.ending.has_begun() {
-                Err(Unfinished::Left)
-            } else if Instant::now() < limits.ask_until {
-                let span = tracing::error_span!("site", site.name = site.name);
-                let turn = self.caught(&site, self.turn(task, &site, &memory, limits)).instrument(span);
-                tokio::select! {
-                    turn = tokio::time::timeout_at(deadline, turn) => turn.map_err(|_| Unfinished::CutOff),
-                    () = self.ending.after(ending::WORKING) => Err(Unfinished::Left),
-                }
-            } else {
-                Err(Unfinished::NotReached)
-            };
-            (site, report)
-        });
-        let mut turns = turns.buffer_unordered(self.concurrency);
+        let (healthy, slow): (Vec<_>, Vec<_>) = self.in_turn(tasks).into_iter().partition(|turn| !turn.is_slow);
+        let slow_limits = Limits { answer: self.timeout.mul_f64(SLOW_ANSWER), ..limits };
+        let start = |limits| move |turn| self.begin(turn, limits, deadline);
+        let healthy = futures::stream::iter(healthy).map(start(limits)).buffer_unordered(self.concurrency);
+        let slow = futures::stream::iter(slow).map(start(slow_limits)).buffer_unordered(SLOW_LANE);
+        let mut turns = futures::stream::select(healthy, slow);
         let mut provisioning = Vec::new();
         while let Some((site, report)) = turns.next().await {
             match report {
@@ -175,7 +192,13 @@ impl Polling {
                     provisioning.push((site, report));
                     continue;
                 }
-                Ok(report) => summary.add(site.name, report, self.forwarder.world.clock.now()),
+                Ok(report) => {
+                    let is_held = report.held.is_some();
+                    summary.add(site.name, report, self.forwarder.world.clock.now());
+                    if is_held {
+                        self.note_refusals().await;
+                    }
+                }
                 Err(Unfinished::Left) => summary.left += 1,
                 Err(unfinished) => {
                     let what = if let Unfinished::CutOff = unfinished { "was cut off" } else { "was not reached" };
@@ -189,17 +212,45 @@ impl Polling {
             progress.one_site_done();
         }
         drop(turns);
+        self.note_refusals().await;
         self.send_when_provisioned(provisioning, limits, deadline, &mut summary, progress).await;
         // If the sites failed for the same reason, that says it.
         let is_told = |failure: &Failure| summary.failures.iter().any(|(_, other)| other.kind == failure.kind);
         let unread = unread.filter(|failure| !is_told(failure));
         summary.failures.extend(unread.map(|failure| (ALL_SITES.to_owned(), failure)));
+        summary.tell_held(was_closed, self.forwarder.world.clock.now());
         summary.failures.sort_by(|(a, _), (b, _)| a.cmp(b));
         let world = &self.forwarder.world;
         summary.readings = Readings { unconfirmed: world.delivery.sender.take_unconfirmed(), ..world.meters.take() };
         summary.took = started.elapsed();
         summary.log(&mut self.memory().told);
         summary
+    }
+
+    /// A site's turn, or why it has no result.
+    async fn begin(&self, turn: InTurn, limits: Limits, deadline: Instant) -> (Site, Result<Report, Unfinished>) {
+        let InTurn { mut task, site, memory, .. } = turn;
+        if self.ending.has_begun() {
+            return (site, Err(Unfinished::Left));
+        }
+        if Instant::now() >= limits.ask_until {
+            return (site, Err(Unfinished::NotReached));
+        }
+        // Nobody can be asked, but what waits can be sent.
+        let held = self.gate().filter(|_| task == Task::Poll).and_then(|gate| gate.closed(limits.ask_until));
+        if held.is_some() {
+            if !self.has_waiting(&site) {
+                return (site, Ok(Report { held, ..Report::default() }));
+            }
+            task = Task::Send;
+        }
+        let span = tracing::error_span!("site", site.name = site.name);
+        let turn = self.caught(&site, self.turn(task, &site, &memory, limits)).instrument(span);
+        let report = tokio::select! {
+            turn = tokio::time::timeout_at(deadline, turn) => turn.map_err(|_| Unfinished::CutOff),
+            () = self.ending.after(ending::WORKING) => Err(Unfinished::Left),
+        };
+        (site, report.map(|report| Report { held: report.held.or(held), ..report }))
     }
 
     /// Gives a second turn to the sites whose devices were not yet registered when they were polled.
@@ -274,7 +325,7 @@ impl Polling {
     }
 
     /// The tasks with the sites' memories. The sites that have waited longest come first.
-    fn in_turn(&self, tasks: Vec<(Task, Site)>) -> Vec<(Task, Site, Arc<tokio::sync::Mutex<SiteMemory>>)> {
+    fn in_turn(&self, tasks: Vec<(Task, Site)>) -> Vec<InTurn> {
         let mut memory = self.memory();
         memory.invocations += 1;
         let places: HashSet<_> = tasks.iter().map(|(_, site)| site.key.site.as_str()).collect();
@@ -283,11 +334,48 @@ impl Polling {
             .into_iter()
             .map(|(task, site)| {
                 let entry = memory.entries.entry(site.key.site.clone()).or_default();
-                (entry.last_turn, task, site, entry.memory.clone())
+                let (last_turn, is_slow, memory) = (entry.last_turn, entry.is_slow, entry.memory.clone());
+                InTurn { last_turn, is_slow, task, site, memory }
             })
             .collect();
-        turns.sort_by_key(|(last_turn, ..)| *last_turn);
-        turns.into_iter().map(|(_, task, site, memory)| (task, site, memory)).collect()
+        turns.sort_by_key(|turn| turn.last_turn);
+        // If most of them gave no answer, it was the backend.
+        if turns.iter().filter(|turn| turn.is_slow).count() * 2 > turns.len() {
+            turns.iter_mut().for_each(|turn| turn.is_slow = false);
+        }
+        turns
+    }
+
+    fn gate(&self) -> Option<&Gate> {
+        self.forwarder.world.source.gate()
+    }
+
+    /// A run begins. The first one learns what an earlier process noted of refused logins.
+    async fn open_gate(&self) {
+        let Some(gate) = self.gate() else { return };
+        if !self.knows_refusals.load(Ordering::Relaxed)
+            && let Ok(refusals) = self.forwarder.refusals(&self.customer).await
+        {
+            gate.restore(refusals, self.forwarder.world.clock.now());
+            self.knows_refusals.store(true, Ordering::Relaxed);
+        }
+        gate.begin_run();
+    }
+
+    /// Notes refused logins, so that a later process knows them.
+    async fn note_refusals(&self) {
+        if let Some(refusals) = self.gate().and_then(Gate::take_refusals)
+            && let Err(error) = self.forwarder.note_refusals(&self.customer, refusals).await
+        {
+            tracing::warn!(
+                failure.kind = error.kind().as_str(),
+                "that the backend refuses the credentials cannot be noted, so a restart does not know it: {error}"
+            );
+        }
+    }
+
+    fn has_waiting(&self, site: &Site) -> bool {
+        self.memory().sites.directory().is_some_and(|directory| directory.waiting(&site.key.site) > 0)
     }
 
     /// Whether to read the site's cursor again. The time is random, so that not all sites do so in one run.
@@ -304,8 +392,13 @@ impl Polling {
     fn had_its_turn(&self, task: Task, site: &Site, report: &Report) {
         let mut memory = self.memory();
         let now = memory.invocations;
-        if let Some(entry) = memory.entries.get_mut(&site.key.site) {
+        if let Some(entry) = memory.entries.get_mut(&site.key.site)
+            && report.held.is_none()
+        {
             entry.last_turn = now;
+            if task == Task::Poll {
+                entry.is_slow = report.failures.iter().any(|failure| failure.kind.is_no_answer());
+            }
         }
         if report.failures.iter().any(|failure| failure.kind == Kind::SiteMixedUp) {
             return memory.sites.expire();

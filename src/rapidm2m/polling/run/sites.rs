@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::{LISTING, Memory, Polling, Summary};
 use crate::rapidm2m::{
     FetchError, Selection, Site, Stamp,
+    client::Limit,
     directory::{Directory, Known, Resolved},
     ledger::{ALL_SITES, SiteKey},
     polling::{Failure, record::Retry},
@@ -137,7 +138,7 @@ impl Polling {
             return (self.earlier_list(), false);
         }
         let started = Instant::now();
-        match self.forwarder.world.sites(&self.customer, self.timeout.mul_f64(LISTING)).await {
+        match self.forwarder.world.sites(&self.customer, Limit::of(self.timeout.mul_f64(LISTING))).await {
             Ok(listed) => {
                 let listed: Arc<[Listed]> = listed.into();
                 self.listing.forget_key(&());
@@ -150,6 +151,10 @@ impl Polling {
                     self.forwarder.record_listing(&self.customer, Ok(()), started.elapsed()).await;
                 }
                 (listed, true)
+            }
+            Err(error @ FetchError::Held { .. }) => {
+                summary.hold(error);
+                (self.earlier_list(), false)
             }
             Err(error) => {
                 let mut text = format!("listing the sites: {error}");
@@ -177,13 +182,14 @@ impl Polling {
             return self.earlier_list();
         }
         let started = Instant::now();
-        match self.forwarder.world.sites(&self.customer, self.timeout.mul_f64(LISTING)).await {
+        match self.forwarder.world.sites(&self.customer, Limit::of(self.timeout.mul_f64(LISTING))).await {
             Ok(listed) => {
                 let listed: Arc<[Listed]> = listed.into();
                 self.listing.forget_key(&());
                 self.memory().sites.list = Some((started, listed.clone()));
                 listed
             }
+            Err(FetchError::Held { .. }) => self.earlier_list(),
             Err(error) => {
                 let failure = Failure { kind: error.kind(), text: error.to_string(), is_known: true };
                 let is_first = self.listing.last(&()).is_none();

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     rapidm2m::{
+        FetchError, Stamp,
         ledger::ALL_SITES,
         polling::{Failure, News, Report},
     },
@@ -45,6 +46,9 @@ pub struct Summary {
     pub provisioning: usize,
     /// Sites at which another poller was faster.
     pub lost_races: usize,
+    /// Sites for which the backend was not asked, and why.
+    pub held: usize,
+    pub held_by: Option<FetchError>,
     /// Sites without a turn, because the handler was told to end.
     pub left: usize,
     /// Site and failure.
@@ -79,6 +83,10 @@ impl Summary {
         self.provisioning += usize::from(report.is_provisioning);
         self.lost_races += usize::from(report.lost_race);
         self.lags.add(&site, &report, now);
+        if let Some(error) = report.held {
+            self.held += 1;
+            self.hold(error);
+        }
         if report.late_rows + report.corrected_rows + report.bad_rows + report.rows_ahead + report.reset_rows > 0 {
             self.rows_of_sites.push(OfSite {
                 site: site.clone(),
@@ -92,6 +100,21 @@ impl Summary {
         self.news.extend(report.news.into_iter().map(|news| (site.clone(), news)));
         let failures = report.failures.into_iter().chain(report.rejections);
         self.failures.extend(failures.map(|failure| (site.clone(), failure)));
+    }
+
+    pub(super) fn hold(&mut self, error: FetchError) {
+        self.held_by.get_or_insert(error);
+    }
+
+    /// One reason for all sites for which the backend was not asked. It is known if an earlier run told it.
+    pub(super) fn tell_held(&mut self, is_known: bool, now: DateTime<Utc>) {
+        let Some(error) = self.held_by.take() else { return };
+        let next = match error.retry_after().filter(|wait| !wait.is_zero()) {
+            Some(wait) => format!("next attempt at {}", Stamp::from_time(now + wait).rfc3339()),
+            None => "they come first in the next run".to_owned(),
+        };
+        let text = format!("{error}; {} sites are not polled meanwhile: {next}", self.held);
+        self.failures.push((ALL_SITES.into(), Failure { kind: error.kind(), text, is_known }));
     }
 
     /// Whether the fleet was polled, recorded and forwarded. What is common to all sites must work, and most sites. A few
@@ -130,6 +153,7 @@ impl Summary {
                     sites.polled = self.polled,
                     sites.failed = self.failed_sites(),
                     sites.behind = self.behind,
+                    sites.held = (self.held > 0).then_some(self.held),
                     sites.provisioning = self.provisioning,
                     sites.lost_races = self.lost_races,
                     sites.left = (self.left > 0).then_some(self.left),
@@ -168,6 +192,7 @@ impl fmt::Display for Summary {
         )?;
         for (count, what) in [
             (self.behind, "behind"),
+            (self.held, "not asked for"),
             (self.provisioning, "waiting for their device's registration"),
             (self.lost_races, "served by another poller"),
             (self.left, "left for the next handler"),
