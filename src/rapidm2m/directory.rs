@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::{
+    gate::Refusals,
     ledger::SiteKey,
     site::{Listed, Site},
 };
@@ -29,6 +30,8 @@ pub struct Known {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Directory {
     customer: String,
+    /// As the ledger has them.
+    pub refused_logins: Refusals,
     known: BTreeMap<String, Known>,
     place_of_uid: HashMap<String, String>,
 }

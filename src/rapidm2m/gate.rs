@@ -103,7 +103,7 @@ impl Gate {
         state.strikes = 0;
     }
 
-    /// What was noted of refused logins before this process was started.
+    /// What the ledger has of refused logins. If this process had some itself, it knows better.
     pub fn restore(&self, refusals: Refusals, now: DateTime<Utc>) {
         self.state().trust.restore(refusals, now);
     }

@@ -12,6 +12,7 @@ mod delivery;
 mod dropped;
 mod earlier_version;
 mod fault_switches;
+mod gate;
 mod hub_faults;
 mod identity;
 mod late;

@@ -91,6 +91,9 @@ impl Trust {
     /// Goes on where an earlier process left off. A restart may be an operator's who has corrected something: it tries once,
     /// unless there were too many tries already.
     pub fn restore(&mut self, refusals: Refusals, now: DateTime<Utc>) {
+        if !self.refusals.times.is_empty() {
+            return;
+        }
         let refusals = refusals.of(&self.refusals.credentials, now);
         if !refusals.times.is_empty() {
             self.in_a_row = MEANT_FOR_ALL - 1;

@@ -26,7 +26,7 @@ const CURSORS_OF_SITE: &str = "SELECT c.id, c.Kind, c.Customer_Id, c.Site_Id, c.
      c.ScannedUntil, c.Unforwarded, c.ConsecutiveFailures, c.LastError, c.NotBefore, c.Backfill FROM c WHERE c.Kind IN ('cursor', 'backfill')";
 /// What tells which site a cursor belongs to, and whether messages wait.
 const DIRECTORY: &str = "SELECT c.id, c.Kind, c.Customer_Id, c.Site_Id, c.Site_Uid, c.Site_Name, c.Earlier_Names, c.GoneSince, \
-                         c.Unforwarded FROM c WHERE c.Kind = 'cursor'";
+                         c.Unforwarded, c.RefusedLogins FROM c WHERE c.Kind = 'cursor'";
 /// The sites that have documents.
 const SITES: &str = "SELECT c.Customer_Id, c.Site_Id FROM c WHERE c.Kind IN ('cursor', 'backfill')";
 /// Documents of the C# sample that hold rows, without these rows.
@@ -133,8 +133,11 @@ impl Ledger {
         };
         // A cursor that cannot be read stops its own site, when that is polled.
         let cursors = values.into_iter().filter_map(|value| read::<Cursor>(value).ok());
-        let of_sites = cursors.filter(|cursor| cursor.customer == customer && cursor.site != ALL_SITES);
-        Ok(Directory::new(customer, of_sites.map(known)))
+        let ours = cursors.filter(|cursor| cursor.customer == customer);
+        let (of_all, of_sites): (Vec<_>, Vec<_>) = ours.partition(|cursor| cursor.site == ALL_SITES);
+        let mut directory = Directory::new(customer, of_sites.into_iter().map(known));
+        directory.refused_logins = of_all.into_iter().find_map(|cursor| cursor.refused_logins).unwrap_or_default();
+        Ok(directory)
     }
 
     /// The sites that have documents, in order. Empty if the container does not exist; it is not created for this.

@@ -261,16 +261,10 @@ impl<W: World> Forwarder<W> {
         }
     }
 
-    /// What is noted under the site `*` of refused logins.
+    /// Notes refused logins under the site `*`, for the next process.
     ///
     /// # Errors
-    /// The ledger cannot be read.
-    pub async fn refusals(&self, customer: &str) -> Result<Refusals, LedgerError> {
-        let committed = self.world.cursor(&all_sites(customer), None).await?;
-        Ok(committed.cursor.refused_logins.unwrap_or_default())
-    }
-
-    /// Notes refused logins under the site `*`, for the next process.
+    /// The ledger cannot be read or written, or somebody else has written at the same time.
     pub async fn note_refusals(&self, customer: &str, refusals: Refusals) -> Result<(), LedgerError> {
         let key = all_sites(customer);
         let Committed { mut cursor, etag } = self.world.cursor(&key, None).await?;

@@ -81,7 +81,7 @@ const SITES: [Cell; 17] = [
     cell(Status(408), "failed, forwarded", "http_status", "status 408", NextRun),
     cell(Status(412), "failed, forwarded", "http_status", "status 412", NextRun),
     cell(Status(429), "failed, forwarded", "rate_limited", "asks to slow down (429)", NextRun),
-    cell(StatusAfter(429, 10), "failed, forwarded", "rate_limited", "asks to slow down (429)", WhenAsked),
+    cell(StatusAfter(429, 10), "failed", "rate_limited", "asks to slow down (429)", WhenAsked),
     cell(Status(500), "failed, forwarded", "http_status", "status 500", NextRun),
     cell(Status(503), "failed, forwarded", "http_status", "status 503", NextRun),
     cell(CutBody, "failed, forwarded", "cut_off", "the backend's answer broke off", NextRun),

@@ -7,10 +7,7 @@ mod told;
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -54,6 +51,8 @@ const SENDING: f64 = 0.9;
 /// Fractions of that time that the backend may take for an answer: a site that answered last time, and one that did not.
 const ANSWER: f64 = 0.2;
 const SLOW_ANSWER: f64 = 0.4;
+/// It may take this long in any case.
+const SHORTEST_ANSWER: Duration = Duration::from_secs(5);
 /// How many of the sites that hang or fail are polled at once, so that they hold nobody up.
 const SLOW_LANE: usize = 8;
 /// How many sites wait for the registration of their devices at once.
@@ -82,8 +81,6 @@ pub struct Polling {
     pub failed_sites_threshold: u64,
     ending: Ending,
     memory: Mutex<Memory>,
-    /// Whether what an earlier process noted of refused logins is known.
-    knows_refusals: AtomicBool,
     /// Why the list of sites is not requested, and until when. A restart forgets it.
     listing: Backoff<(), Failure>,
 }
@@ -139,7 +136,6 @@ impl Polling {
             failed_sites_threshold,
             ending,
             memory: Mutex::default(),
-            knows_refusals: AtomicBool::new(false),
             listing: Backoff::new(record::BACK_OFF),
         }
     }
@@ -158,7 +154,7 @@ impl Polling {
             // All sites are polled and recorded before any of them waits for a registration.
             provision_until: started,
             ask_until: started + self.timeout.mul_f64(ASKING),
-            answer: self.timeout.mul_f64(ANSWER),
+            answer: self.timeout.mul_f64(ANSWER).max(SHORTEST_ANSWER),
             resend_until: started + self.timeout.mul_f64(RESENDING),
             send_until: started + self.timeout.mul_f64(SENDING),
             begins: true,
@@ -172,7 +168,9 @@ impl Polling {
             is_one_device: matches!(self.forwarder.world.delivery.identities, Identities::One(_)),
             ..Summary::default()
         };
-        self.open_gate().await;
+        if let Some(gate) = self.gate() {
+            gate.begin_run();
+        }
         let was_closed = self.gate().is_some_and(|gate| gate.closed(limits.ask_until).is_some());
         let Plan { tasks, unread, begins } = self.plan(&mut summary).await;
         self.note_refusals().await;
@@ -180,7 +178,7 @@ impl Polling {
         summary.sites = tasks.iter().filter(|(task, _)| *task == Task::Poll).count();
         progress.step = Step::Sites { done: 0, total: tasks.len() };
         let (healthy, slow): (Vec<_>, Vec<_>) = self.in_turn(tasks).into_iter().partition(|turn| !turn.is_slow);
-        let slow_limits = Limits { answer: self.timeout.mul_f64(SLOW_ANSWER), ..limits };
+        let slow_limits = Limits { answer: self.timeout.mul_f64(SLOW_ANSWER).max(SHORTEST_ANSWER), ..limits };
         let start = |limits| move |turn| self.begin(turn, limits, deadline);
         let healthy = futures::stream::iter(healthy).map(start(limits)).buffer_unordered(self.concurrency);
         let slow = futures::stream::iter(slow).map(start(slow_limits)).buffer_unordered(SLOW_LANE);
@@ -348,18 +346,6 @@ impl Polling {
 
     fn gate(&self) -> Option<&Gate> {
         self.forwarder.world.source.gate()
-    }
-
-    /// A run begins. The first one learns what an earlier process noted of refused logins.
-    async fn open_gate(&self) {
-        let Some(gate) = self.gate() else { return };
-        if !self.knows_refusals.load(Ordering::Relaxed)
-            && let Ok(refusals) = self.forwarder.refusals(&self.customer).await
-        {
-            gate.restore(refusals, self.forwarder.world.clock.now());
-            self.knows_refusals.store(true, Ordering::Relaxed);
-        }
-        gate.begin_run();
     }
 
     /// Notes refused logins, so that a later process knows them.

@@ -121,6 +121,9 @@ impl Polling {
             Ok(directory) => {
                 // Not all instances read it in the same run.
                 let at = Instant::now() - DIRECTORY_HOLDS.mul_f64(fastrand::f64() / 4.0);
+                if let Some(gate) = self.gate() {
+                    gate.restore(directory.refused_logins.clone(), self.forwarder.world.clock.now());
+                }
                 self.memory().sites.directory = Some((at, directory));
                 Ok(())
             }
