@@ -4,7 +4,7 @@
 //! a connection that was idle. A list of channels that is too long for a URL takes several requests. Other retries are the
 //! caller's task.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
 use bytes::Bytes;
 use chrono::{TimeDelta, Utc};
@@ -38,6 +38,8 @@ const MAX_URL: usize = 2_000;
 const ERROR_TEXT: usize = 200;
 /// Whoever has less time than this for an answer cannot say that the backend is slow.
 const FAIR: Duration = Duration::from_secs(1);
+/// A request that takes longer than this gives its slot to others.
+const LONG: Duration = Duration::from_secs(2);
 
 /// A connection pool to one backend with one user's credentials.
 pub struct Client {
@@ -381,9 +383,19 @@ impl Client {
 
     /// Makes a request as soon as the gate lets it through.
     async fn get(&self, url: Url, max_body: usize, limit: Limit) -> Result<Got, FetchError> {
-        let pass = self.gate.enter(limit.left()).await?;
+        let mut pass = self.gate.enter(limit.left()).await?;
         let time = limit.answer.min(limit.left());
-        let got = timeout(time, self.get_unlimited(url, max_body)).await.unwrap_or(Err(FetchError::Timeout));
+        let got = timeout(time, async {
+            let mut request = pin!(self.get_unlimited(url, max_body));
+            match timeout(LONG, &mut request).await {
+                Ok(got) => got,
+                Err(_) => {
+                    pass.let_go();
+                    request.await
+                }
+            }
+        });
+        let got = got.await.unwrap_or(Err(FetchError::Timeout));
         if time >= FAIR || !matches!(got, Err(FetchError::Timeout)) {
             pass.judge(got.as_ref().err());
         }

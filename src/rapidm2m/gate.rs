@@ -29,8 +29,8 @@ use trust::{Step, Trust};
 /// How many requests are in flight at first, and at least.
 const FIRST: usize = 16;
 const LOWEST: usize = 12;
-/// So much of a second's requests may be made at once.
-const BURST: f64 = 0.1;
+/// So much of a second's requests may be made at once. On the way to the backend they may come closer together.
+const BURST: f64 = 0.05;
 /// The waits if the backend asks to slow down and does not say for how long.
 const SLOW_DOWN: Policy = Policy::jittered(Duration::from_secs(1), Duration::from_secs(5 * 60));
 /// The waits while the backend does not answer. The next run tries again at once.
@@ -71,9 +71,10 @@ struct State {
 /// A request that was let through.
 pub struct Pass<'a> {
     gate: &'a Gate,
-    /// `None` when it is judged.
+    /// `None` when it was let go, or is judged.
     slot: Option<Slot<'a>>,
     began: Instant,
+    is_judged: bool,
 }
 
 impl Gate {
@@ -151,7 +152,7 @@ impl Gate {
                         continue;
                     }
                     slot.begin();
-                    return Ok(Pass { gate: self, slot: Some(slot), began: Instant::now() });
+                    return Ok(Pass { gate: self, slot: Some(slot), began: Instant::now(), is_judged: false });
                 }
                 Step::WaitUntil(at) => at.min(deadline),
                 Step::Never => return Err(is_over()),
@@ -201,22 +202,28 @@ impl State {
 }
 
 impl Pass<'_> {
+    /// The request takes long: others need not wait for its slot. A site may hang.
+    pub fn let_go(&mut self) {
+        self.slot = None;
+    }
+
     /// Takes note of how the request ended.
     pub fn judge(mut self, error: Option<&FetchError>) {
-        let Some(slot) = self.slot.take() else { return };
-        let (gate, began) = (self.gate, self.began);
-        let is_overload = error.is_some_and(|error| gate.failed(error, began));
+        self.is_judged = true;
+        let is_overload = error.is_some_and(|error| self.gate.failed(error, self.began));
         if error.is_none_or(|error| !error.is_of_backend()) {
-            gate.answered();
+            self.gate.answered();
         }
-        slot.end(is_overload);
-        gate.changed.notify_waiters();
+        if let Some(slot) = self.slot.take() {
+            slot.end(is_overload);
+        }
+        self.gate.changed.notify_waiters();
     }
 }
 
 impl Drop for Pass<'_> {
     fn drop(&mut self) {
-        if self.slot.is_some() {
+        if !self.is_judged {
             // Nobody learned how it ended: another one may try.
             self.gate.state().trust.nobody_tries();
             self.gate.changed.notify_waiters();

@@ -113,8 +113,16 @@ impl Summary {
             Some(wait) => format!("next attempt at {}", Stamp::from_time(now + wait).rfc3339()),
             None => "they come first in the next run".to_owned(),
         };
-        let text = format!("{error}; {} sites are not polled meanwhile: {next}", self.held);
-        self.failures.push((ALL_SITES.into(), Failure { kind: error.kind(), text, is_known }));
+        let consequence = format!("{} sites are not polled meanwhile: {next}", self.held);
+        // The list of sites may have met it first.
+        let met = self.failures.iter_mut().find(|(site, met)| site == ALL_SITES && met.kind == error.kind());
+        match met {
+            Some((_, failure)) => failure.text.push_str(&format!("; {consequence}")),
+            None => {
+                let text = format!("{error}; {consequence}");
+                self.failures.push((ALL_SITES.into(), Failure { kind: error.kind(), text, is_known }));
+            }
+        }
     }
 
     /// Whether the fleet was polled, recorded and forwarded. What is common to all sites must work, and most sites. A few
