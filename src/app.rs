@@ -32,6 +32,9 @@ use crate::{
     },
 };
 
+/// For this part of a run's time an operation is tried while Cosmos DB throttles it.
+const LEDGER_PATIENCE: f64 = 0.5;
+
 /// All functions. Those of a half that is not configured, or whose settings are wrong, are absent. Connections are made
 /// only at first use.
 pub struct App {
@@ -80,7 +83,13 @@ impl App {
             ending: ending.clone(),
             ..iot_hub::Options::new(hub.transport, hub.max_connections, http_of_hub.clone())
         };
-        let ledger = Arc::new(Ledger::new(ledger));
+        // A run uses its time, as long as the service takes something now and then.
+        let patience = rapidm2m.as_ref().map(|rapidm2m| rapidm2m.timeout.mul_f64(LEDGER_PATIENCE));
+        let ledger = Ledger::new(ledger);
+        let ledger = Arc::new(match patience {
+            Some(patience) => ledger.patient(patience),
+            None => ledger,
+        });
         let shared = Shared {
             clock,
             ending,
@@ -156,6 +165,7 @@ impl Shared {
             rapidm2m.concurrency,
             rapidm2m.timeout,
             rapidm2m.failed_sites_threshold,
+            rapidm2m.sweep,
             self.ending.clone(),
         )
     }

@@ -36,6 +36,7 @@ const FIXED: &[&str] = &[
     "PollTimeoutSeconds",
     "RecordEmptyPolls",
     "BackendRequestsPerSecond",
+    "SweepMinutes",
     "Site_ID",
     "StartFrom",
     "ThingsNetworkDirectMilliseconds",

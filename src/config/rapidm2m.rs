@@ -13,6 +13,7 @@ use crate::rapidm2m::{Client, Selection, StartFrom, gate};
 /// A logger that measures each minute then sends 60 known rows with each poll, and its cursor has 0.4 kB more. Loggers fill
 /// gaps of minutes, and clocks are set back by an hour when summer ends.
 const DEFAULT_OVERLAP: u64 = 60 * 60;
+const LONGEST_SWEEP: u64 = 24 * 60;
 const LONGEST_OVERLAP: u64 = 31 * 24 * 60 * 60;
 
 #[derive(Debug)]
@@ -36,12 +37,14 @@ pub struct Config {
     pub timeout: Duration,
     /// `FailedSitesThreshold`: how many sites may be at fault, in per cent, before a run is a failure (5).
     pub failed_sites_threshold: u64,
+    /// `SweepMinutes`: within this a site is asked although the list tells no new contact (15; 0: each site in each run).
+    pub sweep: Option<Duration>,
     /// `OverlapSeconds`: how far behind the newest recorded row a late or corrected row is still noticed, up to 31 days
     /// (one hour; 0: not at all).
     pub overlap: Option<Duration>,
     /// `ForwardCorrections`: whether rows that come again with other values are forwarded (true).
     pub corrections: bool,
-    /// `RecordEmptyPolls`: whether a poll without new rows is recorded (true).
+    /// `RecordEmptyPolls`: whether each poll without new rows has a record of its own (false: one an hour).
     pub record_empty_polls: bool,
 }
 
@@ -105,9 +108,10 @@ impl Config {
         let needed = Duration::from_secs(timeout);
         host_json::check("PollTimeoutSeconds", timeout, needed, settings.host.function_timeout, problems);
         let failed_sites_threshold = settings.number("FailedSitesThreshold", 5, 0..=100, problems);
+        let sweep = settings.number("SweepMinutes", 15, 0..=LONGEST_SWEEP, problems);
         let overlap = settings.number("OverlapSeconds", DEFAULT_OVERLAP, 0..=LONGEST_OVERLAP, problems);
         let corrections = settings.flag("ForwardCorrections", true, problems);
-        let record_empty_polls = settings.flag("RecordEmptyPolls", true, problems);
+        let record_empty_polls = settings.flag("RecordEmptyPolls", false, problems);
         Some(Self {
             source: source?,
             customer: customer?.to_owned(),
@@ -119,6 +123,7 @@ impl Config {
             requests_per_second: u32::try_from(requests_per_second).ok()?,
             timeout: Duration::from_secs(timeout),
             failed_sites_threshold,
+            sweep: (sweep > 0).then(|| Duration::from_secs(sweep * 60)),
             overlap: (overlap > 0).then(|| Duration::from_secs(overlap)),
             corrections,
             record_empty_polls,

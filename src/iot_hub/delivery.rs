@@ -101,6 +101,16 @@ impl Delivery {
         }
     }
 
+    /// Why nothing of this owner is sent now, as far as is known.
+    #[must_use]
+    pub fn closed(&self, owner: &Owner) -> Option<DeliveryError> {
+        let error = match &self.identities {
+            Identities::One(device) => self.sender.closed(device),
+            Identities::Provisioned(devices) => self.sender.closed(&*devices.known(owner)?),
+        };
+        error.map(Into::into)
+    }
+
     /// Sends the owner's messages in order and waits for their acknowledgements until `deadline`, and for a
     /// registration of the owner's device until `provision_until`.
     ///

@@ -146,6 +146,15 @@ impl Sender {
         self.failures.gate(&DeviceKey::of(device)) == Gate::Open
     }
 
+    /// Why nothing of the device is sent now, as far as is known.
+    #[must_use]
+    pub fn closed(&self, device: &Device) -> Option<SendError> {
+        match self.failures.gate(&DeviceKey::of(device)) {
+            Gate::Closed(error) => Some(error),
+            Gate::Open | Gate::Wait(_) => None,
+        }
+    }
+
     /// Disconnects all devices in order, so that the hub need not find out.
     pub async fn disconnect(&self) {
         if let Some(Way::Mqtt(links)) = self.way.get() {

@@ -132,6 +132,7 @@ mod tests {
             error: Some(Fault { kind: kind.into(), text: "x".into() }),
             last_value_from: None,
             message: Some("{}".into()),
+            empty_polls: None,
             message_id: Some("id".into()),
             forwarded_at: None,
             confirmed: None,

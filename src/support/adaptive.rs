@@ -23,6 +23,8 @@ pub struct Adaptive {
     limit: usize,
     lowest: usize,
     highest: usize,
+    /// Whether slower answers lower the limit, too.
+    heeds_duration: bool,
     /// Until the service is slow or overloaded for the first time, the limit doubles.
     is_climbing: bool,
     /// The mean duration in the best window, in seconds.
@@ -57,7 +59,23 @@ impl Adaptive {
         let highest = highest.max(1);
         let limit = first.min(highest);
         let lowest = lowest.min(highest);
-        Self { limit, lowest, highest, is_climbing: true, best: None, window: Window::default(), lowered: None }
+        let (heeds_duration, is_climbing) = (true, true);
+        Self {
+            limit,
+            lowest,
+            highest,
+            heeds_duration,
+            is_climbing,
+            best: None,
+            window: Window::default(),
+            lowered: None,
+        }
+    }
+
+    /// As [`new`](Self::new), for a service that says when it is overloaded.
+    #[must_use]
+    pub fn for_overload(first: usize, lowest: usize, highest: usize) -> Self {
+        Self { heeds_duration: false, ..Self::new(first, lowest, highest) }
     }
 
     #[must_use]
@@ -92,7 +110,11 @@ impl Adaptive {
         let mean = seconds / requests as f64;
         let best = self.best.map_or(mean, |best| mean.min(best * FORGETS));
         self.best = Some(best);
-        if mean > (best * SLOWER).max(best + NOISE) { self.lower(SLOW_DOWN, now) } else { self.raise(most_in_flight) }
+        if self.heeds_duration && mean > (best * SLOWER).max(best + NOISE) {
+            self.lower(SLOW_DOWN, now)
+        } else {
+            self.raise(most_in_flight)
+        }
     }
 
     fn raise(&mut self, most_in_flight: usize) {

@@ -11,6 +11,7 @@ mod corrections;
 mod delivery;
 mod dropped;
 mod earlier_version;
+mod economy;
 mod fault_switches;
 mod gate;
 mod hub_faults;

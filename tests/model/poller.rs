@@ -214,6 +214,10 @@ impl World for Seat {
         }
     }
 
+    fn closed(&self, _owner: &Owner) -> Option<DeliveryError> {
+        None
+    }
+
     fn confirms(&self) -> bool {
         true
     }

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use axum::http::Method;
@@ -22,6 +22,8 @@ pub struct Faults {
     pub status: Option<u16>,
     /// `x-ms-retry-after-ms` of that answer.
     pub retry_after_ms: Option<u64>,
+    /// Answers 429 to more requests in a second than this.
+    pub per_second: Option<u32>,
     /// Does the work, then cuts every connection instead of answering.
     pub swallow_answer: bool,
 }
@@ -36,7 +38,26 @@ pub struct Fault {
 }
 
 #[derive(Default)]
-pub struct Switch(Mutex<Faults>);
+pub struct Switch(Mutex<Faults>, Mutex<Second>);
+
+/// The requests of the present second.
+#[derive(Default)]
+struct Second {
+    began: Option<Instant>,
+    requests: u32,
+}
+
+impl Second {
+    /// Whether one more request is too many.
+    fn is_full(&mut self, most: u32) -> bool {
+        let now = Instant::now();
+        if self.began.is_none_or(|began| now - began >= Duration::from_secs(1)) {
+            *self = Self { began: Some(now), requests: 0 };
+        }
+        self.requests += 1;
+        self.requests > most
+    }
+}
 
 impl Switch {
     pub fn get(&self) -> Faults {
@@ -59,9 +80,11 @@ impl Switch {
             Some(times) => *times -= 1,
             None => {}
         }
+        let mut second = self.1.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_throttled = faults.per_second.is_some_and(|most| second.is_full(most));
         Fault {
             delay: Duration::from_millis(faults.delay_ms),
-            status: faults.status,
+            status: faults.status.or(is_throttled.then_some(429)),
             retry_after_ms: faults.retry_after_ms,
             swallow_answer: faults.swallow_answer,
         }

@@ -93,6 +93,7 @@ fn answer(
         return Answer::error(StatusCode::NOT_FOUND, "unknown customer");
     }
     let customer = &backend.customer;
+    let newest = now_ms - now_ms.rem_euclid(backend.grid.interval_ms);
     let site = match (target.resource, site) {
         (Resource::Me, _) => {
             let user = json!({ "name": backend.user, "email": format!("{}@example.com", backend.user) });
@@ -103,13 +104,13 @@ fn answer(
             return Answer::ok(json!([{ "_uid": uid, "customer_id": customer, "name": customer }]));
         }
         (Resource::Sites, _) => {
-            return Answer::ok(backend.sites().all().iter().map(|site| site.description(customer)).collect());
+            return Answer::ok(backend.sites().all().iter().map(|site| site.description(customer, newest)).collect());
         }
         (_, None) => return Answer::error(StatusCode::NOT_FOUND, "unknown site"),
         (_, Some(site)) => site,
     };
     match target.resource {
-        Resource::Site => Answer::ok(site.description(customer)),
+        Resource::Site => Answer::ok(site.description(customer, newest)),
         Resource::Blueprint => Answer::ok(site.blueprint()),
         resource => {
             let json = json_parameter(uri);

@@ -9,7 +9,7 @@ use axum::{
     http::StatusCode,
     routing::{get, post, put},
 };
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::{Value, json, value::RawValue};
 
 use super::{
@@ -34,7 +34,7 @@ pub fn router(backend: Arc<Backend>) -> Router {
         .route("/faults", get(faults).put(set_faults).delete(clear_faults))
         .route("/rows", post(add_rows).put(put_rows).delete(clear_rows))
         .route("/sites", post(add_site))
-        .route("/sites/{name}", put(rename_site).delete(remove_site))
+        .route("/sites/{name}", put(change_site).delete(remove_site))
         .route("/requests", get(requests).delete(clear_requests))
         .route("/counts", get(counts))
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
@@ -162,13 +162,24 @@ async fn add_site(State(backend): Shared, body: Bytes) -> Done {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct NewName {
-    name: String,
+struct Changes {
+    name: Option<String>,
+    #[serde(default, deserialize_with = "present")]
+    contact: Option<Option<String>>,
 }
 
-async fn rename_site(State(backend): Shared, Path(name): Path<String>, body: Bytes) -> Done {
-    let NewName { name: new } = parsed(&body)?;
-    known_site(&backend, &name)?;
+/// Tells `null` from a member that is not there.
+fn present<'de, D: Deserializer<'de>>(member: D) -> Result<Option<Option<String>>, D::Error> {
+    Option::deserialize(member).map(Some)
+}
+
+async fn change_site(State(backend): Shared, Path(name): Path<String>, body: Bytes) -> Done {
+    let Changes { name: new, contact } = parsed(&body)?;
+    let site = known_site(&backend, &name)?;
+    if let Some(contact) = contact {
+        site.pin(contact);
+    }
+    let Some(new) = new else { return Ok(StatusCode::NO_CONTENT) };
     if !backend.sites_mut().rename(&name, &new) {
         return Err(refusal(StatusCode::CONFLICT, format!("there is a site {new:?} already")));
     }

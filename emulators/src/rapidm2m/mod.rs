@@ -24,7 +24,7 @@
 //! | `PUT /rows` | the same; the rows take the places of those with their stamps |
 //! | `DELETE /rows?site=…` | `&container=N` for one container only |
 //! | `POST /sites` | `{"name":"…","channels":["ch0"],"generate":false}` |
-//! | `PUT /sites/{name}` | `{"name":"…"}`: another name; `_uid` and rows stay |
+//! | `PUT /sites/{name}` | `{"name":"…"}`: another name; `_uid` and rows stay. `{"contact":"2026…"}`, `{"contact":null}`: what the list tells as `device.stamp` from now on; without it, when rows were added |
 //! | `DELETE /sites/{name}` | |
 //! | `GET /requests?wait=N&timeout_ms=T` | the last 100,000 requests, as soon as there were `N` in total |
 //! | `DELETE /requests` | deletes them and their counts |

@@ -2,9 +2,10 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, RwLock},
+    sync::{Arc, Mutex, RwLock},
 };
 
+use chrono::Utc;
 use serde_json::{
     Map, Value, json,
     value::{RawValue, to_raw_value},
@@ -26,6 +27,18 @@ pub struct Site {
     /// Whether container 0 has a made-up row per interval.
     pub generate: bool,
     rows: RwLock<[Arc<Vec<Arc<AddedRow>>>; CONTAINERS]>,
+    contact: Mutex<Contact>,
+}
+
+/// When the site's device last had contact, as the list of sites tells it (`device.stamp`).
+#[derive(Clone, Debug, Default)]
+pub enum Contact {
+    #[default]
+    Never,
+    /// Unix milliseconds: when rows were added.
+    At(i64),
+    /// As the control endpoint was told, whatever happens.
+    Pinned(Option<String>),
 }
 
 #[derive(Clone, Debug)]
@@ -47,7 +60,15 @@ pub struct AddedRow {
 impl Site {
     pub fn new(name: &str, channels: Vec<Channel>, generate: bool) -> Self {
         let seed = generate::seed(name);
-        Self { name: name.to_owned(), uid: uid(name), seed, channels, generate, rows: RwLock::default() }
+        Self {
+            name: name.to_owned(),
+            uid: uid(name),
+            seed,
+            channels,
+            generate,
+            rows: RwLock::default(),
+            contact: Mutex::default(),
+        }
     }
 
     /// Position of a channel. The case of its name does not matter.
@@ -61,12 +82,24 @@ impl Site {
         self.rows.read().expect("no panic while locked")[container].clone()
     }
 
+    pub fn pin(&self, contact: Option<String>) {
+        *self.contact.lock().expect("no panic while locked") = Contact::Pinned(contact);
+    }
+
+    fn had_contact(&self) {
+        let mut contact = self.contact.lock().expect("no panic while locked");
+        if !matches!(*contact, Contact::Pinned(_)) {
+            *contact = Contact::At(Utc::now().timestamp_millis());
+        }
+    }
+
     pub fn add(&self, container: usize, rows: Vec<Box<RawValue>>) {
         let rows = rows.into_iter().map(|row| Arc::new(AddedRow::new(row, self.channels.len())));
         let mut containers = self.rows.write().expect("no panic while locked");
         let all = Arc::make_mut(&mut containers[container]);
         all.extend(rows);
         all.sort_by_key(|row| (row.at.is_none(), row.at));
+        self.had_contact();
     }
 
     /// As [`add`](Self::add), but the rows take the places of those with their stamps, as in a logger's container.
@@ -78,6 +111,7 @@ impl Site {
         all.retain(|row| row.at.is_none_or(|at| !stamps.contains(&at)));
         all.extend(rows);
         all.sort_by_key(|row| (row.at.is_none(), row.at));
+        self.had_contact();
     }
 
     pub fn clear(&self, container: Option<usize>) {
@@ -89,10 +123,21 @@ impl Site {
         }
     }
 
-    pub fn description(&self, customer: &str) -> Value {
+    /// `newest` is when the newest made-up row was made, if there is one. As the vendor's driver reads it.
+    pub fn description(&self, customer: &str, newest: i64) -> Value {
+        let contact = self.contact.lock().expect("no panic while locked").clone();
+        let stamp = match (contact, self.generate.then_some(newest)) {
+            (Contact::Pinned(stamp), _) => stamp,
+            (Contact::At(at), made_up) => Some(digits(at.max(made_up.unwrap_or(at)))),
+            (Contact::Never, made_up) => made_up.map(digits),
+        };
         json!({
             "_uid": self.uid, "name": self.name, "site_id": self.name, "class": "site", "state": "active",
-            "customer_id": customer, "device": { "_uid": uid(&format!("device of {}", self.name)), "state": "online" },
+            "customer_id": customer,
+            "device": {
+                "_uid": uid(&format!("device of {}", self.name)), "state": "online", "stamp": stamp,
+                "con": { "path": "tcp", "state": 1 }, "gsm": { "level": -71 },
+            },
         })
     }
 
@@ -182,7 +227,8 @@ impl Sites {
         let rows = RwLock::new(site.rows.read().expect("no panic while locked").clone());
         let Site { uid, seed, channels, generate, .. } = &**site;
         let (uid, channels) = (uid.clone(), channels.clone());
-        *site = Arc::new(Site { name: new.to_owned(), uid, seed: *seed, channels, generate: *generate, rows });
+        let contact = Mutex::new(site.contact.lock().expect("no panic while locked").clone());
+        *site = Arc::new(Site { name: new.to_owned(), uid, seed: *seed, channels, generate: *generate, rows, contact });
         self.list_all();
         true
     }
@@ -213,6 +259,12 @@ impl Sites {
 /// The `_uid` for a name. It is the same in every run.
 pub fn uid(name: &str) -> String {
     format!("{:016x}", generate::seed(name))
+}
+
+fn digits(ms: i64) -> String {
+    let mut digits = Vec::new();
+    stamp::write(ms, &mut digits);
+    String::from_utf8_lossy(&digits).into_owned()
 }
 
 #[cfg(test)]

@@ -83,6 +83,30 @@ async fn a_site_that_is_refused_alone_stops_nobody() {
             pass.judge((number % 2 == 0).then_some(&error));
         }
     }
+    assert_eq!(gate.take_refusals(), None, "nothing for a later process");
+}
+
+#[tokio::test(start_paused = true)]
+async fn credentials_that_are_taken_again_are_noted_too() {
+    let gate = gate(80);
+    run(&gate, 20, Duration::from_millis(5), Some(refused())).await;
+    let mut refusals = gate.take_refusals().unwrap();
+    while !refusals.are_too_many() {
+        refusals.add(Utc::now());
+    }
+    let restarted = self::gate(80);
+    restarted.restore(refusals.clone(), Utc::now());
+    assert_eq!(run(&restarted, 20, Duration::from_millis(5), None).await.0, 20, "too many were refused");
+    let restarted = self::gate(80);
+    restarted.restore(refusals, Utc::now() + chrono::TimeDelta::hours(1));
+    assert_eq!(run(&restarted, 20, Duration::from_millis(5), None).await.0, 0, "an hour later");
+    let corrected = self::gate(80);
+    corrected.restore(Refusals { credentials: "other".into(), times: vec![Utc::now(); 9] }, Utc::now());
+    assert_eq!(run(&corrected, 20, Duration::from_millis(5), None).await.0, 0, "other credentials");
+    let restored = self::gate(80);
+    restored.restore(Refusals { credentials: "mark".into(), times: vec![Utc::now()] }, Utc::now());
+    assert_eq!(run(&restored, 20, Duration::from_millis(5), None).await.0, 0);
+    assert_eq!(restored.take_refusals().map(|refusals| refusals.times), Some(Vec::new()), "none is left");
 }
 
 #[tokio::test(start_paused = true)]

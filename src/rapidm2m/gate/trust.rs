@@ -33,8 +33,11 @@ pub struct Trust {
     /// Refusals since the last answer.
     in_a_row: u32,
     refused: Option<FetchError>,
+    /// Those that are not refuted by an answer since.
     refusals: Refusals,
     has_news: bool,
+    /// The ledger has some.
+    are_noted: bool,
 }
 
 impl Trust {
@@ -69,15 +72,18 @@ impl Trust {
 
     pub fn accepted(&mut self) {
         (self.is_proven, self.trying_until, self.in_a_row, self.refused) = (true, None, 0, None);
+        // Who may not list sites, say, is refused now and then.
+        self.refusals.times.clear();
+        self.has_news = self.are_noted;
     }
 
     pub fn refused_one(&mut self, error: &FetchError, now: DateTime<Utc>) {
         self.is_proven = false;
         self.in_a_row += 1;
         self.refusals.add(now);
-        self.has_news = true;
         if self.in_a_row >= MEANT_FOR_ALL {
             self.refused = Some(error.clone());
+            self.has_news = true;
         }
     }
 
@@ -95,7 +101,8 @@ impl Trust {
             return;
         }
         let refusals = refusals.of(&self.refusals.credentials, now);
-        if !refusals.times.is_empty() {
+        self.are_noted = !refusals.times.is_empty();
+        if self.are_noted {
             self.in_a_row = MEANT_FOR_ALL - 1;
         }
         if refusals.are_too_many() {
@@ -105,6 +112,8 @@ impl Trust {
     }
 
     pub fn take_news(&mut self) -> Option<Refusals> {
-        std::mem::take(&mut self.has_news).then(|| self.refusals.clone())
+        let news = std::mem::take(&mut self.has_news).then(|| self.refusals.clone())?;
+        self.are_noted = !news.times.is_empty();
+        Some(news)
     }
 }

@@ -1,6 +1,6 @@
 //! Reads and writes the ledger's documents in Cosmos DB for NoSQL.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use azure_core::http::StatusCode;
 use azure_data_cosmos::{
@@ -8,17 +8,23 @@ use azure_data_cosmos::{
     clients::ContainerClient,
     error::CosmosError,
     models::{ContainerProperties, IndexingPolicy, PartitionKeyDefinition, TimeToLive},
-    options::{BatchReplaceOptions, Precondition},
+    options::{
+        BatchOptions, BatchReplaceOptions, ItemReadOptions, OperationOptions, OperationOptionsBuilder, Precondition,
+        ThrottlingRetryOptionsBuilder,
+    },
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::{
     backfill::BackfillRange,
     documents::{CURSOR_ID, Cursor, Poll, SiteKey},
 };
-use crate::cosmos::{self, Account, Container, Failure, Found, NEVER, Requirements, Trial, is, within};
-use crate::support::kind::Kind;
+use crate::{
+    cosmos::{self, Account, Container, Failure, Found, NEVER, Requirements, Trial, is, within},
+    support::{adaptive::Adaptive, backoff::Policy, kind::Kind, slots::Slots},
+};
 
 /// Limits of one transaction. The service accepts 2 MB and 100 operations.
 /// <https://learn.microsoft.com/azure/cosmos-db/concepts-limits>
@@ -33,6 +39,12 @@ pub const REQUIREMENTS: Requirements = Requirements {
 };
 /// Most of a record's size, and never searched: leaving it out of the index halves the price of a write.
 pub const MESSAGE_PATH: &str = "/IoTHubMessage/?";
+
+/// How many operations are in flight at first, at least and at most. When the service throttles, they become fewer.
+const OPERATIONS: (usize, usize, usize) = (256, 4, 1_000);
+/// The waits of an operation that the service throttles, and for how long it is tried.
+const THROTTLED: Policy = Policy::jittered(Duration::from_millis(100), Duration::from_secs(4));
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why the ledger could not be read or written.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -83,13 +95,29 @@ pub struct Ledger {
     name: String,
     history_days: Option<u32>,
     container: Container,
+    slots: Slots,
+    patience: Duration,
 }
 
 impl Ledger {
     #[must_use]
     pub fn new(options: Options) -> Self {
         let Options { account, container: name, history_days } = options;
-        Self { account: Arc::new(Account::new(account)), name, history_days, container: Container::default() }
+        let (first, lowest, highest) = OPERATIONS;
+        Self {
+            account: Arc::new(Account::new(account)),
+            name,
+            history_days,
+            container: Container::default(),
+            slots: Slots::new(Adaptive::for_overload(first, lowest, highest)),
+            patience: PATIENCE,
+        }
+    }
+
+    /// For so long an operation is tried while the service throttles.
+    #[must_use]
+    pub fn patient(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// The account and its connections, for other containers of the same database.
@@ -126,14 +154,36 @@ impl Ledger {
         Ok(self.read(key, id).await?.map(|(poll, _)| poll))
     }
 
+    /// Carries out an operation, and again while the service throttles it: then it was not carried out.
+    async fn throttled<T, F>(&self, operation: impl Fn() -> F) -> Result<T, LedgerError>
+    where
+        F: Future<Output = Result<T, LedgerError>>,
+    {
+        let (began, mut failures) = (Instant::now(), 0);
+        loop {
+            let mut slot = self.slots.slot().await;
+            slot.begin();
+            let result = within(operation()).await;
+            let is_throttled = matches!(result, Err(LedgerError::Cosmos(Failure::Throttled(_))));
+            slot.end(is_throttled);
+            failures += 1;
+            let wait = THROTTLED.wait(failures);
+            if !is_throttled || began.elapsed() + wait >= self.patience {
+                return result;
+            }
+            tokio::time::sleep(wait).await;
+        }
+    }
+
     /// A document and its ETag, if it exists.
     async fn read<T: DeserializeOwned>(
         &self,
         key: &SiteKey,
         id: &str,
     ) -> Result<Option<(T, Option<String>)>, LedgerError> {
-        let response = within(async {
-            match self.container().await?.read_item(partition(key), id, None).await {
+        let response = self.throttled(async || {
+            let options = ItemReadOptions::default().with_operation_options(once());
+            match self.container().await?.read_item(partition(key), id, Some(options)).await {
                 Ok(response) => Ok(Some(response)),
                 Err(error) if is(&error, StatusCode::NotFound) => Ok(None),
                 Err(error) => Err(self.explain(&error)),
@@ -166,16 +216,19 @@ impl Ledger {
         etag: Option<&str>,
     ) -> Result<String, LedgerError> {
         let batch = batch(key, created, replaced, cursor, etag).map_err(|error| self.explain(&error))?;
-        let response = within(async {
-            self.container().await?.execute_transactional_batch(batch, None).await.map_err(|error| {
-                if is(&error, StatusCode::PreconditionFailed) || is(&error, StatusCode::Conflict) {
-                    return LedgerError::Conflict;
-                }
-                self.container.forget_if_gone(&error);
-                self.explain(&error)
-            })
-        })
-        .await?;
+        self.throttled(async || self.execute(batch.clone()).await).await
+    }
+
+    async fn execute(&self, batch: TransactionalBatch) -> Result<String, LedgerError> {
+        let options = BatchOptions::default().with_operation_options(once());
+        let executed = self.container().await?.execute_transactional_batch(batch, Some(options)).await;
+        let response = executed.map_err(|error| {
+            if is(&error, StatusCode::PreconditionFailed) || is(&error, StatusCode::Conflict) {
+                return LedgerError::Conflict;
+            }
+            self.container.forget_if_gone(&error);
+            self.explain(&error)
+        })?;
         let response = response.into_model().map_err(|error| self.explain(&error))?;
         let results = response.results();
         // A refused batch is also a successful answer: the failed operation has its own status, the others have 424.
@@ -220,12 +273,16 @@ impl Ledger {
     fn properties(&self) -> ContainerProperties {
         ContainerProperties::new(self.name.clone(), PartitionKeyDefinition::new(PARTITION_KEY.map(Into::into).to_vec()))
             .with_indexing_policy(
-                // The list of recorded rows and the site's activity are not searched either.
+                // These are not searched either. Each channel's name would have an entry.
                 IndexingPolicy::default()
                     .with_included_path("/*")
                     .with_excluded_path(MESSAGE_PATH)
                     .with_excluded_path("/Recorded/*")
-                    .with_excluded_path("/Activity/*"),
+                    .with_excluded_path("/Activity/*")
+                    .with_excluded_path("/Request/*")
+                    .with_excluded_path("/Result/*")
+                    .with_excluded_path("/Unforwarded/*")
+                    .with_excluded_path("/EmptyPolls/*"),
             )
             .with_default_ttl(TimeToLive::NoDefault)
     }
@@ -233,6 +290,12 @@ impl Ledger {
     pub(super) fn explain(&self, error: &CosmosError) -> LedgerError {
         self.account.explain(error, &self.name).into()
     }
+}
+
+/// The SDK leaves it to us to try again when the service throttles.
+fn once() -> OperationOptions {
+    let throttling = ThrottlingRetryOptionsBuilder::new().with_max_retry_count(0).build();
+    OperationOptionsBuilder::new().with_throttling_retry_options(throttling).build()
 }
 
 fn batch(

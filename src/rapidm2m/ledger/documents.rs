@@ -54,6 +54,9 @@ pub struct Poll {
     pub message: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message_id: Option<String>,
+    /// Polls before this one that found nothing new and have no record of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub empty_polls: Option<EmptyPolls>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub forwarded_at: Option<DateTime<Utc>>,
     /// `false` if the transport cannot know whether the hub has the message; otherwise absent.
@@ -69,6 +72,27 @@ pub struct Poll {
     /// disappears before it is forwarded.
     #[serde(rename = "ttl", skip_serializing_if = "Option::is_none")]
     pub ttl: Option<u32>,
+}
+
+/// Polls that found nothing new, one after the other.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct EmptyPolls {
+    pub count: u32,
+    pub first: DateTime<Utc>,
+    pub last: DateTime<Utc>,
+    /// The status of the last answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http_status: Option<u16>,
+}
+
+impl EmptyPolls {
+    /// These and one more.
+    #[must_use]
+    pub fn and_one(before: Option<Self>, at: DateTime<Utc>, http_status: Option<u16>) -> Self {
+        let (count, first) = before.map_or((0, at), |before| (before.count, before.first));
+        Self { count: count + 1, first, last: at, http_status }
+    }
 }
 
 /// The value of `Kind` in a poll document.

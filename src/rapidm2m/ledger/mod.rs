@@ -18,7 +18,9 @@ pub use cosmos::{
     Committed, Ledger, LedgerError, MAX_BATCH_BYTES, MAX_BATCH_POLLS, MESSAGE_PATH, Options, PARTITION_KEY,
     REQUIREMENTS,
 };
-pub use documents::{ALL_SITES, Backfill, BadRows, Cursor, Fault, Poll, PollKind, PollResult, Request, SiteKey};
+pub use documents::{
+    ALL_SITES, Backfill, BadRows, Cursor, EmptyPolls, Fault, Poll, PollKind, PollResult, Request, SiteKey,
+};
 pub use outcome::Outcome;
 pub use queries::{PollList, PollQuery};
 pub use recorded::{Recorded, Seen, Stamped};

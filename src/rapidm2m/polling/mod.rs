@@ -31,7 +31,7 @@ pub mod split;
 pub(super) mod turn;
 pub mod world;
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, fmt, time::Duration};
 
 use chrono::{DateTime, Utc};
 use tokio::time::Instant;
@@ -39,7 +39,7 @@ use tokio::time::Instant;
 use crate::rapidm2m::{
     FetchError, Selection, Site, Stamp, StartFrom,
     gate::Refusals,
-    ledger::{ALL_SITES, BackfillRange, Committed, Fault, LedgerError, SiteKey},
+    ledger::{ALL_SITES, BackfillRange, Committed, EmptyPolls, Fault, LedgerError, SiteKey},
     window::Search,
     wire::Flaws,
 };
@@ -60,6 +60,8 @@ pub struct Forwarder<W = Services> {
     pub overlap: Option<Duration>,
     /// Whether rows with changed values are forwarded.
     pub corrections: bool,
+    /// Whether each poll that finds nothing has a record of its own. If not, the site's next record counts them, and there
+    /// is one an hour.
     pub record_empty_polls: bool,
 }
 
@@ -82,6 +84,18 @@ pub struct SiteMemory {
     /// Whether this process has tried the site at all.
     tried: bool,
     looking: reset_clock::Looking,
+    empty: Unrecorded,
+}
+
+/// Polls that found nothing new and are not recorded yet. Losing them loses no row.
+#[derive(Clone, Default)]
+struct Unrecorded(Option<EmptyPolls>);
+
+/// What a turn does to rows does not depend on them, so states that differ only in them count as the same.
+impl fmt::Debug for Unrecorded {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("Unrecorded")
+    }
 }
 
 impl SiteMemory {

@@ -87,6 +87,7 @@ impl PollContext {
             last_value_from: None,
             message: None,
             message_id: None,
+            empty_polls: None,
             forwarded_at: None,
             confirmed: None,
             backfill: self.backfill.clone(),

@@ -1,6 +1,6 @@
 //! Writes a site's rows, empty polls and failures to the ledger. The cursor moves in the same transaction.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use tokio::time::Instant;
 
 use super::{
@@ -13,10 +13,13 @@ use super::{
 };
 use crate::rapidm2m::{
     FetchError, Rows, Stamp,
-    ledger::{BadRows, Committed, Cursor, Fault, LedgerError, MAX_BATCH_POLLS, Outcome, Poll},
+    ledger::{BadRows, Committed, Cursor, EmptyPolls, Fault, LedgerError, MAX_BATCH_POLLS, Outcome, Poll},
     wire::{Flaws, Row},
 };
 use crate::support::kind::Kind;
+
+/// Polls that find nothing are recorded within this.
+const RECORD_WITHIN: TimeDelta = TimeDelta::hours(1);
 
 /// The content of one transaction.
 pub struct Batch<'a> {
@@ -78,6 +81,7 @@ impl<W: World> Turn<'_, W> {
         // A backfill goes its own way.
         let before = self.committed.cursor.last_value_from.filter(|_| self.range.is_none() && !context.correction);
         let (mut carried, mut rows_recorded): (Option<Poll>, usize) = (None, 0);
+        let mut empty = self.memory.empty.0.clone();
         let history = self.forwarder.world.history_seconds();
         while carried.is_some() || parts.peek().is_some() {
             let room = MAX_UNFORWARDED.saturating_sub(self.committed.cursor.unforwarded.len()).min(MAX_BATCH_POLLS);
@@ -91,6 +95,7 @@ impl<W: World> Turn<'_, W> {
                     let (index, part) = parts.next()?;
                     let mut poll = record::message_poll(context, index, part, history);
                     poll.result.bad_rows = bad_rows.take();
+                    poll.empty_polls = empty.take();
                     Some(poll)
                 });
                 let Some(poll) = next else { break };
@@ -111,6 +116,7 @@ impl<W: World> Turn<'_, W> {
             activity.late_rows += late as u64;
             activity.corrected_rows += corrected as u64;
             self.commit(&polls, &[], cursor).await.map_err(|error| self.stop(&error))?;
+            self.memory.empty.0 = None;
             rows_recorded += in_batch;
             self.report.rows_recorded += in_batch;
             self.report.late_rows += late;
@@ -160,20 +166,26 @@ impl<W: World> Turn<'_, W> {
         }
     }
 
-    /// Records a poll without new rows.
+    /// Records a poll without new rows, at once or with the site's next record.
     pub async fn record_nothing(&mut self, context: &PollContext) -> Result<(), EndTurn> {
         let cursor = &self.committed.cursor;
         let hub_news = cursor.activity.as_ref().is_some_and(|activity| activity.is_news);
         let news = cursor.scanned_until.is_none() || cursor.last_error.is_some() || hub_news;
-        if !self.forwarder.record_empty_polls && !news {
+        let is_due = self.forwarder.record_empty_polls || {
+            let empty = EmptyPolls::and_one(self.memory.empty.0.take(), context.at, context.status);
+            let is_due = empty.last - empty.first >= RECORD_WITHIN;
+            self.memory.empty.0 = Some(empty);
+            is_due
+        };
+        if !is_due && !news {
             return Ok(());
         }
-        let mut polls = Vec::new();
-        if self.forwarder.record_empty_polls {
-            polls.push(record::empty_poll(context, cursor, self.forwarder.world.history_seconds()));
-        }
+        let mut poll = record::empty_poll(context, cursor, self.forwarder.world.history_seconds());
+        poll.empty_polls.clone_from(&self.memory.empty.0);
         let cursor = record::advanced(cursor, &[], context.scanned_until());
-        self.commit(&polls, &[], cursor).await.map_err(|error| self.stop(&error))
+        self.commit(&[poll], &[], cursor).await.map_err(|error| self.stop(&error))?;
+        self.memory.empty.0 = None;
+        Ok(())
     }
 
     /// Records a poll whose rows cannot be used. It must not look like "no data".
@@ -211,8 +223,11 @@ impl<W: World> Turn<'_, W> {
         let history = self.forwarder.world.history_seconds();
         let mut poll = record::failed_poll(context, fault.clone(), &self.committed.cursor, history);
         poll.result.bad_rows = flaws.and_then(record::bad_rows);
+        poll.empty_polls.clone_from(&self.memory.empty.0);
         let cursor = record::set_back(&self.committed.cursor, fault, retry, self.forwarder.world.now());
-        self.commit(&[poll], &[], cursor).await.map_err(|error| self.stop(&error))
+        self.commit(&[poll], &[], cursor).await.map_err(|error| self.stop(&error))?;
+        self.memory.empty.0 = None;
+        Ok(())
     }
 
     /// Writes a transaction. The written cursor becomes the turn's cursor; after a [`LedgerError::Conflict`] the turn's cursor

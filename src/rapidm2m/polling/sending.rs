@@ -21,6 +21,13 @@ const MARK_ATTEMPTS: usize = 5;
 impl<W: World> Turn<'_, W> {
     /// Sends the pending messages, oldest first, until none is left or the hub fails.
     pub async fn send_what_waits(&mut self, until: Instant) -> Result<(), EndTurn> {
+        // Do not read records that cannot be sent.
+        if self.can_send
+            && !self.committed.cursor.unforwarded.is_empty()
+            && let Some(error) = self.forwarder.world.closed(&record::owner(&self.site.key))
+        {
+            self.hub_failed(&error);
+        }
         while self.can_send && !self.committed.cursor.unforwarded.is_empty() {
             let polls = self.what_waits().await?;
             self.send_and_mark(polls, until).await?;
@@ -139,17 +146,20 @@ impl<W: World> Turn<'_, W> {
                 self.can_send = false;
                 self.report.is_provisioning = true;
             }
-            Err(error) => {
-                self.can_send = false;
-                let failure = Failure::new(error.kind(), error.text());
-                // The next write includes this, so an unreachable hub costs no writes of its own.
-                let fault = Fault { kind: failure.kind.clone(), text: failure.text.clone() };
-                self.committed.cursor.activity.get_or_insert_default().note_hub(Some(fault));
-                self.report.failures.push(failure);
-            }
+            Err(error) => self.hub_failed(&error),
         }
         self.mark(&polls[..finished]).await?;
         Ok(finished)
+    }
+
+    /// Nothing more is sent in this turn.
+    fn hub_failed(&mut self, error: &DeliveryError) {
+        self.can_send = false;
+        let failure = Failure::new(error.kind(), error.text());
+        // The next write includes this, so an unreachable hub costs no writes of its own.
+        let fault = Fault { kind: failure.kind.clone(), text: failure.text.clone() };
+        self.committed.cursor.activity.get_or_insert_default().note_hub(Some(fault));
+        self.report.failures.push(failure);
     }
 
     fn reject(&mut self, poll: &mut Poll, fault: Fault, history: Option<u32>) {

@@ -68,6 +68,10 @@ impl<W: World> Turn<'_, W> {
             self.is_cursor_kept = false;
             return Ok(());
         }
+        if !self.can_send && !self.committed.cursor.unforwarded.is_empty() {
+            // The backend keeps the rows. Once the hub takes them, they leave in full messages.
+            return Ok(());
+        }
         self.memory.tried = true;
         let Some(channels) = self.channels().await? else { return Ok(()) };
         while self.committed.cursor.unforwarded.len() < MAX_UNFORWARDED {

@@ -66,6 +66,9 @@ pub trait World: Sync {
         etag: Option<&str>,
     ) -> impl Future<Output = Result<String, LedgerError>> + Send;
 
+    /// Why nothing of this owner is sent now, as far as is known: see [`Delivery::closed`].
+    fn closed(&self, owner: &Owner) -> Option<DeliveryError>;
+
     /// Sends in order. Returns how many messages, counted from the first, are acknowledged: see
     /// [`Delivery::send_in_order`].
     fn send_in_order(
@@ -178,6 +181,10 @@ impl World for Services {
         etag: Option<&str>,
     ) -> Result<String, LedgerError> {
         self.measured(self.ledger.commit(key, created, replaced, cursor, etag)).await
+    }
+
+    fn closed(&self, owner: &Owner) -> Option<DeliveryError> {
+        self.delivery.closed(owner)
     }
 
     async fn send_in_order(

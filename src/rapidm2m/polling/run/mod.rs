@@ -1,5 +1,6 @@
 //! Polls all sites of a customer once per run. The sites that have waited longest come first.
 
+mod hint;
 mod lag;
 mod sites;
 mod summary;
@@ -17,6 +18,7 @@ use tracing::Instrument as _;
 
 pub use self::summary::Summary;
 use self::{
+    hint::{Asked, Hint},
     lag::Lags,
     sites::{Plan, Sites, Task},
     told::Told,
@@ -26,6 +28,7 @@ use crate::{
     iot_hub::delivery::Identities,
     rapidm2m::{
         Selection, Site,
+        directory::Directory,
         gate::Gate,
         ledger::ALL_SITES,
         polling::{Failure, Forwarder, Limits, Report, SiteMemory, record},
@@ -79,6 +82,8 @@ pub struct Polling {
     pub timeout: Duration,
     /// How many sites may be at fault, in per cent, before a run is a failure.
     pub failed_sites_threshold: u64,
+    /// Within this a site is asked although the list tells no new contact; `None`: each site in each run.
+    pub sweep: Option<Duration>,
     ending: Ending,
     memory: Mutex<Memory>,
     /// Why the list of sites is not requested, and until when. A restart forgets it.
@@ -92,6 +97,8 @@ struct Memory {
     /// By the place of their documents.
     entries: HashMap<String, SiteEntry>,
     told: Told,
+    /// The list's contacts have turned out to announce not all new rows.
+    is_hint_wrong: bool,
     /// When the lagging sites were last logged one by one.
     lags_told: Option<Instant>,
 }
@@ -102,6 +109,7 @@ struct SiteEntry {
     last_turn: u64,
     /// The backend gave no answer for it in its last turn.
     is_slow: bool,
+    asked: Asked,
     memory: Arc<tokio::sync::Mutex<SiteMemory>>,
     /// When to read the cursor again.
     cursor_holds_until: Option<Instant>,
@@ -125,6 +133,7 @@ impl Polling {
         concurrency: usize,
         timeout: Duration,
         failed_sites_threshold: u64,
+        sweep: Option<Duration>,
         ending: Ending,
     ) -> Self {
         Self {
@@ -134,6 +143,7 @@ impl Polling {
             concurrency,
             timeout,
             failed_sites_threshold,
+            sweep,
             ending,
             memory: Mutex::default(),
             listing: Backoff::new(record::BACK_OFF),
@@ -172,12 +182,13 @@ impl Polling {
             gate.begin_run();
         }
         let was_closed = self.gate().is_some_and(|gate| gate.closed(limits.ask_until).is_some());
-        let Plan { tasks, unread, begins } = self.plan(&mut summary).await;
+        let Plan { tasks, unread, begins, has_hints } = self.plan(&mut summary).await;
         self.note_refusals().await;
         let limits = Limits { begins, ..limits };
         summary.sites = tasks.iter().filter(|(task, _)| *task == Task::Poll).count();
-        progress.step = Step::Sites { done: 0, total: tasks.len() };
-        let (healthy, slow): (Vec<_>, Vec<_>) = self.in_turn(tasks).into_iter().partition(|turn| !turn.is_slow);
+        let turns = self.in_turn(tasks, has_hints, &mut summary);
+        progress.step = Step::Sites { done: 0, total: turns.len() };
+        let (healthy, slow): (Vec<_>, Vec<_>) = turns.into_iter().partition(|turn| !turn.is_slow);
         let slow_limits = Limits { answer: self.timeout.mul_f64(SLOW_ANSWER).max(SHORTEST_ANSWER), ..limits };
         let start = |limits| move |turn| self.begin(turn, limits, deadline);
         let healthy = futures::stream::iter(healthy).map(start(limits)).buffer_unordered(self.concurrency);
@@ -322,12 +333,45 @@ impl Polling {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The tasks with the sites' memories. The sites that have waited longest come first.
-    fn in_turn(&self, tasks: Vec<(Task, Site)>) -> Vec<InTurn> {
+    /// The tasks with the sites' memories, without the sites that can have no news. The sites that have waited longest come
+    /// first.
+    fn in_turn(&self, mut tasks: Vec<(Task, Site)>, has_hints: bool, summary: &mut Summary) -> Vec<InTurn> {
+        let (now, clock) = (Instant::now(), self.forwarder.world.clock.now());
         let mut memory = self.memory();
+        let memory = &mut *memory;
         memory.invocations += 1;
         let places: HashSet<_> = tasks.iter().map(|(_, site)| site.key.site.as_str()).collect();
         memory.entries.retain(|place, _| places.contains(place.as_str()));
+        if has_hints && !memory.is_hint_wrong {
+            let hints: Vec<_> = tasks
+                .iter()
+                .map(|(task, site)| match memory.entries.get_mut(&site.key.site) {
+                    Some(entry) if *task == Task::Poll => entry.asked.hint(site, now),
+                    _ => Hint::Ask,
+                })
+                .collect();
+            if let Some(wrong) = hints.iter().position(|hint| *hint == Hint::Wrong) {
+                memory.is_hint_wrong = true;
+                tracing::warn!(
+                    site.name = tasks[wrong].1.name,
+                    "the site had new rows, but the site list tells no new contact (device.stamp) of it: from now on each \
+                     site is asked in each run, as with SweepMinutes=0"
+                );
+            } else {
+                let directory = memory.sites.directory();
+                let mut hints = hints.into_iter();
+                tasks.retain(|(_, site)| {
+                    let has_waiting = |directory: &&mut Directory| directory.waiting(&site.key.site) > 0;
+                    let Some(Hint::Quiet { newest }) = hints.next() else { return true };
+                    if directory.as_ref().is_some_and(has_waiting) {
+                        return true;
+                    }
+                    summary.quiet += 1;
+                    summary.lags.add(&site.name, &Report { newest, ..Report::default() }, clock);
+                    false
+                });
+            }
+        }
         let mut turns: Vec<_> = tasks
             .into_iter()
             .map(|(task, site)| {
@@ -383,6 +427,9 @@ impl Polling {
         {
             entry.last_turn = now;
             if task == Task::Poll {
+                if let Some(sweep) = self.sweep {
+                    entry.asked.note(site, report, sweep, fastrand::f64(), Instant::now());
+                }
                 entry.is_slow = report.failures.iter().any(|failure| failure.kind.is_no_answer());
             }
         }

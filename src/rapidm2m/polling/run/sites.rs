@@ -15,7 +15,8 @@ use crate::rapidm2m::{
     site::Listed,
 };
 
-/// How long the list is used to resolve names of `Site_ID`. With `Site_ID=*` it is requested in each run.
+/// How long the list is used to resolve names of `Site_ID`. With `Site_ID=*`, or if its contacts are used, it is requested in
+/// each run.
 const LIST_HOLDS: Duration = Duration::from_secs(10 * 60);
 /// How long what was read of the cursors is used: the operator may have put messages back.
 const DIRECTORY_HOLDS: Duration = Duration::from_secs(10 * 60);
@@ -41,6 +42,8 @@ pub struct Plan {
     pub unread: Option<Failure>,
     /// Whether sites without a cursor may begin: otherwise a renamed site might begin anew.
     pub begins: bool,
+    /// The list was requested just now, and its contacts are used.
+    pub has_hints: bool,
 }
 
 /// What the process knows of the sites.
@@ -71,8 +74,9 @@ impl Polling {
         let unread = self.read_directory().await.err();
         let (listed, is_fresh) = match self.sites {
             Selection::All => self.list(summary).await,
-            Selection::Named(_) => (self.list_for_names().await, false),
+            Selection::Named(_) => self.list_for_names().await,
         };
+        let has_hints = is_fresh && self.sweep.is_some();
         let mut memory = self.memory();
         let empty = Directory::new(&self.customer, []);
         let Memory { sites, .. } = &mut *memory;
@@ -89,7 +93,7 @@ impl Polling {
         };
         let missing = directory.missing(&polled);
         let mut gone: Vec<Site> = Vec::new();
-        if is_fresh {
+        if is_fresh && self.sites == Selection::All {
             if is_plausible(missing.len(), directory.count()) || is_old(sites.shrunk_since) {
                 sites.shrunk_since = None;
                 gone = missing.into_iter().map(site).collect();
@@ -109,7 +113,7 @@ impl Polling {
         }
         sites.remarks = remarks;
         let begins = sites.directory.is_some();
-        Plan { tasks, unread, begins }
+        Plan { tasks, unread, begins, has_hints }
     }
 
     async fn read_directory(&self) -> Result<(), Failure> {
@@ -178,11 +182,16 @@ impl Polling {
         }
     }
 
-    /// The list by which names of `Site_ID` are resolved. Names also work without it, so a failure is only said.
-    async fn list_for_names(&self) -> Arc<[Listed]> {
+    /// The list by which names of `Site_ID` are resolved, and whether it was requested just now. Names also work without it, so
+    /// a failure is only said.
+    async fn list_for_names(&self) -> (Arc<[Listed]>, bool) {
         let holds = |list: &(Instant, Arc<[Listed]>)| list.0.elapsed() < LIST_HOLDS;
-        if self.memory().sites.list.as_ref().is_some_and(holds) || self.listing.holding(&()).is_some() {
-            return self.earlier_list();
+        let is_used_up = {
+            let memory = self.memory();
+            self.sweep.is_some() && !memory.is_hint_wrong || !memory.sites.list.as_ref().is_some_and(holds)
+        };
+        if !is_used_up || self.listing.holding(&()).is_some() {
+            return (self.earlier_list(), false);
         }
         let started = Instant::now();
         match self.forwarder.world.sites(&self.customer, Limit::of(self.timeout.mul_f64(LISTING))).await {
@@ -190,9 +199,9 @@ impl Polling {
                 let listed: Arc<[Listed]> = listed.into();
                 self.listing.forget_key(&());
                 self.memory().sites.list = Some((started, listed.clone()));
-                listed
+                (listed, true)
             }
-            Err(FetchError::Held { .. }) => self.earlier_list(),
+            Err(FetchError::Held { .. }) => (self.earlier_list(), false),
             Err(error) => {
                 let failure = Failure { kind: error.kind(), text: error.to_string(), is_known: true };
                 let is_first = self.listing.last(&()).is_none();
@@ -204,7 +213,7 @@ impl Polling {
                         self.customer
                     );
                 }
-                self.earlier_list()
+                (self.earlier_list(), false)
             }
         }
     }

@@ -46,6 +46,8 @@ pub struct Summary {
     pub provisioning: usize,
     /// Sites at which another poller was faster.
     pub lost_races: usize,
+    /// Sites that had no contact with the backend since they were asked.
+    pub quiet: usize,
     /// Sites for which the backend was not asked, and why.
     pub held: usize,
     pub held_by: Option<FetchError>,
@@ -161,6 +163,7 @@ impl Summary {
                     sites.polled = self.polled,
                     sites.failed = self.failed_sites(),
                     sites.behind = self.behind,
+                    sites.quiet = (self.quiet > 0).then_some(self.quiet),
                     sites.held = (self.held > 0).then_some(self.held),
                     sites.provisioning = self.provisioning,
                     sites.lost_races = self.lost_races,
@@ -200,6 +203,7 @@ impl fmt::Display for Summary {
         )?;
         for (count, what) in [
             (self.behind, "behind"),
+            (self.quiet, "without a new contact"),
             (self.held, "not asked for"),
             (self.provisioning, "waiting for their device's registration"),
             (self.lost_races, "served by another poller"),
