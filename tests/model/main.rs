@@ -25,11 +25,13 @@
 
 mod backend;
 mod broken_worlds;
+mod corrections;
 mod explorer;
 mod facts;
 mod hub;
 mod key;
 mod late;
+mod listing;
 mod outcomes;
 mod poller;
 mod rules;
@@ -40,4 +42,5 @@ mod state;
 mod store;
 mod story;
 mod text;
+mod unusable;
 mod world;

@@ -1,5 +1,8 @@
 //! Tests each space completely. Run with `--nocapture` to see the number of states.
 
+mod listing;
+mod rows;
+
 use std::collections::{HashMap, VecDeque};
 
 use crate::{
@@ -14,6 +17,9 @@ pub const CALM: Scope = Scope {
     pollers: 1,
     backlog: 0,
     batches: &[],
+    nonsense: &[],
+    changes: &[],
+    listings: &[],
     overlap: None,
     most_rows: usize::MAX,
     budget: Budget::NONE,
