@@ -48,7 +48,6 @@ fn a_site_that_is_gone_with_a_fault_and_a_crash() {
 /// It comes back under another name.
 #[test]
 fn a_site_that_is_not_wanted_and_wanted_again() {
-    let budget = Budget { crashes: 1, ..Budget::NONE };
     let listings = &[UNWANTED, RENAMED];
-    assert_holds("not wanted and wanted again", Scope { listings, budget, ..LEAVES });
+    assert_holds("not wanted and wanted again", Scope { listings, ..LEAVES });
 }

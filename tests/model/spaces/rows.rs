@@ -14,7 +14,7 @@ const CORRECTIONS: Scope =
 #[test]
 fn corrections_with_two_pollers() {
     let faults = bound("MODEL_FAULTS", 0);
-    let crashes = bound("MODEL_CRASHES", 1);
+    let crashes = bound("MODEL_CRASHES", 0);
     let budget = Budget { faults, crashes, ..Budget::NONE };
     assert_holds("corrections", Scope { budget, ..CORRECTIONS });
 }
@@ -37,7 +37,9 @@ fn a_value_that_comes_back() {
 #[test]
 fn corrections_and_a_short_overlap() {
     let changes = &[(0, Second), (1, Second)];
-    let scope = Scope { backlog: 2, batches: &[&[2], &[3]], changes, overlap: Some(1), ..CORRECTIONS };
+    let budget = Budget { crashes: 1, ..Budget::NONE };
+    let scope =
+        Scope { pollers: 1, backlog: 2, batches: &[&[2], &[3]], changes, overlap: Some(1), budget, ..CORRECTIONS };
     assert_holds("corrections, a short overlap", scope);
 }
 
@@ -71,6 +73,6 @@ fn rows_that_become_usable_and_unusable() {
 #[test]
 fn unusable_rows_without_an_overlap() {
     let budget = Budget { faults: 1, crashes: 1, ..Budget::NONE };
-    let scope = Scope { overlap: None, batches: &[&[1, 2, 3]], nonsense: &[1, 2], budget, ..UNUSABLE };
+    let scope = Scope { pollers: 1, overlap: None, batches: &[&[1, 2, 3]], nonsense: &[1, 2], budget, ..UNUSABLE };
     assert_holds("unusable rows without an overlap", scope);
 }
