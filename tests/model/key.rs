@@ -27,8 +27,9 @@ pub fn of(state: &State) -> Key {
     let mut world = Words::default();
     world.world(&state.world);
     let words_of = |poller| {
-        let mut words =
-            Words { words: Vec::new(), ids: world.ids.clone(), etag: world.etag.clone(), backs_off: world.backs_off };
+        let Words { ids, etag, backs_off, scanned, .. } = &world;
+        let (ids, etag) = (ids.clone(), etag.clone());
+        let mut words = Words { words: Vec::new(), ids, etag, backs_off: *backs_off, scanned: *scanned };
         words.poller(poller, state);
         words.words
     };
@@ -61,6 +62,9 @@ struct Words<'a> {
     etag: Option<String>,
     /// Whether a site ever backs off, so that it matters whether a process has tried it.
     backs_off: bool,
+    /// The milliseconds at which the cursor's last poll was made, if it matters: a transaction without a record is recognised
+    /// by its cursor alone.
+    scanned: Option<u32>,
 }
 
 impl<'a> Words<'a> {
@@ -90,6 +94,11 @@ impl<'a> Words<'a> {
                     self.number(number);
                 }
                 Name::Tried(tried) => self.number((*tried && self.backs_off).into()),
+                Name::Millis(millis) => {
+                    if let Some(scanned) = self.scanned {
+                        self.number((*millis == scanned).into());
+                    }
+                }
                 // An ETag that is not current never becomes current again.
                 Name::Etag(etag) => self.number(usize::from(self.etag.as_ref() == Some(etag))),
             }
@@ -103,6 +112,8 @@ impl<'a> Words<'a> {
     fn world(&mut self, world: &'a World) {
         let World { left, batches, rows, changes, listings, owed, changed, store, hub, seconds, .. } = world;
         self.etag = store.etag();
+        let scanned = store.cursor.as_ref().and_then(|committed| committed.cursor.scanned_until);
+        self.scanned = scanned.filter(|_| !world.scope.listings.is_empty()).map(|time| time.timestamp_subsec_millis());
         self.backs_off = world.scope.troubles.iter().any(|trouble| trouble.makes_back_off());
         let budget = [left.faults, left.crashes, left.late_turns, left.pauses];
         self.words.extend(budget.map(u64::from));

@@ -36,6 +36,8 @@ pub enum Name {
     Etag(String),
     /// Whether a process has tried the site.
     Tried(bool),
+    /// The milliseconds of a clock.
+    Millis(u32),
 }
 
 /// The ETag of the cursor's `version`.
@@ -100,7 +102,7 @@ fn without_names(text: &str, names: &mut Vec<Name>) -> String {
         out.push_str(&text[copied..at]);
         let name = text[at..at + length].to_owned();
         match bytes[at] {
-            b'.' => {}
+            b'.' => names.push(Name::Millis(name[1..].parse().unwrap_or_default())),
             b't' => names.push(Name::Tried(name == TRIED)),
             b'@' => names.push(Name::Etag(name)),
             _ => names.push(Name::Id(name)),

@@ -51,3 +51,6 @@ fn a_site_that_is_not_wanted_and_wanted_again() {
     let listings = &[UNWANTED, RENAMED];
     assert_holds("not wanted and wanted again", Scope { listings, ..LEAVES });
 }
+
+/// For the test of the keys.
+pub const ALIKE: [Scope; 2] = [RENAMES, Scope { batches: &[], ..LEAVES }];

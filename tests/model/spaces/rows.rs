@@ -76,3 +76,6 @@ fn unusable_rows_without_an_overlap() {
     let scope = Scope { pollers: 1, overlap: None, batches: &[&[1, 2, 3]], nonsense: &[1, 2], budget, ..UNUSABLE };
     assert_holds("unusable rows without an overlap", scope);
 }
+
+/// For the test of the keys.
+pub const ALIKE: Scope = Scope { batches: &[], ..CORRECTIONS };
