@@ -43,6 +43,13 @@ fn corrections_and_a_short_overlap() {
     assert_holds("corrections, a short overlap", scope);
 }
 
+/// The changed row is far behind the newest one, and the list does not fit into one answer.
+#[test]
+fn corrections_in_windows() {
+    let scope = Scope { pollers: 1, backlog: 3, batches: &[&[3]], most_rows: 2, ..CORRECTIONS };
+    assert_holds("corrections in windows", scope);
+}
+
 /// A row among good ones cannot be used, and later it can.
 const UNUSABLE: Scope =
     Scope { pollers: 2, backlog: 1, batches: &[&[1, 2], &[3]], nonsense: &[2], overlap: Some(100), ..CALM };
@@ -75,6 +82,13 @@ fn unusable_rows_without_an_overlap() {
     let budget = Budget { faults: 1, crashes: 1, ..Budget::NONE };
     let scope = Scope { pollers: 1, overlap: None, batches: &[&[1, 2, 3]], nonsense: &[1, 2], budget, ..UNUSABLE };
     assert_holds("unusable rows without an overlap", scope);
+}
+
+#[test]
+fn unusable_rows_in_windows() {
+    let batches: &[&[usize]] = &[&[2, 3, 4], &[5]];
+    let scope = Scope { pollers: 1, backlog: 2, batches, nonsense: &[2, 4], most_rows: 3, ..UNUSABLE };
+    assert_holds("unusable rows in windows", scope);
 }
 
 /// For the test of the keys.
