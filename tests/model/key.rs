@@ -132,6 +132,9 @@ impl<'a> Words<'a> {
             let id = self.id(&record.poll.id);
             self.number(id);
             self.number(record.poll.outcome as usize);
+            let mut name = DefaultHasher::new();
+            record.poll.site_name.hash(&mut name);
+            self.words.push(name.finish());
             self.numbers(&record.rows.iter().map(|row| row.code()).collect::<Vec<_>>());
             let message = record.poll.message_id.as_deref().unwrap_or_default();
             let knows = [hub.arrived.contains(message), hub.refused.contains(message)];

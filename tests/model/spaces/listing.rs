@@ -53,4 +53,13 @@ fn a_site_that_is_not_wanted_and_wanted_again() {
 }
 
 /// For the test of the keys.
-pub const ALIKE: [Scope; 2] = [RENAMES, Scope { batches: &[], ..LEAVES }];
+pub const ALIKE: [Scope; 3] = [
+    Scope {
+        pollers: 1,
+        listings: &[RENAMED, LISTED],
+        budget: Budget { faults: 1, crashes: 1, ..Budget::NONE },
+        ..RENAMES
+    },
+    RENAMES,
+    Scope { batches: &[], ..LEAVES },
+];
