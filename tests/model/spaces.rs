@@ -147,10 +147,7 @@ fn late_rows_and_a_short_overlap() {
 fn states_that_count_as_one_go_on_alike() {
     assert_alike(Scope { batches: &[&[0]], budget: Budget { faults: 1, ..Budget::NONE }, ..TWO_POLLERS });
     assert_alike(Scope { batches: &[&[1], &[0]], overlap: Some(0), budget: Budget::NONE, ..TWO_POLLERS });
-    assert_alike(rows::ALIKE);
-    for scope in listing::ALIKE {
-        assert_alike(scope);
-    }
+    rows::ALIKE.into_iter().chain(listing::ALIKE).for_each(assert_alike);
 }
 
 fn assert_alike(scope: Scope) {

@@ -50,7 +50,7 @@ fn corrections_in_windows() {
     assert_holds("corrections in windows", scope);
 }
 
-/// A row among good ones cannot be used, and later it can.
+/// A row among good ones cannot be used.
 const UNUSABLE: Scope =
     Scope { pollers: 2, backlog: 1, batches: &[&[1, 2], &[3]], nonsense: &[2], overlap: Some(100), ..CALM };
 
@@ -92,4 +92,5 @@ fn unusable_rows_in_windows() {
 }
 
 /// For the test of the keys.
-pub const ALIKE: Scope = Scope { batches: &[], ..CORRECTIONS };
+pub const ALIKE: [Scope; 2] =
+    [Scope { batches: &[], ..CORRECTIONS }, Scope { batches: &[&[1]], nonsense: &[1], ..UNUSABLE }];
