@@ -120,10 +120,17 @@ fn unusable_rows_that_are_told_as_no_rows() {
     assert_breaks(Rule::FailureIsNotEmpty, Sabotage::HidesUnusable, UNUSABLE_ROW);
 }
 
+const RENAME: Scope = Scope { listings: &[Listing { name: "t", ..LISTED }], ..ONE_ROW };
+
 #[test]
 fn renames_records_that_get_the_new_name() {
-    let listings = &[Listing { name: "t", ..LISTED }];
-    assert_breaks(Rule::SameBytes, Sabotage::RenamesRecords, Scope { backlog: 1, listings, ..CALM });
+    let scope = Scope { backlog: 1, batches: &[], ..RENAME };
+    assert_breaks(Rule::SameBytes, Sabotage::RenamesRecords, scope);
+}
+
+#[test]
+fn renames_that_a_run_does_not_see() {
+    assert_breaks(Rule::NamesItsSite, Sabotage::HidesRenames, RENAME);
 }
 
 const GONE: Scope = Scope { listings: &[Listing { task: Task::Leave, ..LISTED }, LISTED], ..ONE_ROW };

@@ -1,7 +1,11 @@
 //! What a run is told of the site: its name, and whether it is polled at all. People rename sites, and the backend or the
 //! operator takes a site off the list and puts it back.
 
-use iothub_connector::rapidm2m::{Site, ledger::Cursor, ledger::SiteKey, polling::record};
+use iothub_connector::rapidm2m::{
+    Site,
+    ledger::{Cursor, SiteKey},
+    polling::record,
+};
 use serde_json::Value;
 
 use crate::{
@@ -29,11 +33,6 @@ pub enum Task {
 pub const LISTED: Listing = Listing { name: "s", task: Task::Poll };
 
 impl Listing {
-    /// The site as it is named now. Its place and its `_uid` stay.
-    pub fn site(self) -> Site {
-        Site { name: self.name.into(), uid: Some("u".into()), ..Site::of_key(key()) }
-    }
-
     /// Checks that a turn under this listing may ask this.
     pub fn check_question(self, question: &Question) -> Result<(), Violation> {
         match question {
@@ -65,6 +64,11 @@ impl Listing {
         }
         Ok(())
     }
+}
+
+/// The site under this name. Its place and its `_uid` stay.
+pub fn site_called(name: &str) -> Site {
+    Site { name: name.into(), uid: Some("u".into()), ..Site::of_key(key()) }
 }
 
 pub fn key() -> SiteKey {

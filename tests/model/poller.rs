@@ -28,7 +28,7 @@ use iothub_connector::{
 use tokio::time::Instant;
 
 use crate::{
-    listing::{Listing, Task},
+    listing::{Listing, Task, site_called},
     text::Known,
 };
 
@@ -80,6 +80,8 @@ pub struct Start {
     /// The overlap, in seconds.
     pub overlap: Option<u8>,
     pub listing: Listing,
+    /// What the site is called for the poller: the name of the listing.
+    pub called: &'static str,
 }
 
 /// How far a poller has come.
@@ -105,7 +107,7 @@ pub fn run(memory: &SiteMemory, start: Start, answers: &[Arc<Known<Answer>>]) ->
         corrections: true,
         record_empty_polls: true,
     };
-    let (site, mut memory) = (start.listing.site(), memory.clone());
+    let (site, mut memory) = (site_called(start.called), memory.clone());
     let now = Instant::now();
     let far = now + FAR_AWAY;
     let ask_until = if start.is_late { now } else { far };

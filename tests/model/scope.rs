@@ -124,6 +124,8 @@ pub enum Sabotage {
     ForgetsUnusable,
     /// The backend leaves unusable rows out.
     HidesUnusable,
+    /// Each run takes the site by its first name.
+    HidesRenames,
     /// A record is read under the site's name of today.
     RenamesRecords,
     /// The cursor is read without the note that the site is gone.

@@ -11,10 +11,11 @@ use iothub_connector::rapidm2m::polling::SiteMemory;
 use crate::{
     backend::Value,
     facts::{Facts, check_report},
+    listing::LISTED,
     outcomes::{Outcome, Rest, outcomes},
     poller::{self, Answer, Question, Stands, Start},
     rules::{Rule, Violation},
-    scope::Scope,
+    scope::{Sabotage, Scope},
     text::Known,
     world::World,
 };
@@ -169,7 +170,9 @@ impl State {
                 world.turns += 1;
                 let clock_stands = world.scope.most_rows < usize::MAX;
                 let (number, seconds, overlap) = (world.turns, world.seconds, world.scope.overlap);
-                let start = Start { number, clock_stands, seconds, is_late, overlap, listing: world.listing };
+                let listing = world.listing;
+                let called = if world.breaks(Sabotage::HidesRenames) { LISTED.name } else { listing.name };
+                let start = Start { number, clock_stands, seconds, is_late, overlap, listing, called };
                 self.pollers[poller].goes_on(world, start, Vec::new(), Facts::default())?;
             }
             Step::Answered(poller, outcome) => {

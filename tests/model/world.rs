@@ -16,7 +16,7 @@ use crate::{
     facts::{Facts, Refused, check_marks},
     hub::{Hub, check_sent},
     late,
-    listing::{LISTED, Listing},
+    listing::{LISTED, Listing, site_called},
     outcomes::Outcome,
     poller::{Answer, Question, Start, Write},
     rules::{Rule, Violation},
@@ -67,7 +67,7 @@ impl World {
         }
     }
 
-    fn breaks(&self, sabotage: Sabotage) -> bool {
+    pub fn breaks(&self, sabotage: Sabotage) -> bool {
         self.scope.sabotage == Some(sabotage)
     }
 
@@ -141,7 +141,7 @@ impl World {
                     facts.sees_record(&self.store);
                     let mut poll = self.store.poll(id).map(|poll| Box::new(Poll::clone(poll)));
                     if let (Some(poll), true) = (&mut poll, self.breaks(Sabotage::RenamesRecords)) {
-                        poll.site_name = self.listing.site().other_name().cloned();
+                        poll.site_name = site_called(self.listing.name).other_name().cloned();
                     }
                     Ok(poll)
                 }
