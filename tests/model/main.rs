@@ -23,7 +23,7 @@
 //! | `key`, `text` | when two states count as the same |
 //! | `story` | the way to a violation, in words |
 //!
-//! `-- --nocapture` prints how many states each space has. A larger one (1.3 million states, 1 GB of memory, some minutes):
+//! `-- --nocapture` prints how many states each space has. A larger one (1.5 million states, 1 GB of memory, some minutes):
 //! `MODEL_FAULTS=2 MODEL_CRASHES=1 cargo test --release --test model within_bounds -- --nocapture`.
 //! With late rows: `MODEL_FAULTS=1 MODEL_CRASHES=1 cargo test --release --test model late_rows_from -- --nocapture`; in the same
 //! way `corrections_with`, `unusable_rows_with`, `renames_with` and `is_gone_and_comes_back`.
