@@ -77,6 +77,25 @@ async fn what_waits_of_a_site_that_is_gone_is_sent() {
 }
 
 #[tokio::test]
+async fn what_another_process_recorded_of_a_site_that_is_gone_is_sent() {
+    let world = world(&["Well 7", "Well 8"]).await;
+    let handler = world.handler().await;
+    world.add("Well 7", 0..3).await;
+    handler.invoke_ok().await;
+    let other = world.handler().await;
+    world.hub.put("faults", json!({ "refuse": true })).await;
+    world.add("Well 7", 3..6).await;
+    other.invoke_failing().await;
+    other.kill().await;
+    world.hub.heal().await;
+    world.backend.delete("sites/Well%207").await;
+    handler.invoke_ok().await;
+    assert_eq!(world.delivered().await.rows["Well 7"], rows(0..6), "{}", world.output());
+    let cursor = world.cursor("Well 7").await;
+    assert!(cursor["GoneSince"].is_string() && cursor["Unforwarded"] == json!([]), "{cursor}");
+}
+
+#[tokio::test]
 async fn a_site_taken_out_of_the_settings_is_sent_to_its_end() {
     let mut world = World::with_sites(&["Well 7", "Well 8"]).await;
     world.hub.put("faults", json!({ "refuse": true })).await;

@@ -3,7 +3,9 @@
 //! mistake.
 
 use crate::{
+    backend::Value,
     explorer::explore,
+    listing::{LISTED, Listing, Task},
     rules::Rule,
     scope::{Budget, Sabotage, Scope, Trouble},
     spaces::CALM,
@@ -90,4 +92,55 @@ fn late_rows_a_cursor_that_is_read_without_its_list() {
 #[test]
 fn late_rows_a_list_that_has_lost_its_stamps() {
     assert_breaks(Rule::ListIsTheRecorded, Sabotage::EmptiesList, LATE_ROW);
+}
+
+/// A recorded row gets another value.
+const CORRECTION: Scope = Scope { backlog: 1, changes: &[(0, Value::Second)], ..LATE_ROW };
+
+#[test]
+fn corrections_a_list_that_has_lost_its_values() {
+    assert_breaks(Rule::ListIsTheRecorded, Sabotage::ForgetsValues, Scope { batches: &[&[1]], ..CORRECTION });
+}
+
+#[test]
+fn corrections_a_list_with_a_wrong_value() {
+    assert_breaks(Rule::CorrectedOnce, Sabotage::MistakesValue, Scope { changes: &[], ..CORRECTION });
+}
+
+/// The second row cannot be used.
+const UNUSABLE_ROW: Scope = Scope { backlog: 1, batches: &[&[1]], nonsense: &[1], ..LATE_ROW };
+
+#[test]
+fn unusable_rows_a_cursor_that_is_read_without_them() {
+    assert_breaks(Rule::CountedOnce, Sabotage::ForgetsUnusable, UNUSABLE_ROW);
+}
+
+#[test]
+fn unusable_rows_that_are_told_as_no_rows() {
+    assert_breaks(Rule::FailureIsNotEmpty, Sabotage::HidesUnusable, UNUSABLE_ROW);
+}
+
+const RENAME: Scope = Scope { listings: &[Listing { name: "t", ..LISTED }], ..ONE_ROW };
+
+#[test]
+fn renames_records_that_get_the_new_name() {
+    let scope = Scope { backlog: 1, batches: &[], ..RENAME };
+    assert_breaks(Rule::SameBytes, Sabotage::RenamesRecords, scope);
+}
+
+#[test]
+fn renames_that_a_run_does_not_see() {
+    assert_breaks(Rule::NamesItsSite, Sabotage::HidesRenames, RENAME);
+}
+
+const GONE: Scope = Scope { listings: &[Listing { task: Task::Leave, ..LISTED }, LISTED], ..ONE_ROW };
+
+#[test]
+fn gone_a_cursor_that_is_read_without_the_note() {
+    assert_breaks(Rule::GoneOnce, Sabotage::ForgetsGone, GONE);
+}
+
+#[test]
+fn gone_a_note_that_stays_when_the_site_is_back() {
+    assert_breaks(Rule::GoneOnce, Sabotage::KeepsGone, GONE);
 }

@@ -7,18 +7,19 @@ use std::{
 };
 
 use iothub_connector::rapidm2m::{
-    ledger::{Fault, Outcome, Poll},
-    polling::record,
+    ledger::{Cursor, Fault, Outcome, Poll, Seen},
+    polling::{Failure, Report, record},
 };
 
 use crate::{
-    backend,
+    backend::{Row, stamp},
+    corrections::seen,
     hub::Hub,
-    late::lacks,
     poller::Write,
     rules::{Rule, Violation},
     store::Store,
     text::Known,
+    unusable,
 };
 
 /// What the model knows about a poller's turn, for the rules.
@@ -32,8 +33,8 @@ pub struct Facts {
     pub lost_race: bool,
     /// The backend's real last answer: the rows that must be known if the poller says that nothing is new, or the kind
     /// of the error.
-    pub backend: Option<Result<Vec<usize>, &'static str>>,
-    /// The kinds of the backend's errors in this turn.
+    pub backend: Option<Result<Vec<Row>, &'static str>>,
+    /// The kinds of the backend's errors in this turn, and of a poll that brought nothing new but unusable rows.
     pub errors: Vec<&'static str>,
     /// An error that is not recorded yet.
     pub owes_record: Option<&'static str>,
@@ -94,11 +95,7 @@ impl Facts {
     /// Checks that a new record is true, as far as the poller can know.
     pub fn check_created(&mut self, write: &Write) -> Result<(), Violation> {
         for poll in &write.created {
-            let newest = write.cursor.last_value_from;
-            let is_known = |row: &usize| match &write.cursor.recorded {
-                Some(list) => !lacks(list, *row),
-                None => newest.is_some_and(|newest| newest >= backend::stamp(*row).time()),
-            };
+            let is_known = |row: &Row| is_known(&write.cursor, *row);
             let is_true = match (poll.outcome, &self.backend) {
                 (Outcome::Empty, Some(Ok(rows))) => rows.iter().all(is_known),
                 (Outcome::Pending, Some(Ok(_))) => true,
@@ -107,6 +104,12 @@ impl Facts {
                     let is_told =
                         |fault: &Option<Fault>| fault.as_ref().is_some_and(|fault| fault.kind.as_str() == *kind);
                     is_told(&poll.error) && is_told(&write.cursor.last_error)
+                }
+                // Nothing new but unusable rows.
+                (Outcome::Failed, Some(Ok(rows))) => {
+                    self.errors.push("bad_rows");
+                    let is_told = |fault: &Fault| fault.kind.as_str() == "bad_rows";
+                    poll.error.as_ref().is_some_and(is_told) && rows.iter().all(is_known)
                 }
                 // The note that replaces a record that could not be read.
                 (Outcome::Rejected, _) => true,
@@ -118,6 +121,40 @@ impl Facts {
         }
         Ok(())
     }
+}
+
+/// Whether a cursor says that a row needs no attention any more.
+fn is_known(cursor: &Cursor, row: Row) -> bool {
+    match &cursor.recorded {
+        Some(list) if row.is_usable() => seen(list, row) == Seen::Known,
+        Some(list) => unusable::is_told(list, row.number),
+        None => cursor.last_value_from.is_some_and(|newest| newest >= stamp(row.number).time()),
+    }
+}
+
+/// Checks that a report tells what happened, and nothing else.
+pub fn check_report(report: &Report, facts: &Facts) -> Result<(), Violation> {
+    let told: Vec<_> = report.failures.iter().filter(|failure| !failure.is_known).collect();
+    if !facts.had_fault {
+        let rule = if facts.lost_race { Rule::LoserWritesNothing } else { Rule::OneTurnSettles };
+        let is_right = |failure: &&Failure| facts.errors.contains(&failure.kind.as_str());
+        rule.check(told.iter().all(is_right), || format!("a turn in which nothing went wrong reports {told:?}"))?;
+        Rule::LoserWritesNothing.check(report.lost_race == facts.lost_race, || {
+            format!("the race was lost: {}, the report says {}", facts.lost_race, report.lost_race)
+        })?;
+    }
+    // Nothing in the model deletes records. A record that a read has not found yet is not lost.
+    Rule::LoserWritesNothing.check(told.iter().all(|failure| failure.kind.as_str() != "record_lost"), || {
+        format!("a record that is there is told to be lost: {told:?}")
+    })?;
+    for kind in &facts.errors {
+        Rule::FailureIsNotEmpty.check(told.iter().any(|failure| failure.kind.as_str() == *kind), || {
+            format!("the backend's error {kind} is not in the report: {told:?}")
+        })?;
+    }
+    Rule::FailureIsNotEmpty.check(facts.owes_record.is_none(), || {
+        format!("no record of the backend's error {:?} was written or tried", facts.owes_record)
+    })
 }
 
 /// Checks that the poller marks only what the hub reported.

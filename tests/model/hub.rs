@@ -2,10 +2,15 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use iothub_connector::{iot_hub::Message, rapidm2m::polling::record};
+use iothub_connector::{
+    iot_hub::{Message, SendError, delivery::DeliveryError},
+    rapidm2m::polling::record,
+};
 
 use crate::{
+    outcomes::{Outcome, Rest},
     rules::{Rule, Violation},
+    scope::{Sabotage, Scope},
     store::Store,
 };
 
@@ -36,6 +41,50 @@ impl Hub {
         Rule::InOrder.check(overtaken.is_none(), || {
             let overtaken = overtaken.map(|earlier| &earlier.rows);
             format!("the message of rows {:?} arrived before that of {overtaken:?}", record.rows)
+        })
+    }
+
+    /// How many messages are acknowledged, and why not all are.
+    pub fn send(
+        &mut self,
+        messages: &[Message],
+        outcome: Outcome,
+        scope: &Scope,
+        store: &Store,
+    ) -> Result<(usize, Result<(), DeliveryError>), Violation> {
+        let breaks = |sabotage| scope.sabotage == Some(sabotage);
+        let refused = messages.iter().position(|message| self.refused.contains(&message.id));
+        let (count, ended) = match outcome {
+            Outcome::Sends { acknowledged, rest } => (acknowledged, Some(rest)),
+            Outcome::Refuses(place) => {
+                self.refused.insert(messages[place].id.clone());
+                (place, None)
+            }
+            _ => (refused.unwrap_or(messages.len()), None),
+        };
+        let mut taken: Vec<_> = messages[..count].iter().map(|message| message.id.as_str()).collect();
+        if breaks(Sabotage::SwapsMessages) {
+            taken.reverse();
+        }
+        if breaks(Sabotage::AcknowledgesNothing) {
+            taken.clear();
+        }
+        for id in taken {
+            self.take(id, store)?;
+        }
+        let cut: Result<(), DeliveryError> = Err(SendError::Cut.into());
+        Ok(match ended {
+            None if count == messages.len() => (count, Ok(())),
+            None => (count, Err(SendError::Rejected { status: 400, text: String::new() }.into())),
+            Some(Rest::Lost) => (count, cut),
+            Some(Rest::OneArrives) => {
+                self.take(&messages[count].id, store)?;
+                (count, cut)
+            }
+            Some(Rest::ArrivesLater) => {
+                self.on_their_way = messages[count..].iter().map(|message| message.id.clone()).collect();
+                (count, Err(SendError::TimedOut.into()))
+            }
         })
     }
 

@@ -12,6 +12,7 @@ use iothub_connector::rapidm2m::{
 };
 
 use crate::{
+    backend::{self, Row},
     poller::{Answer, Write},
     state::{Poller, State},
     text::{Describe, Name, Text},
@@ -26,7 +27,9 @@ pub fn of(state: &State) -> Key {
     let mut world = Words::default();
     world.world(&state.world);
     let words_of = |poller| {
-        let mut words = Words { words: Vec::new(), ids: world.ids.clone(), etag: world.etag.clone() };
+        let Words { ids, etag, backs_off, scanned, .. } = &world;
+        let (ids, etag) = (ids.clone(), etag.clone());
+        let mut words = Words { words: Vec::new(), ids, etag, backs_off: *backs_off, scanned: *scanned };
         words.poller(poller, state);
         words.words
     };
@@ -57,6 +60,11 @@ struct Words<'a> {
     words: Vec<u64>,
     ids: Vec<&'a str>,
     etag: Option<String>,
+    /// Whether a site ever backs off, so that it matters whether a process has tried it.
+    backs_off: bool,
+    /// The milliseconds at which the cursor's last poll was made, if it matters: a transaction without a record is recognised
+    /// by its cursor alone.
+    scanned: Option<u32>,
 }
 
 impl<'a> Words<'a> {
@@ -85,6 +93,12 @@ impl<'a> Words<'a> {
                     let number = self.id(id);
                     self.number(number);
                 }
+                Name::Tried(tried) => self.number((*tried && self.backs_off).into()),
+                Name::Millis(millis) => {
+                    if let Some(scanned) = self.scanned {
+                        self.number((*millis == scanned).into());
+                    }
+                }
                 // An ETag that is not current never becomes current again.
                 Name::Etag(etag) => self.number(usize::from(self.etag.as_ref() == Some(etag))),
             }
@@ -96,15 +110,21 @@ impl<'a> Words<'a> {
     }
 
     fn world(&mut self, world: &'a World) {
-        let World { left, batches, rows, owed, store, hub, seconds, .. } = world;
+        let World { left, batches, rows, changes, listings, owed, changed, store, hub, seconds, .. } = world;
         self.etag = store.etag();
+        let scanned = store.cursor.as_ref().and_then(|committed| committed.cursor.scanned_until);
+        self.scanned = scanned.filter(|_| !world.scope.listings.is_empty()).map(|time| time.timestamp_subsec_millis());
+        self.backs_off = world.scope.troubles.iter().any(|trouble| trouble.makes_back_off());
         let budget = [left.faults, left.crashes, left.late_turns, left.pauses];
         self.words.extend(budget.map(u64::from));
         self.words.extend(u64::try_from(*seconds));
         self.number(batches.len());
-        // The rows that are there determine which batches are still to come.
-        self.numbers(rows);
+        // The rows that are there determine which batches are still to come. What is still to come determines what a run is
+        // told now.
+        self.numbers(&backend::all(rows).map(Row::code).collect::<Vec<_>>());
+        self.numbers(&[changes.len(), listings.len()]);
         self.numbers(owed);
+        self.numbers(changed);
         if let Some(cursor) = &store.cursor {
             self.text(cursor.text());
         }
@@ -112,7 +132,10 @@ impl<'a> Words<'a> {
             let id = self.id(&record.poll.id);
             self.number(id);
             self.number(record.poll.outcome as usize);
-            self.numbers(&*record.rows);
+            let mut name = DefaultHasher::new();
+            record.poll.site_name.hash(&mut name);
+            self.words.push(name.finish());
+            self.numbers(&record.rows.iter().map(|row| row.code()).collect::<Vec<_>>());
             let message = record.poll.message_id.as_deref().unwrap_or_default();
             let knows = [hub.arrived.contains(message), hub.refused.contains(message)];
             knows.into_iter().for_each(|knows| self.number(knows.into()));
@@ -145,6 +168,7 @@ impl<'a> Words<'a> {
         self.words.extend(u64::try_from(turn.start.seconds));
         let mut facts = DefaultHasher::new();
         turn.facts.hash(&mut facts);
+        turn.start.listing.hash(&mut facts);
         self.words.push(facts.finish());
         let (refused, store) = (&turn.facts.refused, &state.world.store);
         refused.stands(store).into_iter().for_each(|stands| self.number(stands.into()));
@@ -193,7 +217,11 @@ impl Describe for Answer {
 
 /// The record without durations.
 fn record(poll: &Poll) -> String {
+    let Poll { id, outcome, message_id, message, site_name, result, .. } = poll;
+    // The id of a correction contains a time, but not as text.
+    let message = if poll.correction { message } else { message_id };
+    let bad_rows = result.bad_rows.as_ref().map(|bad| bad.count);
     let mut text = String::new();
-    write!(text, "{}{:?}{:?}", poll.id, poll.outcome, poll.message_id).expect("a String takes all");
+    write!(text, "{id}{outcome:?}{message:?}{site_name:?}{bad_rows:?}").expect("a String takes all");
     text
 }

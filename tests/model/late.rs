@@ -6,27 +6,29 @@ use std::collections::BTreeSet;
 use iothub_connector::rapidm2m::ledger::{Cursor, Recorded, Seen, Stamped};
 
 use crate::{
-    backend::stamp,
+    backend::{Row, Rows, stamp},
+    corrections,
     rules::{Rule, Violation},
     scope::Scope,
     store::Store,
 };
 
 /// The rows of a batch that are within reach: not further behind the newest available row than the overlap.
-pub fn within_reach(batch: &[usize], rows: &BTreeSet<usize>, overlap: Option<u8>) -> impl Iterator<Item = usize> {
-    let newest = rows.last().copied().unwrap_or_default();
+pub fn within_reach(batch: &[usize], rows: &Rows, overlap: Option<u8>) -> impl Iterator<Item = usize> {
+    let newest = rows.last_key_value().map_or(0, |(newest, _)| *newest);
     batch.iter().copied().filter(move |row| overlap.is_some_and(|overlap| row + usize::from(overlap) >= newest))
 }
 
-/// Checks the rows of a new record: each is recorded for the first time, and none is older than the list was when they
-/// were recorded.
-pub fn check_new(rows: &[usize], store: &Store) -> Result<(), Violation> {
+/// Checks the rows of a new record: each is recorded for the first time, or corrected, and none is older than the list was
+/// when they were recorded.
+pub fn check_new(rows: &[Row], is_correction: bool, store: &Store) -> Result<(), Violation> {
     let before = store.committed().cursor;
     for row in rows {
         let rule = Rule::OnceWithinReach;
-        rule.check(store.rows().all(|known| known != *row), || format!("row {row} is recorded again, with {rows:?}"))?;
-        let is_in_reach = before.recorded.as_ref().is_none_or(|list| stamp(*row) >= list.since());
-        rule.check(is_in_reach, || format!("row {row} is recorded with {rows:?}, which is older than the list"))?;
+        let is_new = store.last_value(row.number).is_none();
+        rule.check(is_new || is_correction, || format!("row {row:?} is recorded again, with {rows:?}"))?;
+        let is_in_reach = before.recorded.as_ref().is_none_or(|list| stamp(row.number) >= list.since());
+        rule.check(is_in_reach, || format!("row {row:?} is recorded with {rows:?}, which is older than the list"))?;
     }
     Ok(())
 }
@@ -43,11 +45,13 @@ pub fn check_list(cursor: &Cursor, store: &Store, scope: &Scope) -> Result<(), V
     };
     // This includes rows that never arrive.
     for row in 0..=newest + 1 {
-        let is_recorded = store.rows().any(|known| known == row);
-        let is_missing = stamp(row) >= list.since() && !is_recorded;
-        rule.check(lacks(list, row) == is_missing, || {
-            format!("row {row} is recorded: {is_recorded}, the list says the opposite: {list:?}")
+        let (last, is_in_reach) = (store.last_value(row), stamp(row) >= list.since());
+        rule.check(lacks(list, row) == (is_in_reach && last.is_none()), || {
+            format!("row {row} is recorded as {last:?}, the list says the opposite: {list:?}")
         })?;
+        if let Some(last) = last.filter(|_| is_in_reach) {
+            corrections::check_value(list, row, last, scope)?;
+        }
     }
     Ok(())
 }
@@ -60,7 +64,7 @@ pub fn lacks(list: &Recorded, row: usize) -> bool {
 /// Removes the recorded rows from `owed`. A row that is older than the list is never recorded.
 pub fn settle_debts(owed: &mut BTreeSet<usize>, store: &Store) -> Result<(), Violation> {
     for row in store.rows() {
-        owed.remove(&row);
+        owed.remove(&row.number);
     }
     let since = store.committed().cursor.recorded.map(|list| list.since());
     let lost = owed.first().filter(|row| since.is_some_and(|since| stamp(**row) < since));

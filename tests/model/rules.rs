@@ -28,6 +28,16 @@ pub enum Rule {
     OnceWithinReach,
     /// With an overlap: the cursor's list says of each stamp since `Since` whether it is recorded.
     ListIsTheRecorded,
+    /// With an overlap: a value that changed within reach is recorded once more, as a correction. A correction holds nothing
+    /// else, and the last recorded value is the one that the backend has.
+    CorrectedOnce,
+    /// With an overlap: an unusable row is counted once, by records and cursor, and holds up no other row.
+    CountedOnce,
+    /// A message says what the site was called when its turn began, and the cursor says so since the same moment.
+    NamesItsSite,
+    /// A site that is not listed is not polled. The cursor says since when: in a transaction of its own, once until the
+    /// site is polled again.
+    GoneOnce,
     /// Wherever everything stops: one undisturbed turn of a new poller forwards all rows and leaves nothing pending.
     OneTurnSettles,
     /// The code does not panic, whatever the world answers.

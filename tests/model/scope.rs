@@ -1,6 +1,10 @@
 //! Defines the size of a space, and which faults of the world are made on purpose.
 
+use std::collections::BTreeSet;
+
 use iothub_connector::rapidm2m::ledger::{Cursor, Recorded};
+
+use crate::{backend::Value, corrections, listing::Listing, unusable};
 
 /// The bounds of a space. Anything that has no bound here may happen any number of times: turns, empty polls, lost
 /// races.
@@ -13,6 +17,12 @@ pub struct Scope {
     /// The rows appear in the backend in these batches, each at any moment. With an overlap the batches also come in
     /// any order, which makes rows late. Without an overlap the row numbers must follow the order of arrival.
     pub batches: &'static [&'static [usize]],
+    /// Of the rows in batches, those that cannot be used.
+    pub nonsense: &'static [usize],
+    /// Rows get other values, one after the other, each at any moment when the row is there.
+    pub changes: &'static [(usize, Value)],
+    /// What later runs are told of the site, one after the other, each from any moment on.
+    pub listings: &'static [Listing],
     /// How far back the poller looks for late rows, in seconds; that is the same number of rows.
     pub overlap: Option<u8>,
     pub budget: Budget,
@@ -39,6 +49,14 @@ pub struct Budget {
     pub pauses: u8,
 }
 
+impl Scope {
+    /// The rows that cannot be used at some time.
+    pub fn unusable(&self) -> BTreeSet<usize> {
+        let changes = self.changes.iter().filter(|(_, value)| *value == Value::Nonsense);
+        self.nonsense.iter().copied().chain(changes.map(|(row, _)| *row)).collect()
+    }
+}
+
 impl Budget {
     pub const NONE: Self = Self { faults: 0, crashes: 0, late_turns: 0, pauses: 0 };
 }
@@ -54,6 +72,11 @@ pub enum Trouble {
 }
 
 impl Trouble {
+    /// Whether the site is left alone for a while.
+    pub fn makes_back_off(self) -> bool {
+        matches!(self, Self::Throttled | Self::Unauthorized)
+    }
+
     /// The kind that the record and the report must contain.
     pub fn kind(self) -> &'static str {
         match self {
@@ -93,6 +116,22 @@ pub enum Sabotage {
     HidesList,
     /// The cursor is read with an empty list of recorded rows.
     EmptiesList,
+    /// The cursor is read without the values of the recorded rows.
+    ForgetsValues,
+    /// The cursor is read with another value of its newest row, if no message waits.
+    MistakesValue,
+    /// The cursor is read without its list of unusable rows.
+    ForgetsUnusable,
+    /// The backend leaves unusable rows out.
+    HidesUnusable,
+    /// Each run takes the site by its first name.
+    HidesRenames,
+    /// A record is read under the site's name of today.
+    RenamesRecords,
+    /// The cursor is read without the note that the site is gone.
+    ForgetsGone,
+    /// A field that is absent when the cursor is written keeps its value: that the site is gone stays in it.
+    KeepsGone,
 }
 
 impl Sabotage {
@@ -101,6 +140,10 @@ impl Sabotage {
         match self {
             Self::HidesWaiting => drop(cursor.unforwarded.pop()),
             Self::HidesList => cursor.recorded = None,
+            Self::ForgetsGone => cursor.gone_since = None,
+            Self::ForgetsValues => corrections::forget_values(cursor),
+            Self::MistakesValue => corrections::mistake_value(cursor),
+            Self::ForgetsUnusable => unusable::forget(cursor),
             Self::EmptiesList => {
                 cursor.recorded = cursor.recorded.take().map(|list| Recorded::starting(list.since()));
             }

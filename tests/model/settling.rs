@@ -8,12 +8,15 @@ use std::{
 use iothub_connector::rapidm2m::ledger::Outcome as RecordOutcome;
 
 use crate::{
+    backend, corrections,
     key::{self, Key},
     late::lacks,
+    listing::{LISTED, Listing, Task},
     outcomes::Outcome,
     rules::{Rule, Violation},
     scope::Budget,
     state::{Poller, State, Step},
+    unusable,
     world::World,
 };
 
@@ -38,8 +41,10 @@ impl Settled {
         if self.is_new(key::of_world(&state.world)) {
             settles(State::new(undisturbed.clone()), 1)?;
         }
-        // A poller's memory must not keep it from finding a late row.
-        let remembers = |poller: &&Poller| state.world.scope.overlap.is_some() && poller.turn.is_none();
+        // A poller's memory must not keep it from finding a late row, or that the site is gone.
+        let scope = &state.world.scope;
+        let can_be_wrong = scope.overlap.is_some() || !scope.listings.is_empty();
+        let remembers = |poller: &&Poller| can_be_wrong && poller.turn.is_none();
         for poller in state.pollers.iter().filter(remembers) {
             let alone = State { world: undisturbed.clone(), pollers: vec![poller.clone()] };
             if self.is_new(key::of(&alone)) {
@@ -59,27 +64,62 @@ fn undisturbed(world: &World) -> World {
     let mut world = world.clone();
     world.scope.pollers = 1;
     world.left = Budget::NONE;
+    world.listings = &[];
     world.seconds += LONG;
     world.store.on_its_way = None;
     world.hub.on_their_way = VecDeque::new();
     world
 }
 
-fn settles(mut state: State, turns: usize) -> Result<(), Violation> {
+/// Has undisturbed turns.
+fn goes_on(mut state: State, turns: usize) -> Result<State, Violation> {
     for _ in 0..turns {
         state = state.after(Step::Begins { poller: 0, is_late: false })?;
         while state.pollers[0].turn.is_some() {
             state = state.after(Step::Answered(0, Outcome::Done))?;
         }
     }
-    let World { store, hub, rows, .. } = &state.world;
-    let rule = Rule::OneTurnSettles;
-    let recorded: BTreeSet<_> = store.rows().collect();
+    Ok(state)
+}
+
+fn settles(mut state: State, turns: usize) -> Result<(), Violation> {
+    let Listing { name, task } = state.world.listing;
+    if task != Task::Poll {
+        state = goes_on(state, turns)?;
+        check_sent(&state.world)?;
+        let cursor = state.world.store.committed();
+        let is_told = task == Task::Send || cursor.etag.is_none() || cursor.cursor.gone_since.is_some();
+        Rule::GoneOnce.check(is_told, || "the cursor of a site that is gone does not say so".into())?;
+        // It comes back.
+        state.world.listing = Listing { name, ..LISTED };
+    }
+    state = goes_on(state, turns)?;
+    check_sent(&state.world)?;
+    let World { store, rows, .. } = &state.world;
+    let recorded: BTreeSet<_> = store.rows().map(|row| row.number).collect();
     // Rows that are older than the list came when they were out of reach, so they may be missing.
-    let list = store.committed().cursor.recorded;
-    let missing: Vec<_> = rows.difference(&recorded).collect();
-    let is_right = missing.iter().all(|row| list.as_ref().is_some_and(|list| !lacks(list, **row)));
+    let cursor = store.committed().cursor;
+    let list = cursor.recorded;
+    let missing: Vec<_> = backend::all(rows).filter(|row| row.is_usable() && !recorded.contains(&row.number)).collect();
+    let is_right = missing.iter().all(|row| list.as_ref().is_some_and(|list| !lacks(list, row.number)));
+    let rule = Rule::OneTurnSettles;
     rule.check(is_right, || format!("of {rows:?}, {missing:?} are not recorded after an undisturbed turn"))?;
+    let name_of = cursor.site_name.as_deref().unwrap_or(LISTED.name);
+    Rule::NamesItsSite.check(name_of == name || store.cursor.is_none(), || {
+        format!("the site is called {name}, the cursor says {name_of} after an undisturbed turn")
+    })?;
+    Rule::GoneOnce.check(cursor.gone_since.is_none(), || "a site that is polled again is still gone".into())?;
+    if let Some(list) = list {
+        corrections::check_settled(backend::all(rows), list.since(), store)?;
+        unusable::check_settled(backend::all(rows), &list)?;
+    }
+    Ok(())
+}
+
+/// Checks that nothing waits.
+fn check_sent(world: &World) -> Result<(), Violation> {
+    let World { store, hub, .. } = world;
+    let rule = Rule::OneTurnSettles;
     for record in &store.records {
         let id = record.poll.message_id.as_deref().unwrap_or_default();
         let is_right = match record.poll.outcome {

@@ -6,14 +6,16 @@ use std::{
     sync::Arc,
 };
 
-use iothub_connector::rapidm2m::polling::{Report, SiteMemory};
+use iothub_connector::rapidm2m::polling::SiteMemory;
 
 use crate::{
-    facts::Facts,
+    backend::Value,
+    facts::{Facts, check_report},
+    listing::LISTED,
     outcomes::{Outcome, Rest, outcomes},
     poller::{self, Answer, Question, Stands, Start},
     rules::{Rule, Violation},
-    scope::Scope,
+    scope::{Sabotage, Scope},
     text::Known,
     world::World,
 };
@@ -53,6 +55,9 @@ pub struct Turn {
 pub enum Step {
     /// One of the remaining batches appears.
     RowsAppear(usize),
+    RowChanges,
+    /// From now on a run is told something else of the site.
+    ListingChanges,
     WriteLands,
     MessageArrives,
     Pause,
@@ -81,7 +86,7 @@ impl State {
         let mut state = Self::new(World::new(quiet));
         let is_in_backlog = |row: &usize| scope.batches.iter().all(|batch| !batch.contains(row));
         for row in (0..).filter(is_in_backlog).take(scope.backlog) {
-            state.world.rows.insert(row);
+            state.world.rows.insert(row, Value::First);
             state.take(Step::Begins { poller: 0, is_late: false })?;
             while let Some(turn) = &state.pollers[0].turn {
                 let outcome = match &*turn.question {
@@ -96,12 +101,12 @@ impl State {
     }
 
     pub fn steps(&self) -> Vec<Step> {
-        let World { scope, left, batches, store, hub, .. } = &self.world;
+        let World { scope, left, batches, listings, store, hub, .. } = &self.world;
         let mut steps = Vec::new();
-        // A new turn has not touched anything yet, so only its clock depends on when it begins. The model begins it at
-        // once.
+        // A new turn has not touched anything yet, so only its clock depends on when it begins, and what it is told of the
+        // site. The model begins it at once.
         let idle = self.pollers.iter().position(|poller| poller.turn.is_none());
-        if let (Some(poller), 0, 0) = (idle, left.late_turns, left.pauses) {
+        if let (Some(poller), 0, 0, []) = (idle, left.late_turns, left.pauses, listings) {
             return vec![Step::Begins { poller, is_late: false }];
         }
         let mut when = |is_possible: bool, step| steps.extend(is_possible.then_some(step));
@@ -122,6 +127,8 @@ impl State {
         }
         let any = if scope.overlap.is_some() { batches.len() } else { batches.len().min(1) };
         (0..any).for_each(|batch| when(true, Step::RowsAppear(batch)));
+        when(self.world.next_change().is_some(), Step::RowChanges);
+        when(!listings.is_empty(), Step::ListingChanges);
         when(store.on_its_way.is_some(), Step::WriteLands);
         when(!hub.on_their_way.is_empty(), Step::MessageArrives);
         when(left.pauses > 0, Step::Pause);
@@ -138,6 +145,12 @@ impl State {
         let world = &mut self.world;
         match step {
             Step::RowsAppear(batch) => world.produce(batch),
+            Step::RowChanges => {
+                if let Some(row) = world.next_change() {
+                    world.change(row);
+                }
+            }
+            Step::ListingChanges => world.relist(),
             Step::WriteLands => {
                 if let Some(write) = world.store.on_its_way.take() {
                     world.apply(&write)?;
@@ -157,7 +170,9 @@ impl State {
                 world.turns += 1;
                 let clock_stands = world.scope.most_rows < usize::MAX;
                 let (number, seconds, overlap) = (world.turns, world.seconds, world.scope.overlap);
-                let start = Start { number, clock_stands, seconds, is_late, overlap };
+                let listing = world.listing;
+                let called = if world.breaks(Sabotage::HidesRenames) { LISTED.name } else { listing.name };
+                let start = Start { number, clock_stands, seconds, is_late, overlap, listing, called };
                 self.pollers[poller].goes_on(world, start, Vec::new(), Facts::default())?;
             }
             Step::Answered(poller, outcome) => {
@@ -199,7 +214,7 @@ impl Poller {
         let stands = stands.map_err(|_| Violation { rule: Rule::NoPanic, what: "its message is above".into() })?;
         match stands {
             Stands::Asking { question, if_dropped } => {
-                let question = Arc::new(world.hear(question, &mut facts, &self.acknowledged)?);
+                let question = Arc::new(world.hear(question, start, &mut facts, &self.acknowledged)?);
                 self.turn = Some(Turn { start, heard, question, if_dropped: Arc::new(if_dropped.into()), facts });
             }
             Stands::AtEnd(report, memory) => {
@@ -209,28 +224,4 @@ impl Poller {
         }
         Ok(())
     }
-}
-
-/// Checks that a report tells what happened, and nothing else.
-fn check_report(report: &Report, facts: &Facts) -> Result<(), Violation> {
-    let told: Vec<_> = report.failures.iter().filter(|failure| !failure.is_known).collect();
-    if !facts.had_fault {
-        let rule = if facts.lost_race { Rule::LoserWritesNothing } else { Rule::OneTurnSettles };
-        rule.check(told.is_empty(), || format!("a turn in which nothing went wrong reports {told:?}"))?;
-        Rule::LoserWritesNothing.check(report.lost_race == facts.lost_race, || {
-            format!("the race was lost: {}, the report says {}", facts.lost_race, report.lost_race)
-        })?;
-    }
-    // Nothing in the model deletes records. A record that a read has not found yet is not lost.
-    Rule::LoserWritesNothing.check(told.iter().all(|failure| failure.kind.as_str() != "record_lost"), || {
-        format!("a record that is there is told to be lost: {told:?}")
-    })?;
-    for kind in &facts.errors {
-        Rule::FailureIsNotEmpty.check(told.iter().any(|failure| failure.kind.as_str() == *kind), || {
-            format!("the backend's error {kind} is not in the report: {told:?}")
-        })?;
-    }
-    Rule::FailureIsNotEmpty.check(facts.owes_record.is_none(), || {
-        format!("no record of the backend's error {:?} was written or tried", facts.owes_record)
-    })
 }

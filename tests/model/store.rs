@@ -2,25 +2,28 @@
 
 use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
-use iothub_connector::rapidm2m::ledger::{Committed, Cursor, Outcome, Poll};
-use serde_json::Value;
-
 use crate::{
-    backend::{row_number, stamp},
-    late,
-    poller::{Write, site},
+    backend::{Row, Value, row_of, stamp},
+    corrections, late,
+    listing::{self, check_gone},
+    poller::Write,
     rules::{Rule, Violation},
     scope::{Sabotage, Scope},
     text::{Known, etag},
+    unusable,
+};
+use chrono::{DateTime, Utc};
+use iothub_connector::rapidm2m::{
+    ledger::{Committed, Cursor, Outcome, Poll},
+    polling::record,
 };
 
 /// A record with a message.
 #[derive(Clone)]
 pub struct Record {
     pub poll: Arc<Poll>,
-    /// The numbers of the backend's rows in the message.
-    pub rows: Arc<[usize]>,
+    /// The backend's rows in the message.
+    pub rows: Arc<[Row]>,
 }
 
 #[derive(Clone, Default)]
@@ -35,6 +38,8 @@ pub struct Store {
     pub records: Vec<Record>,
     /// Records without a message. Only their writer reads them, after a refusal.
     others: Vec<Arc<Poll>>,
+    /// How many unusable rows all records count.
+    pub unusable: usize,
     /// A transaction whose sender gave up; it may still be applied.
     pub on_its_way: Option<Arc<Known<Write>>>,
 }
@@ -47,7 +52,7 @@ impl Store {
     pub fn committed(&self) -> Committed {
         match &self.cursor {
             Some(committed) => Committed::clone(committed),
-            None => Committed { cursor: Cursor::new(&site().key), etag: None },
+            None => Committed { cursor: Cursor::new(&listing::key()), etag: None },
         }
     }
 
@@ -80,12 +85,17 @@ impl Store {
     }
 
     /// The recorded rows, in the order in which they were recorded.
-    pub fn rows(&self) -> impl Iterator<Item = usize> {
+    pub fn rows(&self) -> impl DoubleEndedIterator<Item = Row> {
         self.records.iter().flat_map(|record| record.rows.iter().copied())
     }
 
     pub fn newest(&self) -> Option<usize> {
-        self.rows().max()
+        self.rows().map(|row| row.number).max()
+    }
+
+    /// The value with which a row was recorded the last time.
+    pub fn last_value(&self, number: usize) -> Option<Value> {
+        self.rows().rev().find(|row| row.number == number).map(|row| row.value)
     }
 
     /// Applies a transaction that [`takes`](Self::takes) accepts (or that sabotage forces). Returns the cursor's new
@@ -95,6 +105,15 @@ impl Store {
             .check(self.takes(write), || "a transaction was applied whose poller had read an older cursor".into())?;
         let previous = self.committed();
         let before = previous.cursor.last_value_from;
+        let mut committed = Committed { cursor: write.cursor.clone(), etag: None };
+        match scope.sabotage {
+            Some(Sabotage::DropsList) => committed.cursor.recorded = None,
+            Some(Sabotage::KeepsGone) => {
+                committed.cursor.gone_since = committed.cursor.gone_since.or(previous.cursor.gone_since);
+            }
+            _ => {}
+        }
+        check_gone(&previous.cursor, &committed.cursor, write)?;
         self.previous = Some(Arc::new(previous.into()));
         if scope.sabotage != Some(Sabotage::CursorWithoutRecords) {
             for poll in &write.created {
@@ -106,10 +125,7 @@ impl Store {
         }
         self.version += 1;
         let new = etag(self.version);
-        let mut committed = Committed { cursor: write.cursor.clone(), etag: Some(new.clone()) };
-        if scope.sabotage == Some(Sabotage::DropsList) {
-            committed.cursor.recorded = None;
-        }
+        committed.etag = Some(new.clone());
         self.cursor = Some(Arc::new(committed.into()));
         // The ledger can now only refuse a transaction that was sent under the old ETag.
         self.on_its_way = None;
@@ -118,6 +134,7 @@ impl Store {
     }
 
     fn create(&mut self, poll: &Poll, scope: &Scope) -> Result<(), Violation> {
+        self.unusable += poll.result.bad_rows.as_ref().map_or(0, |bad| bad.count);
         match (poll.outcome, &poll.message) {
             (Outcome::Empty | Outcome::Failed, None) => {
                 self.others.push(Arc::new(poll.clone()));
@@ -133,14 +150,16 @@ impl Store {
         let rows = rows_of(poll).unwrap_or_default();
         Rule::RecordedBeforeSent.check(!rows.is_empty(), || format!("a record without rows: {:?}", poll.message))?;
         if scope.overlap.is_some() {
-            late::check_new(&rows, self)?;
+            late::check_new(&rows, poll.correction, self)?;
         } else {
             // Without an overlap the row numbers follow the order of recording.
             let count = self.rows().count();
-            Rule::RecordedBeforeSent.check(rows.iter().copied().eq(count..count + rows.len()), || {
+            let next = (0..).filter(|row| !scope.nonsense.contains(row)).skip(count).take(rows.len());
+            Rule::RecordedBeforeSent.check(rows.iter().map(|row| row.number).eq(next), || {
                 format!("the first {count} rows were recorded, a new record holds {rows:?} of: {:?}", poll.message)
             })?;
         }
+        corrections::check_mark(poll, &rows, self)?;
         let same = poll.message_id.as_deref().and_then(|id| self.by_message(id));
         Rule::SameBytes.check(same.is_none(), || "two records have the same message id".into())?;
         self.records.push(Record { poll: Arc::new(poll.clone()), rows: rows.into() });
@@ -158,8 +177,10 @@ impl Store {
         Rule::QueueIsThePending.check(before.outcome == Outcome::Pending, || {
             format!("the record of rows {rows:?} was {:?} and became {:?}", before.outcome, poll.outcome)
         })?;
-        let is_same = (&before.message, &before.message_id, before.polling_timestamp)
-            == (&poll.message, &poll.message_id, poll.polling_timestamp);
+        let message = |poll: &Poll| {
+            record::message(poll).map(|message| (message.id, message.created, message.properties, message.body))
+        };
+        let is_same = message(before) == message(poll);
         Rule::SameBytes.check(is_same, || format!("the message of rows {rows:?} was changed in its record"))?;
         record.poll = Arc::new(poll.clone());
         Ok(())
@@ -176,6 +197,7 @@ impl Store {
             )
         })?;
         late::check_list(cursor, self, scope)?;
+        unusable::check_counts(cursor, self, scope)?;
         let places = 0..self.records.len();
         let pending: Vec<_> = places.filter(|place| self.records[*place].poll.outcome == Outcome::Pending).collect();
         let place = |id: &String| self.records.iter().position(|record| record.poll.id == *id);
@@ -188,8 +210,8 @@ impl Store {
 }
 
 /// The rows in a record's message; `None` if they are not the backend's rows in order.
-fn rows_of(poll: &Poll) -> Option<Vec<usize>> {
-    let body: Value = serde_json::from_str(poll.message.as_deref()?).ok()?;
-    let rows: Option<Vec<_>> = body["Timeseries"].as_array()?.iter().map(row_number).collect();
-    rows.filter(|rows| rows.is_sorted_by(|one, next| one < next))
+fn rows_of(poll: &Poll) -> Option<Vec<Row>> {
+    let body: serde_json::Value = serde_json::from_str(poll.message.as_deref()?).ok()?;
+    let rows: Option<Vec<_>> = body["Timeseries"].as_array()?.iter().map(row_of).collect();
+    rows.filter(|rows| rows.is_sorted_by(|one, next| one.number < next.number))
 }

@@ -27,10 +27,12 @@ pub fn tell(start: &State, steps: &[Step]) -> Vec<String> {
 }
 
 fn line(state: &State, step: Step) -> String {
-    let World { batches, hub, .. } = &state.world;
+    let World { batches, hub, listings, .. } = &state.world;
     let name = |poller| ["A", "B", "C"][poller];
     match step {
         Step::RowsAppear(batch) => format!("rows {:?} appear in the backend", batches[batch]),
+        Step::RowChanges => format!("a value changes in the backend: {:?}", state.world.next_change()),
+        Step::ListingChanges => format!("from now on a run is told {:?}", listings.first()),
         Step::WriteLands => "the transaction that was given up is applied".into(),
         Step::MessageArrives => {
             let id = hub.on_their_way.front().map(String::as_str).unwrap_or_default();
@@ -79,14 +81,15 @@ fn question(question: &Question, state: &State) -> String {
 fn commit(write: &Write, state: &State) -> String {
     let created = |poll: &Poll| match poll.outcome {
         RecordOutcome::Pending => format!("records {} rows", poll.result.rows),
-        outcome => format!("records {outcome:?}"),
+        outcome => format!("records {outcome:?} ({:?})", poll.result.bad_rows),
     };
     let replaced = |poll: &Poll| {
         format!("marks {} {:?}", rows(poll.message_id.as_deref().unwrap_or_default(), state), poll.outcome)
     };
     let what: Vec<_> = write.created.iter().map(created).chain(write.replaced.iter().map(replaced)).collect();
+    let what = if what.is_empty() { "writes the cursor alone".into() } else { what.join(", ") };
     let age = if write.etag == state.world.store.etag() { "current" } else { "old" };
-    format!("{}, by the {age} cursor", what.join(", "))
+    format!("{what}, by the {age} cursor")
 }
 
 fn ending(outcome: Outcome, poller: usize, state: &State) -> String {

@@ -1,5 +1,6 @@
 //! Compares things by their text without the names in it. Ids of records, ETags and the milliseconds of clocks are
-//! names: they differ from way to way but mean the same. So a text is kept as its names and a hash of the text between
+//! names: they differ from way to way but mean the same. Whether a process has tried the site is one too, because it matters
+//! only if a site backs off. So a text is kept as its names and a hash of the text between
 //! them.
 
 use std::{
@@ -33,6 +34,10 @@ pub struct Text {
 pub enum Name {
     Id(String),
     Etag(String),
+    /// Whether a process has tried the site.
+    Tried(bool),
+    /// The milliseconds of a clock.
+    Millis(u32),
 }
 
 /// The ETag of the cursor's `version`.
@@ -97,7 +102,8 @@ fn without_names(text: &str, names: &mut Vec<Name>) -> String {
         out.push_str(&text[copied..at]);
         let name = text[at..at + length].to_owned();
         match bytes[at] {
-            b'.' => {}
+            b'.' => names.push(Name::Millis(name[1..].parse().unwrap_or_default())),
+            b't' => names.push(Name::Tried(name == TRIED)),
             b'@' => names.push(Name::Etag(name)),
             _ => names.push(Name::Id(name)),
         }
@@ -111,11 +117,15 @@ fn without_names(text: &str, names: &mut Vec<Name>) -> String {
     out
 }
 
+const TRIED: &str = "tried: true";
+const NOT_TRIED: &str = "tried: false";
+
 /// The length of the name at the start of this text.
 fn name(text: &[u8]) -> Option<usize> {
     /// `1767225600123-0000-89abcdef`: all times in the model begin with these digits.
     const ID: (&[u8], usize) = (b"1767", 27);
     match text[0] {
+        b't' => [TRIED, NOT_TRIED].into_iter().find(|tried| text.starts_with(tried.as_bytes())).map(str::len),
         // Milliseconds can only come from a clock, because rows have whole seconds.
         b'.' if text.get(4) == Some(&b'Z') => Some(4),
         b'1' if text.starts_with(ID.0) && text.get(13) == Some(&b'-') && text.get(18) == Some(&b'-') => Some(ID.1),

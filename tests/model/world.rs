@@ -1,20 +1,24 @@
 //! The world around the pollers: it applies the outcome of each question.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use iothub_connector::{
     cosmos::Failure,
-    iot_hub::{Message, SendError, delivery::DeliveryError},
     rapidm2m::ledger::{Committed, LedgerError, Poll},
 };
 
 use crate::{
-    backend,
+    backend::{self, Rows, Value},
+    corrections,
     facts::{Facts, Refused, check_marks},
     hub::{Hub, check_sent},
     late,
-    outcomes::{Outcome, Rest},
-    poller::{Answer, Question, Write},
+    listing::{LISTED, Listing, site_called},
+    outcomes::Outcome,
+    poller::{Answer, Question, Start, Write},
     rules::{Rule, Violation},
     scope::{Budget, Sabotage, Scope},
     store::Store,
@@ -27,10 +31,16 @@ pub struct World {
     pub left: Budget,
     /// Batches of rows that have not appeared yet.
     pub batches: Vec<&'static [usize]>,
-    /// Rows in the backend.
-    pub rows: BTreeSet<usize>,
+    pub rows: Rows,
+    /// Changes of values that are still to come.
+    pub changes: &'static [(usize, Value)],
+    /// What a run is told of the site now, and what later ones are told.
+    pub listing: Listing,
+    pub listings: &'static [Listing],
     /// With an overlap: rows that came within reach and are not recorded.
     pub owed: BTreeSet<usize>,
+    /// With an overlap: rows whose value changed within reach and is not recorded.
+    pub changed: BTreeSet<usize>,
     pub store: Store,
     pub hub: Hub,
     pub turns: u32,
@@ -44,8 +54,12 @@ impl World {
             scope,
             left: scope.budget,
             batches: scope.batches.to_vec(),
-            rows: BTreeSet::new(),
+            rows: BTreeMap::new(),
+            changes: scope.changes,
+            listing: LISTED,
+            listings: scope.listings,
             owed: BTreeSet::new(),
+            changed: BTreeSet::new(),
             store: Store::default(),
             hub: Hub::default(),
             turns: 0,
@@ -53,7 +67,7 @@ impl World {
         }
     }
 
-    fn breaks(&self, sabotage: Sabotage) -> bool {
+    pub fn breaks(&self, sabotage: Sabotage) -> bool {
         self.scope.sabotage == Some(sabotage)
     }
 
@@ -61,9 +75,11 @@ impl World {
     pub fn hear(
         &self,
         mut question: Question,
+        start: Start,
         facts: &mut Facts,
         acknowledged: &BTreeSet<String>,
     ) -> Result<Question, Violation> {
+        start.listing.check_question(&question)?;
         match &mut question {
             Question::Send(messages) => {
                 if self.breaks(Sabotage::ChangesBodies) {
@@ -123,7 +139,11 @@ impl World {
                 Outcome::Lags => Ok(None),
                 _ => {
                     facts.sees_record(&self.store);
-                    Ok(self.store.poll(id).map(|poll| Box::new(Poll::clone(poll))))
+                    let mut poll = self.store.poll(id).map(|poll| Box::new(Poll::clone(poll)));
+                    if let (Some(poll), true) = (&mut poll, self.breaks(Sabotage::RenamesRecords)) {
+                        poll.site_name = site_called(self.listing.name).other_name().cloned();
+                    }
+                    Ok(poll)
                 }
             }),
             Question::Rows(range) => match outcome {
@@ -136,7 +156,9 @@ impl World {
                 }
                 _ => {
                     let rows = backend::within(*range, &self.rows);
-                    let answer = backend::answer(&rows, self.scope.most_rows);
+                    let mut given = rows.clone();
+                    given.retain(|row| row.is_usable() || !self.breaks(Sabotage::HidesUnusable));
+                    let answer = backend::answer(&given, self.scope.most_rows);
                     // The rows before a window are known, except late ones, which the next sweep finds.
                     let is_part = self.scope.overlap.is_some() && self.scope.most_rows < usize::MAX;
                     let known = if is_part { rows } else { backend::up_to_end(*range, &self.rows) };
@@ -146,7 +168,7 @@ impl World {
             },
             Question::Commit(write) => Answer::Commit(self.commit(write, outcome, facts)?),
             Question::Send(messages) => {
-                let (count, sent) = self.send(messages, outcome)?;
+                let (count, sent) = self.hub.send(messages, outcome, &self.scope, &self.store)?;
                 let ids = messages[..count].iter().map(|message| message.id.clone());
                 acknowledged.extend(ids.filter(|id| self.hub.arrived.contains(id)));
                 Answer::Sent(count, sent)
@@ -154,17 +176,11 @@ impl World {
         })
     }
 
-    /// A batch of rows appears.
-    pub fn produce(&mut self, batch: usize) {
-        let batch = self.batches.remove(batch);
-        self.owed.extend(late::within_reach(batch, &self.rows, self.scope.overlap));
-        self.rows.extend(batch);
-    }
-
     /// Applies a transaction; returns the cursor's new ETag.
     pub fn apply(&mut self, write: &Write) -> Result<String, Violation> {
         let etag = self.store.apply(write, &self.scope)?;
         late::settle_debts(&mut self.owed, &self.store)?;
+        corrections::settle_debts(&mut self.changed, &self.rows, &self.store)?;
         Ok(etag)
     }
 
@@ -211,47 +227,6 @@ impl World {
             return Ok(Ok("@promised;".into()));
         }
         Ok(Ok(self.apply(write)?))
-    }
-
-    /// How many messages are acknowledged, and why not all are.
-    fn send(
-        &mut self,
-        messages: &[Message],
-        outcome: Outcome,
-    ) -> Result<(usize, Result<(), DeliveryError>), Violation> {
-        let refused = messages.iter().position(|message| self.hub.refused.contains(&message.id));
-        let (count, ended) = match outcome {
-            Outcome::Sends { acknowledged, rest } => (acknowledged, Some(rest)),
-            Outcome::Refuses(place) => {
-                self.hub.refused.insert(messages[place].id.clone());
-                (place, None)
-            }
-            _ => (refused.unwrap_or(messages.len()), None),
-        };
-        let mut taken: Vec<_> = messages[..count].iter().map(|message| message.id.as_str()).collect();
-        if self.breaks(Sabotage::SwapsMessages) {
-            taken.reverse();
-        }
-        if self.breaks(Sabotage::AcknowledgesNothing) {
-            taken.clear();
-        }
-        for id in taken {
-            self.hub.take(id, &self.store)?;
-        }
-        let cut: Result<(), DeliveryError> = Err(SendError::Cut.into());
-        Ok(match ended {
-            None if count == messages.len() => (count, Ok(())),
-            None => (count, Err(SendError::Rejected { status: 400, text: String::new() }.into())),
-            Some(Rest::Lost) => (count, cut),
-            Some(Rest::OneArrives) => {
-                self.hub.take(&messages[count].id, &self.store)?;
-                (count, cut)
-            }
-            Some(Rest::ArrivesLater) => {
-                self.hub.on_their_way = messages[count..].iter().map(|message| message.id.clone()).collect();
-                (count, Err(SendError::TimedOut.into()))
-            }
-        })
     }
 }
 

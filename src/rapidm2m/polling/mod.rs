@@ -123,6 +123,14 @@ pub struct Limits {
     pub begins: bool,
 }
 
+/// What a turn is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    Poll,
+    Send,
+    Leave,
+}
+
 /// The result of a turn.
 #[derive(Debug, Default)]
 pub struct Report {
@@ -203,16 +211,25 @@ impl Failure {
 
 impl<W: World> Forwarder<W> {
     pub async fn poll_site(&self, site: &Site, memory: &mut SiteMemory, limits: Limits) -> Report {
-        self.turn(site, memory, limits, true).await
+        self.turn(site, memory, limits, Purpose::Poll).await
     }
 
     /// Sends the pending messages of one site, without a request to the backend.
     pub async fn send_site(&self, site: &Site, memory: &mut SiteMemory, limits: Limits) -> Report {
-        self.turn(site, memory, limits, false).await
+        self.turn(site, memory, limits, Purpose::Send).await
     }
 
-    async fn turn(&self, site: &Site, memory: &mut SiteMemory, limits: Limits, asks: bool) -> Report {
+    /// Notes in the cursor that the backend does not list the site any more. What waits is sent.
+    pub async fn leave_site(&self, site: &Site, memory: &mut SiteMemory, limits: Limits) -> Report {
+        self.turn(site, memory, limits, Purpose::Leave).await
+    }
+
+    async fn turn(&self, site: &Site, memory: &mut SiteMemory, limits: Limits, purpose: Purpose) -> Report {
         let mut report = Report::default();
+        if purpose != Purpose::Poll {
+            // Such turns may write nothing, so they would not notice that another process recorded a message.
+            memory.forget_cursor();
+        }
         let mut committed = match self.committed(&site.key, None, memory).await {
             Ok(committed) => committed,
             Err(failure) => {
@@ -220,7 +237,7 @@ impl<W: World> Forwarder<W> {
                 return report;
             }
         };
-        if asks && !limits.begins && committed.etag.is_none() {
+        if purpose == Purpose::Poll && !limits.begins && committed.etag.is_none() {
             // The failure is already told: see `run/sites.rs`.
             return report;
         }
@@ -237,26 +254,18 @@ impl<W: World> Forwarder<W> {
             can_send: true,
             is_cursor_kept: true,
         };
-        let ended = if asks { turn.run().await } else { turn.send_what_waits(limits.send_until).await };
+        let ended = match purpose {
+            Purpose::Poll => turn.run().await,
+            // Boxed: these futures are large, and this one would have room for all three.
+            Purpose::Send => Box::pin(turn.send_what_waits(limits.send_until)).await,
+            Purpose::Leave => Box::pin(turn.leave()).await,
+        };
         let Turn { committed, mut report, is_cursor_kept, .. } = turn;
         report.waiting = committed.cursor.unforwarded.len();
         report.newest = committed.cursor.last_value_from;
         report.has_cursor = committed.etag.is_some();
         if ended.is_ok() && is_cursor_kept {
             memory.committed = Some(committed);
-        }
-        report
-    }
-
-    /// Notes in the cursor that the backend does not list the site any more. What waits is sent.
-    pub async fn leave_site(&self, site: &Site, memory: &mut SiteMemory, limits: Limits) -> Report {
-        let mut report = self.send_site(site, memory, limits).await;
-        let Some(Committed { mut cursor, etag: Some(etag) }) = memory.committed.take() else { return report };
-        cursor.gone_since = Some(self.world.now());
-        match self.world.commit(&site.key, &[], &[], &cursor, Some(&etag)).await {
-            Ok(_) => report.news.push(News::Gone { waiting: cursor.unforwarded.len() }),
-            Err(LedgerError::Conflict) => report.lost_race = true,
-            Err(error) => report.failures.push(Failure::new(error.kind(), error)),
         }
         report
     }

@@ -18,7 +18,7 @@ const AFTER_CONTACT: Duration = Duration::from_secs(10 * 60);
 
 /// The times that such rows have: from the day before the clock's start to the end of 2000.
 const SINCE: Stamp = Stamp::BEGINNING;
-const UNTIL: &str = "2001";
+const UNTIL: &str = "20010101";
 
 /// When to look, of one site. Losing it costs a request.
 #[derive(Clone, Copy, Default)]
@@ -85,6 +85,14 @@ impl<W: World> Turn<'_, W> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_times_of_such_rows_are_in_the_window() {
+        let until = Stamp::parse(UNTIL).unwrap();
+        let first = Stamp::parse("19991231").unwrap();
+        assert!(SINCE < first && first < until);
+        assert_eq!(until.rfc3339(), "2001-01-01T00:00:00Z");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_look_is_due_each_hour_and_soon_after_a_contact_without_rows() {

@@ -90,6 +90,20 @@ impl<W: World> Turn<'_, W> {
         Ok(())
     }
 
+    /// Sends what waits, and writes into the cursor since when the backend does not list the site. Another process may
+    /// have written that before.
+    pub async fn leave(&mut self) -> Result<(), EndTurn> {
+        self.send_what_waits(self.limits.send_until).await?;
+        let mut cursor = self.committed.cursor.clone();
+        if self.committed.etag.is_none() || cursor.gone_since.is_some() {
+            return Ok(());
+        }
+        cursor.gone_since = Some(self.forwarder.world.now());
+        self.commit(&[], &[], cursor).await.map_err(|error| self.stop(&error))?;
+        self.report.news.push(News::Gone { waiting: self.committed.cursor.unforwarded.len() });
+        Ok(())
+    }
+
     /// Writes into the cursor what it does not know of the site.
     async fn identify(&mut self) -> Result<(), EndTurn> {
         let mut cursor = self.committed.cursor.clone();
