@@ -237,8 +237,9 @@ impl<W: World> Forwarder<W> {
         };
         let ended = match purpose {
             Purpose::Poll => turn.run().await,
-            Purpose::Send => turn.send_what_waits(limits.send_until).await,
-            Purpose::Leave => turn.leave().await,
+            // Boxed: these futures are large, and this one would have room for all three.
+            Purpose::Send => Box::pin(turn.send_what_waits(limits.send_until)).await,
+            Purpose::Leave => Box::pin(turn.leave()).await,
         };
         let Turn { committed, mut report, is_cursor_kept, .. } = turn;
         report.waiting = committed.cursor.unforwarded.len();
