@@ -108,7 +108,7 @@ pub enum Sabotage {
     HidesConflicts,
     /// An error of the backend is reported as an answer without rows.
     HidesErrors,
-    /// The cursor is read without the last pending id (which is put back when the cursor is written).
+    /// The cursor is read without its pending ids (which are put back, as the first ones, when the cursor is written).
     HidesWaiting,
     /// The cursor is written without its list of recorded rows.
     DropsList,
@@ -138,7 +138,7 @@ impl Sabotage {
     /// Changes the cursor that a reader gets.
     pub fn falsify(self, cursor: &mut Cursor) {
         match self {
-            Self::HidesWaiting => drop(cursor.unforwarded.pop()),
+            Self::HidesWaiting => cursor.unforwarded.clear(),
             Self::HidesList => cursor.recorded = None,
             Self::ForgetsGone => cursor.gone_since = None,
             Self::ForgetsValues => corrections::forget_values(cursor),

@@ -82,11 +82,14 @@ impl State {
 
     /// The start state with the scope's backlog: a poller that is gone recorded it while the hub was away.
     pub fn with_backlog(scope: Scope) -> Result<Self, Violation> {
-        let quiet = Scope { pollers: 1, sabotage: None, ..scope };
+        // A site is not polled while a message waits that the hub does not take. So each message is recorded by a poller that
+        // sees none.
+        let quiet = Scope { pollers: 1, sabotage: Some(Sabotage::HidesWaiting), ..scope };
         let mut state = Self::new(World::new(quiet));
         let is_in_backlog = |row: &usize| scope.batches.iter().all(|batch| !batch.contains(row));
         for row in (0..).filter(is_in_backlog).take(scope.backlog) {
             state.world.rows.insert(row, Value::First);
+            state.pollers = vec![Poller::default()];
             state.take(Step::Begins { poller: 0, is_late: false })?;
             while let Some(turn) = &state.pollers[0].turn {
                 let outcome = match &*turn.question {

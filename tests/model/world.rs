@@ -193,7 +193,10 @@ impl World {
         let mut write = write.clone();
         if self.breaks(Sabotage::HidesWaiting) {
             let mut whole = Write::clone(&write);
-            whole.cursor.unforwarded.extend(self.store.committed().cursor.unforwarded.pop());
+            let mut waiting = self.store.committed().cursor.unforwarded;
+            whole.cursor.unforwarded.retain(|id| !waiting.contains(id));
+            waiting.append(&mut whole.cursor.unforwarded);
+            whole.cursor.unforwarded = waiting;
             write = Arc::new(whole.into());
         }
         let write = &write;
