@@ -21,7 +21,12 @@ use crate::{
         Client,
         gate::Gate,
         ledger::Ledger,
-        polling::{Forwarder, run::Polling, source::Source, world::Services},
+        polling::{
+            Forwarder,
+            run::{self, Polling},
+            source::Source,
+            world::Services,
+        },
     },
     status::{self, Scope, Status},
     support::{clock::Clock, ending::Ending, http, http_client::HttpClient, meter::Meters, reminder::Reminder},
@@ -136,7 +141,8 @@ impl Shared {
                     );
                 }
                 let mark = identity.mark(&format!("rapidM2M {url} {}", credentials.expose_secret()));
-                Source::Backend(Client::new(url, &credentials, self.http.clone(), Gate::new(limits, mark)))
+                let client = Client::new(url, &credentials, self.http.clone(), Gate::new(limits, mark));
+                Source::Backend(Box::new(client))
             }
             SourceConfig::Emulation => Source::Emulation(self.clock),
         };
@@ -158,16 +164,15 @@ impl Shared {
             corrections: rapidm2m.corrections,
             record_empty_polls: rapidm2m.record_empty_polls,
         };
-        Polling::new(
-            forwarder,
-            rapidm2m.customer,
-            rapidm2m.sites,
-            rapidm2m.concurrency,
-            rapidm2m.timeout,
-            rapidm2m.failed_sites_threshold,
-            rapidm2m.sweep,
-            self.ending.clone(),
-        )
+        let options = run::Options {
+            customer: rapidm2m.customer,
+            sites: rapidm2m.sites,
+            concurrency: rapidm2m.concurrency,
+            timeout: rapidm2m.timeout,
+            failed_sites_threshold: rapidm2m.failed_sites_threshold,
+            sweep: rapidm2m.sweep,
+        };
+        Polling::new(forwarder, options, self.ending.clone())
     }
 
     fn forwarding(&self, config: things_network::Config, back: Option<Arc<Back>>) -> Forwarding {

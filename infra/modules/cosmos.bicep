@@ -59,7 +59,15 @@ resource polls 'Microsoft.DocumentDB/databaseAccounts/sqlDatabases/containers@20
         indexingMode: 'consistent'
         includedPaths: [{ path: '/*' }]
         // The bulk of a record, and what is written often; neither is ever searched.
-        excludedPaths: [{ path: '/IoTHubMessage/?' }, { path: '/Recorded/*' }, { path: '/Activity/*' }]
+        excludedPaths: [
+          { path: '/IoTHubMessage/?' }
+          { path: '/Recorded/*' }
+          { path: '/Activity/*' }
+          { path: '/Request/*' }
+          { path: '/Result/*' }
+          { path: '/Unforwarded/*' }
+          { path: '/EmptyPolls/*' }
+        ]
       }
     }
   }

@@ -37,7 +37,7 @@ pub struct Config {
     pub timeout: Duration,
     /// `FailedSitesThreshold`: how many sites may be at fault, in per cent, before a run is a failure (5).
     pub failed_sites_threshold: u64,
-    /// `SweepMinutes`: within this a site is asked although the list tells no new contact (15; 0: each site in each run).
+    /// `SweepMinutes`: after this a site is asked although the list tells no new contact (15; 0: each site in each run).
     pub sweep: Option<Duration>,
     /// `OverlapSeconds`: how far behind the newest recorded row a late or corrected row is still noticed, up to 31 days
     /// (one hour; 0: not at all).

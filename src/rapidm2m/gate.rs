@@ -29,8 +29,10 @@ use trust::{Step, Trust};
 /// How many requests are in flight at first, and at least.
 const FIRST: usize = 16;
 const LOWEST: usize = 12;
-/// So much of a second's requests may be made at once. On the way to the backend they may come closer together.
+/// So much of a second's requests may be made at once.
 const BURST: f64 = 0.05;
+/// So much of the rate is used, since requests come closer together on the way.
+const USED: f64 = 0.95;
 /// The waits if the backend asks to slow down and does not say for how long.
 const SLOW_DOWN: Policy = Policy::jittered(Duration::from_secs(1), Duration::from_secs(5 * 60));
 /// The waits while the backend does not answer. The next run tries again at once.
@@ -188,7 +190,7 @@ impl State {
         if let Some(until) = self.trust.others_try_until(now) {
             return Step::WaitUntil(until);
         }
-        let interval = Duration::from_secs(1) / per_second;
+        let interval = Duration::from_secs_f64(1.0 / (f64::from(per_second) * USED));
         let burst = interval.mul_f64((f64::from(per_second) * BURST).max(1.0));
         // Virtual scheduling (GCRA): each request uses the rate for an interval, and a burst may run ahead.
         let used_until = self.used_until.map_or(now, |until| until.max(now));

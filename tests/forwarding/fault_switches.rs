@@ -164,8 +164,9 @@ async fn a_hub_that_refuses_every_message_condemns_one_at_most() {
     for site in &sites {
         outcomes.extend(world.outcomes(site).await);
     }
+    // A site is not polled while a message waits: the rows of the rounds after the first left together.
     let count = |wanted: &str| outcomes.iter().filter(|outcome| *outcome == wanted).count();
-    assert_eq!((count("rejected"), count("forwarded")), (1, 59), "{outcomes:?}");
+    assert_eq!((count("rejected"), count("forwarded")), (1, 40), "{outcomes:?}");
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use azure_data_cosmos::{
 };
 use serde_json::{Value, json};
 
-use super::support::{CUSTOMER, World, binary, rows};
+use super::support::{CUSTOMER, Handler, Row, World, binary, row, rows, stamp};
 
 const SITE: &str = "Well 7";
 
@@ -106,15 +106,20 @@ async fn a_failing_cosmos_db_is_said_and_loses_nothing() {
     world.assert_settled().await;
 }
 
+/// Records three messages of one row each while the hub is away. Returns the rows.
+async fn three_messages_wait(world: &World, handler: &Handler) -> Vec<Row> {
+    world.hub.away(true).await;
+    let text = "x".repeat(120_000);
+    world.add_raw(SITE, (0..3).map(|minute| json!([stamp(minute), text, 0.5])).collect()).await;
+    handler.invoke_failing().await;
+    (0..3).map(|minute| row(minute, json!({ "ch0": text, "ch1": 0.5 }))).collect()
+}
+
 #[tokio::test]
 async fn a_waiting_record_that_somebody_deletes_is_said_and_the_rest_goes() {
     let world = World::with_sites(&[SITE]).await;
     let handler = world.handler().await;
-    world.hub.away(true).await;
-    for round in 0..3 {
-        world.add(SITE, round * 3..round * 3 + 3).await;
-        handler.invoke_failing().await;
-    }
+    let large = three_messages_wait(&world, &handler).await;
     let waiting = world.polls(SITE).await;
     assert_eq!(world.cursor(SITE).await["Unforwarded"].as_array().unwrap().len(), 3);
     let lost = waiting[1]["id"].as_str().unwrap();
@@ -131,7 +136,7 @@ async fn a_waiting_record_that_somebody_deletes_is_said_and_the_rest_goes() {
 
     world.add(SITE, 9..12).await;
     handler.invoke_ok().await;
-    world.assert_rows(SITE, &[rows(0..3), rows(6..12)].concat()).await;
+    world.assert_rows(SITE, &[vec![large[0].clone(), large[2].clone()], rows(9..12)].concat()).await;
     world.assert_settled().await;
 }
 
@@ -146,11 +151,7 @@ fn bare(document: &Value) -> Value {
 async fn a_damaged_record_stops_nothing(damage: impl FnOnce(&mut Value)) -> (World, String) {
     let world = World::with_sites(&[SITE]).await;
     let handler = world.handler().await;
-    world.hub.away(true).await;
-    for round in 0..3 {
-        world.add(SITE, round * 3..round * 3 + 3).await;
-        handler.invoke_failing().await;
-    }
+    let large = three_messages_wait(&world, &handler).await;
     let mut damaged = bare(&world.polls(SITE).await[1]);
     damage(&mut damaged);
     let id = damaged["id"].as_str().unwrap().to_owned();
@@ -171,7 +172,7 @@ async fn a_damaged_record_stops_nothing(damage: impl FnOnce(&mut Value)) -> (Wor
 
     world.add(SITE, 9..12).await;
     handler.invoke_ok().await;
-    world.assert_rows(SITE, &[rows(0..3), rows(6..12)].concat()).await;
+    world.assert_rows(SITE, &[vec![large[0].clone(), large[2].clone()], rows(9..12)].concat()).await;
     assert_eq!(world.cursor(SITE).await["Unforwarded"], json!([]));
     (world, id)
 }

@@ -122,7 +122,7 @@ async fn rows_that_come_to_an_empty_site_are_all_new() {
 }
 
 #[tokio::test]
-async fn empty_polls_leave_no_record_if_told_so() {
+async fn only_the_first_empty_poll_has_a_record_of_its_own_if_told_so() {
     let mut world = World::with_sites(&["Well 7"]).await;
     world.set("RecordEmptyPolls", "false");
     let handler = world.handler().await;
@@ -130,7 +130,7 @@ async fn empty_polls_leave_no_record_if_told_so() {
     world.add("Well 7", 0..3).await;
     handler.invoke_ok().await;
     handler.invoke_ok().await;
-    assert_eq!(world.outcomes("Well 7").await, ["forwarded"]);
+    assert_eq!(world.outcomes("Well 7").await, ["empty", "forwarded"]);
     world.assert_rows("Well 7", &rows(0..3)).await;
 }
 

@@ -89,9 +89,9 @@ pub enum Stands {
     Asking {
         question: Question,
         /// Its memory if the turn was dropped here, as at the end of an invocation's time.
-        if_dropped: SiteMemory,
+        if_dropped: Box<SiteMemory>,
     },
-    AtEnd(Report, SiteMemory),
+    AtEnd(Box<Report>, Box<SiteMemory>),
 }
 
 /// Runs a turn from its start, with these answers.
@@ -124,10 +124,13 @@ pub fn run(memory: &SiteMemory, start: Start, answers: &[Arc<Known<Answer>>]) ->
         turn.poll(&mut Context::from_waker(Waker::noop()))
     };
     match progress {
-        Progress::Ready(report) => Stands::AtEnd(report, memory),
+        Progress::Ready(report) => Stands::AtEnd(Box::new(report), Box::new(memory)),
         Progress::Pending => {
             let question = forwarder.world.question.into_inner().expect("nothing panics while it is set");
-            Stands::Asking { question: question.expect("a turn waits for nothing but the world"), if_dropped: memory }
+            Stands::Asking {
+                question: question.expect("a turn waits for nothing but the world"),
+                if_dropped: Box::new(memory),
+            }
         }
     }
 }

@@ -218,11 +218,11 @@ impl Poller {
         match stands {
             Stands::Asking { question, if_dropped } => {
                 let question = Arc::new(world.hear(question, start, &mut facts, &self.acknowledged)?);
-                self.turn = Some(Turn { start, heard, question, if_dropped: Arc::new(if_dropped.into()), facts });
+                self.turn = Some(Turn { start, heard, question, if_dropped: Arc::new((*if_dropped).into()), facts });
             }
             Stands::AtEnd(report, memory) => {
                 check_report(&report, &facts)?;
-                self.memory = Arc::new(memory.into());
+                self.memory = Arc::new((*memory).into());
             }
         }
         Ok(())

@@ -121,7 +121,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
         for site in &options.sites {
             let backfilling = Backfilling {
                 forwarder: &polling.forwarder,
-                customer: &polling.customer,
+                customer: &polling.options.customer,
                 site,
                 options: &options,
                 progress: &progress,

@@ -78,9 +78,9 @@ async fn two_refused_logins_stop_everybody() {
 async fn a_site_that_is_refused_alone_stops_nobody() {
     let gate = gate(1_000);
     for error in [refused(), FetchError::Forbidden { said: String::new() }] {
-        for number in 0..20 {
+        for number in 0_usize..20 {
             let pass = gate.enter(SECOND).await.unwrap_or_else(|error| panic!("{number}: {error}"));
-            pass.judge((number % 2 == 0).then_some(&error));
+            pass.judge(number.is_multiple_of(2).then_some(&error));
         }
     }
     assert_eq!(gate.take_refusals(), None, "nothing for a later process");
@@ -147,14 +147,15 @@ async fn a_few_sites_that_hang_stop_nobody() {
     gate.begin_run();
     let ask = async |number: usize| {
         let pass = gate.enter(40 * SECOND).await.unwrap_or_else(|error| panic!("site {number}: {error}"));
-        let hangs = number % 20 == 0;
+        let hangs = number.is_multiple_of(20);
         sleep(if hangs { 10 * SECOND } else { Duration::from_millis(50) }).await;
         pass.judge(hangs.then_some(&FetchError::Timeout));
         Instant::now()
     };
     let began = Instant::now();
     let ended = join_all((0..600).map(ask)).await;
-    let healthy = ended.iter().enumerate().filter(|(number, _)| number % 20 != 0).map(|(_, at)| *at - began).max();
+    let healthy =
+        ended.iter().enumerate().filter(|(number, _)| !number.is_multiple_of(20)).map(|(_, at)| *at - began).max();
     assert!(healthy < Some(8 * SECOND), "{healthy:?}");
     assert_eq!(gate.closed(Instant::now() + 40 * SECOND).map(|error| error.to_string()), None);
 }

@@ -163,7 +163,8 @@ impl Ledger {
         loop {
             let mut slot = self.slots.slot().await;
             slot.begin();
-            let result = within(operation()).await;
+            // Boxed: the SDK's futures are large.
+            let result = within(Box::pin(operation())).await;
             let is_throttled = matches!(result, Err(LedgerError::Cosmos(Failure::Throttled(_))));
             slot.end(is_throttled);
             failures += 1;

@@ -13,7 +13,7 @@ use crate::{
 };
 
 pub enum Source {
-    Backend(Client),
+    Backend(Box<Client>),
     /// Each poll yields one row with the time of the poll; its first channel is the number of whole seconds since
     /// 2017-01-01T00:00:00Z, the others have no value.
     Emulation(Clock),

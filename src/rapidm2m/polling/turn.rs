@@ -68,7 +68,8 @@ impl<W: World> Turn<'_, W> {
             self.is_cursor_kept = false;
             return Ok(());
         }
-        if !self.can_send && !self.committed.cursor.unforwarded.is_empty() {
+        let has_waiting = !self.committed.cursor.unforwarded.is_empty();
+        if !self.can_send && has_waiting && !self.report.is_provisioning {
             // The backend keeps the rows. Once the hub takes them, they leave in full messages.
             return Ok(());
         }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::rapidm2m::{Site, Stamp, polling::Report};
 
-/// Sweeps are spread: each comes after a random part of the time, from this on.
+/// Sweeps are spread: each comes up to this part of the time later.
 const SPREAD: f64 = 0.5;
 
 /// What is known of a site since its last turn.
@@ -73,7 +73,7 @@ impl Asked {
             && !(report.is_behind || report.lost_race || report.is_provisioning)
             && report.waiting + report.rows_ahead == 0;
         if is_complete {
-            let sweep_at = now + sweep.mul_f64(SPREAD + (1.0 - SPREAD) * random);
+            let sweep_at = now + sweep.mul_f64(1.0 + SPREAD * random);
             self.complete = Some(Complete { contact, name: site.name.clone(), sweep_at, newest: report.newest });
         }
     }
@@ -104,15 +104,16 @@ mod tests {
     fn a_site_is_asked_when_its_contact_moves_and_in_a_sweep() {
         let (mut asked, now) = (Asked::default(), Instant::now());
         assert_eq!(asked.hint(&site(Some(1)), now), Hint::Ask, "never asked");
-        asked.note(&site(Some(1)), &Report { rows_recorded: 5, ..report() }, SWEEP, 1.0, now);
+        asked.note(&site(Some(1)), &Report { rows_recorded: 5, ..report() }, SWEEP, 0.0, now);
         assert_eq!(asked.hint(&site(Some(1)), now + 14 * MINUTE), quiet());
         assert_eq!(asked.hint(&site(Some(1)), now + 15 * MINUTE), Hint::Ask, "a sweep");
         assert_eq!(asked.hint(&site(Some(2)), now + MINUTE), Hint::Ask, "a contact");
         assert_eq!(asked.hint(&site(Some(0)), now + MINUTE), Hint::Ask, "any change");
         assert_eq!(asked.hint(&site(None), now + MINUTE), Hint::Ask, "no hint");
         assert_eq!(asked.hint(&Site { name: "t".into(), ..site(Some(1)) }, now), Hint::Ask, "renamed");
-        asked.note(&site(Some(1)), &report(), SWEEP, 0.0, now);
-        assert_eq!(asked.hint(&site(Some(1)), now + 8 * MINUTE), Hint::Ask, "sweeps are spread");
+        asked.note(&site(Some(1)), &report(), SWEEP, 1.0, now);
+        assert_eq!(asked.hint(&site(Some(1)), now + 22 * MINUTE), quiet(), "sweeps are spread");
+        assert_eq!(asked.hint(&site(Some(1)), now + 23 * MINUTE), Hint::Ask);
         asked.note(&site(None), &report(), SWEEP, 1.0, now);
         assert_eq!(asked.hint(&site(None), now), Hint::Ask);
     }

@@ -71,9 +71,8 @@ enum Unfinished {
     NotReached,
 }
 
-/// Polls the sites of one customer.
-pub struct Polling {
-    pub forwarder: Forwarder,
+/// Which sites are polled, and how.
+pub struct Options {
     pub customer: String,
     pub sites: Selection,
     /// How many sites are polled at once.
@@ -82,8 +81,14 @@ pub struct Polling {
     pub timeout: Duration,
     /// How many sites may be at fault, in per cent, before a run is a failure.
     pub failed_sites_threshold: u64,
-    /// Within this a site is asked although the list tells no new contact; `None`: each site in each run.
+    /// After this a site is asked although the list tells no new contact; `None`: each site in each run.
     pub sweep: Option<Duration>,
+}
+
+/// Polls the sites of one customer.
+pub struct Polling {
+    pub forwarder: Forwarder,
+    pub options: Options,
     ending: Ending,
     memory: Mutex<Memory>,
     /// Why the list of sites is not requested, and until when. A restart forgets it.
@@ -126,28 +131,9 @@ struct InTurn {
 
 impl Polling {
     #[must_use]
-    pub fn new(
-        forwarder: Forwarder,
-        customer: String,
-        sites: Selection,
-        concurrency: usize,
-        timeout: Duration,
-        failed_sites_threshold: u64,
-        sweep: Option<Duration>,
-        ending: Ending,
-    ) -> Self {
-        Self {
-            forwarder,
-            customer,
-            sites,
-            concurrency,
-            timeout,
-            failed_sites_threshold,
-            sweep,
-            ending,
-            memory: Mutex::default(),
-            listing: Backoff::new(record::BACK_OFF),
-        }
+    pub fn new(forwarder: Forwarder, options: Options, ending: Ending) -> Self {
+        let (memory, listing) = (Mutex::default(), Backoff::new(record::BACK_OFF));
+        Self { forwarder, options, ending, memory, listing }
     }
 
     /// One run over all sites. The sites that have waited longest come first.
@@ -163,18 +149,18 @@ impl Polling {
         let limits = Limits {
             // All sites are polled and recorded before any of them waits for a registration.
             provision_until: started,
-            ask_until: started + self.timeout.mul_f64(ASKING),
-            answer: self.timeout.mul_f64(ANSWER).max(SHORTEST_ANSWER),
-            resend_until: started + self.timeout.mul_f64(RESENDING),
-            send_until: started + self.timeout.mul_f64(SENDING),
+            ask_until: started + self.options.timeout.mul_f64(ASKING),
+            answer: self.options.timeout.mul_f64(ANSWER).max(SHORTEST_ANSWER),
+            resend_until: started + self.options.timeout.mul_f64(RESENDING),
+            send_until: started + self.options.timeout.mul_f64(SENDING),
             begins: true,
         };
-        let deadline = started + self.timeout;
+        let deadline = started + self.options.timeout;
         self.forwarder.world.delivery.try_again();
 
         let mut summary = Summary {
             lags: Lags::new(&mut self.memory().lags_told),
-            failed_sites_threshold: self.failed_sites_threshold,
+            failed_sites_threshold: self.options.failed_sites_threshold,
             is_one_device: matches!(self.forwarder.world.delivery.identities, Identities::One(_)),
             ..Summary::default()
         };
@@ -189,9 +175,9 @@ impl Polling {
         let turns = self.in_turn(tasks, has_hints, &mut summary);
         progress.step = Step::Sites { done: 0, total: turns.len() };
         let (healthy, slow): (Vec<_>, Vec<_>) = turns.into_iter().partition(|turn| !turn.is_slow);
-        let slow_limits = Limits { answer: self.timeout.mul_f64(SLOW_ANSWER).max(SHORTEST_ANSWER), ..limits };
+        let slow_limits = Limits { answer: self.options.timeout.mul_f64(SLOW_ANSWER).max(SHORTEST_ANSWER), ..limits };
         let start = |limits| move |turn| self.begin(turn, limits, deadline);
-        let healthy = futures::stream::iter(healthy).map(start(limits)).buffer_unordered(self.concurrency);
+        let healthy = futures::stream::iter(healthy).map(start(limits)).buffer_unordered(self.options.concurrency);
         let slow = futures::stream::iter(slow).map(start(slow_limits)).buffer_unordered(SLOW_LANE);
         let mut turns = futures::stream::select(healthy, slow);
         let mut provisioning = Vec::new();
@@ -213,7 +199,7 @@ impl Polling {
                     let what = if let Unfinished::CutOff = unfinished { "was cut off" } else { "was not reached" };
                     let text = format!(
                         "{what} within PollTimeoutSeconds={}; it comes first next time",
-                        self.timeout.as_secs()
+                        self.options.timeout.as_secs()
                     );
                     summary.failures.push((site.name, Failure { kind: Kind::Deadline, text, is_known: false }));
                 }
@@ -395,7 +381,7 @@ impl Polling {
     /// Notes refused logins, so that a later process knows them.
     async fn note_refusals(&self) {
         if let Some(refusals) = self.gate().and_then(Gate::take_refusals)
-            && let Err(error) = self.forwarder.note_refusals(&self.customer, refusals).await
+            && let Err(error) = self.forwarder.note_refusals(&self.options.customer, refusals).await
         {
             tracing::warn!(
                 failure.kind = error.kind().as_str(),
@@ -427,7 +413,7 @@ impl Polling {
         {
             entry.last_turn = now;
             if task == Task::Poll {
-                if let Some(sweep) = self.sweep {
+                if let Some(sweep) = self.options.sweep {
                     entry.asked.note(site, report, sweep, fastrand::f64(), Instant::now());
                 }
                 entry.is_slow = report.failures.iter().any(|failure| failure.kind.is_no_answer());

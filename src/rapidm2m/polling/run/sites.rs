@@ -72,28 +72,28 @@ impl Sites {
 impl Polling {
     pub(super) async fn plan(&self, summary: &mut Summary) -> Plan {
         let unread = self.read_directory().await.err();
-        let (listed, is_fresh) = match self.sites {
+        let (listed, is_fresh) = match self.options.sites {
             Selection::All => self.list(summary).await,
             Selection::Named(_) => self.list_for_names().await,
         };
-        let has_hints = is_fresh && self.sweep.is_some();
+        let has_hints = is_fresh && self.options.sweep.is_some();
         let mut memory = self.memory();
-        let empty = Directory::new(&self.customer, []);
+        let empty = Directory::new(&self.options.customer, []);
         let Memory { sites, .. } = &mut *memory;
         let directory = sites.directory.as_ref().map_or(&empty, |(_, directory)| directory);
-        let Resolved { sites: polled, remarks } = match &self.sites {
+        let Resolved { sites: polled, remarks } = match &self.options.sites {
             Selection::All => Resolved { sites: directory.all(&listed), remarks: Vec::new() },
             Selection::Named(names) => directory.named(names, &listed),
         };
         let site = |known: &Known| Site {
-            key: SiteKey { customer: self.customer.clone(), site: known.place.clone() },
+            key: SiteKey { customer: self.options.customer.clone(), site: known.place.clone() },
             name: known.name.clone(),
             uid: known.uid.clone(),
             contact: None,
         };
         let missing = directory.missing(&polled);
         let mut gone: Vec<Site> = Vec::new();
-        if is_fresh && self.sites == Selection::All {
+        if is_fresh && self.options.sites == Selection::All {
             if is_plausible(missing.len(), directory.count()) || is_old(sites.shrunk_since) {
                 sites.shrunk_since = None;
                 gone = missing.into_iter().map(site).collect();
@@ -121,7 +121,7 @@ impl Polling {
         if self.memory().sites.directory.as_ref().is_some_and(holds) {
             return Ok(());
         }
-        match self.forwarder.world.directory(&self.customer).await {
+        match self.forwarder.world.directory(&self.options.customer).await {
             Ok(directory) => {
                 // Not all instances read it in the same run.
                 let at = Instant::now() - DIRECTORY_HOLDS.mul_f64(fastrand::f64() / 4.0);
@@ -145,7 +145,8 @@ impl Polling {
             return (self.earlier_list(), false);
         }
         let started = Instant::now();
-        match self.forwarder.world.sites(&self.customer, Limit::of(self.timeout.mul_f64(LISTING))).await {
+        match self.forwarder.world.sites(&self.options.customer, Limit::of(self.options.timeout.mul_f64(LISTING))).await
+        {
             Ok(listed) => {
                 let listed: Arc<[Listed]> = listed.into();
                 self.listing.forget_key(&());
@@ -155,7 +156,7 @@ impl Polling {
                     std::mem::replace(&mut sites.is_listed, true)
                 };
                 if !was_listed {
-                    self.forwarder.record_listing(&self.customer, Ok(()), started.elapsed()).await;
+                    self.forwarder.record_listing(&self.options.customer, Ok(()), started.elapsed()).await;
                 }
                 (listed, true)
             }
@@ -176,7 +177,7 @@ impl Polling {
                     self.listing.forget_key(&());
                 }
                 self.memory().sites.is_listed = false;
-                self.forwarder.record_listing(&self.customer, Err(&error), started.elapsed()).await;
+                self.forwarder.record_listing(&self.options.customer, Err(&error), started.elapsed()).await;
                 (self.earlier_list(), false)
             }
         }
@@ -188,13 +189,14 @@ impl Polling {
         let holds = |list: &(Instant, Arc<[Listed]>)| list.0.elapsed() < LIST_HOLDS;
         let is_used_up = {
             let memory = self.memory();
-            self.sweep.is_some() && !memory.is_hint_wrong || !memory.sites.list.as_ref().is_some_and(holds)
+            self.options.sweep.is_some() && !memory.is_hint_wrong || !memory.sites.list.as_ref().is_some_and(holds)
         };
         if !is_used_up || self.listing.holding(&()).is_some() {
             return (self.earlier_list(), false);
         }
         let started = Instant::now();
-        match self.forwarder.world.sites(&self.customer, Limit::of(self.timeout.mul_f64(LISTING))).await {
+        match self.forwarder.world.sites(&self.options.customer, Limit::of(self.options.timeout.mul_f64(LISTING))).await
+        {
             Ok(listed) => {
                 let listed: Arc<[Listed]> = listed.into();
                 self.listing.forget_key(&());
@@ -210,7 +212,7 @@ impl Polling {
                     tracing::info!(
                         failure.kind = error.kind().as_str(),
                         "the sites of {:?} cannot be listed, so a site that is renamed is not recognised: {error}",
-                        self.customer
+                        self.options.customer
                     );
                 }
                 (self.earlier_list(), false)
