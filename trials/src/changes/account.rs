@@ -1,6 +1,6 @@
 //! Adds up: every row is at the hub, or in a count that a person is shown. Does no I/O.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use serde_json::Value;
 
@@ -44,7 +44,17 @@ impl Records {
 
     /// How many of the fleet's rows are not recorded.
     pub fn missing(&self, fleet: &Fleet) -> usize {
-        fleet.good.iter().filter(|row| !self.rows.contains(*row)).count()
+        self.missing_of(fleet, |_| true)
+    }
+
+    /// How many rows of silent sites are not recorded.
+    pub fn missing_of_silent(&self, fleet: &Fleet) -> usize {
+        let silent: HashSet<_> = fleet.sites.iter().filter(|site| site.is_silent).map(|site| &site.uid).collect();
+        self.missing_of(fleet, |(uid, ..)| silent.contains(uid))
+    }
+
+    fn missing_of(&self, fleet: &Fleet, is_meant: impl Fn(&Row) -> bool) -> usize {
+        fleet.good.iter().filter(|row| is_meant(row) && !self.rows.contains(*row)).count()
     }
 
     fn cursors(&self) -> impl Iterator<Item = &Value> {

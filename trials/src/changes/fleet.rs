@@ -27,6 +27,8 @@ pub struct Site {
     rows: BTreeMap<i64, Option<u64>>,
     /// The stamp that is left out for a late row.
     gap: Option<i64>,
+    /// Its logger has been taken down.
+    pub is_silent: bool,
     pub is_removed: bool,
 }
 
@@ -57,6 +59,7 @@ impl Fleet {
             name: name.clone(),
             rows: BTreeMap::new(),
             gap: None,
+            is_silent: false,
             is_removed: false,
         };
         Self {
@@ -75,7 +78,7 @@ impl Fleet {
     pub fn send(&mut self) -> Vec<Upload> {
         let mut uploads = Vec::new();
         for place in 0..self.sites.len() {
-            if !self.sites[place].is_removed && self.random.usize(..3) > 0 {
+            if !self.sites[place].is_silent && self.random.usize(..3) > 0 {
                 uploads.push(self.next_row(place));
             }
         }
@@ -119,7 +122,7 @@ impl Fleet {
     /// Sites for a change of the fleet.
     pub fn some(&mut self) -> Vec<usize> {
         let count = (self.sites.len() * CHANGED / 100).max(1);
-        let mut places: Vec<_> = (0..self.sites.len()).filter(|place| !self.sites[*place].is_removed).collect();
+        let mut places: Vec<_> = (0..self.sites.len()).filter(|place| !self.sites[*place].is_silent).collect();
         self.random.shuffle(&mut places);
         places.truncate(count);
         places
