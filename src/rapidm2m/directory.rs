@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::{
     gate::Refusals,
-    ledger::SiteKey,
+    ledger::{Cursor, SiteKey},
     site::{Listed, Site},
 };
 
@@ -27,11 +27,13 @@ pub struct Known {
 }
 
 /// The sites of one customer that have a cursor, and what this process has learned since it read them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Directory {
     customer: String,
     /// As the ledger has them.
     pub refused_logins: Refusals,
+    /// Backfills with messages that wait for the hub.
+    pub backfills: Vec<Cursor>,
     known: BTreeMap<String, Known>,
     place_of_uid: HashMap<String, String>,
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use azure_data_cosmos::PartitionKey;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::{
@@ -16,6 +17,8 @@ use crate::{
     support::{CUSTOMER, Ledger, World, rows, stamp},
 };
 
+const DATABASE: &str = "M2MBackendForwarderData";
+const POLLS: &str = "pollingAttempts";
 const RANGE: [&str; 4] = ["backfill", SITE, "--from=2024-03-01", "--until=2024-03-04"];
 
 fn range<'a>(more: &[&'a str]) -> Vec<&'a str> {
@@ -52,6 +55,46 @@ async fn what_waits_for_a_hub_that_is_away_goes_out_when_the_command_is_run_agai
     assert_eq!(ids(&world).await.len(), 3);
     assert_eq!(rows_of(&backfilled(&world).await), rows((0..3 * DAY).step_by(60)));
     assert_settled(&world).await;
+}
+
+/// A command that gave up is perhaps never run again.
+#[tokio::test]
+async fn what_waits_of_a_backfill_that_nobody_goes_on_with_is_sent_by_the_app() {
+    let mut world = three_days().await;
+    world.set("StartFrom", "youngest");
+    world.hub.away(true).await;
+    run_failing(&world, &range(&["--attempts=2"]), 1).await;
+    world.hub.away(false).await;
+    let handler = world.handler().await;
+    handler.invoke_ok().await;
+    assert!(backfilled(&world).await.is_empty(), "the command may still be at it");
+    handler.kill().await;
+    // Two hours later.
+    let without_additions = |document: &Value| {
+        let mut document = document.clone();
+        document.as_object_mut().unwrap().retain(|name, _| !name.starts_with('_'));
+        document
+    };
+    let ledger = Ledger::open(world.cosmos.ready("endpoint"), world.cosmos.ready("key"), DATABASE, POLLS).await;
+    let documents = world.documents(SITE).await;
+    let backfill = documents.iter().find(|document| document["Kind"] == "backfill").unwrap();
+    let id = backfill["Unforwarded"][0].as_str().unwrap();
+    let poll = documents.iter().find(|document| document["id"] == id).unwrap();
+    let older = format!("{:013}{}", id[..13].parse::<i64>().unwrap() - 2 * 60 * 60 * 1000, &id[13..]);
+    let mut aged = without_additions(poll);
+    aged["id"] = older.as_str().into();
+    let partition = || PartitionKey::from((CUSTOMER.to_owned(), SITE.to_owned()));
+    ledger.create(partition(), &aged).await;
+    ledger.delete(CUSTOMER, SITE, id).await;
+    let mut aged = without_additions(backfill);
+    aged["Unforwarded"] = json!([older]);
+    world.replace(SITE, &aged).await;
+
+    world.handler().await.invoke_ok().await;
+    assert_eq!(rows_of(&backfilled(&world).await), rows((0..DAY).step_by(60)));
+    world.printed("nobody went on with it", 1).await;
+    run_ok(&world, &range(&[])).await;
+    assert_eq!(rows_of(&backfilled(&world).await), rows((0..3 * DAY).step_by(60)));
 }
 
 #[tokio::test]

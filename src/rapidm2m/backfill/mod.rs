@@ -83,6 +83,14 @@ impl<W: World> Forwarder<W> {
         self.stretch(site, run, limits, async |turn, grid| turn.backfill(grid).await).await
     }
 
+    /// Sends the pending messages of a backfill that nobody goes on with.
+    pub async fn send_backfill(&self, site: &Site, run: &mut Run, limits: Limits) -> Report {
+        let sent = self.stretch(site, run, limits, async |turn, _| {
+            turn.send_what_waits(limits.send_until).await.map(|()| Step::Done)
+        });
+        sent.await.report
+    }
+
     /// Gives the backfill up: its pending messages are not sent.
     pub async fn drop_backfill(&self, site: &Site, run: &mut Run, limits: Limits) -> Stretch {
         self.stretch(site, run, limits, async |turn, _| turn.drop_backfill().await).await

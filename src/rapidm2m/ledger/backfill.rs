@@ -3,7 +3,7 @@
 
 use chrono::{DateTime, Utc};
 
-use super::documents::{Backfill, Cursor, CursorKind, SiteKey};
+use super::documents::{Backfill, Cursor, CursorKind, SiteKey, time_of};
 
 /// What a backfill goes through, from its first moment (included) to its end (excluded).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +32,15 @@ impl Cursor {
     #[must_use]
     pub fn backfill_id(&self) -> Option<String> {
         self.backfill.as_ref().map(|_| self.id.clone())
+    }
+
+    /// The range, if this is a backfill whose messages nobody has sent since `before`. Whoever runs it again sends them, too,
+    /// but a command that gave up may never be run again.
+    #[must_use]
+    pub fn abandoned(&self, before: DateTime<Utc>) -> Option<BackfillRange> {
+        let Backfill { from, until, .. } = *self.backfill.as_ref()?;
+        let newest = time_of(self.unforwarded.last()?)?;
+        (newest < before).then_some(BackfillRange { from, until })
     }
 
     /// The same range from its beginning, as a new run. Pending messages stay pending.

@@ -291,6 +291,12 @@ impl Cursor {
     }
 }
 
+/// When the poll of a document with this id was made.
+#[must_use]
+pub fn time_of(poll_id: &str) -> Option<DateTime<Utc>> {
+    DateTime::from_timestamp_millis(poll_id.get(..13)?.parse().ok()?)
+}
+
 /// The id of the document with index `part` of the poll at `at`.
 #[must_use]
 pub fn poll_id(at: DateTime<Utc>, part: usize, random: u32) -> String {
@@ -309,6 +315,7 @@ mod tests {
             poll_id(at(1_700_000_000_000), 2, u32::MAX),
             poll_id(at(999), 0, 1),
         ];
+        assert_eq!(super::time_of(&ids[0]), Some(at(1_700_000_000_000)));
         ids.sort();
         assert_eq!(ids, ["0000000000999-0000-00000001", "1700000000000-0002-ffffffff", "1700000000000-0010-00000000"]);
     }

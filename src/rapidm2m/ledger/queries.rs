@@ -27,6 +27,9 @@ const CURSORS_OF_SITE: &str = "SELECT c.id, c.Kind, c.Customer_Id, c.Site_Id, c.
 /// What tells which site a cursor belongs to, and whether messages wait.
 const DIRECTORY: &str = "SELECT c.id, c.Kind, c.Customer_Id, c.Site_Id, c.Site_Uid, c.Site_Name, c.Earlier_Names, c.GoneSince, \
                          c.Unforwarded, c.RefusedLogins FROM c WHERE c.Kind = 'cursor'";
+/// The backfills. There are few.
+const BACKFILLS: &str = "SELECT c.id, c.Kind, c.Customer_Id, c.Site_Id, c.Site_Uid, c.Site_Name, c.Unforwarded, c.Backfill FROM c \
+                         WHERE c.Kind = 'backfill'";
 /// The sites that have documents.
 const SITES: &str = "SELECT c.Customer_Id, c.Site_Id FROM c WHERE c.Kind IN ('cursor', 'backfill')";
 /// Documents of the C# sample that hold rows, without these rows.
@@ -136,6 +139,10 @@ impl Ledger {
         let ours = cursors.filter(|cursor| cursor.customer == customer);
         let (of_all, of_sites): (Vec<_>, Vec<_>) = ours.partition(|cursor| cursor.site == ALL_SITES);
         let mut directory = Directory::new(customer, of_sites.into_iter().map(known));
+        let values: Vec<Value> = self.all(&container, BACKFILLS, FeedScope::full_container()).await?;
+        let backfills = values.into_iter().filter_map(|value| read::<Cursor>(value).ok());
+        directory.backfills =
+            backfills.filter(|cursor| cursor.customer == customer && !cursor.unforwarded.is_empty()).collect();
         directory.refused_logins = of_all.into_iter().find_map(|cursor| cursor.refused_logins).unwrap_or_default();
         Ok(directory)
     }

@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use chrono::TimeDelta;
 use futures::StreamExt as _;
 use tokio::time::Instant;
 use tracing::Instrument as _;
@@ -27,10 +28,11 @@ use self::{
 use crate::{
     iot_hub::delivery::Identities,
     rapidm2m::{
-        Selection, Site,
+        Selection, Site, Stamp,
+        backfill::Run,
         directory::Directory,
         gate::Gate,
-        ledger::ALL_SITES,
+        ledger::{ALL_SITES, Cursor, SiteKey},
         polling::{Failure, Forwarder, Limits, Report, SiteMemory, record},
     },
     support::progress::{Progress, Step},
@@ -63,6 +65,8 @@ const PROVISIONING_CONCURRENCY: usize = 64;
 /// How often a cursor is read again even if this process wrote nothing in between: the operator may have put messages
 /// back.
 const CURSOR_HOLDS: Duration = Duration::from_secs(10 * 60);
+/// A backfill whose messages nobody has sent for this long is no one's any more: the command gives up after some minutes.
+const ABANDONED: TimeDelta = TimeDelta::hours(1);
 /// Why a site's turn has no result.
 enum Unfinished {
     /// The process ends. That is no failure.
@@ -209,6 +213,7 @@ impl Polling {
         drop(turns);
         self.note_refusals().await;
         self.send_when_provisioned(provisioning, limits, deadline, &mut summary, progress).await;
+        self.send_backfills(limits, &mut summary).await;
         // If the sites failed for the same reason, that says it.
         let is_told = |failure: &Failure| summary.failures.iter().any(|(_, other)| other.kind == failure.kind);
         let unread = unread.filter(|failure| !is_told(failure));
@@ -281,6 +286,40 @@ impl Polling {
         while let Some((site, report)) = turns.next().await {
             summary.add(site.name, report, self.forwarder.world.clock.now());
             progress.one_site_done();
+        }
+    }
+
+    /// Sends what waits of backfills that nobody goes on with.
+    async fn send_backfills(&self, limits: Limits, summary: &mut Summary) {
+        let clock = self.forwarder.world.clock.now();
+        let before = clock - ABANDONED;
+        let abandoned: Vec<_> = match self.memory().sites.directory() {
+            Some(directory) => {
+                let abandoned = |cursor: Cursor| Some((cursor.abandoned(before)?, cursor));
+                std::mem::take(&mut directory.backfills).into_iter().filter_map(abandoned).collect()
+            }
+            None => return,
+        };
+        for (range, cursor) in abandoned {
+            if Instant::now() >= limits.send_until || self.ending.has_begun() {
+                // They come again when the cursors are read again.
+                return;
+            }
+            let key = SiteKey { customer: cursor.customer.clone(), site: cursor.site.clone() };
+            let site = Site { name: cursor.name().to_owned(), uid: cursor.site_uid.clone(), ..Site::of_key(key) };
+            let span = tracing::error_span!("site", site.name = site.name);
+            let report = self.forwarder.send_backfill(&site, &mut Run::new(range), limits).instrument(span).await;
+            tracing::info!(
+                site.name = site.name,
+                messages.forwarded = report.messages_forwarded,
+                messages.waiting = report.waiting,
+                "messages of the backfill from {} to {} were waiting, and nobody went on with it; its other rows are fetched when \
+                 it is run again",
+                Stamp::from_time(range.from).rfc3339(),
+                Stamp::from_time(range.until).rfc3339()
+            );
+            // How far the site itself has come is another matter.
+            summary.add(site.name, Report { newest: None, ..report }, clock);
         }
     }
 
@@ -426,7 +465,9 @@ impl Polling {
         match task {
             Task::Poll => directory.learn(site, report.waiting),
             Task::Send => directory.set_waiting(&site.key.site, report.waiting),
-            Task::Leave => directory.set_gone(&site.key.site),
+            // A note that could not be written is written in the next run.
+            Task::Leave if report.failures.is_empty() && !report.lost_race => directory.set_gone(&site.key.site),
+            Task::Leave => {}
         }
     }
 }

@@ -14,6 +14,8 @@ const EVERY: Duration = Duration::from_secs(60 * 60);
 /// How many different failures are logged, and how many affected sites each line names. The ledger has them all.
 const LOGGED_FAILURES: usize = 20;
 const NAMED_SITES: usize = 5;
+/// How many lines about rows of single sites are logged in a run. Others follow in the next runs.
+const LOGGED_ROWS: usize = 50;
 
 /// When what was told last.
 #[derive(Default)]
@@ -88,6 +90,7 @@ impl Told {
     }
 
     fn log_rows(&mut self, summary: &Summary) {
+        let mut logged = 0;
         for OfSite { site, late, corrected, unusable, ahead, reset } in &summary.rows_of_sites {
             for (count, what, text) in [
                 (late, What::Late, "came after newer ones. They are forwarded"),
@@ -110,7 +113,8 @@ impl Told {
                      1999-12-31 --until 2001-01-01` forwards them",
                 ),
             ] {
-                if *count > 0 && self.is_due(site, what) {
+                if *count > 0 && logged < LOGGED_ROWS && self.is_due(site, what) {
+                    logged += 1;
                     tracing::warn!(site.name = site, rows.count = count, "{count} rows of the site {text}");
                 }
             }
