@@ -5,7 +5,10 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use chrono::{DateTime, Utc};
+
 use super::{
+    Stamp,
     gate::Refusals,
     ledger::{Cursor, SiteKey},
     site::{Listed, Site},
@@ -24,6 +27,10 @@ pub struct Known {
     pub waiting: usize,
     /// The backend does not list it any more, and the cursor says so.
     pub is_gone: bool,
+    /// The contact up to which all rows are recorded.
+    pub contact: Option<Stamp>,
+    /// Stamp of the newest recorded row.
+    pub newest: Option<DateTime<Utc>>,
 }
 
 /// The sites of one customer that have a cursor, and what this process has learned since it read them.
@@ -79,6 +86,12 @@ impl Directory {
         if let Some(known) = self.known.get_mut(place) {
             known.waiting = waiting;
         }
+    }
+
+    /// What is known of the site whose documents are there.
+    #[must_use]
+    pub fn at(&self, place: &str) -> Option<&Known> {
+        self.known.get(place)
     }
 
     /// How many messages of a site wait for the hub.

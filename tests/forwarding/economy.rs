@@ -55,6 +55,31 @@ async fn only_sites_with_a_new_contact_are_asked() {
     }
 }
 
+/// A process that has just started learns from the cursors who has no news.
+#[tokio::test]
+async fn a_restart_does_not_ask_everybody() {
+    let mut world = fleet("*").await;
+    world.set("SweepMinutes", "1440");
+    for number in 0..SITES {
+        world.add(&name(number), [0]).await;
+    }
+    let handler = world.handler().await;
+    handler.invoke_ok().await;
+    handler.kill().await;
+    asked(&world).await;
+    world.add(&name(3), [1]).await;
+    let future = (chrono::Utc::now() + chrono::TimeDelta::hours(1)).format("%Y%m%d%H%M%S").to_string();
+    world.add_raw(&name(4), json!([[future, 1, 2]])).await;
+    for restart in 0..2 {
+        let handler = world.handler().await;
+        handler.invoke_ok().await;
+        handler.kill().await;
+        // The row of the future is looked for each time. A sweep may be due for one or two.
+        assert!((2 - restart..6).contains(&asked(&world).await), "restart {restart}");
+    }
+    world.assert_rows(&name(3), &rows(0..2)).await;
+}
+
 #[tokio::test]
 async fn without_contacts_or_a_list_each_site_is_asked() {
     let world = fleet("*").await;

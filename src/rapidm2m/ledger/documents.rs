@@ -183,6 +183,9 @@ pub struct Cursor {
     /// Stamp of the newest recorded row.
     #[serde(default)]
     pub last_value_from: Option<DateTime<Utc>>,
+    /// When the site's device last had contact with the backend, as the list told it when all that the backend had was recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contact: Option<DateTime<Utc>>,
     /// Which rows of the last `OverlapSeconds` are recorded; absent without an overlap.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recorded: Option<Recorded>,

@@ -14,7 +14,10 @@ use super::{
 };
 use crate::{
     cosmos::within,
-    rapidm2m::directory::{Directory, Known},
+    rapidm2m::{
+        Stamp,
+        directory::{Directory, Known},
+    },
     support::blocking,
 };
 
@@ -26,7 +29,7 @@ const CURSORS_OF_SITE: &str = "SELECT c.id, c.Kind, c.Customer_Id, c.Site_Id, c.
      c.ScannedUntil, c.Unforwarded, c.ConsecutiveFailures, c.LastError, c.NotBefore, c.Backfill FROM c WHERE c.Kind IN ('cursor', 'backfill')";
 /// What tells which site a cursor belongs to, and whether messages wait.
 const DIRECTORY: &str = "SELECT c.id, c.Kind, c.Customer_Id, c.Site_Id, c.Site_Uid, c.Site_Name, c.Earlier_Names, c.GoneSince, \
-                         c.Unforwarded, c.RefusedLogins FROM c WHERE c.Kind = 'cursor'";
+                         c.LastValueFrom, c.Contact, c.Unforwarded, c.LastError, c.RefusedLogins FROM c WHERE c.Kind = 'cursor'";
 /// The backfills. There are few.
 const BACKFILLS: &str = "SELECT c.id, c.Kind, c.Customer_Id, c.Site_Id, c.Site_Uid, c.Site_Name, c.Unforwarded, c.Backfill FROM c \
                          WHERE c.Kind = 'backfill'";
@@ -129,6 +132,8 @@ impl Ledger {
         let known = |cursor: Cursor| Known {
             waiting: cursor.unforwarded.len(),
             is_gone: cursor.gone_since.is_some(),
+            contact: cursor.contact.filter(|_| cursor.last_error.is_none()).map(Stamp::from_time),
+            newest: cursor.last_value_from,
             name: cursor.name().to_owned(),
             place: cursor.site,
             uid: cursor.site_uid,

@@ -140,6 +140,12 @@ impl Plan {
         SortedOut { stamps, channels, changed: count, unusable: rows.flaws.stamps.clone() }
     }
 
+    /// Whether the request has no end, so that its answer holds all that the backend has.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.window.is_some_and(|window| window.until.is_none())
+    }
+
     /// Whether a row is newer than the beginning of the window. Only such rows say how dense rows are.
     pub fn is_beyond(&self, stamp: Stamp) -> bool {
         self.newer_than.is_none() || stamp > self.from

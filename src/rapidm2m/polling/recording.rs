@@ -51,6 +51,7 @@ impl<W: World> Turn<'_, W> {
             let begin = before.map(|newest| newest.min(oldest));
             let heading = Heading { site: self.site, begin, end: context.at, channels, correction };
             let context = &PollContext { correction, ..context.clone() };
+            let is_all = some.end == rows.rows.len();
             let max_body = record::max_body(self.site, false, correction);
             let parts = Splitter::of(&heading, rows, some.clone(), max_body);
             let parts = parts.filter_map(|part| Some((number.next()?, part)));
@@ -58,6 +59,9 @@ impl<W: World> Turn<'_, W> {
                 let mut cursor = record::advanced(&turn.committed.cursor, batch.polls, context.scanned_until());
                 let up_to = batch.polls.last().and_then(|poll| poll.last_value_from);
                 turn.remember_recorded(&mut cursor, plan, sorted, batch.rows, up_to);
+                if batch.is_last && is_all && plan.is_open() && context.rows_ahead == 0 {
+                    cursor.contact = turn.site.contact.map(Stamp::time).or(cursor.contact);
+                }
                 cursor
             });
             if step.await? == Step::Done {

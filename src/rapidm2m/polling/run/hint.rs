@@ -7,10 +7,13 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
-use crate::rapidm2m::{Site, Stamp, polling::Report};
+use crate::rapidm2m::{Site, Stamp, directory::Known, polling::Report};
 
 /// Sweeps are spread: each comes up to this part of the time later.
 const SPREAD: f64 = 0.5;
+
+/// The usual time between two runs. If each run is another process, so many sites have their sweep in it.
+const RUN: Duration = Duration::from_secs(60);
 
 /// What is known of a site since its last turn.
 #[derive(Debug, Default)]
@@ -41,6 +44,19 @@ pub enum Hint {
 }
 
 impl Asked {
+    /// What an earlier process left in the cursor. `random` is between 0 and 1: not all sites have their sweep in one run.
+    pub fn of(known: &Known, sweep: Duration, random: f64, now: Instant) -> Self {
+        let is_due = random <= RUN.as_secs_f64() / sweep.as_secs_f64();
+        let sweep_at = if is_due { now } else { now + sweep.mul_f64(random) };
+        let complete = known.contact.filter(|_| known.waiting == 0).map(|contact| Complete {
+            contact,
+            name: known.name.clone(),
+            sweep_at,
+            newest: known.newest,
+        });
+        Self { complete, unannounced: None }
+    }
+
     /// What the list says of the site.
     pub fn hint(&mut self, site: &Site, now: Instant) -> Hint {
         if let Some(unannounced) = self.unannounced.take()
@@ -116,6 +132,20 @@ mod tests {
         assert_eq!(asked.hint(&site(Some(1)), now + 23 * MINUTE), Hint::Ask);
         asked.note(&site(None), &report(), SWEEP, 1.0, now);
         assert_eq!(asked.hint(&site(None), now), Hint::Ask);
+    }
+
+    #[test]
+    fn a_process_goes_on_where_the_one_before_left_off() {
+        let now = Instant::now();
+        let known = Known { name: "s".into(), contact: site(Some(1)).contact, ..Known::default() };
+        assert_eq!(Asked::of(&known, SWEEP, 1.0, now).hint(&site(Some(1)), now), quiet());
+        assert_eq!(Asked::of(&known, SWEEP, 1.0, now).hint(&site(Some(2)), now), Hint::Ask);
+        let due = |random| Asked::of(&known, SWEEP, random, now).hint(&site(Some(1)), now) == Hint::Ask;
+        let count = (0..1500).filter(|number| due(f64::from(*number) / 1500.0)).count();
+        assert_eq!(count, 101, "one in fifteen: if each minute has a process of its own, each site has its sweep");
+        let waits = Known { waiting: 1, ..known };
+        assert_eq!(Asked::of(&waits, SWEEP, 1.0, now).hint(&site(Some(1)), now), Hint::Ask);
+        assert_eq!(Asked::of(&Known::default(), SWEEP, 1.0, now).hint(&site(None), now), Hint::Ask);
     }
 
     #[test]

@@ -367,6 +367,19 @@ impl Polling {
         memory.invocations += 1;
         let places: HashSet<_> = tasks.iter().map(|(_, site)| site.key.site.as_str()).collect();
         memory.entries.retain(|place, _| places.contains(place.as_str()));
+        if has_hints
+            && !memory.is_hint_wrong
+            && let (Some(sweep), Some(directory)) = (self.options.sweep, memory.sites.directory())
+        {
+            for (_, site) in tasks.iter().filter(|(task, _)| *task == Task::Poll) {
+                if let Some(known) = directory.at(&site.key.site) {
+                    memory.entries.entry(site.key.site.clone()).or_insert_with(|| SiteEntry {
+                        asked: Asked::of(known, sweep, fastrand::f64(), now),
+                        ..SiteEntry::default()
+                    });
+                }
+            }
+        }
         if has_hints && !memory.is_hint_wrong {
             let hints: Vec<_> = tasks
                 .iter()
