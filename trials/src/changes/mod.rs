@@ -12,8 +12,8 @@ use std::{
 
 use anyhow::ensure;
 use clap::Args;
-use emulators::steps::Step;
-use futures::{StreamExt as _, TryStreamExt as _, stream};
+use emulators::{functions_host::InvocationFinished, steps::Step};
+use futures::{StreamExt as _, TryStreamExt as _, future::join_all, stream};
 use serde_json::{Value, json};
 
 use self::{
@@ -62,6 +62,9 @@ pub struct Options {
     /// How often the handler is killed
     #[arg(long, value_name = "N", default_value_t = 100)]
     kills: usize,
+    /// Other handlers that poll the same sites at the same time and are not killed
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    rivals: usize,
     /// The connector's binary [default: iothub-connector beside this program]
     #[arg(long, value_name = "FILE")]
     handler: Option<PathBuf>,
@@ -78,13 +81,21 @@ pub async fn run(options: &Options) -> anyhow::Result<bool> {
     let killer = Killer::default();
     let world = World::start(&names, killer.steps(), true).await?;
     let mut settings = world.settings();
+    // Over MQTT two clients of one device cut each other off.
+    let transport = if options.rivals > 0 { "https" } else { "mqtt" };
     for (name, value) in
-        [("Site_ID", "*"), ("RUST_LOG", "warn"), ("BackendRequestsPerSecond", "10000"), ("IoTHubTransport", "mqtt")]
+        [("Site_ID", "*"), ("RUST_LOG", "warn"), ("BackendRequestsPerSecond", "10000"), ("IoTHubTransport", transport)]
     {
         settings.insert(name.to_owned(), value.to_owned());
     }
     let mut fleet = Fleet::new(&names, options.seed);
+    let mut rivals = Vec::new();
+    for _ in 0..options.rivals {
+        rivals.push(Victim::start(Killer::default(), &handler, &[app::POLLING], settings.clone(), 0).await?);
+    }
     let victim = Victim::start(killer, &handler, &[app::POLLING], settings, options.kills).await?;
+    let pollers = Pollers { victim, rivals };
+    let victim = &pollers.victim;
     let kills: Vec<Kill> = plan(options.seed, options.kills, &SPOTS);
     let is_over = Cell::new(false);
     let suffering = async {
@@ -92,17 +103,18 @@ pub async fn run(options: &Options) -> anyhow::Result<bool> {
         is_over.set(true);
         kills
     };
-    let (kills, lived) = tokio::join!(suffering, live(&world, &victim, &mut fleet, &is_over));
+    let (kills, lived) = tokio::join!(suffering, live(&world, &pollers, &mut fleet, &is_over));
     let (kills, ()) = (kills?, lived?);
     let mut findings = victim.findings();
-    findings.extend(settle(&world, &victim, &fleet).await?);
+    findings.extend(settle(&world, &pollers, &fleet).await?);
     let messages: Vec<Message> = world.hub.received().iter().map(Message::of).collect();
     let counted = account(&fleet, &Records::new(world.cosmos.plain_items()), &messages, &mut findings);
     println!(
-        "{} sites, {} renamed, {} removed, {} kills ({} at a step, {} at a moment), hub away for {AWAY} ticks, seed {}, in {:.0} s",
+        "{} sites, {} renamed, {} removed, {} rivals, {} kills ({} at a step, {} at a moment), hub away for {AWAY} ticks, seed {}, in {:.0} s",
         options.sites,
         fleet.sites.iter().filter(|site| site.name.ends_with(RENAMED)).count(),
         fleet.sites.iter().filter(|site| site.is_removed).count(),
+        options.rivals,
         kills.total(),
         kills.at.values().sum::<usize>(),
         kills.at_moments,
@@ -124,12 +136,31 @@ pub async fn run(options: &Options) -> anyhow::Result<bool> {
         counted.lost,
     );
     findings.iter().take(SHOWN).for_each(|finding| println!("  {finding}"));
-    victim.host.stop().await;
+    let Pollers { victim, rivals } = pollers;
+    for one in rivals.into_iter().chain([victim]) {
+        one.host.stop().await;
+    }
     Ok(findings.is_empty())
 }
 
+/// The handler that is killed, and those that compete with it.
+struct Pollers {
+    victim: Victim,
+    rivals: Vec<Victim>,
+}
+
+impl Pollers {
+    /// A run of each. Returns how the victim's ended.
+    async fn poll(&self) -> anyhow::Result<InvocationFinished> {
+        let rivals = join_all(self.rivals.iter().map(|rival| poll(&rival.host)));
+        let (finished, rivals) = tokio::join!(poll(&self.victim.host), rivals);
+        rivals.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
+        finished
+    }
+}
+
 /// The year. It goes on until all kills are over.
-async fn live(world: &World, victim: &Victim, fleet: &mut Fleet, is_over: &Cell<bool>) -> anyhow::Result<()> {
+async fn live(world: &World, pollers: &Pollers, fleet: &mut Fleet, is_over: &Cell<bool>) -> anyhow::Result<()> {
     for tick in 0.. {
         if tick >= TICKS + AWAY + TICKS && is_over.get() {
             break;
@@ -145,7 +176,7 @@ async fn live(world: &World, victim: &Victim, fleet: &mut Fleet, is_over: &Cell<
             control(world, &world.hub.ready().control, "away", &json!(true)).await?;
         }
         if tick == TICKS + AWAY / 2 {
-            recorded(world, victim, fleet).await?;
+            recorded(world, pollers, fleet).await?;
             for place in fleet.some() {
                 let site = &mut fleet.sites[place];
                 let name = format!("{}{RENAMED}", site.name);
@@ -166,7 +197,7 @@ async fn live(world: &World, victim: &Victim, fleet: &mut Fleet, is_over: &Cell<
         let uploads = fleet.send();
         let sent = uploads.iter().map(|row| upload(world, &fleet.sites[row.place].name, row));
         stream::iter(sent).buffer_unordered(UPLOADS).try_collect::<()>().await?;
-        poll(&victim.host).await?;
+        pollers.poll().await?;
     }
     Ok(())
 }
@@ -186,10 +217,10 @@ async fn put(world: &World, url: &str, body: &Value) -> anyhow::Result<()> {
 }
 
 /// Polls until every row of the silent sites is recorded.
-async fn recorded(world: &World, victim: &Victim, fleet: &Fleet) -> anyhow::Result<()> {
+async fn recorded(world: &World, pollers: &Pollers, fleet: &Fleet) -> anyhow::Result<()> {
     let give_up = Instant::now() + SETTLING;
     loop {
-        let finished = poll(&victim.host).await?;
+        let finished = pollers.poll().await?;
         // A run that was not killed has seen the bad rows, too.
         if finished.status.is_some() && Records::new(world.cosmos.plain_items()).missing_of_silent(fleet) == 0 {
             return Ok(());
@@ -199,10 +230,10 @@ async fn recorded(world: &World, victim: &Victim, fleet: &Fleet) -> anyhow::Resu
 }
 
 /// Polls until nothing waits any more.
-async fn settle(world: &World, victim: &Victim, fleet: &Fleet) -> anyhow::Result<Vec<String>> {
+async fn settle(world: &World, pollers: &Pollers, fleet: &Fleet) -> anyhow::Result<Vec<String>> {
     let give_up = Instant::now() + SETTLING;
     loop {
-        let finished = poll(&victim.host).await?;
+        let finished = pollers.poll().await?;
         let is_late = Instant::now() >= give_up;
         if finished.status != Some(200) && !is_late {
             continue;
