@@ -47,10 +47,14 @@ impl Records {
         self.missing_of(fleet, |_| true)
     }
 
-    /// How many rows of silent sites are not recorded.
-    pub fn missing_of_silent(&self, fleet: &Fleet) -> usize {
-        let silent: HashSet<_> = fleet.sites.iter().filter(|site| site.is_silent).map(|site| &site.uid).collect();
-        self.missing_of(fleet, |(uid, ..)| silent.contains(uid))
+    /// Whether all rows of silent sites are recorded, and (`are_sent`) none of their messages waits.
+    pub fn has_silent(&self, fleet: &Fleet, are_sent: bool) -> bool {
+        let silent: HashSet<_> =
+            fleet.sites.iter().filter(|site| site.is_silent).map(|site| site.uid.as_str()).collect();
+        let mut of_silent =
+            self.cursors().filter(|cursor| cursor["Site_Uid"].as_str().is_some_and(|uid| silent.contains(uid)));
+        let waits = of_silent.any(|cursor| cursor["Unforwarded"] != serde_json::json!([]));
+        self.missing_of(fleet, |(uid, ..)| silent.contains(uid.as_str())) == 0 && !(are_sent && waits)
     }
 
     fn missing_of(&self, fleet: &Fleet, is_meant: impl Fn(&Row) -> bool) -> usize {

@@ -85,6 +85,12 @@ impl Fleet {
         uploads
     }
 
+    /// The last rows of the silent sites.
+    pub fn send_last(&mut self) -> Vec<Upload> {
+        let silent: Vec<_> = (0..self.sites.len()).filter(|place| self.sites[*place].is_silent).collect();
+        silent.into_iter().map(|place| self.next_row(place)).collect()
+    }
+
     fn next_row(&mut self, place: usize) -> Upload {
         self.number += 1;
         let (number, roll) = (self.number, self.random.usize(..100));

@@ -165,18 +165,19 @@ async fn live(world: &World, pollers: &Pollers, fleet: &mut Fleet, is_over: &Cel
         if tick >= TICKS + AWAY + TICKS && is_over.get() {
             break;
         }
-        if tick == TICKS - 1 {
-            // What is to be removed must be recorded: nobody can fetch it afterwards. While the hub is away, no site is polled of
-            // which a message waits.
+        if tick == TICKS {
+            // What is to be removed later must be recorded, for nobody can fetch it afterwards; and what is recorded waits. While the
+            // hub is away, no site is polled of which a message waits already.
             for place in fleet.some() {
                 fleet.sites[place].is_silent = true;
             }
-        }
-        if tick == TICKS {
+            recorded(world, pollers, fleet, true).await?;
             control(world, &world.hub.ready().control, "away", &json!(true)).await?;
+            let uploads = fleet.send_last();
+            upload_all(world, fleet, &uploads).await?;
         }
         if tick == TICKS + AWAY / 2 {
-            recorded(world, pollers, fleet).await?;
+            recorded(world, pollers, fleet, false).await?;
             for place in fleet.some() {
                 let site = &mut fleet.sites[place];
                 let name = format!("{}{RENAMED}", site.name);
@@ -195,11 +196,15 @@ async fn live(world: &World, pollers: &Pollers, fleet: &mut Fleet, is_over: &Cel
             control(world, &world.hub.ready().control, "away", &json!(false)).await?;
         }
         let uploads = fleet.send();
-        let sent = uploads.iter().map(|row| upload(world, &fleet.sites[row.place].name, row));
-        stream::iter(sent).buffer_unordered(UPLOADS).try_collect::<()>().await?;
+        upload_all(world, fleet, &uploads).await?;
         pollers.poll().await?;
     }
     Ok(())
+}
+
+async fn upload_all(world: &World, fleet: &Fleet, uploads: &[Upload]) -> anyhow::Result<()> {
+    let sent = uploads.iter().map(|row| upload(world, &fleet.sites[row.place].name, row));
+    stream::iter(sent).buffer_unordered(UPLOADS).try_collect().await
 }
 
 async fn upload(world: &World, site: &str, row: &Upload) -> anyhow::Result<()> {
@@ -216,13 +221,13 @@ async fn put(world: &World, url: &str, body: &Value) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Polls until every row of the silent sites is recorded.
-async fn recorded(world: &World, pollers: &Pollers, fleet: &Fleet) -> anyhow::Result<()> {
+/// Polls until every row of the silent sites is recorded, and (`are_sent`) at the hub.
+async fn recorded(world: &World, pollers: &Pollers, fleet: &Fleet, are_sent: bool) -> anyhow::Result<()> {
     let give_up = Instant::now() + SETTLING;
     loop {
         let finished = pollers.poll().await?;
         // A run that was not killed has seen the bad rows, too.
-        if finished.status.is_some() && Records::new(world.cosmos.plain_items()).missing_of_silent(fleet) == 0 {
+        if finished.status.is_some() && Records::new(world.cosmos.plain_items()).has_silent(fleet, are_sent) {
             return Ok(());
         }
         ensure!(Instant::now() < give_up, "not all rows are recorded after {SETTLING:?}");

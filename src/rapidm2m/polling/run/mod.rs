@@ -213,7 +213,8 @@ impl Polling {
         drop(turns);
         self.note_refusals().await;
         self.send_when_provisioned(provisioning, limits, deadline, &mut summary, progress).await;
-        self.send_backfills(limits, &mut summary).await;
+        // Boxed, as all that holds a whole turn: the compiler has a limit for futures in futures.
+        Box::pin(self.send_backfills(limits, &mut summary)).await;
         // If the sites failed for the same reason, that says it.
         let is_told = |failure: &Failure| summary.failures.iter().any(|(_, other)| other.kind == failure.kind);
         let unread = unread.filter(|failure| !is_told(failure));
@@ -308,7 +309,9 @@ impl Polling {
             let key = SiteKey { customer: cursor.customer.clone(), site: cursor.site.clone() };
             let site = Site { name: cursor.name().to_owned(), uid: cursor.site_uid.clone(), ..Site::of_key(key) };
             let span = tracing::error_span!("site", site.name = site.name);
-            let report = self.forwarder.send_backfill(&site, &mut Run::new(range), limits).instrument(span).await;
+            let mut run = Run::new(range);
+            let sent = Box::pin(self.forwarder.send_backfill(&site, &mut run, limits));
+            let report = sent.instrument(span).await;
             tracing::info!(
                 site.name = site.name,
                 messages.forwarded = report.messages_forwarded,
