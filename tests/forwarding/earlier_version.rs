@@ -127,7 +127,9 @@ async fn the_documents_of_an_earlier_version_go_on_without_a_gap_or_a_repeat() {
 
     let waiting = pending("Reservoir Süd");
     assert_eq!(waiting.len(), 2);
-    let ids: BTreeSet<String> = waiting.iter().map(|(id, _)| id.clone()).collect();
+    // The message of a backfill that nobody goes on with is sent, too.
+    let of_backfill = pending("Tank");
+    let ids: BTreeSet<String> = waiting.iter().chain(&of_backfill).map(|(id, _)| id.clone()).collect();
     let of_site = |messages: Vec<(String, Option<String>, String)>, site: &str| -> Vec<(String, String)> {
         let name = json!(site).to_string();
         let messages = messages.into_iter().filter(|(_, _, body)| body.contains(&name));
@@ -135,6 +137,8 @@ async fn the_documents_of_an_earlier_version_go_on_without_a_gap_or_a_repeat() {
     };
     let messages = of_site(installation.received().await, "Reservoir Süd");
     assert_eq!(messages[..2], waiting, "as they were recorded, and before newer rows");
+    let sent = installation.received().await.into_iter().map(|(id, _, body)| (id, body)).collect::<Vec<_>>();
+    assert!(of_backfill.iter().all(|message| sent.contains(message)), "as it was recorded");
     let mut expected = BTreeMap::from([
         ("Well 7", rows([3, 6, 7])),
         ("Tank", rows([4])),

@@ -1,6 +1,6 @@
 //! Tests temporary faults: the message stays in the queue, and arrives when the fault is over.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use serde_json::{Value, json};
 
@@ -17,6 +17,17 @@ async fn arrived(world: &World, host: &Host, counters: impl IntoIterator<Item = 
     assert_eq!(counters, expected);
     for queue in ["uplinks-poison", "uplinks-rejected"] {
         assert_eq!(host.queue(queue).await, Vec::<Value>::new(), "{queue}");
+    }
+}
+
+/// Waits for what is put back, however long: the later it fails, the longer.
+async fn is_taken_again(host: &Host) {
+    for round in 1..=40 {
+        if host.queue(QUEUE).await.is_empty() {
+            return;
+        }
+        host.set_clock(Duration::from_secs(15 * 60) * round).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
     }
 }
 
@@ -64,6 +75,7 @@ async fn a_provisioning_service_that_is_away_is_waited_for() {
     assert_eq!(host.post(uplink("app", "dev", 1).to_string()).await.status, 202);
     host.logged("dps_unreachable").await;
     world.hub.put("dps/away", false.into()).await;
+    is_taken_again(&host).await;
     arrived(&world, &host, [1]).await;
 }
 
@@ -76,6 +88,7 @@ async fn a_cosmos_db_that_is_away_is_waited_for() {
     assert_eq!(host.post(uplink("app", "dev", 1).to_string()).await.status, 202);
     host.logged("ledger_").await;
     world.cosmos.away(false).await;
+    is_taken_again(&host).await;
     arrived(&world, &host, [1]).await;
 }
 
