@@ -52,6 +52,9 @@ async function startApp(settings = {}, ...options) {
     Site_ID: '*',
     Channelnames: '*',
     StartFrom: 'all',
+    // Each run polls each site.
+    SweepMinutes: '0',
+    RecordEmptyPolls: 'true',
     M2MDocumentsDBUri: cosmos.ready.endpoint,
     M2MDocumentsDBPrimaryKey: cosmos.ready.key,
     IoTHubURL: hub.ready.mqtt,

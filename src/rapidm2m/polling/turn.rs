@@ -70,7 +70,11 @@ impl<W: World> Turn<'_, W> {
         }
         let has_waiting = !self.committed.cursor.unforwarded.is_empty();
         if !self.can_send && has_waiting && !self.report.is_provisioning {
-            // The backend keeps the rows. Once the hub takes them, they leave in full messages.
+            // The backend keeps the rows. Once the hub takes them, they leave in full messages. The status page says why.
+            let cursor = self.committed.cursor.clone();
+            if cursor.activity.as_ref().is_some_and(|activity| activity.is_news) {
+                self.commit(&[], &[], cursor).await.map_err(|error| self.stop(&error))?;
+            }
             return Ok(());
         }
         self.memory.tried = true;
