@@ -1,6 +1,7 @@
 //! Requests sites, blueprints and rows from the backend's REST API under `https://HOST/api/1/`, with HTTP Basic.
 //!
-//! All requests pass the backend's [`Gate`]. Each method makes one request, and repeats it once if the connection breaks before the answer begins: a server may close
+//! All requests pass the backend's [`Gate`]. Each method makes one request, and repeats it once if the connection breaks
+//! before the answer begins: a server may close
 //! a connection that was idle. A list of channels that is too long for a URL takes several requests. Other retries are the
 //! caller's task.
 

@@ -59,7 +59,7 @@ pub fn update(cursor: &mut Cursor, site: &Site, histdata: u8) -> Result<Vec<News
                 cursor.other_histdata.insert(before, newest);
             }
             cursor.last_value_from = cursor.other_histdata.remove(&histdata);
-            (cursor.recorded, cursor.scanned_until) = (None, None);
+            (cursor.recorded, cursor.scanned_until, cursor.contact) = (None, None, None);
             news.push(News::Histdata(before));
         }
         _ => {}
