@@ -122,8 +122,11 @@ impl App {
 }
 
 impl App {
-    /// Ends the connections to the hub in order. Only when no work is in flight.
-    pub async fn disconnect(&self) {
+    /// Marks what was forwarded, and ends the connections to the hub in order. Only when no work is in flight.
+    pub async fn end(&self) {
+        if let Some(polling) = &self.polling {
+            polling.mark_what_is_acknowledged().await;
+        }
         if let Some(sender) = &self.sender {
             sender.disconnect().await;
         }
@@ -163,6 +166,7 @@ impl Shared {
             overlap: rapidm2m.overlap,
             corrections: rapidm2m.corrections,
             record_empty_polls: rapidm2m.record_empty_polls,
+            mark_within: rapidm2m.mark_within,
         };
         let options = run::Options {
             customer: rapidm2m.customer,

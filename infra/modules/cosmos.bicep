@@ -67,6 +67,7 @@ resource polls 'Microsoft.DocumentDB/databaseAccounts/sqlDatabases/containers@20
           { path: '/Result/*' }
           { path: '/Unforwarded/*' }
           { path: '/EmptyPolls/*' }
+          { path: '/Record/*' }
         ]
       }
     }

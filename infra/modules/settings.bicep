@@ -8,7 +8,7 @@
 // | DPSIDScope, DPSEnrollmentGroupSymmetricKey | the names with Default at the end are used, which both halves read |
 // | AzureIotHubConnectionString, AzureIoTHubConnectionString | devices come from the Device Provisioning Service |
 // | DPSGlobalDeviceEndpoint, DPSGlobaDeviceEndpoint, IoTHubTrustedCa | for private gateways and emulators |
-// | EmulationMode, Histdata, PollConcurrency, BackendRequestsPerSecond, SweepMinutes, PollTimeoutSeconds, RecordEmptyPolls | the default is right for a start |
+// | EmulationMode, Histdata, PollConcurrency, BackendRequestsPerSecond, SweepMinutes, PollTimeoutSeconds, RecordEmptyPolls, MarkWithinSeconds | the default is right for a start |
 // | OverlapSeconds, ForwardCorrections, FailedSitesThreshold | the default is right for a start |
 // | IoTHubMaxConnections, ForwardTimeoutSeconds, DeviceActivitySeconds | the default is right for a start |
 // | ThingsNetworkEvents, ThingsNetworkDirectMilliseconds | the default is right for a start |

@@ -35,7 +35,8 @@ Examples:
 
 Outcomes:
   empty      the backend had nothing new
-  pending    recorded, not yet acknowledged by the hub
+  pending    recorded; the hub has not acknowledged it, or that is not marked yet
+             (MarkWithinSeconds)
   forwarded  the hub has acknowledged the message
   rejected   the hub can never take the message
   failed     the backend gave no usable answer
@@ -174,7 +175,7 @@ fn text(cursors: &[Cursor], polls: &[Poll], now: DateTime<Utc>, out: &mut impl W
         writeln!(out, "never polled by the app")?;
     }
     for cursor in cursors {
-        let line = if cursor.backfill.is_some() { of_backfill(cursor) } else { Some(of_site(cursor, now)) };
+        let line = if cursor.backfill.is_some() { of_backfill(cursor, now) } else { Some(of_site(cursor, now)) };
         if let Some(line) = line {
             writeln!(out, "{}", table::plain(&line))?;
         }
@@ -204,7 +205,7 @@ fn of_site(cursor: &Cursor, now: DateTime<Utc>) -> String {
         },
         None => "no row yet".to_owned(),
     };
-    line += &waiting(cursor);
+    line += &waiting(cursor, now);
     match cursor.consecutive_failures {
         0 => {}
         1 => line += ", 1 failure",
@@ -217,20 +218,20 @@ fn of_site(cursor: &Cursor, now: DateTime<Utc>) -> String {
 }
 
 /// The state of a backfill that is not finished.
-fn of_backfill(cursor: &Cursor) -> Option<String> {
+fn of_backfill(cursor: &Cursor, now: DateTime<Utc>) -> Option<String> {
     let backfill = cursor.backfill.as_ref().filter(|backfill| backfill.is_open())?;
     let (from, until) = (stamp(backfill.from), stamp(backfill.until));
     let position = backfill::position(cursor)?.time();
     Some(format!(
         "backfill from {from} until {until}: came to {}{}; go on with: iothub-connector backfill {:?} --from {from} --until {until}",
         stamp(position),
-        waiting(cursor),
+        waiting(cursor, now),
         cursor.site
     ))
 }
 
-fn waiting(cursor: &Cursor) -> String {
-    match cursor.unforwarded.len() {
+fn waiting(cursor: &Cursor, now: DateTime<Utc>) -> String {
+    match cursor.waiting(now) {
         0 => String::new(),
         1 => ", 1 message waits for the hub".to_owned(),
         count => format!(", {count} messages wait for the hub"),

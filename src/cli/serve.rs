@@ -64,7 +64,7 @@ pub fn run(runtime: tokio::runtime::Runtime) -> anyhow::Result<ExitCode> {
             () = ending.after(LONGEST_END) => {}
             () = interrupted_twice() => return Ok(ExitCode::from(INTERRUPTED)),
         }
-        app.app().disconnect().await;
+        app.app().end().await;
         Ok(ExitCode::SUCCESS)
     });
     runtime.shutdown_timeout(LAST_WORDS);

@@ -35,6 +35,7 @@ const FIXED: &[&str] = &[
     "PollHistoryDays",
     "PollTimeoutSeconds",
     "RecordEmptyPolls",
+    "MarkWithinSeconds",
     "BackendRequestsPerSecond",
     "SweepMinutes",
     "Site_ID",

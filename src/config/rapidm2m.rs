@@ -46,6 +46,9 @@ pub struct Config {
     pub corrections: bool,
     /// `RecordEmptyPolls`: whether each poll without new rows has a record of its own (false: one an hour).
     pub record_empty_polls: bool,
+    /// `MarkWithinSeconds`: how long a small record may wait for the site's next one to be marked with it (60; 0: marked at
+    /// once, in a document of its own from the beginning).
+    pub mark_within: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -112,6 +115,7 @@ impl Config {
         let overlap = settings.number("OverlapSeconds", DEFAULT_OVERLAP, 0..=LONGEST_OVERLAP, problems);
         let corrections = settings.flag("ForwardCorrections", true, problems);
         let record_empty_polls = settings.flag("RecordEmptyPolls", false, problems);
+        let mark_within = settings.number("MarkWithinSeconds", 60, 0..=600, problems);
         Some(Self {
             source: source?,
             customer: customer?.to_owned(),
@@ -127,6 +131,7 @@ impl Config {
             overlap: (overlap > 0).then(|| Duration::from_secs(overlap)),
             corrections,
             record_empty_polls,
+            mark_within: (mark_within > 0).then(|| Duration::from_secs(mark_within)),
         })
     }
 }

@@ -63,8 +63,8 @@ impl Item {
             kind: Kind::SitesUnlisted,
             text: format!("the backend does not list the site since {}", Stamp::from_time(since).rfc3339()),
         });
+        let waiting = cursor.waiting(now);
         let activity = cursor.activity.unwrap_or_default();
-        let waiting = cursor.unforwarded.len();
         let hub_error = activity.hub_error.filter(|_| waiting > 0);
         let is_failing = cursor.consecutive_failures > 0 || waiting >= MAX_UNFORWARDED || hub_error.is_some();
         let state = match cursor.last_value_from {

@@ -8,6 +8,8 @@ use tokio::sync::watch;
 pub const SENDING: Duration = Duration::from_secs(3);
 /// How long all work in flight may take, which includes marking what was acknowledged.
 pub const WORKING: Duration = Duration::from_secs(6);
+/// How long it may then take to mark what was forwarded before.
+pub const MARKING: Duration = Duration::from_secs(2);
 
 /// Whether the process is to end. Cheap to clone.
 #[derive(Clone, Debug)]

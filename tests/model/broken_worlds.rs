@@ -70,6 +70,13 @@ fn rule_6_an_error_that_is_told_as_no_rows() {
 }
 
 #[test]
+fn a_record_that_the_cursor_loses() {
+    let scope = Scope { keeps_records: true, ..ONE_ROW };
+    assert_breaks(Rule::QueueIsThePending, Sabotage::DropsRecord, scope);
+    assert_breaks(Rule::LoserWritesNothing, Sabotage::HidesRecord, Scope { budget: with_faults(1), ..scope });
+}
+
+#[test]
 fn rule_7_a_queue_that_looks_empty() {
     let scope = Scope { backlog: 100, budget: with_faults(1), hub_is_away: true, ..CALM };
     assert_breaks(Rule::LimitHeeded, Sabotage::HidesWaiting, scope);

@@ -64,7 +64,7 @@ impl Refused {
         let Some(write) = &self.0 else { return [false; 2] };
         let has_record =
             self.record().is_none_or(|poll| store.poll(&poll.id).is_some_and(|found| record::is_same(found, poll)));
-        [has_record, has_record && write.cursor == store.committed().cursor]
+        [has_record, has_record && write.cursor.is_like(&store.committed().cursor)]
     }
 }
 
@@ -99,6 +99,8 @@ impl Facts {
             let is_true = match (poll.outcome, &self.backend) {
                 (Outcome::Empty, Some(Ok(rows))) => rows.iter().all(is_known),
                 (Outcome::Pending, Some(Ok(_))) => true,
+                // The cursor kept it: the store compares the two.
+                (Outcome::Forwarded, _) => true,
                 (Outcome::Failed, Some(Err(kind))) => {
                     self.owes_record = None;
                     let is_told =
@@ -159,7 +161,9 @@ pub fn check_report(report: &Report, facts: &Facts) -> Result<(), Violation> {
 
 /// Checks that the poller marks only what the hub reported.
 pub fn check_marks(write: &Write, acknowledged: &BTreeSet<String>, hub: &Hub) -> Result<(), Violation> {
-    for poll in &write.replaced {
+    // A record that the cursor kept becomes a document. (A note has no message.)
+    let kept = write.created.iter().filter(|poll| poll.outcome != Outcome::Pending && poll.message_id.is_some());
+    for poll in write.replaced.iter().chain(kept) {
         let id = poll.message_id.as_deref().unwrap_or_default();
         let (rule, is_true) = match poll.outcome {
             Outcome::Forwarded => (Rule::ForwardedMeansAcknowledged, acknowledged.contains(id)),

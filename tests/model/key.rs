@@ -169,6 +169,7 @@ impl<'a> Words<'a> {
         let mut facts = DefaultHasher::new();
         turn.facts.hash(&mut facts);
         turn.start.listing.hash(&mut facts);
+        turn.start.only_marks.hash(&mut facts);
         self.words.push(facts.finish());
         let (refused, store) = (&turn.facts.refused, &state.world.store);
         refused.stands(store).into_iter().for_each(|stands| self.number(stands.into()));
@@ -195,6 +196,8 @@ impl Describe for Committed {
 impl Describe for Write {
     fn describe(&self) -> String {
         let mut text = format!("{:?}{:?}", self.cursor, self.etag);
+        // It may not be in the store yet.
+        self.cursor.record.iter().for_each(|kept| text.push_str(&record(kept)));
         self.created.iter().chain(&self.replaced).for_each(|poll| text.push_str(&record(poll)));
         text
     }

@@ -3,7 +3,7 @@
 
 use iothub_connector::rapidm2m::{
     Site,
-    ledger::{Cursor, SiteKey},
+    ledger::{Cursor, Outcome, Poll, SiteKey},
     polling::record,
 };
 use serde_json::Value;
@@ -34,18 +34,19 @@ pub const LISTED: Listing = Listing { name: "s", task: Task::Poll };
 
 impl Listing {
     /// Checks that a turn under this listing may ask this.
-    pub fn check_question(self, question: &Question) -> Result<(), Violation> {
+    pub fn check_question(self, question: &Question, is_new: impl Fn(&Poll) -> bool) -> Result<(), Violation> {
         match question {
             Question::Rows(_) => {
                 Rule::GoneOnce.check(self.task == Task::Poll, || "a site that is not listed is polled".into())
             }
-            Question::Commit(write) => self.check_write(write),
+            Question::Commit(write) => self.check_write(write, is_new),
             _ => Ok(()),
         }
     }
 
-    fn check_write(self, write: &Write) -> Result<(), Violation> {
-        let messages = write.created.iter().filter_map(record::message);
+    fn check_write(self, write: &Write, is_new: impl Fn(&Poll) -> bool) -> Result<(), Violation> {
+        let kept = write.cursor.record.as_deref();
+        let messages = write.created.iter().chain(kept).filter(|poll| is_new(poll)).filter_map(record::message);
         for message in messages {
             let body: Value = serde_json::from_slice(&message.body).unwrap_or_default();
             let has =
@@ -77,10 +78,15 @@ pub fn key() -> SiteKey {
 
 /// Checks what a transaction changes of the note that the site is gone.
 pub fn check_gone(before: &Cursor, after: &Cursor, write: &Write) -> Result<(), Violation> {
+    // What the cursor kept becomes a document when it is marked.
+    let creates_nothing = write.created.iter().all(|poll| poll.outcome == Outcome::Forwarded);
     let is_right = match (before.gone_since, after.gone_since) {
-        (None, Some(_)) => write.created.is_empty() && write.replaced.is_empty(),
-        // What waits is sent.
-        (Some(before), Some(after)) => before == after && write.created.is_empty(),
+        (None, Some(_)) => creates_nothing && write.replaced.is_empty(),
+        // What waits is sent. What the hub refuses was in the cursor, too, or is a document.
+        (Some(since), Some(since_now)) => {
+            let was_kept = |poll: &Poll| before.record.as_ref().is_some_and(|kept| kept.id == poll.id);
+            since == since_now && write.created.iter().all(was_kept)
+        }
         (_, None) => true,
     };
     Rule::GoneOnce.check(is_right, || {

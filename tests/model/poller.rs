@@ -71,7 +71,7 @@ pub struct Start {
     /// A different number for each turn of all pollers. It makes clocks and ids different.
     pub number: u32,
     /// All clocks stand still: narrowed windows depend on the clock, so moving clocks would give an endless number of
-    /// windows.
+    /// windows. And a cursor that keeps a record must be told from another poller's even if both were written at once.
     pub clock_stands: bool,
     /// Seconds since [`BEGINNING`].
     pub seconds: i64,
@@ -80,6 +80,10 @@ pub struct Start {
     /// The overlap, in seconds.
     pub overlap: Option<u8>,
     pub listing: Listing,
+    /// Only what is acknowledged is marked, as at the end of a process.
+    pub only_marks: bool,
+    /// A small record stays in the cursor until it is marked.
+    pub keeps_records: bool,
     /// What the site is called for the poller: the name of the listing.
     pub called: &'static str,
 }
@@ -106,6 +110,7 @@ pub fn run(memory: &SiteMemory, start: Start, answers: &[Arc<Known<Answer>>]) ->
         overlap: start.overlap.map(|seconds| Duration::from_secs(seconds.into())),
         corrections: true,
         record_empty_polls: true,
+        mark_within: start.keeps_records.then_some(FAR_AWAY),
     };
     let (site, mut memory) = (site_called(start.called), memory.clone());
     let now = Instant::now();
@@ -116,6 +121,7 @@ pub fn run(memory: &SiteMemory, start: Start, answers: &[Arc<Known<Answer>>]) ->
     let progress = {
         let turn = pin!(async {
             match start.listing.task {
+                _ if start.only_marks => forwarder.mark_site(&site, &mut memory, limits).await,
                 Task::Poll => forwarder.poll_site(&site, &mut memory, limits).await,
                 Task::Send => forwarder.send_site(&site, &mut memory, limits).await,
                 Task::Leave => forwarder.leave_site(&site, &mut memory, limits).await,
@@ -161,6 +167,11 @@ impl World for Seat {
         let millis = if self.start.clock_stands { 0 } else { (self.start.number * TURN + reading) % 1_000 };
         let time = DateTime::from_timestamp(BEGINNING + self.start.seconds, 0).expect("a time of this century");
         time + TimeDelta::milliseconds(millis.into())
+    }
+
+    /// What a poll took is in its record, and must not make two ways different.
+    fn elapsed(&self, _since: Instant) -> Duration {
+        Duration::ZERO
     }
 
     async fn rows(&self, query: &RowsQuery<'_>, _max_body: usize, _limit: Limit) -> Result<Rows, FetchError> {

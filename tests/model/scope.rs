@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use iothub_connector::rapidm2m::ledger::{Cursor, Recorded};
+use iothub_connector::rapidm2m::ledger::{Cursor, Recorded, Unforwarded};
 
 use crate::{backend::Value, corrections, listing::Listing, unusable};
 
@@ -33,6 +33,8 @@ pub struct Scope {
     pub troubles: &'static [Trouble],
     /// The hub accepts nothing from the start, and nothing else goes wrong.
     pub hub_is_away: bool,
+    /// A small record stays in the cursor until it is marked.
+    pub keeps_records: bool,
     pub sabotage: Option<Sabotage>,
 }
 
@@ -130,6 +132,10 @@ pub enum Sabotage {
     RenamesRecords,
     /// The cursor is read without the note that the site is gone.
     ForgetsGone,
+    /// The cursor is written without the record that it keeps.
+    DropsRecord,
+    /// The cursor is read without the record that it keeps, and as if it kept none.
+    HidesRecord,
     /// A field that is absent when the cursor is written keeps its value: that the site is gone stays in it.
     KeepsGone,
 }
@@ -138,7 +144,11 @@ impl Sabotage {
     /// Changes the cursor that a reader gets.
     pub fn falsify(self, cursor: &mut Cursor) {
         match self {
-            Self::HidesWaiting => cursor.unforwarded.clear(),
+            Self::HidesWaiting => cursor.unforwarded = Unforwarded::default(),
+            Self::HidesRecord => {
+                cursor.record = None;
+                cursor.unforwarded = cursor.unforwarded.to_vec().into();
+            }
             Self::HidesList => cursor.recorded = None,
             Self::ForgetsGone => cursor.gone_since = None,
             Self::ForgetsValues => corrections::forget_values(cursor),

@@ -71,10 +71,11 @@ fn undisturbed(world: &World) -> World {
     world
 }
 
-/// Has undisturbed turns.
+/// Has undisturbed turns, and at last marks what is not marked yet.
 fn goes_on(mut state: State, turns: usize) -> Result<State, Violation> {
-    for _ in 0..turns {
-        state = state.after(Step::Begins { poller: 0, is_late: false })?;
+    let turns = (0..turns).map(|_| Step::Begins { poller: 0, is_late: false });
+    for begin in turns.chain([Step::Marks(0)]) {
+        state = state.after(begin)?;
         while state.pollers[0].turn.is_some() {
             state = state.after(Step::Answered(0, Outcome::Done))?;
         }

@@ -1,5 +1,6 @@
 //! Tests each space completely. Run with `--nocapture` to see the number of states.
 
+mod kept;
 mod listing;
 mod rows;
 
@@ -25,6 +26,7 @@ pub const CALM: Scope = Scope {
     budget: Budget::NONE,
     troubles: &[],
     hub_is_away: false,
+    keeps_records: false,
     sabotage: None,
 };
 
@@ -147,7 +149,7 @@ fn late_rows_and_a_short_overlap() {
 fn states_that_count_as_one_go_on_alike() {
     assert_alike(Scope { batches: &[&[0]], budget: Budget { faults: 1, ..Budget::NONE }, ..TWO_POLLERS });
     assert_alike(Scope { batches: &[&[1], &[0]], overlap: Some(0), budget: Budget::NONE, ..TWO_POLLERS });
-    rows::ALIKE.into_iter().chain(listing::ALIKE).for_each(assert_alike);
+    rows::ALIKE.into_iter().chain(listing::ALIKE).chain(kept::ALIKE).for_each(assert_alike);
 }
 
 fn assert_alike(scope: Scope) {

@@ -66,6 +66,8 @@ pub enum Step {
         poller: usize,
         is_late: bool,
     },
+    /// A poller only marks what it knows to be acknowledged.
+    Marks(usize),
     /// A poller's question ends with this outcome.
     Answered(usize, Outcome),
     /// A poller's process ends. Another process with an empty memory replaces it.
@@ -84,7 +86,7 @@ impl State {
     pub fn with_backlog(scope: Scope) -> Result<Self, Violation> {
         // A site is not polled while a message waits that the hub does not take. So each message is recorded by a poller that
         // sees none.
-        let quiet = Scope { pollers: 1, sabotage: Some(Sabotage::HidesWaiting), ..scope };
+        let quiet = Scope { pollers: 1, keeps_records: false, sabotage: Some(Sabotage::HidesWaiting), ..scope };
         let mut state = Self::new(World::new(quiet));
         let is_in_backlog = |row: &usize| scope.batches.iter().all(|batch| !batch.contains(row));
         for row in (0..).filter(is_in_backlog).take(scope.backlog) {
@@ -109,7 +111,7 @@ impl State {
         // A new turn has not touched anything yet, so only its clock depends on when it begins, and what it is told of the
         // site. The model begins it at once.
         let idle = self.pollers.iter().position(|poller| poller.turn.is_none());
-        if let (Some(poller), 0, 0, []) = (idle, left.late_turns, left.pauses, listings) {
+        if let (Some(poller), 0, 0, [], false) = (idle, left.late_turns, left.pauses, listings, scope.keeps_records) {
             return vec![Step::Begins { poller, is_late: false }];
         }
         let mut when = |is_possible: bool, step| steps.extend(is_possible.then_some(step));
@@ -118,6 +120,7 @@ impl State {
                 None => {
                     when(true, Step::Begins { poller: number, is_late: false });
                     when(left.late_turns > 0, Step::Begins { poller: number, is_late: true });
+                    when(self.can_mark(poller), Step::Marks(number));
                 }
                 Some(turn) => {
                     for outcome in outcomes(&self.world, &turn.question) {
@@ -136,6 +139,15 @@ impl State {
         when(!hub.on_their_way.is_empty(), Step::MessageArrives);
         when(left.pauses > 0, Step::Pause);
         steps
+    }
+
+    /// Whether the record that the cursor keeps is acknowledged to the poller. (If it is not, a turn that only marks does
+    /// nothing.)
+    fn can_mark(&self, poller: &Poller) -> bool {
+        let cursor = self.world.store.cursor.as_ref().map(|committed| &committed.cursor);
+        let record = cursor.and_then(|cursor| cursor.record.as_ref());
+        let message = record.and_then(|record| record.message_id.as_ref());
+        message.is_some_and(|message| poller.acknowledged.contains(message))
     }
 
     pub fn after(&self, step: Step) -> Result<Self, Violation> {
@@ -168,14 +180,27 @@ impl State {
                 world.left.pauses -= 1;
                 world.seconds += PAUSE;
             }
-            Step::Begins { poller, is_late } => {
+            Step::Begins { poller, .. } | Step::Marks(poller) => {
+                let is_late = matches!(step, Step::Begins { is_late: true, .. });
+                let only_marks = matches!(step, Step::Marks(_));
+                let keeps_records = world.scope.keeps_records;
                 world.left.late_turns -= u8::from(is_late);
                 world.turns += 1;
-                let clock_stands = world.scope.most_rows < usize::MAX;
+                let clock_stands = world.scope.most_rows < usize::MAX || world.scope.keeps_records;
                 let (number, seconds, overlap) = (world.turns, world.seconds, world.scope.overlap);
                 let listing = world.listing;
                 let called = if world.breaks(Sabotage::HidesRenames) { LISTED.name } else { listing.name };
-                let start = Start { number, clock_stands, seconds, is_late, overlap, listing, called };
+                let start = Start {
+                    number,
+                    clock_stands,
+                    seconds,
+                    is_late,
+                    overlap,
+                    listing,
+                    only_marks,
+                    keeps_records,
+                    called,
+                };
                 self.pollers[poller].goes_on(world, start, Vec::new(), Facts::default())?;
             }
             Step::Answered(poller, outcome) => {

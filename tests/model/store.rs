@@ -22,6 +22,8 @@ use iothub_connector::rapidm2m::{
 #[derive(Clone)]
 pub struct Record {
     pub poll: Arc<Poll>,
+    /// The cursor keeps it; it is no document yet.
+    pub is_in_cursor: bool,
     /// The backend's rows in the message.
     pub rows: Arc<[Row]>,
 }
@@ -64,10 +66,15 @@ impl Store {
         self.records.iter().find(|record| record.poll.id == id)
     }
 
-    /// Any record, with a message or without.
+    /// A record with a message that is a document.
+    fn document(&self, id: &str) -> Option<&Record> {
+        self.record(id).filter(|record| !record.is_in_cursor)
+    }
+
+    /// Any document of a record, with a message or without.
     pub fn poll(&self, id: &str) -> Option<&Arc<Poll>> {
         let others = || self.others.iter().find(|poll| poll.id == id);
-        self.record(id).map(|record| &record.poll).or_else(others)
+        self.document(id).map(|record| &record.poll).or_else(others)
     }
 
     pub fn by_message(&self, id: &str) -> Option<(usize, &Record)> {
@@ -80,8 +87,8 @@ impl Store {
     }
 
     fn has_places_for(&self, write: &Write) -> bool {
-        write.created.iter().all(|poll| self.record(&poll.id).is_none())
-            && write.replaced.iter().all(|poll| self.record(&poll.id).is_some())
+        write.created.iter().all(|poll| self.document(&poll.id).is_none())
+            && write.replaced.iter().all(|poll| self.document(&poll.id).is_some())
     }
 
     /// The recorded rows, in the order in which they were recorded.
@@ -107,6 +114,10 @@ impl Store {
         let before = previous.cursor.last_value_from;
         let mut committed = Committed { cursor: write.cursor.clone(), etag: None };
         match scope.sabotage {
+            Some(Sabotage::DropsRecord) => {
+                committed.cursor.record = None;
+                committed.cursor.unforwarded = committed.cursor.unforwarded.to_vec().into();
+            }
             Some(Sabotage::DropsList) => committed.cursor.recorded = None,
             Some(Sabotage::KeepsGone) => {
                 committed.cursor.gone_since = committed.cursor.gone_since.or(previous.cursor.gone_since);
@@ -117,8 +128,16 @@ impl Store {
         self.previous = Some(Arc::new(previous.into()));
         if scope.sabotage != Some(Sabotage::CursorWithoutRecords) {
             for poll in &write.created {
-                self.create(poll, scope)?;
+                // What the cursor kept becomes a document.
+                if self.record(&poll.id).is_some_and(|record| record.is_in_cursor) {
+                    self.replace(poll)?;
+                } else {
+                    self.create(poll, false, scope)?;
+                }
             }
+        }
+        if let Some(kept) = write.cursor.record.as_ref().filter(|kept| self.record(&kept.id).is_none()) {
+            self.create(kept, true, scope)?;
         }
         for poll in &write.replaced {
             self.replace(poll)?;
@@ -133,7 +152,7 @@ impl Store {
         Ok(new)
     }
 
-    fn create(&mut self, poll: &Poll, scope: &Scope) -> Result<(), Violation> {
+    fn create(&mut self, poll: &Poll, is_in_cursor: bool, scope: &Scope) -> Result<(), Violation> {
         self.unusable += poll.result.bad_rows.as_ref().map_or(0, |bad| bad.count);
         match (poll.outcome, &poll.message) {
             (Outcome::Empty | Outcome::Failed, None) => {
@@ -162,7 +181,7 @@ impl Store {
         corrections::check_mark(poll, &rows, self)?;
         let same = poll.message_id.as_deref().and_then(|id| self.by_message(id));
         Rule::SameBytes.check(same.is_none(), || "two records have the same message id".into())?;
-        self.records.push(Record { poll: Arc::new(poll.clone()), rows: rows.into() });
+        self.records.push(Record { poll: Arc::new(poll.clone()), is_in_cursor, rows: rows.into() });
         Ok(())
     }
 
@@ -183,6 +202,7 @@ impl Store {
         let is_same = message(before) == message(poll);
         Rule::SameBytes.check(is_same, || format!("the message of rows {rows:?} was changed in its record"))?;
         record.poll = Arc::new(poll.clone());
+        record.is_in_cursor = false;
         Ok(())
     }
 
@@ -205,6 +225,10 @@ impl Store {
         Rule::QueueIsThePending.check(queue.iter().copied().eq(pending.iter().copied().map(Some)), || {
             format!("of the records the cursor's queue holds {queue:?}, pending are {pending:?}")
         })?;
+        let kept = cursor.record.as_ref().map(|kept| kept.id.as_str());
+        let in_cursor = self.records.iter().find(|record| record.is_in_cursor).map(|record| record.poll.id.as_str());
+        Rule::QueueIsThePending
+            .check(kept == in_cursor, || format!("the cursor should keep {in_cursor:?}, it keeps {kept:?}"))?;
         Rule::LimitHeeded.check(cursor.unforwarded.len() <= 100, || "more than 100 messages wait".into())
     }
 }

@@ -40,6 +40,7 @@ fn line(state: &State, step: Step) -> String {
         }
         Step::Pause => "two minutes pass".into(),
         Step::Begins { poller, is_late: false } => format!("{} begins a turn", name(poller)),
+        Step::Marks(poller) => format!("{} begins to mark what is acknowledged", name(poller)),
         Step::Begins { poller, is_late: true } => {
             format!("{} begins a turn when the time for asking is over", name(poller))
         }

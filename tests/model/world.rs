@@ -79,7 +79,7 @@ impl World {
         facts: &mut Facts,
         acknowledged: &BTreeSet<String>,
     ) -> Result<Question, Violation> {
-        start.listing.check_question(&question)?;
+        start.listing.check_question(&question, |poll| self.store.record(&poll.id).is_none())?;
         match &mut question {
             Question::Send(messages) => {
                 if self.breaks(Sabotage::ChangesBodies) {
@@ -193,10 +193,10 @@ impl World {
         let mut write = write.clone();
         if self.breaks(Sabotage::HidesWaiting) {
             let mut whole = Write::clone(&write);
-            let mut waiting = self.store.committed().cursor.unforwarded;
-            whole.cursor.unforwarded.retain(|id| !waiting.contains(id));
-            waiting.append(&mut whole.cursor.unforwarded);
-            whole.cursor.unforwarded = waiting;
+            let mut waiting = self.store.committed().cursor.unforwarded.to_vec();
+            let added = whole.cursor.unforwarded.iter().filter(|id| !waiting.contains(id)).cloned();
+            waiting.extend(added.collect::<Vec<_>>());
+            whole.cursor.unforwarded = waiting.into();
             write = Arc::new(whole.into());
         }
         let write = &write;

@@ -55,6 +55,7 @@ async function startApp(settings = {}, ...options) {
     // Each run polls each site.
     SweepMinutes: '0',
     RecordEmptyPolls: 'true',
+    MarkWithinSeconds: '0',
     M2MDocumentsDBUri: cosmos.ready.endpoint,
     M2MDocumentsDBPrimaryKey: cosmos.ready.key,
     IoTHubURL: hub.ready.mqtt,

@@ -76,6 +76,7 @@ impl World {
             // Most tests look at each poll. What the defaults save: see `tests/forwarding/economy.rs`.
             ("RecordEmptyPolls", "true"),
             ("SweepMinutes", "0"),
+            ("MarkWithinSeconds", "0"),
         ];
         let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         Self { backend, cosmos, hub, settings, output: Output::default(), ledger: OnceCell::new(), sites }

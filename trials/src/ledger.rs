@@ -27,7 +27,8 @@ pub struct Document {
     #[serde(rename = "IoTHubMessage")]
     pub message: Option<String>,
     pub message_id: Option<String>,
-    pub unforwarded: Vec<String>,
+    /// Ids, or `{"Id": …}` of a record that the cursor keeps.
+    pub unforwarded: Vec<serde_json::Value>,
     pub error: Option<Fault>,
 }
 

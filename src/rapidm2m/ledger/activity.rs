@@ -142,7 +142,7 @@ mod tests {
             "Activity": {"PolledAt": "yesterday", "Polls": 7}
         });
         let cursor: Cursor = serde_json::from_value(json).unwrap();
-        assert_eq!((cursor.activity, cursor.unforwarded), (None, vec!["a".to_owned()]));
+        assert_eq!((cursor.activity, cursor.unforwarded), (None, vec!["a".to_owned()].into()));
     }
 
     #[test]

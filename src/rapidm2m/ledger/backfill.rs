@@ -92,7 +92,7 @@ mod tests {
         assert_eq!(Cursor::new(&key).backfill_id(), None);
 
         cursor.scanned_until = Some(time("2026-01-31T12:00:00.125Z"));
-        cursor.unforwarded = vec!["waits".into()];
+        cursor.unforwarded = vec!["waits".to_owned()].into();
         cursor.backfill.as_mut().unwrap().finished_at = Some(time("2026-02-01T00:00:00Z"));
         assert!(!cursor.backfill.as_ref().unwrap().is_open());
         let again = cursor.begun_again();

@@ -283,7 +283,8 @@ impl Ledger {
                     .with_excluded_path("/Request/*")
                     .with_excluded_path("/Result/*")
                     .with_excluded_path("/Unforwarded/*")
-                    .with_excluded_path("/EmptyPolls/*"),
+                    .with_excluded_path("/EmptyPolls/*")
+                    .with_excluded_path("/Record/*"),
             )
             .with_default_ttl(TimeToLive::NoDefault)
     }

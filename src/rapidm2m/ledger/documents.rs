@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{Activity, Outcome, Recorded};
+use super::{Activity, Kept, Outcome, Recorded, Unforwarded};
 use crate::rapidm2m::gate::Refusals;
 pub use crate::support::fault::Fault;
 
@@ -193,9 +193,13 @@ pub struct Cursor {
     /// `LastValueFrom`, because rows may arrive late.
     #[serde(default)]
     pub scanned_until: Option<DateTime<Utc>>,
-    /// Ids of the polls whose messages are not acknowledged, oldest first.
+    /// Ids of the polls whose messages are not finished, oldest first.
     #[serde(default)]
-    pub unforwarded: Vec<String>,
+    pub unforwarded: Unforwarded,
+    /// The record of the first of them, if it is small and alone: it becomes a document of its own when it is finished. So
+    /// such a message costs two writes instead of four.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record: Option<Kept>,
     #[serde(default)]
     pub consecutive_failures: u32,
     #[serde(default)]
@@ -292,7 +296,39 @@ impl Cursor {
     pub fn name(&self) -> &str {
         self.site_name.as_ref().unwrap_or(&self.site)
     }
+
+    /// Whether both say the same of the site. Its activity does not count: no decision depends on it.
+    #[must_use]
+    pub fn is_like(&self, other: &Self) -> bool {
+        let without_activity = |cursor: &Self| Self { activity: None, ..cursor.clone() };
+        without_activity(self) == without_activity(other)
+    }
+
+    /// Keeps the record of the only message that waits, so that it needs no document of its own.
+    pub fn keep(&mut self, record: Poll) {
+        self.unforwarded.note_first_is_in_cursor();
+        self.record = Some(record.into());
+    }
+
+    /// Takes finished messages out of the queue. Returns the record that the cursor kept, if it is one of them: it needs a
+    /// document.
+    pub fn take_out(&mut self, is_finished: impl Fn(&String) -> bool) -> Option<Poll> {
+        if self.unforwarded.take_out(is_finished) { self.record.take().map(Poll::from) } else { None }
+    }
+
+    /// How many messages wait for the hub, for users. The one whose record the cursor keeps is usually acknowledged, and only
+    /// not marked yet: it counts if the hub refused it, or if nobody has marked it for long.
+    #[must_use]
+    pub fn waiting(&self, now: DateTime<Utc>) -> usize {
+        let is_marked_soon = self.unforwarded.is_first_in_cursor()
+            && self.activity.as_ref().is_none_or(|activity| activity.hub_error.is_none())
+            && self.unforwarded.first().and_then(|id| time_of(id)).is_some_and(|at| now - at < MARKED_AFTER);
+        self.unforwarded.len() - usize::from(is_marked_soon)
+    }
 }
+
+/// Whoever sent a message has marked it by then: `MarkWithinSeconds` is at most ten minutes, and a run may be late.
+const MARKED_AFTER: TimeDelta = TimeDelta::minutes(15);
 
 /// When the poll of a document with this id was made.
 #[must_use]

@@ -11,6 +11,7 @@ pub mod documents;
 mod outcome;
 mod queries;
 mod recorded;
+mod unforwarded;
 
 pub use activity::Activity;
 pub use backfill::BackfillRange;
@@ -24,3 +25,4 @@ pub use documents::{
 pub use outcome::Outcome;
 pub use queries::{PollList, PollQuery};
 pub use recorded::{Recorded, Seen, Stamped};
+pub use unforwarded::{Kept, Unforwarded};

@@ -39,6 +39,8 @@ const SITES: &str = "SELECT c.Customer_Id, c.Site_Id FROM c WHERE c.Kind IN ('cu
 const OF_SAMPLE: &str = "SELECT c.id, c.Customer_Id, c.Site_Id, c.LastValueFrom FROM c \
                          WHERE IS_DEFINED(c.PollingTimestamp) AND NOT IS_DEFINED(c.Kind) AND IS_DEFINED(c.LastValueFrom) \
                          AND NOT IS_NULL(c.LastValueFrom)";
+/// The record that a site's cursor keeps.
+const KEPT: &str = "SELECT VALUE c.Record FROM c WHERE c.Kind = 'cursor' AND IS_DEFINED(c.Record)";
 /// A poll's fields without `IoTHubMessage`, which is nearly all of its size.
 const POLL: &str = "c.id, c.Kind, c.Customer_Id, c.Site_Id, c.Site_Name, c.Site_Uid, c.PollingTimestamp, c.Request, c.Result, c.Outcome, c.Error, \
                     c.LastValueFrom, c.MessageId, c.ForwardedAt, c.Confirmed, c.Backfill, c.Correction, c.ttl";
@@ -63,6 +65,13 @@ pub struct PollQuery {
 }
 
 impl PollQuery {
+    /// Whether a record that waits in the cursor is asked for.
+    fn is_for(&self, kept: &Poll) -> bool {
+        (self.outcomes.is_empty() || self.outcomes.contains(&kept.outcome))
+            && self.from_id.as_ref().is_none_or(|from| kept.id >= *from)
+            && self.before_id.as_ref().is_none_or(|before| kept.id < *before)
+    }
+
     fn query(&self) -> azure_data_cosmos::Result<Query> {
         let fields = if self.with_messages { "*" } else { POLL };
         let mut text = format!("SELECT TOP {} {fields} FROM c WHERE c.Kind = 'poll'", self.limit);
@@ -181,7 +190,7 @@ impl Ledger {
         values.into_iter().map(read).collect()
     }
 
-    /// Polls of a site, newest first. A damaged document does not hide the others. `None` if the container does not
+    /// Polls of a site, newest first, with the one whose record the cursor keeps. A damaged document does not hide the others. `None` if the container does not
     /// exist.
     ///
     /// # Errors
@@ -191,6 +200,10 @@ impl Ledger {
         let query = polls.query().map_err(|error| self.explain(&error))?;
         let values: Vec<Value> = self.all(&container, query, FeedScope::partition(partition(key))).await?;
         let mut list = PollList::default();
+        let kept: Vec<Value> = self.all(&container, KEPT, FeedScope::partition(partition(key))).await?;
+        for kept in kept.into_iter().filter_map(|value| read::<Poll>(value).ok()).filter(|kept| polls.is_for(kept)) {
+            list.polls.push(if polls.with_messages { kept } else { Poll { message: None, ..kept } });
+        }
         for value in values {
             match read(value) {
                 Ok(poll) => list.polls.push(poll),

@@ -14,12 +14,14 @@
 //! | `recording` | what is written to the ledger |
 //! | `reset_clock` | rows of a logger whose clock was reset |
 //! | `sending` | what goes to the hub, and the marks for acknowledged messages |
+//! | `marking` | a transaction, and which mark goes with it |
 //! | [`record`], [`split`] | documents and messages, as pure functions |
 //! | [`source`] | where rows come from |
 //! | `run` | a run over all sites |
 //! | [`world`] | the backend, the ledger, the hub and the clock, as a turn needs them |
 
 mod identity;
+mod marking;
 mod plan;
 pub mod record;
 pub(super) mod recording;
@@ -63,6 +65,9 @@ pub struct Forwarder<W = Services> {
     /// Whether each poll that finds nothing has a record of its own. If not, the site's next record counts them, and there
     /// is one an hour.
     pub record_empty_polls: bool,
+    /// A small record may stay in the cursor until it is marked, at the latest after this; `None`: each record is a document
+    /// of its own, and marked at once.
+    pub mark_within: Option<Duration>,
 }
 
 /// What is remembered of a site between polls. Losing it costs time, never data.
@@ -73,6 +78,8 @@ pub struct SiteMemory {
     pub(super) committed: Option<Committed>,
     /// Polls whose messages the hub has acknowledged, but which could not be marked yet.
     pub(super) acknowledged: HashSet<String>,
+    /// Of the one whose record the cursor keeps.
+    unmarked: Option<marking::Acknowledged>,
     search: Search,
     /// How far the overlap has been read, if it does not fit into one answer.
     swept: Option<Stamp>,
@@ -123,11 +130,22 @@ pub struct Limits {
     pub begins: bool,
 }
 
+impl Limits {
+    /// Nothing is requested or sent.
+    #[must_use]
+    pub fn now() -> Self {
+        let now = Instant::now();
+        let answer = Duration::ZERO;
+        Self { ask_until: now, answer, resend_until: now, send_until: now, provision_until: now, begins: true }
+    }
+}
+
 /// What a turn is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Purpose {
     Poll,
     Send,
+    Mark,
     Leave,
 }
 
@@ -154,6 +172,8 @@ pub struct Report {
     pub reset_rows: usize,
     /// Messages that are pending now.
     pub waiting: usize,
+    /// An acknowledged message is not marked yet.
+    pub is_unmarked: bool,
     /// Stamp of the newest recorded row, if there is one and the cursor could be read.
     pub newest: Option<DateTime<Utc>>,
     /// The site's device is being registered. Its messages are pending until then.
@@ -183,6 +203,7 @@ impl Report {
             self.waiting = sent.waiting;
             self.newest = sent.newest;
         }
+        self.is_unmarked = sent.is_unmarked;
         self.is_provisioning = sent.is_provisioning;
         self.is_behind |= sent.is_behind;
         self.lost_race |= sent.lost_race;
@@ -219,6 +240,11 @@ impl<W: World> Forwarder<W> {
         self.turn(site, memory, limits, Purpose::Send).await
     }
 
+    /// Marks what the hub has acknowledged. Nothing is sent.
+    pub async fn mark_site(&self, site: &Site, memory: &mut SiteMemory, limits: Limits) -> Report {
+        self.turn(site, memory, limits, Purpose::Mark).await
+    }
+
     /// Notes in the cursor that the backend does not list the site any more. What waits is sent.
     pub async fn leave_site(&self, site: &Site, memory: &mut SiteMemory, limits: Limits) -> Report {
         self.turn(site, memory, limits, Purpose::Leave).await
@@ -226,7 +252,7 @@ impl<W: World> Forwarder<W> {
 
     async fn turn(&self, site: &Site, memory: &mut SiteMemory, limits: Limits, purpose: Purpose) -> Report {
         let mut report = Report::default();
-        if purpose != Purpose::Poll {
+        if matches!(purpose, Purpose::Send | Purpose::Leave) {
             // Such turns may write nothing, so they would not notice that another process recorded a message.
             memory.forget_cursor();
         }
@@ -254,14 +280,19 @@ impl<W: World> Forwarder<W> {
             can_send: true,
             is_cursor_kept: true,
         };
+        if !turn.has_unmarked() {
+            turn.memory.unmarked = None;
+        }
         let ended = match purpose {
             Purpose::Poll => turn.run().await,
             // Boxed: these futures are large, and this one would have room for all three.
-            Purpose::Send => Box::pin(turn.send_what_waits(limits.send_until)).await,
+            Purpose::Send => Box::pin(turn.send()).await,
+            Purpose::Mark => Box::pin(turn.mark_what_is_acknowledged()).await,
             Purpose::Leave => Box::pin(turn.leave()).await,
         };
+        let (waiting, is_unmarked) = (turn.waiting(), turn.has_unmarked());
         let Turn { committed, mut report, is_cursor_kept, .. } = turn;
-        report.waiting = committed.cursor.unforwarded.len();
+        (report.waiting, report.is_unmarked) = (waiting, is_unmarked);
         report.newest = committed.cursor.last_value_from;
         report.has_cursor = committed.etag.is_some();
         if ended.is_ok() && is_cursor_kept {
@@ -299,15 +330,7 @@ impl<W: World> Forwarder<W> {
     /// again. If the ledger is unreachable, this reports nothing: the sites' own turns will.
     pub async fn record_listing(&self, customer: &str, listed: Result<(), &FetchError>, took: Duration) {
         let site = &Site::of_key(all_sites(customer));
-        let now = Instant::now();
-        let limits = Limits {
-            ask_until: now,
-            answer: Duration::ZERO,
-            resend_until: now,
-            send_until: now,
-            provision_until: now,
-            begins: true,
-        };
+        let limits = Limits::now();
         let Ok(committed) = self.world.cursor(&site.key, None).await else { return };
         let (mut memory, report) = (SiteMemory::default(), Report::default());
         let mut turn = Turn {

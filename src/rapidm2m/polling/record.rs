@@ -151,7 +151,7 @@ pub fn advanced(cursor: &Cursor, recorded: &[Poll], scanned_until: DateTime<Utc>
     cursor.last_value_from = recorded.last().and_then(|poll| poll.last_value_from).max(cursor.last_value_from);
     cursor.scanned_until = Some(scanned_until);
     let waiting = recorded.iter().filter(|poll| poll.outcome == Outcome::Pending);
-    cursor.unforwarded.extend(waiting.map(|poll| poll.id.clone()));
+    waiting.for_each(|poll| cursor.unforwarded.push(poll.id.clone()));
     cursor.consecutive_failures = 0;
     cursor.last_error = None;
     cursor.not_before = None;
@@ -435,11 +435,11 @@ mod tests {
     fn the_cursor_moves_with_the_records_and_queues_what_waits() {
         let mut cursor = Cursor::new(&context().site.key);
         cursor.consecutive_failures = 3;
-        cursor.unforwarded = vec!["old".into()];
+        cursor.unforwarded = vec!["old".to_owned()].into();
         let waiting = message_poll(&context(), 0, part("{}".into()), None);
         let rejected = message_poll(&context(), 1, part("x".repeat(300_000)), None);
         let moved = advanced(&cursor, &[waiting.clone(), rejected], context().at);
-        assert_eq!(moved.unforwarded, ["old".to_owned(), waiting.id]);
+        assert_eq!(*moved.unforwarded, ["old".to_owned(), waiting.id]);
         assert_eq!(moved.last_value_from, Some(Stamp::parse("2017012").unwrap().time()));
         assert_eq!(moved.consecutive_failures, 0);
         let empty = empty_poll(&context(), &moved, None);

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::rapidm2m::{
     FetchError, Rows, Stamp,
-    ledger::{BadRows, Committed, Cursor, EmptyPolls, Fault, LedgerError, MAX_BATCH_POLLS, Outcome, Poll},
+    ledger::{BadRows, Cursor, EmptyPolls, Fault, LedgerError, MAX_BATCH_POLLS, Outcome, Poll},
     wire::{Flaws, Row},
 };
 use crate::support::kind::Kind;
@@ -232,48 +232,6 @@ impl<W: World> Turn<'_, W> {
         self.commit(&[poll], &[], cursor).await.map_err(|error| self.stop(&error))?;
         self.memory.empty.0 = None;
         Ok(())
-    }
-
-    /// Writes a transaction. The written cursor becomes the turn's cursor; after a [`LedgerError::Conflict`] the turn's cursor
-    /// is the one that the ledger has now.
-    pub async fn commit(&mut self, created: &[Poll], replaced: &[Poll], mut cursor: Cursor) -> Result<(), LedgerError> {
-        if cursor.backfill.is_some() {
-            // Activity describes the polling of the site, not a backfill.
-            cursor.activity = None;
-        } else {
-            let activity = cursor.activity.get_or_insert_default();
-            for poll in created {
-                activity.note(poll.polling_timestamp, poll.outcome, poll.result.rows);
-            }
-            activity.is_news = false;
-        }
-        let etag = self.committed.etag.as_deref();
-        match self.forwarder.world.commit(&self.site.key, created, replaced, &cursor, etag).await {
-            Ok(etag) => {
-                self.committed = Committed { cursor, etag: Some(etag) };
-                Ok(())
-            }
-            Err(LedgerError::Conflict) => {
-                let is_ours = self.is_written(created, replaced).await?;
-                self.committed = self.forwarder.world.cursor(&self.site.key, self.range).await?;
-                let is_ours = is_ours && self.committed.cursor == cursor;
-                if is_ours { Ok(()) } else { Err(LedgerError::Conflict) }
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Whether a refused transaction was applied all the same, judged by one of its records: all are written or none. Cosmos
-    /// DB's client repeats a transaction whose answer is late, and the repetition is refused because the first one was
-    /// applied. The cursor alone is no proof: another poller may have moved it to the same place.
-    async fn is_written(&self, created: &[Poll], replaced: &[Poll]) -> Result<bool, LedgerError> {
-        // Without records the caller's comparison of the cursors is enough.
-        let Some(poll) = record::witness(created, replaced) else { return Ok(replaced.is_empty()) };
-        match self.forwarder.world.poll(&self.site.key, &poll.id).await {
-            Ok(found) => Ok(found.is_some_and(|found| record::is_same(&found, poll))),
-            Err(LedgerError::Foreign { .. }) => Ok(false),
-            Err(error) => Err(error),
-        }
     }
 
     /// Ends the turn and reports why. A lost race is not a failure.

@@ -21,14 +21,18 @@ const MARK_ATTEMPTS: usize = 5;
 impl<W: World> Turn<'_, W> {
     /// Sends the pending messages, oldest first, until none is left or the hub fails.
     pub async fn send_what_waits(&mut self, until: Instant) -> Result<(), EndTurn> {
+        if self.waiting() > 0 {
+            // A message that was put back waits behind one that is not marked yet.
+            self.mark_what_is_acknowledged().await?;
+        }
         // Do not read records that cannot be sent.
         if self.can_send
-            && !self.committed.cursor.unforwarded.is_empty()
+            && self.waiting() > 0
             && let Some(error) = self.forwarder.world.closed(&record::owner(&self.site.key))
         {
             self.hub_failed(&error);
         }
-        while self.can_send && !self.committed.cursor.unforwarded.is_empty() {
+        while self.can_send && self.waiting() > 0 {
             let polls = self.what_waits().await?;
             self.send_and_mark(polls, until).await?;
         }
@@ -55,7 +59,12 @@ impl<W: World> Turn<'_, W> {
         let mut polls = Vec::with_capacity(ids.len());
         let mut size = 0;
         for id in ids {
-            let found = match self.forwarder.world.poll(&self.site.key, &id).await {
+            let kept = self.committed.cursor.record.clone().filter(|record| record.id == id);
+            let read = match kept {
+                Some(record) => Ok(Some(record.into())),
+                None => self.forwarder.world.poll(&self.site.key, &id).await,
+            };
+            let found = match read {
                 Ok(Some(poll)) => Unsendable::check(&poll).map(|()| poll),
                 Ok(None) => Err(Unsendable::Gone),
                 Err(LedgerError::Foreign { text, .. }) => Err(Unsendable::Unreadable(text)),
@@ -87,7 +96,7 @@ impl<W: World> Turn<'_, W> {
             backfill.rejected += 1;
             note.backfill = Some(cursor.id().to_owned());
         }
-        cursor.unforwarded.retain(|waiting| waiting != id);
+        cursor.take_out(|waiting| waiting == id);
         self.commit(&[note], &[], cursor).await.map_err(|error| self.stop(&error))?;
         self.report.messages_rejected += 1;
         self.report.failures.push(failure);
@@ -171,21 +180,27 @@ impl<W: World> Turn<'_, W> {
 
     /// Writes finished records and takes them out of the queue.
     async fn mark(&mut self, finished: &[Poll]) -> Result<(), EndTurn> {
+        let finished: Vec<_> = finished.iter().filter(|poll| !self.marks_later(poll)).collect();
         let mut lost_race = false;
         for _ in 0..MARK_ATTEMPTS {
             let queue = &self.committed.cursor.unforwarded;
-            let finished: Vec<_> = finished.iter().filter(|poll| queue.contains(&poll.id)).cloned().collect();
+            let finished: Vec<Poll> =
+                finished.iter().filter(|poll| queue.contains(&poll.id)).map(|poll| Poll::clone(poll)).collect();
             if finished.is_empty() {
                 break;
             }
             let mut cursor = self.committed.cursor.clone();
-            cursor.unforwarded.retain(|id| !finished.iter().any(|poll| poll.id == *id));
+            let kept = cursor.take_out(|id| finished.iter().any(|poll| poll.id == *id));
+            // What the cursor kept has no document yet.
+            let (created, replaced): (Vec<_>, Vec<_>) =
+                finished.into_iter().partition(|poll| kept.as_ref().is_some_and(|kept| kept.id == poll.id));
+            let finished = || created.iter().chain(&replaced);
             if let Some(backfill) = &mut cursor.backfill {
-                backfill.rejected += finished.iter().filter(|poll| poll.outcome == Outcome::Rejected).count() as u64;
+                backfill.rejected += finished().filter(|poll| poll.outcome == Outcome::Rejected).count() as u64;
             }
-            match self.commit(&[], &finished, cursor).await {
+            match self.commit(&created, &replaced, cursor).await {
                 Ok(()) => {
-                    for poll in &finished {
+                    for poll in finished() {
                         self.memory.acknowledged.remove(&poll.id);
                     }
                     break;

@@ -61,6 +61,11 @@ pub struct Turn<'a, W> {
 
 impl<W: World> Turn<'_, W> {
     pub async fn run(&mut self) -> Result<(), EndTurn> {
+        self.poll_what_is_due().await?;
+        self.mark_what_is_due().await
+    }
+
+    async fn poll_what_is_due(&mut self) -> Result<(), EndTurn> {
         self.identify().await?;
         self.send_what_waits(self.limits.resend_until).await?;
         if self.is_left_alone() {
@@ -68,7 +73,7 @@ impl<W: World> Turn<'_, W> {
             self.is_cursor_kept = false;
             return Ok(());
         }
-        let has_waiting = !self.committed.cursor.unforwarded.is_empty();
+        let has_waiting = self.waiting() > 0;
         if !self.can_send && has_waiting && !self.report.is_provisioning {
             // The backend keeps the rows. Once the hub takes them, they leave in full messages. The status page says why.
             let cursor = self.committed.cursor.clone();
@@ -95,17 +100,23 @@ impl<W: World> Turn<'_, W> {
         Ok(())
     }
 
+    /// Sends what waits, and marks it.
+    pub async fn send(&mut self) -> Result<(), EndTurn> {
+        self.send_what_waits(self.limits.send_until).await?;
+        self.mark_what_is_acknowledged().await
+    }
+
     /// Sends what waits, and writes into the cursor since when the backend does not list the site. Another process may
     /// have written that before.
     pub async fn leave(&mut self) -> Result<(), EndTurn> {
         self.send_what_waits(self.limits.send_until).await?;
         let mut cursor = self.committed.cursor.clone();
         if self.committed.etag.is_none() || cursor.gone_since.is_some() {
-            return Ok(());
+            return self.mark_what_is_acknowledged().await;
         }
         cursor.gone_since = Some(self.forwarder.world.now());
         self.commit(&[], &[], cursor).await.map_err(|error| self.stop(&error))?;
-        self.report.news.push(News::Gone { waiting: self.committed.cursor.unforwarded.len() });
+        self.report.news.push(News::Gone { waiting: self.waiting() });
         Ok(())
     }
 
@@ -183,7 +194,7 @@ impl<W: World> Turn<'_, W> {
                     request,
                     status: error.status(),
                     bytes: 0,
-                    took: started.elapsed(),
+                    took: forwarder.world.elapsed(started),
                     backfill: self.committed.cursor.backfill_id(),
                     rows_ahead: 0,
                     correction: false,
@@ -214,7 +225,7 @@ impl<W: World> Turn<'_, W> {
             request: PollContext::request(&query),
             status: answer.as_ref().map_or_else(FetchError::status, |answer| Some(answer.status)),
             bytes: answer.as_ref().map_or(0, |answer| answer.body.len()),
-            took: started.elapsed(),
+            took: forwarder.world.elapsed(started),
             backfill: self.committed.cursor.backfill_id(),
             rows_ahead: 0,
             correction: false,

@@ -1,7 +1,11 @@
 //! Separates a turn from the outside world, so that tests can replace it. There are two implementations: the real
 //! one, and the one in which `tests/model` tries all interleavings of the protocol.
 
-use std::{future::Future, sync::Arc, time::Instant as WallInstant};
+use std::{
+    future::Future,
+    sync::Arc,
+    time::{Duration, Instant as WallInstant},
+};
 
 use chrono::{DateTime, Utc};
 use tokio::time::Instant;
@@ -26,6 +30,11 @@ use crate::{
 /// The backend, the ledger, the hub and the clock. Crash safety depends on what these operations promise.
 pub trait World: Sync {
     fn now(&self) -> DateTime<Utc>;
+
+    /// How long something took.
+    fn elapsed(&self, since: Instant) -> Duration {
+        since.elapsed()
+    }
 
     /// See [`Source::rows`].
     fn rows(

@@ -40,13 +40,13 @@ fn trouble_comes_first_and_what_is_well_by_name() {
         make("gone", |cursor| cursor.last_value_from = Some(now() - TimeDelta::hours(25))),
         make("empty", |cursor| cursor.last_value_from = None),
         make("new", |cursor| (cursor.last_value_from, cursor.scanned_until) = (None, None)),
-        make("waits", |cursor| cursor.unforwarded = vec!["1".into()]),
+        make("waits", |cursor| cursor.unforwarded = vec!["1".to_owned()].into()),
         make("refused", |cursor| {
-            cursor.unforwarded = vec!["1".into()];
+            cursor.unforwarded = vec!["1".to_owned()].into();
             cursor.activity.as_mut().unwrap().hub_error = fault();
         }),
         make("was refused", |cursor| cursor.activity.as_mut().unwrap().hub_error = fault()),
-        make("full", |cursor| cursor.unforwarded = vec!["1".into(); MAX_UNFORWARDED]),
+        make("full", |cursor| cursor.unforwarded = vec!["1".to_owned(); MAX_UNFORWARDED].into()),
         make("fails", |cursor| (cursor.consecutive_failures, cursor.last_error) = (1, fault())),
     ];
     let (found, notes) = states(cursors, Selection::All);
@@ -75,11 +75,11 @@ fn only_what_the_settings_ask_for_is_shown_and_all_of_it() {
 #[test]
 fn a_site_that_is_gone_is_shown_until_nothing_of_it_waits() {
     let mut gone = cursor("gone");
-    (gone.gone_since, gone.unforwarded) = (Some(now()), vec!["1".into()]);
+    (gone.gone_since, gone.unforwarded) = (Some(now()), vec!["1".to_owned()].into());
     assert_eq!(states(vec![gone.clone()], Selection::All).0, [("gone".to_owned(), State::Waiting)]);
     let other = Selection::Named(vec!["other".into()]);
     assert!(states(vec![gone.clone()], other).0.contains(&("gone".to_owned(), State::Waiting)));
-    gone.unforwarded.clear();
+    gone.unforwarded = Vec::new().into();
     let (found, notes) = states(vec![gone], Selection::All);
     assert!(found.is_empty() && notes[0].starts_with("1 more sites"), "{notes:?}");
 }

@@ -24,7 +24,8 @@ impl Records {
         // The id of a poll begins with its time.
         documents.sort_by(|one, other| one["id"].as_str().cmp(&other["id"].as_str()));
         let (mut all, mut newest, mut late, mut corrected) = (BTreeSet::new(), BTreeMap::new(), 0, 0);
-        for document in &documents {
+        let kept = documents.iter().map(|document| &document["Record"]).filter(|kept| kept.is_object());
+        for document in documents.iter().chain(kept) {
             let (Some(uid), Some(body)) = (document["Site_Uid"].as_str(), document["IoTHubMessage"].as_str()) else {
                 continue;
             };

@@ -49,6 +49,7 @@ pub async fn run(setup: &Setup, seed: u64) -> anyhow::Result<(Kills, Verdict, Ve
     let world = World::start(&sites, killer.steps(), false).await?;
     let mut settings = world.settings();
     settings.insert("RecordEmptyPolls".to_owned(), seed.is_multiple_of(2).to_string());
+    settings.insert("MarkWithinSeconds".to_owned(), (seed % 3).min(1).to_string());
     settings.extend(setup.settings.iter().cloned());
     let victim = Victim::start(killer, &setup.handler, &[app::POLLING], settings, setup.kills).await?;
     let mut producer = Producer::new(seed, &sites);

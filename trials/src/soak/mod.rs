@@ -104,6 +104,7 @@ pub async fn run(options: &Options) -> anyhow::Result<bool> {
     settings.insert("RUST_LOG".to_owned(), "error".to_owned());
     settings.insert("PollTimeoutSeconds".to_owned(), RUN_SECONDS.to_string());
     settings.insert("RecordEmptyPolls".to_owned(), false.to_string());
+    settings.insert("MarkWithinSeconds".to_owned(), "1".to_owned());
     settings.extend(options.settings.iter().cloned());
     let victim = Victim::start(Killer::default(), &handler, &[app::POLLING], settings, 0).await?;
     let mut producer = Producer::new(options.seed, &sites);

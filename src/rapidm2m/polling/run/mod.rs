@@ -122,6 +122,14 @@ struct SiteEntry {
     memory: Arc<tokio::sync::Mutex<SiteMemory>>,
     /// When to read the cursor again.
     cursor_holds_until: Option<Instant>,
+    /// Since when an acknowledged message is not marked.
+    unmarked_since: Option<Instant>,
+}
+
+impl SiteEntry {
+    fn is_mark_due(&self, within: Option<Duration>) -> bool {
+        self.unmarked_since.is_some_and(|since| within.is_none_or(|within| since.elapsed() >= within))
+    }
 }
 
 /// A site in the order of a run.
@@ -240,10 +248,11 @@ impl Polling {
         // Nobody can be asked, but what waits can be sent.
         let held = self.gate().filter(|_| task == Task::Poll).and_then(|gate| gate.closed(limits.ask_until));
         if held.is_some() {
-            if !self.has_waiting(&site) {
-                return (site, Ok(Report { held, ..Report::default() }));
-            }
-            task = Task::Send;
+            task = match () {
+                () if self.has_waiting(&site) => Task::Send,
+                () if self.is_mark_due(&site) => Task::Mark,
+                () => return (site, Ok(Report { held, ..Report::default() })),
+            };
         }
         let span = tracing::error_span!("site", site.name = site.name);
         let turn = self.caught(&site, self.turn(task, &site, &memory, limits)).instrument(span);
@@ -338,6 +347,7 @@ impl Polling {
             // Boxed: these futures are large, and this one would have room for all three.
             Task::Poll => Box::pin(self.forwarder.poll_site(site, &mut memory, limits)).await,
             Task::Send => Box::pin(self.forwarder.send_site(site, &mut memory, limits)).await,
+            Task::Mark => Box::pin(self.forwarder.mark_site(site, &mut memory, limits)).await,
             Task::Leave => Box::pin(self.forwarder.leave_site(site, &mut memory, limits)).await,
         };
         self.had_its_turn(task, site, &report);
@@ -365,6 +375,7 @@ impl Polling {
     /// first.
     fn in_turn(&self, mut tasks: Vec<(Task, Site)>, has_hints: bool, summary: &mut Summary) -> Vec<InTurn> {
         let (now, clock) = (Instant::now(), self.forwarder.world.clock.now());
+        let mark_within = self.forwarder.mark_within;
         let mut memory = self.memory();
         let memory = &mut *memory;
         memory.invocations += 1;
@@ -401,13 +412,17 @@ impl Polling {
             } else {
                 let directory = memory.sites.directory();
                 let mut hints = hints.into_iter();
-                tasks.retain(|(_, site)| {
+                tasks.retain_mut(|(task, site)| {
                     let has_waiting = |directory: &&mut Directory| directory.waiting(&site.key.site) > 0;
                     let Some(Hint::Quiet { newest }) = hints.next() else { return true };
                     if directory.as_ref().is_some_and(has_waiting) {
                         return true;
                     }
                     summary.quiet += 1;
+                    if memory.entries.get(&site.key.site).is_some_and(|entry| entry.is_mark_due(mark_within)) {
+                        *task = Task::Mark;
+                        return true;
+                    }
                     summary.lags.add(&site.name, &Report { newest, ..Report::default() }, clock);
                     false
                 });
@@ -449,6 +464,35 @@ impl Polling {
         self.memory().sites.directory().is_some_and(|directory| directory.waiting(&site.key.site) > 0)
     }
 
+    fn is_mark_due(&self, site: &Site) -> bool {
+        let memory = self.memory();
+        memory.entries.get(&site.key.site).is_some_and(|entry| entry.is_mark_due(self.forwarder.mark_within))
+    }
+
+    /// Marks what the hub has acknowledged, at the end of the process. What is left is sent again under the same id.
+    pub async fn mark_what_is_acknowledged(&self) {
+        let sites: Vec<_> = {
+            let memory = self.memory();
+            let unmarked = memory.entries.iter().filter(|(_, entry)| entry.unmarked_since.is_some());
+            unmarked.map(|(place, entry)| (place.clone(), entry.memory.clone())).collect()
+        };
+        let marked = futures::stream::iter(sites).for_each_concurrent(self.options.concurrency, async |(place, memory)| {
+            let site = Site::of_key(SiteKey { customer: self.options.customer.clone(), site: place });
+            let mut memory = memory.lock().await;
+            // Boxed: the future of a turn is large.
+            let report = Box::pin(self.forwarder.mark_site(&site, &mut memory, Limits::now())).await;
+            for failure in report.failures {
+                let kind = failure.kind.as_str();
+                tracing::debug!(site.name = site.name, failure.kind = kind, "not marked: {}", failure.text);
+            }
+        });
+        if tokio::time::timeout(ending::MARKING, marked).await.is_err() {
+            tracing::warn!(
+                "not all forwarded messages could be marked before the end: the next start sends those again, under the same ids"
+            );
+        }
+    }
+
     /// Whether to read the site's cursor again. The time is random, so that not all sites do so in one run.
     fn cursor_is_old(&self, place: &str) -> bool {
         let (mut memory, now) = (self.memory(), Instant::now());
@@ -466,6 +510,7 @@ impl Polling {
         if let Some(entry) = memory.entries.get_mut(&site.key.site)
             && report.held.is_none()
         {
+            entry.unmarked_since = if report.is_unmarked { entry.unmarked_since.or(Some(Instant::now())) } else { None };
             entry.last_turn = now;
             if task == Task::Poll {
                 if let Some(sweep) = self.options.sweep {
@@ -480,7 +525,7 @@ impl Polling {
         let Some(directory) = memory.sites.directory().filter(|_| report.has_cursor) else { return };
         match task {
             Task::Poll => directory.learn(site, report.waiting),
-            Task::Send => directory.set_waiting(&site.key.site, report.waiting),
+            Task::Send | Task::Mark => directory.set_waiting(&site.key.site, report.waiting),
             // A note that could not be written is written in the next run.
             Task::Leave if report.failures.is_empty() && !report.lost_race => directory.set_gone(&site.key.site),
             Task::Leave => {}

@@ -31,6 +31,8 @@ pub enum Task {
     Poll,
     /// The site is not polled any more, but messages wait.
     Send,
+    /// The site has no news, but an acknowledged message is not marked yet.
+    Mark,
     /// The backend does not list the site any more.
     Leave,
 }
