@@ -6,5 +6,5 @@ mod crashes;
 mod help;
 mod import_sample;
 mod polls;
-mod run;
+pub mod run;
 mod trouble;

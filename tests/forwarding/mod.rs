@@ -19,6 +19,7 @@ mod identity;
 mod late;
 mod late_writes;
 mod ledger_faults;
+mod marking;
 mod one_thread;
 mod outages;
 mod pollers;

@@ -90,6 +90,7 @@ pub async fn run(options: &Options) -> anyhow::Result<bool> {
     for number in 1..=options.handlers {
         let mut settings = if options.device_per_site { world.provisioned_settings() } else { world.settings() };
         settings.insert("RUST_LOG".to_owned(), "warn".to_owned());
+        settings.insert("MarkWithinSeconds".to_owned(), "1".to_owned());
         if !options.one_device && !options.device_per_site {
             settings.insert("IoTHubDeviceId".to_owned(), format!("gateway-{number}"));
         }

@@ -5,6 +5,7 @@
 //! socket, the check of the account key, and the faults that a network and a busy service add.
 
 mod auth;
+mod cost;
 mod faults;
 mod plain;
 mod work;
@@ -36,6 +37,8 @@ use crate::{
     trouble::Trouble,
 };
 
+pub use cost::Cost;
+use cost::Meter;
 pub use faults::Faults;
 use plain::PlainItems;
 use work::Work;
@@ -77,7 +80,7 @@ pub struct Ready {
     pub endpoint: String,
     /// The account's key, Base64.
     pub key: String,
-    /// Fault switches: `PUT away`, `POST cut`, `GET|PUT|DELETE faults`, and `/trouble` (see `trouble.rs`).
+    /// `GET|DELETE cost`; fault switches: `PUT away`, `POST cut`, `GET|PUT|DELETE faults`, and `/trouble` (see `trouble.rs`).
     pub control: String,
 }
 
@@ -115,6 +118,7 @@ struct Account {
     faults: faults::Switch,
     door: Door,
     steps: Steps,
+    meter: Meter,
 }
 
 /// Starts the emulator; returns when it listens.
@@ -137,6 +141,7 @@ pub async fn start(options: Options) -> anyhow::Result<Emulator> {
         faults: faults::Switch::default(),
         door,
         steps: options.steps,
+        meter: Meter::default(),
     });
     let ready = Ready { emulator: "cosmos", endpoint, key, control: format!("http://{}/", control_door.address()) };
 
@@ -145,6 +150,7 @@ pub async fn start(options: Options) -> anyhow::Result<Emulator> {
     let control = Router::new()
         .route("/away", put(away))
         .route("/cut", post(cut))
+        .route("/cost", get(show_cost).delete(reset_cost))
         .route("/faults", get(show_faults).put(set_faults).delete(clear_faults))
         .with_state(account.clone())
         .merge(trouble.control());
@@ -170,6 +176,15 @@ async fn cut(State(account): State<Arc<Account>>) -> StatusCode {
     StatusCode::NO_CONTENT
 }
 
+async fn show_cost(State(account): State<Arc<Account>>) -> Json<Cost> {
+    Json(account.meter.get())
+}
+
+async fn reset_cost(State(account): State<Arc<Account>>) -> StatusCode {
+    account.meter.reset();
+    StatusCode::NO_CONTENT
+}
+
 async fn show_faults(State(account): State<Arc<Account>>) -> Json<Faults> {
     Json(account.faults.get())
 }
@@ -190,20 +205,24 @@ async fn serve(
     ConnectInfo(written): ConnectInfo<Written>,
     request: Request,
 ) -> Response {
-    if !account.steps.is_watched() {
-        return execute(&account, request).await;
-    }
     let (parts, body) = request.into_parts();
     let Ok(body) = axum::body::to_bytes(body, BODY_LIMIT).await else {
         return StatusCode::PAYLOAD_TOO_LARGE.into_response();
     };
-    let work = Work::of(&parts, &body);
-    let request = Request::from_parts(parts, Body::from(body));
-    let Some(work) = work else { return execute(&account, request).await };
+    let work = if account.steps.is_watched() { Work::of(&parts, &body) } else { None };
+    let execute = async || {
+        let request = Request::from_parts(parts.clone(), Body::from(body.clone()));
+        let response = execute(&account, request).await;
+        if let Some(cost) = Cost::of(&parts, &body, &response) {
+            account.meter.count(cost);
+        }
+        response
+    };
+    let Some(work) = work else { return execute().await };
     if account.steps.loses(work.came()) {
         return std::future::pending().await;
     }
-    let response = execute(&account, request).await;
+    let response = execute().await;
     if let Some(step) = work.applied() {
         account.steps.reached(step);
     }

@@ -1,7 +1,7 @@
 //! What a request is to the application that makes it, for the names of [steps](crate::steps).
 
 use axum::http::{Method, request::Parts};
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::Value;
 
 use crate::steps::Step;
@@ -17,9 +17,9 @@ pub enum Work {
     ReadCursor,
     ReadPoll,
     ReadDevice,
-    /// A transaction that creates polls, or moves the cursor alone.
+    /// A transaction that records rows, or moves the cursor alone. It may also mark a record that the cursor kept.
     Record,
-    /// A transaction that replaces polls.
+    /// A transaction that only marks records: it replaces polls, or creates the one that the cursor kept.
     Mark,
     WriteDevice,
 }
@@ -29,6 +29,26 @@ pub enum Work {
 struct Operation {
     operation_type: String,
     id: Option<String>,
+    resource_body: Option<Document>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Document {
+    outcome: Option<String>,
+    record: Option<IgnoredAny>,
+}
+
+impl Operation {
+    fn marks(&self) -> bool {
+        let replaces_poll = self.operation_type == "Replace" && self.id.as_deref().is_some_and(|id| !is_cursor(id));
+        replaces_poll || self.resource_body.as_ref().is_some_and(|body| body.outcome.as_deref() == Some("forwarded"))
+    }
+
+    /// Of a cursor: whether it keeps a record.
+    fn keeps(&self) -> bool {
+        self.resource_body.as_ref().is_some_and(|body| body.record.is_some())
+    }
 }
 
 impl Work {
@@ -43,10 +63,8 @@ impl Work {
         }
         if header("x-ms-cosmos-is-batch-request").is_some() {
             let operations: Vec<Operation> = serde_json::from_slice(body).ok()?;
-            let replaces_poll = |operation: &Operation| {
-                operation.operation_type == "Replace" && operation.id.as_deref().is_some_and(|id| !is_cursor(id))
-            };
-            return Some(if operations.iter().any(replaces_poll) { Self::Mark } else { Self::Record });
+            let only_marks = operations.iter().any(Operation::marks) && !operations.iter().any(Operation::keeps);
+            return Some(if only_marks { Self::Mark } else { Self::Record });
         }
         let key = header("x-ms-documentdb-partitionkey").and_then(|key| serde_json::from_str::<Vec<Value>>(key).ok());
         let is_hierarchical = key.is_some_and(|key| key.len() > 1);
@@ -127,6 +145,11 @@ mod tests {
             (r#"[{"operationType":"Create"}]"#, Work::Record),
             (r#"[{"operationType":"Replace","id":"cursor"}]"#, Work::Record),
             (r#"[{"operationType":"Replace","id":"2026"},{"operationType":"Replace","id":"cursor"}]"#, Work::Mark),
+            (r#"[{"operationType":"Create","resourceBody":{"Outcome":"forwarded"}}]"#, Work::Mark),
+            (
+                r#"[{"operationType":"Create","resourceBody":{"Outcome":"forwarded"}},{"operationType":"Replace","id":"cursor","resourceBody":{"Record":{}}}]"#,
+                Work::Record,
+            ),
         ] {
             assert_eq!(work("POST", "/dbs/d/colls/c/docs", &batch, operations), Some(expected), "{operations}");
         }

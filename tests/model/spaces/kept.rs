@@ -45,7 +45,10 @@ fn behind_a_backlog() {
 #[test]
 fn far_behind() {
     let budget = Budget { faults: 1, crashes: 1, ..Budget::NONE };
-    assert_holds("kept, far behind", Scope { batches: &[&[0, 1, 2]], most_rows: 2, budget, keeps_records: true, ..CALM });
+    assert_holds(
+        "kept, far behind",
+        Scope { batches: &[&[0, 1, 2]], most_rows: 2, budget, keeps_records: true, ..CALM },
+    );
 }
 
 #[test]

@@ -83,9 +83,13 @@ pub async fn run(options: &Options) -> anyhow::Result<bool> {
     let mut settings = world.settings();
     // Over MQTT two clients of one device cut each other off.
     let transport = if options.rivals > 0 { "https" } else { "mqtt" };
-    for (name, value) in
-        [("Site_ID", "*"), ("RUST_LOG", "warn"), ("BackendRequestsPerSecond", "10000"), ("IoTHubTransport", transport)]
-    {
+    for (name, value) in [
+        ("Site_ID", "*"),
+        ("RUST_LOG", "warn"),
+        ("BackendRequestsPerSecond", "10000"),
+        ("IoTHubTransport", transport),
+        ("MarkWithinSeconds", "1"),
+    ] {
         settings.insert(name.to_owned(), value.to_owned());
     }
     let mut fleet = Fleet::new(&names, options.seed);

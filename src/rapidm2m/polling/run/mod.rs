@@ -476,16 +476,17 @@ impl Polling {
             let unmarked = memory.entries.iter().filter(|(_, entry)| entry.unmarked_since.is_some());
             unmarked.map(|(place, entry)| (place.clone(), entry.memory.clone())).collect()
         };
-        let marked = futures::stream::iter(sites).for_each_concurrent(self.options.concurrency, async |(place, memory)| {
-            let site = Site::of_key(SiteKey { customer: self.options.customer.clone(), site: place });
-            let mut memory = memory.lock().await;
-            // Boxed: the future of a turn is large.
-            let report = Box::pin(self.forwarder.mark_site(&site, &mut memory, Limits::now())).await;
-            for failure in report.failures {
-                let kind = failure.kind.as_str();
-                tracing::debug!(site.name = site.name, failure.kind = kind, "not marked: {}", failure.text);
-            }
-        });
+        let marked =
+            futures::stream::iter(sites).for_each_concurrent(self.options.concurrency, async |(place, memory)| {
+                let site = Site::of_key(SiteKey { customer: self.options.customer.clone(), site: place });
+                let mut memory = memory.lock().await;
+                // Boxed: the future of a turn is large.
+                let report = Box::pin(self.forwarder.mark_site(&site, &mut memory, Limits::now())).await;
+                for failure in report.failures {
+                    let kind = failure.kind.as_str();
+                    tracing::debug!(site.name = site.name, failure.kind = kind, "not marked: {}", failure.text);
+                }
+            });
         if tokio::time::timeout(ending::MARKING, marked).await.is_err() {
             tracing::warn!(
                 "not all forwarded messages could be marked before the end: the next start sends those again, under the same ids"
@@ -510,7 +511,8 @@ impl Polling {
         if let Some(entry) = memory.entries.get_mut(&site.key.site)
             && report.held.is_none()
         {
-            entry.unmarked_since = if report.is_unmarked { entry.unmarked_since.or(Some(Instant::now())) } else { None };
+            entry.unmarked_since =
+                if report.is_unmarked { entry.unmarked_since.or(Some(Instant::now())) } else { None };
             entry.last_turn = now;
             if task == Task::Poll {
                 if let Some(sweep) = self.options.sweep {
