@@ -1,8 +1,16 @@
-//! One tick of fleets of different sizes, near and far from the services: how long it takes, how much memory, and what it asks
-//! for. An hour of history is 60 rows for each site.
+//! Ticks of fleets of different sizes, near and far from the services: how long they take, how much memory, and what they ask for and
+//! write.
+//!
+//! | Tick | |
+//! |---|---|
+//! | first | each cursor is read, and a message of 60 rows is forwarded for each site |
+//! | quiet | nobody has news |
+//! | a row each | the second of two in which each site has one new row: the first one's records are marked with it |
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use chrono::{TimeDelta, Utc};
+use iothub_connector::rapidm2m::Stamp;
 use serde_json::{Value, json};
 
 use crate::{
@@ -12,20 +20,46 @@ use crate::{
 };
 
 /// How many sites, and how many milliseconds each service takes for an answer.
-const FLEETS: [(u32, u32); 7] =
-    [(10, 0), (1_000, 0), (10_000, 0), (1_000, 10), (10_000, 10), (1_000, 50), (10_000, 50)];
+const FLEETS: [(u32, u32); 9] = [
+    (10, 0),
+    (1_000, 0),
+    (10_000, 0),
+    (100_000, 0),
+    (1_000, 10),
+    (10_000, 10),
+    (1_000, 50),
+    (10_000, 50),
+    (100_000, 50),
+];
+/// A device's quota in a unit of the hub: S1 takes 400,000 messages of 4 KB a day.
+const UNIT: f64 = 400_000.0;
+const TICKS_A_DAY: f64 = 24.0 * 60.0;
 
 pub async fn measure(http: &reqwest::Client) {
+    println!("\nticks of a fleet (3 channels; RU are estimated from the documents' sizes)");
     println!(
-        "\nthe first tick of a fleet: each cursor is read, 60 rows of 3 channels are forwarded; then a tick without news"
+        "   sites, away: tick          seconds  µs CPU a site  requests  documents written, read      RU  RU a site"
     );
     for (size, delay) in FLEETS {
+        Fleet::start(size, delay, http).await.measure(http).await;
+    }
+}
+
+struct Fleet {
+    size: u32,
+    delay: u32,
+    backend: Emulator,
+    cosmos: Emulator,
+    hub: Emulator,
+    handler: Handler,
+}
+
+impl Fleet {
+    async fn start(size: u32, delay: u32, http: &reqwest::Client) -> Self {
         // A row a day: nothing new comes while it is measured.
-        let rows = ["--interval", "86400", "--history", "5184000"];
-        let sites = size.to_string();
+        let (sites, history) = (size.to_string(), ["--interval", "86400", "--history", "5184000"]);
         let backend =
-            [["rapidm2m", "--plain"], ["--channels", "3"], ["--sites", &sites], [rows[0], rows[1]], [rows[2], rows[3]]];
-        let backend = emulator(&backend.concat());
+            emulator(&[&["rapidm2m", "--plain", "--channels", "3", "--sites", &sites], &history[..]].concat());
         let cosmos = emulator(&["cosmos", "--plain-items"]);
         let hub = emulator(&["iot_hub", "--keep-messages", "1000"]);
         if delay > 0 {
@@ -34,34 +68,76 @@ pub async fn measure(http: &reqwest::Client) {
             put(&hub, &json!({ "pubackDelayMs": delay }), http).await;
         }
         let handler = Handler::start(BINARY, &settings(&backend.ready, &cosmos.ready, &hub.ready), http).await;
-        print!("  {size:>6} sites, {delay:>2} ms:");
-        for tick in 0..2 {
-            let (before, started, asked) = (handler.cpu(), Instant::now(), requests(&backend, http).await);
-            invoke(handler.address, http).await;
-            let asked = requests(&backend, http).await - asked;
-            let (cpu, took) = (handler.cpu() - before, started.elapsed().as_secs_f64());
-            if tick == 0 {
-                print!(" {:>5.0} µs CPU a site-poll,", cpu.as_secs_f64() * 1e6 / f64::from(size));
-                print!(" {took:.1} s for the tick, {asked} requests, RSS {:.0} MiB", handler.memory("VmRSS"));
-                print!(" (peak {:.0});", handler.memory("VmHWM"));
+        Self { size, delay, backend, cosmos, hub, handler }
+    }
+
+    async fn measure(&self, http: &reqwest::Client) {
+        self.tick("first", http).await;
+        self.tick("quiet", http).await;
+        let messages = self.messages(http).await;
+        for second in 0..2 {
+            let stamp = Stamp::from_time(Utc::now() - TimeDelta::seconds(60 - second)).to_string();
+            let row = json!({ "site": "*", "rows": [[stamp, 1, 2, 3]] });
+            request(http.post(control(&self.backend, "rows")).body(row.to_string())).await;
+            if second == 0 {
+                invoke(self.handler.address, http).await;
             } else {
-                println!(" without news {took:.2} s, {asked} requests, {:.0} ms CPU", cpu.as_secs_f64() * 1e3);
+                self.tick("a row each", http).await;
             }
         }
+        let a_tick = (self.messages(http).await - messages) / 2.0;
+        println!(
+            "                 RSS {:.0} MiB (peak {:.0}); with a row each {:.0} messages a tick: {:.1} units S1",
+            self.handler.memory("VmRSS"),
+            self.handler.memory("VmHWM"),
+            a_tick,
+            a_tick * TICKS_A_DAY / UNIT
+        );
+    }
+
+    async fn tick(&self, name: &str, http: &reqwest::Client) {
+        request(http.delete(control(&self.cosmos, "cost"))).await;
+        let (asked, before, started) = (self.requests(http).await, self.handler.cpu(), Instant::now());
+        invoke(self.handler.address, http).await;
+        let (cpu, took): (Duration, _) = (self.handler.cpu() - before, started.elapsed().as_secs_f64());
+        let asked = self.requests(http).await - asked;
+        let cost = request(http.get(control(&self.cosmos, "cost"))).await;
+        let number = |name: &str| cost[name].as_f64().expect("a number");
+        println!(
+            "  {:>6}, {:>2} ms: {name:<11} {took:>8.2}  {:>13.0}  {asked:>8.0}  {:>17.0}, {:>4.0}  {:>6.0}  {:>9.2}",
+            self.size,
+            self.delay,
+            cpu.as_secs_f64() * 1e6 / f64::from(self.size),
+            number("written"),
+            number("read"),
+            number("requestUnits"),
+            number("requestUnits") / f64::from(self.size),
+        );
+    }
+
+    /// How many requests the backend has had.
+    async fn requests(&self, http: &reqwest::Client) -> f64 {
+        request(http.get(control(&self.backend, "counts"))).await["requests"].as_f64().expect("a number")
+    }
+
+    /// How many messages the hub has taken.
+    async fn messages(&self, http: &reqwest::Client) -> f64 {
+        request(http.get(control(&self.hub, "counts"))).await["messages"].as_f64().expect("a number")
     }
 }
 
 /// Switches faults.
 async fn put(emulator: &Emulator, faults: &Value, http: &reqwest::Client) {
-    let url = format!("{}faults", emulator.ready["control"].as_str().expect("text"));
-    let request = http.put(url).header("content-type", "application/json").body(faults.to_string());
-    request.send().await.and_then(reqwest::Response::error_for_status).expect("faults are switched");
+    request(http.put(control(emulator, "faults")).body(faults.to_string())).await;
 }
 
-/// How many requests the backend has had.
-async fn requests(backend: &Emulator, http: &reqwest::Client) -> u64 {
-    let url = format!("{}counts", backend.ready["control"].as_str().expect("text"));
-    let counts = http.get(url).send().await.expect("an answer").bytes().await.expect("a body");
-    let counts: Value = serde_json::from_slice(&counts).expect("JSON");
-    counts["requests"].as_u64().expect("a number")
+fn control(emulator: &Emulator, path: &str) -> String {
+    format!("{}{path}", emulator.ready["control"].as_str().expect("text"))
+}
+
+/// The answer as JSON; `null` if it has no body.
+async fn request(request: reqwest::RequestBuilder) -> Value {
+    let answer = request.header("content-type", "application/json").send().await;
+    let answer = answer.and_then(reqwest::Response::error_for_status).expect("an answer");
+    serde_json::from_slice(&answer.bytes().await.expect("a body")).unwrap_or_default()
 }

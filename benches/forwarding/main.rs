@@ -1,4 +1,4 @@
-//! What the main job costs: `cargo bench --bench forwarding`, about four minutes. Executables that are named behind `--`, such as
+//! What the main job costs: `cargo bench --bench forwarding`, about ten minutes. With `-- --fleets` only the fleets. Executables that are named behind `--`, such as
 //! `target/package/app/iothub-connector`, are measured beside the release build.
 //!
 //! Handlers and emulators run in processes of their own; what is printed is the handler's alone. CPU time is the kernel's
@@ -9,7 +9,7 @@
 //! | here | the start: milliseconds from exec to the first answer, resident memory |
 //! | `steady` | a poll in the steady state, beside the floor, and being idle |
 //! | `floor` | the least that the same work takes with the same clients |
-//! | `fleets` | one tick of up to ten thousand sites, with services that answer at once, in 10 and in 50 ms |
+//! | `fleets` | ticks of up to a hundred thousand sites, with services that answer at once, in 10 and in 50 ms |
 
 mod fleets;
 mod floor;
@@ -41,6 +41,9 @@ async fn main() {
         && flag == "--floor"
     {
         return floor::run(serde_json::from_str(services).expect("JSON")).await;
+    }
+    if arguments.iter().any(|argument| argument == "--fleets") {
+        return fleets::measure(&reqwest::Client::new()).await;
     }
     let executables: Vec<_> = arguments.into_iter().filter(|argument| !argument.starts_with('-')).collect();
     let http = reqwest::Client::new();

@@ -97,6 +97,7 @@ async fn clear_faults(State(backend): Shared) -> StatusCode {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct NewRows {
+    /// `*`: each site gets them.
     site: String,
     #[serde(default)]
     container: usize,
@@ -116,7 +117,11 @@ impl NewRows {
 
 async fn add_rows(State(backend): Shared, body: Bytes) -> Done {
     let NewRows { site, container, rows } = NewRows::read(&body)?;
-    known_site(&backend, &site)?.add(container, rows);
+    if site == "*" {
+        backend.sites().all().iter().for_each(|site| site.add(container, rows.clone()));
+    } else {
+        known_site(&backend, &site)?.add(container, rows);
+    }
     Ok(StatusCode::NO_CONTENT)
 }
 

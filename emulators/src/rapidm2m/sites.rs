@@ -203,7 +203,7 @@ impl Sites {
             return false;
         }
         // A site that had this name has kept its `_uid`.
-        while self.all.iter().any(|known| known.uid == site.uid) {
+        while self.index.contains_key(&site.uid) {
             site.uid = uid(&site.uid);
         }
         self.all.push(Arc::new(site));
