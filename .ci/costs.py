@@ -29,7 +29,10 @@ WRITE_RU = 4.95  # create, replace or delete of up to 1 KB
 EXTRA_KB_RU = 1.0  # each further KB: the bulk of a record is not indexed
 READ_RU = 1.0
 LISTED_RU = 0.1  # a cursor in the query for all cursors
+QUERY_RU = 2.8  # a query for one document
 RECORD_KB = 0.85  # a poll's record without its rows
+CURSOR_KB = 0.75  # a cursor without a record
+KEPT_ROWS = 20  # a message of so many rows stays in the cursor until it is marked (2 KB)
 STORED_ROW_BYTES = 90  # a row of 3 channels in the record
 INDEX_SHARE = 0.3  # index, in parts of the data
 HISTORY_DAYS = 30  # PollHistoryDays
@@ -82,6 +85,7 @@ class Fleet:
     rows: int = 0  # of one upload
     record_empty: bool = False
     ask_all: bool = False  # SweepMinutes=0
+    mark_at_once: bool = False  # MarkWithinSeconds=0
     history_days: int = HISTORY_DAYS
     direct: bool = False
     activity: bool = True
@@ -161,8 +165,13 @@ def month(fleet, price):
     uplinks = fleet.devices * UPLINKS_A_DAY * DAYS
 
     # Cosmos DB. A poll with rows is two transactions (record, mark) of two documents each (poll, cursor); an empty one is one.
+    # A small record is first kept in the cursor. Then recording writes one document, and marking two, or one with the next poll.
     record = record_kb(fleet.rows)
-    writes = full * 2 * (write(record) + write(1))
+    if fleet.mark_at_once or fleet.rows > KEPT_ROWS:
+        writes = full * 2 * (write(record) + write(CURSOR_KB))
+    else:
+        is_next_poll_near = between <= 1 and "timer" in fleet.ready
+        writes = full * (write(CURSOR_KB + record) + write(record) + (0 if is_next_poll_near else write(CURSOR_KB)))
     recorded_empty = empty if fleet.record_empty else min(empty, fleet.sites * max(0, RECORDS_A_DAY - fleet.uploads_a_day) * DAYS)
     writes += recorded_empty * 2 * write(1)
     kept = full + recorded_empty
@@ -272,8 +281,8 @@ def table(price):
 
 def counted(price):
     known = ", ".join(f"{million:,} million ({kind})" for kind, million in COUNTED.items())
-    text = "The request units for writing agree within 1 % with what was counted for 2,000 sites with `RecordEmptyPolls=true` and\n"
-    text += f"`SweepMinutes=0`: {known}."
+    text = "The request units for writing agree within 1 % with what was counted for 2,000 sites with `RecordEmptyPolls=true`,\n"
+    text += f"`SweepMinutes=0` and `MarkWithinSeconds=0`: {known}."
     head = ["A month, on demand", "RU written, M", "RU deleted, M", "RU read, M", "Stored, GB"]
     head += ["Hub messages a day", "Hub", "GB-s", "Calls, M"]
     body = []
@@ -295,6 +304,7 @@ def savings(price):
     devices = Fleet("", devices=2000)
     cases = [
         ("`RecordEmptyPolls=true` and `SweepMinutes=0`: the other way", daily, sites(daily), {"record_empty": True, "ask_all": True}),
+        ("`MarkWithinSeconds=0`: the other way", minute, sites(minute, ready=("timer",)), {"mark_at_once": True}),
         ("the timer's instance always ready", minute, sites(minute), {"ready": ("timer",)}),
         ("`PollHistoryDays=7`", minute, sites(minute), {"history_days": 7}),
         (f"Cosmos DB with {PROVISIONED:,} RU/s instead of serverless", minute, sites(minute), {"ru_a_second": PROVISIONED}),
@@ -310,15 +320,38 @@ def savings(price):
     return rows(["What", "Fleet, on demand", "Before, $", "After, $"], body, texts=2)
 
 
+def ways(price):
+    """Request units and requests of the same fleets in other ways."""
+    def million(number):
+        return f"{number / 1e6:,.1f}" if number < 1e7 else f"{number / 1e6:,.0f}"
+
+    body = []
+    for kind in COUNTED:
+        fleet = Fleet("", sites=2000, ready=("timer",), **uploads(kind))
+        ticks, full = fleet.sites * TICKS, fleet.sites * fleet.uploads_a_day * DAYS
+        now = month(fleet, price)
+        before = month(replace(fleet, record_empty=True, ask_all=True, mark_at_once=True), price)
+        # The sample looks for its last document and writes one, with its rows, at each poll.
+        sample = ticks * (QUERY_RU + WRITE_RU) + full * (write(record_kb(fleet.rows)) - WRITE_RU)
+        # A document for each site with the stamp of its newest row: read at each poll, replaced after it has sent.
+        plain = ticks * READ_RU + full * WRITE_RU
+        body.append([f"2,000 sites, {kind}", *(million(ru) for ru in (now.ru - now.delete_ru, before.ru - before.delete_ru, sample, plain)),
+                     million(now.polls), million(ticks)])
+    head = ["A month", "RU, M: this app", "each poll asked, recorded and marked at once", "the C# sample's way", "a plain function's way"]
+    return rows([*head, "Requests, M: this app", "the others"], body)
+
+
 def assumptions(price):
-    full = 2 * (write(1) + write(1))
+    at_once, kept = 2 * (write(1) + write(1)), write(1) + write(CURSOR_KB + record_kb(1))
     body = [
         ["A month", f"{DAYS} days; the timer runs each minute, {TICKS:,} times"],
         ["A LoRaWAN device", f"{UPLINKS_A_DAY} uplinks a day of less than 4 KB, evenly spread; no downlink API key"],
         ["A site", "is its own device. A row has 3 channels: "
             f"{HUB_ROW_BYTES} bytes in the hub's message, {STORED_ROW_BYTES} in the record"],
         ["Request units", f"{WRITE_RU} for a write or delete of 1 KB, {EXTRA_KB_RU:g} for each further KB, {READ_RU:g} for a point read of 1 KB"],
-        ["A poll with rows", f"two transactions (record, mark) of two documents (poll, cursor): {full:.1f} RU for one row"],
+        ["A poll with rows", f"two transactions (record, mark) of two documents (poll, cursor): {at_once:.1f} RU for one row. Up to "
+            f"{KEPT_ROWS} rows stay in the cursor until they are marked: {kept:.1f} RU if that is with the next poll a minute later, as on an instance "
+            f"that stays, else {kept + write(CURSOR_KB):.1f}"],
         ["Polls", f"when a site had contact, and otherwise after {SWEEP_MINUTES:g} minutes"],
         ["Empty polls", f"one record an hour, of two documents: {2 * write(1):.1f} RU"],
         ["A record's end", f"after {HISTORY_DAYS} days. A serverless account bills its removal like a delete: {write(1)} RU for 1 KB"],
@@ -379,13 +412,13 @@ class Price:
 def agrees(price):
     """Fails if the model does not give the request units that were counted for 2,000 sites."""
     for kind, million in COUNTED.items():
-        got = month(Fleet("", sites=2000, record_empty=True, ask_all=True, **uploads(kind)), price).write_ru / 1e6
+        got = month(Fleet("", sites=2000, record_empty=True, ask_all=True, mark_at_once=True, **uploads(kind)), price).write_ru / 1e6
         if abs(got - million) > million / 100:
             sys.exit(f"2,000 sites, {kind}: {got:,.0f} M RU, but {million:,} were counted")
 
 
 def page(text, price):
-    for made in (table, grants, savings, assumptions, counted, prices):
+    for made in (table, grants, savings, ways, assumptions, counted, prices):
         name = made.__name__
         begin, end = f"<!-- costs.py: {name} -->\n", f"\n<!-- costs.py: end of {name} -->"
         if text.count(begin) != 1 or text.count(end) != 1:
