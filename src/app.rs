@@ -23,7 +23,7 @@ use crate::{
         ledger::Ledger,
         polling::{
             Forwarder,
-            run::{self, Polling},
+            run::{self, PollQueue, Polling},
             source::Source,
             world::Services,
         },
@@ -164,7 +164,12 @@ impl Shared {
             corrections: rapidm2m.corrections,
             record_empty_polls: rapidm2m.record_empty_polls,
         };
+        let queue = rapidm2m.queue.map(|config| PollQueue {
+            queue: Queue::new(&config.storage, &config.name, self.http.clone()),
+            batch_sites: config.batch_sites,
+        });
         let options = run::Options {
+            queue,
             customer: rapidm2m.customer,
             sites: rapidm2m.sites,
             concurrency: rapidm2m.concurrency,

@@ -7,12 +7,16 @@ use chrono::DateTime;
 use secrecy::SecretString;
 use url::Url;
 
-use super::{Problems, Settings, host_json};
-use crate::rapidm2m::{Client, Selection, StartFrom, gate};
+use super::{Problems, Settings, host_json, storage, things_network};
+use crate::{
+    queue::Account,
+    rapidm2m::{Client, Selection, StartFrom, gate},
+};
 
 /// A logger that measures each minute then sends 60 known rows with each poll, and its cursor has 0.4 kB more. Loggers fill
 /// gaps of minutes, and clocks are set back by an hour when summer ends.
 const DEFAULT_OVERLAP: u64 = 60 * 60;
+const QUEUE: &str = "PollQueueName";
 const LONGEST_SWEEP: u64 = 24 * 60;
 const LONGEST_OVERLAP: u64 = 31 * 24 * 60 * 60;
 
@@ -46,6 +50,35 @@ pub struct Config {
     pub corrections: bool,
     /// `RecordEmptyPolls`: whether each poll without new rows has a record of its own (false: one an hour).
     pub record_empty_polls: bool,
+    /// `PollQueueName`: other instances poll the sites, too.
+    pub queue: Option<PollQueue>,
+}
+
+#[derive(Debug)]
+pub struct PollQueue {
+    /// `PollQueueName`: the storage queue through which the timer hands out sites. The bindings and the status page use it.
+    pub name: String,
+    /// `PollBatchSites`: how many sites are handed out together (200).
+    pub batch_sites: usize,
+    /// `AzureStorageConnectionString`, or one of the host's alternatives.
+    pub storage: Account,
+}
+
+impl PollQueue {
+    fn read(settings: &Settings, problems: &mut Problems) -> Option<Self> {
+        let batch_sites = settings.number("PollBatchSites", 200, 1..=10_000, problems);
+        let name = settings.get(QUEUE, problems)?;
+        if let Err(why) = storage::check_queue(name) {
+            problems.add(QUEUE, why);
+        }
+        let uplinks = settings.get(things_network::QUEUE, &mut Problems::default());
+        if uplinks.is_some_and(|uplinks| [uplinks, &format!("{uplinks}-rejected")].contains(&name)) {
+            problems
+                .add(QUEUE, format!("is {name:?}, which is a queue of uplinks (UplinkQueueName): use another name"));
+        }
+        let storage = storage::read(settings, problems)?;
+        Some(Self { name: name.to_owned(), batch_sites: usize::try_from(batch_sites).ok()?, storage })
+    }
 }
 
 #[derive(Debug)]
@@ -112,6 +145,7 @@ impl Config {
         let overlap = settings.number("OverlapSeconds", DEFAULT_OVERLAP, 0..=LONGEST_OVERLAP, problems);
         let corrections = settings.flag("ForwardCorrections", true, problems);
         let record_empty_polls = settings.flag("RecordEmptyPolls", false, problems);
+        let queue = PollQueue::read(settings, problems);
         Some(Self {
             source: source?,
             customer: customer?.to_owned(),
@@ -127,6 +161,7 @@ impl Config {
             overlap: (overlap > 0).then(|| Duration::from_secs(overlap)),
             corrections,
             record_empty_polls,
+            queue,
         })
     }
 }

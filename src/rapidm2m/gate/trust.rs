@@ -45,6 +45,18 @@ impl Trust {
         Self { refusals: Refusals { credentials, times: Vec::new() }, ..Self::default() }
     }
 
+    pub fn credentials(&self) -> &str {
+        &self.refusals.credentials
+    }
+
+    /// These credentials have just been accepted elsewhere.
+    pub fn vouched(&mut self, credentials: &str) {
+        if credentials == self.refusals.credentials {
+            (self.in_a_row, self.refused) = (0, None);
+            self.refusals.times.clear();
+        }
+    }
+
     pub fn doubt(&mut self) {
         self.is_proven = false;
     }

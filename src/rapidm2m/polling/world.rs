@@ -16,7 +16,7 @@ use crate::{
     rapidm2m::{
         FetchError, Site,
         client::{Answer, Limit, MAX_BODY, RowsQuery},
-        directory::Directory,
+        directory::{Directory, Known},
         ledger::{BackfillRange, Committed, Cursor, Ledger, LedgerError, Poll, SiteKey},
         site::Listed,
     },
@@ -111,6 +111,14 @@ impl Services {
     /// See [`LedgerError`].
     pub async fn directory(&self, customer: &str) -> Result<Directory, LedgerError> {
         self.measured(self.ledger.directory(customer)).await
+    }
+
+    /// See [`Ledger::changes`].
+    ///
+    /// # Errors
+    /// See [`LedgerError`].
+    pub async fn changes(&self, customer: &str, as_of: i64) -> Result<(Vec<Known>, i64), LedgerError> {
+        self.measured(self.ledger.changes(customer, as_of)).await
     }
 
     fn measure_request(&self, began: WallInstant, bytes: usize, error: Option<&FetchError>) {

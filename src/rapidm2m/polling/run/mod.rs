@@ -6,8 +6,13 @@
 //! | `sites` | the sites of a run |
 //! | `hint`, `order` | which of them may have news, and which comes first |
 //! | `turns` | their turns, side by side |
+//! | `batch`, `handing_out` | or batches of them for the queue of `PollQueueName` |
+//! | `batch_run` | the run of a batch, in the instance that has taken it |
 //! | `summary`, `told`, `lag` | the result, and what a person is told of it |
 
+mod batch;
+mod batch_run;
+mod handing_out;
 mod hint;
 mod lag;
 mod order;
@@ -22,15 +27,19 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
+use chrono::{DateTime, Utc};
+use tokio::{sync::Semaphore, time::Instant};
 
-pub use self::summary::Summary;
 use self::{
+    batch_run::DroppedBatches,
+    handing_out::{QueueMemory, Rest},
     hint::Asked,
     lag::Lags,
     sites::{Plan, Sites, Task},
+    summary::Function,
     told::Told,
 };
+pub use self::{batch_run::Outcome, handing_out::PollQueue, summary::Summary};
 
 use crate::{
     iot_hub::delivery::Identities,
@@ -43,8 +52,6 @@ use crate::{
     support::{backoff::Backoff, ending::Ending, meter::Readings, progress::Progress},
 };
 
-/// The function's name: that of host.json's folder, and the one in the log.
-const NAME: &str = "rapidM2MForwarding";
 /// Fractions of the invocation's time by which each step must have ended: listing the sites, sending pending
 /// messages, requesting rows, sending new messages. The remaining time is for marking acknowledged messages.
 const LISTING: f64 = 0.25;
@@ -69,6 +76,8 @@ pub struct Options {
     pub failed_sites_threshold: u64,
     /// After this a site is asked although the list tells no new contact; `None`: each site in each run.
     pub sweep: Option<Duration>,
+    /// Through it sites are handed out to other instances.
+    pub queue: Option<PollQueue>,
 }
 
 /// Polls the sites of one customer.
@@ -79,6 +88,10 @@ pub struct Polling {
     memory: Mutex<Memory>,
     /// Why the list of sites is not requested, and until when. A restart forgets it.
     listing: Backoff<(), Failure>,
+    /// How many sites are polled at once by all invocations of this process; of these, those that hang or fail.
+    places: Semaphore,
+    slow_places: Semaphore,
+    dropped: DroppedBatches,
 }
 
 #[derive(Default)]
@@ -92,6 +105,11 @@ struct Memory {
     is_hint_wrong: bool,
     /// When the lagging sites were last logged one by one.
     lags_told: Option<Instant>,
+    queue: QueueMemory,
+    /// When the newest run began of which this process had a batch.
+    newest_run: Option<DateTime<Utc>>,
+    /// When unused memories were last given up.
+    forgot: Option<Instant>,
 }
 
 #[derive(Default)]
@@ -101,9 +119,17 @@ struct SiteEntry {
     /// The backend gave no answer for it in its last turn.
     is_slow: bool,
     asked: Asked,
-    memory: Arc<tokio::sync::Mutex<SiteMemory>>,
+    /// `None` until its first turn here.
+    memory: Option<Arc<tokio::sync::Mutex<SiteMemory>>>,
     /// When to read the cursor again.
     cursor_holds_until: Option<Instant>,
+    had_turn: Option<Instant>,
+}
+
+impl SiteEntry {
+    fn memory(&mut self) -> Arc<tokio::sync::Mutex<SiteMemory>> {
+        self.memory.get_or_insert_default().clone()
+    }
 }
 
 /// The time that the turns of a run have.
@@ -139,19 +165,23 @@ impl Polling {
     #[must_use]
     pub fn new(forwarder: Forwarder, options: Options, ending: Ending) -> Self {
         let (memory, listing) = (Mutex::default(), Backoff::new(record::BACK_OFF));
-        Self { forwarder, options, ending, memory, listing }
+        let (places, slow_places) = (Semaphore::new(options.concurrency), Semaphore::new(turns::SLOW_LANE));
+        let dropped = DroppedBatches::default();
+        Self { forwarder, options, ending, memory, listing, places, slow_places, dropped }
     }
 
-    /// One run over all sites. The sites that have waited longest come first.
-    pub async fn run(&self) -> Summary {
-        let mut progress = Progress::of(NAME);
-        let summary = self.run_all(&mut progress).await;
+    /// One run over all sites. The sites that have waited longest come first. `interval` is the time between two runs, if the
+    /// host says it.
+    pub async fn run(&self, interval: Option<Duration>) -> Summary {
+        let mut progress = Progress::of(Function::Timer.name());
+        let summary = self.run_all(interval, &mut progress).await;
         progress.end();
         summary
     }
 
-    async fn run_all(&self, progress: &mut Progress) -> Summary {
-        let started = Instant::now();
+    async fn run_all(&self, interval: Option<Duration>, progress: &mut Progress) -> Summary {
+        let (started, began) = (Instant::now(), self.forwarder.world.clock.now());
+        let valid = self.validity(interval, started);
         let mut time = Time::new(started, self.options.timeout);
         self.forwarder.world.delivery.try_again();
 
@@ -160,12 +190,17 @@ impl Polling {
             gate.begin_run();
         }
         let was_closed = self.gate().is_some_and(|gate| gate.closed(time.limits.ask_until).is_some());
-        let Plan { tasks, unread, begins, has_hints } = self.plan(&mut summary).await;
+        let Plan { tasks, unread, begins, has_hints, can_be_handed_out } = self.plan(&mut summary).await;
         self.note_refusals().await;
         time.limits.begins = begins;
         summary.sites = tasks.iter().filter(|(task, _)| *task == Task::Poll).count();
         let due = self.with_news(tasks, has_hints, &mut summary);
-        self.take_turns(self.in_turn(due), time, &mut summary, progress).await;
+        let rest = if can_be_handed_out {
+            self.hand_out(due, began, valid, begins, time.limits.resend_until, &mut summary).await
+        } else {
+            Rest { due, _share: None }
+        };
+        self.take_turns(self.in_turn(rest.due), time, &mut summary, progress).await;
         // Boxed, as all that holds a whole turn: the compiler has a limit for futures in futures.
         Box::pin(self.send_backfills(time.limits, &mut summary)).await;
         // If the sites failed for the same reason, that says it.

@@ -95,7 +95,7 @@ impl Polling {
             .into_iter()
             .map(|due| {
                 let entry = memory.entries.entry(due.site.key.site.clone()).or_default();
-                InTurn { last_turn: entry.last_turn, is_slow: entry.is_slow, memory: entry.memory.clone(), due }
+                InTurn { last_turn: entry.last_turn, is_slow: entry.is_slow, memory: entry.memory(), due }
             })
             .collect();
         turns.sort_by_key(|turn| turn.last_turn);

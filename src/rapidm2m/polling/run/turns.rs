@@ -1,6 +1,6 @@
 //! Carries out the turns of sites side by side, within the time that they have.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use chrono::TimeDelta;
 use futures::StreamExt as _;
@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// How many of the sites that hang or fail are polled at once, so that they hold nobody up.
-const SLOW_LANE: usize = 8;
+pub(super) const SLOW_LANE: usize = 8;
 /// How many sites wait for the registration of their devices at once.
 const PROVISIONING_CONCURRENCY: usize = 64;
 /// How often a cursor is read again even if this process wrote nothing in between: the operator may have put messages
@@ -93,10 +93,15 @@ impl Polling {
 
     /// A site's turn, or why it has no result.
     async fn begin(&self, turn: InTurn, limits: Limits, deadline: Instant) -> (Site, Result<Report, Unfinished>) {
-        let InTurn { due: Due { mut task, site, has_waiting }, memory, .. } = turn;
+        let InTurn { due: Due { mut task, site, has_waiting }, memory, is_slow, .. } = turn;
         if self.ending.has_begun() {
             return (site, Err(Unfinished::Left));
         }
+        // Other invocations of this process may have turns, too.
+        let places = if is_slow { &self.slow_places } else { &self.places };
+        let Ok(Ok(_place)) = tokio::time::timeout_at(limits.ask_until, places.acquire()).await else {
+            return (site, Err(Unfinished::NotReached));
+        };
         if Instant::now() >= limits.ask_until {
             return (site, Err(Unfinished::NotReached));
         }
@@ -128,7 +133,7 @@ impl Polling {
     ) {
         let limits = Limits { resend_until: limits.send_until, provision_until: limits.send_until, ..limits };
         let turns = futures::stream::iter(sites).map(|(site, mut report)| async move {
-            let memory = self.memory().entries.entry(site.key.site.clone()).or_default().memory.clone();
+            let memory = self.memory().entries.entry(site.key.site.clone()).or_default().memory();
             let span = tracing::error_span!("site", site.name = site.name);
             let turn = async {
                 let mut memory = memory.lock().await;
@@ -193,8 +198,9 @@ impl Polling {
         let place = &site.key.site;
         // An overlapping invocation may be serving the same site. Let it finish first.
         let mut memory = memory.lock().await;
-        // If each run writes to the cursor, a conflict reveals that it was changed.
-        if !self.forwarder.record_empty_polls && self.cursor_is_old(place) {
+        // Another instance may have polled it since. If there are no others and each run writes to the cursor, a conflict reveals
+        // that it was changed.
+        if self.options.queue.is_some() || !self.forwarder.record_empty_polls && self.cursor_is_old(place) {
             memory.forget_cursor();
         }
         let report = match task {
@@ -212,7 +218,7 @@ impl Polling {
         // Boxed: the future of a turn is large, and each layer around it would contain it again.
         panics::caught(Box::pin(turn)).await.unwrap_or_else(|text| {
             if let Some(entry) = self.memory().entries.get_mut(&site.key.site) {
-                entry.memory = Arc::default();
+                entry.memory = None;
             }
             // The panic hook has already logged it.
             let failure = Failure { kind: Kind::Panic, text, is_known: true };
@@ -238,6 +244,7 @@ impl Polling {
             && report.held.is_none()
         {
             entry.last_turn = now;
+            entry.had_turn = Some(Instant::now());
             if task == Task::Poll {
                 if let Some(sweep) = self.options.sweep {
                     entry.asked.note(site, report, sweep, fastrand::f64(), Instant::now());
