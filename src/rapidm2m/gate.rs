@@ -156,6 +156,11 @@ impl Gate {
         self.state().trust.restore(refusals, now);
     }
 
+    /// What other processes have noted of refused logins since.
+    pub fn learn(&self, refusals: Refusals, now: DateTime<Utc>) {
+        self.state().trust.learn(refusals, now);
+    }
+
     /// The refused logins, if there are some that were not asked for yet.
     pub fn take_refusals(&self) -> Option<Refusals> {
         self.state().trust.take_news()
@@ -293,7 +298,7 @@ impl Gate {
     /// The backend has answered a request of this user.
     fn answered(&self) {
         let mut state = self.state();
-        state.trust.accepted();
+        state.trust.accepted(Utc::now());
         state.strikes = 0;
         state.last_answer = Some(Instant::now());
         drop(state);

@@ -17,6 +17,7 @@ use crate::{
     rapidm2m::{
         Stamp,
         directory::{Directory, Known},
+        gate::Refusals,
     },
     support::blocking,
 };
@@ -96,6 +97,15 @@ impl PollQuery {
     }
 }
 
+/// What others have written into cursors.
+#[derive(Debug, Default)]
+pub struct Changes {
+    pub known: Vec<Known>,
+    pub refused_logins: Option<Refusals>,
+    /// As [`Directory::as_of`].
+    pub as_of: i64,
+}
+
 /// Polls of a site.
 #[derive(Debug, Default)]
 pub struct PollList {
@@ -164,18 +174,25 @@ impl Ledger {
         Ok(directory)
     }
 
-    /// What the customer's cursors hold that were written since the time `as_of` of the directory, and the newest such time.
+    /// What the customer's cursors hold that were written since `as_of` (see [`Directory::as_of`]).
     ///
     /// # Errors
     /// The ledger cannot be read.
-    pub async fn changes(&self, customer: &str, as_of: i64) -> Result<(Vec<Known>, i64), LedgerError> {
-        let Some(container) = self.find().await? else { return Ok((Vec::new(), as_of)) };
+    pub async fn changes(&self, customer: &str, as_of: i64) -> Result<Changes, LedgerError> {
+        let mut changes = Changes { as_of, ..Changes::default() };
+        let Some(container) = self.find().await? else { return Ok(changes) };
         let query = format!("{DIRECTORY} AND c._ts >= {}", as_of - CLOCKS_APART);
         let values: Vec<Value> = self.all(&container, query, FeedScope::full_container()).await?;
-        let newest = newest(&values).max(as_of);
+        changes.as_of = newest(&values).max(as_of);
         let cursors = values.into_iter().filter_map(|value| read::<Cursor>(value).ok());
-        let ours = cursors.filter(|cursor| cursor.customer == customer && cursor.site != ALL_SITES);
-        Ok((ours.map(known).collect(), newest))
+        for cursor in cursors.filter(|cursor| cursor.customer == customer) {
+            if cursor.site == ALL_SITES {
+                changes.refused_logins = cursor.refused_logins;
+            } else {
+                changes.known.push(known(cursor));
+            }
+        }
+        Ok(changes)
     }
 
     /// The sites that have documents, in order. Empty if the container does not exist; it is not created for this.

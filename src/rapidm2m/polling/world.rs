@@ -16,8 +16,8 @@ use crate::{
     rapidm2m::{
         FetchError, Site,
         client::{Answer, Limit, MAX_BODY, RowsQuery},
-        directory::{Directory, Known},
-        ledger::{BackfillRange, Committed, Cursor, Ledger, LedgerError, Poll, SiteKey},
+        directory::Directory,
+        ledger::{BackfillRange, Changes, Committed, Cursor, Ledger, LedgerError, Poll, SiteKey},
         site::Listed,
     },
     support::{clock::Clock, meter::Meters},
@@ -117,7 +117,7 @@ impl Services {
     ///
     /// # Errors
     /// See [`LedgerError`].
-    pub async fn changes(&self, customer: &str, as_of: i64) -> Result<(Vec<Known>, i64), LedgerError> {
+    pub async fn changes(&self, customer: &str, as_of: i64) -> Result<Changes, LedgerError> {
         self.measured(self.ledger.changes(customer, as_of)).await
     }
 

@@ -19,7 +19,7 @@ use crate::{
     queue::{Queue, QueueError},
     rapidm2m::{
         gate::{Gate, Share},
-        ledger::ALL_SITES,
+        ledger::{ALL_SITES, Changes},
         polling::{Failure, Report},
     },
     support::kind::Kind,
@@ -205,16 +205,19 @@ impl Polling {
     pub(super) async fn learn_changes(&self) -> Result<(), Failure> {
         let Some(as_of) = self.memory().sites.directory().map(|directory| directory.as_of) else { return Ok(()) };
         let changes = self.forwarder.world.changes(&self.options.customer, as_of).await;
-        let (changed, as_of) = changes.map_err(|error| Failure {
+        let Changes { known, refused_logins, as_of } = changes.map_err(|error| Failure {
             text: format!("reading which cursors have changed: {error}"),
             kind: error.kind(),
             is_known: false,
         })?;
+        if let (Some(refusals), Some(gate)) = (refused_logins, self.gate()) {
+            gate.learn(refusals, self.forwarder.world.clock.now());
+        }
         let (mut memory, now) = (self.memory(), Instant::now());
         let memory = &mut *memory;
         let Some(directory) = memory.sites.directory() else { return Ok(()) };
         directory.as_of = as_of;
-        for known in changed {
+        for known in known {
             if let (Some(sweep), Some(entry)) = (self.options.sweep, memory.entries.get_mut(&known.place)) {
                 entry.asked.learn(&known, sweep, fastrand::f64(), now);
             }
