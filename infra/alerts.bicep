@@ -50,7 +50,7 @@ var rules = [
     dimensions: []
     query: '''
 traces
-| where message has "rapidM2MForwarding"
+| where message has "rapidM2MForwarding" or message has "rapidM2MSites"
 | extend polled = tolong(extract(@'sites\.polled"?[=:](\d+)', 1, message))
 | summarize began = min(timestamp), last_run = max(iff(polled > 0, timestamp, datetime(null)))
 | extend silent_minutes = datetime_diff('minute', now(), coalesce(last_run, began))

@@ -48,6 +48,10 @@ param channelNames string = '*'
 @description('rapidM2M: what a site\'s first poll fetches: youngest, all, or a time such as 2026-01-31T00:00:00Z.')
 param startFrom string = 'youngest'
 
+@description('rapidM2M: storage queue through which the sites are polled by several instances. Empty: the timer polls them itself.')
+@maxLength(54)
+param pollQueueName string = ''
+
 @description('The Things Network: whether webhooks are taken and forwarded.')
 param thingsNetwork bool = true
 
@@ -153,6 +157,7 @@ module storage 'modules/storage.bicep' = {
     tags: tags
     token: token
     uplinkQueueName: uplinkQueueName
+    pollQueueName: pollQueueName
     zoneRedundancy: zoneRedundancy
   }
 }
@@ -244,6 +249,7 @@ module settings 'modules/settings.bicep' = {
     siteId: siteId
     channelNames: channelNames
     startFrom: startFrom
+    pollQueueName: pollQueueName
     thingsNetwork: thingsNetwork
     uplinkQueueName: uplinkQueueName
     deviceIdTemplate: deviceIdTemplate

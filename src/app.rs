@@ -23,7 +23,7 @@ use crate::{
         ledger::Ledger,
         polling::{
             Forwarder,
-            run::{self, Polling},
+            run::{self, PollQueue, Polling},
             source::Source,
             world::Services,
         },
@@ -168,7 +168,12 @@ impl Shared {
             record_empty_polls: rapidm2m.record_empty_polls,
             mark_within: rapidm2m.mark_within,
         };
+        let queue = rapidm2m.queue.map(|config| PollQueue {
+            queue: Queue::new(&config.storage, &config.name, self.http.clone()),
+            batch_sites: config.batch_sites,
+        });
         let options = run::Options {
+            queue,
             customer: rapidm2m.customer,
             sites: rapidm2m.sites,
             concurrency: rapidm2m.concurrency,

@@ -16,7 +16,7 @@ use tokio::{net::TcpListener, sync::watch};
 
 use crate::{
     app::App,
-    functions::{rapidm2m_forwarding, status, things_network_forwarding, things_network_uplink},
+    functions::{rapidm2m_forwarding, rapidm2m_sites, status, things_network_forwarding, things_network_uplink},
     host::{self, envelope},
     support::panics,
 };
@@ -64,6 +64,7 @@ fn router(app: Current) -> Router {
     Router::new()
         .route("/", get(ready))
         .route("/rapidM2MForwarding", post(rapidm2m_forwarding::call))
+        .route("/rapidM2MSites", post(rapidm2m_sites::call))
         .route("/thingsNetworkUplink", post(things_network_uplink::call))
         .route("/thingsNetworkForwarding", post(things_network_forwarding::call))
         .route("/status", post(status::call))

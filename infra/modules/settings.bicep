@@ -8,7 +8,7 @@
 // | DPSIDScope, DPSEnrollmentGroupSymmetricKey | the names with Default at the end are used, which both halves read |
 // | AzureIotHubConnectionString, AzureIoTHubConnectionString | devices come from the Device Provisioning Service |
 // | DPSGlobalDeviceEndpoint, DPSGlobaDeviceEndpoint, IoTHubTrustedCa | for private gateways and emulators |
-// | EmulationMode, Histdata, PollConcurrency, BackendRequestsPerSecond, SweepMinutes, PollTimeoutSeconds, RecordEmptyPolls, MarkWithinSeconds | the default is right for a start |
+// | EmulationMode, Histdata, PollConcurrency, PollBatchSites, BackendRequestsPerSecond, SweepMinutes, PollTimeoutSeconds, RecordEmptyPolls, MarkWithinSeconds | the default is right for a start |
 // | OverlapSeconds, ForwardCorrections, FailedSitesThreshold | the default is right for a start |
 // | IoTHubMaxConnections, ForwardTimeoutSeconds, DeviceActivitySeconds | the default is right for a start |
 // | ThingsNetworkEvents, ThingsNetworkDirectMilliseconds | the default is right for a start |
@@ -58,6 +58,9 @@ param channelNames string
 
 @description('What a site\'s first poll fetches: youngest, all, or a time.')
 param startFrom string
+
+@description('Storage queue through which sites are polled by several instances; empty: the timer polls them itself.')
+param pollQueueName string
 
 @description('Whether webhooks of The Things Network are taken and forwarded.')
 param thingsNetwork bool
@@ -111,10 +114,21 @@ var withoutRapidM2M = {
   'AzureWebJobs.rapidM2MForwarding.Disabled': 'true'
 }
 
-var ofTheThingsNetwork = {
-  UplinkQueueName: uplinkQueueName
+var ofThePollQueue = {
+  PollQueueName: pollQueueName
+}
+
+var withoutThePollQueue = {
+  'AzureWebJobs.rapidM2MSites.Disabled': 'true'
+}
+
+var ofTheQueues = {
   AzureStorageConnectionString__queueServiceUri: queueServiceUri
   AzureStorageConnectionString__credential: 'managedidentity'
+}
+
+var ofTheThingsNetwork = {
+  UplinkQueueName: uplinkQueueName
   DeviceIdTemplate: deviceIdTemplate
 }
 
@@ -134,7 +148,9 @@ resource settings 'Microsoft.Web/sites/config@2025-03-01' = {
     ofTheHost,
     ofBoth,
     empty(m2mBackendUrl) ? withoutRapidM2M : ofRapidM2M,
+    empty(pollQueueName) ? withoutThePollQueue : ofThePollQueue,
     thingsNetwork ? ofTheThingsNetwork : withoutTheThingsNetwork,
+    thingsNetwork || !empty(pollQueueName) ? ofTheQueues : {},
     moreSettings
   )
 }

@@ -1,4 +1,4 @@
-// The storage account of the Functions host, with the queues of uplinks. Nobody has a key to it.
+// The storage account of the Functions host, with the queues of uplinks and of sites. Nobody has a key to it.
 
 @description('Region of the resources.')
 param location string
@@ -12,6 +12,9 @@ param token string
 
 @description('Storage queue between the two functions of The Things Network. The names of the other queues begin with it.')
 param uplinkQueueName string
+
+@description('Storage queue through which sites are polled by several instances; empty: there is none.')
+param pollQueueName string
 
 @description('Whether the account is spread over availability zones.')
 param zoneRedundancy bool
@@ -53,6 +56,11 @@ resource queueService 'Microsoft.Storage/storageAccounts/queueServices@2025-01-0
 resource queues 'Microsoft.Storage/storageAccounts/queueServices/queues@2025-01-01' = [for suffix in ['', '-rejected', '-poison']: {
   parent: queueService
   name: '${uplinkQueueName}${suffix}'
+}]
+
+resource pollQueues 'Microsoft.Storage/storageAccounts/queueServices/queues@2025-01-01' = [for suffix in ['', '-rejected', '-poison']: if (!empty(pollQueueName)) {
+  parent: queueService
+  name: '${pollQueueName}${suffix}'
 }]
 
 output accountName string = account.name

@@ -7,12 +7,16 @@ use chrono::DateTime;
 use secrecy::SecretString;
 use url::Url;
 
-use super::{Problems, Settings, host_json};
-use crate::rapidm2m::{Client, Selection, StartFrom, gate};
+use super::{Problems, Settings, host_json, storage, things_network};
+use crate::{
+    queue::Account,
+    rapidm2m::{Client, Selection, StartFrom, gate},
+};
 
 /// A logger that measures each minute then sends 60 known rows with each poll, and its cursor has 0.4 kB more. Loggers fill
 /// gaps of minutes, and clocks are set back by an hour when summer ends.
 const DEFAULT_OVERLAP: u64 = 60 * 60;
+const QUEUE: &str = "PollQueueName";
 const LONGEST_SWEEP: u64 = 24 * 60;
 const LONGEST_OVERLAP: u64 = 31 * 24 * 60 * 60;
 
@@ -49,6 +53,35 @@ pub struct Config {
     /// `MarkWithinSeconds`: how long a small record may wait for the site's next one to be marked with it (60; 0: marked at
     /// once, in a document of its own from the beginning).
     pub mark_within: Option<Duration>,
+    /// `PollQueueName`: other instances poll the sites, too.
+    pub queue: Option<PollQueue>,
+}
+
+#[derive(Debug)]
+pub struct PollQueue {
+    /// `PollQueueName`: the storage queue through which the timer hands out sites. The bindings and the status page use it.
+    pub name: String,
+    /// `PollBatchSites`: how many sites are handed out together (200).
+    pub batch_sites: usize,
+    /// `AzureStorageConnectionString`, or one of the host's alternatives.
+    pub storage: Account,
+}
+
+impl PollQueue {
+    fn read(settings: &Settings, problems: &mut Problems) -> Option<Self> {
+        let batch_sites = settings.number("PollBatchSites", 200, 1..=10_000, problems);
+        let name = settings.get(QUEUE, problems)?;
+        if let Err(why) = storage::check_queue(name) {
+            problems.add(QUEUE, why);
+        }
+        let uplinks = settings.get(things_network::QUEUE, &mut Problems::default());
+        if uplinks.is_some_and(|uplinks| [uplinks, &format!("{uplinks}-rejected")].contains(&name)) {
+            problems
+                .add(QUEUE, format!("is {name:?}, which is a queue of uplinks (UplinkQueueName): use another name"));
+        }
+        let storage = storage::read(settings, problems)?;
+        Some(Self { name: name.to_owned(), batch_sites: usize::try_from(batch_sites).ok()?, storage })
+    }
 }
 
 #[derive(Debug)]
@@ -116,6 +149,7 @@ impl Config {
         let corrections = settings.flag("ForwardCorrections", true, problems);
         let record_empty_polls = settings.flag("RecordEmptyPolls", false, problems);
         let mark_within = settings.number("MarkWithinSeconds", 60, 0..=600, problems);
+        let queue = PollQueue::read(settings, problems);
         Some(Self {
             source: source?,
             customer: customer?.to_owned(),
@@ -131,7 +165,9 @@ impl Config {
             overlap: (overlap > 0).then(|| Duration::from_secs(overlap)),
             corrections,
             record_empty_polls,
-            mark_within: (mark_within > 0).then(|| Duration::from_secs(mark_within)),
+            // Another instance would send what this one has not marked yet.
+            mark_within: (mark_within > 0 && queue.is_none()).then(|| Duration::from_secs(mark_within)),
+            queue,
         })
     }
 }

@@ -1,4 +1,4 @@
-//! Reads the storage account of the queues.
+//! Reads the storage account of the queues, and checks their names.
 
 use super::{Problems, Settings};
 use crate::queue::Account;
@@ -6,6 +6,9 @@ use crate::queue::Account;
 /// The setting's name. The host also reads it with the prefix `AzureWebJobs`, and with `__…` appended for an identity.
 const NAME: &str = "AzureStorageConnectionString";
 const PREFIXED: &str = "AzureWebJobsAzureStorageConnectionString";
+/// Suffix of the queue for rejected messages. The bindings use the same suffix.
+const REJECTED: &str = "-rejected";
+const LONGEST_QUEUE: usize = 63;
 
 /// Reads the same settings as the Functions host does for `AzureStorageConnectionString` and adds faults to `problems`.
 pub fn read(settings: &Settings, problems: &mut Problems) -> Option<Account> {
@@ -24,6 +27,23 @@ pub fn read(settings: &Settings, problems: &mut Problems) -> Option<Account> {
     }
     problems.add(NAME, "is not set: the storage account of the queues");
     None
+}
+
+/// <https://learn.microsoft.com/rest/api/storageservices/naming-queues-and-metadata>
+pub fn check_queue(name: &str) -> Result<(), String> {
+    let longest = LONGEST_QUEUE - REJECTED.len();
+    let is_valid = (3..=longest).contains(&name.len())
+        && name.chars().all(|letter| matches!(letter, 'a'..='z' | '0'..='9' | '-'))
+        && !name.starts_with('-')
+        && !name.ends_with('-')
+        && !name.contains("--");
+    if is_valid {
+        return Ok(());
+    }
+    Err(format!(
+        "is {name:?}, which is no name of a storage queue: 3 to {longest} (with {REJECTED:?} behind it at most \
+         {LONGEST_QUEUE}) of a-z, 0-9 and single - between them"
+    ))
 }
 
 #[cfg(test)]

@@ -7,14 +7,11 @@ use secrecy::SecretString;
 use super::{Problems, Settings, enrollment, host_json, storage};
 use crate::{iot_hub::devices::enrollment::Enrollments, queue::Account, things_network::template::Template};
 
-const QUEUE: &str = "UplinkQueueName";
+pub(super) const QUEUE: &str = "UplinkQueueName";
 const TEMPLATE: &str = "DeviceIdTemplate";
 const SECRET: &str = "ThingsNetworkWebhookSecret";
 /// Shorter secrets can be guessed.
 const SHORTEST_SECRET: usize = 16;
-/// Suffix of the queue for rejected messages. The bindings use the same suffix.
-const REJECTED: &str = "-rejected";
-const LONGEST_QUEUE: usize = 63;
 /// The Things Stack waits 5 s for the answer to a webhook.
 const LONGEST_DIRECT: u64 = 4_000;
 /// How long downlinks may take after the uplink.
@@ -64,7 +61,7 @@ pub(super) fn is_wanted(settings: &Settings) -> bool {
 impl Webhooks {
     pub(super) fn read(settings: &Settings, problems: &mut Problems) -> Option<Self> {
         let queue = settings.required(QUEUE, "the storage queue for uplinks", problems);
-        if let Some(Err(why)) = queue.map(check_queue) {
+        if let Some(Err(why)) = queue.map(storage::check_queue) {
             problems.add(QUEUE, why);
         }
         let secret = settings.get(SECRET, problems);
@@ -101,23 +98,6 @@ impl Config {
             activity: (activity > 0).then(|| Duration::from_secs(activity)),
         })
     }
-}
-
-/// <https://learn.microsoft.com/rest/api/storageservices/naming-queues-and-metadata>
-fn check_queue(name: &str) -> Result<(), String> {
-    let longest = LONGEST_QUEUE - REJECTED.len();
-    let is_valid = (3..=longest).contains(&name.len())
-        && name.chars().all(|letter| matches!(letter, 'a'..='z' | '0'..='9' | '-'))
-        && !name.starts_with('-')
-        && !name.ends_with('-')
-        && !name.contains("--");
-    if is_valid {
-        return Ok(());
-    }
-    Err(format!(
-        "is {name:?}, which is no name of a storage queue: 3 to {longest} (with {REJECTED:?} behind it at most \
-         {LONGEST_QUEUE}) of a-z, 0-9 and single - between them"
-    ))
 }
 
 #[cfg(test)]

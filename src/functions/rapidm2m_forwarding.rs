@@ -1,4 +1,4 @@
-//! `rapidM2MForwarding`: polls all sites each time the timer fires.
+//! `rapidM2MForwarding`: polls all sites each time the timer fires, or puts them into the queue of `PollQueueName`.
 
 use std::sync::Arc;
 
@@ -21,9 +21,10 @@ pub async fn call(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -
         Ok(body) => body,
         Err(unread) => return unread.response(),
     };
-    if let Err(error) = timer::check(&body) {
-        return envelope::malformed("a timer's call", &error);
-    }
+    let interval = match timer::read(&body) {
+        Ok(interval) => interval,
+        Err(error) => return envelope::malformed("a timer's call", &error),
+    };
     // The timer runs in every app. A half that is not configured is no failure.
     if let Some(text) = app.faults.of_rapidm2m() {
         // The timer has at most one call a minute in most apps.
@@ -33,7 +34,7 @@ pub async fn call(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -
     let Some(polling) = &app.polling else {
         return host::succeeded(&json!({}), &["rapidM2M is off: M2MBackendURL and Customer_ID are not set".to_owned()]);
     };
-    let summary = polling.run().instrument(envelope::span(host::invocation_id(&headers))).await;
+    let summary = polling.run(interval).instrument(envelope::span(host::invocation_id(&headers))).await;
     if summary.is_success() {
         host::succeeded(&json!({}), &[])
     } else {

@@ -189,10 +189,11 @@ fn endpoint(text: &str) -> Result<Url, String> {
     }
 }
 
-/// A shared access signature of the account for its queues: reading, adding, updating and processing messages.
+/// A shared access signature of the account for its queues: reading, adding, updating and processing messages, and
+/// creating queues.
 /// <https://learn.microsoft.com/rest/api/storageservices/create-account-sas>
 fn signature(account: &str, key: &[u8], expires: DateTime<Utc>, scheme: &str) -> String {
-    const PERMISSIONS: &str = "raup";
+    const PERMISSIONS: &str = "racup";
     let expires = expires.to_rfc3339_opts(SecondsFormat::Secs, true);
     let protocol = if scheme == "http" { "https,http" } else { "https" };
     // Messages are objects, but Azurite treats deleting and updating one as an operation on its container. The absent
@@ -289,7 +290,7 @@ mod tests {
         let url = request.url().as_str();
         assert!(
             url.starts_with(
-                "https://a.queue.core.windows.net/q/messages?numofmessages=32&sv=2021-12-02&ss=q&srt=co&sp=raup&se="
+                "https://a.queue.core.windows.net/q/messages?numofmessages=32&sv=2021-12-02&ss=q&srt=co&sp=racup&se="
             ),
             "{url}"
         );

@@ -1,5 +1,5 @@
-//! A client for storage queues, for the commands and the status page, which handle messages that could not be
-//! forwarded. (The Functions host has its own client.)
+//! A client for storage queues: for the timer, which puts batches of sites into one, and for the commands and the status
+//! page, which handle messages that could not be forwarded. (The Functions host has its own client.)
 //! <https://learn.microsoft.com/rest/api/storageservices/queue-service-rest-api>
 //!
 //! Requests are not retried: the caller sees the failure and calls again.
@@ -43,6 +43,8 @@ pub enum QueueError {
     Status { queue: String, status: u16, code: String },
     #[error("nobody can sign in at the storage account ({text}): {advice}")]
     Token { text: String, advice: &'static str },
+    #[error("the storage account did not take a message for queue {queue} in the time that there was")]
+    Late { queue: String },
     #[error("no request can be made to the storage account: {0}")]
     NoClient(String),
     #[error("the storage account's answer for queue {queue} is not understood: {text}")]
@@ -162,6 +164,22 @@ impl Queue {
     pub async fn put_for_ever(&self, text: &str, hidden_for: Duration) -> Result<(), QueueError> {
         let query = [("messagettl", "-1".to_owned()), ("visibilitytimeout", seconds(hidden_for))];
         self.add(&BASE64_STANDARD.encode(text), &query).await
+    }
+
+    /// Adds a text as the Functions host would. The service removes it if nobody has taken and deleted it within `life`. If
+    /// there is no such queue, it is created.
+    ///
+    /// # Errors
+    /// See [`QueueError`]. The message may have been added all the same.
+    pub async fn put_for(&self, text: &str, life: Duration) -> Result<(), QueueError> {
+        let (stored, query) = (BASE64_STANDARD.encode(text), [("messagettl", seconds(life))]);
+        match self.add(&stored, &query).await {
+            Err(QueueError::Missing(_)) => {
+                self.send(Method::PUT, &[], &[], None).await?;
+                self.add(&stored, &query).await
+            }
+            result => result,
+        }
     }
 
     async fn add(&self, stored: &str, query: &[(&str, String)]) -> Result<(), QueueError> {

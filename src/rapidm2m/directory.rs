@@ -39,6 +39,8 @@ pub struct Directory {
     customer: String,
     /// As the ledger has them.
     pub refused_logins: Refusals,
+    /// When the newest of the cursors was written, by Cosmos DB's clock, in seconds.
+    pub as_of: i64,
     /// Backfills with messages that wait for the hub.
     pub backfills: Vec<Cursor>,
     known: BTreeMap<String, Known>,
@@ -79,6 +81,11 @@ impl Directory {
         }
         known.uid = site.uid.clone().or(known.uid);
         (known.waiting, known.is_gone) = (waiting, false);
+        self.add(known);
+    }
+
+    /// Takes over what another process has written into a cursor.
+    pub fn update(&mut self, known: Known) {
         self.add(known);
     }
 

@@ -33,6 +33,8 @@ const LOWEST: usize = 12;
 const BURST: f64 = 0.05;
 /// So much of the rate is used, since requests come closer together on the way.
 const USED: f64 = 0.95;
+/// A share is at least one request in a quarter of an hour.
+const LEAST_SHARE: f64 = 1.0 / 900.0;
 /// The waits if the backend asks to slow down and does not say for how long.
 const SLOW_DOWN: Policy = Policy::jittered(Duration::from_secs(1), Duration::from_secs(5 * 60));
 /// The waits while the backend does not answer. The next run tries again at once.
@@ -65,9 +67,23 @@ struct State {
     trust: Trust,
     /// When the requests so far are used up at the rate that is allowed.
     used_until: Option<Instant>,
+    shares: Shares,
     /// Failures since the last answer.
     strikes: u32,
     last_answer: Option<Instant>,
+}
+
+/// The parts of the rate that this process may use at the moment, if it shares the backend with others.
+#[derive(Debug, Default)]
+struct Shares {
+    count: usize,
+    per_second: f64,
+}
+
+/// A part of the rate, as long as it lives.
+pub struct Share<'a> {
+    gate: &'a Gate,
+    per_second: f64,
 }
 
 /// A request that was let through.
@@ -89,6 +105,7 @@ impl Gate {
             state: Mutex::new(State {
                 trust: Trust::new(credentials),
                 used_until: None,
+                shares: Shares::default(),
                 strikes: 0,
                 last_answer: None,
             }),
@@ -106,9 +123,42 @@ impl Gate {
         state.strikes = 0;
     }
 
+    /// Another process has just found out that the backend takes these credentials: what this one knows is older.
+    pub fn vouched(&self, credentials: &str) {
+        self.state().trust.vouched(credentials);
+        self.changed.notify_waiters();
+    }
+
+    /// Stands for the credentials.
+    #[must_use]
+    pub fn credentials(&self) -> String {
+        self.state().trust.credentials().to_owned()
+    }
+
+    #[must_use]
+    pub fn requests_per_second(&self) -> f64 {
+        self.requests_per_second.into()
+    }
+
+    /// As long as there are shares, requests keep to the sum of them, not to the whole rate.
+    #[must_use]
+    pub fn share(&self, per_second: f64) -> Share<'_> {
+        let mut state = self.state();
+        state.shares.count += 1;
+        state.shares.per_second += per_second;
+        drop(state);
+        self.changed.notify_waiters();
+        Share { gate: self, per_second }
+    }
+
     /// What the ledger has of refused logins. If this process had some itself, it knows better.
     pub fn restore(&self, refusals: Refusals, now: DateTime<Utc>) {
         self.state().trust.restore(refusals, now);
+    }
+
+    /// What other processes have noted of refused logins since.
+    pub fn learn(&self, refusals: Refusals, now: DateTime<Utc>) {
+        self.state().trust.learn(refusals, now);
     }
 
     /// The refused logins, if there are some that were not asked for yet.
@@ -183,15 +233,26 @@ impl Gate {
     }
 }
 
+impl Drop for Share<'_> {
+    fn drop(&mut self) {
+        let shares = &mut self.gate.state().shares;
+        shares.count -= 1;
+        // Sums of fractions are not exact.
+        shares.per_second = if shares.count == 0 { 0.0 } else { (shares.per_second - self.per_second).max(0.0) };
+    }
+}
+
 impl State {
     /// Whether a request may be made now, and if the rate has a place for it, when.
-    fn step(&mut self, per_second: u32, deadline: Instant) -> Step {
+    fn step(&mut self, limit: u32, deadline: Instant) -> Step {
         let now = Instant::now();
         if let Some(until) = self.trust.others_try_until(now) {
             return Step::WaitUntil(until);
         }
-        let interval = Duration::from_secs_f64(1.0 / (f64::from(per_second) * USED));
-        let burst = interval.mul_f64((f64::from(per_second) * BURST).max(1.0));
+        let whole = f64::from(limit);
+        let per_second = if self.shares.count == 0 { whole } else { self.shares.per_second.clamp(LEAST_SHARE, whole) };
+        let interval = Duration::from_secs_f64(1.0 / (per_second * USED));
+        let burst = interval.mul_f64((per_second * BURST).max(1.0));
         // Virtual scheduling (GCRA): each request uses the rate for an interval, and a burst may run ahead.
         let used_until = self.used_until.map_or(now, |until| until.max(now));
         let at = (used_until + interval).checked_sub(burst).unwrap_or(now).max(now);
@@ -237,7 +298,7 @@ impl Gate {
     /// The backend has answered a request of this user.
     fn answered(&self) {
         let mut state = self.state();
-        state.trust.accepted();
+        state.trust.accepted(Utc::now());
         state.strikes = 0;
         state.last_answer = Some(Instant::now());
         drop(state);

@@ -119,6 +119,10 @@ kinds! {
     DownlinkStatus = "downlink_status",
     DownlinkUnreachable = "downlink_unreachable",
     DownlinkBusy = "downlink_busy",
+    // The queue of sites.
+    BatchesNotTaken = "batches_not_taken",
+    BatchRefused = "batch_refused",
+    BatchTooOld = "batch_too_old",
     // The app itself.
     Rest = "rest",
     Deadline = "deadline",

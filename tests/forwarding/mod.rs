@@ -24,6 +24,8 @@ mod one_thread;
 mod outages;
 mod pollers;
 mod provisioning;
+mod queue;
+mod queue_hosts;
 mod selection;
 mod startup;
 mod transports;

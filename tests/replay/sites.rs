@@ -125,14 +125,14 @@ async fn an_app_that_writes_nothing_reads_the_cursor_again_after_ten_minutes() {
     let config = Config::from_settings(&settings).unwrap_or_else(|problems| panic!("{problems}"));
     let app = App::new(config, iothub_connector::support::ending::Ending::default());
     let function = app.polling.as_ref().unwrap();
-    assert!(function.run().await.is_success());
+    assert!(function.run(None).await.is_success());
     let done = replay(&world.settings, &[SITE, "--all"]).await;
     assert_eq!(done.code, Some(0), "{done:?}");
-    assert_eq!(function.run().await.messages_forwarded, 0, "nobody knows yet");
+    assert_eq!(function.run(None).await.messages_forwarded, 0, "nobody knows yet");
     tokio::time::pause();
     tokio::time::advance(Duration::from_secs(10 * 60)).await;
     tokio::time::resume();
-    assert_eq!(function.run().await.messages_forwarded, 1);
+    assert_eq!(function.run(None).await.messages_forwarded, 1);
     world.assert_rows(SITE, &rows(0..3)).await;
     world.assert_settled().await;
 }

@@ -11,6 +11,6 @@ mod recorded;
 mod rejected;
 mod restarting;
 mod startup;
-mod support;
+pub mod support;
 mod trouble;
 mod webhooks;

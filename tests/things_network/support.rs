@@ -108,7 +108,7 @@ impl Host {
 
     /// Starts with other members of host.json's `extensions.queues`, and with options of the host.
     pub async fn start_with(settings: &Settings, queues: Value, options: &[&str]) -> Self {
-        let app = app(queues);
+        let app = app(queues, settings.contains_key("PollQueueName"));
         let mut command = binary();
         command.args(["emulator", "functions_host", "--app"]).arg(&app);
         command.args(["--handler", env!("CARGO_BIN_EXE_iothub-connector")]).args(options);
@@ -252,6 +252,13 @@ impl Host {
         assert_eq!(response.status(), 202);
     }
 
+    /// Runs a timer's function and waits for its end. Returns the result.
+    pub async fn invoke(&self, function: &str) -> Value {
+        let url = format!("{}admin/functions/{function}?wait", self.endpoint);
+        let response = self.client.post(url).send().await.unwrap();
+        serde_json::from_slice(&response.bytes().await.unwrap()).unwrap()
+    }
+
     /// Restarts the job host. Returns when the new handler has answered; the old one may still run.
     pub async fn restart(&self) {
         let response = self.client.post(format!("{}admin/host/restart?wait", self.endpoint)).send().await.unwrap();
@@ -311,13 +318,14 @@ impl Drop for Host {
     }
 }
 
-/// A copy of the app's folder with other queue settings.
-fn app(queues: Value) -> PathBuf {
+/// A copy of the app's folder with other queue settings. Without `PollQueueName`, the function of that queue is left out.
+fn app(queues: Value, has_poll_queue: bool) -> PathBuf {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let source = Path::new(env!("CARGO_MANIFEST_DIR"));
     let name = format!("app-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
     let app = Path::new(env!("CARGO_TARGET_TMPDIR")).join("things_network").join(name);
-    for function in ["rapidM2MForwarding", "thingsNetworkUplink", "thingsNetworkForwarding", "status"] {
+    let functions = ["rapidM2MForwarding", "thingsNetworkUplink", "thingsNetworkForwarding", "status"];
+    for function in functions.into_iter().chain(has_poll_queue.then_some("rapidM2MSites")) {
         fs::create_dir_all(app.join(function)).unwrap();
         let file = Path::new(function).join("function.json");
         fs::copy(source.join(&file), app.join(&file)).unwrap();

@@ -1,6 +1,6 @@
 //! Items in a plain map, for benchmarks. The engine copies a whole physical partition for each transaction, and with a
 //! hierarchical key all sites of a customer are in one: at ten thousand sites it is the emulator that is measured. This
-//! knows point reads, transactional batches (create, replace with If-Match) and the query for all cursors.
+//! knows point reads, transactional batches (create, replace with If-Match) and the queries for all cursors and for the latest ones.
 
 use std::{
     collections::HashMap,
@@ -71,10 +71,11 @@ impl PlainItems {
         if is_query(&parts.headers) {
             let body = axum::body::to_bytes(body, BODY_LIMIT).await?;
             let query: Value = serde_json::from_slice(&body)?;
-            if !query["query"].as_str().is_some_and(|text| text.ends_with("WHERE c.Kind = 'cursor'")) {
+            let Some(since) = query["query"].as_str().and_then(cursors_since) else {
                 return Ok(Err(Request::from_parts(parts, body.into())));
-            }
-            let cursors: Vec<_> = self.all().into_iter().filter(|item| item["Kind"] == "cursor").collect();
+            };
+            let is_meant = |item: &Value| item["Kind"] == "cursor" && item["_ts"].as_i64() >= Some(since);
+            let cursors: Vec<_> = self.all().into_iter().filter(is_meant).collect();
             return Ok(Ok(Json(json!({ "_rid": "", "_count": cursors.len(), "Documents": cursors })).into_response()));
         }
         let header = |name| parts.headers.get(name).and_then(|value| value.to_str().ok());
@@ -116,10 +117,18 @@ impl PlainItems {
         for (operation, key) in operations.into_iter().zip(keys) {
             *last_etag += 1;
             results.push(json!({ "statusCode": 200, "eTag": format!("\"{last_etag}\""), "requestCharge": 1.0 }));
-            items.insert(key, (*last_etag, operation.resource_body));
+            let mut item = operation.resource_body;
+            item["_ts"] = json!(chrono::Utc::now().timestamp());
+            items.insert(key, (*last_etag, item));
         }
         Json(results).into_response()
     }
+}
+
+/// Since when the cursors were written that a query asks for. `None` if it asks for something else.
+fn cursors_since(query: &str) -> Option<i64> {
+    let (_, condition) = query.split_once(" WHERE c.Kind = 'cursor'")?;
+    if condition.is_empty() { Some(0) } else { condition.strip_prefix(" AND c._ts >= ")?.parse().ok() }
 }
 
 /// Whether a request is a query, and not for the plan of one.

@@ -57,7 +57,7 @@ pub struct HandlerCommand {
 impl App {
     /// # Errors
     /// Names the file and the invalid member.
-    pub fn load(root: &Path, settings: &Settings, schedule: Option<&str>) -> anyhow::Result<Self> {
+    pub fn load(root: &Path, settings: &Settings, schedule: Option<&str>, without: &[String]) -> anyhow::Result<Self> {
         let root = root.canonicalize().with_context(|| format!("{} cannot be read", root.display()))?;
         let document = Document::read(&root.join("host.json"))?;
         let host = document.root();
@@ -70,8 +70,13 @@ impl App {
         let prefix = extensions.as_ref().and_then(|node| node.get("http")?.get("routePrefix"));
         let queues = extensions.as_ref().and_then(|node| node.get("queues"));
         let logging = host.get("logging").map_or(Ok(Logging::default()), |node| Logging::parse(&node))?;
-        let (functions, disabled) = functions(&root, settings, schedule)?;
-        ensure!(!functions.is_empty(), "{} has no folder with a function.json", root.display());
+        let (functions, disabled) = functions(&root, settings, schedule, without)?;
+        if functions.is_empty() {
+            match disabled.iter().find_map(|disabled| disabled.problem.as_ref()) {
+                Some(problem) => bail!("no function can run: {problem}"),
+                None => bail!("{} has no folder with a function.json", root.display()),
+            }
+        }
         Ok(Self {
             handler: description.map(|node| describe(&node)).transpose()?,
             timeout: host.get("functionTimeout").map_or(Ok(Some(DEFAULT_TIMEOUT)), |node| timeout(&node))?,
@@ -133,12 +138,14 @@ fn functions(
     root: &Path,
     settings: &Settings,
     schedule: Option<&str>,
+    without: &[String],
 ) -> anyhow::Result<(Vec<Function>, Vec<Disabled>)> {
     let (mut functions, mut disabled) = (Vec::new(), Vec::new());
     let entries = fs::read_dir(root).with_context(|| format!("{} cannot be read", root.display()))?;
     for entry in entries {
-        let path = entry?.path().join("function.json");
-        if path.is_file() {
+        let entry = entry?;
+        let path = entry.path().join("function.json");
+        if path.is_file() && without.iter().all(|name| entry.file_name() != name.as_str()) {
             match Function::load(&path, settings, schedule)? {
                 Ok(function) => functions.push(function),
                 Err(function) => disabled.push(function),

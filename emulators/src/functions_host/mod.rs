@@ -41,6 +41,10 @@
 //! the emulated one, where this host is alone. The id is the setting `AzureFunctionsWebHost__hostid` or
 //! `WEBSITE_SITE_NAME`, or follows from the app's folder.
 //!
+//! # A function in error
+//! A function with a `%Setting%` that the app does not have does not run, whether it is disabled or not. The host logs that as an
+//! error at its start, and the other functions run.
+//!
 //! # A restart
 //! `POST /admin/host/restart` starts another handler. The old one gets no new calls from that moment; HTTP calls wait for
 //! the new one. The old one is asked to end when its calls from queues and timers have ended. So both run for a while,
@@ -48,8 +52,7 @@
 //!
 //! # What the real host does and this one does not
 //! - A restart does not read host.json and the function.json files again, and no change of them causes one.
-//! - A handler that cannot be started, and a `%Setting%` that is missing, are errors here. The real host goes on: calls
-//!   hang, and a function without its setting does not run.
+//! - A handler that cannot be started is an error here. The real host goes on, and calls hang.
 //! - A host that is killed takes the handler with it. The real one leaves it behind.
 //! - A call without a function key is accepted.
 //!

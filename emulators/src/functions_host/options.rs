@@ -49,6 +49,9 @@ pub struct Options {
     /// An HTTP function that is also served at the root, where the real host serves its own page
     #[arg(long, value_name = "FUNCTION")]
     pub home: Option<String>,
+    /// A function that is left out, as if the app did not have its folder; repeatable
+    #[arg(long, value_name = "FUNCTION")]
+    pub without: Vec<String>,
     /// How often the handler is restarted after a failure: an exit with an error, or no answer within 30 seconds. 30
     /// minutes without a failure make up for all. The real host gives up at the third failure; Azure then starts another
     /// host, which finds the same queues
@@ -92,6 +95,7 @@ impl Default for Options {
             schedule: None,
             run_at_start: false,
             home: None,
+            without: Vec::new(),
             restarts: RESTARTS,
             stop_seconds: STOP_SECONDS,
             only_settings: false,

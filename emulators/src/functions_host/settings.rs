@@ -74,15 +74,31 @@ pub fn resolved<'a>(settings: &'a Settings, text: &'a str) -> Option<&'a str> {
 ///
 /// # Errors
 /// Names the missing setting, or says that a `%` has no partner.
-pub fn interpolated(settings: &Settings, text: &str) -> Result<String, String> {
+pub fn interpolated(settings: &Settings, text: &str) -> Result<String, Uninterpolated> {
     let (mut result, mut rest) = (String::new(), text);
     while let Some((before, after)) = rest.split_once('%') {
-        let (name, after) = after.split_once('%').ok_or("has a % without a second one")?;
-        let value = settings.get(name).ok_or_else(|| format!("has %{name}%: there is no setting {name}"))?;
+        let (name, after) = after.split_once('%').ok_or(Uninterpolated::Unpaired)?;
+        let value = settings.get(name).ok_or_else(|| Uninterpolated::Missing(name.to_owned()))?;
         result = result + before + value;
         rest = after;
     }
     Ok(result + rest)
+}
+
+/// Why a text with settings in it has no value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Uninterpolated {
+    Missing(String),
+    Unpaired,
+}
+
+impl std::fmt::Display for Uninterpolated {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Missing(name) => write!(out, "has %{name}%: there is no setting {name}"),
+            Self::Unpaired => out.write_str("has a % without a second one"),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -93,10 +109,10 @@ mod tests {
     fn settings_may_stand_anywhere_in_a_text() {
         let settings = Settings::from([("A".to_owned(), "1".to_owned()), ("B".to_owned(), "2".to_owned())]);
         for (text, expected) in [("", ""), ("a", "a"), ("%A%", "1"), ("%A%-x%B%%A%", "1-x21")] {
-            assert_eq!(interpolated(&settings, text).as_deref(), Ok(expected));
+            assert_eq!(interpolated(&settings, text), Ok(expected.to_owned()));
         }
         for (text, problem) in [("%C%", "no setting C"), ("%A%-%", "without a second"), ("%%", "no setting ")] {
-            assert!(interpolated(&settings, text).unwrap_err().contains(problem), "{text}");
+            assert!(interpolated(&settings, text).unwrap_err().to_string().contains(problem), "{text}");
         }
     }
 }

@@ -33,7 +33,7 @@ const CONTAINER: &str = "azure-webjobs-hosts";
 /// error quotes the last lines of its standard error.
 pub async fn start(options: Options) -> anyhow::Result<Emulator> {
     let mut settings = settings::load(options.settings.as_deref(), &options.env)?;
-    let app = App::load(&options.app, &settings, options.schedule.as_deref())?;
+    let app = App::load(&options.app, &settings, options.schedule.as_deref(), &options.without)?;
     let cannot_listen = || format!("cannot listen on {} port {}", options.host, options.port);
     let (door, listener) = door::open(&options.host, options.port).with_context(cannot_listen)?;
     let (channel, first_events) = broadcast::channel(events::KEPT);

@@ -17,6 +17,7 @@
 //! | `PUT /away` `true` | the ports refuse connections, until `false` |
 //! | `PUT /clock` `{"aheadSeconds":86400}` | the service's time, from which visibility, expiry and the end of a lease follow |
 //! | `GET /queues/{name}` | all messages, visible or not: `[{"id":"…","text":"…","dequeueCount":1,"insertionTime":"…","expirationTime":"…","nextVisibleTime":"…"}]`; `text` is the stored one |
+//! | `DELETE /queues/{name}` | removes the queue |
 //! | `/trouble` | wrong answers, see `trouble.rs` |
 
 mod auth;
@@ -131,7 +132,7 @@ pub async fn start(options: Options) -> anyhow::Result<Emulator> {
     let control = Router::new()
         .route("/away", put(away))
         .route("/clock", put(set_clock))
-        .route("/queues/{name}", get(show))
+        .route("/queues/{name}", get(show).delete(remove))
         .with_state(Arc::new(Control { queues: queues.clone(), clock, doors: [door, blob_door] }))
         .merge(trouble.control());
     let mut tasks = JoinSet::new();
@@ -160,6 +161,11 @@ struct Ahead {
 
 async fn set_clock(State(control): State<Arc<Control>>, Json(ahead): Json<Ahead>) -> StatusCode {
     control.clock.set_ahead(ahead.ahead_seconds);
+    StatusCode::NO_CONTENT
+}
+
+async fn remove(State(control): State<Arc<Control>>, Path(name): Path<String>) -> StatusCode {
+    control.queues.remove(&name);
     StatusCode::NO_CONTENT
 }
 

@@ -29,6 +29,11 @@ impl Queues {
         is_new
     }
 
+    /// Removes a queue with its messages.
+    pub(super) fn remove(&self, name: &str) {
+        self.queues().remove(name);
+    }
+
     /// Works with a queue and the service's time. `None` if there is no such queue.
     pub(super) fn with<R>(&self, name: &str, work: impl FnOnce(&mut Messages, DateTime<Utc>) -> R) -> Option<R> {
         let mut queues = self.queues();

@@ -178,11 +178,11 @@ async fn what_is_wrong_with_an_account_is_said_without_its_secrets() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_a_function_that_is_switched_off_is_logged_and_the_others_run() {
+async fn a_function_without_its_setting_is_in_error_and_the_others_run() {
     let app = App::new(host(), &[("work", triggered_by("%Nowhere%")), ("poll", timer(NEVER))]);
     let handler = Handler::start().await;
-    for switch in ["AzureWebJobs.work.Disabled", "AzureWebJobs_work_Disabled"] {
-        let env = vec![(switch.to_owned(), "true".to_owned())];
+    for switch in [Some("AzureWebJobs.work.Disabled"), Some("AzureWebJobs_work_Disabled"), None] {
+        let env = switch.map(|switch| (switch.to_owned(), "true".to_owned())).into_iter().collect();
         let host = handler.hosted(&app, Options { env, ..Options::default() }).await;
         assert_eq!(host.ready().functions, ["poll"]);
         assert!(host.ready().queues.is_empty());
@@ -195,5 +195,11 @@ async fn what_is_wrong_with_a_function_that_is_switched_off_is_logged_and_the_ot
             }
         }
         assert_eq!(levels, [Level::Error, Level::Warning]);
+    }
+    let host = handler.hosted(&app, Options { without: vec!["work".to_owned()], ..Options::default() }).await;
+    assert_eq!(host.ready().functions, ["poll"]);
+    let mut events = host.events();
+    while let Ok(event) = events.try_recv() {
+        assert!(!matches!(event, Event::Line { stream: Stream::Host, .. }), "as if it were not there: {event:?}");
     }
 }

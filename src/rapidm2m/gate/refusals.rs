@@ -26,6 +26,15 @@ impl Refusals {
         self.times.push(now);
     }
 
+    /// Adds those that other processes have noted of the same credentials.
+    pub fn merge(&mut self, other: Self) {
+        if other.credentials == self.credentials {
+            self.times.extend(other.times);
+            self.times.sort_unstable();
+            self.times.dedup();
+        }
+    }
+
     /// Refusals of other credentials, and old ones, do not count. Neither do those of a clock that was ahead.
     #[must_use]
     pub fn of(mut self, credentials: &str, now: DateTime<Utc>) -> Self {
@@ -74,6 +83,18 @@ mod tests {
         assert!(refusals.clone().of("b", at(4)).times.is_empty());
         assert_eq!(refusals.clone().of("a", at(61)).times, [at(2), at(3)], "an hour later");
         assert!(refusals.of("a", at(-1)).times.is_empty(), "of a clock that was ahead");
+    }
+
+    #[test]
+    fn those_of_several_processes_add_up() {
+        let of = |credentials, times: &[i64]| Refusals {
+            credentials: String::from(credentials),
+            times: times.iter().map(|time| at(*time)).collect(),
+        };
+        let mut refusals = of("a", &[1, 4]);
+        refusals.merge(of("a", &[2, 4]));
+        refusals.merge(of("b", &[3]));
+        assert_eq!(refusals, of("a", &[1, 2, 4]));
     }
 
     proptest! {

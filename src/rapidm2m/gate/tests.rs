@@ -54,6 +54,35 @@ async fn there_are_never_more_requests_in_a_second_than_the_limit_and_a_tenth() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn requests_keep_to_the_shares_of_what_is_being_worked_on() {
+    let gate = gate(80);
+    let made_in = async |sites| {
+        let (_, made) = run(&gate, sites, Duration::from_millis(5), None).await;
+        (made[sites - 1] - made[0]).as_secs_f64()
+    };
+    let first = gate.share(5.0);
+    assert!((3.5..4.5).contains(&made_in(20).await), "5 in a second");
+    let second = gate.share(15.0);
+    assert!((1.8..2.2).contains(&made_in(40).await), "20 in a second");
+    drop((first, second));
+    assert!((0.9..1.1).contains(&made_in(80).await), "all of them, if nothing is shared");
+    let _too_many = [gate.share(80.0), gate.share(80.0)];
+    assert!((0.9..1.1).contains(&made_in(80).await), "never more than the limit");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_timer_has_found_out_ends_the_wait_of_an_instance() {
+    let gate = gate(80);
+    run(&gate, 200, Duration::from_millis(5), Some(refused())).await;
+    assert!(gate.closed(Instant::now() + 40 * SECOND).is_some());
+    gate.vouched("those of an app with other settings");
+    assert!(gate.closed(Instant::now() + 40 * SECOND).is_some());
+    gate.vouched("mark");
+    let (held, made) = run(&gate, 200, Duration::from_millis(5), Some(refused())).await;
+    assert_eq!((held, made.len()), (198, 2), "few try, since it may have changed again");
+}
+
+#[tokio::test(start_paused = true)]
 async fn two_refused_logins_stop_everybody() {
     let gate = gate(80);
     run(&gate, 200, Duration::from_millis(5), None).await;

@@ -38,11 +38,42 @@ pub struct Trust {
     has_news: bool,
     /// The ledger has some.
     are_noted: bool,
+    /// When the backend last answered.
+    accepted_at: Option<DateTime<Utc>>,
+    /// Another process has said that the backend takes the credentials, and nothing is known since.
+    is_vouched: bool,
 }
 
 impl Trust {
     pub fn new(credentials: String) -> Self {
         Self { refusals: Refusals { credentials, times: Vec::new() }, ..Self::default() }
+    }
+
+    pub fn credentials(&self) -> &str {
+        &self.refusals.credentials
+    }
+
+    /// These credentials have just been accepted elsewhere.
+    pub fn vouched(&mut self, credentials: &str) {
+        if credentials == self.refusals.credentials {
+            (self.in_a_row, self.refused, self.is_vouched) = (0, None, true);
+            self.refusals.times.clear();
+        }
+    }
+
+    /// Takes over refused logins of other processes, as the ledger has them. Those from before the last answer mean nothing.
+    pub fn learn(&mut self, refusals: Refusals, now: DateTime<Utc>) {
+        let mut others = refusals.of(&self.refusals.credentials, now);
+        others.times.retain(|time| self.accepted_at.is_none_or(|accepted| *time > accepted));
+        if others.times.is_empty() {
+            return;
+        }
+        self.are_noted = true;
+        self.refusals.merge(others);
+        self.in_a_row = self.in_a_row.max(MEANT_FOR_ALL - 1);
+        if self.refusals.are_too_many() {
+            self.refused.get_or_insert(FetchError::Unauthorized { said: String::new() });
+        }
     }
 
     pub fn doubt(&mut self) {
@@ -70,8 +101,9 @@ impl Trust {
         self.trying_until.filter(|until| !self.is_proven && now < *until)
     }
 
-    pub fn accepted(&mut self) {
+    pub fn accepted(&mut self, now: DateTime<Utc>) {
         (self.is_proven, self.trying_until, self.in_a_row, self.refused) = (true, None, 0, None);
+        (self.accepted_at, self.is_vouched) = (Some(now), false);
         // Who may not list sites, say, is refused now and then.
         self.refusals.times.clear();
         self.has_news = self.are_noted;
@@ -80,6 +112,10 @@ impl Trust {
     pub fn refused_one(&mut self, error: &FetchError, now: DateTime<Utc>) {
         self.is_proven = false;
         self.in_a_row += 1;
+        // Each of the instances would make a second attempt. That the password is wrong is no fault of one site.
+        if std::mem::take(&mut self.is_vouched) && matches!(error, FetchError::Unauthorized { .. }) {
+            self.in_a_row = MEANT_FOR_ALL;
+        }
         self.refusals.add(now);
         if self.in_a_row >= MEANT_FOR_ALL {
             self.refused = Some(error.clone());

@@ -23,6 +23,6 @@ pub use documents::{
     ALL_SITES, Backfill, BadRows, Cursor, EmptyPolls, Fault, Poll, PollKind, PollResult, Request, SiteKey,
 };
 pub use outcome::Outcome;
-pub use queries::{PollList, PollQuery};
+pub use queries::{Changes, PollList, PollQuery};
 pub use recorded::{Recorded, Seen, Stamped};
 pub use unforwarded::{Kept, Unforwarded};

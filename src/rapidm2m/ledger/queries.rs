@@ -17,6 +17,7 @@ use crate::{
     rapidm2m::{
         Stamp,
         directory::{Directory, Known},
+        gate::Refusals,
     },
     support::blocking,
 };
@@ -29,7 +30,9 @@ const CURSORS_OF_SITE: &str = "SELECT c.id, c.Kind, c.Customer_Id, c.Site_Id, c.
      c.ScannedUntil, c.Unforwarded, c.ConsecutiveFailures, c.LastError, c.NotBefore, c.Backfill FROM c WHERE c.Kind IN ('cursor', 'backfill')";
 /// What tells which site a cursor belongs to, and whether messages wait.
 const DIRECTORY: &str = "SELECT c.id, c.Kind, c.Customer_Id, c.Site_Id, c.Site_Uid, c.Site_Name, c.Earlier_Names, c.GoneSince, \
-                         c.LastValueFrom, c.Contact, c.Unforwarded, c.LastError, c.RefusedLogins FROM c WHERE c.Kind = 'cursor'";
+                         c.LastValueFrom, c.Contact, c.Unforwarded, c.LastError, c.RefusedLogins, c._ts FROM c WHERE c.Kind = 'cursor'";
+/// Partitions take the time of a document from clocks of their own, in whole seconds.
+const CLOCKS_APART: i64 = 10;
 /// The backfills. There are few.
 const BACKFILLS: &str = "SELECT c.id, c.Kind, c.Customer_Id, c.Site_Id, c.Site_Uid, c.Site_Name, c.Unforwarded, c.Backfill FROM c \
                          WHERE c.Kind = 'backfill'";
@@ -103,6 +106,15 @@ impl PollQuery {
     }
 }
 
+/// What others have written into cursors.
+#[derive(Debug, Default)]
+pub struct Changes {
+    pub known: Vec<Known>,
+    pub refused_logins: Option<Refusals>,
+    /// As [`Directory::as_of`].
+    pub as_of: i64,
+}
+
 /// Polls of a site.
 #[derive(Debug, Default)]
 pub struct PollList {
@@ -110,6 +122,24 @@ pub struct PollList {
     pub polls: Vec<Poll>,
     /// Documents that claim to be a poll but cannot be read as one, each with its id and the reason.
     pub unreadable: Vec<LedgerError>,
+}
+
+/// The newest time at which one of these documents was written, in seconds.
+fn newest(values: &[Value]) -> i64 {
+    values.iter().filter_map(|value| value["_ts"].as_i64()).max().unwrap_or_default()
+}
+
+fn known(cursor: Cursor) -> Known {
+    Known {
+        waiting: cursor.unforwarded.len(),
+        is_gone: cursor.gone_since.is_some(),
+        contact: cursor.contact.filter(|_| cursor.last_error.is_none()).map(Stamp::from_time),
+        newest: cursor.last_value_from,
+        name: cursor.name().to_owned(),
+        place: cursor.site,
+        uid: cursor.site_uid,
+        earlier_names: cursor.earlier_names,
+    }
 }
 
 fn read<T: DeserializeOwned>(value: Value) -> Result<T, LedgerError> {
@@ -138,27 +168,40 @@ impl Ledger {
     pub async fn directory(&self, customer: &str) -> Result<Directory, LedgerError> {
         let Some(container) = self.find().await? else { return Ok(Directory::new(customer, [])) };
         let values: Vec<Value> = self.all(&container, DIRECTORY, FeedScope::full_container()).await?;
-        let known = |cursor: Cursor| Known {
-            waiting: cursor.unforwarded.len(),
-            is_gone: cursor.gone_since.is_some(),
-            contact: cursor.contact.filter(|_| cursor.last_error.is_none()).map(Stamp::from_time),
-            newest: cursor.last_value_from,
-            name: cursor.name().to_owned(),
-            place: cursor.site,
-            uid: cursor.site_uid,
-            earlier_names: cursor.earlier_names,
-        };
+        let as_of = newest(&values);
         // A cursor that cannot be read stops its own site, when that is polled.
         let cursors = values.into_iter().filter_map(|value| read::<Cursor>(value).ok());
         let ours = cursors.filter(|cursor| cursor.customer == customer);
         let (of_all, of_sites): (Vec<_>, Vec<_>) = ours.partition(|cursor| cursor.site == ALL_SITES);
         let mut directory = Directory::new(customer, of_sites.into_iter().map(known));
+        directory.as_of = as_of;
         let values: Vec<Value> = self.all(&container, BACKFILLS, FeedScope::full_container()).await?;
         let backfills = values.into_iter().filter_map(|value| read::<Cursor>(value).ok());
         directory.backfills =
             backfills.filter(|cursor| cursor.customer == customer && !cursor.unforwarded.is_empty()).collect();
         directory.refused_logins = of_all.into_iter().find_map(|cursor| cursor.refused_logins).unwrap_or_default();
         Ok(directory)
+    }
+
+    /// What the customer's cursors hold that were written since `as_of` (see [`Directory::as_of`]).
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn changes(&self, customer: &str, as_of: i64) -> Result<Changes, LedgerError> {
+        let mut changes = Changes { as_of, ..Changes::default() };
+        let Some(container) = self.find().await? else { return Ok(changes) };
+        let query = format!("{DIRECTORY} AND c._ts >= {}", as_of - CLOCKS_APART);
+        let values: Vec<Value> = self.all(&container, query, FeedScope::full_container()).await?;
+        changes.as_of = newest(&values).max(as_of);
+        let cursors = values.into_iter().filter_map(|value| read::<Cursor>(value).ok());
+        for cursor in cursors.filter(|cursor| cursor.customer == customer) {
+            if cursor.site == ALL_SITES {
+                changes.refused_logins = cursor.refused_logins;
+            } else {
+                changes.known.push(known(cursor));
+            }
+        }
+        Ok(changes)
     }
 
     /// The sites that have documents, in order. Empty if the container does not exist; it is not created for this.

@@ -315,13 +315,17 @@ impl<W: World> Forwarder<W> {
         }
     }
 
-    /// Notes refused logins under the site `*`, for the next process.
+    /// Notes refused logins under the site `*`, for the next process and for others. They are added to those of others; none
+    /// means that the backend takes the credentials.
     ///
     /// # Errors
     /// The ledger cannot be read or written, or somebody else has written at the same time.
-    pub async fn note_refusals(&self, customer: &str, refusals: Refusals) -> Result<(), LedgerError> {
+    pub async fn note_refusals(&self, customer: &str, mut refusals: Refusals) -> Result<(), LedgerError> {
         let key = all_sites(customer);
         let Committed { mut cursor, etag } = self.world.cursor(&key, None).await?;
+        if let Some(others) = cursor.refused_logins.take().filter(|_| !refusals.times.is_empty()) {
+            refusals.merge(others);
+        }
         cursor.refused_logins = Some(refusals);
         self.world.commit(&key, &[], &[], &cursor, etag.as_deref()).await.map(|_etag| ())
     }

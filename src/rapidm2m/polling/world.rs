@@ -21,7 +21,7 @@ use crate::{
         FetchError, Site,
         client::{Answer, Limit, MAX_BODY, RowsQuery},
         directory::Directory,
-        ledger::{BackfillRange, Committed, Cursor, Ledger, LedgerError, Poll, SiteKey},
+        ledger::{BackfillRange, Changes, Committed, Cursor, Ledger, LedgerError, Poll, SiteKey},
         site::Listed,
     },
     support::{clock::Clock, meter::Meters},
@@ -120,6 +120,14 @@ impl Services {
     /// See [`LedgerError`].
     pub async fn directory(&self, customer: &str) -> Result<Directory, LedgerError> {
         self.measured(self.ledger.directory(customer)).await
+    }
+
+    /// See [`Ledger::changes`].
+    ///
+    /// # Errors
+    /// See [`LedgerError`].
+    pub async fn changes(&self, customer: &str, as_of: i64) -> Result<Changes, LedgerError> {
+        self.measured(self.ledger.changes(customer, as_of)).await
     }
 
     fn measure_request(&self, began: WallInstant, bytes: usize, error: Option<&FetchError>) {

@@ -170,8 +170,15 @@ fn bindings_find_their_account_as_the_apps_identity() {
 #[test]
 fn the_queues_are_those_of_the_bindings() {
     let storage = text("infra/modules/storage.bicep");
-    let list = storage.split("for suffix in [").nth(1).and_then(|rest| rest.split(']').next()).expect("the queues");
-    let made: BTreeSet<_> = quoted(list, '\'').into_iter().map(|suffix| format!("%UplinkQueueName%{suffix}")).collect();
+    let mut made = BTreeSet::new();
+    for (setting, queues) in
+        ["UplinkQueueName", "PollQueueName"].into_iter().zip(storage.split("for suffix in [").skip(1))
+    {
+        let list = queues.split(']').next().expect("the queues");
+        made.extend(quoted(list, '\'').into_iter().map(|suffix| format!("%{setting}%{suffix}")));
+        let begin = setting[..1].to_lowercase();
+        assert!(queues.contains(&format!("name: '${{{begin}{}}}${{suffix}}'", &setting[1..])), "{setting}: {queues}");
+    }
     let mut bound = BTreeSet::new();
     for binding in bindings() {
         let Some(queue) = binding["queueName"].as_str() else { continue };

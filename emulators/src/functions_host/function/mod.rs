@@ -31,13 +31,26 @@ pub struct Function {
     pub queue_outputs: Vec<QueueBinding>,
 }
 
-/// A function that is switched off. The host reads it all the same.
+/// A function that does not run: it is switched off, or needs a setting that the app does not have. The host reads it all
+/// the same.
 #[derive(Clone, Debug)]
 pub struct Disabled {
     pub name: String,
     /// What is wrong with it. It is logged, and the other functions run.
     pub problem: Option<String>,
 }
+
+/// A `%Setting%` that the app does not have.
+#[derive(Debug)]
+pub struct MissingSetting(String);
+
+impl std::fmt::Display for MissingSetting {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for MissingSetting {}
 
 #[derive(Clone, Debug)]
 pub enum Trigger {
@@ -97,7 +110,11 @@ impl Function {
         if is_disabled || is_switched_off {
             return Ok(Err(Disabled { name, problem: read.err().map(|error| error.to_string()) }));
         }
-        Ok(Ok(read?))
+        match read {
+            Ok(function) => Ok(Ok(function)),
+            Err(error) if error.is::<MissingSetting>() => Ok(Err(Disabled { name, problem: Some(error.to_string()) })),
+            Err(error) => Err(error),
+        }
     }
 
     fn read(name: &str, root: &Node<'_>, settings: &Settings, schedule: Option<&str>) -> anyhow::Result<Self> {
@@ -160,7 +177,8 @@ fn timer(
     let (text, schedule) = match schedule {
         Some(text) => (text, Schedule::parse(text).map_err(|problem| anyhow!("--schedule {problem}"))?),
         None => {
-            let unknown = || own.error(format_args!("is {}: there is no such setting", own.value()));
+            let unknown =
+                || MissingSetting(own.error(format_args!("is {}: there is no such setting", own.value())).to_string());
             let text = settings::resolved(settings, own.str()?).ok_or_else(unknown)?;
             (text, Schedule::parse(text).map_err(|problem| own.error(format_args!("is wrong: {problem}")))?)
         }

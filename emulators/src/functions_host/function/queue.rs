@@ -5,7 +5,7 @@ use anyhow::ensure;
 use crate::{
     functions_host::{
         document::Node,
-        function::name_of,
+        function::{MissingSetting, name_of},
         settings::{self, Settings},
     },
     queues::{self, StorageAccount},
@@ -35,7 +35,10 @@ pub fn parse(binding: &Node<'_>, direction: &str, settings: &Settings) -> anyhow
         ensure!(is_string, data_type.error("must be \"string\": this host has no other type for queues"));
     }
     let node = binding.required("queueName")?;
-    let name = settings::interpolated(settings, node.str()?).map_err(|problem| node.error(problem))?;
+    let name = settings::interpolated(settings, node.str()?).map_err(|problem| match problem {
+        settings::Uninterpolated::Missing(_) => anyhow::Error::new(MissingSetting(node.error(problem).to_string())),
+        settings::Uninterpolated::Unpaired => node.error(problem),
+    })?;
     // The real host does this too.
     let name = name.to_lowercase();
     queues::check_name(&name).map_err(|problem| node.error(format_args!("is {name:?}: {problem}")))?;

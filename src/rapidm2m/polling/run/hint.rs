@@ -15,6 +15,9 @@ const SPREAD: f64 = 0.5;
 /// The usual time between two runs. If each run is another process, so many sites have their sweep in it.
 const RUN: Duration = Duration::from_secs(60);
 
+/// The longest time between two attempts to have a site polled of which nothing is heard.
+const LONGEST_WAIT: Duration = Duration::from_secs(5 * 60);
+
 /// What is known of a site since its last turn.
 #[derive(Debug, Default)]
 pub struct Asked {
@@ -22,6 +25,15 @@ pub struct Asked {
     complete: Option<Complete>,
     /// A sweep found new rows, and the contact was this. The list may have been made just before the contact.
     unannounced: Option<Stamp>,
+    handed_out: Option<HandedOut>,
+}
+
+/// Other instances were told to poll it, since it had this contact. Its cursor will say when they have recorded all of it.
+#[derive(Debug)]
+struct HandedOut {
+    contact: Stamp,
+    first: Instant,
+    last: Instant,
 }
 
 #[derive(Debug)]
@@ -54,7 +66,41 @@ impl Asked {
             sweep_at,
             newest: known.newest,
         });
-        Self { complete, unannounced: None }
+        Self { complete, ..Self::default() }
+    }
+
+    /// Takes note of what is in the cursor now, whoever has written it.
+    pub fn learn(&mut self, known: &Known, sweep: Duration, random: f64, now: Instant) {
+        let contact = known.contact.filter(|_| known.waiting == 0);
+        let Some(contact) = contact else { return self.complete = None };
+        match &mut self.complete {
+            Some(complete) if complete.contact == contact => {
+                if known.newest > complete.newest {
+                    self.unannounced = Some(contact);
+                }
+                complete.newest = known.newest;
+                complete.name.clone_from(&known.name);
+            }
+            _ => {
+                self.handed_out = None;
+                let sweep_at = after(sweep, random, now);
+                self.complete = Some(Complete { contact, name: known.name.clone(), sweep_at, newest: known.newest });
+            }
+        }
+    }
+
+    /// Takes note that other instances are told to poll it. Whether they do is not certain, so it is handed out again until its
+    /// cursor says so, after waits that grow: a contact without rows changes no cursor.
+    pub fn hand_out(&mut self, site: &Site, sweep: Duration, random: f64, now: Instant) {
+        if let Some(complete) = &mut self.complete
+            && complete.is_of(site)
+        {
+            complete.sweep_at = after(sweep, random, now);
+            return;
+        }
+        let before = self.handed_out.take().filter(|before| site.contact == Some(before.contact));
+        let first = before.map_or(now, |before| before.first);
+        self.handed_out = site.contact.map(|contact| HandedOut { contact, first, last: now });
     }
 
     /// What the list says of the site.
@@ -65,12 +111,13 @@ impl Asked {
             return Hint::Wrong;
         }
         match &self.complete {
-            Some(complete)
-                if site.contact == Some(complete.contact) && site.name == complete.name && now < complete.sweep_at =>
-            {
+            Some(complete) if complete.is_of(site) && now < complete.sweep_at => {
                 Hint::Quiet { newest: complete.newest }
             }
-            _ => Hint::Ask,
+            _ => match &self.handed_out {
+                Some(out) if site.contact == Some(out.contact) && now < out.again_at() => Hint::Quiet { newest: None },
+                _ => Hint::Ask,
+            },
         }
     }
 
@@ -89,10 +136,30 @@ impl Asked {
             && !(report.is_behind || report.lost_race || report.is_provisioning)
             && report.waiting + report.rows_ahead == 0;
         if is_complete {
-            let sweep_at = now + sweep.mul_f64(1.0 + SPREAD * random);
+            let sweep_at = after(sweep, random, now);
+            self.handed_out = None;
             self.complete = Some(Complete { contact, name: site.name.clone(), sweep_at, newest: report.newest });
         }
     }
+}
+
+impl Complete {
+    /// Whether nothing has happened since.
+    fn is_of(&self, site: &Site) -> bool {
+        site.contact == Some(self.contact) && site.name == self.name
+    }
+}
+
+impl HandedOut {
+    /// In the next run, then after 2, 4 and 8 runs, and so on.
+    fn again_at(&self) -> Instant {
+        self.last + (self.last - self.first).min(LONGEST_WAIT)
+    }
+}
+
+/// When the next sweep is.
+fn after(sweep: Duration, random: f64, now: Instant) -> Instant {
+    now + sweep.mul_f64(1.0 + SPREAD * random)
 }
 
 #[cfg(test)]
@@ -163,6 +230,57 @@ mod tests {
             asked.note(&site(Some(1)), &report(), SWEEP, 1.0, now);
             asked.note(&site(Some(1)), &left, SWEEP, 1.0, now);
             assert_eq!(asked.hint(&site(Some(1)), now), Hint::Ask, "{left:?}");
+        }
+    }
+
+    fn known(contact: i64, newest: i64) -> Known {
+        let newest = Some(Stamp::BEGINNING.shifted(newest * 60_000).time());
+        Known { name: "s".into(), contact: site(Some(contact)).contact, newest, ..Known::default() }
+    }
+
+    #[test]
+    fn a_site_is_handed_out_until_its_cursor_says_that_its_contact_is_complete() {
+        let (mut asked, now) = (Asked::default(), Instant::now());
+        let mut handed_out = Vec::new();
+        for minute in 0..30 {
+            let at = now + minute * MINUTE;
+            if asked.hint(&site(Some(1)), at) == Hint::Ask {
+                asked.hand_out(&site(Some(1)), SWEEP, 0.0, at);
+                handed_out.push(minute);
+            }
+        }
+        assert_eq!(handed_out, [0, 1, 2, 4, 8, 13, 18, 23, 28], "nothing is heard of it");
+        let now = now + 30 * MINUTE;
+        assert_eq!(asked.hint(&site(Some(2)), now), Hint::Ask, "another contact");
+        asked.hand_out(&site(Some(2)), SWEEP, 0.0, now);
+        asked.learn(&known(1, 5), SWEEP, 0.0, now);
+        assert_eq!(asked.hint(&site(Some(2)), now), Hint::Ask, "that of before is complete");
+        asked.learn(&known(2, 7), SWEEP, 0.0, now);
+        let newest = known(2, 7).newest;
+        assert_eq!(asked.hint(&site(Some(2)), now + 14 * MINUTE), Hint::Quiet { newest });
+        // A sweep that nobody carries out, and the next one.
+        assert_eq!(asked.hint(&site(Some(2)), now + 15 * MINUTE), Hint::Ask);
+        asked.hand_out(&site(Some(2)), SWEEP, 0.0, now + 15 * MINUTE);
+        assert_eq!(asked.hint(&site(Some(2)), now + 29 * MINUTE), Hint::Quiet { newest });
+        assert_eq!(asked.hint(&site(Some(2)), now + 30 * MINUTE), Hint::Ask);
+        asked.learn(&Known { waiting: 1, ..known(2, 7) }, SWEEP, 0.0, now + 16 * MINUTE);
+        assert_eq!(asked.hint(&site(Some(2)), now + 16 * MINUTE), Hint::Ask, "messages wait");
+    }
+
+    #[test]
+    fn rows_that_other_instances_found_without_a_contact_show_that_the_hint_is_wrong() {
+        for (then, contact, expected) in [
+            (known(1, 6), 1, Hint::Wrong),
+            // The list was made just before the contact.
+            (known(1, 6), 2, Hint::Ask),
+            // Late rows, or a mark.
+            (known(1, 5), 1, Hint::Quiet { newest: known(1, 5).newest }),
+            (known(2, 6), 2, Hint::Quiet { newest: known(2, 6).newest }),
+        ] {
+            let (mut asked, now) = (Asked::default(), Instant::now());
+            asked.learn(&known(1, 5), SWEEP, 0.0, now);
+            asked.learn(&then, SWEEP, 0.0, now);
+            assert_eq!(asked.hint(&site(Some(contact)), now), expected, "{then:?}, {contact}");
         }
     }
 

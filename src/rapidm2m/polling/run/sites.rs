@@ -3,6 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::{LISTING, Memory, Polling, Summary};
@@ -26,8 +27,9 @@ const PLAUSIBLE_SHRINKAGE: usize = 5;
 const SHRINKAGE_HOLDS: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What a turn is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Task {
+    #[default]
     Poll,
     /// The site is not polled any more, but messages wait.
     Send,
@@ -46,6 +48,8 @@ pub struct Plan {
     pub begins: bool,
     /// The list was requested just now, and its contacts are used.
     pub has_hints: bool,
+    /// The backend and Cosmos DB have just answered, so other instances may ask them, too.
+    pub can_be_handed_out: bool,
 }
 
 /// What the process knows of the sites.
@@ -115,13 +119,14 @@ impl Polling {
         }
         sites.remarks = remarks;
         let begins = sites.directory.is_some();
-        Plan { tasks, unread, begins, has_hints }
+        let can_be_handed_out = is_fresh && unread.is_none();
+        Plan { tasks, unread, begins, has_hints, can_be_handed_out }
     }
 
     async fn read_directory(&self) -> Result<(), Failure> {
         let holds = |read: &(Instant, Directory)| read.0.elapsed() < DIRECTORY_HOLDS;
         if self.memory().sites.directory.as_ref().is_some_and(holds) {
-            return Ok(());
+            return if self.options.queue.is_some() { self.learn_changes().await } else { Ok(()) };
         }
         match self.forwarder.world.directory(&self.options.customer).await {
             Ok(directory) => {
@@ -130,7 +135,16 @@ impl Polling {
                 if let Some(gate) = self.gate() {
                     gate.restore(directory.refused_logins.clone(), self.forwarder.world.clock.now());
                 }
-                self.memory().sites.directory = Some((at, directory));
+                let mut memory = self.memory();
+                if let (Some(sweep), Some(_)) = (self.options.sweep, &self.options.queue) {
+                    let now = Instant::now();
+                    for (place, entry) in &mut memory.entries {
+                        if let Some(known) = directory.at(place) {
+                            entry.asked.learn(known, sweep, fastrand::f64(), now);
+                        }
+                    }
+                }
+                memory.sites.directory = Some((at, directory));
                 Ok(())
             }
             Err(error) => {
@@ -191,7 +205,9 @@ impl Polling {
         let holds = |list: &(Instant, Arc<[Listed]>)| list.0.elapsed() < LIST_HOLDS;
         let is_used_up = {
             let memory = self.memory();
-            self.options.sweep.is_some() && !memory.is_hint_wrong || !memory.sites.list.as_ref().is_some_and(holds)
+            self.options.queue.is_some()
+                || self.options.sweep.is_some() && !memory.is_hint_wrong
+                || !memory.sites.list.as_ref().is_some_and(holds)
         };
         if !is_used_up || self.listing.holding(&()).is_some() {
             return (self.earlier_list(), false);

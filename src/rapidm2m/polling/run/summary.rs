@@ -22,10 +22,37 @@ use crate::{
 /// How many failures the answer names.
 const NAMED_FAILURES: usize = 1_000;
 
+/// The function that was called.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Function {
+    #[default]
+    Timer,
+    Batch,
+}
+
+impl Function {
+    /// Its folder, and what it is called in the log.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Timer => "rapidM2MForwarding",
+            Self::Batch => "rapidM2MSites",
+        }
+    }
+}
+
 /// The result of an invocation.
 #[derive(Debug, Default)]
 pub struct Summary {
+    pub function: Function,
     pub sites: usize,
+    /// Of a batch: how many sites of the fleet it stands for, those included that were left out.
+    pub stands_for: Option<usize>,
+    /// Batches of sites that were put into the queue of `PollQueueName`, and the sites in them.
+    pub batches_put: usize,
+    pub sites_put: usize,
+    /// Batches of earlier runs that were still there, those included that were being worked on.
+    pub batches_waiting: usize,
     pub polled: usize,
     pub rows_recorded: usize,
     pub rows_forwarded: usize,
@@ -134,9 +161,10 @@ impl Summary {
         let is_common = |(site, failure): &(String, Failure)| {
             site == ALL_SITES || failure.kind.is_common() || self.is_one_device && failure.kind.is_of_device()
         };
-        let failed = self.failed_sites();
-        let are_many = failed >= 2 && failed as u64 * 100 > self.failed_sites_threshold * self.sites as u64;
-        failed == 0 || failed < self.sites && !are_many && !self.failures.iter().any(is_common)
+        // A batch is judged as its part of the fleet would be: how the sites with news are cut into batches means nothing.
+        let (failed, sites) = (self.failed_sites(), self.stands_for.unwrap_or(self.sites));
+        let are_many = failed >= 2 && failed as u64 * 100 > self.failed_sites_threshold * sites as u64;
+        failed == 0 || failed < sites && !are_many && !self.failures.iter().any(is_common)
     }
 
     /// The failed sites with their failures, for the answer.
@@ -144,6 +172,11 @@ impl Summary {
     pub fn failed(&self) -> Value {
         let named = self.failures.iter().take(NAMED_FAILURES);
         named.map(|(site, failure)| json!({ "Site_Id": site, "Kind": failure.kind, "Text": failure.text })).collect()
+    }
+
+    /// Whether it polls sites itself.
+    fn polls(&self) -> bool {
+        self.batches_put == 0 || self.polled > 0
     }
 
     fn failed_sites(&self) -> usize {
@@ -157,10 +190,14 @@ impl Summary {
         macro_rules! line {
             ($level:expr) => {
                 summary_line!($level, self.readings, {
-                    function.name = "rapidM2MForwarding",
+                    function.name = self.function.name(),
                     duration_ms = u64::try_from(self.took.as_millis()).unwrap_or(u64::MAX),
                     sites.total = self.sites,
-                    sites.polled = self.polled,
+                    // Who looks for runs without a polled site means those that poll.
+                    sites.polled = self.polls().then_some(self.polled),
+                    sites.put = (self.sites_put > 0).then_some(self.sites_put),
+                    batches.put = (self.batches_put > 0).then_some(self.batches_put),
+                    batches.waiting = (self.batches_waiting > 0).then_some(self.batches_waiting),
                     sites.failed = self.failed_sites(),
                     sites.behind = self.behind,
                     sites.quiet = (self.quiet > 0).then_some(self.quiet),
@@ -190,17 +227,19 @@ impl Summary {
 
 impl fmt::Display for Summary {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            out,
-            "rapidM2MForwarding: {} of {} sites polled, {} rows recorded, {} rows forwarded in {} messages, {} waiting, {} failed",
-            self.polled,
-            self.sites,
-            self.rows_recorded,
-            self.rows_forwarded,
-            self.messages_forwarded,
-            self.waiting,
-            self.failed_sites(),
-        )?;
+        write!(out, "{}: ", self.function.name())?;
+        if self.batches_put > 0 {
+            let (put, batches) = (self.sites_put, self.batches_put);
+            write!(out, "{put} of {} sites put into the queue in {batches} batches, ", self.sites)?;
+        }
+        if self.polls() {
+            write!(
+                out,
+                "{} of {} sites polled, {} rows recorded, {} rows forwarded in {} messages, {} waiting, ",
+                self.polled, self.sites, self.rows_recorded, self.rows_forwarded, self.messages_forwarded, self.waiting,
+            )?;
+        }
+        write!(out, "{} failed", self.failed_sites())?;
         for (count, what) in [
             (self.behind, "behind"),
             (self.quiet, "without a new contact"),
@@ -215,6 +254,7 @@ impl fmt::Display for Summary {
             (self.reset_rows, "rows of a reset clock"),
             (self.rows_ahead, "rows ahead of the clock"),
             (self.unlisted, "sites not listed any more"),
+            (self.batches_waiting, "batches of earlier runs not done"),
         ] {
             if count > 0 {
                 write!(out, ", {count} {what}")?;

@@ -53,12 +53,12 @@ async fn a_panic_in_one_site_is_a_failure_of_this_site_only() {
     let mut polling = polling(&cosmos, &hub);
     polling.forwarder.world.source = Source::Emulation(Clock::of(panics_once));
 
-    let run = polling.run().await;
+    let run = polling.run(None).await;
     let [(site, failure)] = &run.failures[..] else { panic!("{:?}", run.failures) };
     assert_eq!((site.as_str(), &failure.kind), ("Well 1", &Kind::Panic));
     assert!(failure.text.contains("the clock is broken"), "{}", failure.text);
     assert_eq!((run.sites, run.rows_forwarded, run.is_success()), (3, 2, false));
 
-    let run = polling.run().await;
+    let run = polling.run(None).await;
     assert_eq!((run.rows_forwarded, run.is_success()), (3, true), "{:?}", run.failures);
 }
