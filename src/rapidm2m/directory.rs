@@ -39,6 +39,8 @@ pub struct Directory {
     customer: String,
     /// As the ledger has them.
     pub refused_logins: Refusals,
+    /// Since when the contacts that the list tells are not trusted.
+    pub contacts_wrong_since: Option<DateTime<Utc>>,
     /// When the newest of the cursors was written, by Cosmos DB's clock, in seconds.
     pub as_of: i64,
     /// Backfills with messages that wait for the hub.

@@ -223,6 +223,13 @@ impl Overview {
                     if let Some(error) = &cursor.last_error {
                         notes.push(format!("The sites of {customer:?} cannot be listed: {}", error.text));
                     }
+                    if let Some(since) = cursor.contacts_wrong_since {
+                        notes.push(format!(
+                            "Since {} each site is polled in each run: a site had new rows, but the site list told no new contact \
+                             (device.stamp) of it. It is trusted again by a start a week later",
+                            Stamp::from_time(since).rfc3339()
+                        ));
+                    }
                 } else if !is_asked_for(&cursor) && cursor.unforwarded.is_empty() {
                     others += 1;
                 } else {

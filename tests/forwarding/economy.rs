@@ -4,6 +4,7 @@
 use serde_json::{Value, json};
 
 use super::support::{World, row, rows};
+use crate::commands::run;
 
 const SITES: usize = 40;
 
@@ -144,6 +145,18 @@ async fn a_hint_that_is_wrong_is_not_used_any_more() {
     asked(&world).await;
     handler.invoke_ok().await;
     assert_eq!(asked(&world).await, SITES);
+    // The next start knows it, and people see it.
+    handler.kill().await;
+    let handler = world.handler().await;
+    for _ in 0..2 {
+        handler.invoke_ok().await;
+        assert_eq!(asked(&world).await, SITES);
+    }
+    let request = json!({ "Data": { "req": { "Method": "GET", "Query": { "format": "json" } } } });
+    let page = handler.post("/status", request.to_string()).await.body["Outputs"]["res"]["body"].to_string();
+    assert!(page.contains("told no new contact (device.stamp)"), "{page}");
+    let checked = run::run(&world, &["check"]).await.printed;
+    assert!(checked.contains("told no new contact"), "{checked}");
 }
 
 #[tokio::test]

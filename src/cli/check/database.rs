@@ -3,10 +3,11 @@
 
 use std::sync::Arc;
 
+use chrono::SecondsFormat;
 use iothub_connector::{
     cosmos::{Failure, Found, Requirements, Ttl, Unfit},
     iot_hub::devices::{Store, store},
-    rapidm2m::ledger::{Ledger, MESSAGE_PATH, Options, REQUIREMENTS},
+    rapidm2m::ledger::{ALL_SITES, Ledger, MESSAGE_PATH, Options, REQUIREMENTS, SiteKey},
     support::kind::Kind,
 };
 
@@ -14,7 +15,8 @@ use super::report::{Checked, Row};
 
 const MAKE_IT: &str = "create it: README, \"Cosmos DB\"";
 
-pub async fn check(options: Options, needs_devices: bool, needs_polls: bool) -> Checked {
+/// `customer`: whose sites are polled, if any are.
+pub async fn check(options: Options, needs_devices: bool, customer: Option<&str>) -> Checked {
     let (host, database) =
         (options.account.endpoint.host_str().unwrap_or_default().to_owned(), options.account.database.clone());
     let container = options.container.clone();
@@ -28,11 +30,12 @@ pub async fn check(options: Options, needs_devices: bool, needs_polls: bool) -> 
     }
     let mut rows = vec![Row::ok(what, "lets us in")];
     let is_made = account.makes_containers();
-    if needs_polls {
+    if let Some(customer) = customer {
         let what = format!("container {container}");
         match ledger.inspect().await {
             Ok(found) => {
-                rows.extend(of_container(what, &database, &found, is_made, &REQUIREMENTS, Some(keeps_history)))
+                rows.extend(of_container(what, &database, &found, is_made, &REQUIREMENTS, Some(keeps_history)));
+                rows.extend(of_contacts(&ledger, customer).await);
             }
             Err(failure) => rows.push(fault(what, &failure)),
         }
@@ -45,6 +48,17 @@ pub async fn check(options: Options, needs_devices: bool, needs_polls: bool) -> 
         }
     }
     Checked { rows, clock: None }
+}
+
+/// Whether the app has found the contacts of the site list to be wrong. If that cannot be read, another row says why.
+async fn of_contacts(ledger: &Ledger, customer: &str) -> Option<Row> {
+    let key = SiteKey { customer: customer.to_owned(), site: ALL_SITES.to_owned() };
+    let cursors = ledger.cursors_of_site(&key).await.ok()?;
+    let since = cursors.into_iter().find_map(|cursor| cursor.contacts_wrong_since)?;
+    let since = since.to_rfc3339_opts(SecondsFormat::Secs, true);
+    let text =
+        format!("since {since}: a site had new rows, but the site list told no new contact (device.stamp) of it");
+    Some(Row::warning("contacts of the sites", text, "nothing: each site is polled in each run"))
 }
 
 fn fault(what: impl Into<String>, failure: &Failure) -> Row {

@@ -175,7 +175,8 @@ async fn services(config: &Config, sites: &[String]) -> Vec<Row> {
     };
     let identity = config.hub.identity.as_ref();
     let needs_devices = config.things_network.is_some() || matches!(identity, Some(Identity::Provisioned(_)));
-    let database = database::check(config.ledger.clone(), needs_devices, config.rapidm2m.is_some());
+    let customer = config.rapidm2m.as_ref().map(|rapidm2m| rapidm2m.customer.as_str());
+    let database = database::check(config.ledger.clone(), needs_devices, customer);
     let device = async {
         match identity.and_then(Identity::one) {
             Some(device) => hub::device(device, config.hub.transport, &config.hub.trusted_ca).await,

@@ -210,6 +210,9 @@ pub struct Cursor {
     /// Under the site `*`: logins that the backend refused within the last hour.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused_logins: Option<Refusals>,
+    /// Under the site `*`: since when the contacts that the site list tells are not trusted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contacts_wrong_since: Option<DateTime<Utc>>,
     /// The range of a backfill; absent in a site's cursor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backfill: Option<Backfill>,

@@ -24,13 +24,13 @@ use crate::{
 
 /// A cursor's fields without `Recorded`, which can be as large as all other fields of a hundred sites.
 const CURSORS: &str = "SELECT c.id, c.Kind, c.Customer_Id, c.Site_Id, c.Site_Uid, c.Site_Name, c.Earlier_Names, c.GoneSince, c.LastValueFrom, c.ScannedUntil, c.Unforwarded, \
-                       c.ConsecutiveFailures, c.LastError, c.NotBefore, c.Activity FROM c WHERE c.Kind = 'cursor'";
+                       c.ConsecutiveFailures, c.LastError, c.NotBefore, c.ContactsWrongSince, c.Activity FROM c WHERE c.Kind = 'cursor'";
 /// A site's cursor and its backfills.
 const CURSORS_OF_SITE: &str = "SELECT c.id, c.Kind, c.Customer_Id, c.Site_Id, c.Site_Uid, c.Site_Name, c.Earlier_Names, c.GoneSince, c.Histdata, c.LastValueFrom, \
-     c.ScannedUntil, c.Unforwarded, c.ConsecutiveFailures, c.LastError, c.NotBefore, c.Backfill FROM c WHERE c.Kind IN ('cursor', 'backfill')";
+     c.ScannedUntil, c.Unforwarded, c.ConsecutiveFailures, c.LastError, c.NotBefore, c.ContactsWrongSince, c.Backfill FROM c WHERE c.Kind IN ('cursor', 'backfill')";
 /// What tells which site a cursor belongs to, and whether messages wait.
 const DIRECTORY: &str = "SELECT c.id, c.Kind, c.Customer_Id, c.Site_Id, c.Site_Uid, c.Site_Name, c.Earlier_Names, c.GoneSince, \
-                         c.LastValueFrom, c.Contact, c.Unforwarded, c.LastError, c.RefusedLogins, c._ts FROM c WHERE c.Kind = 'cursor'";
+                         c.LastValueFrom, c.Contact, c.Unforwarded, c.LastError, c.RefusedLogins, c.ContactsWrongSince, c._ts FROM c WHERE c.Kind = 'cursor'";
 /// Partitions take the time of a document from clocks of their own, in whole seconds.
 const CLOCKS_APART: i64 = 10;
 /// The backfills. There are few.
@@ -179,6 +179,7 @@ impl Ledger {
         let backfills = values.into_iter().filter_map(|value| read::<Cursor>(value).ok());
         directory.backfills =
             backfills.filter(|cursor| cursor.customer == customer && !cursor.unforwarded.is_empty()).collect();
+        directory.contacts_wrong_since = of_all.iter().find_map(|cursor| cursor.contacts_wrong_since);
         directory.refused_logins = of_all.into_iter().find_map(|cursor| cursor.refused_logins).unwrap_or_default();
         Ok(directory)
     }

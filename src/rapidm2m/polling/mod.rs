@@ -330,6 +330,17 @@ impl<W: World> Forwarder<W> {
         self.world.commit(&key, &[], &[], &cursor, etag.as_deref()).await.map(|_etag| ())
     }
 
+    /// Notes under the site `*` that the contacts which the site list tells are not trusted.
+    ///
+    /// # Errors
+    /// The ledger cannot be read or written, or somebody else has written at the same time.
+    pub async fn note_wrong_contacts(&self, customer: &str) -> Result<(), LedgerError> {
+        let key = all_sites(customer);
+        let Committed { mut cursor, etag } = self.world.cursor(&key, None).await?;
+        cursor.contacts_wrong_since = Some(self.world.now());
+        self.world.commit(&key, &[], &[], &cursor, etag.as_deref()).await.map(|_etag| ())
+    }
+
     /// Records under the site `*` that the sites of a customer could not be listed, or (once) that they can be listed
     /// again. If the ledger is unreachable, this reports nothing: the sites' own turns will.
     pub async fn record_listing(&self, customer: &str, listed: Result<(), &FetchError>, took: Duration) {

@@ -103,6 +103,8 @@ struct Memory {
     told: Told,
     /// The list's contacts have turned out to announce not all new rows.
     is_hint_wrong: bool,
+    /// That is to be noted, for people and for the next process.
+    notes_wrong_hint: bool,
     /// When the lagging sites were last logged one by one.
     lags_told: Option<Instant>,
     queue: QueueMemory,
@@ -201,6 +203,7 @@ impl Polling {
         time.limits.begins = begins;
         summary.sites = tasks.iter().filter(|(task, _)| *task == Task::Poll).count();
         let due = self.with_news(tasks, has_hints, &mut summary);
+        self.note_wrong_hint().await;
         let rest = if can_be_handed_out {
             self.hand_out(due, began, valid, begins, time.limits.resend_until, &mut summary).await
         } else {
@@ -241,6 +244,16 @@ impl Polling {
 
     fn gate(&self) -> Option<&Gate> {
         self.forwarder.world.source.gate()
+    }
+
+    /// Notes that the list's contacts are wrong. What cannot be noted is found again by the next process.
+    async fn note_wrong_hint(&self) {
+        if std::mem::take(&mut self.memory().notes_wrong_hint)
+            && let Err(error) = self.forwarder.note_wrong_contacts(&self.options.customer).await
+        {
+            let kind = error.kind();
+            tracing::warn!(failure.kind = kind.as_str(), "that the contacts are wrong cannot be noted: {error}");
+        }
     }
 
     /// Notes refused logins, so that a later process knows them.

@@ -84,7 +84,7 @@ impl Polling {
         };
         let hints: Vec<_> = tasks.iter().map(hint).collect();
         let Some(wrong) = hints.iter().position(|hint| *hint == Hint::Wrong) else { return hints };
-        memory.is_hint_wrong = true;
+        (memory.is_hint_wrong, memory.notes_wrong_hint) = (true, true);
         tracing::warn!(
             site.name = tasks[wrong].1.name,
             "the site had new rows, but the site list tells no new contact (device.stamp) of it: from now on each site is \

@@ -3,6 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -25,6 +26,9 @@ const DIRECTORY_HOLDS: Duration = Duration::from_secs(10 * 60);
 const PLAUSIBLE_SHRINKAGE: usize = 5;
 /// A list that stays shorter for so long is the truth.
 const SHRINKAGE_HOLDS: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// For how long a start does not trust contacts that were wrong before.
+const DISTRUST: TimeDelta = TimeDelta::days(7);
 
 /// What a turn is for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -135,7 +139,9 @@ impl Polling {
                 if let Some(gate) = self.gate() {
                     gate.restore(directory.refused_logins.clone(), self.forwarder.world.clock.now());
                 }
+                let wrong_for = directory.contacts_wrong_since.map(|since| self.forwarder.world.clock.now() - since);
                 let mut memory = self.memory();
+                memory.is_hint_wrong |= wrong_for.is_some_and(|wrong_for| wrong_for < DISTRUST);
                 if let (Some(sweep), Some(_)) = (self.options.sweep, &self.options.queue) {
                     let now = Instant::now();
                     for (place, entry) in &mut memory.entries {
