@@ -112,7 +112,10 @@ impl App {
         let queues = webhooks
             .as_ref()
             .and_then(|webhooks| Some(UplinkQueues::new(webhooks.storage.as_ref()?, &webhooks.queue, &shared.http)));
-        let services = status::Services { ledger: ledger.clone(), store: shared.store.clone(), queues, scope };
+        let poll_queue = rapidm2m.as_ref().and_then(|rapidm2m| rapidm2m.queue.as_ref());
+        let poll_queues = poll_queue.map(|queue| UplinkQueues::new(&queue.storage, &queue.name, &shared.http));
+        let services =
+            status::Services { ledger: ledger.clone(), store: shared.store.clone(), queues, poll_queues, scope };
         let status = Status::new(services, shared.clock, faults.sentences());
         let polling = rapidm2m.zip(hub.identity).map(|(rapidm2m, identity)| shared.polling(rapidm2m, identity, ledger));
         let forwarding = things_network.map(|config| Arc::new(shared.forwarding(config, back.clone())));

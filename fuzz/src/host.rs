@@ -8,7 +8,7 @@ use super::bounds::check_error;
 
 /// Envelopes of all kinds. The bytes are the envelope itself, and also the content of an envelope.
 pub fn envelopes(data: &[u8]) {
-    if let Err(error) = timer::check(data) {
+    if let Err(error) = timer::read(data) {
         check_error(&error);
     }
     match HttpRequest::read(data, "req") {

@@ -284,6 +284,8 @@ mod tests {
             ("BackendRequestsPerSecond", "0"),
             ("EmulationMode", "yes"),
             ("OverlapSeconds", "2678401"),
+            ("PollQueueName", "Polls"),
+            ("PollBatchSites", "0"),
         ]);
         for name in [
             "M2MBackendURL",
@@ -297,10 +299,28 @@ mod tests {
             "BackendRequestsPerSecond",
             "EmulationMode",
             "OverlapSeconds",
+            "PollQueueName is \"Polls\"",
+            "PollBatchSites",
+            "AzureStorageConnectionString",
         ] {
             assert!(text.contains(name), "{name} is missing in {text}");
         }
         assert!(!text.contains("SECRET"), "{text}");
+    }
+
+    #[test]
+    fn sites_have_a_queue_of_their_own() {
+        let with = |name, uplinks| {
+            let storage = ("AzureStorageConnectionString", "UseDevelopmentStorage=true");
+            let more = [("PollQueueName", name), ("UplinkQueueName", uplinks), storage];
+            let (config, problems) = read(&[&GOOD[..], &more].concat());
+            (config.unwrap().queue.map(|queue| (queue.name, queue.batch_sites)), problems)
+        };
+        assert_eq!(with("polls", "uplinks").0, Some(("polls".into(), 200)));
+        for name in ["uplinks", "uplinks-rejected"] {
+            assert!(with(name, "uplinks").1.contains("which is a queue of uplinks"), "{name}");
+        }
+        assert!(read(&GOOD).0.unwrap().queue.is_none());
     }
 
     #[test]

@@ -42,7 +42,7 @@ use self::{
     output::Output,
     plan::Source,
     services::{FORWARDING, RAPIDM2M, STATUS, Services, UPLINK},
-    session::Session,
+    session::{Queues, Session},
 };
 use crate::cli::time::duration;
 
@@ -53,6 +53,7 @@ Examples:
   iothub-connector local --every 5 --for 30s   # a run every 5 seconds, half a minute long
   iothub-connector local --port 7071           # webhooks always go to the same port
   iothub-connector local --device-per-site     # each site a device of its own
+  iothub-connector local --instances 3         # three handlers share the sites
   iothub-connector local --app target/package/app --packaged
                                                # the executable that will be deployed
 
@@ -86,6 +87,9 @@ pub struct Options {
     /// Send each site as a device of its own, provisioned by an emulated Device Provisioning Service
     #[arg(long)]
     device_per_site: bool,
+    /// Poll the sites through a storage queue (PollQueueName), with so many handlers, each with a host of its own
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=9))]
+    instances: u8,
     /// Port of the Functions host, to which webhooks go [default: any free one]
     #[arg(long, value_name = "PORT", default_value_t = 0, hide_default_value = true)]
     port: u16,
@@ -104,7 +108,9 @@ pub struct Options {
 pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let (app, settings_file) = folder(&options)?;
     let handler = handler::executable(&app, options.packaged)?;
-    let services = Services::start(settings_file.as_deref(), options.every, options.device_per_site).await?;
+    let services =
+        Services::start(settings_file.as_deref(), options.every, options.device_per_site, options.instances.into())
+            .await?;
     // Check here first: the handler would report the same problems three times.
     let mut config = match Config::from_settings(&services.settings.clone().into_iter().collect()) {
         Ok(config) if config.rapidm2m.is_none() && services.plan.rapidm2m == Source::Real => {
@@ -113,19 +119,29 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
         Ok(config) => config,
         Err(problems) => return Ok(misconfigured(&problems, &services)),
     };
-    let host = functions_host::start(functions_host::Options {
+    let common = functions_host::Options {
         app: app.clone(),
-        port: options.port,
         handler: Some(handler),
         env: handlers_settings(&services, options.json),
-        schedule: options.every.map(time_span).or(options.schedule),
-        run_at_start: true,
         // What is set in the user's shell must not lead to real services.
         only_settings: true,
-        home: app.join(STATUS).is_dir().then(|| STATUS.to_owned()),
         ..functions_host::Options::default()
+    };
+    let host = functions_host::start(functions_host::Options {
+        port: options.port,
+        without: services.without.clone(),
+        schedule: options.every.map(time_span).or(options.schedule),
+        run_at_start: true,
+        home: app.join(STATUS).is_dir().then(|| STATUS.to_owned()),
+        ..common.clone()
     })
     .await?;
+    let mut others = Vec::new();
+    for _ in 1..options.instances {
+        // In Azure, too, the timer and the webhooks have instances of their own.
+        let without = [RAPIDM2M, UPLINK, FORWARDING, STATUS].map(str::to_owned).into();
+        others.push(functions_host::start(functions_host::Options { without, ..common.clone() }).await?);
+    }
 
     // The app may have fewer functions than the settings configure.
     let ready = host.ready().clone();
@@ -133,7 +149,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     config.rapidm2m = config.rapidm2m.filter(|_| has(RAPIDM2M));
     config.things_network = config.things_network.filter(|_| has(UPLINK) && has(FORWARDING));
     let things_stack = config.things_network.as_ref().zip(services.things_stack.as_ref());
-    let mut session = Session::new(Output { is_json: options.json });
+    let mut session = Session::new(Output { is_json: options.json }, &others);
     session.tally.needs = (config.rapidm2m.is_some(), things_stack.is_some());
     let started = Instant::now();
     let introduction = Introduction::new(&services, &config, &ready, settings_file.as_deref());
@@ -144,7 +160,9 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
             stack.send(&ready.endpoint, config)?;
         }
         let webhooks = things_stack.map(|(config, stack)| (&stack.emulator, config.webhooks.queue.as_str()));
-        printed = session.watch(host, webhooks, options.end_after).await;
+        let poll_queue = config.rapidm2m.as_ref().and_then(|rapidm2m| rapidm2m.queue.as_ref());
+        let queues = Queues { webhooks, sites: poll_queue.map(|queue| queue.name.as_str()) };
+        printed = session.watch(host, others, queues, options.end_after).await;
     }
     let Session { output, mut tally, .. } = session;
     tally.seconds = (started.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;

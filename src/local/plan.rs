@@ -24,7 +24,7 @@ const OF_IOT_HUB: [&str; 8] = [
 const OF_IOT_HUB_WITH_SUFFIX: [&str; 4] =
     ["DPSIDScope", "DPSEnrollmentGroupSymmetricKey", "AzureIotHubConnectionString", "AzureIoTHubConnectionString"];
 /// The host looks for the second name first. With a suffix that begins with `__`, the setting means an identity.
-const OF_STORAGE: [&str; 2] = ["AzureStorageConnectionString", "AzureWebJobsAzureStorageConnectionString"];
+pub const OF_STORAGE: [&str; 2] = ["AzureStorageConnectionString", "AzureWebJobsAzureStorageConnectionString"];
 pub const QUEUE: &str = "UplinkQueueName";
 
 /// The source of a half's data.

@@ -40,6 +40,7 @@ impl Services {
                 rows.push(row);
             }
         };
+        let is_emulated_account = host.storage.is_some() || self.storage.is_some();
         if let Some(rapidm2m) = &config.rapidm2m {
             let place = match &rapidm2m.source {
                 SourceConfig::Backend { url, .. } => url.to_string(),
@@ -60,7 +61,12 @@ impl Services {
             // The path has the account's name, for some accounts, and the queue's.
             let place = host.queues.get(queue).and_then(|url| Url::parse(url).ok());
             let place = place.map_or_else(String::new, |url| format!("{}/", url.origin().ascii_serialization()));
-            add("Storage queue", host.storage.is_some(), place, queue.clone());
+            add("Storage queue", is_emulated_account, place, queue.clone());
+        }
+        if let Some(queue) = config.rapidm2m.as_ref().and_then(|rapidm2m| rapidm2m.queue.as_ref()) {
+            let place = host.queues.get(&queue.name).and_then(|url| Url::parse(url).ok());
+            let place = place.map_or_else(String::new, |url| format!("{}/", url.origin().ascii_serialization()));
+            add("Storage queue", is_emulated_account, place, format!("{}, batches of sites", queue.name));
         }
         let account = &config.ledger.account;
         add("Cosmos DB", self.cosmos.is_some(), account.endpoint.to_string(), config.ledger.container.clone());

@@ -4,16 +4,17 @@ use std::path::Path;
 
 use anyhow::{Context as _, ensure};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use emulators::{cosmos, iot_hub, rapidm2m, things_stack};
+use emulators::{cosmos, iot_hub, rapidm2m, storage, things_stack};
 use iothub_connector::config::{self, KEY_VAULT, key_vault, things_network};
 use reqwest::Url;
 use serde::{Deserialize, de::DeserializeOwned};
 
-use super::plan::{Plan, QUEUE, Settings, Source};
+use super::plan::{OF_STORAGE, Plan, QUEUE, Settings, Source};
 use crate::cli::settings;
 
 /// The functions of the two halves, by the names of their folders.
 pub const RAPIDM2M: &str = "rapidM2MForwarding";
+pub const SITES: &str = "rapidM2MSites";
 pub const UPLINK: &str = "thingsNetworkUplink";
 pub const FORWARDING: &str = "thingsNetworkForwarding";
 /// Where the Functions host takes webhooks.
@@ -24,6 +25,15 @@ pub const STATUS_ROUTE: &str = "api/status";
 
 const DEVICE: &str = "local-demo";
 const DEFAULT_QUEUE: &str = "uplinks";
+const POLL_QUEUE: &str = "PollQueueName";
+const DEFAULT_POLL_QUEUE: &str = "polls";
+/// With several instances: so many emulated sites, in batches of so many, one at a time in each instance.
+const FLEET: usize = 30;
+const FLEETS_BATCH: &str = "5";
+const ONE_AT_A_TIME: [(&str, &str); 2] = [
+    ("AzureFunctionsJobHost__extensions__queues__batchSize", "1"),
+    ("AzureFunctionsJobHost__extensions__queues__newBatchThreshold", "0"),
+];
 /// Seconds between two requests for the state of a registration. The real service says 3.
 const DPS_RETRY_AFTER: u32 = 1;
 const LORAWAN_DEVICES: usize = 3;
@@ -45,6 +55,10 @@ pub struct Services {
     pub rapidm2m: Option<rapidm2m::Emulator>,
     pub cosmos: Option<cosmos::Emulator>,
     pub things_stack: Option<Stack>,
+    /// The account that several hosts share. One host alone emulates its own.
+    pub storage: Option<storage::Emulator>,
+    /// Functions that are off.
+    pub without: Vec<String>,
 }
 
 /// The emulated Things Stack.
@@ -66,8 +80,13 @@ pub struct LorawanDevice {
 
 impl Services {
     /// Starts an emulator for every service that the file does not set. With `device_per_site`, an emulated hub gets
-    /// the sites' devices from an emulated DPS.
-    pub async fn start(file: Option<&Path>, interval: Option<u32>, device_per_site: bool) -> anyhow::Result<Self> {
+    /// the sites' devices from an emulated DPS. With several `instances`, sites are polled through a queue.
+    pub async fn start(
+        file: Option<&Path>,
+        interval: Option<u32>,
+        device_per_site: bool,
+        instances: usize,
+    ) -> anyhow::Result<Self> {
         let mut settings = match file {
             Some(file) => settings_of(file).await?,
             None => Settings::new(),
@@ -80,9 +99,14 @@ impl Services {
         let queue = settings.get(QUEUE).map(|name| name.trim());
         ensure!(queue != Some(""), "{QUEUE} is set but empty: give it a value or remove it");
         let rapidm2m = match plan.rapidm2m {
-            Source::Emulated => Some(start_rapidm2m(&mut settings, interval).await?),
+            Source::Emulated => Some(start_rapidm2m(&mut settings, interval, instances).await?),
             _ => None,
         };
+        ensure!(
+            instances == 1 || plan.rapidm2m != Source::Off,
+            "--instances is for rapidM2M, which is off: set M2MBackendURL and Customer_ID"
+        );
+        let storage = if instances > 1 { share_work(&mut settings, !plan.has_real_iot_hub).await? } else { None };
         let cosmos = if plan.has_real_cosmos { None } else { Some(start_cosmos(&mut settings).await?) };
         let iot_hub =
             if plan.has_real_iot_hub { None } else { Some(start_iot_hub(&mut settings, device_per_site).await?) };
@@ -94,12 +118,15 @@ impl Services {
             }
             _ => None,
         };
-        for (source, functions) in [(plan.rapidm2m, &[RAPIDM2M][..]), (plan.things_stack, &[UPLINK, FORWARDING])] {
-            for function in functions.iter().filter(|_| source == Source::Off) {
-                settings.insert(format!("AzureWebJobs.{function}.Disabled"), "true".to_owned());
-            }
+        let mut without = Vec::new();
+        for (is_off, functions) in [
+            (plan.rapidm2m == Source::Off, &[RAPIDM2M][..]),
+            (plan.rapidm2m == Source::Off || !settings.contains_key(POLL_QUEUE), &[SITES]),
+            (plan.things_stack == Source::Off, &[UPLINK, FORWARDING]),
+        ] {
+            without.extend(functions.iter().filter(|_| is_off).map(|function| (*function).to_owned()));
         }
-        Ok(Self { plan, settings, iot_hub, rapidm2m, cosmos, things_stack })
+        Ok(Self { plan, settings, iot_hub, rapidm2m, cosmos, things_stack, storage, without })
     }
 }
 
@@ -144,8 +171,32 @@ fn set(settings: &mut Settings, name: &str, value: &str) {
     settings.insert(name.to_owned(), value.to_owned());
 }
 
-async fn start_rapidm2m(settings: &mut Settings, interval: Option<u32>) -> anyhow::Result<rapidm2m::Emulator> {
+/// Makes the settings with which several hosts share the work. Returns their storage account, if it is emulated.
+async fn share_work(settings: &mut Settings, has_emulated_hub: bool) -> anyhow::Result<Option<storage::Emulator>> {
+    let defaults =
+        [(POLL_QUEUE, DEFAULT_POLL_QUEUE), ("PollBatchSites", FLEETS_BATCH)].into_iter().chain(ONE_AT_A_TIME);
+    for (name, value) in defaults {
+        settings.entry(name.to_owned()).or_insert_with(|| value.to_owned());
+    }
+    if has_emulated_hub {
+        // Over MQTT the instances would take the device's connection from each other.
+        settings.entry("IoTHubTransport".to_owned()).or_insert_with(|| "https".to_owned());
+    }
+    if settings.keys().any(|name| OF_STORAGE.iter().any(|prefix| name.starts_with(prefix))) {
+        return Ok(None);
+    }
+    let emulator = storage::start(storage::Options::default()).await.context("cannot emulate the storage account")?;
+    set(settings, OF_STORAGE[0], &emulator.ready().connection);
+    Ok(Some(emulator))
+}
+
+async fn start_rapidm2m(
+    settings: &mut Settings,
+    interval: Option<u32>,
+    instances: usize,
+) -> anyhow::Result<rapidm2m::Emulator> {
     let mut options = rapidm2m::Options::default();
+    options.sites = (instances > 1).then_some(FLEET);
     options.interval = interval.map_or(options.interval, f64::from);
     let customer = options.customer.clone();
     let emulator = rapidm2m::start(options).await.context("cannot emulate the rapidM2M backend")?;

@@ -8,11 +8,14 @@ use emulators::{
 };
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::broadcast::error::{RecvError, TryRecvError},
+    sync::{
+        broadcast::error::{RecvError, TryRecvError},
+        mpsc::{UnboundedReceiver, unbounded_channel},
+    },
     time::{sleep, timeout},
 };
 
-use super::{output::Output, tally::Tally};
+use super::{output::Output, services::SITES, tally::Tally};
 use crate::cli::interrupt::{INTERRUPTED, LAST_WORDS};
 
 /// Ctrl-C also reaches the handler. If the handler ends first, this process's own signal comes at most this much
@@ -21,8 +24,14 @@ const SIGNALS_APART: Duration = Duration::from_millis(500);
 /// How long the end waits for webhooks in the queue.
 const LONGEST_DRAIN: Duration = Duration::from_secs(10);
 
-/// The emulated Things Stack, and the queue for its webhooks. The session empties the queue before it ends.
-pub type Webhooks<'a> = Option<(&'a things_stack::Emulator, &'a str)>;
+/// The queues that the session empties before it ends.
+#[derive(Clone, Copy)]
+pub struct Queues<'a> {
+    /// The emulated Things Stack, and the queue for its webhooks.
+    pub webhooks: Option<(&'a things_stack::Emulator, &'a str)>,
+    /// The queue of batches of sites.
+    pub sites: Option<&'a str>,
+}
 
 pub struct Session {
     pub output: Output,
@@ -30,26 +39,51 @@ pub struct Session {
     handler_starts: usize,
     /// Invocations in flight are waited for, new ones are not.
     is_ending: bool,
+    /// The events of the other hosts, with their numbers from 2 on. `None` without others.
+    others: Option<UnboundedReceiver<OfOther>>,
+    has_others: bool,
 }
 
+/// An event of another host, or how many were lost.
+type OfOther = (usize, Result<Event, u64>);
+
 impl Session {
-    pub fn new(output: Output) -> Self {
-        Self { output, tally: Tally::default(), handler_starts: 0, is_ending: false }
+    pub fn new(output: Output, others: &[functions_host::Emulator]) -> Self {
+        let (sender, receiver) = unbounded_channel();
+        for (host, number) in others.iter().zip(2..) {
+            let (mut events, sender) = (host.events(), sender.clone());
+            tokio::spawn(async move {
+                loop {
+                    let event = match events.recv().await {
+                        Ok(event) => Ok(event),
+                        Err(RecvError::Lagged(count)) => Err(count),
+                        Err(RecvError::Closed) => break,
+                    };
+                    if sender.send((number, event)).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+        let has_others = !others.is_empty();
+        let others = has_others.then_some(receiver);
+        Self { output, tally: Tally::default(), handler_starts: 0, is_ending: false, others, has_others }
     }
 
     /// Prints events until the time ends, the user presses Ctrl-C or the host gives up.
     pub async fn watch(
         &mut self,
         host: functions_host::Emulator,
-        webhooks: Webhooks<'_>,
+        other_hosts: Vec<functions_host::Emulator>,
+        queues: Queues<'_>,
         end_after: Option<Duration>,
     ) -> io::Result<()> {
-        let mut events = host.events();
+        let (mut events, mut others) = (host.events(), self.others.take());
         // This block ends the borrows of the host: it is used again below.
         {
             let mut interrupted = pin!(interrupted());
             let mut time_is_over = pin!(sleep(end_after.unwrap_or(Duration::MAX)));
-            let mut drained = pin!(drained(&host, webhooks));
+            let mut drained = pin!(drained(&host, queues));
             let mut is_drained = false;
             while !(is_drained && self.tally.under_way.is_empty()) {
                 tokio::select! {
@@ -64,6 +98,14 @@ impl Session {
                         is_drained = true;
                         self.tally.left_in_queue = left;
                     }
+                    Some((number, event)) = next(&mut others), if self.has_others => match event {
+                        Ok(Event::Stopped { reason }) => {
+                            self.tally.error = Some(format!("instance {number}: {reason}"));
+                            break;
+                        }
+                        Ok(event) => self.event(number, event)?,
+                        Err(count) => self.lagged(count),
+                    },
                     event = events.recv() => match event {
                         Ok(Event::Stopped { reason }) => {
                             if timeout(SIGNALS_APART, &mut interrupted).await.is_err() {
@@ -73,7 +115,7 @@ impl Session {
                         }
                         Err(RecvError::Closed) => break,
                         Err(RecvError::Lagged(count)) => self.lagged(count),
-                        Ok(event) => self.event(event)?,
+                        Ok(event) => self.event(1, event)?,
                     },
                 }
             }
@@ -81,9 +123,17 @@ impl Session {
         self.is_ending = true;
         // The handler's last lines have arrived when the host has stopped.
         host.stop().await;
+        for other in other_hosts {
+            other.stop().await;
+        }
+        while let Some(Ok((number, event))) = others.as_mut().map(UnboundedReceiver::try_recv) {
+            if let Ok(event) = event {
+                self.event(number, event)?;
+            }
+        }
         loop {
             match events.try_recv() {
-                Ok(event) => self.event(event)?,
+                Ok(event) => self.event(1, event)?,
                 Err(TryRecvError::Lagged(count)) => self.lagged(count),
                 Err(TryRecvError::Empty | TryRecvError::Closed) => break,
             }
@@ -92,19 +142,25 @@ impl Session {
         Ok(())
     }
 
-    fn event(&mut self, event: Event) -> io::Result<()> {
+    fn event(&mut self, instance: usize, event: Event) -> io::Result<()> {
         match event {
             Event::InvocationStarted { function, id } if !self.is_ending => self.tally.started(&function, id),
             Event::InvocationFinished(finished) => {
                 let counts = self.tally.finished(&finished);
+                if counts && finished.succeeded && finished.function == SITES {
+                    *self.tally.batches.entry(instance).or_default() += 1;
+                }
                 // The handler has already logged the error that it answers.
                 if let Some(error) = finished.error.filter(|_| counts && !finished.response["Error"].is_string()) {
                     let text = format!("{} failed: {error}", finished.function);
                     self.output.line(Stream::Host, Level::Error, &text)?;
                 }
             }
+            Event::Line { stream, level, text } if self.has_others && !self.output.is_json => {
+                self.output.line(stream, level, &format!("[{instance}] {text}"))?;
+            }
             Event::Line { stream, level, text } => self.output.line(stream, level, &text)?,
-            Event::HandlerStarted { .. } => {
+            Event::HandlerStarted { .. } if instance == 1 => {
                 self.handler_starts += 1;
                 if self.handler_starts > 1 {
                     let text = "the handler had ended and is started again";
@@ -112,6 +168,7 @@ impl Session {
                 }
             }
             Event::InvocationStarted { .. }
+            | Event::HandlerStarted { .. }
             | Event::HandlerReady { .. }
             | Event::HandlerExited { .. }
             | Event::Stopped { .. } => {}
@@ -126,9 +183,19 @@ impl Session {
     }
 }
 
-/// Stops the emulated webhooks and waits until all of them have left the queue. Returns how many are still in it.
-async fn drained(host: &functions_host::Emulator, webhooks: Webhooks<'_>) -> u64 {
-    let Some((emulator, queue)) = webhooks else { return 0 };
+/// The next event of another host.
+async fn next(others: &mut Option<UnboundedReceiver<OfOther>>) -> Option<OfOther> {
+    others.as_mut()?.recv().await
+}
+
+/// Stops the emulated webhooks and waits until all of them have left the queue, and until no batch of sites waits. Returns how
+/// many webhooks are still in it.
+async fn drained(host: &functions_host::Emulator, queues: Queues<'_>) -> u64 {
+    if let Some(queue) = queues.sites {
+        // A batch that is left over is no loss.
+        let _ = host.wait_until_empty(queue, LONGEST_DRAIN).await;
+    }
+    let Some((emulator, queue)) = queues.webhooks else { return 0 };
     emulator.stop().await;
     match host.wait_until_empty(queue, LONGEST_DRAIN).await {
         Ok(false) => host.queue_messages(queue).await.map_or(1, |messages| messages.len() as u64),

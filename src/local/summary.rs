@@ -50,6 +50,11 @@ fn done(tally: &Tally) -> String {
     if tally.cut_off > 0 {
         parts.push(format!("{} cut off by the end", tally.cut_off));
     }
+    if !tally.batches.is_empty() {
+        let of_each = tally.batches.iter().map(|(instance, count)| format!("instance {instance}: {count}"));
+        let batches = tally.batches.values().sum::<u64>();
+        parts.push(format!("batches of sites: {batches} ({})", of_each.collect::<Vec<_>>().join(", ")));
+    }
     if !tally.webhooks.is_empty() {
         let statuses: Vec<_> = tally.webhooks.iter().map(|(status, count)| format!("{status}: {count}")).collect();
         let webhooks = counted(tally.webhooks.values().sum(), "webhook");

@@ -26,6 +26,9 @@ pub struct Tally {
     pub cut_off: u64,
     /// Webhooks by the status of their answers.
     pub webhooks: BTreeMap<u64, u64>,
+    /// Batches of sites, by the instance that has polled them.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub batches: BTreeMap<usize, u64>,
     /// Messages of the queue that were forwarded.
     pub forwarded: u64,
     /// Messages of the queue that can never be forwarded.

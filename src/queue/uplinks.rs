@@ -1,4 +1,4 @@
-//! Opens the three queues of uplinks and counts the messages in them.
+//! Opens the three queues of uplinks, or of sites, and counts the messages in them.
 
 use futures::future::try_join3;
 use serde::Serialize;
@@ -10,7 +10,7 @@ use crate::support::http_client::HttpClient;
 const REJECTED: &str = "rejected";
 const POISON: &str = "poison";
 
-/// The queue between the two functions, and the two queues of messages that were not forwarded.
+/// The queue between two functions, and the two queues of messages that were not forwarded.
 pub struct UplinkQueues {
     pub uplinks: Queue,
     pub rejected: Queue,
@@ -27,7 +27,7 @@ pub struct Lengths {
 }
 
 impl UplinkQueues {
-    /// The queues that belong to `UplinkQueueName`. Does not connect.
+    /// The queues that belong to `UplinkQueueName`, or to `PollQueueName`. Does not connect.
     #[must_use]
     pub fn new(account: &Account, uplinks: &str, http: &HttpClient) -> Self {
         let queue = |name: &str| Queue::new(account, name, http.clone());

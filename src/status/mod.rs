@@ -72,6 +72,8 @@ pub struct Services {
     pub store: Arc<Store>,
     /// `Some` if the settings name them.
     pub queues: Option<UplinkQueues>,
+    /// Those of `PollQueueName`.
+    pub poll_queues: Option<UplinkQueues>,
     pub scope: Scope,
 }
 
@@ -167,17 +169,24 @@ impl Status {
             let _ = at;
             return Ok(overview.clone());
         }
-        let (cursors, activities, queues) = tokio::join!(of.ledger.cursors(), of.store.activities(), of.lengths());
+        let (cursors, activities, queues, poll_queues) = tokio::join!(
+            of.ledger.cursors(),
+            of.store.activities(),
+            lengths(of.queues.as_ref()),
+            lengths(of.poll_queues.as_ref())
+        );
         let cursors = cursors?.unwrap_or_default();
         let activities = activities.map_err(|error| Unread::Away(error.to_string()))?;
         let size = (cursors.len() + activities.len()) * ITEM_BYTES;
         let (scope, now) = (of.scope.clone(), self.clock.now());
         let mut overview = blocking::run(size, move || Overview::new(cursors, activities, &scope, now)).await;
         overview.notes.splice(..0, self.faults.iter().cloned());
-        match queues {
-            Some(Ok(lengths)) => overview.queues = Some(lengths),
-            Some(Err(text)) => overview.notes.push(format!("It is not known what waits in the queues: {text}")),
-            None => {}
+        for (read, shown) in [(queues, &mut overview.queues), (poll_queues, &mut overview.poll_queues)] {
+            match read {
+                Some(Ok(lengths)) => *shown = Some(lengths),
+                Some(Err(text)) => overview.notes.push(format!("It is not known what waits in the queues: {text}")),
+                None => {}
+            }
         }
         let overview = Arc::new(overview);
         *read = Some((Instant::now(), overview.clone()));
@@ -185,13 +194,13 @@ impl Status {
     }
 }
 
-impl Services {
-    async fn lengths(&self) -> Option<Result<Lengths, String>> {
-        let lengths = timeout(QUEUES_TIMEOUT, self.queues.as_ref()?.lengths()).await;
-        let late = || format!("the storage account did not answer within {} s", QUEUES_TIMEOUT.as_secs());
-        Some(lengths.map_err(|_| late()).and_then(|lengths| lengths.map_err(|error| error.to_string())))
-    }
+async fn lengths(queues: Option<&UplinkQueues>) -> Option<Result<Lengths, String>> {
+    let lengths = timeout(QUEUES_TIMEOUT, queues?.lengths()).await;
+    let late = || format!("the storage account did not answer within {} s", QUEUES_TIMEOUT.as_secs());
+    Some(lengths.map_err(|_| late()).and_then(|lengths| lengths.map_err(|error| error.to_string())))
+}
 
+impl Services {
     async fn detail<'a>(&self, item: &'a Item) -> Result<Detail<'a>, Unread> {
         if item.system != Owner::RAPIDM2M {
             let owner = StoredOwner { system: item.system.into(), group: item.group.clone(), name: item.name.clone() };

@@ -190,6 +190,8 @@ pub struct Overview {
     pub has_devices: bool,
     /// Messages of LoRaWAN devices.
     pub queues: Option<Lengths>,
+    /// Batches of sites.
+    pub poll_queues: Option<Lengths>,
 }
 
 /// A part of the list.
@@ -265,6 +267,7 @@ impl Overview {
             has_sites: scope.rapidm2m.is_some(),
             has_devices: scope.has_things_network,
             queues: None,
+            poll_queues: None,
         };
         overview.items.sort_by(|one, other| {
             // Among healthy items, the order by lag is of no use: it would show those first that measure least often.
@@ -339,6 +342,7 @@ impl Selected<'_> {
             "Notes": self.overview.notes,
             "States": counts,
             "Queues": self.overview.queues,
+            "PollQueues": self.overview.poll_queues,
             "PerHour": self.overview.per_hour(),
             "Total": self.total,
             "From": self.from,

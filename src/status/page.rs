@@ -116,6 +116,14 @@ pub fn overview(overview: &Overview, query: &Query, now: DateTime<Utc>) -> Page 
                 }
             }
         }
+        @if let Some(Lengths { waiting, rejected, poison }) = overview.poll_queues {
+            p { "Queue of sites: " (waiting) @if waiting == 1 { " batch" } @else { " batches" } }
+            @if rejected + poison > 0 {
+                p.note {
+                    (rejected) " rejected and " (poison) " poison messages are beside it: they are no batches of sites, so something else uses the queue."
+                }
+            }
+        }
         form method="get" role="search" {
             label { "Name " input type="search" name="q" value=(query.search) maxlength="100"; }
             label { "Sort by " select name="sort" {

@@ -410,3 +410,22 @@ async fn twenty_thousand_sites_are_handed_out() {
     assert_eq!(places.len(), 20_000);
     assert!(took < Duration::from_secs(60), "{took:?}");
 }
+
+/// `check` and the status page look into the queue.
+#[tokio::test]
+async fn check_and_the_status_page_count_the_batches() {
+    let fleet = Fleet::start().await;
+    let world = &fleet.world;
+    let timer = world.handler().await;
+    fleet.add(0, 0..SITES).await;
+    timer.invoke_ok().await;
+    let call = json!({ "Data": { "req": { "Url": "http://localhost/api/status?format=json", "Method": "GET", "Query": { "format": "json" }, "Headers": {} } } });
+    let answer = timer.post("/status", call.to_string()).await;
+    let body = &answer.body["Outputs"]["res"]["body"];
+    let status: Value = body.as_str().map_or_else(|| body.clone(), |text| serde_json::from_str(text).unwrap());
+    assert_eq!(status["PollQueues"], json!({ "Waiting": SITES / 10, "Rejected": 0, "Poison": 0 }), "{status}");
+    let output = super::support::binary().arg("check").arg("--json").envs(&world.settings).output().await.unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let row = text.lines().find(|line| line.contains("queue of sites")).unwrap_or_else(|| panic!("{text}"));
+    assert!(row.contains("4 messages wait in polls"), "{row}");
+}

@@ -158,6 +158,27 @@ fn each_site_can_be_a_device_of_its_own() {
 }
 
 #[test]
+fn several_instances_share_the_sites() {
+    let arguments = ["--instances", "3", "--every", "10", "--for", "14s", "--json"];
+    let output = command(&app("instances", None), &arguments).output().unwrap();
+    let records = records(&output);
+    assert!(output.status.success(), "{records:#?}\n{}", stderr(&output));
+    let summary = records.last().unwrap();
+    let batches = summary["batches"].as_object().unwrap();
+    let count: u64 = batches.values().map(|count| count.as_u64().unwrap()).sum();
+    assert!(batches.len() >= 2 && count >= 6, "30 sites, 5 in a batch: {summary}");
+    assert_eq!(
+        (summary["sites"].as_object().unwrap().len(), &summary["failed"], &summary["failures"]),
+        (30, &json!(0), &json!(0))
+    );
+    let of = |function: &str| records.iter().filter(|record| record["function.name"] == function).collect::<Vec<_>>();
+    assert!(of("rapidM2MForwarding").iter().all(|run| run["sites.put"] == 30 && run["sites.polled"].is_null()));
+    assert!(of("rapidM2MSites").iter().all(|batch| batch["sites.total"] == 5), "{records:#?}");
+    let queue = |service: &&Value| service["name"] == "Storage queue";
+    assert!(records[0]["services"].as_array().unwrap().iter().filter(queue).all(|service| service["emulated"] == true));
+}
+
+#[test]
 fn the_emulated_things_stack_knows_the_secret() {
     let settings = json!({ "ThingsNetworkWebhookSecret": "correct horse battery staple", "UplinkQueueName": "mine" });
     let output = command(&app("secret", Some(&settings)), &["--for", "2s", "--json"]).output().unwrap();

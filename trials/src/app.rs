@@ -13,6 +13,7 @@ use tempfile::TempDir;
 pub type Function = (&'static str, &'static str);
 
 pub const POLLING: Function = ("rapidM2MForwarding", include_str!("../../rapidM2MForwarding/function.json"));
+pub const SITES: Function = ("rapidM2MSites", include_str!("../../rapidM2MSites/function.json"));
 pub const UPLINK: Function = ("thingsNetworkUplink", include_str!("../../thingsNetworkUplink/function.json"));
 pub const FORWARDING: Function =
     ("thingsNetworkForwarding", include_str!("../../thingsNetworkForwarding/function.json"));

@@ -9,7 +9,7 @@ use std::{
 };
 
 use clap::Args;
-use emulators::steps::Steps;
+use emulators::{steps::Steps, storage};
 use fastrand::Rng;
 use futures::{StreamExt as _, stream};
 use serde_json::json;
@@ -22,13 +22,16 @@ use crate::{
     killer::Killer,
     rows::Producer,
     victim::Victim,
-    world::{World, poll},
+    world::{World, poll, through_queue},
 };
 
 /// Milliseconds between the starts of two runs of a handler. A run takes this long or longer.
 const TICK: std::ops::Range<u64> = 0..400;
 /// The most runs of one handler at the same time.
 const AT_ONCE: usize = 2;
+/// With a queue: so many of the handlers have a timer, and so many sites are in a batch.
+const TIMERS: usize = 2;
+const BATCH: usize = 10;
 /// Time between two uploads.
 const UPLOAD: Duration = Duration::from_millis(4);
 const SETTLING: Duration = Duration::from_secs(120);
@@ -41,7 +44,8 @@ Examples:
   cargo run --release -p trials -- races                 8 handlers, 200 sites, 50 runs each
   cargo run --release -p trials -- races --one-device    as one device: each cuts the others
   cargo run --release -p trials -- races --device-per-site --handlers 2 --sites 20
-                                                         as two apps whose sites are devices of their own";
+                                                         as two apps whose sites are devices of their own
+  cargo run --release -p trials -- races --queue         8 handlers share the sites of two timers";
 
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
@@ -65,6 +69,9 @@ pub struct Options {
     /// fail
     #[arg(long, conflicts_with = "one_device")]
     device_per_site: bool,
+    /// The sites go through one storage queue to all handlers. Two of them put the same sites into it
+    #[arg(long)]
+    queue: bool,
     /// The connector's binary [default: iothub-connector beside this program]
     #[arg(long, value_name = "FILE")]
     handler: Option<PathBuf>,
@@ -86,6 +93,7 @@ pub async fn run(options: &Options) -> anyhow::Result<bool> {
     let panics = crash::panics();
     let sites: Vec<String> = (1..=options.sites).map(|number| format!("Site {number}")).collect();
     let world = World::start(&sites, Steps::default(), true).await?;
+    let storage = if options.queue { Some(storage::start(storage::Options::default()).await?) } else { None };
     let mut pollers = Vec::new();
     for number in 1..=options.handlers {
         let mut settings = if options.device_per_site { world.provisioned_settings() } else { world.settings() };
@@ -94,13 +102,23 @@ pub async fn run(options: &Options) -> anyhow::Result<bool> {
         if !options.one_device && !options.device_per_site {
             settings.insert("IoTHubDeviceId".to_owned(), format!("gateway-{number}"));
         }
+        let mut functions = vec![app::POLLING];
+        if let Some(storage) = &storage {
+            functions = through_queue(&mut settings, BATCH).into();
+            settings.insert("AzureStorageConnectionString".to_owned(), storage.ready().connection.clone());
+            // One batch at a time for each host, so that all have some.
+            for (member, value) in [("batchSize", "1"), ("newBatchThreshold", "0")] {
+                settings.insert(format!("AzureFunctionsJobHost__extensions__queues__{member}"), value.to_owned());
+            }
+        }
         settings.extend(options.settings.iter().cloned());
-        pollers.push(Victim::start(Killer::default(), &handler, &[app::POLLING], settings, 0).await?);
+        pollers.push(Victim::start(Killer::default(), &handler, &functions, settings, 0).await?);
     }
     let mut producer = Producer::new(options.seed, &sites);
     let is_over = Cell::new(false);
     let (produced, failed) = tokio::join!(world.produce(&mut producer, UPLOAD, &is_over), async {
-        let runs = pollers.iter().zip(0..).map(|(poller, number)| ticks(poller, options, number));
+        let timers = if options.queue { TIMERS } else { pollers.len() };
+        let runs = pollers.iter().take(timers).zip(0..).map(|(poller, number)| ticks(poller, options, number));
         let failed = futures::future::join_all(runs).await;
         is_over.set(true);
         failed
@@ -133,7 +151,9 @@ async fn ticks(poller: &Victim, options: &Options, number: u64) -> anyhow::Resul
         sleep(pause).await;
         poll(&poller.host)
     });
-    let finished: Vec<_> = runs.buffer_unordered(AT_ONCE).collect().await;
+    // A run waits for its batches: more of them would only pile up.
+    let at_once = if options.queue { 1 } else { AT_ONCE };
+    let finished: Vec<_> = runs.buffer_unordered(at_once).collect().await;
     let mut failed = Vec::new();
     for run in finished {
         let run = run?;
@@ -146,7 +166,7 @@ async fn ticks(poller: &Victim, options: &Options, number: u64) -> anyhow::Resul
 }
 
 fn tell(options: &Options, verdict: &Verdict, conflicts: u64, failed: usize, took: Duration) {
-    let runs = options.handlers * options.ticks;
+    let runs = if options.queue { TIMERS.min(options.handlers) } else { options.handlers } * options.ticks;
     if options.json {
         let told = json!({
             "handlers": options.handlers, "sites": options.sites, "runs": runs, "failedRuns": failed, "conflicts": conflicts,

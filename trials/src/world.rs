@@ -30,6 +30,10 @@ use crate::{
 const CUSTOMER: &str = "Demo Water Utility";
 /// Channels of the rows that [`Producer`] makes.
 const CHANNELS: &str = "ch0,ch1";
+/// The queue through which sites are polled, if they are.
+const QUEUE: &str = "polls";
+/// How long a run of the timer waits for its batches. A batch whose handler was killed comes again after a second.
+const WORKING: Duration = Duration::from_secs(3);
 /// Pause before the next attempt if the handler could not be called.
 const BREATH: Duration = Duration::from_millis(1);
 
@@ -182,12 +186,28 @@ fn documents_by_site(items: Vec<Value>) -> anyhow::Result<BTreeMap<String, Vec<D
     Ok(documents)
 }
 
-/// One run of the timer's function.
+/// Adds the settings with which the timer hands out the sites through a storage queue, in batches of so many. The functions
+/// that poll them this way.
+pub fn through_queue(settings: &mut BTreeMap<String, String>, batch_sites: usize) -> [app::Function; 2] {
+    let batch_sites = batch_sites.to_string();
+    for (name, value) in
+        [("PollQueueName", QUEUE), ("PollBatchSites", &batch_sites), ("BackendRequestsPerSecond", "1000")]
+    {
+        settings.insert(name.to_owned(), value.to_owned());
+    }
+    [app::POLLING, app::SITES]
+}
+
+/// One run of the timer's function, and of the batches that it has put into the queue.
 ///
 /// # Errors
 /// The app has no such function.
 pub async fn poll(host: &functions_host::Emulator) -> anyhow::Result<InvocationFinished> {
     let finished = host.invoke(app::POLLING.0).await.context("cannot run the timer")?;
+    if host.ready().queues.contains_key(QUEUE) {
+        // If it takes longer, the next run has the same sites.
+        host.wait_until_empty(QUEUE, WORKING).await.context("the queue cannot be looked into")?;
+    }
     if finished.status.is_none() {
         sleep(BREATH).await;
     }

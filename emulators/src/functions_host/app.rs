@@ -82,7 +82,9 @@ impl App {
             timeout: host.get("functionTimeout").map_or(Ok(Some(DEFAULT_TIMEOUT)), |node| timeout(&node))?,
             forwards_http: forwards.map_or(Ok(false), |node| node.bool())?,
             route_prefix: prefix.map_or(Ok("api"), |node| node.str())?.trim_matches('/').to_owned(),
-            queues: queues.map_or(Ok(QueueOptions::default()), |node| QueueOptions::parse(&node))?,
+            queues: queues
+                .map_or(Ok(QueueOptions::default()), |node| QueueOptions::parse(&node))?
+                .overridden(settings)?,
             logging,
             functions,
             disabled,

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 
-use super::{document::Node, time_span};
+use super::{document::Node, settings::Settings, time_span};
 use crate::queues::{Encoding, LARGEST_BATCH};
 
 /// Shortest pause between two polls of an empty queue.
@@ -85,9 +85,49 @@ impl QueueOptions {
     }
 }
 
+impl QueueOptions {
+    /// App settings win over host.json.
+    /// <https://learn.microsoft.com/azure/azure-functions/functions-host-json#override-hostjson-values>
+    ///
+    /// # Errors
+    /// Names the invalid setting.
+    pub fn overridden(mut self, settings: &Settings) -> anyhow::Result<Self> {
+        for (member, value, range) in [
+            ("batchSize", &mut self.batch_size, 1..=LARGEST_BATCH),
+            ("newBatchThreshold", &mut self.new_batch_threshold, 0..=usize::MAX),
+        ] {
+            let name = format!("AzureFunctionsJobHost__extensions__queues__{member}");
+            if let Some(text) = settings.get(&name) {
+                let number = text.parse().ok().filter(|number| range.contains(number));
+                *value = number.with_context(|| format!("{name} is {text:?}, which is no {member}"))?;
+            }
+        }
+        Ok(self)
+    }
+}
+
 fn integer(node: &Node<'_>, name: &str, least: usize, most: usize) -> anyhow::Result<Option<usize>> {
     let Some(member) = node.get(name) else { return Ok(None) };
     let number = usize::try_from(member.integer()?).ok().filter(|number| (least..=most).contains(number));
     let bounds = if most == usize::MAX { format!("{least} or more") } else { format!("{least} to {most}") };
     number.map(Some).ok_or_else(|| member.error(format_args!("must be {bounds}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn app_settings_win_over_host_json() {
+        let overridden = |member: &str, text: &str| {
+            let name = format!("AzureFunctionsJobHost__extensions__queues__{member}");
+            QueueOptions::default().overridden(&[(name, text.to_owned())].into())
+        };
+        assert_eq!(overridden("batchSize", "1").unwrap().batch_size, 1);
+        assert_eq!(overridden("newBatchThreshold", "0").unwrap().new_batch_threshold, 0);
+        assert_eq!(overridden("other", "x").unwrap(), QueueOptions::default());
+        for (member, text) in [("batchSize", "33"), ("batchSize", "0"), ("newBatchThreshold", "x")] {
+            assert!(overridden(member, text).unwrap_err().to_string().contains(member), "{text}");
+        }
+    }
 }

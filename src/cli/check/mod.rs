@@ -149,7 +149,13 @@ async fn check(own: Settings, options: &Options) -> (Vec<Row>, bool) {
         rows.extend(services(&config, &options.sites).await);
     }
     if let Some(things_network) = &config.things_network {
-        rows.push(storage(&settings, &things_network.webhooks.queue, options.offline).await);
+        let replay = "look into them, mend the cause, then `iothub-connector replay --queue …`";
+        let queue = &things_network.webhooks.queue;
+        rows.push(storage("storage of the queues", &settings, queue, replay, options.offline).await);
+    }
+    if let Some(queue) = config.rapidm2m.as_ref().and_then(|rapidm2m| rapidm2m.queue.as_ref()) {
+        let look = "look into them: they are no batches of sites, so something else uses the queue";
+        rows.push(storage("queue of sites", &settings, &queue.name, look, options.offline).await);
     }
     (rows, is_logging_wrong)
 }
@@ -213,9 +219,8 @@ fn clock(clocks: &[(&str, TimeDelta)]) -> Row {
     }
 }
 
-/// Checks the queues of uplinks and counts the messages in them.
-async fn storage(settings: &Settings, uplinks: &str, is_offline: bool) -> Row {
-    let what = "storage of the queues";
+/// Checks a queue with the two beside it, and counts the messages in them. `to_do` is for messages that were rejected.
+async fn storage(what: &str, settings: &Settings, queue: &str, to_do: &str, is_offline: bool) -> Row {
     let is_set = settings.names().any(|name| STORAGE_NAMES.iter().any(|prefix| name.starts_with(prefix)));
     if !is_set {
         let text = format!("{STORAGE} is not set here");
@@ -228,16 +233,12 @@ async fn storage(settings: &Settings, uplinks: &str, is_offline: bool) -> Row {
     if is_offline {
         return Row::skipped(what, "--offline");
     }
-    match UplinkQueues::new(&account, uplinks, &HttpClient::default()).lengths().await {
-        Ok(Lengths { waiting, rejected: 0, poison: 0 }) => {
-            Row::ok(what, format!("{waiting} messages wait in {uplinks}"))
-        }
+    match UplinkQueues::new(&account, queue, &HttpClient::default()).lengths().await {
+        Ok(Lengths { waiting, rejected: 0, poison: 0 }) => Row::ok(what, format!("{waiting} messages wait in {queue}")),
         Ok(Lengths { waiting, rejected, poison }) => Row::warning(
             what,
-            format!(
-                "{waiting} messages wait in {uplinks}, {rejected} in {uplinks}-rejected, {poison} in {uplinks}-poison"
-            ),
-            "look into them, mend the cause, then `iothub-connector replay --queue …`",
+            format!("{waiting} messages wait in {queue}, {rejected} in {queue}-rejected, {poison} in {queue}-poison"),
+            to_do,
         ),
         Err(error) => Row::fault(what, Kind::QueueUnusable, &error.to_string()),
     }

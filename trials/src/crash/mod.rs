@@ -75,6 +75,8 @@ pub struct Options {
 enum Path {
     /// Sites of the rapidM2M backend, polled by the timer
     Rapidm2m,
+    /// The same sites, handed out by the timer through a storage queue
+    Queue,
     /// Uplinks of The Things Stack, by webhook and queue, each device with its own identity
     Uplinks,
     /// The same, but the host itself is killed, stopped or restarted, and its storage account goes away
@@ -85,7 +87,7 @@ impl Path {
     /// The unit of the counts.
     fn unit(self) -> &'static str {
         match self {
-            Self::Rapidm2m => "rows",
+            Self::Rapidm2m | Self::Queue => "rows",
             Self::Uplinks | Self::Hosts => "uplinks",
         }
     }
@@ -131,7 +133,8 @@ pub async fn run(options: &Options) -> anyhow::Result<bool> {
     for seed in (0..options.runs).map(|number| options.seed.wrapping_add(number)) {
         let started = Instant::now();
         let (kills, mut verdict, log) = match options.path {
-            Path::Rapidm2m => sites::run(&setup, seed).await?,
+            Path::Rapidm2m => sites::run(&setup, seed, false).await?,
+            Path::Queue => sites::run(&setup, seed, true).await?,
             Path::Uplinks => uplinks::run(&setup, seed).await?,
             Path::Hosts => hosts::run(&setup, seed).await?,
         };

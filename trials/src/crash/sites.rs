@@ -1,4 +1,4 @@
-//! One run of the crash test from the rapidM2M backend to the hub.
+//! One run of the crash test from the rapidM2M backend to the hub, by the timer alone or through a storage queue.
 
 use std::{cell::Cell, time::Duration};
 
@@ -11,7 +11,7 @@ use crate::{
     killer::Killer,
     rows::Producer,
     victim::{Kills, Victim},
-    world::{World, poll},
+    world::{World, poll, through_queue},
 };
 
 const SITES: [&str; 5] = ["Energy meter 1", "Well 7 / Level", "Reservoir Süd", "Pumping station", "Tank"];
@@ -20,6 +20,11 @@ const SETTLING: Duration = Duration::from_secs(60);
 /// Time between two uploads.
 const UPLOAD: Duration = Duration::from_millis(4);
 
+/// Sites in a batch.
+const BATCH: usize = 2;
+
+/// Only if they are polled through a queue.
+const OF_QUEUE: [Spot; 2] = [Spot::new(Step::UplinkCalled, 3), Spot::new(Step::UplinkAnswered, 3)];
 /// How often each step is reached soon after a start, with rows at all sites.
 const SPOTS: [Spot; 16] = [
     Spot::new(Step::TimerCalled, 4),
@@ -44,17 +49,22 @@ const SPOTS: [Spot; 16] = [
 ];
 
 /// Carries out a run. Returns the kills, the verdict and the handler's log.
-pub async fn run(setup: &Setup, seed: u64) -> anyhow::Result<(Kills, Verdict, Vec<String>)> {
+pub async fn run(setup: &Setup, seed: u64, has_queue: bool) -> anyhow::Result<(Kills, Verdict, Vec<String>)> {
     let (killer, sites) = (Killer::default(), SITES.map(str::to_owned));
     let world = World::start(&sites, killer.steps(), false).await?;
     let mut settings = world.settings();
     settings.insert("RecordEmptyPolls".to_owned(), seed.is_multiple_of(2).to_string());
     settings.insert("MarkWithinSeconds".to_owned(), (seed % 3).min(1).to_string());
+    let (mut functions, mut spots) = (vec![app::POLLING], SPOTS.to_vec());
+    if has_queue {
+        functions = through_queue(&mut settings, BATCH).into();
+        spots.extend(OF_QUEUE);
+    }
     settings.extend(setup.settings.iter().cloned());
-    let victim = Victim::start(killer, &setup.handler, &[app::POLLING], settings, setup.kills).await?;
+    let victim = Victim::start(killer, &setup.handler, &functions, settings, setup.kills).await?;
     let mut producer = Producer::new(seed, &sites);
     let is_over = Cell::new(false);
-    let plan = setup.plan(seed, &SPOTS);
+    let plan = setup.plan(seed, &spots);
     let (kills, produced, polled) = tokio::join!(
         async {
             let kills = victim.suffer(&plan).await;

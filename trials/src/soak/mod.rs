@@ -27,11 +27,13 @@ use crate::{
     killer::Killer,
     rows::Producer,
     victim::Victim,
-    world::{World, poll},
+    world::{World, poll, through_queue},
 };
 
 /// How long each fault lasts, in milliseconds.
 const LASTS: std::ops::RangeInclusive<u64> = 2_000..=8_000;
+/// Sites in a batch, with a queue.
+const BATCH: usize = 20;
 /// The handler's own deadline.
 const RUN_SECONDS: u64 = 30;
 /// A site that the backend refused is not polled for a minute, then for two minutes.
@@ -71,6 +73,9 @@ pub struct Options {
     /// Seconds between the starts of two faults
     #[arg(long, value_name = "SECONDS", default_value_t = 20)]
     fault_every: u64,
+    /// The timer hands out the sites through a storage queue
+    #[arg(long)]
+    queue: bool,
     /// The connector's binary [default: iothub-connector beside this program]
     #[arg(long, value_name = "FILE")]
     handler: Option<PathBuf>,
@@ -105,8 +110,9 @@ pub async fn run(options: &Options) -> anyhow::Result<bool> {
     settings.insert("PollTimeoutSeconds".to_owned(), RUN_SECONDS.to_string());
     settings.insert("RecordEmptyPolls".to_owned(), false.to_string());
     settings.insert("MarkWithinSeconds".to_owned(), "1".to_owned());
+    let functions = if options.queue { through_queue(&mut settings, BATCH).to_vec() } else { vec![app::POLLING] };
     settings.extend(options.settings.iter().cloned());
-    let victim = Victim::start(Killer::default(), &handler, &[app::POLLING], settings, 0).await?;
+    let victim = Victim::start(Killer::default(), &handler, &functions, settings, 0).await?;
     let mut producer = Producer::new(options.seed, &sites);
 
     let log = RefCell::new(Log::default());

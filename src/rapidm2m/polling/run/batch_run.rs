@@ -15,6 +15,8 @@ use super::{
 };
 use crate::support::{kind::Kind, progress::Progress, reminder::Reminder};
 
+/// A batch that has less time than this is too old: its requests would have to be given up.
+const SHORTEST: Duration = Duration::from_secs(2);
 /// What is remembered of a site that had no turn here for so long is forgotten: another instance has it, or nobody.
 const FORGET_AFTER: Duration = Duration::from_secs(2 * 60 * 60);
 const FORGET_EVERY: Duration = Duration::from_secs(10 * 60);
@@ -56,10 +58,11 @@ impl Polling {
             }
         };
         // A batch has the time of its run: so all that are worked on share the rate, and nobody lags further behind.
-        let Ok(left) = (batch.until - self.forwarder.world.clock.now()).to_std() else {
+        let left = (batch.until - self.forwarder.world.clock.now()).to_std().unwrap_or_default();
+        if left < SHORTEST {
             self.drop_old(&batch);
             return Outcome::Dropped;
-        };
+        }
         let mut progress = Progress::of(Function::Batch.name());
         let summary = self.work(batch, started, left, &mut progress).await;
         progress.end();

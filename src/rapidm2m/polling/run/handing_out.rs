@@ -35,8 +35,6 @@ const LONGEST_UNTOLD: Duration = Duration::from_secs(60);
 const SHORTEST_UNTOLD: Duration = Duration::from_secs(10);
 /// A batch is for one run, even if that is once a day.
 const LONGEST_VALID: Duration = Duration::from_secs(60 * 60);
-/// Batches of so many runs in the queue mean that nobody takes them: those that are too old are dropped in no time.
-const RUNS_WAITING: usize = 2;
 
 /// The queue between the timer and the instances.
 pub struct PollQueue {
@@ -46,12 +44,14 @@ pub struct PollQueue {
 }
 
 /// What a process remembers of the queue.
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 pub struct QueueMemory {
     /// When the last run began here.
     last_run: Option<Instant>,
     /// How many batches it has put.
     last_put: usize,
+    /// Of so many runs the batches are worth something at the same time.
+    valid_runs: usize,
     /// The log says that the queue is away.
     is_away: bool,
 }
@@ -67,12 +67,11 @@ impl Polling {
     /// How long the batches of a run are worth something: until the next run. `told` is the time between two runs, if the host
     /// says it.
     pub(super) fn validity(&self, told: Option<Duration>, now: Instant) -> Duration {
-        let last = self.memory().queue.last_run.replace(now);
-        let untold = || {
-            let since = last.map_or(LONGEST_UNTOLD, |last| now - last);
-            since.clamp(SHORTEST_UNTOLD, LONGEST_UNTOLD)
-        };
-        told.unwrap_or_else(untold).min(LONGEST_VALID)
+        let queue = &mut self.memory().queue;
+        let since = queue.last_run.replace(now).map_or(LONGEST_UNTOLD, |last| now - last);
+        let valid = told.unwrap_or(since.clamp(SHORTEST_UNTOLD, LONGEST_UNTOLD)).min(LONGEST_VALID);
+        queue.valid_runs = if told.is_some() { 1 } else { (valid.as_secs_f64() / since.as_secs_f64()).ceil() as usize };
+        valid
     }
 
     /// Puts these sites into the queue. What cannot be put is returned.
@@ -149,8 +148,9 @@ impl Polling {
         let Ok(Ok(waiting)) = timeout_at(until, queue.length()).await else { return false };
         let waiting = usize::try_from(waiting).unwrap_or(usize::MAX);
         summary.batches_waiting = waiting;
-        let in_order = RUNS_WAITING * batches.max(self.memory().queue.last_put);
-        if waiting <= in_order.max(RUNS_WAITING) {
+        let QueueMemory { last_put, valid_runs, .. } = self.memory().queue;
+        // Those of one more run may be worked on, or are about to be dropped, which takes no time.
+        if waiting <= batches.max(last_put).max(1).saturating_mul(valid_runs.saturating_add(1)) {
             return false;
         }
         let text = format!(
