@@ -188,10 +188,10 @@ impl Shared {
     }
 
     fn forwarding(&self, config: things_network::Config, back: Option<Arc<Back>>) -> Forwarding {
-        let things_network::Config { enrollments, device_ids, timeout, activity, direct, .. } = config;
+        let things_network::Config { enrollments, device_ids, timeout, activity, direct, methods, .. } = config;
         let (store, http) = (self.store.clone(), self.http_of_hub.clone());
         let devices = PerApplication::new(enrollments, store, http.clone(), Arc::default());
-        let downlinks = Downlinks::new(Devicebound::new(http.clone()), Stack::new(http));
+        let downlinks = Downlinks::new(Devicebound::new(http.clone()), Stack::new(http), methods);
         let activities = Activities::new(self.store.clone(), activity);
         let options = forwarding::Options { device_ids, timeout, back, ending: self.ending.clone(), direct };
         Forwarding::new(options, devices, self.sender.clone(), downlinks, activities, self.clock)

@@ -10,6 +10,7 @@ mod host_json;
 pub mod hub;
 pub mod key_vault;
 pub mod ledger;
+mod methods;
 mod names;
 pub mod rapidm2m;
 mod settings;

@@ -1,7 +1,7 @@
 //! Lists all settings that a Key Vault can hold: those that `config` reads, except `KeyVaultURI` itself and the storage
 //! account's settings, which the host needs earlier. No I/O.
 
-use super::{Settings, dps, enrollment};
+use super::{Settings, dps, enrollment, methods};
 
 /// Settings with one fixed name.
 const FIXED: &[&str] = &[
@@ -59,6 +59,9 @@ pub fn of_secret(secret: &str) -> Option<String> {
     if let Some(name) = FIXED.iter().find(is_called) {
         return Some((*name).to_owned());
     }
+    if let Some(setting) = methods::of_secret(secret) {
+        return Some(setting);
+    }
     FAMILIES.iter().find_map(|family| {
         let (begin, suffix) = secret.split_at_checked(family.len())?;
         // Application ids have no capitals.
@@ -82,6 +85,9 @@ pub fn misspelt(settings: &Settings) -> impl Iterator<Item = (&str, String)> {
 pub fn identity(setting: &str) -> String {
     if dps::ENDPOINT.contains(&setting) {
         return dps::ENDPOINT[0].to_owned();
+    }
+    if methods::PREFIXES.iter().any(|prefix| setting.starts_with(prefix)) {
+        return setting.replace(':', "__").to_ascii_lowercase();
     }
     let of_family = FAMILIES.iter().find_map(|family| {
         let suffix = enrollment::suffix(setting.strip_prefix(family)?)?;
@@ -116,11 +122,12 @@ mod tests {
         }
         // The host needs it before the vault is read.
         asked.retain(|name| !name.contains("AzureStorageConnectionString"));
+        let families = || FAMILIES.iter().chain(&methods::PREFIXES);
         let is_listed =
-            |name: &&String| FIXED.contains(&name.as_str()) || FAMILIES.iter().any(|family| name.starts_with(family));
+            |name: &&String| FIXED.contains(&name.as_str()) || families().any(|family| name.starts_with(family));
         let unlisted: Vec<_> = asked.iter().filter(|name| !is_listed(name)).collect();
         assert_eq!(unlisted, [KEY_VAULT; 0], "they are read, but not looked up in a Key Vault");
-        let all = FIXED.iter().chain(&FAMILIES);
+        let all = FIXED.iter().chain(families());
         let unread: Vec<_> = all.filter(|name| !asked.contains(**name)).collect();
         assert_eq!(unread, [&""; 0], "they are looked up, but nobody reads them");
     }
@@ -181,6 +188,8 @@ mod tests {
         ] {
             assert_eq!(identity(one), identity(other));
         }
+        let commands = ["AzureIoT__IoTCentral__Methods__Off__Port", "AzureIoT:IoTCentral:Methods:off:port"];
+        assert_eq!(identity(commands[0]), identity(commands[1]));
         assert_ne!(identity("DPSIDScope"), identity("DPSIDScope-pumps"));
         assert_ne!(identity("DPSIDScope"), identity("DPSEnrollmentGroupSymmetricKey"));
         assert_eq!(identity("Site_ID"), "Site_ID");

@@ -4,8 +4,12 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-use super::{Problems, Settings, enrollment, host_json, storage};
-use crate::{iot_hub::devices::enrollment::Enrollments, queue::Account, things_network::template::Template};
+use super::{Problems, Settings, enrollment, host_json, methods, storage};
+use crate::{
+    iot_hub::devices::enrollment::Enrollments,
+    queue::Account,
+    things_network::{downlinks::method::Methods, template::Template},
+};
 
 pub(super) const QUEUE: &str = "UplinkQueueName";
 const TEMPLATE: &str = "DeviceIdTemplate";
@@ -33,6 +37,8 @@ pub struct Config {
     /// `ThingsNetworkDirectMilliseconds`: how long a webhook's own call waits for the hub's acknowledgement before the
     /// uplink takes the queue (0 = at once, here `None`).
     pub direct: Option<Duration>,
+    /// `AzureIoT__IoTCentral__Methods__…`: how the commands of IoT Central are sent.
+    pub methods: Methods,
 }
 
 /// What accepting webhooks and putting messages back needs.
@@ -88,6 +94,7 @@ impl Config {
         host_json::check("ForwardTimeoutSeconds", timeout, needed, settings.host.function_timeout, problems);
         let activity = settings.number("DeviceActivitySeconds", 60, 0..=3600, problems);
         let direct = settings.number("ThingsNetworkDirectMilliseconds", 0, 0..=LONGEST_DIRECT, problems);
+        let methods = methods::read(settings, problems);
         let enrollments = enrollment::read(settings, problems);
         Some(Self {
             enrollments: enrollments?,
@@ -95,6 +102,7 @@ impl Config {
             device_ids: template?,
             timeout: Duration::from_secs(timeout),
             direct: (direct > 0).then(|| Duration::from_millis(direct)),
+            methods,
             activity: (activity > 0).then(|| Duration::from_secs(activity)),
         })
     }

@@ -116,6 +116,7 @@ kinds! {
     DownlinkUnusable = "downlink_unusable",
     DownlinkRejected = "downlink_rejected",
     DownlinkUnauthorized = "downlink_unauthorized",
+    DownlinkPaused = "downlink_paused",
     DownlinkStatus = "downlink_status",
     DownlinkUnreachable = "downlink_unreachable",
     DownlinkBusy = "downlink_busy",

@@ -7,7 +7,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
-use super::ids::{EndDeviceIds, Invalid};
+use super::{
+    correlation,
+    ids::{EndDeviceIds, Invalid},
+};
 use crate::support::{clock, hex::hex};
 
 /// An event of The Things Stack.
@@ -43,6 +46,9 @@ struct Telemetry<'a> {
     application: Option<&'a str>,
     #[serde(rename = "ReceivedAtUTC")]
     received_at: String,
+    /// The message id of the cloud-to-device message, if the event is about its downlink.
+    #[serde(rename = "CommandID", skip_serializing_if = "Option::is_none")]
+    command: Option<String>,
     /// Not parsed, so that numbers keep their digits.
     #[serde(rename = "Event")]
     event: Option<&'a RawValue>,
@@ -100,6 +106,7 @@ impl<'a> Event<'a> {
             device: self.device.as_deref(),
             application: self.application.as_deref(),
             received_at: clock::rfc3339(self.received_at.unwrap_or(received_at)),
+            command: correlation::command_id(self.body, self.content.as_ref().map(|(_, content)| *content)),
             event: self.content.as_ref().map(|(_, content)| *content),
         };
         serde_json::to_vec(&telemetry).expect("a Vec takes all, and what was JSON stays JSON")

@@ -9,10 +9,12 @@
 //! | `v2`, `v3` | the two formats; V3 is that of The Things Stack, the one in use today |
 //! | `uplink`, `event` | the result of both formats: telemetry and its message id |
 //! | `reception`, `position`, `ids` | parts of them: gateway and signal, positions under the names of IoT Central, ids |
+//! | `correlation` | which command an event is about |
 //! | `queued` | a webhook in the storage queue |
 //! | `template` | device ids from application, device and DevEUI |
 //! | `tally` | what the functions did, in one log line a minute |
 
+mod correlation;
 pub mod downlinks;
 pub mod event;
 pub mod forwarding;

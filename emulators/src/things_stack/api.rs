@@ -57,7 +57,7 @@ async fn down(
     };
     let addressed = Addressed { application, webhook, device, operation };
     let (parts, body) = request.into_parts();
-    let effect = stack.queues.with_faults(super::faults::Faults::take);
+    let effect = stack.queues.with_faults(|faults| faults.take(&addressed.device));
     let result = match &effect {
         Some(Effect::Refuse { status, .. }) => Err(Refusal::with_status(*status)),
         _ => match to_bytes(body, LARGEST_BODY).await {
@@ -84,6 +84,7 @@ fn take(stack: &Stack, addressed: &Addressed, headers: &HeaderMap, body: &[u8]) 
     authorized(headers, &stack.apikey, application)?;
     stack.check_known(application, webhook, device)?;
     let downlinks = downlink::parse(body).map_err(Refusal::bad_body)?;
+    stack.queues.with_formatters(|formatters| formatters.check(device, &downlinks))?;
     match stack.queues.put(application, device, *operation, &downlinks) {
         true => Ok(downlinks),
         false => Err(Refusal::queue_full(LONGEST_QUEUE)),

@@ -55,6 +55,7 @@ pub fn router(stack: Arc<Stack>) -> Router {
         .route("/downlinks", get(downlinks).delete(clear_downlinks))
         .route("/queue", get(queue))
         .route("/faults", get(faults).post(add_fault).delete(clear_faults))
+        .route("/formatters", put(set_formatter).delete(clear_formatters))
         .route("/away", put(away))
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
         .with_state(stack)
@@ -174,6 +175,17 @@ async fn add_fault(State(stack): Shared, body: Bytes) -> Answered<StatusCode> {
 
 async fn clear_faults(State(stack): Shared) -> StatusCode {
     stack.queues.with_faults(|faults| *faults = Faults::default());
+    StatusCode::NO_CONTENT
+}
+
+async fn set_formatter(State(stack): Shared, body: Bytes) -> Answered<StatusCode> {
+    let formatter = parsed(&body)?;
+    stack.queues.with_formatters(|formatters| formatters.set(formatter));
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn clear_formatters(State(stack): Shared) -> StatusCode {
+    stack.queues.with_formatters(super::formatter::Formatters::clear);
     StatusCode::NO_CONTENT
 }
 

@@ -16,6 +16,9 @@ pub struct Fault {
     /// Requests that are still hit.
     #[serde(default = "once")]
     pub times: u64,
+    /// Only requests for this device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
     /// With `status`: seconds or an HTTP date.
@@ -83,13 +86,15 @@ impl Faults {
         self.0.iter().cloned().collect()
     }
 
-    /// The effect on the next request.
-    pub fn take(&mut self) -> Option<Effect> {
-        let fault = self.0.front_mut()?;
+    /// The effect on the next request, which is for this device.
+    pub fn take(&mut self, device: &str) -> Option<Effect> {
+        let is_meant = |fault: &Fault| fault.device.as_ref().is_none_or(|meant| meant == device);
+        let index = self.0.iter().position(is_meant)?;
+        let fault = &mut self.0[index];
         fault.times -= 1;
         let (effect, is_over) = (fault.effect().ok(), fault.times == 0);
         if is_over {
-            self.0.pop_front();
+            self.0.remove(index);
         }
         effect
     }
@@ -111,9 +116,19 @@ mod tests {
         }
         let refuse =
             Effect::Refuse { status: StatusCode::TOO_MANY_REQUESTS, retry_after: Some(HeaderValue::from_static("1")) };
-        assert_eq!((faults.take(), faults.take()), (Some(refuse.clone()), Some(refuse)));
-        assert_eq!(faults.take(), Some(Effect::Accept { delay: Duration::ZERO, cut: true }));
-        assert_eq!(faults.take(), None);
+        assert_eq!((faults.take("a"), faults.take("b")), (Some(refuse.clone()), Some(refuse)));
+        assert_eq!(faults.take("a"), Some(Effect::Accept { delay: Duration::ZERO, cut: true }));
+        assert_eq!(faults.take("a"), None);
+    }
+
+    #[test]
+    fn a_fault_of_a_device_leaves_others_alone() {
+        let mut faults = Faults::default();
+        faults.add(fault(r#"{"device":"a","status":503}"#).unwrap()).unwrap();
+        faults.add(fault(r#"{"cut":true}"#).unwrap()).unwrap();
+        assert_eq!(faults.take("b"), Some(Effect::Accept { delay: Duration::ZERO, cut: true }));
+        assert_eq!(faults.take("b"), None);
+        assert!(matches!(faults.take("a"), Some(Effect::Refuse { .. })));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! | `send`, `post` | runs by a schedule, in order for each device; one request |
 //! | `journal`, `uplink` | what was sent and answered |
 //! | `api`, `downlink`, `refusal` | the API for downlinks: from a request to its answer; checks; The Things Stack's errors |
+//! | `formatter` | the payload formatters of devices, which may refuse a downlink |
 //! | `queues`, `faults` | the downlinks that were asked for; what to do wrong |
 //! | `control`, `serve` | the control endpoint; HTTP |
 //!
@@ -37,7 +38,8 @@
 //! | `GET /downlinks?wait=N&timeout_ms=T` | the requests for downlinks, refused ones included, once there were `N`: `[{"application","device","webhook","operation":"push","downlinks":[…],"status":200,"at":"…Z"}]`, with `reason` if refused |
 //! | `DELETE /downlinks` | forgets them, and the queues |
 //! | `GET /queue?application=…&device=…` | the downlinks that wait for a device |
-//! | `GET`, `POST`, `DELETE /faults` | what happens to the next requests for downlinks; each POST adds one: `{"times":2,"status":429,"retryAfter":"1"}` (not accepted), `{"delayMs":500}`, `{"cut":true}` (accepted, but the answer comes late or never) |
+//! | `GET`, `POST`, `DELETE /faults` | what happens to the next requests for downlinks; each POST adds one: `{"times":2,"status":429,"retryAfter":"1"}` (not accepted), `{"delayMs":500}`, `{"cut":true}` (accepted, but the answer comes late or never). With `"device":"pump-7"` only requests for this device. `{"status":406}`: the webhook is paused |
+//! | `PUT`, `DELETE /formatters` | a device's payload formatter: `{"device":"pump-7","does":"output_errors","contains":"bad"}`; also `not_configured`, `input`, `script`, `runtime` |
 //! | `GET`, `PUT`, `DELETE /trouble` | wrong answers of any kind, see `trouble.rs` |
 //! | `PUT /away` `true`, `false` | the port for downlinks refuses connections, or accepts them again |
 
@@ -46,6 +48,7 @@ mod control;
 mod devices;
 mod downlink;
 mod faults;
+mod formatter;
 mod generate;
 mod journal;
 mod options;

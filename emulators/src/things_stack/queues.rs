@@ -11,7 +11,7 @@ use serde::{Serialize, Serializer};
 use serde_json::Value;
 use tokio::{sync::watch, time::timeout};
 
-use super::faults::Faults;
+use super::{faults::Faults, formatter::Formatters};
 
 /// Requests that are kept; older ones are forgotten but stay counted.
 const KEPT: usize = 100_000;
@@ -60,6 +60,7 @@ struct Book {
     requests: VecDeque<Arc<DownlinkRequest>>,
     queues: HashMap<DeviceName, Vec<Value>>,
     faults: Faults,
+    formatters: Formatters,
 }
 
 impl Queues {
@@ -73,6 +74,10 @@ impl Queues {
 
     pub fn with_faults<T>(&self, action: impl FnOnce(&mut Faults) -> T) -> T {
         action(&mut self.book().faults)
+    }
+
+    pub fn with_formatters<T>(&self, action: impl FnOnce(&mut Formatters) -> T) -> T {
+        action(&mut self.book().formatters)
     }
 
     /// Puts downlinks into a device's queue; `false`, and nothing is changed, if there is no room for them.

@@ -9,6 +9,8 @@ use axum::{
 };
 use serde_json::json;
 
+use super::formatter::Does;
+
 /// An error of The Things Stack.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
@@ -77,11 +79,33 @@ impl Refusal {
         Self::new(429, 8, "pkg/networkserver", "downlink_queue_capacity_exceeded", text)
     }
 
+    /// What a payload formatter says. See `formatter` for the places in The Things Stack's source.
+    pub fn formatter(does: Does) -> Self {
+        let (javascript, scripting) = ("pkg/messageprocessors/javascript", "pkg/scripting/javascript");
+        match does {
+            Does::NotConfigured => {
+                let text = "formatter `FORMATTER_NONE` is not configured";
+                Self::new(400, 9, "pkg/messageprocessors", "formatter_not_configured", text)
+            }
+            Does::Input => Self::new(400, 3, javascript, "input", "invalid input"),
+            Does::OutputErrors => Self::new(409, 10, javascript, "output_errors", "unknown command"),
+            Does::Script => Self::new(409, 10, scripting, "script", "SyntaxError: Unexpected token"),
+            Does::Runtime => Self::new(409, 10, scripting, "runtime", "TypeError: value has no member"),
+        }
+    }
+
+    /// The webhook is paused. Source: lorawan-stack `pkg/applicationserver/io/web/webhooks.go`, which answers without a
+    /// body.
+    pub fn paused() -> Self {
+        Self::new(406, 0, WEBHOOKS, "", "")
+    }
+
     /// What a status means when it is made to be answered.
     pub fn with_status(status: StatusCode) -> Self {
         match status.as_u16() {
             401 => Self::unknown_key(),
             403 => Self::no_rights("demanded"),
+            406 => Self::paused(),
             429 => Self::new(429, 8, "pkg/ratelimit", "exceeded", "rate limit of `1` accesses per second exceeded"),
             503 => Self::new(503, 14, "pkg/errors/web", "unknown", "unavailable"),
             other => Self::new(other, 13, "pkg/errors", "unknown", "internal error"),
@@ -92,6 +116,9 @@ impl Refusal {
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let Self { status, code, namespace, name, text } = self;
+        if name.is_empty() {
+            return status.into_response();
+        }
         let body = json!({
             "code": code,
             "message": format!("error:{namespace}:{name} ({text})"),

@@ -3,26 +3,27 @@
 //! | Property | Meaning |
 //! |---|---|
 //! | `Port` | fPort, 1 to 223. Required, except with the payload `json`: the device's payload formatter may choose it |
-//! | `Payload` | format of the body: `raw` bytes, `hex` digits, `base64`, or `json` for the payload formatter. Without it, a JSON object is `json`, any other body is `raw` |
+//! | `Payload` | format of the body: `raw` bytes, `hex` digits, `base64`, or `json` for the payload formatter. Without it, a JSON object is `json`, any other body is `raw`, and a text that reads as hex or Base64 is refused |
 //! | `Confirmed` | `true` or `false` (default) |
 //! | `Priority` | `LOWEST`, `LOW`, `BELOW_NORMAL`, `NORMAL` (default), `ABOVE_NORMAL`, `HIGH` or `HIGHEST` |
 //! | `Queue` | `push` (default): after the pending downlinks; `replace`: instead of them |
+//! | `method-name` | a command of IoT Central: [`Methods`] has what is not set otherwise, and the body is its parameter |
 //!
 //! Names and values are case-insensitive.
 //! <https://www.thethingsindustries.com/docs/integrations/webhooks/scheduling-downlinks/>
 
 use std::collections::BTreeMap;
 
-use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde::Serialize;
-use serde_json::{Map, Value};
 
-use crate::support::http::one_line;
+use super::{
+    method::Methods,
+    payload::{Command, Payload},
+};
+use crate::{support::http::one_line, things_network::correlation};
 
 /// fPorts for applications. <https://lora-alliance.org/resource_hub/lorawan-104-specification-package/>
 const PORTS: std::ops::RangeInclusive<u8> = 1..=223;
-/// The longest payload of any data rate in any region, in bytes.
-const MAX_PAYLOAD: usize = 242;
 /// The longest correlation id that The Things Stack accepts, in bytes.
 const MAX_CORRELATION_ID: usize = 100;
 const PRIORITIES: [&str; 7] = ["LOWEST", "LOW", "BELOW_NORMAL", "NORMAL", "ABOVE_NORMAL", "HIGH", "HIGHEST"];
@@ -43,6 +44,11 @@ pub enum Operation {
 }
 
 #[derive(Serialize)]
+struct Request<'a> {
+    downlinks: [Message<'a>; 1],
+}
+
+#[derive(Serialize)]
 struct Message<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     f_port: Option<u8>,
@@ -54,51 +60,56 @@ struct Message<'a> {
     correlation_ids: Option<[String; 1]>,
 }
 
-#[derive(Debug, Serialize)]
-enum Payload {
-    #[serde(rename = "frm_payload")]
-    Bytes(String),
-    #[serde(rename = "decoded_payload")]
-    Json(Map<String, Value>),
-}
-
 impl Downlink {
     /// Reads a cloud-to-device message: its properties by lower-case names, and its body.
     ///
     /// # Errors
     /// Why the message cannot be a downlink, in words for its sender.
-    pub fn new(message_id: Option<&str>, properties: &BTreeMap<String, String>, body: &[u8]) -> Result<Self, String> {
+    ///
+    /// # Panics
+    /// Never.
+    pub fn new(
+        message_id: Option<&str>,
+        properties: &BTreeMap<String, String>,
+        body: &[u8],
+        methods: &Methods,
+    ) -> Result<Self, String> {
         let property = |name: &str| properties.get(name).map(|value| value.trim()).filter(|value| !value.is_empty());
-        let payload = payload(property("payload"), body)?;
-        let f_port = match (property("port"), &payload) {
-            (Some(text), _) => Some(port(text)?),
-            (None, Payload::Json(_)) => None,
-            (None, Payload::Bytes(_)) => return Err("property Port is missing: set the fPort, 1 to 223".into()),
+        let name = property("method-name");
+        let method = name.and_then(|name| methods.get(name));
+        let payload = match (property("payload"), name) {
+            (None, Some(name)) => {
+                let payload = method.and_then(|method| method.payload.as_deref());
+                Payload::of_command(&Command { name, payload }, body)?
+            }
+            (kind, _) => Payload::read(kind, body)?,
         };
-        let confirmed = match property("confirmed") {
-            None => false,
-            Some(text) if text.eq_ignore_ascii_case("true") => true,
-            Some(text) if text.eq_ignore_ascii_case("false") => false,
-            Some(text) => return Err(format!("property Confirmed is {:?}: write true or false", shown(text))),
-        };
-        let priority = property("priority").unwrap_or("NORMAL");
-        let priority = PRIORITIES.into_iter().find(|known| known.eq_ignore_ascii_case(priority)).ok_or_else(|| {
-            format!("property Priority is {:?}: write one of {}", shown(priority), PRIORITIES.join(", "))
-        })?;
-        let operation = match property("queue") {
-            None => Operation::Push,
-            Some(text) if text.eq_ignore_ascii_case("push") => Operation::Push,
-            Some(text) if text.eq_ignore_ascii_case("replace") => Operation::Replace,
-            Some(text) => return Err(format!("property Queue is {:?}: write push or replace", shown(text))),
-        };
+        let of_port = |why| format!("property Port {why}");
+        let f_port = property("port").map(port).transpose().map_err(of_port)?;
+        let f_port = f_port.or_else(|| method?.port);
+        if f_port.is_none() && matches!(payload, Payload::Bytes(_)) {
+            return Err("property Port is missing: set the fPort, 1 to 223".into());
+        }
+        let of_confirmed = |why| format!("property Confirmed {why}");
+        let confirmed = property("confirmed").map(confirmed).transpose().map_err(of_confirmed)?;
+        let of_priority = |why| format!("property Priority {why}");
+        let priority = property("priority").map(priority).transpose().map_err(of_priority)?;
+        let of_queue = |why| format!("property Queue {why}");
+        let operation = property("queue").map(operation).transpose().map_err(of_queue)?;
         let correlation_ids = message_id
             .filter(|id| id.is_ascii())
-            .map(|id| format!("iothub:{id}"))
+            .map(|id| format!("{}{id}", correlation::PREFIX))
             .filter(|id| id.len() <= MAX_CORRELATION_ID)
             .map(|id| [id]);
-        let message = Message { f_port, payload, confirmed, priority, correlation_ids };
-        let body = serde_json::json!({ "downlinks": [message] }).to_string();
-        Ok(Self { operation, body })
+        let message = Message {
+            f_port,
+            payload,
+            confirmed: confirmed.or_else(|| method?.confirmed).unwrap_or(false),
+            priority: priority.or_else(|| method?.priority).unwrap_or("NORMAL"),
+            correlation_ids,
+        };
+        let body = serde_json::to_string(&Request { downlinks: [message] }).expect("every key is a string");
+        Ok(Self { operation: operation.or_else(|| method?.operation).unwrap_or(Operation::Push), body })
     }
 }
 
@@ -107,86 +118,107 @@ fn shown(value: &str) -> String {
     one_line(value, 40)
 }
 
-fn port(text: &str) -> Result<u8, String> {
+/// # Errors
+/// The fault, as the rest of a sentence that begins with the name of the property or setting. The same for the others.
+pub fn port(text: &str) -> Result<u8, String> {
     let port = text.parse().ok().filter(|port| PORTS.contains(port));
-    port.ok_or_else(|| {
-        format!("property Port is {:?}: write a number from {} to {}", shown(text), PORTS.start(), PORTS.end())
-    })
+    port.ok_or_else(|| format!("is {:?}: write a number from {} to {}", shown(text), PORTS.start(), PORTS.end()))
 }
 
-fn payload(kind: Option<&str>, body: &[u8]) -> Result<Payload, String> {
-    let object = || serde_json::from_slice::<Map<String, Value>>(body);
-    let text = || str::from_utf8(body).map(str::trim_ascii);
-    let bytes = match kind.map(str::to_ascii_lowercase).as_deref() {
-        None => match object() {
-            Ok(object) => return Ok(Payload::Json(object)),
-            Err(_) => body.to_vec(),
-        },
-        Some("raw") => body.to_vec(),
-        Some("json") => {
-            let object =
-                object().map_err(|error| format!("the body is no JSON object, as property Payload says: {error}"))?;
-            return Ok(Payload::Json(object));
-        }
-        Some("hex") => text()
-            .ok()
-            .and_then(unhex)
-            .ok_or("the body has no pairs of hexadecimal digits, as property Payload says")?,
-        Some("base64") => {
-            let decoded = text().ok().and_then(|text| BASE64_STANDARD.decode(text).ok());
-            decoded.ok_or("the body is no Base64, as property Payload says")?
-        }
-        Some(other) => {
-            return Err(format!("property Payload is {:?}: write raw, hex, base64 or json", shown(other)));
-        }
-    };
-    if bytes.len() > MAX_PAYLOAD {
-        return Err(format!("the payload has {} bytes, LoRaWAN takes {MAX_PAYLOAD} at the most", bytes.len()));
+pub fn confirmed(text: &str) -> Result<bool, String> {
+    match text {
+        _ if text.eq_ignore_ascii_case("true") => Ok(true),
+        _ if text.eq_ignore_ascii_case("false") => Ok(false),
+        _ => Err(format!("is {:?}: write true or false", shown(text))),
     }
-    if bytes.is_empty() {
-        return Err("the body is empty".into());
-    }
-    Ok(Payload::Bytes(BASE64_STANDARD.encode(bytes)))
 }
 
-/// Reads pairs of hex digits, with or without white space, `:` or `-` between them.
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digits: Vec<u8> =
-        text.bytes().filter(|byte| !byte.is_ascii_whitespace() && !matches!(byte, b':' | b'-')).collect();
-    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    let (pairs, rest) = digits.as_chunks::<2>();
-    rest.is_empty().then_some(())?;
-    pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect()
+pub fn priority(text: &str) -> Result<&'static str, String> {
+    let priority = PRIORITIES.into_iter().find(|known| known.eq_ignore_ascii_case(text));
+    priority.ok_or_else(|| format!("is {:?}: write one of {}", shown(text), PRIORITIES.join(", ")))
+}
+
+pub fn operation(text: &str) -> Result<Operation, String> {
+    match text {
+        _ if text.eq_ignore_ascii_case("push") => Ok(Operation::Push),
+        _ if text.eq_ignore_ascii_case("replace") => Ok(Operation::Replace),
+        _ => Err(format!("is {:?}: write push or replace", shown(text))),
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
     fn downlink(properties: &[(&str, &str)], body: &[u8]) -> Result<(Operation, Value), String> {
         let properties = properties.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let Downlink { operation, body } = Downlink::new(Some("m-1"), &properties, body)?;
+        let Downlink { operation, body } = Downlink::new(Some("m-1"), &properties, body, &Methods::default())?;
         Ok((operation, serde_json::from_str::<Value>(&body).unwrap()["downlinks"][0].clone()))
     }
 
     #[test]
-    fn bodies_become_payloads() {
-        let bytes = |properties: &[_], body: &[u8]| {
-            let all = [&[("port", "15")], properties].concat();
-            downlink(&all, body).unwrap().1["frm_payload"].clone()
-        };
-        assert_eq!(bytes(&[], &[0xbe, 0xef]), "vu8=");
-        assert_eq!(bytes(&[("payload", "Hex")], b" be:EF-00\n"), "vu8A");
-        assert_eq!(bytes(&[("payload", "base64")], b"vu8="), "vu8=");
-        assert_eq!(bytes(&[("payload", "raw")], b"{}"), "e30=");
-        assert_eq!(bytes(&[], b"beef"), "YmVlZg==", "hex is never guessed");
+    fn json_is_for_the_payload_formatter_which_may_choose_the_port() {
         let expected = json!({"decoded_payload": {"open": true}, "confirmed": false, "priority": "NORMAL",
                               "correlation_ids": ["iothub:m-1"]});
         assert_eq!(downlink(&[], br#" {"open":true}"#).unwrap(), (Operation::Push, expected));
         assert_eq!(downlink(&[("payload", "json"), ("port", "3")], b"{}").unwrap().1["f_port"], 3);
+        let digits = Downlink::new(None, &BTreeMap::new(), b"{\"f\":21.50}", &Methods::default()).unwrap().body;
+        assert!(digits.contains(r#""decoded_payload":{"f":21.50}"#), "{digits}");
+    }
+
+    #[test]
+    fn a_command_of_iot_central_is_sent_as_its_settings_say() {
+        let mut methods = Methods::default();
+        for (name, member, value) in [
+            ("SetPoint", "Port", "15"),
+            ("SetPoint", "Confirmed", "true"),
+            ("SetPoint", "priority", "high"),
+            ("LightsOff", "Port", "16"),
+            ("LightsOff", "Queue", "Replace"),
+            ("LightsOff", "Payload", r#"{"lights":false}"#),
+        ] {
+            methods.set(name, member, value).unwrap();
+        }
+        let sent = |properties: &[(&str, &str)], body: &[u8]| {
+            let properties = properties.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            let Downlink { operation, body } = Downlink::new(None, &properties, body, &methods).unwrap();
+            (operation, serde_json::from_str::<Value>(&body).unwrap()["downlinks"][0].clone())
+        };
+        let expected =
+            json!({"f_port": 15, "decoded_payload": {"SetPoint": 22.5}, "confirmed": true, "priority": "HIGH"});
+        assert_eq!(sent(&[("method-name", "SetPoint")], b"22.5"), (Operation::Push, expected));
+        let expected =
+            json!({"f_port": 16, "decoded_payload": {"lights": false}, "confirmed": false, "priority": "NORMAL"});
+        assert_eq!(sent(&[("method-name", "lightsoff")], b"@"), (Operation::Replace, expected));
+        let expected = json!({"f_port": 9, "frm_payload": "vu8=", "confirmed": false, "priority": "LOW"});
+        let properties = [
+            ("method-name", "SetPoint"),
+            ("port", "9"),
+            ("confirmed", "false"),
+            ("priority", "low"),
+            ("payload", "hex"),
+        ];
+        assert_eq!(sent(&properties, b"beef"), (Operation::Push, expected), "the message's own properties come first");
+        let expected = json!({"decoded_payload": {"Reset": null}, "confirmed": false, "priority": "NORMAL"});
+        assert_eq!(sent(&[("method-name", "Reset")], b"@"), (Operation::Push, expected));
+    }
+
+    #[test]
+    fn settings_of_a_command_that_cannot_be_meant_say_why() {
+        for (member, value, problem) in [
+            ("Port", "0", "1 to 223"),
+            ("Confirmed", "yes", "true or false"),
+            ("Priority", "urgent", "LOWEST, LOW"),
+            ("Queue", "first", "push or replace"),
+            ("Payload", "[1]", "no JSON object"),
+            ("Payload", "{", "no JSON object"),
+            ("fPort", "1", "Port, Confirmed, Priority, Queue, Payload"),
+        ] {
+            let why = Methods::default().set("A", member, value).unwrap_err();
+            assert!(why.contains(problem), "{member}: {why}");
+        }
     }
 
     #[test]
@@ -234,17 +266,11 @@ mod tests {
     #[test]
     fn a_message_id_that_cannot_be_a_correlation_id_is_left_out() {
         for id in ["x".repeat(94), "ä".into()] {
-            let body = Downlink::new(Some(&id), &BTreeMap::new(), b"{}").unwrap().body;
+            let body = Downlink::new(Some(&id), &BTreeMap::new(), b"{}", &Methods::default()).unwrap().body;
             assert!(!body.contains("correlation_ids"), "{body}");
         }
-        assert!(Downlink::new(Some(&"x".repeat(93)), &BTreeMap::new(), b"{}").unwrap().body.contains("iothub:xxx"));
-    }
-
-    proptest! {
-        #[test]
-        fn hex_is_read_back(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
-            let text: String = bytes.iter().map(|byte| format!("{byte:02X} ")).collect();
-            prop_assert_eq!(unhex(&text), Some(bytes));
-        }
+        let longest = "x".repeat(93);
+        let body = Downlink::new(Some(&longest), &BTreeMap::new(), b"{}", &Methods::default()).unwrap().body;
+        assert!(body.contains("iothub:xxx"), "{body}");
     }
 }

@@ -3,9 +3,19 @@
 //! A message is completed only after The Things Stack has accepted its downlink. Otherwise it is abandoned: the hub
 //! redelivers it after the device's next uplink, ten deliveries in all. A message that can never be a downlink is
 //! rejected: the hub never redelivers it and informs the sender if the sender requested feedback.
+//!
+//! | Part | |
+//! |---|---|
+//! | `downlink`, `payload` | a message's properties and body as a downlink. Pure |
+//! | `method` | what the settings say of IoT Central's commands. Pure |
+//! | `stack`, `refusal` | the client of The Things Stack; what its answers mean (pure) |
+//! | `fetching` | one uplink of a device fetches at a time |
 
 pub mod downlink;
 mod fetching;
+pub mod method;
+mod payload;
+pub mod refusal;
 pub mod stack;
 
 use std::{
@@ -23,11 +33,16 @@ use tokio::{
 use self::fetching::Fetching;
 use crate::{
     iot_hub::{CloudMessage, Device, Devicebound, Settlement},
-    support::backoff::{Backoff, Policy},
+    support::{
+        backoff::{Backoff, Policy},
+        kind::Kind,
+    },
     things_network::{
         downlinks::{
             downlink::{Downlink, Operation},
-            stack::{PushError, Stack},
+            method::Methods,
+            refusal::PushError,
+            stack::Stack,
         },
         queued::DownlinkKeys,
         tally::{Count, Tally},
@@ -50,8 +65,11 @@ const PLACE_WAIT: Duration = Duration::from_secs(2);
 /// The longest time that an uplink's invocation lasts for the device's downlinks.
 const TIME: Duration = Duration::from_secs(20);
 /// Back-off of a device whose downlink was not accepted. It doubles each time: the hub delivers a message only ten
-/// times, and a backlog of uplinks must not use up these deliveries.
-const POLICY: Policy = Policy::exact(Duration::from_secs(5), Duration::from_secs(60 * 60));
+/// times, and a backlog of uplinks must not use up these deliveries. It stays short enough that commands leave soon after
+/// the cause is gone.
+const POLICY: Policy = Policy::exact(Duration::from_secs(5), Duration::from_secs(15 * 60));
+/// How often a cause that lasts is logged for a device.
+const TOLD_AGAIN: Duration = Duration::from_secs(60 * 60);
 /// Extra time to settle a message that was handled, even if the time has ended.
 const SETTLING: Duration = Duration::from_secs(10);
 /// Limit for accepted downlinks whose messages could not be completed: they are redelivered and must not be accepted
@@ -62,11 +80,33 @@ const REMEMBERED: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
 pub struct Downlinks {
     devicebound: Devicebound,
     stack: Stack,
+    /// The commands of IoT Central.
+    methods: Methods,
     fetching: Fetching,
     posting: Semaphore,
     accepted: Mutex<LruCache<MessageKey, ()>>,
     /// Devices whose downlinks were not accepted.
-    failures: Backoff<String, ()>,
+    failures: Backoff<String, Told>,
+}
+
+/// What was logged about a device whose downlinks are not accepted.
+#[derive(Clone)]
+struct Told {
+    cause: (Kind, Option<u16>),
+    at: Instant,
+}
+
+/// The end of an attempt to pass a message on.
+struct Outcome {
+    settlement: Settlement,
+    /// Why the message is abandoned.
+    error: Option<PushError>,
+}
+
+impl From<Settlement> for Outcome {
+    fn from(settlement: Settlement) -> Self {
+        Self { settlement, error: None }
+    }
 }
 
 /// Device, sequence number and id: if a device is deleted and created again, its sequence numbers start again.
@@ -74,10 +114,11 @@ type MessageKey = (String, u64, Option<String>);
 
 impl Downlinks {
     #[must_use]
-    pub fn new(devicebound: Devicebound, stack: Stack) -> Self {
+    pub fn new(devicebound: Devicebound, stack: Stack, methods: Methods) -> Self {
         Self {
             devicebound,
             stack,
+            methods,
             fetching: Fetching::default(),
             posting: Semaphore::new(POSTING),
             accepted: Mutex::new(LruCache::new(REMEMBERED)),
@@ -113,7 +154,10 @@ impl Downlinks {
                     return;
                 }
             };
-            let settlement = self.settlement(device, &message, keys, deadline, tally).await;
+            let Outcome { settlement, error } = self.outcome(device, &message, keys, deadline, tally).await;
+            if let Some(error) = &error {
+                self.wait(&name, device, &message, error, tally);
+            }
             // Settling takes little time, and without it the message would be redelivered.
             let settled = self.devicebound.settle(device, &message, settlement, Instant::now() + SETTLING).await;
             if let Err(error) = settled {
@@ -127,7 +171,6 @@ impl Downlinks {
             }
             if settlement == Settlement::Abandon {
                 // The next message would overtake this one.
-                self.failures.failed(name, (), None, Instant::now());
                 return;
             }
             self.failures.succeeded(&name);
@@ -137,31 +180,49 @@ impl Downlinks {
         }
     }
 
-    /// Decides how to settle a message, after all attempts for it.
-    async fn settlement(
+    /// Lets the device back off. Each cause is logged for each device: a person who looks after one device must not have
+    /// to read the log of another.
+    fn wait(&self, name: &str, device: &Device, message: &CloudMessage, error: &PushError, tally: &Tally) {
+        let (now, cause) = (Instant::now(), error.cause());
+        tally.failed(error.kind());
+        let told = self.failures.last(&name.to_owned()).map(|failed| failed.error);
+        let told = told.filter(|told| told.cause == cause && now - told.at < TOLD_AGAIN);
+        if told.is_none() {
+            tracing::warn!(
+                device.id = device.id,
+                message.id = message.message_id.as_deref().unwrap_or_default(),
+                message.attempt = message.delivery_count,
+                failure.kind = error.kind().as_str(),
+                "a downlink waits for the device's next uplink: {error}"
+            );
+        }
+        let told = told.unwrap_or(Told { cause, at: now });
+        self.failures.failed(name.to_owned(), told, error.requested_wait(), now);
+    }
+
+    /// What becomes of a message, after all attempts for it.
+    async fn outcome(
         &self,
         device: &Device,
         message: &CloudMessage,
         keys: &DownlinkKeys,
         deadline: Instant,
         tally: &Tally,
-    ) -> Settlement {
+    ) -> Outcome {
         let key = key(device, message);
         if key.as_ref().is_some_and(|key| self.accepted().contains(key)) {
-            return Settlement::Complete;
+            return Settlement::Complete.into();
         }
-        let id = message.message_id.as_deref().unwrap_or_default();
-        let downlink = match Downlink::new(message.message_id.as_deref(), &message.properties, &message.body) {
+        let id = message.message_id.as_deref();
+        let reject = |reason: &str| {
+            tally.count(Count::DownlinksRejected);
+            let id = id.unwrap_or_default();
+            tracing::warn!(device.id = device.id, message.id = id, "a cloud-to-device message is rejected: {reason}");
+            Settlement::Reject.into()
+        };
+        let downlink = match Downlink::new(id, &message.properties, &message.body, &self.methods) {
             Ok(downlink) => downlink,
-            Err(reason) => {
-                tally.count(Count::DownlinksRejected);
-                tracing::warn!(
-                    device.id = device.id,
-                    message.id = id,
-                    "a cloud-to-device message is rejected: {reason}"
-                );
-                return Settlement::Reject;
-            }
+            Err(reason) => return reject(&reason),
         };
         let (url, header) = match downlink.operation {
             Operation::Push => (&keys.push, "X-Downlink-Push"),
@@ -177,28 +238,10 @@ impl Downlinks {
                 if let Some(key) = key {
                     self.accepted().put(key, ());
                 }
-                Settlement::Complete
+                Settlement::Complete.into()
             }
-            Err(error) if error.condemns_downlink() => {
-                tally.count(Count::DownlinksRejected);
-                tracing::warn!(
-                    device.id = device.id,
-                    message.id = id,
-                    "a cloud-to-device message is rejected: {error}"
-                );
-                Settlement::Reject
-            }
-            Err(error) => {
-                if tally.failed(error.kind()) {
-                    tracing::warn!(
-                        device.id = device.id,
-                        message.id = id,
-                        message.attempt = message.delivery_count,
-                        "a downlink waits for the device's next uplink: {error}"
-                    );
-                }
-                Settlement::Abandon
-            }
+            Err(error) if error.condemns_downlink(message.delivery_count) => reject(&error.to_string()),
+            Err(error) => Outcome { settlement: Settlement::Abandon, error: Some(error) },
         }
     }
 

@@ -5,83 +5,19 @@ use std::time::Duration;
 
 use chrono::Utc;
 use reqwest::{
-    StatusCode, Url,
+    Url,
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue},
 };
 use secrecy::{ExposeSecret as _, SecretString};
-use serde::Deserialize;
 
-use crate::support::{http, http_client::HttpClient, kind::Kind};
+use super::refusal::PushError;
+use crate::support::{http, http_client::HttpClient};
 
 /// Time-out of a request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How much of a successful answer is read, in bytes. Its content is not used.
 const MAX_ANSWER: usize = 4 * 1024;
-
-/// An error of The Things Stack.
-#[derive(Deserialize)]
-struct Refusal {
-    /// <https://grpc.github.io/grpc/core/md_doc_statuscodes.html>
-    code: u32,
-}
-
-const INVALID_ARGUMENT: u32 = 3;
-
-/// Why a downlink was not accepted.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PushError {
-    /// The user must correct the configuration. Nothing was sent.
-    #[error("{0}")]
-    Unusable(String),
-    #[error("The Things Stack refused the downlink for good ({status}): {text}")]
-    Rejected { status: u16, text: String },
-    #[error(
-        "The Things Stack refused the API key ({status}): the webhook's downlink API key needs the right to write downlink \
-         traffic: {text}"
-    )]
-    Unauthorized { status: u16, text: String },
-    #[error("The Things Stack did not take the downlink ({status}): {text}")]
-    Status { status: u16, text: String, wait: Option<Duration> },
-    /// Whether the downlink was accepted is unknown, unless it `is_unsent`.
-    #[error("The Things Stack cannot be reached at {place}: {text}")]
-    Unreachable { place: String, text: String, is_unsent: bool },
-    #[error("too many downlinks are on their way to The Things Stack, which is slow to take them")]
-    Busy,
-}
-
-impl PushError {
-    /// Whether The Things Stack will never accept this downlink.
-    #[must_use]
-    pub fn condemns_downlink(&self) -> bool {
-        matches!(self, Self::Rejected { .. })
-    }
-
-    /// How long to wait before another attempt may help. `None` if it would not help, or if the downlink could be
-    /// accepted twice.
-    #[must_use]
-    pub fn retry_after(&self) -> Option<Duration> {
-        const SOON: Duration = Duration::from_millis(500);
-        match self {
-            Self::Status { status: 429 | 500.., wait, .. } => Some(wait.unwrap_or(SOON)),
-            Self::Unreachable { is_unsent: true, .. } => Some(SOON),
-            _ => None,
-        }
-    }
-
-    /// A short name for summaries.
-    #[must_use]
-    pub fn kind(&self) -> Kind {
-        match self {
-            Self::Unusable(_) => Kind::DownlinkUnusable,
-            Self::Rejected { .. } => Kind::DownlinkRejected,
-            Self::Unauthorized { .. } => Kind::DownlinkUnauthorized,
-            Self::Status { .. } => Kind::DownlinkStatus,
-            Self::Unreachable { .. } => Kind::DownlinkUnreachable,
-            Self::Busy => Kind::DownlinkBusy,
-        }
-    }
-}
 
 /// A client for all servers. It connects with the first downlink.
 pub struct Stack {
@@ -126,15 +62,7 @@ impl Stack {
             };
         }
         let wait = http::retry_after(response.headers(), Utc::now());
-        let body = http::error_body(response).await;
-        let (_, text) = http::error_text(&body);
-        let is_invalid = serde_json::from_slice::<Refusal>(&body).is_ok_and(|refusal| refusal.code == INVALID_ARGUMENT);
-        Err(match (status, status.as_u16()) {
-            (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, status) => PushError::Unauthorized { status, text },
-            // Status 400 also covers passing conditions, such as a device that is just joining (code 9).
-            (StatusCode::BAD_REQUEST, status) if is_invalid => PushError::Rejected { status, text },
-            (_, status) => PushError::Status { status, text, wait },
-        })
+        Err(PushError::of_answer(status, &http::error_body(response).await, wait))
     }
 }
 
@@ -187,19 +115,5 @@ mod tests {
         {
             assert_eq!(is_answer(body.as_bytes()), expected, "{body}");
         }
-    }
-
-    #[test]
-    fn only_what_may_pass_is_tried_again() {
-        let status = |status, wait| PushError::Status { status, text: String::new(), wait };
-        assert!(status(500, None).retry_after().is_some());
-        assert_eq!(status(429, Some(Duration::from_secs(7))).retry_after(), Some(Duration::from_secs(7)));
-        assert_eq!(status(404, None).retry_after(), None);
-        let unauthorized = PushError::Unauthorized { status: 403, text: String::new() };
-        assert!(unauthorized.retry_after().is_none() && !unauthorized.condemns_downlink());
-        let unreachable = |is_unsent| PushError::Unreachable { place: String::new(), text: String::new(), is_unsent };
-        assert!(unreachable(true).retry_after().is_some());
-        assert_eq!(unreachable(false).retry_after(), None, "it may have been accepted");
-        assert!(PushError::Rejected { status: 400, text: String::new() }.condemns_downlink());
     }
 }
