@@ -41,6 +41,7 @@ const FIXED: &[&str] = &[
     "StartFrom",
     "ThingsNetworkDirectMilliseconds",
     "ThingsNetworkEvents",
+    "ThingsNetworkMembers",
     "ThingsNetworkWebhookSecret",
     "UplinkQueueName",
 ];

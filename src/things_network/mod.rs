@@ -8,21 +8,29 @@
 //! | `webhook` | a body: which format, an uplink or another event |
 //! | `v2`, `v3` | the two formats; V3 is that of The Things Stack, the one in use today |
 //! | `uplink`, `event` | the result of both formats: telemetry and its message id |
-//! | `reception`, `position`, `ids` | parts of them: gateway and signal, positions under the names of IoT Central, ids |
+//! | `reception`, `position`, `ids`, `time` | parts of them: gateway and signal, positions under the names of IoT Central, ids, times |
+//! | `extras`, `members` | what a message can have beside that, and what it shall have |
+//! | `door`, `cut`, `object` | a webhook that is changed before it is queued: unwrapped, given its ids, cut down |
 //! | `queued` | a webhook in the storage queue |
 //! | `template` | device ids from application, device and DevEUI |
 //! | `tally` | what the functions did, in one log line a minute |
 
+pub mod cut;
+pub mod door;
 pub mod downlinks;
 pub mod event;
+mod extras;
 pub mod forwarding;
 pub mod ids;
+pub mod members;
+mod object;
 mod position;
 pub mod queued;
 pub mod receiving;
 mod reception;
 mod tally;
 pub mod template;
+mod time;
 pub mod uplink;
 mod v2;
 mod v3;

@@ -68,7 +68,7 @@ impl<'a> Queued<'a> {
     #[must_use]
     pub fn text(&self) -> String {
         let head = serde_json::to_string(&Wire {
-            received_at: self.received_at.map(|time| time.to_rfc3339_opts(SecondsFormat::Millis, true)),
+            received_at: self.received_at.map(stamp),
             downlink: self.downlink.as_ref().map(|keys| WireKeys {
                 api_key: keys.api_key.expose_secret().to_owned(),
                 push: keys.push.clone(),
@@ -103,6 +103,12 @@ impl<'a> Queued<'a> {
     }
 }
 
+/// A time as the queue holds it. A message id can depend on it, so it has more digits than webhooks come close together.
+#[must_use]
+pub fn stamp(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Micros, true)
+}
+
 /// Adds one member to a JSON object. The JSON of its value is not changed.
 #[must_use]
 pub fn with_member(object: &str, name: &str, json: &str) -> String {
@@ -125,7 +131,7 @@ mod tests {
         let received_at = "2026-01-31T12:00:00.125Z".parse().ok();
         let queued = Queued { received_at, downlink: Some(keys), webhook: WEBHOOK.into() };
         let text = queued.text();
-        let begin = r#"{"ReceivedAtUTC":"2026-01-31T12:00:00.125Z","Downlink":{"ApiKey":"NNSXS.secret","Push":"https://p"},"Webhook":{ "a":1.0,"#;
+        let begin = r#"{"ReceivedAtUTC":"2026-01-31T12:00:00.125000Z","Downlink":{"ApiKey":"NNSXS.secret","Push":"https://p"},"Webhook":{ "a":1.0,"#;
         assert!(text.starts_with(begin), "{text}");
         let read = Queued::parse(&text).unwrap();
         assert_eq!((read.received_at, &*read.webhook), (received_at, WEBHOOK));

@@ -1,40 +1,48 @@
 //! An uplink, independent of its webhook format: makes its telemetry and its message id.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde::ser::{SerializeMap, Serializer};
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
 use super::{
+    extras::{Extras, Of},
+    members::Members,
     position,
     reception::{Radio, Reception},
 };
-use crate::support::{clock, hex::hex};
+use crate::{
+    host::input::Text,
+    support::{clock, hex::hex},
+};
 
 #[derive(Debug)]
 pub struct Uplink<'a> {
-    pub application: String,
-    pub device: String,
+    pub application: Cow<'a, str>,
+    pub device: Cow<'a, str>,
     /// DevEUI (`hardware_serial` in V2), 16 hexadecimal digits.
-    pub dev_eui: Option<String>,
+    pub dev_eui: Option<Cow<'a, str>>,
     /// fPort; 0 if there is none.
     pub port: u8,
-    /// fCnt.
-    pub counter: u32,
+    /// fCnt. The Things Stack omits 0.
+    pub counter: Option<u32>,
     /// V2 only: the device repeats an uplink.
     pub is_retry: bool,
     /// `FRMPayload` in Base64, perhaps empty.
-    pub payload: String,
+    pub payload: Cow<'a, str>,
     /// The payload formatter's output: any JSON.
     pub decoded: Option<&'a RawValue>,
     /// When the network received it.
     pub received_at: Option<DateTime<Utc>>,
+    /// When the application server of The Things Stack passed it on.
+    pub published_at: Option<DateTime<Utc>>,
     /// Id of the session. It changes with each join.
-    pub session: Option<String>,
+    pub session: Option<Cow<'a, str>>,
     pub(super) reception: Reception<'a>,
-    /// The whole webhook as it arrived.
+    pub(super) extras: Extras<'a>,
+    /// The whole webhook as the queue holds it.
     pub(super) body: &'a str,
 }
 
@@ -66,6 +74,9 @@ pub const MEMBERS: [&str; 13] = [
 /// object.
 const PAYLOAD_FIELDS: &str = "PayloadFields";
 
+/// A real uplink is passed on within seconds. A simulated one may claim any time of reception.
+const PASSED_ON_WITHIN: TimeDelta = TimeDelta::minutes(1);
+
 fn is_own(name: &str) -> bool {
     name == PAYLOAD_FIELDS || MEMBERS.contains(&name)
 }
@@ -73,51 +84,84 @@ fn is_own(name: &str) -> bool {
 impl Uplink<'_> {
     /// The message id. A webhook that is sent again has the same id; every other uplink has a different one. It is a
     /// hash of application, device, session, fCnt, fPort, payload and the time of reception; without that time, of the
-    /// whole body as well.
+    /// whole body as well; and if that cannot tell two uplinks apart, of `queued_at`, the time at which the webhook was
+    /// put into the queue.
     #[must_use]
-    pub fn message_id(&self) -> String {
+    pub fn message_id(&self, queued_at: Option<DateTime<Utc>>) -> String {
         let mut hash = Sha256::new();
-        let (counter, port) = (self.counter.to_string(), self.port.to_string());
+        let (counter, port) = (self.counter.unwrap_or_default().to_string(), self.port.to_string());
         let session = self.session.as_deref().unwrap_or_default();
-        for part in [&self.application, &self.device, session, &counter, &port, &self.payload] {
+        for part in [&*self.application, &*self.device, session, &*counter, &*port, &*self.payload] {
             // The zero byte separates ("ab", "c") from ("a", "bc").
             hash = hash.chain_update(part).chain_update([0]);
         }
+        let nanos = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Nanos, true);
         hash = match self.received_at {
-            Some(time) => hash.chain_update(time.to_rfc3339_opts(SecondsFormat::Nanos, true)),
+            Some(time) => hash.chain_update(nanos(time)),
             None => hash.chain_update(self.body),
         };
+        if let Some(time) = self.other_time(queued_at) {
+            hash = hash.chain_update([0]).chain_update(nanos(time));
+        }
         hex(&hash.finalize()[..16])
     }
 
-    /// The telemetry as JSON: the members of the C# sample with their names, reception data, and the decoded fields
-    /// next to them. `received_at` is used if the network did not say when it received the uplink.
+    /// The time that tells two uplinks apart whose other parts may be the same.
+    fn other_time(&self, queued_at: Option<DateTime<Utc>>) -> Option<DateTime<Utc>> {
+        match self.received_at {
+            Some(claimed) => {
+                let is_claim = |published: &DateTime<Utc>| (*published - claimed).abs() > PASSED_ON_WITHIN;
+                self.published_at.filter(|published| self.extras.simulated && is_claim(published))
+            }
+            // A session counts each fCnt once. Without fCnt, it was 0 or is masked.
+            None if self.session.is_some() && self.counter.is_some() => None,
+            // The body has the time of a gateway.
+            None if self.reception.has_time() => None,
+            None => queued_at,
+        }
+    }
+
+    /// Whether the payload is still encrypted, because The Things Stack was told to leave it so.
     #[must_use]
-    pub fn telemetry(&self, received_at: DateTime<Utc>) -> Telemetry {
+    pub fn is_encrypted(&self) -> bool {
+        let has_key = self.extras.app_s_key.is_some_and(|key| key.get() != "{}");
+        has_key && !self.payload.is_empty()
+    }
+
+    #[must_use]
+    pub fn is_simulated(&self) -> bool {
+        self.extras.simulated
+    }
+
+    /// The telemetry as JSON: the members of the C# sample with their names, reception data, and the decoded fields
+    /// next to them. `members` are added. `received_at` is used if the network did not say when it received the uplink.
+    #[must_use]
+    pub fn telemetry(&self, received_at: DateTime<Utc>, members: &Members) -> Telemetry {
         let mut telemetry = Telemetry { json: Vec::with_capacity(512), numbers: Vec::new() };
-        self.write(received_at, &mut telemetry).expect("a Vec takes all, and every key is a string");
+        self.write(received_at, members, &mut telemetry).expect("a Vec takes all, and every key is a string");
         telemetry
     }
 
-    fn write(&self, received_at: DateTime<Utc>, out: &mut Telemetry) -> serde_json::Result<()> {
+    fn write(&self, received_at: DateTime<Utc>, members: &Members, out: &mut Telemetry) -> serde_json::Result<()> {
         let Telemetry { json, numbers } = out;
         let mut serializer = serde_json::Serializer::new(json);
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("HardwareSerial", &self.dev_eui)?;
         map.serialize_entry("Retry", &self.is_retry)?;
-        map.serialize_entry("Counter", &self.counter)?;
+        map.serialize_entry("Counter", &self.counter.unwrap_or_default())?;
         map.serialize_entry("DeviceID", &self.device)?;
         map.serialize_entry("ApplicationID", &self.application)?;
         map.serialize_entry("Port", &self.port)?;
         map.serialize_entry("PayloadRaw", &self.payload)?;
         map.serialize_entry("ReceivedAtUTC", &clock::rfc3339(self.received_at.unwrap_or(received_at)))?;
-        let Radio { gateway, rssi, snr, data_rate, frequency } = &self.reception.radio();
+        let radio = self.reception.radio();
+        let Radio { gateway, rssi, snr, data_rate, frequency, .. } = &radio;
         for (name, number) in [("Rssi", rssi), ("Snr", snr)] {
             if let Some(number) = number {
                 map.serialize_entry(name, number)?;
             }
         }
-        for (name, text) in [("Gateway", gateway), ("DataRate", data_rate)] {
+        for (name, text) in [("Gateway", gateway.as_deref()), ("DataRate", data_rate.as_deref())] {
             if let Some(text) = text {
                 map.serialize_entry(name, text)?;
             }
@@ -125,9 +169,12 @@ impl Uplink<'_> {
         if let Some(frequency) = frequency {
             map.serialize_entry("Frequency", frequency)?;
         }
+        let is_encrypted = self.is_encrypted();
+        self.extras.write(&Of { members, is_encrypted, session: self.session.as_deref(), radio: &radio }, &mut map)?;
         if let Some(decoded) = self.decoded {
-            match serde_json::from_str::<BTreeMap<String, &RawValue>>(decoded.get()) {
-                Ok(fields) => write_fields(fields, &mut map, numbers)?,
+            let is_own = |name: &str| is_own(name) || self.extras.claims(name, members, is_encrypted);
+            match serde_json::from_str::<BTreeMap<Text<'_>, &RawValue>>(decoded.get()) {
+                Ok(fields) => write_fields(fields, is_own, &mut map, numbers)?,
                 Err(_) => map.serialize_entry(PAYLOAD_FIELDS, decoded)?,
             }
         }
@@ -141,18 +188,20 @@ impl Uplink<'_> {
 
 /// Values keep the payload formatter's text.
 fn write_fields<M: SerializeMap<Error = serde_json::Error>>(
-    fields: BTreeMap<String, &RawValue>,
+    fields: BTreeMap<Text<'_>, &RawValue>,
+    is_own: impl Fn(&str) -> bool,
     map: &mut M,
     numbers: &mut Vec<(String, f64)>,
 ) -> serde_json::Result<()> {
-    let (apart, fields): (BTreeMap<_, _>, BTreeMap<_, _>) = fields.into_iter().partition(|(name, _)| is_own(name));
-    for (name, raw) in fields {
+    let (apart, fields): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        fields.into_iter().partition(|(Text(name), _)| is_own(name));
+    for (Text(name), raw) in fields {
         match position::repeated(&name, raw) {
             Some(repeated) => map.serialize_entry(&name, &repeated)?,
             None => map.serialize_entry(&name, raw)?,
         }
         if let Ok(number) = serde_json::from_str(raw.get()) {
-            numbers.push((name, number));
+            numbers.push((name.into_owned(), number));
         }
     }
     if apart.is_empty() { Ok(()) } else { map.serialize_entry(PAYLOAD_FIELDS, &apart) }
@@ -180,7 +229,7 @@ mod tests {
 
     fn telemetry(message: &Value) -> Value {
         let now = "2026-01-31T12:00:00Z".parse().unwrap();
-        serde_json::from_slice(&uplink(&v3(message)).telemetry(now).json).unwrap()
+        serde_json::from_slice(&uplink(&v3(message)).telemetry(now, &Members::default()).json).unwrap()
     }
 
     #[test]
@@ -210,7 +259,7 @@ mod tests {
         let ids = r#""end_device_ids":{"device_id":"d","application_ids":{"application_id":"a"}}"#;
         let decoded = r#"{"level":21.50,"big":123456789012345678901234567890,"list":[1.0,{"x":2.10}]}"#;
         let body = format!(r#"{{{ids},"uplink_message":{{"decoded_payload":{decoded}}}}}"#);
-        let text = String::from_utf8(uplink(&body).telemetry(Utc::now()).json).unwrap();
+        let text = String::from_utf8(uplink(&body).telemetry(Utc::now(), &Members::default()).json).unwrap();
         for part in ["\"level\":21.50", "\"big\":123456789012345678901234567890", "[1.0,{\"x\":2.10}]"] {
             assert!(text.contains(part), "{part} is missing in {text}");
         }
@@ -224,10 +273,14 @@ mod tests {
         });
         let body = v3(&message);
         let expected = [("luminosity", 64.0), ("temperature", -1.5), ("Rssi", -35.0), ("Snr", 5.2)];
-        let numbers = uplink(&body).telemetry(Utc::now()).numbers;
+        let numbers = uplink(&body).telemetry(Utc::now(), &Members::default()).numbers;
         assert_eq!(numbers, expected.map(|(name, value)| (name.to_owned(), value)));
         for none in [json!(null), json!([1]), json!(4.5)] {
-            assert_eq!(uplink(&v3(&json!({"decoded_payload": none}))).telemetry(Utc::now()).numbers, [], "{none}");
+            assert_eq!(
+                uplink(&v3(&json!({"decoded_payload": none}))).telemetry(Utc::now(), &Members::default()).numbers,
+                [],
+                "{none}"
+            );
         }
     }
 
@@ -251,7 +304,7 @@ mod tests {
     fn a_repeated_webhook_has_the_same_id_and_every_other_uplink_another() {
         let base = json!({"session_key_id": "s", "f_cnt": 1, "f_port": 2, "frm_payload": "AA==",
                           "received_at": "2020-02-12T15:15:45.789585559Z"});
-        let id = |message: &Value| uplink(&v3(message)).message_id();
+        let id = |message: &Value| uplink(&v3(message)).message_id(None);
         let changed = |member: &str, value: Value| {
             let mut message = base.clone();
             message[member] = value;
@@ -283,10 +336,10 @@ mod tests {
         };
         let (first, again) =
             (body(false, "2020-08-30T10:21:08.03946533Z"), body(true, "2020-08-30T10:21:08.03946533Z"));
-        assert_eq!(uplink(&first).message_id(), uplink(&again).message_id());
+        assert_eq!(uplink(&first).message_id(None), uplink(&again).message_id(None));
         assert!(uplink(&again).is_retry);
         let later = body(true, "2020-08-30T10:21:18.03946533Z");
-        assert_ne!(uplink(&first).message_id(), uplink(&later).message_id());
+        assert_ne!(uplink(&first).message_id(None), uplink(&later).message_id(None));
     }
 
     proptest! {

@@ -14,7 +14,7 @@ pub enum Webhook<'a> {
     Event(Event<'a>),
 }
 
-/// The members that distinguish the formats. `uplink_normalized` and others are events: they have the ids, but no
+/// The members that distinguish the formats. An event of the console's live data has a name and an id of its own. `uplink_normalized` and others are events: they have the ids, but no
 /// `uplink_message`.
 #[derive(Deserialize)]
 struct Probe<'a> {
@@ -26,6 +26,10 @@ struct Probe<'a> {
     dev_id: Option<&'a RawValue>,
     #[serde(borrow)]
     payload_raw: Option<&'a RawValue>,
+    #[serde(borrow)]
+    name: Option<&'a RawValue>,
+    #[serde(borrow)]
+    unique_id: Option<&'a RawValue>,
 }
 
 impl<'a> Webhook<'a> {
@@ -56,6 +60,7 @@ impl<'a> Webhook<'a> {
             _ if [probe.app_id, probe.dev_id, probe.payload_raw].iter().any(Option::is_some) => {
                 v2::parse(body).map(|uplink| Self::Uplink(Box::new(uplink)))
             }
+            _ if probe.name.is_some() && probe.unique_id.is_some() => Err(Invalid::OfConsole),
             _ => Event::parse(body).map(Self::Event),
         }
     }

@@ -2,6 +2,7 @@
 //! IoT Hub and DPS are processes of their own.
 
 mod direct;
+mod door;
 mod downlinks;
 mod ending;
 mod enrollments;
