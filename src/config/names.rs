@@ -43,6 +43,8 @@ const FIXED: &[&str] = &[
     "ThingsNetworkEvents",
     "ThingsNetworkMembers",
     "ThingsNetworkWebhookSecret",
+    "ThingsStackApiKey",
+    "ThingsStackUrl",
     "UplinkQueueName",
 ];
 
@@ -112,6 +114,10 @@ mod tests {
             drop(Config::from_settings(&settings));
             asked.extend(settings.asked());
         }
+        // Only commands read it.
+        let settings = Settings::default();
+        crate::config::things_stack::read(&settings, &mut crate::config::Problems::default());
+        asked.extend(settings.asked());
         // The host needs it before the vault is read.
         asked.retain(|name| !name.contains("AzureStorageConnectionString"));
         let is_listed =

@@ -3,7 +3,12 @@
 
 use std::borrow::Cow;
 
-use super::{extras::CutDown, object::Object, reception, v3};
+use super::{
+    extras::CutDown,
+    object::Object,
+    queued::{MAX_TEXT, Queued},
+    reception, v3,
+};
 use crate::host::input::Text;
 
 /// The members of an uplink's envelope that messages use.
@@ -18,6 +23,28 @@ const SPARE: [&str; 13] = [
     "locations", "normalized_payload", "normalized_payload_warnings", "decoded_payload_warnings", "version_ids",
     "network_ids",
 ];
+
+/// A text that fits into a queue message.
+pub struct Fitting {
+    pub text: String,
+    /// How many bytes it had before it was cut down.
+    pub cut_from: Option<usize>,
+}
+
+/// The text of the queue message, cut down if it must be.
+///
+/// # Errors
+/// How many bytes it has, if it cannot be cut down so far.
+pub fn fit(queued: Queued<'_>) -> Result<Fitting, usize> {
+    let text = queued.text();
+    let length = text.len();
+    let Some(excess) = length.checked_sub(MAX_TEXT).filter(|excess| *excess > 0) else {
+        return Ok(Fitting { text, cut_from: None });
+    };
+    let room = queued.webhook.len().saturating_sub(excess);
+    let webhook = down(&queued.webhook, room).ok_or(length)?.into();
+    Ok(Fitting { text: Queued { webhook, ..queued }.text(), cut_from: Some(length) })
+}
 
 /// The webhook in at most `room` bytes. It says how many gateways received it, and what else was left out. `None` if that
 /// is impossible.

@@ -1,12 +1,14 @@
 //! Finds the webhook in what people and other services post in its place: a line of the Storage Integration, and a webhook
 //! whose ids a field mask has removed.
 
+use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{
     ids::{Invalid, in_downlink_url},
     object::Object,
+    time,
     webhook::Webhook,
 };
 
@@ -26,6 +28,16 @@ pub fn unwrapped(body: &str) -> &str {
         return body;
     }
     serde_json::from_str::<Line<'_>>(body).map_or(body, |line| line.result.get())
+}
+
+/// When The Things Stack passed an uplink on, of which perhaps nothing else can be read.
+#[must_use]
+pub fn received_at(webhook: &str) -> Option<DateTime<Utc>> {
+    #[derive(Deserialize)]
+    struct Envelope {
+        received_at: String,
+    }
+    time::read(&serde_json::from_str::<Envelope>(webhook).ok()?.received_at)
 }
 
 /// Whether ids are missing that [`with_ids`] may find.

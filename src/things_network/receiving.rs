@@ -17,7 +17,8 @@ use crate::{
         kind::Kind,
     },
     things_network::{
-        cut, door,
+        cut::{self, Fitting},
+        door,
         queued::{DownlinkKeys, MAX_TEXT, Queued},
         webhook::Webhook,
     },
@@ -110,35 +111,33 @@ impl Receiving {
         Answer { response: status(accepted), queued: Some(text), is_uplink }
     }
 
-    /// The text for the queue. A webhook that does not fit is cut down; if its payload alone is too large, the answer is the
-    /// error.
+    /// The text for the queue. If the payload alone is too large for it, the answer is the error.
     fn fitting(&self, queued: Queued<'_>, webhook: &Webhook<'_>) -> Result<String, Answer> {
-        let text = queued.text();
-        let Some(excess) = text.len().checked_sub(MAX_TEXT).filter(|excess| *excess > 0) else { return Ok(text) };
-        let room = queued.webhook.len().saturating_sub(excess);
-        let whose = whose(webhook);
-        let Some(cut) = cut::down(&queued.webhook, room) else {
-            let text = format!(
-                "the webhook of {whose} has {} bytes with its headers, the queue takes {MAX_TEXT}, and without what can be \
-                 left out it is still larger: let the payload formatter make less of it",
-                text.len()
-            );
-            // Each of them is lost, so each is told.
-            tracing::warn!(
-                failure.kind = Kind::TooLarge.as_str(),
-                webhook.status = 413,
-                "a webhook was refused: {text}"
-            );
-            return Err(self.refused(StatusCode::PAYLOAD_TOO_LARGE, Kind::TooLarge, &text).0);
-        };
-        if self.tally.count(Count::WebhooksCutDown) {
-            tracing::info!(
-                "the webhook of {whose} has {} bytes with its headers, the queue takes {MAX_TEXT}: it is forwarded with the \
-                 best reception only",
-                text.len()
-            );
+        match cut::fit(queued) {
+            Ok(Fitting { text, cut_from }) => {
+                if let Some(length) = cut_from
+                    && self.tally.count(Count::WebhooksCutDown)
+                {
+                    tracing::info!(
+                        "the webhook of {} has {length} bytes with its headers, the queue takes {MAX_TEXT}: it is forwarded \
+                         with the best reception only",
+                        whose(webhook)
+                    );
+                }
+                Ok(text)
+            }
+            Err(length) => {
+                let text = format!(
+                    "the webhook of {} has {length} bytes with its headers, the queue takes {MAX_TEXT}, and without what can \
+                     be left out it is still larger: let the payload formatter make less of it",
+                    whose(webhook)
+                );
+                // Each of them is lost, so each is told.
+                let kind = Kind::TooLarge;
+                tracing::warn!(failure.kind = kind.as_str(), webhook.status = 413, "a webhook was refused: {text}");
+                Err(self.refused(StatusCode::PAYLOAD_TOO_LARGE, kind, &text).0)
+            }
         }
-        Ok(Queued { webhook: cut.into(), ..queued }.text())
     }
 
     /// The answer to a body that exceeds the limit and was not read to its end.

@@ -2,10 +2,9 @@
 
 use std::{borrow::Cow, collections::BTreeMap};
 
-use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use serde::ser::{SerializeMap, Serializer};
 use serde_json::value::RawValue;
-use sha2::{Digest as _, Sha256};
 
 use super::{
     extras::{Extras, Of},
@@ -13,10 +12,7 @@ use super::{
     position,
     reception::{Radio, Reception},
 };
-use crate::{
-    host::input::Text,
-    support::{clock, hex::hex},
-};
+use crate::{host::input::Text, support::clock};
 
 #[derive(Debug)]
 pub struct Uplink<'a> {
@@ -74,53 +70,11 @@ pub const MEMBERS: [&str; 13] = [
 /// object.
 const PAYLOAD_FIELDS: &str = "PayloadFields";
 
-/// A real uplink is passed on within seconds. A simulated one may claim any time of reception.
-const PASSED_ON_WITHIN: TimeDelta = TimeDelta::minutes(1);
-
 fn is_own(name: &str) -> bool {
     name == PAYLOAD_FIELDS || MEMBERS.contains(&name)
 }
 
 impl Uplink<'_> {
-    /// The message id. A webhook that is sent again has the same id; every other uplink has a different one. It is a
-    /// hash of application, device, session, fCnt, fPort, payload and the time of reception; without that time, of the
-    /// whole body as well; and if that cannot tell two uplinks apart, of `queued_at`, the time at which the webhook was
-    /// put into the queue.
-    #[must_use]
-    pub fn message_id(&self, queued_at: Option<DateTime<Utc>>) -> String {
-        let mut hash = Sha256::new();
-        let (counter, port) = (self.counter.unwrap_or_default().to_string(), self.port.to_string());
-        let session = self.session.as_deref().unwrap_or_default();
-        for part in [&*self.application, &*self.device, session, &*counter, &*port, &*self.payload] {
-            // The zero byte separates ("ab", "c") from ("a", "bc").
-            hash = hash.chain_update(part).chain_update([0]);
-        }
-        let nanos = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Nanos, true);
-        hash = match self.received_at {
-            Some(time) => hash.chain_update(nanos(time)),
-            None => hash.chain_update(self.body),
-        };
-        if let Some(time) = self.other_time(queued_at) {
-            hash = hash.chain_update([0]).chain_update(nanos(time));
-        }
-        hex(&hash.finalize()[..16])
-    }
-
-    /// The time that tells two uplinks apart whose other parts may be the same.
-    fn other_time(&self, queued_at: Option<DateTime<Utc>>) -> Option<DateTime<Utc>> {
-        match self.received_at {
-            Some(claimed) => {
-                let is_claim = |published: &DateTime<Utc>| (*published - claimed).abs() > PASSED_ON_WITHIN;
-                self.published_at.filter(|published| self.extras.simulated && is_claim(published))
-            }
-            // A session counts each fCnt once. Without fCnt, it was 0 or is masked.
-            None if self.session.is_some() && self.counter.is_some() => None,
-            // The body has the time of a gateway.
-            None if self.reception.has_time() => None,
-            None => queued_at,
-        }
-    }
-
     /// Whether the payload is still encrypted, because The Things Stack was told to leave it so.
     #[must_use]
     pub fn is_encrypted(&self) -> bool {
@@ -298,48 +252,6 @@ mod tests {
         assert_eq!(telemetry["GPSTrack"], json!([{"latitude": 1, "lat": "kept"}]));
         assert_eq!((&telemetry["place"], &telemetry["latitude"]), (&json!({"latitude": 2}), &json!(3)));
         assert_eq!((&telemetry["gp"], &telemetry["gps_2"]), (&json!({"latitude": 5}), &json!({"latitude": [1]})));
-    }
-
-    #[test]
-    fn a_repeated_webhook_has_the_same_id_and_every_other_uplink_another() {
-        let base = json!({"session_key_id": "s", "f_cnt": 1, "f_port": 2, "frm_payload": "AA==",
-                          "received_at": "2020-02-12T15:15:45.789585559Z"});
-        let id = |message: &Value| uplink(&v3(message)).message_id(None);
-        let changed = |member: &str, value: Value| {
-            let mut message = base.clone();
-            message[member] = value;
-            id(&message)
-        };
-        assert_eq!(id(&base), id(&base.clone()));
-        assert_eq!(id(&base).len(), 32);
-        // Data that two webhooks of one application may show differently does not count.
-        assert_eq!(changed("decoded_payload", json!({"a": 1})), id(&base));
-        for (member, value) in [
-            ("session_key_id", json!("t")),
-            ("f_cnt", json!(2)),
-            ("f_port", json!(3)),
-            ("frm_payload", json!("AQ==")),
-            ("received_at", json!("2020-02-12T15:15:45.789585558Z")),
-        ] {
-            assert_ne!(changed(member, value), id(&base), "{member}");
-        }
-        let masked = |level: f64| id(&json!({"frm_payload": "AA==", "decoded_payload": {"level": level}}));
-        assert_eq!(masked(1.0), masked(1.0));
-        assert_ne!(masked(1.0), masked(2.0), "without a time, everything counts");
-    }
-
-    #[test]
-    fn a_retry_of_v2_is_another_delivery_of_the_same_uplink() {
-        let body = |retry, time: &str| {
-            json!({"app_id": "a", "dev_id": "d", "counter": 1, "is_retry": retry, "metadata": {"time": time}})
-                .to_string()
-        };
-        let (first, again) =
-            (body(false, "2020-08-30T10:21:08.03946533Z"), body(true, "2020-08-30T10:21:08.03946533Z"));
-        assert_eq!(uplink(&first).message_id(None), uplink(&again).message_id(None));
-        assert!(uplink(&again).is_retry);
-        let later = body(true, "2020-08-30T10:21:18.03946533Z");
-        assert_ne!(uplink(&first).message_id(None), uplink(&later).message_id(None));
     }
 
     proptest! {

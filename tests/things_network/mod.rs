@@ -12,6 +12,7 @@ mod recorded;
 mod rejected;
 mod restarting;
 mod startup;
+mod storage;
 mod support;
 mod trouble;
 mod webhooks;
