@@ -16,7 +16,7 @@ use super::{failed, invocation_id};
 /// than 400 KB.
 pub const MAX_ENVELOPE: usize = 1024 * 1024;
 /// The largest envelope of a webhook. It has the body twice, and a reception has a kilobyte: this is 10,000 of them.
-pub const MAX_WEBHOOK: usize = 32 * MAX_ENVELOPE;
+pub const MAX_WEBHOOK: usize = 64 * MAX_ENVELOPE;
 /// A larger body is read to its end, so that the response gets through, up to the host's own limit for requests.
 const MAX_DISCARDED: usize = 128 * 1024 * 1024;
 

@@ -7,7 +7,7 @@ use super::{
     extras::CutDown,
     object::Object,
     queued::{MAX_TEXT, Queued},
-    reception, v3,
+    reception, v2, v3,
 };
 use crate::host::input::Text;
 
@@ -53,19 +53,23 @@ pub fn down(webhook: &str, room: usize) -> Option<String> {
     if all.get(UPLINK).is_some() {
         return uplink(all, room);
     }
-    // Of V2, or an event whose content has receptions.
-    let lists = [("gateways", Some("metadata")), ("rx_metadata", None)];
-    let (part, list) = lists.into_iter().find_map(|(list, only)| {
-        let mut parts = all.lengths().map(|(name, _)| name).filter(|name| only.is_none_or(|only| only == *name));
-        Some((parts.find(|name| all.object(name).get(list).is_some())?.to_owned(), list))
-    })?;
-    let (content, receptions) = {
-        let mut content = all.object(&part);
+    let (part, list) = if v2::is_uplink(|name| all.get(name).is_some()) {
+        all.retain(v2::is_used);
+        ("metadata".to_owned(), "gateways")
+    } else {
+        // An event whose content has receptions.
+        let mut parts = all.lengths().map(|(name, _)| name);
+        (parts.find(|name| all.object(name).get("rx_metadata").is_some())?.to_owned(), "rx_metadata")
+    };
+    let best = all.get(&part).map(|content| {
+        let mut content = Object::read(content.get()).unwrap_or_default();
         let receptions = keep_best(&mut content, list);
         (content.raw(), receptions)
-    };
-    all.set(&part, &content);
-    all.set(v3::CUT_DOWN, &CutDown { receptions, left_out: Vec::new() });
+    });
+    if let Some((content, receptions)) = best {
+        all.set(&part, &content);
+        all.set(v3::CUT_DOWN, &CutDown { receptions, left_out: Vec::new() });
+    }
     Some(all.text()).filter(|text| text.len() <= room)
 }
 
@@ -169,6 +173,8 @@ mod tests {
         let left = cut(&v2, 300).unwrap();
         let expected = json!({"time": "t", "gateways": [{"gtw_id": "gw-49", "rssi": -49, "snr": 49}]});
         assert_eq!((&left["metadata"], &left["cut_down"]["receptions"]), (&expected, &json!(50)));
+        let spare = json!({"app_id": "a", "dev_id": "d", "payload_raw": "AA==", "unknown": "x".repeat(1000)});
+        assert_eq!(cut(&spare, 100), Some(json!({"app_id": "a", "dev_id": "d", "payload_raw": "AA=="})));
         assert_eq!(cut(&json!({"service_data": {"data": "x".repeat(1000)}}), 500), None);
     }
 

@@ -31,6 +31,11 @@ pub enum Invalid {
     )]
     Unknown,
     #[error(
+        "the body has several JSON documents: post each on its own (`backfill --storage` fetches what the Storage Integration \
+         has, and posts it)"
+    )]
+    Several,
+    #[error(
         "the body is an event of the console's live data, not a webhook: it cannot be forwarded. To try the webhook out, \
          send a simulated uplink in the console"
     )]

@@ -56,6 +56,27 @@ struct Gateway {
     snr: Option<Number>,
 }
 
+/// Whether an object with these members is of this format, as far as its names tell.
+pub fn is_uplink(has: impl Fn(&str) -> bool) -> bool {
+    ["app_id", "dev_id", "payload_raw"].into_iter().any(has)
+}
+
+/// Whether a message can have something of this member.
+pub fn is_used(member: &str) -> bool {
+    const MEMBERS: [&str; 9] = [
+        "app_id",
+        "dev_id",
+        "hardware_serial",
+        "port",
+        "counter",
+        "is_retry",
+        "payload_raw",
+        "payload_fields",
+        "metadata",
+    ];
+    MEMBERS.contains(&member)
+}
+
 pub fn parse(text: &str) -> Result<Uplink<'_>, Invalid> {
     let body: Body<'_> = serde_json::from_str(text).map_err(|error| Invalid::malformed(&error))?;
     let (application, device) = Invalid::ids(of(body.app_id), of(body.dev_id), ["app_id", "dev_id"])?;

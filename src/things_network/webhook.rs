@@ -54,7 +54,8 @@ impl<'a> Webhook<'a> {
         if let Ok(Some(uplink)) = of_stack {
             return Ok(Self::Uplink(Box::new(uplink)));
         }
-        let probe: Probe<'a> = serde_json::from_str(body).map_err(not_json)?;
+        let probe: Probe<'a> = serde_json::from_str(body)
+            .map_err(|error| if is_several(body) { Invalid::Several } else { not_json(error) })?;
         match of_stack {
             Err(invalid) if probe.uplink_message.is_some() => Err(invalid),
             _ if [probe.app_id, probe.dev_id, probe.payload_raw].iter().any(Option::is_some) => {
@@ -64,6 +65,12 @@ impl<'a> Webhook<'a> {
             _ => Event::parse(body).map(Self::Event),
         }
     }
+}
+
+/// Whether another document follows the first, as in what the Storage Integration answers.
+fn is_several(body: &str) -> bool {
+    let mut documents = serde_json::Deserializer::from_str(body).into_iter::<serde::de::IgnoredAny>();
+    (0..2).all(|_| documents.next().is_some_and(|document| document.is_ok()))
 }
 
 #[cfg(test)]
@@ -82,6 +89,7 @@ mod tests {
         {
             assert!(error(body).contains("no JSON object"), "{body}");
         }
+        assert!(error("{\"result\":{}}\n{\"result\":{}}\n").contains("several JSON documents"));
         assert!(error(r#"{"hello":1}"#).contains("neither uplink_message"));
         assert!(error("{}").contains("neither uplink_message"));
     }

@@ -139,7 +139,10 @@ async fn what_people_try_by_hand_is_answered_with_what_is_wrong() {
     let mut masked = uplink("city", "store-2", 1);
     masked["end_device_ids"]["application_ids"] = json!({});
     let ours = uplink("city", "d", 1).to_string();
-    let cases: [(&str, String, &str, u16, &str); 6] = [
+    let lines =
+        format!("{}\n{}\n", json!({ "result": uplink("city", "d", 1) }), json!({ "result": uplink("city", "d", 2) }));
+    let cases: [(&str, String, &str, u16, &str); 7] = [
+        ("", lines, "application/json", 400, "several JSON documents: post each on its own"),
         ("", of_console.to_string(), "application/json", 400, "an event of the console's live data"),
         ("", masked.to_string(), "application/json", 400, "end_device_ids.application_ids.application_id missing"),
         ("", json!({ "result": masked }).to_string(), "application/json", 400, "application_id missing"),

@@ -95,7 +95,7 @@ async fn malformed_webhooks_are_answered_with_what_is_wrong() {
     let host = Host::start(&world.settings).await;
     let mut large = uplink("app", "dev", 1);
     large["uplink_message"]["decoded_payload"]["text"] = "x".repeat(48 * 1024).into();
-    let huge = "x".repeat(33 * 1024 * 1024);
+    let huge = "x".repeat(65 * 1024 * 1024);
     let cases: [(Vec<u8>, u16, &str); 10] = [
         (b"".to_vec(), 400, "the body is empty"),
         (b"{\"uplink_message\":".to_vec(), 400, "no JSON object"),
@@ -106,7 +106,7 @@ async fn malformed_webhooks_are_answered_with_what_is_wrong() {
         (uplink("app", "a\nazfuncjsonlog:{}", 1).to_string().into_bytes(), 400, "end_device_ids.device_id is no id"),
         (b"{\"hello\":1}".to_vec(), 400, "neither uplink_message"),
         (large.to_string().into_bytes(), 413, "the queue takes"),
-        (huge.into_bytes(), 413, "larger than 33554432 bytes"),
+        (huge.into_bytes(), 413, "larger than 67108864 bytes"),
     ];
     for (body, status, problem) in cases {
         let answer = host.post(body).await;
