@@ -133,9 +133,13 @@ impl Receiving {
                     whose(webhook)
                 );
                 // Each of them is lost, so each is told.
-                let kind = Kind::TooLarge;
-                tracing::warn!(failure.kind = kind.as_str(), webhook.status = 413, "a webhook was refused: {text}");
-                Err(self.refused(StatusCode::PAYLOAD_TOO_LARGE, kind, &text).0)
+                let (status, kind) = (StatusCode::PAYLOAD_TOO_LARGE, Kind::TooLarge);
+                tracing::warn!(
+                    failure.kind = kind.as_str(),
+                    webhook.status = status.as_u16(),
+                    "a webhook was refused: {text}"
+                );
+                Err(self.refused(status, kind, &text).0)
             }
         }
     }
