@@ -44,7 +44,7 @@ const LEDGER_PATIENCE: f64 = 0.5;
 /// only at first use.
 pub struct App {
     pub polling: Option<Polling>,
-    pub receiving: Option<Receiving>,
+    pub receiving: Option<Arc<Receiving>>,
     pub forwarding: Option<Arc<Forwarding>>,
     /// `None` if the storage account is not known.
     pub back: Option<Arc<Back>>,
@@ -74,6 +74,7 @@ impl App {
         let Setup { config, webhooks, faults } = setup.into();
         let (http, clock) = (HttpClient::default(), Clock::system());
         let receiving = webhooks.as_ref().map(|webhooks| Receiving::new(webhooks.events, webhooks.secret.as_ref()));
+        let receiving = receiving.map(Arc::new);
         let back = webhooks.as_ref().and_then(|webhooks| {
             let queue = Queue::new(webhooks.storage.as_ref()?, &webhooks.queue, http.clone());
             Some(Arc::new(Back { queue, max_dequeue_count: webhooks.max_dequeue_count }))
@@ -188,12 +189,13 @@ impl Shared {
     }
 
     fn forwarding(&self, config: things_network::Config, back: Option<Arc<Back>>) -> Forwarding {
-        let things_network::Config { enrollments, device_ids, timeout, activity, direct, methods, .. } = config;
+        let things_network::Config { enrollments, device_ids, members, timeout, activity, direct, methods, .. } =
+            config;
         let (store, http) = (self.store.clone(), self.http_of_hub.clone());
         let devices = PerApplication::new(enrollments, store, http.clone(), Arc::default());
         let downlinks = Downlinks::new(Devicebound::new(http.clone()), Stack::new(http), methods);
         let activities = Activities::new(self.store.clone(), activity);
-        let options = forwarding::Options { device_ids, timeout, back, ending: self.ending.clone(), direct };
+        let options = forwarding::Options { device_ids, members, timeout, back, ending: self.ending.clone(), direct };
         Forwarding::new(options, devices, self.sender.clone(), downlinks, activities, self.clock)
     }
 }

@@ -6,7 +6,7 @@ use std::{fs, hint::black_box, time::Duration};
 use chrono::Utc;
 use iothub_connector::{
     host::{http::HttpRequest, queue::QueueMessage},
-    things_network::{forwarding::message::Forwardable, queued::Queued, receiving::Receiving},
+    things_network::{forwarding::message::Forwardable, members::Members, queued::Queued, receiving::Receiving},
 };
 use serde_json::{Value, json};
 
@@ -39,7 +39,7 @@ pub fn measure() {
         }),
         layer("from the queue's text to the hub's message", &texts, |text| {
             let queued = Queued::parse(text).expect("our own text");
-            Forwardable::read(&queued.webhook, Utc::now()).expect("an uplink")
+            Forwardable::read(&queued, Utc::now(), &Members::default()).expect("an uplink")
         }),
     ];
     println!("    {:<45} {:.1}", "together", layers.iter().sum::<f64>());

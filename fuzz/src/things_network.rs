@@ -10,8 +10,10 @@ use iothub_connector::{
         message::MAX_PORTABLE_SIZE,
     },
     things_network::{
+        cut, door,
         downlinks::stack,
         forwarding::{message::Forwardable, rejected},
+        members::Members,
         queued::{DownlinkKeys, MAX_TEXT, Queued},
         template::Template,
         uplink::MEMBERS,
@@ -23,37 +25,59 @@ use serde_json::value::RawValue;
 
 use super::bounds::{check_error, is_json, now};
 
+const URL: &str = "https://localhost/api/v3/as/applications/a/webhooks/w/devices/d/down/push";
+
 /// Turns a body of V2 or V3, an uplink or an event, into a message.
 pub fn webhook(data: &[u8]) {
     let Ok(body) = std::str::from_utf8(data) else { return };
+    let body = door::unwrapped(body);
+    let completed = door::with_ids(body, URL);
+    assert!(completed.is_none_or(|text| is_json(&text)));
+    let queued_at = |time| Queued { received_at: Some(time), downlink: None, webhook: body.into() };
+    let queued = queued_at(now());
+    let all = Members::all();
     let webhook = match Webhook::parse(body) {
         Ok(webhook) => webhook,
         Err(invalid) => {
             check_error(&invalid.to_string());
-            assert!(Forwardable::read(body, now()).is_err());
+            assert!(Forwardable::read(&queued, now(), &all).is_err());
             return;
         }
     };
-    let queued = Queued { received_at: Some(now()), downlink: None, webhook: body.into() };
-    let queued = queued.text();
-    let forwardable = match Forwardable::read(body, now()) {
+    let forwardable = match Forwardable::read(&queued, now(), &all) {
         Ok(forwardable) => forwardable,
         Err(invalid) => {
             assert!(matches!(webhook, Webhook::Event(_)), "what was accepted at the door is forwarded");
             return check_error(&invalid.to_string());
         }
     };
+    check_cut(body, &queued, &forwardable);
     for id in [&forwardable.application, &forwardable.device] {
         let is_valid = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit() || "-_".contains(letter);
         assert!((1..=36).contains(&id.len()) && id.chars().all(is_valid), "{id:?}");
     }
     check_message(&webhook, &forwardable, body);
-    // Sent again, taken from the queue, at another time, with white space: the message id stays the same.
-    let unwrapped = Queued::parse(&queued).expect("our own text");
-    let again = Forwardable::read(&unwrapped.webhook, now() + TimeDelta::days(1)).expect("the same webhook");
+    // Taken from the queue again, at another time, with white space, with other members: the message id stays the same.
+    let text = queued.text();
+    let unwrapped = Queued::parse(&text).expect("our own text");
+    let later = now() + TimeDelta::days(1);
+    let again = Forwardable::read(&unwrapped, later, &Members::default()).expect("the same webhook");
     assert_eq!(again.message.id, forwardable.message.id);
-    let spaced = Forwardable::read(&format!("\n {body} "), now()).expect("the same webhook");
+    let spaced = Queued { webhook: format!("\n {body} ").into(), ..queued_at(now()) };
+    let spaced = Forwardable::read(&spaced, later, &all).expect("the same webhook");
     assert_eq!((&spaced.message.id, &spaced.message.body), (&forwardable.message.id, &forwardable.message.body));
+}
+
+/// What is cut down for the queue is the same uplink, and fits.
+fn check_cut(body: &str, queued: &Queued<'_>, forwardable: &Forwardable) {
+    let Some(cut) = cut::down(body, body.len() / 2) else { return };
+    assert!(cut.len() <= body.len() / 2);
+    let cut = Queued { webhook: cut.into(), ..queued.clone() };
+    let Ok(cut) = Forwardable::read(&cut, now(), &Members::default()) else {
+        return assert!(!forwardable.is_uplink, "an uplink stays one");
+    };
+    let ids = |of: &Forwardable| (of.application.clone(), of.device.clone(), of.dev_eui.clone(), of.port);
+    assert_eq!(ids(&cut), ids(forwardable));
 }
 
 fn check_message(webhook: &Webhook<'_>, forwardable: &Forwardable, body: &str) {
@@ -61,7 +85,7 @@ fn check_message(webhook: &Webhook<'_>, forwardable: &Forwardable, body: &str) {
     assert!(message.id.len() == 32 && message.id.bytes().all(|byte| byte.is_ascii_hexdigit()));
     let text = std::str::from_utf8(&message.body).expect("JSON is text");
     let members: BTreeMap<String, &RawValue> = serde_json::from_str(text).expect("telemetry is a JSON object");
-    assert!(message.size() <= 2 * body.len() + 1024, "positions are repeated once");
+    assert!(message.size() <= 3 * body.len() + 1024, "positions are repeated once, and so are ids");
     assert!(body.len() > MAX_TEXT || message.size() <= MAX_PORTABLE_SIZE);
     for (name, value) in &message.properties {
         assert!(value.len() <= 64 && value.bytes().all(|byte| byte.is_ascii_graphic()), "{name}: {value:?}");
@@ -77,12 +101,17 @@ fn check_message(webhook: &Webhook<'_>, forwardable: &Forwardable, body: &str) {
     let Some(decoded) = uplink.decoded else { return };
     match serde_json::from_str::<BTreeMap<String, &RawValue>>(decoded.get()) {
         Ok(fields) => {
+            let apart = members.get("PayloadFields").map(|raw| raw.get()).unwrap_or("{}");
+            let apart: BTreeMap<String, &RawValue> = serde_json::from_str(apart).expect("an object of fields");
             for (name, value) in fields {
-                let is_own = name == "PayloadFields" || MEMBERS.contains(&name.as_str());
                 // If positions are repeated, the message has more than the decoded fields.
                 let may_change = decoded.get().to_ascii_lowercase().contains("\"gps") || decoded.get().contains('\\');
-                assert!(is_own || may_change || members[&name].get() == value.get(), "{name}");
-                assert!(members.contains_key(&name) || is_own);
+                assert!(
+                    !MEMBERS.contains(&name.as_str()) || apart.contains_key(&name),
+                    "{name} is the connector's own"
+                );
+                let place = apart.get(&name).or_else(|| members.get(&name)).expect("no field is lost");
+                assert!(may_change || place.get() == value.get(), "{name}");
             }
         }
         Err(_) => assert_eq!(members["PayloadFields"].get(), decoded.get()),
@@ -107,7 +136,7 @@ pub fn queued(data: &[u8]) {
     let again = queued.text();
     let again = Queued::parse(&again).expect("our own text");
     assert_eq!(again.webhook, json_trimmed(&queued.webhook));
-    assert_eq!(again.received_at, queued.received_at.map(|time| time.trunc_subsecs(3)));
+    assert_eq!(again.received_at, queued.received_at.map(|time| time.trunc_subsecs(6)));
     let keys = |queued: &Queued<'_>| {
         let keys =
             |keys: &DownlinkKeys| (keys.api_key.expose_secret().to_owned(), keys.push.clone(), keys.replace.clone());

@@ -306,7 +306,8 @@ fn plain(part: &str) -> Option<&str> {
     part.chars().all(is_plain).then_some(part)
 }
 
-fn trusted_ca(settings: &Settings, problems: &mut Problems) -> Option<Vec<CertificateDer<'static>>> {
+/// `IoTHubTrustedCa`
+pub fn trusted_ca(settings: &Settings, problems: &mut Problems) -> Option<Vec<CertificateDer<'static>>> {
     let Some(path) = settings.get(TRUSTED_CA, problems) else { return Some(Vec::new()) };
     let pem = match fs::read(PathBuf::from(path)) {
         Ok(pem) => pem,

@@ -17,6 +17,7 @@ mod settings;
 pub mod setup;
 pub mod storage;
 pub mod things_network;
+pub mod things_stack;
 
 pub use key_vault::KEY_VAULT;
 pub use names::misspelt;

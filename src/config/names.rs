@@ -44,7 +44,10 @@ const FIXED: &[&str] = &[
     "StartFrom",
     "ThingsNetworkDirectMilliseconds",
     "ThingsNetworkEvents",
+    "ThingsNetworkMembers",
     "ThingsNetworkWebhookSecret",
+    "ThingsStackApiKey",
+    "ThingsStackUrl",
     "UplinkQueueName",
 ];
 
@@ -120,6 +123,10 @@ mod tests {
             drop(Config::from_settings(&settings));
             asked.extend(settings.asked());
         }
+        // Only commands read it.
+        let settings = Settings::default();
+        crate::config::things_stack::read(&settings, &mut crate::config::Problems::default());
+        asked.extend(settings.asked());
         // The host needs it before the vault is read.
         asked.retain(|name| !name.contains("AzureStorageConnectionString"));
         let families = || FAMILIES.iter().chain(&methods::PREFIXES);

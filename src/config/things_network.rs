@@ -8,11 +8,12 @@ use super::{Problems, Settings, enrollment, host_json, methods, storage};
 use crate::{
     iot_hub::devices::enrollment::Enrollments,
     queue::Account,
-    things_network::{downlinks::method::Methods, template::Template},
+    things_network::{downlinks::method::Methods, members::Members, template::Template},
 };
 
 pub(super) const QUEUE: &str = "UplinkQueueName";
 const TEMPLATE: &str = "DeviceIdTemplate";
+const MEMBERS: &str = "ThingsNetworkMembers";
 const SECRET: &str = "ThingsNetworkWebhookSecret";
 /// Shorter secrets can be guessed.
 const SHORTEST_SECRET: usize = 16;
@@ -28,6 +29,8 @@ pub struct Config {
     pub webhooks: Webhooks,
     /// `DeviceIdTemplate` (`{device_id}`): the device's id in DPS and in the hub.
     pub device_ids: Template,
+    /// `ThingsNetworkMembers` (none): what a message has beside the members of the C# sample.
+    pub members: Members,
     /// `ForwardTimeoutSeconds`: how long an uplink waits for its device and its acknowledgement before it returns to
     /// the queue (60 s).
     pub timeout: Duration,
@@ -89,6 +92,8 @@ impl Config {
         let webhooks = Webhooks::read(settings, problems);
         let template = settings.get(TEMPLATE, problems).map_or(Ok(Template::default()), Template::parse);
         let template = template.map_err(|why| problems.add(TEMPLATE, why)).ok();
+        let members = settings.get(MEMBERS, problems).map_or(Ok(Members::default()), Members::parse);
+        let members = members.map_err(|why| problems.add(MEMBERS, why)).ok();
         let timeout = settings.number("ForwardTimeoutSeconds", 60, 1..=240, problems);
         let needed = Duration::from_secs(timeout) + DOWNLINKS;
         host_json::check("ForwardTimeoutSeconds", timeout, needed, settings.host.function_timeout, problems);
@@ -100,6 +105,7 @@ impl Config {
             enrollments: enrollments?,
             webhooks: webhooks?,
             device_ids: template?,
+            members: members?,
             timeout: Duration::from_secs(timeout),
             direct: (direct > 0).then(|| Duration::from_millis(direct)),
             methods,
@@ -152,11 +158,19 @@ mod tests {
         let (_, problems) = read(&[
             (QUEUE, "uplinks"),
             (TEMPLATE, "{name}"),
+            (MEMBERS, "radio, batery"),
             (SECRET, "hunter2"),
             ("ThingsNetworkEvents", "some"),
             ("ForwardTimeoutSeconds", "241"),
         ]);
-        for name in [TEMPLATE, SECRET, "ThingsNetworkEvents", "ForwardTimeoutSeconds"] {
+        for name in [
+            TEMPLATE,
+            "ThingsNetworkMembers has \"batery\"",
+            "did you mean \"battery\"",
+            SECRET,
+            "ThingsNetworkEvents",
+            "ForwardTimeoutSeconds",
+        ] {
             assert!(problems.contains(name), "{name} is missing in {problems}");
         }
         assert!(!problems.contains("hunter2"), "{problems}");

@@ -12,9 +12,10 @@ use crate::{
     app::App,
     host::{
         self,
-        envelope::{self, MAX_ENVELOPE, Unread},
+        envelope::{self, MAX_WEBHOOK, Unread},
         http::{HttpRequest, problem},
     },
+    support::blocking,
     things_network::receiving::Answer,
 };
 
@@ -41,12 +42,19 @@ pub async fn call(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -
         let response = problem(StatusCode::SERVICE_UNAVAILABLE, &text);
         return host::succeeded(&Outputs { res: &response, uplinks: None }, &[]);
     };
-    let answer = match envelope::read(&headers, body).await {
-        Ok(body) => match HttpRequest::read(&body, REQUEST) {
-            Ok(request) => envelope::span(host::invocation_id(&headers)).in_scope(|| receiving.webhook(&request)),
-            Err(error) => return envelope::malformed("an HTTP call", &error),
-        },
-        Err(Unread::TooLarge) => receiving.refuse_too_large(MAX_ENVELOPE),
+    let answer = match envelope::read_up_to(MAX_WEBHOOK, &headers, body).await {
+        Ok(body) => {
+            let (receiving, span) = (receiving.clone(), envelope::span(host::invocation_id(&headers)));
+            let answer = blocking::run(body.len(), move || {
+                let request = HttpRequest::read(&body, REQUEST)?;
+                Ok::<_, String>(span.in_scope(|| receiving.webhook(&request)))
+            });
+            match answer.await {
+                Ok(answer) => answer,
+                Err(error) => return envelope::malformed("an HTTP call", &error),
+            }
+        }
+        Err(Unread::TooLarge) => receiving.refuse_too_large(MAX_WEBHOOK),
         Err(unread) => return unread.response(),
     };
     let Answer { response, mut queued, is_uplink } = answer;

@@ -15,6 +15,8 @@ use super::{failed, invocation_id};
 /// The largest envelope that is accepted, in bytes. A timer's has less than 1 KB, that of a 64 KiB queue message less
 /// than 400 KB.
 pub const MAX_ENVELOPE: usize = 1024 * 1024;
+/// The largest envelope of a webhook. It has the body twice, and a reception has a kilobyte: this is 10,000 of them.
+pub const MAX_WEBHOOK: usize = 64 * MAX_ENVELOPE;
 /// A larger body is read to its end, so that the response gets through, up to the host's own limit for requests.
 const MAX_DISCARDED: usize = 128 * 1024 * 1024;
 
@@ -37,12 +39,20 @@ impl Unread {
     }
 }
 
+/// Reads a body of at most [`MAX_ENVELOPE`] bytes; see [`read_up_to`].
+///
+/// # Errors
+/// See [`Unread`].
+pub async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, Unread> {
+    read_up_to(MAX_ENVELOPE, headers, body).await
+}
+
 /// Reads a body to its end, and keeps it if it is not too large: closing a connection with unread bytes can discard the
 /// response.
 ///
 /// # Errors
 /// See [`Unread`].
-pub async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, Unread> {
+pub async fn read_up_to(limit: usize, headers: &HeaderMap, body: Body) -> Result<Bytes, Unread> {
     let mut pieces = body.into_data_stream();
     let (mut bytes, mut length) = (BytesMut::new(), 0);
     while let Some(piece) = pieces.next().await {
@@ -56,11 +66,11 @@ pub async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, Unread> {
         if length > MAX_DISCARDED {
             return Err(Unread::TooLarge);
         }
-        if length <= MAX_ENVELOPE {
+        if length <= limit {
             bytes.extend_from_slice(&piece);
         }
     }
-    if length > MAX_ENVELOPE { Err(Unread::TooLarge) } else { Ok(bytes.freeze()) }
+    if length > limit { Err(Unread::TooLarge) } else { Ok(bytes.freeze()) }
 }
 
 /// The response to a body that is not the envelope of, for example, "a timer's call".

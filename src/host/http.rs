@@ -18,6 +18,8 @@ pub struct HttpRequest<'a> {
     headers: Pairs<'a>,
     /// The part of the URL after the `?`, decoded. It may contain the function key.
     query: Pairs<'a>,
+    /// The parameters of the function's route.
+    route: Pairs<'a>,
     /// Also empty if the body was sent in chunks: the host does not read it then.
     pub body: Cow<'a, str>,
 }
@@ -30,6 +32,8 @@ struct Request<'a, B> {
     headers: Pairs<'a>,
     #[serde(borrow)]
     query: Option<Pairs<'a>>,
+    #[serde(borrow)]
+    params: Option<Pairs<'a>>,
     body: Option<B>,
 }
 
@@ -87,6 +91,10 @@ impl<'de> Visitor<'de> for FirstVisitor {
         Ok(First(Some(value.to_owned().into())))
     }
 
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(First(None))
+    }
+
     fn visit_seq<A: SeqAccess<'de>>(self, mut values: A) -> Result<Self::Value, A::Error> {
         let first = values.next_element()?.map(|Text(first)| first);
         while let Some(IgnoredAny) = values.next_element()? {}
@@ -107,15 +115,16 @@ impl<'a> HttpRequest<'a> {
     /// What is missing.
     pub fn read(envelope: &'a [u8], binding: &str) -> Result<Self, String> {
         let read = input::read::<Request<'a, Text<'a>>, IgnoredAny>(envelope, binding);
-        let (headers, query, body) = match read {
-            Ok((request, _)) => (request.headers, request.query, request.body.map(|Text(body)| body)),
+        let (headers, query, route, body) = match read {
+            Ok((request, _)) => (request.headers, request.query, request.params, request.body.map(|Text(body)| body)),
             // The host always sends a string. Operators who call by hand may send the object in it.
             Err(_) => {
                 let (request, _) = input::read::<Request<'a, &'a RawValue>, IgnoredAny>(envelope, binding)?;
-                (request.headers, request.query, request.body.map(|body| body.get().into()))
+                (request.headers, request.query, request.params, request.body.map(|body| body.get().into()))
             }
         };
-        let mut request = Self { headers, query: query.unwrap_or_default(), body: body.unwrap_or_default() };
+        let (query, route) = (query.unwrap_or_default(), route.unwrap_or_default());
+        let mut request = Self { headers, query, route, body: body.unwrap_or_default() };
         // The host passes on a body in Base64 if it considers the body binary.
         let is_binary = request.header("content-type").is_some_and(|kind| {
             let kind = kind.to_ascii_lowercase();
@@ -132,6 +141,13 @@ impl<'a> HttpRequest<'a> {
     pub fn header(&self, name: &str) -> Option<&str> {
         let Pairs(headers) = &self.headers;
         headers.iter().find(|(header, _)| header.eq_ignore_ascii_case(name)).map(|(_, value)| &**value)
+    }
+
+    /// A parameter of the function's route.
+    #[must_use]
+    pub fn route(&self, name: &str) -> Option<&str> {
+        let Pairs(parameters) = &self.route;
+        parameters.iter().find(|(parameter, _)| parameter == name).map(|(_, value)| &**value)
     }
 
     /// A parameter of the URL's query.
@@ -193,6 +209,8 @@ mod tests {
         assert_eq!(request.body, r#"{"v":7}"#);
         assert_eq!((request.header("content-type"), request.header("x-twice")), (Some("application/json"), Some("1")));
         assert_eq!((request.header("x-none"), request.parameter("x"), request.parameter("X")), (None, Some("1"), None));
+        let path = read(r#"{"Data":{"req":{"Params":{"path":"up/x","other":null}}}}"#);
+        assert_eq!((path.route("path"), path.route("other"), request.route("path")), (Some("up/x"), None, None));
         let odd = read(r#"{"Data":{"req":{"Headers":{"A":"b","None":[]},"Body":{"v": 7}}}}"#);
         assert_eq!((&*odd.body, odd.header("a"), odd.header("none")), (r#"{"v": 7}"#, Some("b"), None));
     }

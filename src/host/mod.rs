@@ -11,7 +11,7 @@
 
 pub mod envelope;
 pub mod http;
-mod input;
+pub(crate) mod input;
 pub mod queue;
 pub mod timer;
 

@@ -157,6 +157,14 @@ impl Queue {
         self.add(stored, &[]).await
     }
 
+    /// Adds a text as the Functions host would.
+    ///
+    /// # Errors
+    /// See [`QueueError`]. The message may have been added all the same.
+    pub async fn put_text(&self, text: &str) -> Result<(), QueueError> {
+        self.put(&BASE64_STANDARD.encode(text)).await
+    }
+
     /// Adds a text as the Functions host would. It becomes visible after `hidden_for`, and never expires.
     ///
     /// # Errors

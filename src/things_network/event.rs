@@ -1,36 +1,54 @@
 //! Parses webhooks other than uplinks: joins, results of downlinks, locations, data of services.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
 use super::{
     correlation,
+    extras::CutDown,
     ids::{EndDeviceIds, Invalid},
+    time,
+    v3::CUT_DOWN,
 };
-use crate::support::{clock, hex::hex};
+use crate::{
+    host::input::Text,
+    support::{clock, hex::hex},
+};
 
 /// An event of The Things Stack.
 #[derive(Debug)]
 pub struct Event<'a> {
-    pub application: Option<String>,
-    pub device: Option<String>,
-    pub dev_eui: Option<String>,
+    pub application: Option<Cow<'a, str>>,
+    pub device: Option<Cow<'a, str>>,
+    pub dev_eui: Option<Cow<'a, str>>,
     pub received_at: Option<DateTime<Utc>>,
     /// The event's kind and its content.
-    content: Option<(String, &'a RawValue)>,
+    content: Option<(Cow<'a, str>, &'a RawValue)>,
+    cut_down: Option<CutDown<'a>>,
     body: &'a str,
 }
 
 /// Members of the envelope that are not the event itself.
-const ENVELOPE: [&str; 5] = ["end_device_ids", "correlation_ids", "received_at", "simulated", "application_ids"];
+const ENVELOPE: [&str; 6] =
+    ["end_device_ids", "correlation_ids", "received_at", "simulated", "application_ids", CUT_DOWN];
 
 #[derive(Deserialize)]
-struct Envelope {
-    end_device_ids: Option<EndDeviceIds>,
+struct Envelope<'a> {
+    #[serde(borrow)]
+    end_device_ids: Option<EndDeviceIds<'a>>,
+    #[serde(borrow)]
+    received_at: Option<Text<'a>>,
+    #[serde(borrow)]
+    cut_down: Option<&'a RawValue>,
+}
+
+/// Some events have the time inside, too.
+#[derive(Default, Deserialize)]
+struct Times {
     received_at: Option<String>,
 }
 
@@ -52,25 +70,34 @@ struct Telemetry<'a> {
     /// Not parsed, so that numbers keep their digits.
     #[serde(rename = "Event")]
     event: Option<&'a RawValue>,
+    #[serde(rename = "Receptions", skip_serializing_if = "Option::is_none")]
+    receptions: Option<usize>,
 }
 
 impl<'a> Event<'a> {
     pub(super) fn parse(body: &'a str) -> Result<Self, Invalid> {
-        let members: BTreeMap<String, &'a RawValue> =
+        let members: BTreeMap<Text<'a>, &'a RawValue> =
             serde_json::from_str(body).map_err(|error| Invalid::malformed(&error))?;
         // Accept future kinds of events, but not arbitrary JSON.
-        if !members.keys().any(|name| ENVELOPE.contains(&name.as_str()) || is_known(name)) {
+        if !members.keys().any(|Text(name)| ENVELOPE.contains(&&**name) || is_known(name)) {
             return Err(Invalid::Unknown);
         }
-        let envelope: Envelope = serde_json::from_str(body).map_err(|error| Invalid::malformed(&error))?;
-        let content = members.into_iter().find(|(name, _)| !ENVELOPE.contains(&name.as_str()) && is_name(name));
+        let envelope: Envelope<'a> = serde_json::from_str(body).map_err(|error| Invalid::malformed(&error))?;
+        let content = members.into_iter().find(|(Text(name), _)| !ENVELOPE.contains(&&**name) && is_name(name));
+        let content = content.map(|(Text(name), content)| (name, content));
+        let inside = || {
+            let times: Times = serde_json::from_str(content.as_ref()?.1.get()).ok()?;
+            time::read(&times.received_at?)
+        };
+        let received_at = envelope.received_at.and_then(|Text(text)| time::read(&text)).or_else(inside);
         let mut ids = envelope.end_device_ids.unwrap_or_default();
         Ok(Self {
             application: ids.application(),
-            device: ids.device_id,
-            dev_eui: ids.dev_eui,
-            received_at: envelope.received_at.as_deref().and_then(clock::read_rfc3339),
+            device: ids.device(),
+            dev_eui: ids.dev_eui(),
+            received_at,
             content,
+            cut_down: envelope.cut_down.and_then(|raw| serde_json::from_str(raw.get()).ok()),
             body,
         })
     }
@@ -79,22 +106,27 @@ impl<'a> Event<'a> {
     /// removed it.
     #[must_use]
     pub fn kind(&self) -> Option<&str> {
-        self.content.as_ref().map(|(kind, _)| kind.as_str())
+        self.content.as_ref().map(|(kind, _)| &**kind)
     }
 
     /// The application and the device.
     ///
     /// # Errors
     /// The id that is missing.
-    pub fn ids(&self) -> Result<(String, String), Invalid> {
+    pub fn ids(&self) -> Result<(Cow<'a, str>, Cow<'a, str>), Invalid> {
         const IDS: [&str; 2] = ["end_device_ids.application_ids.application_id", "end_device_ids.device_id"];
         Invalid::ids(self.application.clone(), self.device.clone(), IDS)
     }
 
-    /// A webhook that is sent again has the same id.
+    /// A webhook that is sent again has the same id. One without a time has nothing that tells it from another of its
+    /// kind but `queued_at`, the time at which it was put into the queue.
     #[must_use]
-    pub fn message_id(&self) -> String {
-        hex(&Sha256::digest(self.body)[..16])
+    pub fn message_id(&self, queued_at: Option<DateTime<Utc>>) -> String {
+        let mut hash = Sha256::new_with_prefix(self.body);
+        if let Some(time) = queued_at.filter(|_| self.received_at.is_none()) {
+            hash = hash.chain_update([0]).chain_update(time.to_rfc3339_opts(SecondsFormat::Nanos, true));
+        }
+        hex(&hash.finalize()[..16])
     }
 
     /// The telemetry as JSON: the device, the event's kind and its whole content.
@@ -108,6 +140,7 @@ impl<'a> Event<'a> {
             received_at: clock::rfc3339(self.received_at.unwrap_or(received_at)),
             command: correlation::command_id(self.body, self.content.as_ref().map(|(_, content)| *content)),
             event: self.content.as_ref().map(|(_, content)| *content),
+            receptions: self.cut_down.as_ref().map(|cut| cut.receptions),
         };
         serde_json::to_vec(&telemetry).expect("a Vec takes all, and what was JSON stays JSON")
     }
@@ -143,7 +176,7 @@ mod tests {
             "ReceivedAtUTC": "2020-02-12T15:15:46.014700Z", "Event": {"session_key_id": "AX=="}
         });
         assert_eq!(telemetry, expected);
-        assert_eq!(event.message_id(), Event::parse(body).unwrap().message_id());
+        assert_eq!(event.message_id(None), Event::parse(body).unwrap().message_id(None));
     }
 
     #[test]

@@ -7,24 +7,35 @@
 //! | `downlinks` | cloud-to-device messages become downlinks |
 //! | `webhook` | a body: which format, an uplink or another event |
 //! | `v2`, `v3` | the two formats; V3 is that of The Things Stack, the one in use today |
-//! | `uplink`, `event` | the result of both formats: telemetry and its message id |
-//! | `reception`, `position`, `ids` | parts of them: gateway and signal, positions under the names of IoT Central, ids |
+//! | `uplink`, `message_id`, `event` | the result of both formats: telemetry and its message id |
+//! | `reception`, `position`, `ids`, `time` | parts of them: gateway and signal, positions under the names of IoT Central, ids, times |
 //! | `correlation` | which command an event is about |
+//! | `extras`, `members` | what a message can have beside that, and what it shall have |
+//! | `door`, `cut`, `object` | a webhook that is changed before it is queued: unwrapped, given its ids, cut down |
 //! | `queued` | a webhook in the storage queue |
 //! | `template` | device ids from application, device and DevEUI |
+//! | `storage` | fetches what the Storage Integration of The Things Stack has kept |
 //! | `tally` | what the functions did, in one log line a minute |
 
 mod correlation;
+pub mod cut;
+pub mod door;
 pub mod downlinks;
 pub mod event;
+mod extras;
 pub mod forwarding;
 pub mod ids;
+pub mod members;
+mod message_id;
+mod object;
 mod position;
 pub mod queued;
 pub mod receiving;
 mod reception;
+pub mod storage;
 mod tally;
 pub mod template;
+mod time;
 pub mod uplink;
 mod v2;
 mod v3;

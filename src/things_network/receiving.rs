@@ -12,8 +12,13 @@ use subtle::ConstantTimeEq as _;
 use super::tally::{Count, Tally};
 use crate::{
     host::http::{HttpRequest, problem, status},
-    support::kind::Kind,
+    support::{
+        http::{MAX_ERROR_TEXT, one_line},
+        kind::Kind,
+    },
     things_network::{
+        cut::{self, Fitting},
+        door,
         queued::{DownlinkKeys, MAX_TEXT, Queued},
         webhook::Webhook,
     },
@@ -61,39 +66,82 @@ impl Receiving {
                 return self.refuse(StatusCode::UNAUTHORIZED, Kind::Unauthorized, text);
             }
         }
-        let accepted = match Webhook::parse(&request.body) {
-            Ok(Webhook::Uplink(_)) => StatusCode::ACCEPTED,
-            // Answer with success whatever the event is: The Things Stack counts failures and would disable the
-            // webhook.
-            Ok(Webhook::Event(event)) => {
-                tracing::debug!(event.kind = event.kind(), "an event");
-                let is_forwarded = self.forwards_events && event.kind().is_some() && event.ids().is_ok();
-                self.tally.count(if is_forwarded { Count::EventsAccepted } else { Count::EventsIgnored });
-                if !is_forwarded {
-                    return Answer { response: status(StatusCode::OK), queued: None, is_uplink: false };
-                }
-                StatusCode::OK
-            }
+        if let Some(path) = request.route("path").filter(|path| !path.is_empty()) {
+            let path = one_line(path, MAX_ERROR_TEXT);
+            let text = format!(
+                "there is a path behind the webhook's address, {path:?}: leave the paths of the enabled event types empty"
+            );
+            return self.refuse(StatusCode::NOT_FOUND, Kind::Malformed, &text);
+        }
+        let downlink = downlink_urls(request);
+        let completed;
+        let mut body = door::unwrapped(&request.body);
+        let mut parsed = Webhook::parse(body);
+        if door::lacks_ids(&parsed)
+            && let Some(text) = downlink.into_iter().flatten().find_map(|url| door::with_ids(body, url))
+        {
+            completed = text;
+            body = &completed;
+            parsed = Webhook::parse(body);
+        }
+        let webhook = match parsed {
+            Ok(webhook) => webhook,
             Err(invalid) => return self.refuse(StatusCode::BAD_REQUEST, Kind::Malformed, &invalid.to_string()),
         };
-        let queued = Queued {
-            received_at: Some(Utc::now()),
-            downlink: downlink_keys(request),
-            webhook: (&*request.body).into(),
-        };
-        let text = queued.text();
-        if text.len() > MAX_TEXT {
-            let text = format!(
-                "the webhook has {} bytes with its headers, the queue takes {MAX_TEXT}: leave members out with the webhook's \
-                 field mask",
-                text.len()
-            );
-            return self.refuse(StatusCode::PAYLOAD_TOO_LARGE, Kind::TooLarge, &text);
+        // Answer with success whatever the event is: The Things Stack counts failures and would disable the webhook.
+        if let Webhook::Event(event) = &webhook {
+            tracing::debug!(event.kind = event.kind(), "an event");
+            let is_forwarded = self.forwards_events && event.kind().is_some() && event.ids().is_ok();
+            self.tally.count(if is_forwarded { Count::EventsAccepted } else { Count::EventsIgnored });
+            if !is_forwarded {
+                return Answer { response: status(StatusCode::OK), queued: None, is_uplink: false };
+            }
         }
-        if accepted == StatusCode::ACCEPTED {
+        let queued =
+            Queued { received_at: Some(Utc::now()), downlink: downlink_keys(request, downlink), webhook: body.into() };
+        let is_uplink = matches!(webhook, Webhook::Uplink(_));
+        let text = match self.fitting(queued, &webhook) {
+            Ok(text) => text,
+            Err(answer) => return answer,
+        };
+        if is_uplink {
             self.tally.count(Count::UplinksAccepted);
         }
-        Answer { response: status(accepted), queued: Some(text), is_uplink: accepted == StatusCode::ACCEPTED }
+        let accepted = if is_uplink { StatusCode::ACCEPTED } else { StatusCode::OK };
+        Answer { response: status(accepted), queued: Some(text), is_uplink }
+    }
+
+    /// The text for the queue. If the payload alone is too large for it, the answer is the error.
+    fn fitting(&self, queued: Queued<'_>, webhook: &Webhook<'_>) -> Result<String, Answer> {
+        match cut::fit(queued) {
+            Ok(Fitting { text, cut_from }) => {
+                if let Some(length) = cut_from
+                    && self.tally.count(Count::WebhooksCutDown)
+                {
+                    tracing::info!(
+                        "the webhook of {} has {length} bytes with its headers, the queue takes {MAX_TEXT}: it is forwarded \
+                         with the best reception only",
+                        whose(webhook)
+                    );
+                }
+                Ok(text)
+            }
+            Err(length) => {
+                let text = format!(
+                    "the webhook of {} has {length} bytes with its headers, the queue takes {MAX_TEXT}, and without what can \
+                     be left out it is still larger: let the payload formatter make less of it",
+                    whose(webhook)
+                );
+                // Each of them is lost, so each is told.
+                let (status, kind) = (StatusCode::PAYLOAD_TOO_LARGE, Kind::TooLarge);
+                tracing::warn!(
+                    failure.kind = kind.as_str(),
+                    webhook.status = status.as_u16(),
+                    "a webhook was refused: {text}"
+                );
+                Err(self.refused(status, kind, &text).0)
+            }
+        }
     }
 
     /// The answer to a body that exceeds the limit and was not read to its end.
@@ -104,24 +152,50 @@ impl Receiving {
     }
 
     fn refuse(&self, status: StatusCode, kind: Kind, detail: &str) -> Answer {
-        self.tally.count(Count::WebhooksRefused);
-        if self.tally.failed(kind.clone()) {
+        let kind_text = kind.clone();
+        let (answer, is_first) = self.refused(status, kind, detail);
+        if is_first {
             tracing::warn!(
-                failure.kind = kind.as_str(),
+                failure.kind = kind_text.as_str(),
                 webhook.status = status.as_u16(),
                 "a webhook was refused: {detail}"
             );
         }
-        Answer { response: problem(status, detail), queued: None, is_uplink: false }
+        answer
+    }
+
+    /// The answer, and whether it is the first of its kind since the last summary.
+    fn refused(&self, status: StatusCode, kind: Kind, detail: &str) -> (Answer, bool) {
+        self.tally.count(Count::WebhooksRefused);
+        let is_first = self.tally.failed(kind);
+        (Answer { response: problem(status, detail), queued: None, is_uplink: false }, is_first)
     }
 }
 
+/// Application, device and fCnt, for people.
+fn whose(webhook: &Webhook<'_>) -> String {
+    match webhook {
+        Webhook::Uplink(uplink) => {
+            let counter = uplink.counter.map_or_else(|| "none".to_owned(), |counter| counter.to_string());
+            format!("application {}, device {}, fCnt {counter}", uplink.application, uplink.device)
+        }
+        Webhook::Event(event) => match event.ids() {
+            Ok((application, device)) => format!("application {application}, device {device}"),
+            Err(_) => "an unknown device".to_owned(),
+        },
+    }
+}
+
+/// `X-Downlink-Push` and `X-Downlink-Replace`.
+fn downlink_urls<'a>(request: &'a HttpRequest<'_>) -> [Option<&'a str>; 2] {
+    ["x-downlink-push", "x-downlink-replace"].map(|name| request.header(name).filter(|value| !value.is_empty()))
+}
+
 /// Where to send downlinks for the device. The webhook has these headers if it has a downlink API key.
-fn downlink_keys(request: &HttpRequest<'_>) -> Option<DownlinkKeys> {
-    let header = |name| request.header(name).filter(|value| !value.is_empty()).map(str::to_owned);
-    let (push, replace) = (header("x-downlink-push"), header("x-downlink-replace"));
-    let api_key = SecretString::from(header("x-downlink-apikey")?);
-    (push.is_some() || replace.is_some()).then_some(DownlinkKeys { api_key, push, replace })
+fn downlink_keys(request: &HttpRequest<'_>, [push, replace]: [Option<&str>; 2]) -> Option<DownlinkKeys> {
+    let api_key = request.header("x-downlink-apikey").filter(|value| !value.is_empty())?;
+    let (push, replace) = (push.map(str::to_owned), replace.map(str::to_owned));
+    (push.is_some() || replace.is_some()).then(|| DownlinkKeys { api_key: api_key.into(), push, replace })
 }
 
 fn hash(secret: &str) -> [u8; 32] {

@@ -1,40 +1,44 @@
 //! An uplink, independent of its webhook format: makes its telemetry and its message id.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use serde::ser::{SerializeMap, Serializer};
 use serde_json::value::RawValue;
-use sha2::{Digest as _, Sha256};
 
 use super::{
+    extras::{Extras, Of},
+    members::Members,
     position,
     reception::{Radio, Reception},
 };
-use crate::support::{clock, hex::hex};
+use crate::{host::input::Text, support::clock};
 
 #[derive(Debug)]
 pub struct Uplink<'a> {
-    pub application: String,
-    pub device: String,
+    pub application: Cow<'a, str>,
+    pub device: Cow<'a, str>,
     /// DevEUI (`hardware_serial` in V2), 16 hexadecimal digits.
-    pub dev_eui: Option<String>,
+    pub dev_eui: Option<Cow<'a, str>>,
     /// fPort; 0 if there is none.
     pub port: u8,
-    /// fCnt.
-    pub counter: u32,
+    /// fCnt. The Things Stack omits 0.
+    pub counter: Option<u32>,
     /// V2 only: the device repeats an uplink.
     pub is_retry: bool,
     /// `FRMPayload` in Base64, perhaps empty.
-    pub payload: String,
+    pub payload: Cow<'a, str>,
     /// The payload formatter's output: any JSON.
     pub decoded: Option<&'a RawValue>,
     /// When the network received it.
     pub received_at: Option<DateTime<Utc>>,
+    /// When the application server of The Things Stack passed it on.
+    pub published_at: Option<DateTime<Utc>>,
     /// Id of the session. It changes with each join.
-    pub session: Option<String>,
+    pub session: Option<Cow<'a, str>>,
     pub(super) reception: Reception<'a>,
-    /// The whole webhook as it arrived.
+    pub(super) extras: Extras<'a>,
+    /// The whole webhook as the queue holds it.
     pub(super) body: &'a str,
 }
 
@@ -71,53 +75,47 @@ fn is_own(name: &str) -> bool {
 }
 
 impl Uplink<'_> {
-    /// The message id. A webhook that is sent again has the same id; every other uplink has a different one. It is a
-    /// hash of application, device, session, fCnt, fPort, payload and the time of reception; without that time, of the
-    /// whole body as well.
+    /// Whether the payload is still encrypted, because The Things Stack was told to leave it so.
     #[must_use]
-    pub fn message_id(&self) -> String {
-        let mut hash = Sha256::new();
-        let (counter, port) = (self.counter.to_string(), self.port.to_string());
-        let session = self.session.as_deref().unwrap_or_default();
-        for part in [&self.application, &self.device, session, &counter, &port, &self.payload] {
-            // The zero byte separates ("ab", "c") from ("a", "bc").
-            hash = hash.chain_update(part).chain_update([0]);
-        }
-        hash = match self.received_at {
-            Some(time) => hash.chain_update(time.to_rfc3339_opts(SecondsFormat::Nanos, true)),
-            None => hash.chain_update(self.body),
-        };
-        hex(&hash.finalize()[..16])
+    pub fn is_encrypted(&self) -> bool {
+        let has_key = self.extras.app_s_key.is_some_and(|key| key.get() != "{}");
+        has_key && !self.payload.is_empty()
+    }
+
+    #[must_use]
+    pub fn is_simulated(&self) -> bool {
+        self.extras.simulated
     }
 
     /// The telemetry as JSON: the members of the C# sample with their names, reception data, and the decoded fields
-    /// next to them. `received_at` is used if the network did not say when it received the uplink.
+    /// next to them. `members` are added. `received_at` is used if the network did not say when it received the uplink.
     #[must_use]
-    pub fn telemetry(&self, received_at: DateTime<Utc>) -> Telemetry {
+    pub fn telemetry(&self, received_at: DateTime<Utc>, members: &Members) -> Telemetry {
         let mut telemetry = Telemetry { json: Vec::with_capacity(512), numbers: Vec::new() };
-        self.write(received_at, &mut telemetry).expect("a Vec takes all, and every key is a string");
+        self.write(received_at, members, &mut telemetry).expect("a Vec takes all, and every key is a string");
         telemetry
     }
 
-    fn write(&self, received_at: DateTime<Utc>, out: &mut Telemetry) -> serde_json::Result<()> {
+    fn write(&self, received_at: DateTime<Utc>, members: &Members, out: &mut Telemetry) -> serde_json::Result<()> {
         let Telemetry { json, numbers } = out;
         let mut serializer = serde_json::Serializer::new(json);
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("HardwareSerial", &self.dev_eui)?;
         map.serialize_entry("Retry", &self.is_retry)?;
-        map.serialize_entry("Counter", &self.counter)?;
+        map.serialize_entry("Counter", &self.counter.unwrap_or_default())?;
         map.serialize_entry("DeviceID", &self.device)?;
         map.serialize_entry("ApplicationID", &self.application)?;
         map.serialize_entry("Port", &self.port)?;
         map.serialize_entry("PayloadRaw", &self.payload)?;
         map.serialize_entry("ReceivedAtUTC", &clock::rfc3339(self.received_at.unwrap_or(received_at)))?;
-        let Radio { gateway, rssi, snr, data_rate, frequency } = &self.reception.radio();
+        let radio = self.reception.radio();
+        let Radio { gateway, rssi, snr, data_rate, frequency, .. } = &radio;
         for (name, number) in [("Rssi", rssi), ("Snr", snr)] {
             if let Some(number) = number {
                 map.serialize_entry(name, number)?;
             }
         }
-        for (name, text) in [("Gateway", gateway), ("DataRate", data_rate)] {
+        for (name, text) in [("Gateway", gateway.as_deref()), ("DataRate", data_rate.as_deref())] {
             if let Some(text) = text {
                 map.serialize_entry(name, text)?;
             }
@@ -125,9 +123,12 @@ impl Uplink<'_> {
         if let Some(frequency) = frequency {
             map.serialize_entry("Frequency", frequency)?;
         }
+        let is_encrypted = self.is_encrypted();
+        self.extras.write(&Of { members, is_encrypted, session: self.session.as_deref(), radio: &radio }, &mut map)?;
         if let Some(decoded) = self.decoded {
-            match serde_json::from_str::<BTreeMap<String, &RawValue>>(decoded.get()) {
-                Ok(fields) => write_fields(fields, &mut map, numbers)?,
+            let is_own = |name: &str| is_own(name) || self.extras.claims(name, members, is_encrypted);
+            match serde_json::from_str::<BTreeMap<Text<'_>, &RawValue>>(decoded.get()) {
+                Ok(fields) => write_fields(fields, is_own, &mut map, numbers)?,
                 Err(_) => map.serialize_entry(PAYLOAD_FIELDS, decoded)?,
             }
         }
@@ -141,18 +142,20 @@ impl Uplink<'_> {
 
 /// Values keep the payload formatter's text.
 fn write_fields<M: SerializeMap<Error = serde_json::Error>>(
-    fields: BTreeMap<String, &RawValue>,
+    fields: BTreeMap<Text<'_>, &RawValue>,
+    is_own: impl Fn(&str) -> bool,
     map: &mut M,
     numbers: &mut Vec<(String, f64)>,
 ) -> serde_json::Result<()> {
-    let (apart, fields): (BTreeMap<_, _>, BTreeMap<_, _>) = fields.into_iter().partition(|(name, _)| is_own(name));
-    for (name, raw) in fields {
+    let (apart, fields): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        fields.into_iter().partition(|(Text(name), _)| is_own(name));
+    for (Text(name), raw) in fields {
         match position::repeated(&name, raw) {
             Some(repeated) => map.serialize_entry(&name, &repeated)?,
             None => map.serialize_entry(&name, raw)?,
         }
         if let Ok(number) = serde_json::from_str(raw.get()) {
-            numbers.push((name, number));
+            numbers.push((name.into_owned(), number));
         }
     }
     if apart.is_empty() { Ok(()) } else { map.serialize_entry(PAYLOAD_FIELDS, &apart) }
@@ -180,7 +183,7 @@ mod tests {
 
     fn telemetry(message: &Value) -> Value {
         let now = "2026-01-31T12:00:00Z".parse().unwrap();
-        serde_json::from_slice(&uplink(&v3(message)).telemetry(now).json).unwrap()
+        serde_json::from_slice(&uplink(&v3(message)).telemetry(now, &Members::default()).json).unwrap()
     }
 
     #[test]
@@ -210,7 +213,7 @@ mod tests {
         let ids = r#""end_device_ids":{"device_id":"d","application_ids":{"application_id":"a"}}"#;
         let decoded = r#"{"level":21.50,"big":123456789012345678901234567890,"list":[1.0,{"x":2.10}]}"#;
         let body = format!(r#"{{{ids},"uplink_message":{{"decoded_payload":{decoded}}}}}"#);
-        let text = String::from_utf8(uplink(&body).telemetry(Utc::now()).json).unwrap();
+        let text = String::from_utf8(uplink(&body).telemetry(Utc::now(), &Members::default()).json).unwrap();
         for part in ["\"level\":21.50", "\"big\":123456789012345678901234567890", "[1.0,{\"x\":2.10}]"] {
             assert!(text.contains(part), "{part} is missing in {text}");
         }
@@ -224,10 +227,14 @@ mod tests {
         });
         let body = v3(&message);
         let expected = [("luminosity", 64.0), ("temperature", -1.5), ("Rssi", -35.0), ("Snr", 5.2)];
-        let numbers = uplink(&body).telemetry(Utc::now()).numbers;
+        let numbers = uplink(&body).telemetry(Utc::now(), &Members::default()).numbers;
         assert_eq!(numbers, expected.map(|(name, value)| (name.to_owned(), value)));
         for none in [json!(null), json!([1]), json!(4.5)] {
-            assert_eq!(uplink(&v3(&json!({"decoded_payload": none}))).telemetry(Utc::now()).numbers, [], "{none}");
+            assert_eq!(
+                uplink(&v3(&json!({"decoded_payload": none}))).telemetry(Utc::now(), &Members::default()).numbers,
+                [],
+                "{none}"
+            );
         }
     }
 
@@ -245,48 +252,6 @@ mod tests {
         assert_eq!(telemetry["GPSTrack"], json!([{"latitude": 1, "lat": "kept"}]));
         assert_eq!((&telemetry["place"], &telemetry["latitude"]), (&json!({"latitude": 2}), &json!(3)));
         assert_eq!((&telemetry["gp"], &telemetry["gps_2"]), (&json!({"latitude": 5}), &json!({"latitude": [1]})));
-    }
-
-    #[test]
-    fn a_repeated_webhook_has_the_same_id_and_every_other_uplink_another() {
-        let base = json!({"session_key_id": "s", "f_cnt": 1, "f_port": 2, "frm_payload": "AA==",
-                          "received_at": "2020-02-12T15:15:45.789585559Z"});
-        let id = |message: &Value| uplink(&v3(message)).message_id();
-        let changed = |member: &str, value: Value| {
-            let mut message = base.clone();
-            message[member] = value;
-            id(&message)
-        };
-        assert_eq!(id(&base), id(&base.clone()));
-        assert_eq!(id(&base).len(), 32);
-        // Data that two webhooks of one application may show differently does not count.
-        assert_eq!(changed("decoded_payload", json!({"a": 1})), id(&base));
-        for (member, value) in [
-            ("session_key_id", json!("t")),
-            ("f_cnt", json!(2)),
-            ("f_port", json!(3)),
-            ("frm_payload", json!("AQ==")),
-            ("received_at", json!("2020-02-12T15:15:45.789585558Z")),
-        ] {
-            assert_ne!(changed(member, value), id(&base), "{member}");
-        }
-        let masked = |level: f64| id(&json!({"frm_payload": "AA==", "decoded_payload": {"level": level}}));
-        assert_eq!(masked(1.0), masked(1.0));
-        assert_ne!(masked(1.0), masked(2.0), "without a time, everything counts");
-    }
-
-    #[test]
-    fn a_retry_of_v2_is_another_delivery_of_the_same_uplink() {
-        let body = |retry, time: &str| {
-            json!({"app_id": "a", "dev_id": "d", "counter": 1, "is_retry": retry, "metadata": {"time": time}})
-                .to_string()
-        };
-        let (first, again) =
-            (body(false, "2020-08-30T10:21:08.03946533Z"), body(true, "2020-08-30T10:21:08.03946533Z"));
-        assert_eq!(uplink(&first).message_id(), uplink(&again).message_id());
-        assert!(uplink(&again).is_retry);
-        let later = body(true, "2020-08-30T10:21:18.03946533Z");
-        assert_ne!(uplink(&first).message_id(), uplink(&later).message_id());
     }
 
     proptest! {

@@ -14,7 +14,7 @@ pub enum Webhook<'a> {
     Event(Event<'a>),
 }
 
-/// The members that distinguish the formats. `uplink_normalized` and others are events: they have the ids, but no
+/// The members that distinguish the formats. An event of the console's live data has a name and an id of its own. `uplink_normalized` and others are events: they have the ids, but no
 /// `uplink_message`.
 #[derive(Deserialize)]
 struct Probe<'a> {
@@ -26,6 +26,10 @@ struct Probe<'a> {
     dev_id: Option<&'a RawValue>,
     #[serde(borrow)]
     payload_raw: Option<&'a RawValue>,
+    #[serde(borrow)]
+    name: Option<&'a RawValue>,
+    #[serde(borrow)]
+    unique_id: Option<&'a RawValue>,
 }
 
 impl<'a> Webhook<'a> {
@@ -50,15 +54,23 @@ impl<'a> Webhook<'a> {
         if let Ok(Some(uplink)) = of_stack {
             return Ok(Self::Uplink(Box::new(uplink)));
         }
-        let probe: Probe<'a> = serde_json::from_str(body).map_err(not_json)?;
+        let probe: Probe<'a> = serde_json::from_str(body)
+            .map_err(|error| if is_several(body) { Invalid::Several } else { not_json(error) })?;
         match of_stack {
             Err(invalid) if probe.uplink_message.is_some() => Err(invalid),
             _ if [probe.app_id, probe.dev_id, probe.payload_raw].iter().any(Option::is_some) => {
                 v2::parse(body).map(|uplink| Self::Uplink(Box::new(uplink)))
             }
+            _ if probe.name.is_some() && probe.unique_id.is_some() => Err(Invalid::OfConsole),
             _ => Event::parse(body).map(Self::Event),
         }
     }
+}
+
+/// Whether another document follows the first, as in what the Storage Integration answers.
+fn is_several(body: &str) -> bool {
+    let mut documents = serde_json::Deserializer::from_str(body).into_iter::<serde::de::IgnoredAny>();
+    (0..2).all(|_| documents.next().is_some_and(|document| document.is_ok()))
 }
 
 #[cfg(test)]
@@ -77,6 +89,7 @@ mod tests {
         {
             assert!(error(body).contains("no JSON object"), "{body}");
         }
+        assert!(error("{\"result\":{}}\n{\"result\":{}}\n").contains("several JSON documents"));
         assert!(error(r#"{"hello":1}"#).contains("neither uplink_message"));
         assert!(error("{}").contains("neither uplink_message"));
     }

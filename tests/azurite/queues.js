@@ -29,9 +29,23 @@ class Queue {
   async texts(count) {
     await this.reaches(count);
     if (count === 0) return [];
-    const { peekedMessageItems: items } = await this.client.peekMessages({ numberOfMessages: MOST });
+    const items = count <= MOST ? await this.peeked() : await this.taken();
     assert.equal(items.length, count, `visible messages in ${this.client.name}`);
     return items.map(({ messageText }) => messageText);
+  }
+
+  async peeked() {
+    return (await this.client.peekMessages({ numberOfMessages: MOST })).peekedMessageItems;
+  }
+
+  // The service shows the first ones only; to see more, they must be taken. They stay invisible for a while.
+  async taken() {
+    const all = [];
+    for (;;) {
+      const { receivedMessageItems: items } = await this.client.receiveMessages({ numberOfMessages: MOST });
+      if (items.length === 0) return all;
+      all.push(...items);
+    }
   }
 
   // Waits until there are so many messages, visible and not.

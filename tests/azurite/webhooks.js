@@ -8,7 +8,7 @@ const FOLDER = path.resolve(__dirname, '../fixtures/things_network');
 
 // What a message with a webhook has in Base64 fills 64 KiB.
 const LARGEST_TEXT = 48 * 1024;
-const ENVELOPE = '{"ReceivedAtUTC":"2026-01-31T12:00:00.125Z","Webhook":}'.length;
+const ENVELOPE = '{"ReceivedAtUTC":"2026-01-31T12:00:00.125125Z","Webhook":}'.length;
 
 // Each with its name, the body as text, and `expected`: the device, whether it is an uplink, and the hub's message.
 function fixtures() {

@@ -3,6 +3,7 @@
 
 mod commands;
 mod direct;
+mod door;
 mod downlinks;
 mod ending;
 mod enrollments;
@@ -12,6 +13,7 @@ mod recorded;
 mod rejected;
 mod restarting;
 mod startup;
+mod storage;
 pub mod support;
 mod trouble;
 mod webhooks;

@@ -137,8 +137,14 @@ impl Host {
     }
 
     pub async fn post_with(&self, body: impl Into<Vec<u8>>, headers: &[(&str, &str)]) -> Answer {
-        let mut request = self.client.post(self.target()).header("content-type", "application/json");
-        for (name, value) in headers {
+        self.post_to("", body, headers).await
+    }
+
+    /// Posts to a path behind the URL for webhooks.
+    pub async fn post_to(&self, path: &str, body: impl Into<Vec<u8>>, headers: &[(&str, &str)]) -> Answer {
+        let mut request = self.client.post(format!("{}{path}", self.target()));
+        let has_type = headers.iter().any(|(name, _)| *name == "content-type");
+        for (name, value) in headers.iter().chain((!has_type).then_some(&("content-type", "application/json"))) {
             request = request.header(*name, *value);
         }
         let response = request.body(body.into()).send().await.unwrap();

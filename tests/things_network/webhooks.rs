@@ -6,6 +6,9 @@ use serde_json::{Value, json};
 
 use crate::things_network::support::{Host, QUEUE, World, uplink};
 
+/// The fixture without any time.
+const MASKED: &str = "v3-field-mask";
+
 /// Every fixture, with its expected result.
 fn fixtures() -> Vec<(String, String, Value)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/things_network");
@@ -32,13 +35,18 @@ async fn every_payload_reaches_the_hub_as_the_message_beside_it() {
     host.drained().await;
     assert_eq!(received.len(), fixtures.len());
     for (name, _, expected) in fixtures {
-        let message = received.iter().find(|message| message["messageId"] == expected["messageId"]);
+        let is_it = |message: &&Value| match name.as_str() {
+            // Only the time of the request tells it from the device's next uplink.
+            MASKED => message["deviceId"] == expected["device"] && message["messageId"] != expected["messageId"],
+            _ => message["messageId"] == expected["messageId"],
+        };
+        let message = received.iter().find(is_it);
         let message = message.unwrap_or_else(|| panic!("{name} has not arrived"));
         let device = expected["device"].as_str().unwrap();
         // DPS allows an underscore inside the id.
         assert_eq!(message["deviceId"], device, "{name}");
         let (mut properties, mut body) = (message["properties"].clone(), message["body"].clone());
-        if name == "v3-field-mask" {
+        if name == MASKED {
             // The message contains no other time than that of the request.
             let time = "iothub-creation-time-utc";
             properties[time] = expected["properties"][time].clone();
@@ -52,13 +60,42 @@ async fn every_payload_reaches_the_hub_as_the_message_beside_it() {
     assert_eq!(host.queue("uplinks-rejected").await, Vec::<Value>::new());
 }
 
+/// `NAME.all.json` says what changes in the message of `NAME.json`.
+#[tokio::test]
+async fn members_that_are_asked_for_reach_the_hub() {
+    let mut world = World::start().await;
+    world.set("ThingsNetworkMembers", "all");
+    let host = Host::start(&world.settings).await;
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/things_network");
+    let changes = |name: &str| fs::read(folder.join(format!("{name}.all.json"))).ok();
+    let fixtures: Vec<_> =
+        fixtures().into_iter().filter_map(|(name, ..)| changes(&name).map(|all| (name, all))).collect();
+    for (name, _) in &fixtures {
+        let webhook = fs::read_to_string(folder.join(format!("{name}.json"))).unwrap();
+        assert_eq!(host.post(webhook).await.status, 202, "{name}");
+    }
+    let received = world.received(fixtures.len()).await;
+    for (name, all) in &fixtures {
+        let webhook: Value = serde_json::from_slice(&fs::read(folder.join(format!("{name}.json"))).unwrap()).unwrap();
+        let device = &webhook["end_device_ids"]["device_id"];
+        let message = received.iter().find(|message| message["body"]["DeviceID"] == *device).unwrap();
+        let changes: Value = serde_json::from_slice(all).unwrap();
+        for part in ["body", "properties"] {
+            for (member, value) in changes[part].as_object().into_iter().flatten() {
+                assert_eq!(message[part][member], *value, "{name}: {member}");
+            }
+        }
+    }
+    assert!(fixtures.len() >= 8, "{}", fixtures.len());
+}
+
 #[tokio::test]
 async fn malformed_webhooks_are_answered_with_what_is_wrong() {
     let world = World::start().await;
     let host = Host::start(&world.settings).await;
     let mut large = uplink("app", "dev", 1);
     large["uplink_message"]["decoded_payload"]["text"] = "x".repeat(48 * 1024).into();
-    let huge = "x".repeat(3 * 1024 * 1024);
+    let huge = "x".repeat(65 * 1024 * 1024);
     let cases: [(Vec<u8>, u16, &str); 10] = [
         (b"".to_vec(), 400, "the body is empty"),
         (b"{\"uplink_message\":".to_vec(), 400, "no JSON object"),
@@ -69,7 +106,7 @@ async fn malformed_webhooks_are_answered_with_what_is_wrong() {
         (uplink("app", "a\nazfuncjsonlog:{}", 1).to_string().into_bytes(), 400, "end_device_ids.device_id is no id"),
         (b"{\"hello\":1}".to_vec(), 400, "neither uplink_message"),
         (large.to_string().into_bytes(), 413, "the queue takes"),
-        (huge.into_bytes(), 413, "larger than 1048576 bytes"),
+        (huge.into_bytes(), 413, "larger than 67108864 bytes"),
     ];
     for (body, status, problem) in cases {
         let answer = host.post(body).await;
@@ -112,7 +149,7 @@ async fn events_are_accepted_and_kept_to_ourselves_unless_asked_for() {
             kinds += 1;
         }
     }
-    assert_eq!(kinds, 10);
+    assert_eq!(kinds, 12);
     // The field mask removed everything else of the event.
     assert_eq!(host.post(r#"{"end_device_ids":{},"received_at":"2020-02-12T15:15:46Z"}"#).await.status, 200);
     // Without ids there is no device to forward it as.

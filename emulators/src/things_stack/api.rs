@@ -8,7 +8,7 @@ use axum::{
     extract::{Path, Request, State},
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
-    routing::post,
+    routing::{get, post},
 };
 use chrono::Utc;
 use serde_json::Value;
@@ -20,6 +20,7 @@ use super::{
     queues::{DownlinkRequest, LONGEST_QUEUE, Operation},
     refusal::Refusal,
     serve::Cut,
+    storage,
 };
 
 /// Where the API begins.
@@ -31,6 +32,8 @@ const LARGEST_BODY: usize = 1024 * 1024;
 pub fn router(stack: Arc<Stack>) -> Router {
     Router::new()
         .route(ROUTE, post(down))
+        .route(storage::ROUTE, get(storage::of_application))
+        .route(storage::ROUTE_OF_DEVICE, get(storage::of_device))
         .fallback(|| async { Refusal::unknown_route() })
         .method_not_allowed_fallback(|| async { Refusal::unknown_route() })
         .with_state(stack)
@@ -91,7 +94,7 @@ fn take(stack: &Stack, addressed: &Addressed, headers: &HeaderMap, body: &[u8]) 
     }
 }
 
-fn authorized(headers: &HeaderMap, apikey: &str, application: &str) -> Result<(), Refusal> {
+pub fn authorized(headers: &HeaderMap, apikey: &str, application: &str) -> Result<(), Refusal> {
     let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     match given.and_then(|given| given.split_once(' ')) {
         // Without a scheme the original sees no authorization at all.

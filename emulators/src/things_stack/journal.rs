@@ -173,9 +173,14 @@ impl Journal {
         *book = Book::new(book.statistics.in_flight);
     }
 
+    /// The kept uplinks in sending order.
+    pub fn kept(&self) -> Vec<Arc<Uplink>> {
+        self.book().uplinks.iter().cloned().collect()
+    }
+
     /// The kept uplinks in sending order, as a JSON array.
     pub fn uplinks(&self) -> Vec<u8> {
-        let uplinks: Vec<_> = self.book().uplinks.iter().cloned().collect();
+        let uplinks = self.kept();
         let mut array = vec![b'['];
         for uplink in uplinks {
             if array.len() > 1 {

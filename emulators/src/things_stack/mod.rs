@@ -7,6 +7,7 @@
 //! | `journal`, `uplink` | what was sent and answered |
 //! | `api`, `downlink`, `refusal` | the API for downlinks: from a request to its answer; checks; The Things Stack's errors |
 //! | `formatter` | the payload formatters of devices, which may refuse a downlink |
+//! | `storage` | the Storage Integration: what was sent, to be had again |
 //! | `queues`, `faults` | the downlinks that were asked for; what to do wrong |
 //! | `control`, `serve` | the control endpoint; HTTP |
 //!
@@ -23,6 +24,10 @@
 //! `replace`) is checked as the original does and answered with 200 and no body, or with The Things Stack's error. As long
 //! as no webhook was sent at all, every application, webhook and device is known, later only those that exist.
 //! Downlinks stay in the device's queue: they are never sent to a device.
+//!
+//! **Storage.** `GET {endpoint}as/applications/{application}/packages/storage/uplink_message`, or with `devices/{device}` before
+//! `packages`, gives the kept V3 uplinks, whatever became of their webhooks, as the Storage Integration does: a line each,
+//! `{"result":{…}}`, without correlation ids. Parameters: `after`, `before`, `order` (`received_at`, `-received_at`), `limit`.
 //!
 //! The control endpoint, JSON in and out (`204` without a body unless told otherwise, `400 {"err"}` for what it does not know):
 //!
@@ -59,6 +64,7 @@ mod send;
 mod sending;
 mod serve;
 mod stack;
+mod storage;
 mod uplink;
 
 use std::sync::Arc;

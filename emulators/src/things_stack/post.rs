@@ -6,7 +6,10 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use futures::StreamExt;
 use reqwest::{Client, Response, Url, redirect::Policy};
 
-use super::{generate::Webhook, options::Options};
+use super::{
+    generate::{Kind, Webhook},
+    options::Options,
+};
 
 /// Bytes of an answer that are kept; the rest is read and dropped.
 const KEPT: usize = 64 * 1024;
@@ -76,7 +79,9 @@ impl Poster {
         }
         headers.insert(header::USER_AGENT, V3_AGENT);
         headers.insert(TTS_DOMAIN, DOMAIN);
-        if let Some(Downlinks { apikey, endpoint, webhook: id }) = &self.downlinks {
+        // A malformed body may lack the ids, which the URLs would give away.
+        let downlinks = self.downlinks.as_ref().filter(|_| webhook.kind != Kind::Malformed);
+        if let Some(Downlinks { apikey, endpoint, webhook: id }) = downlinks {
             headers.insert(DOWNLINK_APIKEY, apikey.clone());
             let (application, device) = (&webhook.device.application, &webhook.device.id);
             for (name, operation) in [(DOWNLINK_PUSH, "push"), (DOWNLINK_REPLACE, "replace")] {

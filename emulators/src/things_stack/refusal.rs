@@ -70,6 +70,10 @@ impl Refusal {
         Self::new(400, 3, WEBHOOKS, "decode_body", format!("decode body: {reason}"))
     }
 
+    pub fn bad_query(reason: impl std::fmt::Display) -> Self {
+        Self::new(400, 3, "pkg/errors/web", "unknown", format!("parsing the query: {reason}"))
+    }
+
     pub fn too_large(limit: usize) -> Self {
         Self::new(413, 8, WEBHOOKS, "read_body", format!("the body has more than {limit} bytes"))
     }

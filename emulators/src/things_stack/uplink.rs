@@ -32,6 +32,11 @@ impl Uplink {
         Self { device, version, f_port, f_cnt, marker, body, outcome: Mutex::default() }
     }
 
+    /// Its application and device, and its body if it is of V3.
+    pub fn stored(&self) -> Option<(&Device, &Bytes)> {
+        (self.version == 3).then_some((&self.device, &self.body))
+    }
+
     /// Remembers a request's answer, or that there was none.
     pub fn attempted(&self, answer: Option<u16>) {
         let mut outcome = self.outcome.lock().unwrap_or_else(PoisonError::into_inner);

@@ -4,11 +4,13 @@
 //! |---|---|
 //! | `range` | the range of a site's backfill |
 //! | `site` | one site: from the start of the range, or from where it stopped, to the end |
+//! | `storage` | instead of a site: uplinks that The Things Stack has stored |
 //! | `progress`, `summary` | the output during the backfill and at its end |
 
 mod progress;
 mod range;
 mod site;
+mod storage;
 mod summary;
 mod totals;
 
@@ -22,7 +24,10 @@ use iothub_connector::{
 };
 
 use self::{progress::Progress, site::Backfilling};
-use super::{settings::Source, time};
+use super::{
+    settings::Source,
+    time::{self, Moment},
+};
 
 /// The exit code that shells use for a command that Ctrl-C has ended.
 const INTERRUPTED: u8 = 130;
@@ -33,6 +38,7 @@ Examples:
   iothub-connector backfill \"Well 7\" --from 2026-01-01 --dry-run   # counts, changes nothing
   iothub-connector backfill \"Well 7\" --from 2026-01-01 --again     # once more, though it is done
   iothub-connector backfill \"Well 7\" --from 2026-01-01 --drop      # give it up
+  iothub-connector backfill --storage pumps --since 6h --dry-run    # LoRaWAN
 
 It fetches the rows of the range from the backend, records them in Cosmos DB and sends
 them to the hub. The app may run meanwhile: its own polling is not touched. Rows that
@@ -47,29 +53,45 @@ Messages go over HTTPS, whatever IoTHubTransport says: over MQTT a device can be
 connected only once, and the app and this command would cut each other off. Use
 --transport mqtt (or mqtt-ws) only while the app is stopped.
 
-Exit codes: 0 all of it is at the hub; 1 it is not, or rows could not be used, or the
+--storage puts the uplinks of an application into the queue of uplinks that The Things
+Stack's Storage Integration has kept, with the message ids of their webhooks: what had
+arrived before comes again under its id. It needs ThingsStackUrl and ThingsStackApiKey
+(a key that may read application traffic), UplinkQueueName and
+AzureStorageConnectionString.
+
+Exit codes: 0 all of it is at the hub (or in the queue); 1 it is not, or rows could not be used, or the
 hub rejected messages; 2 settings or options are wrong; 130 Ctrl-C.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Options {
     /// Names of the sites, as in the setting Site_ID
-    #[arg(required = true, value_name = "SITE")]
+    #[arg(required_unless_present = "storage", conflicts_with = "storage", value_name = "SITE")]
     sites: Vec<String>,
     /// Start of the range: a date (its midnight, UTC) or a time such as 2026-01-31T12:00:00Z
-    #[arg(long, value_name = "TIME", value_parser = time::time)]
-    from: DateTime<Utc>,
-    /// End of the range, exclusive [default: just after the newest row that the app has recorded]
-    #[arg(long, value_name = "TIME", value_parser = time::time)]
-    until: Option<DateTime<Utc>>,
-    /// Only count rows and messages; nothing is recorded or sent
+    #[arg(long, value_name = "TIME", value_parser = time::time, required_unless_present = "storage", conflicts_with = "storage")]
+    from: Option<DateTime<Utc>>,
+    /// End of the range, exclusive: a date or a time; with --storage also an age such as 2h [default: just after the newest row
+    /// that the app has recorded; with --storage now]
+    #[arg(long, value_name = "TIME", value_parser = time::past)]
+    until: Option<Moment>,
+    /// An application of The Things Stack whose stored uplinks are put into the queue; can be given several times
+    #[arg(long, value_name = "APPLICATION", requires = "since")]
+    storage: Vec<String>,
+    /// Only uplinks of this device of the application
+    #[arg(long, value_name = "DEVICE", requires = "storage")]
+    device: Option<String>,
+    /// Start of the range of --storage: an age (2h, 7d), a date or a time
+    #[arg(long, value_name = "TIME", value_parser = time::past, requires = "storage")]
+    since: Option<Moment>,
+    /// Only count rows and messages; nothing is recorded, sent or queued
     #[arg(long)]
     dry_run: bool,
     /// Fetch the range once more if its backfill is done or was dropped
-    #[arg(long, conflicts_with = "dry_run")]
+    #[arg(long, conflicts_with_all = ["dry_run", "storage"])]
     again: bool,
     /// Give up the backfill: messages that are recorded but not yet sent are marked as rejected
-    #[arg(long, conflicts_with_all = ["dry_run", "again"])]
+    #[arg(long, conflicts_with_all = ["dry_run", "again", "storage"])]
     drop: bool,
     /// How the messages go to the hub
     #[arg(long, value_enum, default_value_t = Way::Https)]
@@ -106,7 +128,21 @@ impl From<Way> for Transport {
 /// # Errors
 /// The output cannot be printed, or settings cannot be read.
 pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
-    let config = match config(&options.source.read()?, options.transport) {
+    let settings = options.source.read()?;
+    if !options.storage.is_empty() {
+        let progress = Progress::new(options.json);
+        let what_then = "the same command begins again; what comes twice has one message id";
+        return interruptible(&progress, what_then, async {
+            let is_well = storage::run(&options, &settings).await?;
+            Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        })
+        .await;
+    }
+    if let Some(Moment::In(_)) = options.until {
+        eprintln!("error: --until must be a date or a time: a later run of the command must find the same range");
+        return Ok(ExitCode::from(crate::MISCONFIGURED));
+    }
+    let config = match config(&settings, options.transport) {
         Ok(config) => config,
         Err(problems) => {
             eprintln!("error: {}", problems.list());
@@ -116,7 +152,8 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let app = App::new(config, iothub_connector::support::ending::Ending::default());
     let Some(polling) = app.polling else { unreachable!("a configuration without this half is refused") };
     let progress = Progress::new(options.json);
-    let work = async {
+    let what_then = "the same command goes on; what is recorded and not yet sent goes out then";
+    interruptible(&progress, what_then, async {
         let mut is_well = true;
         for site in &options.sites {
             let backfilling = Backfilling {
@@ -135,11 +172,20 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
             }
         }
         Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-    };
+    })
+    .await
+}
+
+/// Does the work, unless Ctrl-C ends it.
+async fn interruptible(
+    progress: &Progress,
+    what_then: &str,
+    work: impl Future<Output = anyhow::Result<ExitCode>>,
+) -> anyhow::Result<ExitCode> {
     tokio::select! {
         ended = work => ended,
         () = crate::cli::interrupt::interrupted() => {
-            progress.interrupted();
+            progress.interrupted(what_then);
             Ok(ExitCode::from(INTERRUPTED))
         }
     }

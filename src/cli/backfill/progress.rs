@@ -113,9 +113,9 @@ impl Progress {
         Ok(())
     }
 
-    pub fn interrupted(&self) {
+    pub fn interrupted(&self, what_then: &str) {
         self.clear();
-        eprintln!("stopped: the same command goes on; what is recorded and not yet sent goes out then");
+        eprintln!("stopped: {what_then}");
     }
 
     pub(super) fn clear(&self) {

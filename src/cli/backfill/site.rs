@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{bail, ensure};
+use anyhow::{Context as _, bail, ensure};
 use chrono::{DateTime, Utc};
 use iothub_connector::{
     rapidm2m::{
@@ -69,8 +69,10 @@ impl Backfilling<'_> {
     pub async fn run(&self) -> anyhow::Result<bool> {
         let site = self.resolve().await?;
         let known = self.forwarder.world.ledger.cursors_of_site(&site.key).await?;
-        let from = Stamp::from_time(self.options.from).time();
-        let until = Stamp::from_time(range::end(from, self.options.until, &known, Utc::now())?).time();
+        let from = self.options.from.context("--from is missing")?;
+        let from = Stamp::from_time(from).time();
+        let until = self.options.until.and_then(|until| until.before(Utc::now()));
+        let until = Stamp::from_time(range::end(from, until, &known, Utc::now())?).time();
         ensure!(from < until, "the range is shorter than a millisecond");
         let earlier = known.into_iter().find(|cursor| {
             cursor.backfill.as_ref().is_some_and(|backfill| (backfill.from, backfill.until) == (from, until))

@@ -1,11 +1,15 @@
 //! Converts a webhook to the message for the hub, and identifies its owner.
 
+use std::borrow::Cow;
+
 use chrono::{DateTime, SecondsFormat, Utc};
 
 use crate::{
     iot_hub::Message,
     things_network::{
         ids::Invalid,
+        members::{Group, Members},
+        queued::Queued,
         uplink::{Telemetry, Uplink},
         webhook::Webhook,
     },
@@ -26,19 +30,31 @@ pub struct Forwardable {
 }
 
 impl Forwardable {
-    /// Reads a webhook that was received at `received_at`.
+    /// Reads the webhook. `otherwise` is the time of its reception if the queue does not know it. All else, the message
+    /// id in particular, depends only on what is in the queue.
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn read(webhook: &str, received_at: DateTime<Utc>) -> Result<Self, Invalid> {
-        match Webhook::parse(webhook)? {
+    pub fn read(queued: &Queued<'_>, otherwise: DateTime<Utc>, members: &Members) -> Result<Self, Invalid> {
+        let (queued_at, received_at) = (queued.received_at, queued.received_at.unwrap_or(otherwise));
+        match Webhook::parse(&queued.webhook)? {
             Webhook::Uplink(uplink) => {
                 let created = uplink.received_at.unwrap_or(received_at);
                 let mut properties = properties("uplink", created, &uplink.application, &uplink.device);
                 properties.push(("Port", uplink.port.to_string()));
-                let Telemetry { json, numbers } = uplink.telemetry(received_at);
-                let message = Message { id: uplink.message_id(), created, properties, body: json.into() };
+                for (name, is_so) in [
+                    ("Simulated", uplink.is_simulated() && members.has(Group::Simulated)),
+                    ("Encrypted", uplink.is_encrypted()),
+                ] {
+                    if is_so {
+                        properties.push((name, "true".to_owned()));
+                    }
+                }
+                let Telemetry { json, numbers } = uplink.telemetry(received_at, members);
+                let message = Message { id: uplink.message_id(queued_at), created, properties, body: json.into() };
                 let Uplink { application, device, dev_eui, port, .. } = *uplink;
+                let (application, device) = (application.into_owned(), device.into_owned());
+                let dev_eui = dev_eui.map(Cow::into_owned);
                 Ok(Self { application, device, dev_eui, port, is_uplink: true, message, numbers })
             }
             Webhook::Event(event) => {
@@ -46,12 +62,13 @@ impl Forwardable {
                 let kind = event.kind().ok_or(Invalid::Unknown)?;
                 let created = event.received_at.unwrap_or(received_at);
                 let message = Message {
-                    id: event.message_id(),
+                    id: event.message_id(queued_at),
                     created,
                     properties: properties(kind, created, &application, &device),
                     body: event.telemetry(received_at).into(),
                 };
-                let (dev_eui, numbers) = (event.dev_eui, Vec::new());
+                let (application, device) = (application.into_owned(), device.into_owned());
+                let (dev_eui, numbers) = (event.dev_eui.map(Cow::into_owned), Vec::new());
                 Ok(Self { application, device, dev_eui, port: 0, is_uplink: false, message, numbers })
             }
         }
@@ -77,28 +94,43 @@ mod tests {
     use super::*;
 
     /// Every `NAME.json` in the fixtures is a webhook's body. `NAME.expected.json` beside it holds the expected
-    /// result.
+    /// result, `NAME.all.json` what `ThingsNetworkMembers=all` changes in it.
     #[test]
     fn every_webhook_becomes_the_message_beside_it() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/things_network");
-        let received_at = "2026-02-01T00:00:00Z".parse().unwrap();
-        let mut seen = 0;
-        for file in fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()) {
-            let name = file.file_name().unwrap().to_str().unwrap();
-            let Some(name) = name.strip_suffix(".json").filter(|name| !name.ends_with(".expected")) else { continue };
-            let forwardable = Forwardable::read(&fs::read_to_string(&file).unwrap(), received_at).unwrap();
-            let Forwardable { application, device, dev_eui, port, is_uplink, message, .. } = &forwardable;
+        let read = |name: &str| fs::read_to_string(folder.join(name)).unwrap_or_default();
+        let message = |webhook: &str, members: &Members| {
+            let queued = Queued { received_at: None, downlink: None, webhook: webhook.into() };
+            let received_at = "2026-02-01T00:00:00Z".parse().unwrap();
+            let Forwardable { application, device, dev_eui, port, is_uplink, message, .. } =
+                Forwardable::read(&queued, received_at, members).unwrap();
             let properties: BTreeMap<_, _> = message.properties.iter().map(|(name, value)| (*name, value)).collect();
-            let actual = json!({
+            json!({
                 "application": application, "device": device, "devEui": dev_eui, "port": port, "isUplink": is_uplink,
                 "messageId": message.id, "created": message.created, "properties": properties,
                 "body": serde_json::from_slice::<Value>(&message.body).unwrap(),
-            });
-            let expected = fs::read_to_string(folder.join(format!("{name}.expected.json"))).unwrap_or_default();
-            let expected: Value = serde_json::from_str(&expected).unwrap_or_default();
+            })
+        };
+        let (mut seen, mut seen_all) = (0, 0);
+        for file in fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()) {
+            let name = file.file_name().unwrap().to_str().unwrap();
+            let name = name.strip_suffix(".json").filter(|name| !name.contains('.'));
+            let Some(name) = name else { continue };
+            let webhook = read(&format!("{name}.json"));
+            let expected: Value = serde_json::from_str(&read(&format!("{name}.expected.json"))).unwrap_or_default();
+            let actual = message(&webhook, &Members::default());
             assert_eq!(actual, expected, "{name}: {actual:#}");
             seen += 1;
+            let Ok(changes) = serde_json::from_str::<Value>(&read(&format!("{name}.all.json"))) else { continue };
+            let mut expected = expected;
+            for part in ["body", "properties"] {
+                let changes = changes[part].as_object().cloned().unwrap_or_default();
+                expected[part].as_object_mut().unwrap().extend(changes);
+            }
+            let actual = message(&webhook, &Members::all());
+            assert_eq!(actual, expected, "{name}: {actual:#}");
+            seen_all += 1;
         }
-        assert_eq!(seen, 22);
+        assert_eq!((seen, seen_all), (40, 8));
     }
 }

@@ -47,6 +47,7 @@ use crate::{
         meter::Meters,
     },
     things_network::{
+        members::Members,
         queued::{DownlinkKeys, Queued},
         template::Template,
     },
@@ -68,6 +69,7 @@ pub struct Forwarding {
     downlinks: Downlinks,
     activities: Activities,
     device_ids: Template,
+    members: Members,
     timeout: Duration,
     clock: Clock,
     turns: Turns,
@@ -84,6 +86,8 @@ pub struct Forwarding {
 pub struct Options {
     /// Devices' ids in DPS and in the hub.
     pub device_ids: Template,
+    /// What a message has beside the members of the C# sample.
+    pub members: Members,
     /// How long a message waits for its device and its acknowledgement.
     pub timeout: Duration,
     /// `None` if the storage account is not known: then invocations fail, and the host puts messages back.
@@ -116,13 +120,14 @@ impl Forwarding {
         activities: Activities,
         clock: Clock,
     ) -> Self {
-        let Options { device_ids, timeout, back, ending, direct } = options;
+        let Options { device_ids, members, timeout, back, ending, direct } = options;
         let meters = devices.meters().clone();
         Self {
             devices,
             downlinks,
             activities,
             device_ids,
+            members,
             timeout,
             clock,
             turns: Turns::default(),
@@ -151,8 +156,8 @@ impl Forwarding {
             Ok(queued) => queued,
             Err(reason) => return self.reject(&message.text, None, Kind::Malformed, &reason),
         };
-        let received_at = queued.received_at.or(message.inserted_at).unwrap_or_else(|| self.clock.now());
-        let forwardable = match Forwardable::read(&queued.webhook, received_at) {
+        let otherwise = message.inserted_at.unwrap_or_else(|| self.clock.now());
+        let forwardable = match Forwardable::read(&queued, otherwise, &self.members) {
             Ok(forwardable) => forwardable,
             Err(invalid) => return self.reject(&message.text, None, Kind::Malformed, &invalid.to_string()),
         };

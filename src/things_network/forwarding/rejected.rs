@@ -9,7 +9,7 @@ use crate::{
         http::{MAX_ERROR_TEXT, one_line},
         kind::Kind,
     },
-    things_network::queued::{MAX_TEXT, Queued, with_member},
+    things_network::queued::{MAX_TEXT, Queued, stamp, with_member},
 };
 
 /// The text of the message. It leaves out the downlink API key, because it is unknown who reads that queue.
@@ -17,8 +17,7 @@ use crate::{
 /// If `original` fits into a queue message, the text always fits too: if there is no room for the reason, the text
 /// leaves it out. The log has the reason.
 pub fn text(original: &str, kind: &Kind, reason: &str, now: DateTime<Utc>) -> String {
-    let stamp = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Millis, true);
-    let head = json!({ "RejectedAtUTC": stamp(now), "Kind": kind, "Reason": one_line(reason, MAX_ERROR_TEXT) });
+    let head = json!({ "RejectedAtUTC": now.to_rfc3339_opts(SecondsFormat::Millis, true), "Kind": kind, "Reason": one_line(reason, MAX_ERROR_TEXT) });
     let fits = |text: &String| text.len() <= MAX_TEXT;
     let queued = Queued::parse(original).ok();
     let Some(queued) = queued.filter(|queued| serde_json::from_str::<&RawValue>(&queued.webhook).is_ok()) else {

@@ -1,9 +1,9 @@
 //! Bodies that nobody can make sense of, made from a good one.
 
 use fastrand::Rng;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-/// More than a storage queue takes.
+/// More than a storage queue takes, in the payload itself.
 const TOO_LARGE: usize = 64 * 1024;
 
 /// What is wrong with a body.
@@ -11,7 +11,7 @@ const TOO_LARGE: usize = 64 * 1024;
 pub enum Flaw {
     /// Cut somewhere, as by a proxy.
     Cut,
-    /// A field mask that leaves out who sent it.
+    /// A field mask that leaves out who sent it. Such a webhook has no downlink API key, whose headers would say it.
     NoIds,
     WrongTypes,
     TooLarge,
@@ -52,7 +52,10 @@ impl Flaw {
             }),
             Self::TooLarge => changed(&good, |body| {
                 let filling = std::iter::repeat_with(|| rng.alphanumeric()).take(TOO_LARGE).collect::<String>();
-                body.insert("attachment".to_owned(), filling.into());
+                match body.get_mut("uplink_message") {
+                    Some(message) => message["decoded_payload"] = json!({ "trace": filling }),
+                    None => drop(body.insert("payload_fields".to_owned(), json!({ "trace": filling }))),
+                }
             }),
             Self::Empty => Vec::new(),
             // end_device_ids { device_id } and the first bytes of an uplink, as Protocol Buffers have them.

@@ -1,0 +1,57 @@
+//! Reads where The Things Stack's API is. Only commands use it: the app has what it needs from the headers of webhooks.
+
+use secrecy::SecretString;
+use url::Url;
+
+use super::{Problems, Settings};
+use crate::things_network::downlinks::stack::downlink_url;
+
+const URL: &str = "ThingsStackUrl";
+const API: &str = "api/v3/";
+
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `ThingsStackUrl`: The Things Stack, here with the path of its API.
+    pub root: Url,
+    /// `ThingsStackApiKey`
+    pub api_key: SecretString,
+}
+
+/// Reads both settings and adds faults to `problems`.
+pub fn read(settings: &Settings, problems: &mut Problems) -> Option<Config> {
+    let url = settings.required(URL, "The Things Stack, such as https://eu1.cloud.thethings.network", problems);
+    let purpose = "an API key of the application, with the right to read application traffic";
+    let api_key = settings.required("ThingsStackApiKey", purpose, problems);
+    let root = url.and_then(|url| root(url).map_err(|why| problems.add(URL, why)).ok());
+    Some(Config { root: root?, api_key: api_key?.into() })
+}
+
+/// With or without the path of the API. The key goes there, so it must use TLS or stay on this machine.
+fn root(text: &str) -> Result<Url, String> {
+    let mut url = downlink_url(text)?;
+    if !url.path().trim_end_matches('/').ends_with(API.trim_end_matches('/')) {
+        let path = format!("{}/{API}", url.path().trim_end_matches('/'));
+        url.set_path(&path);
+    }
+    Ok(url)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_url_may_have_the_path_of_the_api() {
+        for (text, expected) in [
+            ("https://eu1.cloud.thethings.network", "https://eu1.cloud.thethings.network/api/v3/"),
+            ("https://eu1.cloud.thethings.network/api/v3/", "https://eu1.cloud.thethings.network/api/v3/"),
+            ("http://127.0.0.1:1885/", "http://127.0.0.1:1885/api/v3/"),
+        ] {
+            assert_eq!(root(text).unwrap().as_str(), expected);
+        }
+        assert!(root("http://tts.example").unwrap_err().contains("without TLS") && root("tts.example").is_err());
+        let mut problems = Problems::default();
+        assert!(read(&Settings::default(), &mut problems).is_none());
+        assert!(problems.list().contains("ThingsStackUrl is not set") && problems.list().contains("ThingsStackApiKey"));
+    }
+}
