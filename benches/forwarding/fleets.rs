@@ -3,7 +3,7 @@
 //!
 //! | Tick | |
 //! |---|---|
-//! | first | each cursor is read, and a message of 60 rows is forwarded for each site |
+//! | first | each cursor is read, and a message of 60 rows, one a minute, is forwarded for each site |
 //! | quiet | nobody has news |
 //! | a row each | the second of two in which each site has one new row: the first one's records are marked with it |
 
@@ -31,7 +31,11 @@ const FLEETS: [(u32, u32); 9] = [
     (10_000, 50),
     (100_000, 50),
 ];
-/// A device's quota in a unit of the hub: S1 takes 400,000 messages of 4 KB a day.
+/// Once more without looking for late and corrected rows.
+const WITHOUT_OVERLAP: (u32, u32) = (10_000, 0);
+/// Minutes of history: with each poll the last hour comes again.
+const HISTORY: i64 = 60;
+/// What a unit of the hub takes: S1 takes 400,000 messages of 4 KB a day.
 const UNIT: f64 = 400_000.0;
 const TICKS_A_DAY: f64 = 24.0 * 60.0;
 
@@ -41,8 +45,11 @@ pub async fn measure(http: &reqwest::Client) {
         "   sites, away: tick          seconds  µs CPU a site  requests  documents written, read      RU  RU a site"
     );
     for (size, delay) in FLEETS {
-        Fleet::start(size, delay, http).await.measure(http).await;
+        Fleet::start(size, delay, &[], http).await.measure(http).await;
     }
+    println!("  OverlapSeconds=0:");
+    let (size, delay) = WITHOUT_OVERLAP;
+    Fleet::start(size, delay, &[("OverlapSeconds", "0")], http).await.measure(http).await;
 }
 
 struct Fleet {
@@ -67,18 +74,19 @@ impl Fleet {
             put(&cosmos, &json!({ "delayMs": delay }), http).await;
             put(&hub, &json!({ "pubackDelayMs": delay }), http).await;
         }
-        let handler = Handler::start(BINARY, &settings(&backend.ready, &cosmos.ready, &hub.ready), http).await;
+        let mut settings = settings(&backend.ready, &cosmos.ready, &hub.ready);
+        settings.extend(others.iter().map(|(name, value)| (*name, (*value).to_owned())));
+        let handler = Handler::start(BINARY, &settings, http).await;
         Self { size, delay, backend, cosmos, hub, handler }
     }
 
     async fn measure(&self, http: &reqwest::Client) {
+        self.add_rows(1..=HISTORY, http).await;
         self.tick("first", http).await;
         self.tick("quiet", http).await;
         let messages = self.messages(http).await;
         for second in 0..2 {
-            let stamp = Stamp::from_time(Utc::now() - TimeDelta::seconds(60 - second)).to_string();
-            let row = json!({ "site": "*", "rows": [[stamp, 1, 2, 3]] });
-            request(http.post(control(&self.backend, "rows")).body(row.to_string())).await;
+            self.add_rows(-second..=-second, http).await;
             if second == 0 {
                 invoke(self.handler.address, http).await;
             } else {
@@ -93,6 +101,17 @@ impl Fleet {
             a_tick,
             a_tick * TICKS_A_DAY / UNIT
         );
+    }
+
+    /// Gives each site a row for each of these minutes before the last one.
+    async fn add_rows(&self, minutes: impl Iterator<Item = i64>, http: &reqwest::Client) {
+        let row = |minutes: i64| {
+            let at = Utc::now() - TimeDelta::seconds(60 * (minutes + 2));
+            json!([Stamp::from_time(at).to_string(), 32_000_000 + minutes, 21.75, 1])
+        };
+        let rows: Vec<_> = minutes.map(row).collect();
+        let body = json!({ "site": "*", "rows": rows }).to_string();
+        request(http.post(control(&self.backend, "rows")).body(body)).await;
     }
 
     async fn tick(&self, name: &str, http: &reqwest::Client) {
