@@ -62,11 +62,9 @@ struct Fleet {
 }
 
 impl Fleet {
-    async fn start(size: u32, delay: u32, http: &reqwest::Client) -> Self {
-        // A row a day: nothing new comes while it is measured.
-        let (sites, history) = (size.to_string(), ["--interval", "86400", "--history", "5184000"]);
-        let backend =
-            emulator(&[&["rapidm2m", "--plain", "--channels", "3", "--sites", &sites], &history[..]].concat());
+    async fn start(size: u32, delay: u32, others: &[(&'static str, &str)], http: &reqwest::Client) -> Self {
+        let sites = size.to_string();
+        let backend = emulator(&["rapidm2m", "--plain", "--no-generate", "--channels", "3", "--sites", &sites]);
         let cosmos = emulator(&["cosmos", "--plain-items"]);
         let hub = emulator(&["iot_hub", "--keep-messages", "1000"]);
         if delay > 0 {
