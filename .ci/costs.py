@@ -366,6 +366,8 @@ def assumptions(price):
         ["A tick", f"each poll takes {EMPTY_POLL_SECONDS * 1000:.0f} ms, with rows {FULL_POLL_SECONDS * 1000:.0f} ms; {AT_ONCE} at once, {A_SECOND} a second"],
         ["An uplink", f"two calls (`thingsNetworkUplink`, `thingsNetworkForwarding`) and {QUEUE_OPERATIONS} operations of the queue. "
             "In the direct lane, one call and none, as long as the hub answers in time"],
+        ["Sites through a queue (`PollQueueName`)", "not in the tables: a call of `rapidM2MSites` for each batch instead of the timer's own seconds, a read "
+            "of the cursor for each poll (1 RU), and a query for the changed cursors in each tick"],
         ["Storage at rest", f"{QUEUE_POLLS_A_MINUTE} polls of the queue and {LEASES_A_MINUTE} lease renewals a minute, a status write for each tick"],
         ["Logs", f"{LOGS_IDLE_GB} GB at rest, {LOGS_AT_TWO_UPLINKS_GB} GB at two uplinks a second: [operations](operations.md)"],
         ["Alerts", "the rules of `infra/alerts.bicep` for the half that is on, a price for each rule. Not in it: what Azure adds for each further "

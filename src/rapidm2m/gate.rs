@@ -3,6 +3,7 @@
 //! never more requests in a second, or in flight, than the backend bears.
 
 mod refusals;
+mod shares;
 mod trust;
 
 use std::{
@@ -24,6 +25,8 @@ use crate::support::{
     slots::{Slot, Slots},
 };
 pub use refusals::Refusals;
+pub use shares::Share;
+use shares::Shares;
 use trust::{Step, Trust};
 
 /// How many requests are in flight at first, and at least.
@@ -33,8 +36,6 @@ const LOWEST: usize = 12;
 const BURST: f64 = 0.05;
 /// So much of the rate is used, since requests come closer together on the way.
 const USED: f64 = 0.95;
-/// A share is at least one request in a quarter of an hour.
-const LEAST_SHARE: f64 = 1.0 / 900.0;
 /// The waits if the backend asks to slow down and does not say for how long.
 const SLOW_DOWN: Policy = Policy::jittered(Duration::from_secs(1), Duration::from_secs(5 * 60));
 /// The waits while the backend does not answer. The next run tries again at once.
@@ -71,19 +72,6 @@ struct State {
     /// Failures since the last answer.
     strikes: u32,
     last_answer: Option<Instant>,
-}
-
-/// The parts of the rate that this process may use at the moment, if it shares the backend with others.
-#[derive(Debug, Default)]
-struct Shares {
-    count: usize,
-    per_second: f64,
-}
-
-/// A part of the rate, as long as it lives.
-pub struct Share<'a> {
-    gate: &'a Gate,
-    per_second: f64,
 }
 
 /// A request that was let through.
@@ -138,17 +126,6 @@ impl Gate {
     #[must_use]
     pub fn requests_per_second(&self) -> f64 {
         self.requests_per_second.into()
-    }
-
-    /// As long as there are shares, requests keep to the sum of them, not to the whole rate.
-    #[must_use]
-    pub fn share(&self, per_second: f64) -> Share<'_> {
-        let mut state = self.state();
-        state.shares.count += 1;
-        state.shares.per_second += per_second;
-        drop(state);
-        self.changed.notify_waiters();
-        Share { gate: self, per_second }
     }
 
     /// What the ledger has of refused logins. If this process had some itself, it knows better.
@@ -233,15 +210,6 @@ impl Gate {
     }
 }
 
-impl Drop for Share<'_> {
-    fn drop(&mut self) {
-        let shares = &mut self.gate.state().shares;
-        shares.count -= 1;
-        // Sums of fractions are not exact.
-        shares.per_second = if shares.count == 0 { 0.0 } else { (shares.per_second - self.per_second).max(0.0) };
-    }
-}
-
 impl State {
     /// Whether a request may be made now, and if the rate has a place for it, when.
     fn step(&mut self, limit: u32, deadline: Instant) -> Step {
@@ -249,8 +217,7 @@ impl State {
         if let Some(until) = self.trust.others_try_until(now) {
             return Step::WaitUntil(until);
         }
-        let whole = f64::from(limit);
-        let per_second = if self.shares.count == 0 { whole } else { self.shares.per_second.clamp(LEAST_SHARE, whole) };
+        let per_second = self.shares.of(f64::from(limit));
         let interval = Duration::from_secs_f64(1.0 / (per_second * USED));
         let burst = interval.mul_f64((per_second * BURST).max(1.0));
         // Virtual scheduling (GCRA): each request uses the rate for an interval, and a burst may run ahead.

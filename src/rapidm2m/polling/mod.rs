@@ -52,6 +52,9 @@ use record::PollContext;
 use turn::Turn;
 use world::{Services, World};
 
+/// How often a note is tried if other instances write theirs at the same time.
+const NOTE_ATTEMPTS: usize = 5;
+
 /// Everything that is needed to poll a site.
 pub struct Forwarder<W = Services> {
     pub world: W,
@@ -319,15 +322,21 @@ impl<W: World> Forwarder<W> {
     /// means that the backend takes the credentials.
     ///
     /// # Errors
-    /// The ledger cannot be read or written, or somebody else has written at the same time.
+    /// The ledger cannot be read or written, or others have written at the same time again and again.
     pub async fn note_refusals(&self, customer: &str, mut refusals: Refusals) -> Result<(), LedgerError> {
         let key = all_sites(customer);
-        let Committed { mut cursor, etag } = self.world.cursor(&key, None).await?;
-        if let Some(others) = cursor.refused_logins.take().filter(|_| !refusals.times.is_empty()) {
-            refusals.merge(others);
+        let mut attempts = 1..NOTE_ATTEMPTS;
+        loop {
+            let Committed { mut cursor, etag } = self.world.cursor(&key, None).await?;
+            if let Some(others) = cursor.refused_logins.take().filter(|_| !refusals.times.is_empty()) {
+                refusals.merge(others);
+            }
+            cursor.refused_logins = Some(refusals.clone());
+            match self.world.commit(&key, &[], &[], &cursor, etag.as_deref()).await {
+                Err(LedgerError::Conflict) if attempts.next().is_some() => {}
+                result => return result.map(|_etag| ()),
+            }
         }
-        cursor.refused_logins = Some(refusals);
-        self.world.commit(&key, &[], &[], &cursor, etag.as_deref()).await.map(|_etag| ())
     }
 
     /// Notes under the site `*` that the contacts which the site list tells are not trusted.

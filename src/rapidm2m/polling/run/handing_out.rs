@@ -85,7 +85,6 @@ impl Polling {
         summary: &mut Summary,
     ) -> Rest<'_> {
         let Some(poll_queue) = &self.options.queue else { return Rest { due, _share: None } };
-        self.note_lags(&due, summary);
         let batches_at_least = due.len().div_ceil(poll_queue.batch_sites);
         if self.nobody_takes(poll_queue, batches_at_least, put_until, summary).await {
             return Rest { due, _share: None };
@@ -119,6 +118,7 @@ impl Polling {
                         summary.batches_put += 1;
                         summary.sites_put += due.len();
                         self.note_handed_out(&due);
+                        self.note_lags(&due, summary);
                     }
                     Err(error) => {
                         failed.get_or_insert(error);
@@ -129,7 +129,9 @@ impl Polling {
         }
         rest.append(&mut batches.too_long);
         self.memory().queue.last_put = summary.batches_put;
-        self.tell_queue(failed.as_ref(), rest.len());
+        if total > 0 {
+            self.tell_queue(failed.as_ref(), rest.len());
+        }
         let share = gate.filter(|_| summary.batches_put > 0);
         let share = share.map(|gate| gate.share(rate * rest.len() as f64 / total as f64));
         Rest { due: rest, _share: share }
