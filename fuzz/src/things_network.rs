@@ -13,7 +13,7 @@ use iothub_connector::{
         downlinks::stack,
         forwarding::{message::Forwardable, rejected},
         queued::{DownlinkKeys, MAX_TEXT, Queued},
-        template::Template,
+        template::{Parts, Template},
         uplink::MEMBERS,
         webhook::Webhook,
     },
@@ -34,7 +34,7 @@ pub fn webhook(data: &[u8]) {
             return;
         }
     };
-    let queued = Queued { received_at: Some(now()), downlink: None, webhook: body.into() };
+    let queued = Queued { received_at: Some(now()), downlink: None, domain: None, webhook: body.into() };
     let queued = queued.text();
     let forwardable = match Forwardable::read(body, now()) {
         Ok(forwardable) => forwardable,
@@ -139,9 +139,13 @@ pub fn device_ids(data: &[u8]) {
             assert_eq!(parsed.to_string(), template);
             let is_of_device = template.contains("{device_id}") || template.contains("{dev_eui}");
             assert!(is_of_device, "each device has an id of its own");
-            match parsed.expand(application, device, Some(dev_eui)) {
+            let parts = Parts { application, device, dev_eui: Some(dev_eui), tenant: Some(application) };
+            match parsed.expand(parts) {
                 Ok(name) => name,
-                Err(_) => return assert!(dev_eui.is_empty() && template.contains("{dev_eui}")),
+                Err(_) => {
+                    let lacks = |text: &str, placeholder| text.is_empty() && template.contains(placeholder);
+                    return assert!(lacks(dev_eui, "{dev_eui}") || lacks(application, "{tenant_id}"));
+                }
             }
         }
         Err(error) => {

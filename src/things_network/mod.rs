@@ -11,7 +11,8 @@
 //! | `reception`, `position`, `ids` | parts of them: gateway and signal, positions under the names of IoT Central, ids |
 //! | `correlation` | which command an event is about |
 //! | `queued` | a webhook in the storage queue |
-//! | `template` | device ids from application, device and DevEUI |
+//! | `tenant` | the tenant of a webhook |
+//! | `template` | device ids from application, device, DevEUI and tenant |
 //! | `tally` | what the functions did, in one log line a minute |
 
 mod correlation;
@@ -25,6 +26,7 @@ pub mod receiving;
 mod reception;
 mod tally;
 pub mod template;
+mod tenant;
 pub mod uplink;
 mod v2;
 mod v3;

@@ -12,6 +12,7 @@ use subtle::ConstantTimeEq as _;
 use super::tally::{Count, Tally};
 use crate::{
     host::http::{HttpRequest, problem, status},
+    iot_hub::devices::Tenant,
     support::kind::Kind,
     things_network::{
         queued::{DownlinkKeys, MAX_TEXT, Queued},
@@ -79,6 +80,10 @@ impl Receiving {
         let queued = Queued {
             received_at: Some(Utc::now()),
             downlink: downlink_keys(request),
+            domain: request
+                .header("x-tts-domain")
+                .filter(|domain| Tenant::of_domain(domain).is_some())
+                .map(str::to_owned),
             webhook: (&*request.body).into(),
         };
         let text = queued.text();

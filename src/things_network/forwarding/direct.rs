@@ -89,7 +89,7 @@ impl Forwarding {
         let Ok(queued) = Queued::parse(text) else { return false };
         let received_at = queued.received_at.unwrap_or_else(|| self.clock.now());
         let Ok(forwardable) = Forwardable::read(&queued.webhook, received_at) else { return false };
-        let Ok((devices, owner)) = self.owner(&forwardable) else { return false };
+        let Ok((devices, owner)) = self.owner(&forwardable, &queued).await else { return false };
         let span = tracing::Span::current();
         span.record("application.id", &forwardable.application).record("end_device.id", &forwardable.device);
         let sent = async {
