@@ -26,7 +26,7 @@ pub enum DeviceError {
          forget`",
         .tenants.own, .tenants.other, .owner.how_to_rename()
     )]
-    Taken { owner: Arc<Owner>, id: String, other: StoredOwner, tenants: Tenants },
+    Taken { owner: Arc<Owner>, id: String, other: StoredOwner, tenants: Box<Tenants> },
     /// The device is not registered by the connector: it belongs to a hub whose connection string is in the settings.
     #[error(
         "hub {hub} refused device {id} for {owner}: create the device in the hub's registry, or enable it, or have devices \

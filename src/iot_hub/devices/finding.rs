@@ -220,6 +220,11 @@ impl Inner {
 fn taken(entry: &Entry, document: Document) -> Ended {
     let of_tenant = |tenant: Option<&Tenant>| tenant.map(|tenant| format!(" of tenant {tenant}")).unwrap_or_default();
     let tenants = Tenants { own: of_tenant(entry.owner.tenant()), other: of_tenant(document.tenant.as_ref()) };
-    let error = DeviceError::Taken { owner: entry.owner.clone(), id: document.id, other: document.owner, tenants };
+    let error = DeviceError::Taken {
+        owner: entry.owner.clone(),
+        id: document.id,
+        other: document.owner,
+        tenants: Box::new(tenants),
+    };
     Ended { error, rests: false }
 }
