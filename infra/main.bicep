@@ -60,7 +60,7 @@ param thingsNetwork bool = true
 @maxLength(54)
 param uplinkQueueName string = 'uplinks'
 
-@description('The Things Network: what a device is called, made of {device_id}, {application_id} and {dev_eui}.')
+@description('The Things Network: what a device is called, made of {device_id}, {application_id}, {dev_eui} and {tenant_id}.')
 param deviceIdTemplate string = '{device_id}'
 
 @description('The Things Network: what webhooks must have in the header X-Webhook-Secret, at least 16 characters. Empty: none.')

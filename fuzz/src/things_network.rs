@@ -15,7 +15,7 @@ use iothub_connector::{
         forwarding::{message::Forwardable, rejected},
         members::Members,
         queued::{DownlinkKeys, MAX_TEXT, Queued},
-        template::Template,
+        template::{Parts, Template},
         uplink::MEMBERS,
         webhook::Webhook,
     },
@@ -33,7 +33,7 @@ pub fn webhook(data: &[u8]) {
     let body = door::unwrapped(body);
     let completed = door::with_ids(body, URL);
     assert!(completed.is_none_or(|text| is_json(&text)));
-    let queued_at = |time| Queued { received_at: Some(time), downlink: None, webhook: body.into() };
+    let queued_at = |time| Queued { received_at: Some(time), downlink: None, domain: None, webhook: body.into() };
     let queued = queued_at(now());
     let all = Members::all();
     let webhook = match Webhook::parse(body) {
@@ -168,9 +168,13 @@ pub fn device_ids(data: &[u8]) {
             assert_eq!(parsed.to_string(), template);
             let is_of_device = template.contains("{device_id}") || template.contains("{dev_eui}");
             assert!(is_of_device, "each device has an id of its own");
-            match parsed.expand(application, device, Some(dev_eui)) {
+            let parts = Parts { application, device, dev_eui: Some(dev_eui), tenant: Some(application) };
+            match parsed.expand(parts) {
                 Ok(name) => name,
-                Err(_) => return assert!(dev_eui.is_empty() && template.contains("{dev_eui}")),
+                Err(_) => {
+                    let lacks = |text: &str, placeholder| text.is_empty() && template.contains(placeholder);
+                    return assert!(lacks(dev_eui, "{dev_eui}") || lacks(application, "{tenant_id}"));
+                }
             }
         }
         Err(error) => {

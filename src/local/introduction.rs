@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use emulators::functions_host::Ready;
-use iothub_connector::{config::Config, iot_hub::devices::Owner};
+use iothub_connector::{config::Config, iot_hub::devices::Owner, things_network::template::Parts};
 use serde::Serialize;
 
 use super::{
@@ -68,8 +68,9 @@ impl<'a> Introduction<'a> {
 fn commands(services: &Services, config: &Config) -> Option<String> {
     let device = services.things_stack.as_ref()?.devices.first()?;
     let ids = &config.things_network.as_ref()?.device_ids;
-    let name = ids.expand(&device.application, &device.device, Some(&device.dev_eui)).ok()?;
-    let id = Owner::things_network(&device.application, &device.device, name).registration_id();
+    let (application, id) = (&device.application, &device.device);
+    let name = ids.expand(Parts { application, device: id, dev_eui: Some(&device.dev_eui), tenant: None }).ok()?;
+    let id = Owner::things_network(application, id, name).registration_id();
     Some(format!("{}c2d?device={id}", services.iot_hub.as_ref()?.ready().control))
 }
 

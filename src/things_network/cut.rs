@@ -16,12 +16,11 @@ const ENVELOPE: [&str; 4] = ["end_device_ids", "received_at", "simulated", UPLIN
 const UPLINK: &str = "uplink_message";
 /// The members of a reception that messages use, in V3 and V2.
 const RECEPTION: [&str; 7] = ["gateway_ids", "packet_broker", "rssi", "snr", "time", "received_at", "gtw_id"];
-/// The members of an uplink that a message can do without.
+/// The members of an uplink that a message can do without. (`network_ids` is not one: it names the tenant.)
 #[rustfmt::skip]
-const SPARE: [&str; 13] = [
+const SPARE: [&str; 12] = [
     "rx_metadata", "settings", "confirmed", "consumed_airtime", "packet_error_rate", "last_battery_percentage", "attributes",
     "locations", "normalized_payload", "normalized_payload_warnings", "decoded_payload_warnings", "version_ids",
-    "network_ids",
 ];
 
 /// A text that fits into a queue message.

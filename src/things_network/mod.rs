@@ -13,7 +13,8 @@
 //! | `extras`, `members` | what a message can have beside that, and what it shall have |
 //! | `door`, `cut`, `object` | a webhook that is changed before it is queued: unwrapped, given its ids, cut down |
 //! | `queued` | a webhook in the storage queue |
-//! | `template` | device ids from application, device and DevEUI |
+//! | `tenant` | the tenant of a webhook |
+//! | `template` | device ids from application, device, DevEUI and tenant |
 //! | `storage` | fetches what the Storage Integration of The Things Stack has kept |
 //! | `tally` | what the functions did, in one log line a minute |
 
@@ -35,6 +36,7 @@ mod reception;
 pub mod storage;
 mod tally;
 pub mod template;
+mod tenant;
 mod time;
 pub mod uplink;
 mod v2;

@@ -34,6 +34,8 @@ pub struct Queued<'a> {
     /// When the webhook was received. Unknown if the C# sample queued it.
     pub received_at: Option<DateTime<Utc>>,
     pub downlink: Option<DownlinkKeys>,
+    /// `X-Tts-Domain`: the domain of the tenant. Messages of earlier versions do not have it.
+    pub domain: Option<String>,
     /// The body as received.
     pub webhook: Cow<'a, str>,
 }
@@ -45,6 +47,8 @@ struct Wire<'a> {
     received_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     downlink: Option<WireKeys>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    domain: Option<String>,
     #[serde(borrow, skip_serializing)]
     webhook: Option<&'a RawValue>,
 }
@@ -74,6 +78,7 @@ impl<'a> Queued<'a> {
                 push: keys.push.clone(),
                 replace: keys.replace.clone(),
             }),
+            domain: self.domain.clone(),
             webhook: None,
         });
         with_member(&head.expect("texts are JSON"), "Webhook", &self.webhook)
@@ -91,13 +96,14 @@ impl<'a> Queued<'a> {
             return Err(no_webhook("it is another kind of JSON"));
         }
         let Some(webhook) = wire.webhook else {
-            return Ok(Self { received_at: None, downlink: None, webhook: text.into() });
+            return Ok(Self { received_at: None, downlink: None, domain: None, webhook: text.into() });
         };
         let keys =
             |keys: WireKeys| DownlinkKeys { api_key: keys.api_key.into(), push: keys.push, replace: keys.replace };
         Ok(Self {
             received_at: wire.received_at.and_then(|text| clock::read_rfc3339(&text)),
             downlink: wire.downlink.map(keys),
+            domain: wire.domain,
             webhook: webhook.get().into(),
         })
     }
@@ -131,12 +137,16 @@ mod tests {
     fn a_webhook_comes_out_as_it_went_in() {
         let keys = DownlinkKeys { api_key: "NNSXS.secret".into(), push: Some("https://p".into()), replace: None };
         let received_at = "2026-01-31T12:00:00.125Z".parse().ok();
-        let queued = Queued { received_at, downlink: Some(keys), webhook: WEBHOOK.into() };
+        let queued =
+            Queued { received_at, downlink: Some(keys), domain: Some("d.example".into()), webhook: WEBHOOK.into() };
         let text = queued.text();
-        let begin = r#"{"ReceivedAtUTC":"2026-01-31T12:00:00.125Z","Downlink":{"ApiKey":"NNSXS.secret","Push":"https://p"},"Webhook":{ "a":1.0,"#;
+        let begin = r#"{"ReceivedAtUTC":"2026-01-31T12:00:00.125Z","Downlink":{"ApiKey":"NNSXS.secret","Push":"https://p"},"Domain":"d.example","Webhook":{ "a":1.0,"#;
         assert!(text.starts_with(begin), "{text}");
         let read = Queued::parse(&text).unwrap();
         assert_eq!((read.received_at, &*read.webhook), (received_at, WEBHOOK));
+        assert_eq!(read.domain.as_deref(), Some("d.example"));
+        let earlier = Queued::parse(r#"{"ReceivedAtUTC":"2026-01-31T12:00:00.125Z","Webhook":{}}"#).unwrap();
+        assert_eq!((earlier.received_at, earlier.domain), (received_at, None), "a message of an earlier version");
         let keys = read.downlink.as_ref().unwrap();
         assert_eq!(keys.api_key.expose_secret(), "NNSXS.secret");
         assert!(!format!("{read:?}").contains("NNSXS"), "keys must not print");
@@ -164,7 +174,7 @@ mod tests {
             let webhook = serde_json::json!({ member: [number, null, {"Webhook": 1}] }).to_string();
             let received_at = millis.and_then(DateTime::from_timestamp_millis);
             let downlink = DownlinkKeys { api_key: key.clone().into(), push: push.clone(), replace: replace.clone() };
-            let text = Queued { received_at, downlink: Some(downlink), webhook: (&*webhook).into() }.text();
+            let text = Queued { received_at, downlink: Some(downlink), domain: None, webhook: (&*webhook).into() }.text();
             let read = Queued::parse(&text).unwrap();
             prop_assert_eq!((read.received_at, &*read.webhook), (received_at, &*webhook));
             let keys = read.downlink.unwrap();

@@ -12,6 +12,7 @@ use subtle::ConstantTimeEq as _;
 use super::tally::{Count, Tally};
 use crate::{
     host::http::{HttpRequest, problem, status},
+    iot_hub::devices::Tenant,
     support::{
         http::{MAX_ERROR_TEXT, one_line},
         kind::Kind,
@@ -97,8 +98,13 @@ impl Receiving {
                 return Answer { response: status(StatusCode::OK), queued: None, is_uplink: false };
             }
         }
-        let queued =
-            Queued { received_at: Some(Utc::now()), downlink: downlink_keys(request, downlink), webhook: body.into() };
+        let domain = request.header("x-tts-domain").filter(|domain| Tenant::of_domain(domain).is_some());
+        let queued = Queued {
+            received_at: Some(Utc::now()),
+            downlink: downlink_keys(request, downlink),
+            domain: domain.map(str::to_owned),
+            webhook: body.into(),
+        };
         let is_uplink = matches!(webhook, Webhook::Uplink(_));
         let text = match self.fitting(queued, &webhook) {
             Ok(text) => text,

@@ -17,12 +17,14 @@ enum Placeholder {
     ApplicationId,
     DeviceId,
     DevEui,
+    TenantId,
 }
 
-const PLACEHOLDERS: [(&str, Placeholder); 3] = [
+const PLACEHOLDERS: [(&str, Placeholder); 4] = [
     ("application_id", Placeholder::ApplicationId),
     ("device_id", Placeholder::DeviceId),
     ("dev_eui", Placeholder::DevEui),
+    ("tenant_id", Placeholder::TenantId),
 ];
 
 impl Default for Template {
@@ -31,16 +33,35 @@ impl Default for Template {
     }
 }
 
-/// The template needs a DevEUI, but the device has none.
+/// The template needs what the webhook does not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the webhook has no DevEUI, which DeviceIdTemplate needs: allow end_device_ids.dev_eui in its field mask")]
-pub struct NoDevEui;
+pub enum Missing {
+    #[error(
+        "the webhook has no DevEUI, which DeviceIdTemplate needs: allow end_device_ids.dev_eui in its field mask; an event \
+         without it finds its device when an uplink was forwarded before"
+    )]
+    DevEui,
+    #[error(
+        "the webhook names no tenant, which DeviceIdTemplate needs: The Things Stack names it in the header X-Tts-Domain and \
+         in uplink_message.network_ids, which the field mask must allow"
+    )]
+    Tenant,
+}
+
+/// What an id is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Parts<'a> {
+    pub application: &'a str,
+    pub device: &'a str,
+    pub dev_eui: Option<&'a str>,
+    pub tenant: Option<&'a str>,
+}
 
 impl Template {
     /// # Errors
     /// The fault, as the rest of a sentence that begins with the setting's name.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let help = "use {device_id}, {application_id} and {dev_eui}";
+        let help = "use {device_id}, {application_id}, {dev_eui} and {tenant_id}";
         let mut parts = Vec::new();
         let mut rest = text;
         while let Some((before, after)) = rest.split_once('{') {
@@ -56,7 +77,8 @@ impl Template {
         if !rest.is_empty() {
             parts.push(Part::Literal(rest.to_owned()));
         }
-        if text.replace("{application_id}", "").replace("{device_id}", "").replace("{dev_eui}", "").contains('}') {
+        let without = |text: String, (name, _): &(&str, Placeholder)| text.replace(&format!("{{{name}}}"), "");
+        if PLACEHOLDERS.iter().fold(text.to_owned(), without).contains('}') {
             return Err(format!("has a }} without its {{: {help}"));
         }
         let of_device = [Placeholder::DeviceId, Placeholder::DevEui];
@@ -66,23 +88,29 @@ impl Template {
         Ok(Self(parts))
     }
 
+    /// Whether ids contain the DevEUI.
+    #[must_use]
+    pub fn has_dev_eui(&self) -> bool {
+        self.0.contains(&Part::Placeholder(Placeholder::DevEui))
+    }
+
     /// The id of a device. A DevEUI is written in lower case.
     ///
     /// # Errors
-    /// [`NoDevEui`]
-    pub fn expand(&self, application: &str, device: &str, dev_eui: Option<&str>) -> Result<String, NoDevEui> {
-        let mut id = String::new();
-        for part in &self.0 {
-            match part {
-                Part::Literal(text) => id.push_str(text),
-                Part::Placeholder(Placeholder::ApplicationId) => id.push_str(application),
-                Part::Placeholder(Placeholder::DeviceId) => id.push_str(device),
-                Part::Placeholder(Placeholder::DevEui) => {
-                    id.push_str(&dev_eui.filter(|eui| !eui.is_empty()).ok_or(NoDevEui)?.to_ascii_lowercase());
-                }
+    /// [`Missing`]
+    pub fn expand(&self, parts: Parts<'_>) -> Result<String, Missing> {
+        let known =
+            |text: Option<&str>, missing| text.filter(|text| !text.is_empty()).map(str::to_owned).ok_or(missing);
+        let text = |part: &Part| match part {
+            Part::Literal(text) => Ok(text.clone()),
+            Part::Placeholder(Placeholder::ApplicationId) => Ok(parts.application.to_owned()),
+            Part::Placeholder(Placeholder::DeviceId) => Ok(parts.device.to_owned()),
+            Part::Placeholder(Placeholder::DevEui) => {
+                known(parts.dev_eui, Missing::DevEui).map(|eui| eui.to_ascii_lowercase())
             }
-        }
-        Ok(id)
+            Part::Placeholder(Placeholder::TenantId) => known(parts.tenant, Missing::Tenant),
+        };
+        self.0.iter().map(text).collect()
     }
 }
 
@@ -104,15 +132,20 @@ mod tests {
 
     use super::*;
 
+    const DEVICE: Parts<'static> =
+        Parts { application: "app1", device: "dev1", dev_eui: Some("0004A30B001C0530"), tenant: Some("north") };
+
     #[test]
     fn ids_are_made_of_what_the_template_says() {
-        let expand =
-            |template: &str| Template::parse(template).unwrap().expand("app1", "dev1", Some("0004A30B001C0530"));
+        let expand = |template: &str| Template::parse(template).unwrap().expand(DEVICE);
         assert_eq!(expand("{device_id}").unwrap(), "dev1");
         assert_eq!(expand("ttn-{application_id}.{device_id}:x").unwrap(), "ttn-app1.dev1:x");
         assert_eq!(expand("{dev_eui}").unwrap(), "0004a30b001c0530");
         assert_eq!(Template::default(), Template::parse("{device_id}").unwrap());
-        assert_eq!(Template::parse("{dev_eui}").unwrap().expand("a", "d", None), Err(NoDevEui));
+        assert_eq!(expand("{tenant_id}-{device_id}").unwrap(), "north-dev1");
+        let bare = Parts { dev_eui: None, tenant: None, ..DEVICE };
+        assert_eq!(Template::parse("{dev_eui}").unwrap().expand(bare), Err(Missing::DevEui));
+        assert_eq!(Template::parse("{tenant_id}{device_id}").unwrap().expand(bare), Err(Missing::Tenant));
         assert_eq!(Template::parse("a{device_id}b{dev_eui}").unwrap().to_string(), "a{device_id}b{dev_eui}");
     }
 
@@ -121,6 +154,7 @@ mod tests {
         for (template, problem) in [
             ("logger", "the same id"),
             ("{application_id}", "the same id"),
+            ("{tenant_id}", "the same id"),
             ("{device}", "{device}, which is not known"),
             ("{device_id", "a { without its }"),
             ("{device_id}}", "a } without its {"),
@@ -141,7 +175,9 @@ mod tests {
             let template = Template::parse(&text).unwrap();
             prop_assert_eq!(template.to_string(), text);
             let expected = format!("{a}{application}{b}{device}{c}{dev_eui}{d}");
-            prop_assert_eq!(template.expand(&application, &device, Some(&dev_eui.to_uppercase())), Ok(expected));
+            let upper = dev_eui.to_uppercase();
+            let parts = Parts { application: &application, device: &device, dev_eui: Some(&upper), tenant: None };
+            prop_assert_eq!(template.expand(parts), Ok(expected));
         }
     }
 }

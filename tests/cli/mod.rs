@@ -14,7 +14,7 @@ use iothub_connector::{
     config::{Problems, ledger},
     cosmos::Account,
     iot_hub::devices::{
-        Owner, Store,
+        Owner, Store, Tenant,
         documents::{self, Document},
         store::Written,
     },
@@ -205,6 +205,7 @@ impl World {
         let document = Document {
             id: id.into(),
             owner: (&Owner::rapidm2m_site("Demo Water Utility", site)).into(),
+            tenant: None,
             assigned_hub: "myhub.azure-devices.net".into(),
             device_id: id.into(),
             registered_at: DateTime::from_timestamp(1_767_225_600, 0).unwrap(),
@@ -254,7 +255,7 @@ async fn a_device_of_a_port_says_so_and_its_claim_is_no_device() {
     let world = World::start().await;
     let owner = || (&Owner::things_network("pumps", "pump-7", "pump-7")).into();
     let now = DateTime::from_timestamp(1_767_225_600, 0).unwrap();
-    let claim = Document::claim("pump-7", owner(), now);
+    let claim = Document::claim("pump-7", owner(), None, now);
     let device = Document {
         id: documents::id("pump-7", Some(10)),
         assigned_hub: "myhub.azure-devices.net".into(),
@@ -271,6 +272,67 @@ async fn a_device_of_a_port_says_so_and_its_claim_is_no_device() {
     assert!(printed.lines().count() == 2 && printed.contains(&format!("pump-7  {owner}  myhub")), "{printed}");
     let output = world.devices("ports_json", &["--json"]).await;
     assert_eq!(success(&output).0.lines().count(), 2);
+}
+
+/// Stores a device of each LoRaWAN device.
+async fn put_fleet(world: &World, application: &str, devices: &[&str]) {
+    for device in devices {
+        let document = Document {
+            id: (*device).into(),
+            owner: (&Owner::things_network(application, device, *device)).into(),
+            tenant: Tenant::of_domain("north.eu1.cloud.thethings.industries"),
+            assigned_hub: "myhub.azure-devices.net".into(),
+            device_id: (*device).into(),
+            registered_at: DateTime::from_timestamp(1_767_225_600, 0).unwrap(),
+            id_scope: Some("0ne00111111".into()),
+            registrations: 1,
+        };
+        assert_eq!(world.store.write(&document, None).await.unwrap(), Written::Yes);
+    }
+}
+
+async fn owners(world: &World) -> Vec<String> {
+    let documents = world.store.list().await.unwrap().unwrap().documents;
+    documents.iter().map(|document| format!("{}/{}", document.owner.group, document.owner.name)).collect()
+}
+
+#[tokio::test]
+async fn a_fleet_is_moved_at_once_and_nothing_changes_in_a_dry_run() {
+    let world = World::start().await;
+    put_fleet(&world, "trial", &["probe-1", "probe-2", "probe-3"]).await;
+    put_fleet(&world, "other", &["valve"]).await;
+    let before = ["trial/probe-1", "trial/probe-2", "trial/probe-3", "other/valve"];
+    let arguments = &["move", "--application", "trial", "--to", "production"];
+    let output = world.devices("move_dry", arguments).await;
+    let (printed, said) = success(&output);
+    assert!(printed.contains("probe-3") && !printed.contains("valve"), "{printed}");
+    assert_eq!(said, "3 devices would be moved. Nothing is changed: add --yes\n");
+    assert_eq!(owners(&world).await, before);
+
+    let one = &["move", "--application", "trial", "--to", "production", "--device", "probe-1", "--yes"];
+    assert_eq!(success(&world.devices("move_one", one).await).1, "1 of 1 devices are moved\n");
+    let all = &["move", "--application", "trial", "--to", "production", "--yes"];
+    assert_eq!(success(&world.devices("move_all", all).await).1, "2 of 2 devices are moved\n");
+    assert_eq!(owners(&world).await, ["production/probe-1", "production/probe-2", "production/probe-3", "other/valve"]);
+    let moved = world.store.read("probe-1").await.unwrap().unwrap().document;
+    assert_eq!((moved.tenant, moved.registrations), (None, 1), "the next webhook names the tenant");
+    let output = world.devices("move_none", all).await;
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).starts_with("no such device of application trial"));
+}
+
+#[tokio::test]
+async fn a_fleet_is_forgotten_at_once() {
+    let world = World::start().await;
+    put_fleet(&world, "trial", &["probe-1", "probe-2"]).await;
+    put_fleet(&world, "other", &["valve"]).await;
+    world.put("trial", "trial", 1).await;
+    let said = "2 devices would be forgotten. Nothing is changed: add --yes\n";
+    assert_eq!(success(&world.devices("forget_dry", &["forget", "--application", "trial"]).await).1, said);
+    assert_eq!(owners(&world).await.len(), 4);
+    let output = world.devices("forget", &["forget", "--application", "trial", "--yes"]).await;
+    assert_eq!(success(&output).1, "2 of 2 devices are forgotten\n");
+    assert_eq!(owners(&world).await, ["Demo Water Utility/trial", "other/valve"], "a site is no LoRaWAN device");
 }
 
 #[tokio::test]

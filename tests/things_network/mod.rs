@@ -8,6 +8,7 @@ mod downlinks;
 mod ending;
 mod enrollments;
 mod fleet;
+mod identity;
 mod putting_back;
 mod recorded;
 mod rejected;

@@ -4,10 +4,18 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
+use iothub_connector::{
+    config::{Problems, ledger},
+    cosmos::Account,
+    iot_hub::devices::Store,
+};
 use serde_json::{Value, json};
 use tokio::{join, process::Child, time::sleep};
 
@@ -56,6 +64,14 @@ impl World {
 
     pub fn set(&mut self, name: &str, value: &str) {
         self.settings.insert(name.to_owned(), value.to_owned());
+    }
+
+    /// The container of devices.
+    pub fn store(&self) -> Store {
+        let settings =
+            ["M2MDocumentsDBUri", "M2MDocumentsDBPrimaryKey"].map(|name| (name, self.settings[name].as_str()));
+        let config = ledger::read(&settings.into_iter().collect(), &mut Problems::default()).unwrap();
+        Store::new(Arc::new(Account::new(config.account)))
     }
 
     pub fn unset(&mut self, name: &str) {

@@ -116,7 +116,8 @@ fn stored(webhook: &str) -> Result<Stored, String> {
     if uplink.published_at.is_none() {
         return Err(format!("that of device {} does not say when it was received", uplink.device));
     }
-    let queued = Queued { received_at: Some(Utc::now()), downlink: None, webhook: webhook.into() };
+    // The tenant is in the uplink itself.
+    let queued = Queued { received_at: Some(Utc::now()), downlink: None, domain: None, webhook: webhook.into() };
     let fitting = cut::fit(queued)
         .map_err(|bytes| format!("that of device {} has {bytes} bytes, more than the queue takes", uplink.device))?;
     Ok(Stored { id: uplink.message_id(None), device: uplink.device.to_string(), text: fitting.text })

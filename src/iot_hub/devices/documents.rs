@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::StoredOwner;
+use super::{StoredOwner, Tenant};
 use crate::iot_hub::{Credential, Device, Endpoint, device::check_id};
 
 /// A device with its owner and its hub. Contains no secret: keys are derived from the enrollment group's key, or are in
@@ -15,6 +15,9 @@ pub struct Document {
     #[serde(rename = "id")]
     pub id: String,
     pub owner: StoredOwner,
+    /// The tenant of a LoRaWAN device. Absent until a webhook names it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<Tenant>,
     /// Host name of the hub, with a port if it is not the default one. Empty in a [claim](Self::claim).
     pub assigned_hub: String,
     /// The device's id at that hub. Empty in a [claim](Self::claim).
@@ -41,10 +44,11 @@ pub fn id(registration_id: &str, port: Option<u8>) -> String {
 impl Document {
     /// Reserves the registration id for an owner that has devices for single ports and none for the other ports.
     #[must_use]
-    pub fn claim(registration_id: &str, owner: StoredOwner, now: DateTime<Utc>) -> Self {
+    pub fn claim(registration_id: &str, owner: StoredOwner, tenant: Option<Tenant>, now: DateTime<Utc>) -> Self {
         Self {
             id: registration_id.to_owned(),
             owner,
+            tenant,
             assigned_hub: String::new(),
             device_id: String::new(),
             registered_at: now,
@@ -94,6 +98,7 @@ mod tests {
         Document {
             id: "sn-007-888-abc-mac-a1-b2-c3-d4-e5-f6".into(),
             owner: (&Owner::rapidm2m_site("Demo \"Water\"", "Well 7")).into(),
+            tenant: None,
             assigned_hub: "myhub.azure-devices.net".into(),
             device_id: "Well-7".into(),
             registered_at: DateTime::from_timestamp(1_767_225_600, 0).unwrap(),
@@ -143,7 +148,7 @@ mod tests {
         assert!(broken.device(key()).unwrap_err().starts_with("AssignedHub is not a host name"));
         let broken = Document { device_id: "a b".into(), ..document() };
         assert!(broken.device(key()).unwrap_err().starts_with("DeviceId is no device id"));
-        let claim = Document::claim("pump-7", document().owner, document().registered_at);
+        let claim = Document::claim("pump-7", document().owner, None, document().registered_at);
         assert!(claim.is_claim() && !document().is_claim() && claim.device(key()).is_err());
     }
 }

@@ -59,6 +59,14 @@ impl<T> Enrollments<T> {
         }
     }
 
+    /// The value for what has no port, if only single ports of the application have one: that of the lowest port.
+    #[must_use]
+    pub fn of_lowest_port(&self, application: &str) -> Option<(&T, Option<u8>)> {
+        let port = |suffix: &str| suffix.strip_prefix(application)?.strip_prefix('-')?.parse::<u8>().ok();
+        let ports = self.ports.iter().filter_map(|(suffix, index)| Some((port(suffix)?, *index)));
+        ports.min().map(|(port, index)| (&self.all[index], Some(port)))
+    }
+
     /// Each value once.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         self.all.iter()
@@ -107,5 +115,21 @@ impl Enrollment {
 impl From<EnrollmentGroup> for Enrollment {
     fn from(group: EnrollmentGroup) -> Self {
         Self::Dps(group)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_no_port_takes_the_lowest_one_of_its_application_only() {
+        let ports = [("city-10", 0), ("city-2", 1), ("city-2-1", 2), ("other-1", 3)];
+        let ports = ports.map(|(suffix, index)| (suffix.to_owned(), index)).into();
+        let all = vec!["ten", "two", "one of city-2", "other"];
+        let enrollments = Enrollments { all, ports, applications: HashMap::new(), default: None };
+        assert_eq!(enrollments.of_lowest_port("city"), Some((&"two", Some(2))));
+        assert_eq!(enrollments.of_lowest_port("city-2"), Some((&"one of city-2", Some(1))));
+        assert_eq!(enrollments.of_lowest_port("cit"), None);
     }
 }

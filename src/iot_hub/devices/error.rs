@@ -6,6 +6,13 @@ use super::{Owner, StoredOwner, dps::DpsError, store::StoreError};
 
 use crate::support::kind::Kind;
 
+/// The tenants of two owners, as the rest of a sentence. Empty if they are not known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tenants {
+    pub own: String,
+    pub other: String,
+}
+
 /// Why an owner has no device at the moment.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DeviceError {
@@ -15,11 +22,11 @@ pub enum DeviceError {
     #[error("device {id} for {owner} cannot be registered: {error}")]
     Dps { owner: Arc<Owner>, id: String, error: DpsError },
     #[error(
-        "device {id} for {owner} stands for {other} already: {}, or delete document {id} in container devices if the \
-         other one is gone",
-        .owner.how_to_rename()
+        "device {id} for {owner}{} stands for {other}{} already: {}; if the other one is gone, run `iothub-connector devices \
+         forget`",
+        .tenants.own, .tenants.other, .owner.how_to_rename()
     )]
-    Taken { owner: Arc<Owner>, id: String, other: StoredOwner },
+    Taken { owner: Arc<Owner>, id: String, other: StoredOwner, tenants: Box<Tenants> },
     /// The device is not registered by the connector: it belongs to a hub whose connection string is in the settings.
     #[error(
         "hub {hub} refused device {id} for {owner}: create the device in the hub's registry, or enable it, or have devices \

@@ -13,10 +13,12 @@ use tokio::{
 };
 
 use super::{
-    DeviceError, DpsError, Owner, REST, Shared, StoreError, StoredOwner,
+    DeviceError, DpsError, Owner, REST, Shared, StoreError, Tenant,
     documents::Document,
     dps::{Assignment, Provisioner},
     entry::{Entry, Known, State},
+    error::Tenants,
+    owner::Claim,
     source::Source,
     store::{Stored, Written},
 };
@@ -61,15 +63,15 @@ impl Inner {
             self.claim(entry).await?;
         }
         for round in 1..=ROUNDS {
-            let (mut etag, mut registrations) = (None, 0);
+            let (mut etag, mut registrations, mut tenant) = (None, 0, entry.owner.tenant().cloned());
             if let Some(Stored { document, etag: stored }) = self.read(entry, &entry.document_id).await? {
                 let is_refused = entry.notes().refused == Some(document.registered_at);
                 if self.source.has_made(&document) && !is_refused {
                     return self.known(entry, &document);
                 }
-                (etag, registrations) = (stored, document.registrations);
+                (etag, registrations, tenant) = (stored, document.registrations, document.tenant);
             }
-            let document = match self.register(entry, registrations).await {
+            let document = match self.register(entry, registrations, tenant).await {
                 Err(Ended { error: DeviceError::Dps { error: DpsError::OperationGone { .. }, .. }, .. })
                     if round < ROUNDS =>
                 {
@@ -101,7 +103,8 @@ impl Inner {
             if self.read(entry, &entry.id).await?.is_some() {
                 return Ok(());
             }
-            let claim = Document::claim(&entry.id, (&*entry.owner).into(), self.clock.now());
+            let tenant = entry.owner.tenant().cloned();
+            let claim = Document::claim(&entry.id, (&*entry.owner).into(), tenant, self.clock.now());
             if self.write(entry, &claim, None).await? == Written::Yes {
                 return Ok(());
             }
@@ -109,15 +112,31 @@ impl Inner {
         Err(self.keeps_changing(entry))
     }
 
-    /// Reads a document, if it exists. It is an error if the document belongs to another owner.
+    /// Reads a document, if it exists, and brings its owner and tenant up to date. It is an error if the document belongs
+    /// to another owner.
     async fn read(&self, entry: &Entry, id: &str) -> Result<Option<Stored>, Ended> {
-        let stored = self.measured(self.shared.store.read(id)).await.map_err(|error| self.of_store(entry, error))?;
-        match stored {
-            Some(Stored { document, .. }) if document.owner != StoredOwner::from(&*entry.owner) => {
-                Err(taken(entry, document))
+        for _ in 0..ROUNDS {
+            let stored =
+                self.measured(self.shared.store.read(id)).await.map_err(|error| self.of_store(entry, error))?;
+            let Some(Stored { document, etag }) = stored else { return Ok(None) };
+            match entry.owner.claim_to(&document) {
+                Claim::Mine => return Ok(Some(Stored { document, etag })),
+                Claim::Taken => return Err(taken(entry, document)),
+                Claim::Changed(changed) => {
+                    if self.write(entry, &changed, etag.as_deref()).await? == Written::Yes
+                        && changed.owner != document.owner
+                    {
+                        tracing::info!(
+                            device.id = entry.id,
+                            "{} is now {}: its device goes on",
+                            document.owner,
+                            entry.owner
+                        );
+                    }
+                }
             }
-            stored => Ok(stored),
         }
+        Err(self.keeps_changing(entry))
     }
 
     async fn write(&self, entry: &Entry, document: &Document, etag: Option<&str>) -> Result<Written, Ended> {
@@ -133,7 +152,7 @@ impl Inner {
     }
 
     /// The document of a device that is assigned now, or was assigned in an earlier round.
-    async fn register(&self, entry: &Entry, registrations: u32) -> Result<Document, Ended> {
+    async fn register(&self, entry: &Entry, registrations: u32, tenant: Option<Tenant>) -> Result<Document, Ended> {
         let assignment = match &self.source {
             Source::Hub(policy) => Assignment { hub: policy.hub.to_string(), device_id: entry.id.clone() },
             Source::Dps(provisioner) => self.assignment(entry, provisioner).await?,
@@ -141,6 +160,7 @@ impl Inner {
         Ok(Document {
             id: entry.document_id.clone(),
             owner: (&*entry.owner).into(),
+            tenant,
             assigned_hub: assignment.hub,
             device_id: assignment.device_id,
             registered_at: self.clock.now(),
@@ -198,6 +218,13 @@ impl Inner {
 }
 
 fn taken(entry: &Entry, document: Document) -> Ended {
-    let error = DeviceError::Taken { owner: entry.owner.clone(), id: document.id, other: document.owner };
+    let of_tenant = |tenant: Option<&Tenant>| tenant.map(|tenant| format!(" of tenant {tenant}")).unwrap_or_default();
+    let tenants = Tenants { own: of_tenant(entry.owner.tenant()), other: of_tenant(document.tenant.as_ref()) };
+    let error = DeviceError::Taken {
+        owner: entry.owner.clone(),
+        id: document.id,
+        other: document.owner,
+        tenants: Box::new(tenants),
+    };
     Ended { error, rests: false }
 }

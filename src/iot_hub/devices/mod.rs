@@ -5,7 +5,7 @@
 //! | Part | |
 //! |---|---|
 //! | `naming` | makes a registration id from any name |
-//! | `owner` | the site or LoRaWAN device that a device belongs to |
+//! | `owner`, `tenant` | the site or LoRaWAN device that a device belongs to |
 //! | `documents`, `store` | container `devices` in Cosmos DB, so that nothing is registered twice |
 //! | `source` | the service, or the hub |
 //! | `dps` | the service: register, wait, and when not to call it |
@@ -27,6 +27,7 @@ mod owner;
 mod per_application;
 mod source;
 pub mod store;
+mod tenant;
 #[cfg(all(test, feature = "local"))]
 mod tests;
 
@@ -47,6 +48,7 @@ pub use error::DeviceError;
 pub use owner::{Owner, StoredOwner};
 pub use per_application::PerApplication;
 pub use store::{Store, StoreError};
+pub use tenant::Tenant;
 
 use self::{
     dps::{Limits, Provisioner},

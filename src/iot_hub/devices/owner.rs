@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::naming;
+use super::{Tenant, documents::Document, naming};
 
 /// The owner of a device: one site, or one LoRaWAN device.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -15,6 +15,10 @@ pub struct Owner {
     pub name: String,
     /// The text from which the device's id at the hub is made.
     named_after: String,
+    /// The tenant of a LoRaWAN device, if it is known: ids are unique within a tenant only.
+    tenant: Option<Tenant>,
+    /// The device's id contains the DevEUI: whoever has this id is the same LoRaWAN device, whatever it is called now.
+    is_named_by_dev_eui: bool,
     /// The fPort, if the device is only for uplinks with it. That is so if this port has its own enrollment.
     port: Option<u8>,
 }
@@ -29,7 +33,15 @@ impl Owner {
     #[must_use]
     pub fn rapidm2m_site(customer: &str, site: &str) -> Self {
         let (group, name) = (customer.to_owned(), site.to_owned());
-        Self { system: Self::RAPIDM2M, group, named_after: name.clone(), name, port: None }
+        Self {
+            system: Self::RAPIDM2M,
+            group,
+            named_after: name.clone(),
+            name,
+            tenant: None,
+            is_named_by_dev_eui: false,
+            port: None,
+        }
     }
 
     /// A LoRaWAN device, identified by its application's id and its own. `named_after` is the text that the setting
@@ -37,7 +49,44 @@ impl Owner {
     #[must_use]
     pub fn things_network(application: &str, device: &str, named_after: impl Into<String>) -> Self {
         let (group, name) = (application.to_owned(), device.to_owned());
-        Self { system: Self::THINGS_NETWORK, group, name, named_after: named_after.into(), port: None }
+        let (named_after, tenant) = (named_after.into(), None);
+        Self { system: Self::THINGS_NETWORK, group, name, named_after, tenant, is_named_by_dev_eui: false, port: None }
+    }
+
+    /// Sets the tenant, if the webhook names it.
+    #[must_use]
+    pub fn of_tenant(self, tenant: Option<Tenant>) -> Self {
+        Self { tenant, ..self }
+    }
+
+    /// Says that the text after which the device is named contains its DevEUI.
+    #[must_use]
+    pub fn named_by_dev_eui(self, is_named_by_dev_eui: bool) -> Self {
+        Self { is_named_by_dev_eui, ..self }
+    }
+
+    #[must_use]
+    pub fn tenant(&self) -> Option<&Tenant> {
+        self.tenant.as_ref()
+    }
+
+    /// What a document under this owner's registration id means to the owner.
+    #[must_use]
+    pub(super) fn claim_to(&self, document: &Document) -> Claim {
+        let (mine, other) = (StoredOwner::from(self), &document.owner);
+        let is_same_device = self.is_named_by_dev_eui && other.system == self.system;
+        let tenants = self.tenant.as_ref().zip(document.tenant.as_ref());
+        if mine != *other && !is_same_device || tenants.is_some_and(|(one, other)| one.differs(other)) {
+            return Claim::Taken;
+        }
+        let tenant = match tenants {
+            Some((mine, other)) => Some(other.and(mine)),
+            None => document.tenant.clone().or_else(|| self.tenant.clone()),
+        };
+        if mine == *other && tenant == document.tenant {
+            return Claim::Mine;
+        }
+        Claim::Changed(Box::new(Document { owner: mine, tenant, ..document.clone() }))
     }
 
     /// Sets the port that [`PerApplication::of`](super::PerApplication::of) returns.
@@ -54,7 +103,11 @@ impl Owner {
     /// What to do if another owner's device has the same name.
     pub(super) fn how_to_rename(&self) -> &'static str {
         match self.system {
-            Self::THINGS_NETWORK => "set DeviceIdTemplate to {application_id}-{device_id}, or rename one of them",
+            Self::THINGS_NETWORK => {
+                "set DeviceIdTemplate to {application_id}-{device_id}, with tenants to \
+                 {tenant_id}-{application_id}-{device_id}, or rename one of them; if it is the same device, which has moved, run \
+                 `iothub-connector devices move`"
+            }
             _ => "rename one of them",
         }
     }
@@ -64,6 +117,17 @@ impl Owner {
     pub fn registration_id(&self) -> String {
         naming::registration_id(&self.named_after)
     }
+}
+
+/// What a document means to an owner whose registration id it has.
+#[derive(Debug, PartialEq)]
+pub(super) enum Claim {
+    /// It is the owner's.
+    Mine,
+    /// It is the owner's, and must first be replaced by this one: the LoRaWAN device has another name or application, or
+    /// its tenant was not known.
+    Changed(Box<Document>),
+    Taken,
 }
 
 impl fmt::Display for Owner {
@@ -101,7 +165,32 @@ impl fmt::Display for StoredOwner {
 
 #[cfg(test)]
 mod tests {
+    use chrono::DateTime;
+
     use super::*;
+
+    #[test]
+    fn a_document_is_its_owners_within_a_tenant_and_follows_the_dev_eui() {
+        let tenant = Tenant::of_domain;
+        let (north, south) = ("north.eu1.cloud.thethings.industries", "south.nam1.cloud.thethings.industries");
+        let now = DateTime::UNIX_EPOCH;
+        let document =
+            |owner: &Owner| Document::claim(&owner.registration_id(), owner.into(), owner.tenant.clone(), now);
+        let owner = |application: &str, domain: &str| {
+            Owner::things_network(application, "d", "0004a30b001c0530").of_tenant(tenant(domain))
+        };
+        let (mine, unknown) = (owner("a", north), owner("a", ""));
+        assert_eq!(mine.claim_to(&document(&mine)), Claim::Mine);
+        assert_eq!(unknown.claim_to(&document(&mine)), Claim::Mine, "the tenant stays");
+        assert_eq!(mine.claim_to(&document(&unknown)), Claim::Changed(Box::new(document(&mine))), "it is learned once");
+        assert_eq!(owner("a", south).claim_to(&document(&mine)), Claim::Taken);
+        assert_eq!(owner("b", north).claim_to(&document(&mine)), Claim::Taken);
+        let moved = owner("b", north).named_by_dev_eui(true);
+        assert_eq!(moved.claim_to(&document(&mine)), Claim::Changed(Box::new(document(&moved))));
+        assert_eq!(owner("b", south).named_by_dev_eui(true).claim_to(&document(&mine)), Claim::Taken);
+        let site = Owner::rapidm2m_site("c", "0004a30b001c0530");
+        assert_eq!(moved.claim_to(&document(&site)), Claim::Taken, "a site is no LoRaWAN device");
+    }
 
     #[test]
     fn owners_are_named_for_people() {

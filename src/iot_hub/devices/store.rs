@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use azure_core::http::StatusCode;
 use azure_data_cosmos::{
-    FeedScope, PartitionKey, TransactionalBatch,
+    FeedScope, PartitionKey, Query, TransactionalBatch,
     clients::ContainerClient,
     models::{ContainerProperties, IndexingPolicy, PartitionKeyDefinition},
     options::{ItemWriteOptions, Precondition},
@@ -14,6 +14,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::{
+    StoredOwner,
     activity::{self, Activity},
     documents::Document,
 };
@@ -157,6 +158,38 @@ impl Store {
         .await
     }
 
+    /// Deletes the document that was read.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub async fn delete(&self, id: &str, etag: &str) -> Result<Written, StoreError> {
+        within(async {
+            let unchanged = ItemWriteOptions::default().with_precondition(Precondition::if_match(etag));
+            match self.container().await?.delete_item(id.to_owned(), id, Some(unchanged)).await {
+                Ok(_) => Ok(Written::Yes),
+                Err(error) if is(&error, StatusCode::PreconditionFailed) || is(&error, StatusCode::NotFound) => {
+                    Ok(Written::Conflict)
+                }
+                Err(error) => Err(self.account.explain(&error, CONTAINER).into()),
+            }
+        })
+        .await
+    }
+
+    /// An owner's documents: for what comes without the DevEUI or the tenant that the device's id is made of.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn documents_of(&self, owner: &StoredOwner) -> Result<Vec<Document>, StoreError> {
+        // The other members have names that are words of the query language.
+        let query = Query::from("SELECT * FROM c WHERE c.Owner.Name = @name").with_parameter("@name", &owner.name);
+        let query = query.map_err(|error| StoreError::from(self.account.explain(&error, CONTAINER)))?;
+        let values = self.query(query).await?.unwrap_or_default();
+        // An activity is no such document.
+        let documents = values.into_iter().filter_map(|value| serde_json::from_value::<Document>(value).ok());
+        Ok(documents.filter(|document| document.owner == *owner).collect())
+    }
+
     /// Adds a device's activity to its document. Several processes may do so at once.
     ///
     /// # Errors
@@ -230,7 +263,7 @@ impl Store {
     }
 
     /// Reads page by page. `None` if there is no container yet.
-    async fn query(&self, text: &str) -> Result<Option<Vec<Value>>, StoreError> {
+    async fn query(&self, text: impl Into<Query>) -> Result<Option<Vec<Value>>, StoreError> {
         let explain = |error| StoreError::from(self.account.explain(&error, CONTAINER));
         let Some(container) = within(self.account.find(CONTAINER)).await? else { return Ok(None) };
         let query = container.query_items::<Value>(text, FeedScope::full_container(), None);

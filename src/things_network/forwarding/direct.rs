@@ -88,7 +88,7 @@ impl Forwarding {
         let deadline = Instant::now() + limit;
         let Ok(queued) = Queued::parse(text) else { return false };
         let Ok(forwardable) = Forwardable::read(&queued, self.clock.now(), &self.members) else { return false };
-        let Ok((devices, owner)) = self.owner(&forwardable) else { return false };
+        let Ok((devices, owner)) = self.owner(&forwardable, &queued).await else { return false };
         let span = tracing::Span::current();
         span.record("application.id", &forwardable.application).record("end_device.id", &forwardable.device);
         let sent = async {

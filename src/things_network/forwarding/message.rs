@@ -100,7 +100,7 @@ mod tests {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/things_network");
         let read = |name: &str| fs::read_to_string(folder.join(name)).unwrap_or_default();
         let message = |webhook: &str, members: &Members| {
-            let queued = Queued { received_at: None, downlink: None, webhook: webhook.into() };
+            let queued = Queued { received_at: None, downlink: None, domain: None, webhook: webhook.into() };
             let received_at = "2026-02-01T00:00:00Z".parse().unwrap();
             let Forwardable { application, device, dev_eui, port, is_uplink, message, .. } =
                 Forwardable::read(&queued, received_at, members).unwrap();

@@ -3,6 +3,7 @@
 //! | Part | |
 //! |---|---|
 //! | `message` | converts a webhook to a message and identifies its owner. Pure |
+//! | `owning` | whose a webhook is |
 //! | `rejected` | text for the queue of rejected messages. Pure |
 //! | `putting_back` | puts messages back that cannot be forwarded now |
 //! | `direct` | sends an uplink in its webhook's own call |
@@ -12,6 +13,7 @@
 mod activities;
 mod direct;
 pub mod message;
+mod owning;
 pub mod putting_back;
 pub mod rejected;
 mod turns;
@@ -27,6 +29,7 @@ pub use self::activities::Activities;
 use self::{
     direct::Waiting,
     message::Forwardable,
+    owning::NoOwner,
     putting_back::{Back, Cause},
     turns::Turns,
 };
@@ -163,9 +166,16 @@ impl Forwarding {
         };
         let span = tracing::Span::current();
         span.record("application.id", &forwardable.application).record("end_device.id", &forwardable.device);
-        let (devices, owner) = match self.owner(&forwardable) {
+        let (devices, owner) = match self.owner(&forwardable, &queued).await {
             Ok(found) => found,
-            Err(reason) => return self.reject(&message.text, Some(&forwardable), Kind::NoDevice, &reason),
+            Err(NoOwner::Never(reason)) => {
+                return self.reject(&message.text, Some(&forwardable), Kind::NoDevice, &reason);
+            }
+            Err(NoOwner::NotNow(error)) => {
+                let owner = Owner::things_network(&forwardable.application, &forwardable.device, "");
+                let (kind, text) = (error.kind(), error.to_string());
+                return self.put_back(message, (&forwardable, &owner), Cause::Away(None), kind, text).await;
+            }
         };
         progress.step = Step::WaitingForTurn;
         let turn_until = deadline.min(Instant::now() + TURN_WAIT);
@@ -201,18 +211,8 @@ impl Forwarding {
         }
     }
 
-    /// The owner of the message, and the devices that the owner's device comes from.
-    fn owner(&self, forwardable: &Forwardable) -> Result<(&Devices, Owner), String> {
-        let Forwardable { application, device, dev_eui, port, .. } = forwardable;
-        let (devices, port) = self.devices.of(application, *port).ok_or_else(|| {
-            format!(
-                "no setting says where the devices of application {application} come from: set DPSIDScopeDefault and \
-                 DPSEnrollmentGroupSymmetricKeyDefault, or the same with the suffix -{application}"
-            )
-        })?;
-        let name =
-            self.device_ids.expand(application, device, dev_eui.as_deref()).map_err(|error| error.to_string())?;
-        Ok((devices, Owner::things_network(application, device, name).at_port(port)))
+    async fn owner(&self, forwardable: &Forwardable, queued: &Queued<'_>) -> Result<(&Devices, Owner), NoOwner> {
+        owning::owner(&self.devices, &self.device_ids, forwardable, queued).await
     }
 
     /// Sends and waits for the acknowledgement; also for the device's registration, if there is room to wait.

@@ -5,19 +5,20 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Value, json, value::RawValue};
 
 use crate::{
-    support::{
-        http::{MAX_ERROR_TEXT, one_line},
-        kind::Kind,
-    },
+    support::{http::one_line, kind::Kind},
     things_network::queued::{MAX_TEXT, Queued, stamp, with_member},
 };
+
+/// The longest reason of the connector names two devices and a remedy.
+const LONGEST_REASON: usize = 2000;
 
 /// The text of the message. It leaves out the downlink API key, because it is unknown who reads that queue.
 ///
 /// If `original` fits into a queue message, the text always fits too: if there is no room for the reason, the text
 /// leaves it out. The log has the reason.
 pub fn text(original: &str, kind: &Kind, reason: &str, now: DateTime<Utc>) -> String {
-    let head = json!({ "RejectedAtUTC": now.to_rfc3339_opts(SecondsFormat::Millis, true), "Kind": kind, "Reason": one_line(reason, MAX_ERROR_TEXT) });
+    let at = now.to_rfc3339_opts(SecondsFormat::Millis, true);
+    let head = json!({ "RejectedAtUTC": at, "Kind": kind, "Reason": one_line(reason, LONGEST_REASON) });
     let fits = |text: &String| text.len() <= MAX_TEXT;
     let queued = Queued::parse(original).ok();
     let Some(queued) = queued.filter(|queued| serde_json::from_str::<&RawValue>(&queued.webhook).is_ok()) else {
@@ -25,7 +26,14 @@ pub fn text(original: &str, kind: &Kind, reason: &str, now: DateTime<Utc>) -> St
             .filter(fits)
             .unwrap_or_else(|| original.to_owned());
     };
-    let received = queued.received_at.map_or(json!({}), |time| json!({ "ReceivedAtUTC": stamp(time) }));
+    // What a message must keep so that it is the same when it is put back.
+    let mut received = json!({});
+    if let Some(time) = queued.received_at {
+        received["ReceivedAtUTC"] = stamp(time).into();
+    }
+    if let Some(domain) = &queued.domain {
+        received["Domain"] = domain.as_str().into();
+    }
     let mut full = head;
     if let (Value::Object(full), Value::Object(received)) = (&mut full, received.clone()) {
         full.extend(received);
@@ -53,12 +61,11 @@ mod tests {
 
     #[test]
     fn a_rejected_webhook_can_be_put_back_and_has_no_key() {
-        let original =
-            r#"{"ReceivedAtUTC":"2026-01-31T11:00:00Z","Downlink":{"ApiKey":"NNSXS.secret"},"Webhook":{ "x":1.0 }}"#;
+        let original = r#"{"ReceivedAtUTC":"2026-01-31T11:00:00Z","Downlink":{"ApiKey":"NNSXS.secret"},"Domain":"d.example","Webhook":{ "x":1.0 }}"#;
         let (text, value) = rejected(original);
         let expected = json!({
             "RejectedAtUTC": "2026-01-31T12:00:00.000Z", "Kind": "malformed", "Reason": "no ids",
-            "ReceivedAtUTC": "2026-01-31T11:00:00.000Z", "Webhook": {"x": 1.0}
+            "ReceivedAtUTC": "2026-01-31T11:00:00.000Z", "Domain": "d.example", "Webhook": {"x": 1.0}
         });
         assert_eq!(value, expected);
         assert!(!text.contains("NNSXS"), "{text}");

@@ -91,6 +91,7 @@ impl World {
         let document = Document {
             id: id.clone(),
             owner: owner.into(),
+            tenant: owner.tenant().cloned(),
             assigned_hub: "old.azure-devices.net".into(),
             device_id: id,
             registered_at: Utc::now() - chrono::TimeDelta::seconds(seconds),

@@ -1,4 +1,6 @@
-//! `devices`: lists the devices and the sites or end devices that they belong to.
+//! `devices`: lists the devices and the sites or end devices that they belong to. `fleet` changes to whom they belong.
+
+mod fleet;
 
 use std::{
     io::{self, BufWriter, Write},
@@ -24,12 +26,16 @@ const EXAMPLES: &str = "\
 Examples:
   iothub-connector devices
   iothub-connector devices --json | jq -r 'select(.Owner.Name == \"Well 7\").DeviceId'
+  iothub-connector devices move --application trial --to production
+  iothub-connector devices forget --application trial
 
-It needs the M2MDocumentsDB… settings only. Nothing is changed or created.";
+It needs the M2MDocumentsDB… settings only. Nothing is changed or created, except by move and forget with --yes.";
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 pub struct Options {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Print each device's document as one line of JSON, for scripts
     #[arg(long)]
     json: bool,
@@ -37,20 +43,26 @@ pub struct Options {
     source: Source,
 }
 
-/// Lists the provisioned devices by device id.
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Gives LoRaWAN devices to another application, or to another tenant
+    Move(fleet::Move),
+    /// Forgets LoRaWAN devices: they are registered anew when they send again
+    Forget(fleet::Forget),
+}
+
+/// Lists the provisioned devices by device id, or changes to whom they belong.
 ///
 /// # Errors
 /// The container of devices cannot be read.
 pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
-    let settings = options.source.read()?;
-    let mut problems = Problems::default();
-    let config = ledger::read(&settings, &mut problems);
-    let Some(config) = config.filter(|_| problems.is_empty()) else {
-        eprintln!("error: {}", problems.list());
-        return Ok(ExitCode::from(crate::MISCONFIGURED));
-    };
-    let database = config.account.database.clone();
-    let listing = Store::new(Arc::new(Account::new(config.account))).list().await?.unwrap_or_default();
+    match options.command {
+        Some(Command::Move(options)) => return fleet::move_devices(options).await,
+        Some(Command::Forget(options)) => return fleet::forget(options).await,
+        None => {}
+    }
+    let Some((store, database)) = store(&options.source)? else { return Ok(ExitCode::from(crate::MISCONFIGURED)) };
+    let listing = store.list().await?.unwrap_or_default();
     if listing.documents.is_empty() {
         eprintln!("no devices are provisioned: container {CONTAINER} in database {} is empty or absent", database);
     }
@@ -64,6 +76,19 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
         written => written.context("cannot print").map(|()| ExitCode::SUCCESS),
     }
+}
+
+/// The container of devices, and the name of its database. `None`: settings are wrong, and that was said.
+fn store(source: &Source) -> anyhow::Result<Option<(Store, String)>> {
+    let settings = source.read()?;
+    let mut problems = Problems::default();
+    let config = ledger::read(&settings, &mut problems);
+    let Some(config) = config.filter(|_| problems.is_empty()) else {
+        eprintln!("error: {}", problems.list());
+        return Ok(None);
+    };
+    let database = config.account.database.clone();
+    Ok(Some((Store::new(Arc::new(Account::new(config.account))), database)))
 }
 
 /// The documents as Cosmos DB stores them.
@@ -86,9 +111,10 @@ fn table(listing: &Listing, out: &mut impl Write) -> io::Result<()> {
 
 fn cells(document: &Document) -> [String; 5] {
     let port = document.port().map(|port| format!(", port {port}")).unwrap_or_default();
+    let tenant = document.tenant.as_ref().map(|tenant| format!(" of tenant {tenant}")).unwrap_or_default();
     [
         document.device_id.clone(),
-        format!("{}{port}", document.owner),
+        format!("{}{tenant}{port}", document.owner),
         document.assigned_hub.clone(),
         document.registered_at.to_rfc3339_opts(SecondsFormat::Secs, true),
         document.registrations.to_string(),
