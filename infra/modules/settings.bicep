@@ -11,7 +11,7 @@
 // | EmulationMode, Histdata, PollConcurrency, BackendRequestsPerSecond, SweepMinutes, PollTimeoutSeconds, RecordEmptyPolls | the default is right for a start |
 // | OverlapSeconds, ForwardCorrections, FailedSitesThreshold | the default is right for a start |
 // | IoTHubMaxConnections, ForwardTimeoutSeconds, DeviceActivitySeconds | the default is right for a start |
-// | ThingsNetworkEvents, ThingsNetworkDirectMilliseconds | the default is right for a start |
+// | ThingsNetworkEvents, ThingsNetworkDirectMilliseconds, AzureIoT__IoTCentral__Methods__ | the default is right for a start |
 // | Base64encodedUsernamePassword, DPSEnrollmentGroupSymmetricKeyDefault, ThingsNetworkWebhookSecret | they are in the vault |
 // | RUST_LOG, LOG_FORMAT | info, and the text that the host understands |
 // | REGION_NAME | Azure sets it |
