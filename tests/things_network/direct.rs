@@ -89,10 +89,14 @@ async fn a_hub_that_is_away_leaves_the_queue_to_it() {
 #[tokio::test]
 async fn a_command_leaves_after_a_direct_uplink_too() {
     let (world, host) = started("4000").await;
+    let uplink = |counter| json!({"target": host.target(), "application": "app-1", "device": DEVICE, "fCnt": counter});
+    // The first one tells the device's tenant, and takes the queue.
+    world.stack.post("uplink", uplink(6)).await;
+    world.received(2).await;
+    host.drained().await;
     let before = calls(&host);
     world.hub.post("c2d?device=valve", json!({"body": "x", "properties": {"Port": "15"}})).await;
-    let body = json!({"target": host.target(), "application": "app-1", "device": DEVICE, "fCnt": 7});
-    world.stack.post("uplink", body).await;
+    world.stack.post("uplink", uplink(7)).await;
     let requests = world.stack.get("downlinks?wait=1&timeout_ms=50000").await;
     assert_eq!(requests.as_array().unwrap().len(), 1, "{requests}");
     let all = world.hub.get("c2d?device=valve&wait=completed:1&timeout_ms=50000").await;
