@@ -58,7 +58,7 @@ resource queues 'Microsoft.Storage/storageAccounts/queueServices/queues@2025-01-
   name: '${uplinkQueueName}${suffix}'
 }]
 
-resource pollQueues 'Microsoft.Storage/storageAccounts/queueServices/queues@2025-01-01' = [for suffix in ['', '-rejected', '-poison']: if (!empty(pollQueueName)) {
+resource pollQueues 'Microsoft.Storage/storageAccounts/queueServices/queues@2025-01-01' = [for suffix in empty(pollQueueName) ? [] : ['', '-rejected', '-poison']: {
   parent: queueService
   name: '${pollQueueName}${suffix}'
 }]
