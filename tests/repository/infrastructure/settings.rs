@@ -172,9 +172,9 @@ fn the_queues_are_those_of_the_bindings() {
     let storage = text("infra/modules/storage.bicep");
     let mut made = BTreeSet::new();
     for (setting, queues) in
-        ["UplinkQueueName", "PollQueueName"].into_iter().zip(storage.split("for suffix in [").skip(1))
+        ["UplinkQueueName", "PollQueueName"].into_iter().zip(storage.split("for suffix in ").skip(1))
     {
-        let list = queues.split(']').next().expect("the queues");
+        let list = queues.split("]: {").next().expect("the queues");
         made.extend(quoted(list, '\'').into_iter().map(|suffix| format!("%{setting}%{suffix}")));
         let begin = setting[..1].to_lowercase();
         assert!(queues.contains(&format!("name: '${{{begin}{}}}${{suffix}}'", &setting[1..])), "{setting}: {queues}");
