@@ -29,8 +29,9 @@ use crate::{
 
 /// Largest answer to a request for rows that is read, in bytes.
 pub const MAX_BODY: usize = 64 * 1024 * 1024;
-/// Largest list of sites (of 150,000 or more) and largest blueprint, in bytes. Both are parsed as a whole.
-const MAX_LIST: usize = 64 * 1024 * 1024;
+/// Largest list of sites and largest blueprint, in bytes. Both are parsed as a whole, which takes several times their
+/// size in memory.
+const MAX_LIST: usize = 32 * 1024 * 1024;
 const MAX_BLUEPRINT: usize = 2 * 1024 * 1024;
 /// Longest URL, in bytes. Proxies and servers commonly accept 2,048.
 const MAX_URL: usize = 2_000;

@@ -362,6 +362,22 @@ mod tests {
         assert_eq!(ids, ["0000000000999-0000-00000001", "1700000000000-0002-ffffffff", "1700000000000-0010-00000000"]);
     }
 
+    /// People are not told that a message waits which is only not marked yet; but that the hub refuses it, or that nobody marks
+    /// it.
+    #[test]
+    fn a_kept_record_waits_for_people_only_if_something_is_wrong() {
+        let at = DateTime::from_timestamp_millis(1_700_000_000_000).unwrap();
+        let mut cursor = Cursor::new(&SiteKey { customer: "c".into(), site: "s".into() });
+        cursor.unforwarded = vec![poll_id(at, 0, 1), poll_id(at, 1, 1)].into();
+        assert_eq!(cursor.waiting(at), 2, "both are documents");
+        cursor.unforwarded.note_first_is_in_cursor();
+        assert_eq!(cursor.waiting(at + TimeDelta::minutes(1)), 1);
+        assert_eq!(cursor.waiting(at + MARKED_AFTER), 2);
+        let fault = Fault { kind: crate::support::kind::Kind::Timeout, text: "t".into() };
+        cursor.activity.get_or_insert_default().note_hub(Some(fault));
+        assert_eq!(cursor.waiting(at), 2);
+    }
+
     #[test]
     fn a_cursor_has_the_documented_fields() {
         let key = SiteKey { customer: "c".into(), site: "s".into() };
