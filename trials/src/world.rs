@@ -30,6 +30,8 @@ use crate::{
 const CUSTOMER: &str = "Demo Water Utility";
 /// Channels of the rows that [`Producer`] makes.
 const CHANNELS: &str = "ch0,ch1";
+/// More sites than this are not named one by one: Linux limits an environment variable to 128 KiB.
+const MOST_NAMED: usize = 2_000;
 /// The queue through which sites are polled, if they are.
 const QUEUE: &str = "polls";
 /// How long a run of the timer waits for its batches. A batch whose handler was killed comes again after a second.
@@ -79,11 +81,13 @@ impl World {
     pub fn settings(&self) -> BTreeMap<String, String> {
         let (backend, cosmos, hub) = (self.backend.ready(), self.cosmos.ready(), self.hub.ready());
         let credentials = BASE64_STANDARD.encode(format!("{}:{}", backend.user, backend.password));
+        let names = self.backend.site_names();
+        let names = if names.len() > MOST_NAMED { "*".to_owned() } else { names.join(",") };
         let settings = [
             ("M2MBackendURL", backend.endpoint.as_str()),
             ("Base64encodedUsernamePassword", &credentials),
             ("Customer_ID", CUSTOMER),
-            ("Site_ID", &self.backend.site_names().join(",")),
+            ("Site_ID", &names),
             ("Channelnames", CHANNELS),
             ("StartFrom", "all"),
             ("M2MDocumentsDBUri", &cosmos.endpoint),
