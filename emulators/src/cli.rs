@@ -3,12 +3,9 @@
 
 use clap::Subcommand;
 use serde::Serialize;
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::broadcast::error::RecvError,
-};
+use tokio::sync::broadcast::error::RecvError;
 
-use crate::{cosmos, functions_host, iot_hub, rapidm2m, storage, things_stack};
+use crate::{cosmos, functions_host, interrupt::interrupted, iot_hub, rapidm2m, storage, things_stack};
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -41,27 +38,27 @@ pub async fn run(command: Command) -> anyhow::Result<()> {
         Command::RapidM2m(options) => {
             let emulator = rapidm2m::start(options).await?;
             print_ready(emulator.ready())?;
-            interrupted().await
+            Ok(interrupted().await?)
         }
         Command::Cosmos(options) => {
             let emulator = cosmos::start(options).await?;
             print_ready(emulator.ready())?;
-            interrupted().await
+            Ok(interrupted().await?)
         }
         Command::IotHub(options) => {
             let emulator = iot_hub::start(options).await?;
             print_ready(emulator.ready())?;
-            interrupted().await
+            Ok(interrupted().await?)
         }
         Command::Storage(options) => {
             let emulator = storage::start(options).await?;
             print_ready(emulator.ready())?;
-            interrupted().await
+            Ok(interrupted().await?)
         }
         Command::ThingsStack(options) => {
             let emulator = things_stack::start(options).await?;
             print_ready(emulator.ready())?;
-            interrupted().await
+            Ok(interrupted().await?)
         }
         Command::FunctionsHost(options) => {
             let emulator = functions_host::start(options).await?;
@@ -72,7 +69,7 @@ pub async fn run(command: Command) -> anyhow::Result<()> {
                     result = interrupted() => {
                         let telemetry = emulator.stop().await;
                         eprintln!("Telemetry {{ {telemetry} }}");
-                        return result;
+                        return Ok(result?);
                     }
                     reason = emulator.stopped() => {
                         eprintln!("Telemetry {{ {} }}", emulator.telemetry());
@@ -94,11 +91,3 @@ fn print_ready(ready: &impl Serialize) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn interrupted() -> anyhow::Result<()> {
-    let mut terminated = signal(SignalKind::terminate())?;
-    tokio::select! {
-        result = tokio::signal::ctrl_c() => result?,
-        _ = terminated.recv() => {}
-    }
-    Ok(())
-}

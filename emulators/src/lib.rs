@@ -19,7 +19,9 @@
 pub mod cli;
 pub mod cosmos;
 pub mod door;
+pub mod file;
 pub mod functions_host;
+pub mod interrupt;
 pub mod iot_hub;
 mod queues;
 pub mod rapidm2m;

@@ -2,7 +2,6 @@
 
 use std::{
     env, fs,
-    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -22,7 +21,10 @@ pub fn executable(app: &Path, packaged: bool) -> anyhow::Result<PathBuf> {
     let text: Value = serde_json::from_slice(&text).with_context(|| format!("{} is no JSON", host.display()))?;
     let name = text["customHandler"]["description"]["defaultExecutablePath"].as_str();
     let name = name.with_context(|| format!("{} names no defaultExecutablePath", host.display()))?;
-    let executable = app.join(name);
+    let executable = Some(app.join(name)).filter(|file| file.is_file()).unwrap_or_else(|| {
+        // On Windows, host.json may leave out what the file's name ends with.
+        app.join(format!("{name}{}", env::consts::EXE_SUFFIX))
+    });
     ensure!(
         executable.is_file(),
         "{} has no {name}, which --packaged would start: make the package with `cargo xtask package` and name its folder with \
@@ -33,6 +35,14 @@ pub fn executable(app: &Path, packaged: bool) -> anyhow::Result<PathBuf> {
     Ok(executable)
 }
 
+#[cfg(unix)]
 fn may_run(file: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
     fs::metadata(file).is_ok_and(|metadata| metadata.permissions().mode() & 0o111 != 0)
+}
+
+/// Windows has no such permission.
+#[cfg(not(unix))]
+fn may_run(_file: &Path) -> bool {
+    true
 }

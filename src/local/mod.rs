@@ -26,13 +26,13 @@ mod tally;
 use std::{
     fmt::Display,
     io,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitCode,
     time::Duration,
 };
 
 use anyhow::{Context as _, ensure};
-use emulators::functions_host;
+use emulators::{file, functions_host};
 use iothub_connector::config::Config;
 use tokio::time::Instant;
 
@@ -209,8 +209,7 @@ fn misconfigured(problems: &dyn Display, services: &Services) -> ExitCode {
 /// Finds the app and its settings, and changes to the app's folder: the handler resolves the files that settings name
 /// there.
 fn folder(options: &Options) -> anyhow::Result<(PathBuf, Option<PathBuf>)> {
-    let absolute = |path: &Path| path.canonicalize().with_context(|| format!("{} cannot be read", path.display()));
-    let app = absolute(&options.app)?;
+    let app = file::absolute(&options.app)?;
     ensure!(
         app.join("host.json").is_file(),
         "{} has no host.json, so it is not the function app's folder: go to the root of the repository, or name it with --app",
@@ -218,7 +217,7 @@ fn folder(options: &Options) -> anyhow::Result<(PathBuf, Option<PathBuf>)> {
     );
     let default = app.join("local.settings.json");
     let settings = match &options.settings {
-        Some(file) => Some(absolute(file)?),
+        Some(settings) => Some(file::absolute(settings)?),
         None => default.is_file().then_some(default),
     };
     std::env::set_current_dir(&app).with_context(|| format!("cannot go to {}", app.display()))?;

@@ -4,10 +4,10 @@ use std::{io, pin::pin, time::Duration};
 
 use emulators::{
     functions_host::{self, Event, Level, Stream},
+    interrupt::interrupted,
     things_stack,
 };
 use tokio::{
-    signal::unix::{SignalKind, signal},
     sync::{
         broadcast::error::{RecvError, TryRecvError},
         mpsc::{UnboundedReceiver, unbounded_channel},
@@ -217,10 +217,3 @@ pub async fn end_at_second_interrupt(kill: impl Future<Output = ()>) {
     std::process::exit(INTERRUPTED.into());
 }
 
-async fn interrupted() -> io::Result<()> {
-    let mut terminated = signal(SignalKind::terminate())?;
-    tokio::select! {
-        result = tokio::signal::ctrl_c() => result,
-        _ = terminated.recv() => Ok(()),
-    }
-}

@@ -16,6 +16,7 @@ use super::{
     settings::Settings,
     time_span,
 };
+use crate::file;
 
 /// The host's own limit if host.json has none.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(300);
@@ -58,7 +59,7 @@ impl App {
     /// # Errors
     /// Names the file and the invalid member.
     pub fn load(root: &Path, settings: &Settings, schedule: Option<&str>, without: &[String]) -> anyhow::Result<Self> {
-        let root = root.canonicalize().with_context(|| format!("{} cannot be read", root.display()))?;
+        let root = file::absolute(root)?;
         let document = Document::read(&root.join("host.json"))?;
         let host = document.root();
         let version = host.required("version")?;
@@ -102,7 +103,7 @@ impl App {
         let (arguments, directory) =
             self.handler.as_ref().map_or((&[][..], ""), |handler| (&handler.arguments[..], &handler.directory));
         let executable = match (replacement, &self.handler) {
-            (Some(path), _) => path.canonicalize().with_context(|| format!("--handler {}", path.display()))?,
+            (Some(path), _) => file::absolute(path).context("--handler")?,
             (None, None) => bail!("{member} is missing"),
             (None, Some(handler)) => {
                 let in_app = self.root.join(&handler.executable);

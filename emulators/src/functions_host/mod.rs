@@ -71,6 +71,7 @@ mod admin;
 mod answer;
 mod app;
 mod document;
+mod ending;
 mod envelope;
 mod events;
 mod front;

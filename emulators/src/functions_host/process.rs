@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader},
     process::{Child, Command},
@@ -18,6 +17,7 @@ use tokio::{
 
 use super::{
     app::HandlerCommand,
+    ending,
     events::{Event, Level, Sender, Stream, send},
     handler::{Control, State},
     lifetime::Lifetime,
@@ -108,6 +108,7 @@ impl Process {
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()?;
+        let _tie = ending::Tie::to(&child)?;
         tracing::info!(executable = %self.command.executable.display(), pid = child.id(), "the handler is started");
         send(&self.events, Event::HandlerStarted { pid: child.id().unwrap_or_default() });
         let mut readers = self.readers(&mut child, last_lines);
@@ -143,10 +144,7 @@ impl Process {
 
     /// Asks the handler to end, and waits a while for its end.
     async fn terminate(&self, child: &mut Child) {
-        let pid = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
-        if let Some(pid) = pid.filter(|_| !self.stop_within.is_zero()) {
-            // An error means that it has just ended.
-            let _ = kill_process(pid, Signal::TERM);
+        if !self.stop_within.is_zero() && ending::ask(child) {
             tokio::select! {
                 _ = timeout(self.stop_within, child.wait()) => {}
                 () = self.lifetime.kill.cancelled() => {}
