@@ -62,6 +62,12 @@ enum Command {
     /// Runs the whole function app on this machine, with stand-ins for every service that is not configured
     #[cfg(feature = "local")]
     Local(local::Options),
+    /// Breaks a service of the session of `local` that runs here, or mends it
+    #[cfg(feature = "local")]
+    Fault(local::fault::Options),
+    /// Sends a command to a device of the session of `local` that runs here
+    #[cfg(feature = "local")]
+    Command(local::command::Options),
     /// Runs one of the stand-ins alone, until Ctrl-C
     #[cfg(feature = "local")]
     #[command(after_help = EMULATOR_EXAMPLES)]
@@ -100,6 +106,10 @@ fn main() -> ExitCode {
         #[cfg(feature = "local")]
         Command::Local(options) => threads().and_then(|runtime| runtime.block_on(local::run(options))),
         #[cfg(feature = "local")]
+        Command::Fault(options) => runtime().and_then(|runtime| runtime.block_on(local::fault::run(options))),
+        #[cfg(feature = "local")]
+        Command::Command(options) => runtime().and_then(|runtime| runtime.block_on(local::command::run(options))),
+        #[cfg(feature = "local")]
         Command::Emulator { name } => {
             threads().and_then(|runtime| runtime.block_on(emulators::cli::run(*name))).map(|()| ExitCode::SUCCESS)
         }
@@ -134,6 +144,8 @@ fn wants_log(command: &Command) -> bool {
         Command::Backfill(_) => std::env::var_os("RUST_LOG").is_some(),
         #[cfg(feature = "local")]
         Command::Local(_) => std::env::var_os("RUST_LOG").is_some(),
+        #[cfg(feature = "local")]
+        Command::Fault(_) | Command::Command(_) => false,
         _ => true,
     }
 }

@@ -90,4 +90,3 @@ fn print_ready(ready: &impl Serialize) -> anyhow::Result<()> {
     println!("{}", serde_json::to_string(ready)?);
     Ok(())
 }
-

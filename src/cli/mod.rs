@@ -11,7 +11,7 @@ pub mod replay;
 pub mod sas;
 pub mod serve;
 pub mod settings;
-mod similar;
+pub mod similar;
 mod sites;
 pub mod table;
 pub mod time;

@@ -18,6 +18,10 @@ pub struct Source {
     /// Settings that the environment does not have [default: local.settings.json, if it is here]
     #[arg(long, value_name = "FILE")]
     settings: Option<PathBuf>,
+    /// The emulated services of the session of `local` that runs in this folder
+    #[cfg(feature = "local")]
+    #[arg(long, conflicts_with = "settings")]
+    local: bool,
 }
 
 impl Source {
@@ -44,6 +48,11 @@ impl Source {
     pub fn read_own(&self) -> anyhow::Result<Settings> {
         let default = Path::new(DEFAULT_FILE);
         let file = self.settings.as_deref().or_else(|| default.is_file().then_some(default));
+        #[cfg(feature = "local")]
+        if self.local {
+            // What is set in the person's shell must not lead to real services.
+            return Ok(crate::local::open_session::settings(Path::new("."))?.into_iter().collect());
+        }
         let in_file = file.map_or(Ok(BTreeMap::new()), read)?;
         Ok(Settings::from_env().or(in_file).of_person())
     }

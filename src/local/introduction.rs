@@ -1,8 +1,8 @@
 //! Prints first where every service is and what the user can do next.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, env, path::Path};
 
-use emulators::functions_host::Ready;
+use emulators::{functions_host::Ready, iot_hub};
 use iothub_connector::{config::Config, iot_hub::devices::Owner, things_network::template::Parts};
 use serde::Serialize;
 
@@ -16,8 +16,6 @@ use crate::cli::table;
 
 /// Columns of a terminal.
 const WIDTH: u16 = 80;
-/// The body of an example command.
-const BODY: &str = r#"{"body":"open the valve","properties":{"Port":"1"}}"#;
 
 /// The first record of the JSON output.
 #[derive(Serialize)]
@@ -34,6 +32,14 @@ pub struct Introduction<'a> {
     queue: Option<&'a str>,
     /// The URL at which the emulated hub takes commands for a device.
     commands: Option<String>,
+    /// A device of which commands are taken.
+    #[serde(skip)]
+    device: Option<String>,
+    #[serde(skip)]
+    is_all_emulated: bool,
+    /// How a person starts this executable.
+    #[serde(skip)]
+    program: String,
     /// Why a half is off.
     off: Vec<&'static str>,
     #[serde(skip)]
@@ -49,6 +55,7 @@ impl<'a> Introduction<'a> {
         if services.plan.things_stack == Source::Off {
             off.push("The Things Network is off: set UplinkQueueName");
         }
+        let device = device(services, config);
         let at = |route| format!("{}{route}", host.endpoint);
         Self {
             services: services.rows(config, host),
@@ -57,26 +64,36 @@ impl<'a> Introduction<'a> {
             timers: &host.timers,
             webhooks: config.things_network.is_some().then(|| at(ROUTE)),
             queue: config.things_network.as_ref().map(|things_network| things_network.webhooks.queue.as_str()),
-            commands: commands(services, config),
+            commands: device.as_ref().zip(services.iot_hub.as_ref()).map(commands),
+            device,
+            is_all_emulated: services.plan.why_real.is_empty(),
+            program: program(),
             off,
             settings_file,
         }
     }
 }
 
-/// The URL for commands to the first emulated device, by its id at the hub.
-fn commands(services: &Services, config: &Config) -> Option<String> {
+/// The id at the hub of the first emulated LoRaWAN device.
+fn device(services: &Services, config: &Config) -> Option<String> {
     let device = services.things_stack.as_ref()?.devices.first()?;
     let ids = &config.things_network.as_ref()?.device_ids;
     let (application, id) = (&device.application, &device.device);
     let name = ids.expand(Parts { application, device: id, dev_eui: Some(&device.dev_eui), tenant: None }).ok()?;
-    let id = Owner::things_network(application, id, name).registration_id();
-    Some(format!("{}c2d?device={id}", services.iot_hub.as_ref()?.ready().control))
+    Some(Owner::things_network(application, id, name).registration_id())
+}
+
+fn commands((device, hub): (&String, &iot_hub::Emulator)) -> String {
+    format!("{}c2d?device={device}", hub.ready().control)
 }
 
 impl Told for Introduction<'_> {
     fn text(&self) -> String {
-        let mut text = "The function app runs on this machine. Times are UTC. Ctrl-C ends.\n\n".to_owned();
+        let mut text = String::new();
+        if self.status.is_some() {
+            text += &format!("The status page is at {}\n", self.host);
+        }
+        text += "The function app runs on this machine. Times are UTC. Ctrl-C ends.\n\n";
         text += &self.table();
         text += "\n";
         for (function, schedule) in self.timers {
@@ -85,9 +102,6 @@ impl Told for Introduction<'_> {
         if let Some(url) = &self.webhooks {
             text += &format!("{UPLINK} takes webhooks at {url}\n");
         }
-        if self.status.is_some() {
-            text += &format!("The status page is at {}\n", self.host);
-        }
         for reason in &self.off {
             text += &format!("{reason}\n");
         }
@@ -95,12 +109,25 @@ impl Told for Introduction<'_> {
             Some(file) => format!("Settings: {}\n", file.display()),
             None => "To use services of your own, see local.settings.json.example\n".to_owned(),
         };
-        if let Some(url) = &self.commands {
-            text += "\nA command for a device, which leaves as a downlink after its next uplink:\n";
-            text += &format!("  curl -X POST '{url}' \\\n    -d '{BODY}'\n");
+        // What people have set for real services is not in the session's file.
+        if self.is_all_emulated {
+            text += "\nIn a second terminal, in this folder:\n";
+            let with_settings = ["check", "polls \"Reservoir Süd\"", "devices"];
+            let with_settings = with_settings.map(|command| format!("{command} --local"));
+            let command = self.device.iter().map(|device| format!("command {device} open -p Port=1"));
+            let faults = ["fault", "fault hub away", "fault hub ok"].map(str::to_owned);
+            for command in with_settings.into_iter().chain(command).chain(faults) {
+                text += &format!("  {} {command}\n", self.program);
+            }
         }
         text
     }
+}
+
+/// How a person starts this executable from the app's folder. One that is elsewhere was found by its name.
+fn program() -> String {
+    let below = || Some(env::current_exe().ok()?.strip_prefix(env::current_dir().ok()?).ok()?.display().to_string());
+    below().unwrap_or_else(|| env!("CARGO_PKG_NAME").to_owned())
 }
 
 impl Introduction<'_> {

@@ -8,13 +8,18 @@
 //! | `handler` | finds the executable that the host starts |
 //! | `services` | the emulators, and the settings that point the handler to them |
 //! | `introduction`, `rows` | printed first: where everything is |
+//! | `open_session` | what commands of another terminal need of a running session |
+//! | `fault`, `command` | such commands: break a service, send a device a command |
 //! | `session` | passes on the handler's lines until the end |
 //! | `tally`, `arrived`, `summary` | the result, the messages that reached the hub, and both as text |
 //! | `output` | prints text for the user, or JSON lines |
 
 mod arrived;
+pub mod command;
+pub mod fault;
 mod handler;
 mod introduction;
+pub mod open_session;
 mod output;
 mod plan;
 mod rows;
@@ -23,13 +28,7 @@ mod session;
 mod summary;
 mod tally;
 
-use std::{
-    fmt::Display,
-    io,
-    path::PathBuf,
-    process::ExitCode,
-    time::Duration,
-};
+use std::{fmt::Display, io, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use emulators::{file, functions_host};
@@ -39,6 +38,7 @@ use tokio::time::Instant;
 use self::{
     arrived::Arrived,
     introduction::Introduction,
+    open_session::{FILE, Published},
     output::Output,
     plan::Source,
     services::{FORWARDING, RAPIDM2M, STATUS, Services, UPLINK},
@@ -152,6 +152,11 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let mut session = Session::new(Output { is_json: options.json }, &others);
     session.tally.needs = (config.rapidm2m.is_some(), things_stack.is_some());
     let started = Instant::now();
+    let made = services.made.clone().into_iter().chain(ready.settings.clone()).collect();
+    let published = Published::write(&app, made, services.controls());
+    if let Err(error) = &published {
+        eprintln!("warning: {FILE} cannot be written, so other commands do not find this session: {error}");
+    }
     let introduction = Introduction::new(&services, &config, &ready, settings_file.as_deref());
     let mut printed = session.output.tell(&introduction);
     if printed.is_ok() {

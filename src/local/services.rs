@@ -1,6 +1,6 @@
 //! Starts the emulators and makes the settings that point the handler to them.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use anyhow::{Context as _, ensure};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
@@ -9,7 +9,10 @@ use iothub_connector::config::{self, KEY_VAULT, key_vault, things_network};
 use reqwest::Url;
 use serde::{Deserialize, de::DeserializeOwned};
 
-use super::plan::{OF_STORAGE, Plan, QUEUE, Settings, Source};
+use super::{
+    fault::Service,
+    plan::{OF_STORAGE, Plan, QUEUE, Settings, Source},
+};
 use crate::cli::settings;
 
 /// The functions of the two halves, by the names of their folders.
@@ -57,6 +60,8 @@ pub struct Services {
     pub things_stack: Option<Stack>,
     /// The account that several hosts share. One host alone emulates its own.
     pub storage: Option<storage::Emulator>,
+    /// The settings that point to emulators.
+    pub made: Settings,
     /// Functions that are off.
     pub without: Vec<String>,
 }
@@ -91,6 +96,7 @@ impl Services {
             Some(file) => settings_of(file).await?,
             None => Settings::new(),
         };
+        let given = settings.clone();
         let plan = Plan::new(&settings);
         ensure!(
             !(plan.has_real_iot_hub && device_per_site),
@@ -126,7 +132,22 @@ impl Services {
         ] {
             without.extend(functions.iter().filter(|_| is_off).map(|function| (*function).to_owned()));
         }
-        Ok(Self { plan, settings, iot_hub, rapidm2m, cosmos, things_stack, storage, without })
+        let is_made = |(name, value): &(&String, &String)| given.get(*name) != Some(*value);
+        let made = settings.iter().filter(is_made).map(|(name, value)| (name.clone(), value.clone())).collect();
+        Ok(Self { plan, settings, iot_hub, rapidm2m, cosmos, things_stack, storage, made, without })
+    }
+
+    /// The control endpoint of each emulated service.
+    pub fn controls(&self) -> BTreeMap<String, String> {
+        let controls = [
+            (Service::Backend, self.rapidm2m.as_ref().map(|it| &it.ready().control)),
+            (Service::Cosmos, self.cosmos.as_ref().map(|it| &it.ready().control)),
+            (Service::Hub, self.iot_hub.as_ref().map(|it| &it.ready().control)),
+            (Service::ThingsStack, self.things_stack.as_ref().map(|it| &it.emulator.ready().control)),
+        ];
+        let named =
+            |(service, control): (Service, Option<&String>)| Some((service.name().to_owned(), control?.clone()));
+        controls.into_iter().filter_map(named).collect()
     }
 }
 

@@ -216,4 +216,3 @@ pub async fn end_at_second_interrupt(kill: impl Future<Output = ()>) {
     let _ = timeout(LAST_WORDS, kill).await;
     std::process::exit(INTERRUPTED.into());
 }
-

@@ -115,12 +115,15 @@ fn the_status_page_is_at_the_root_too() {
 
 #[test]
 fn the_command_can_be_copied_and_goes_out_as_a_downlink() {
-    let mut live = Live::start(command(&app("downlink", None), &["--every", "1"]));
-    let quoted = |line: String| line.split('\'').nth(1).unwrap().to_owned();
-    let url = quoted(live.line("curl -X POST "));
-    let body = quoted(live.line("-d "));
-    assert_eq!(live.post(&url, &serde_json::from_str(&body).unwrap()), 201);
-    let (_, _, messages) = live.get(&format!("{url}&wait=completed:1&timeout_ms=60000"));
+    let app = app("downlink", None);
+    let mut live = Live::start(command(&app, &["--every", "1"]));
+    let printed = live.line(" command ");
+    let arguments: Vec<_> = printed.split_whitespace().skip(1).collect();
+    let (code, _, why) = beside(&app, &arguments);
+    assert_eq!(code, Some(0), "{why}");
+    let session: Value = serde_json::from_slice(&fs::read(app.join(".local/settings.json")).unwrap()).unwrap();
+    let (hub, device) = (session["Controls"]["hub"].as_str().unwrap(), arguments[1]);
+    let (_, _, messages) = live.get(&format!("{hub}c2d?device={device}&wait=completed:1&timeout_ms=60000"));
     assert_eq!(serde_json::from_str::<Value>(&messages).unwrap()[0]["state"], "completed", "{messages}");
     let (status, rest) = live.interrupt();
     assert!(status.success() && rest.contains("; 1 downlink\n"), "{rest}");
@@ -222,4 +225,47 @@ fn the_second_ctrl_c_ends_at_once() {
     // Signals only this process. It ends the handler too.
     assert_eq!(live.interrupt_until_ended().code(), Some(130), "as shells have it: 128 and the signal's number");
     assert!(!Path::new(&format!("/proc/{}", handler[0])).exists(), "the handler is left behind");
+}
+
+/// What a second terminal prints.
+fn beside(app: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_iothub-connector"));
+    let output = command.args(arguments).current_dir(app).env_clear().output().unwrap();
+    (output.status.code(), String::from_utf8(output.stdout.clone()).unwrap(), stderr(&output).to_owned())
+}
+
+#[test]
+fn other_commands_use_the_session_and_break_its_services() {
+    let app = app("beside", None);
+    let (code, _, why) = beside(&app, &["polls", SITES[0], "--local"]);
+    assert!(code == Some(1) && why.contains("no session runs here"), "{why}");
+    let mut live = Live::start(command(&app, &["--every", "1"]));
+    live.line("rapidM2MForwarding: 3 of 3 sites polled");
+    let (code, printed, why) = beside(&app, &["polls", SITES[0], "--local"]);
+    assert!(code == Some(0) && printed.contains(SITES[0]), "{printed}{why}");
+    let (code, printed, why) = beside(&app, &["check", "--local"]);
+    // The session's own connection may be in the way of the one that `check` makes as the same device.
+    assert!(code.is_some() && printed.contains("ok: has 3 sites"), "{printed}{why}");
+
+    let (_, listed, _) = beside(&app, &["fault"]);
+    assert!(listed.lines().all(|line| line.chars().count() <= 80), "{listed}");
+    let words = |line: &str| line.split_whitespace().take(2).map(str::to_owned).collect::<Vec<_>>();
+    let faults = listed.lines().skip(1).map(words).take_while(|words| words.len() == 2);
+    let faults: Vec<_> = faults.map(|words| (words[0].clone(), words[1].clone())).collect();
+    assert!(faults.len() > 10, "{listed}");
+    for (service, fault) in faults {
+        for name in [fault.as_str(), "ok"] {
+            let (code, printed, why) = beside(&app, &["fault", &service, name]);
+            assert!(code == Some(0) && printed.starts_with(&service), "{service} {name}: {printed}{why}");
+        }
+    }
+    let (code, _, why) = beside(&app, &["fault", "hub", "awya"]);
+    assert!(code == Some(2) && why.contains("(away?)"), "{why}");
+
+    assert_eq!(beside(&app, &["fault", "backend", "away"]).0, Some(0));
+    live.line("it refuses connections");
+    assert_eq!(beside(&app, &["fault", "backend", "ok"]).0, Some(0));
+    live.line("rapidM2MForwarding: 3 of 3 sites polled");
+    let _ = live.interrupt();
+    assert_eq!(beside(&app, &["fault", "hub", "ok"]).0, Some(1), "the session has taken its file along");
 }

@@ -69,7 +69,7 @@ pub async fn of_uplinks(format: &str) -> Vec<String> {
     let lines = Lines::default();
     let of = lines.clone();
     let format = if format == "json" { logging::Format::Json } else { logging::Format::Text };
-    let subscriber = logging::subscriber(format, "error,iothub_connector=info".into(), move || of.clone());
+    let subscriber = logging::subscriber(format, "error,iothub_connector=info".parse().unwrap(), move || of.clone());
     let _guard = tracing::subscriber::set_default(subscriber);
 
     let cosmos = Emulator::cosmos(cosmos::Options::default()).await;

@@ -139,6 +139,9 @@ pub struct Ready {
     /// The control endpoint of the emulated storage account, if the app needs it: see `storage/mod.rs`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub storage: Option<String>,
+    /// The settings with the emulated storage account, as the handler gets them.
+    #[serde(skip)]
+    pub settings: BTreeMap<String, String>,
 }
 
 /// A running host. Dropping it kills the handler; [`stop`](Emulator::stop) also waits for the handler's end.

@@ -50,7 +50,8 @@ pub async fn start(options: Options) -> anyhow::Result<Emulator> {
         None => None,
     };
     let host_id = host_id(&settings, &app);
-    settings.extend(queues.settings(&app.functions));
+    let own_settings = queues.settings(&app.functions);
+    settings.extend(own_settings.clone());
     let ready = Ready {
         emulator: "functions_host",
         endpoint: format!("http://{}/", door.address()),
@@ -59,6 +60,7 @@ pub async fn start(options: Options) -> anyhow::Result<Emulator> {
         timers: app.functions.iter().filter_map(Function::timer).collect(),
         queues: queues.urls(),
         storage: queues.control(),
+        settings: own_settings,
     };
     let (home, route_prefix) = (options.home.clone(), app.route_prefix.clone());
     let queues = Arc::new(queues);

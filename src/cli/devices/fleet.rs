@@ -13,8 +13,8 @@ use iothub_connector::iot_hub::devices::{
     store::{Stored, Written},
 };
 
-use super::cells;
-use crate::cli::{settings::Source, table};
+use super::table;
+use crate::cli::settings::Source;
 
 /// Documents that are changed at once.
 const CONCURRENCY: usize = 8;
@@ -23,7 +23,7 @@ const AFTER_MOVE: &str = "\
 Examples:
   iothub-connector devices move --application trial --to production          # what would be done
   iothub-connector devices move --application trial --to production --yes
-  iothub-connector replay --queue rejected --yes                             # what was rejected meanwhile
+  iothub-connector replay --queue rejected                                   # what was rejected meanwhile
 
 It is for LoRaWAN devices that were moved to another application, or to another tenant (--to is then the same application),
 and whose ids at the hub stay the same. With {dev_eui} in DeviceIdTemplate it is not needed.";
@@ -113,11 +113,9 @@ impl Which {
             eprintln!("no such device of application {}: `iothub-connector devices` lists all", self.application);
             return Ok(ExitCode::FAILURE);
         }
-        let heads = ["DEVICE", "OWNER", "HUB", "REGISTERED AT", "TIMES"];
-        let devices = documents.iter().filter(|document| !document.is_claim());
-        let count = devices.clone().count();
+        let count = documents.iter().filter(|document| !document.is_claim()).count();
         let mut out = io::stdout().lock();
-        table::write(&mut out, heads, devices.map(cells), &[4]).and_then(|()| out.flush()).context("cannot print")?;
+        table(&documents, &mut out).and_then(|()| out.flush()).context("cannot print")?;
         drop(out);
         if !self.yes {
             eprintln!("{count} devices would be {done}. Nothing is changed: add --yes");

@@ -9,7 +9,6 @@ use std::{
 };
 
 use anyhow::Context as _;
-use chrono::SecondsFormat;
 use iothub_connector::{
     config::{Problems, ledger},
     cosmos::Account,
@@ -70,7 +69,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
         eprintln!("warning: not one of our documents: {}", listing.foreign.join(", "));
     }
     let mut out = BufWriter::new(io::stdout().lock());
-    let written = if options.json { json(&listing, &mut out) } else { table(&listing, &mut out) };
+    let written = if options.json { json(&listing, &mut out) } else { table(&listing.documents, &mut out) };
     match written.and_then(|()| out.flush()) {
         // The reader has closed the pipe (`| head`).
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
@@ -101,22 +100,27 @@ fn json(listing: &Listing, out: &mut impl Write) -> io::Result<()> {
 }
 
 /// Leaves out documents that only say which owner has an id: the device itself has its own line.
-fn table(listing: &Listing, out: &mut impl Write) -> io::Result<()> {
-    if listing.documents.is_empty() {
-        return Ok(());
-    }
-    let devices = listing.documents.iter().filter(|document| !document.is_claim());
-    table::write(out, ["DEVICE", "OWNER", "HUB", "REGISTERED AT", "TIMES"], devices.map(cells), &[4])
-}
-
-fn cells(document: &Document) -> [String; 5] {
-    let port = document.port().map(|port| format!(", port {port}")).unwrap_or_default();
-    let tenant = document.tenant.as_ref().map(|tenant| format!(" of tenant {tenant}")).unwrap_or_default();
-    [
-        document.device_id.clone(),
-        format!("{}{tenant}{port}", document.owner),
-        document.assigned_hub.clone(),
-        document.registered_at.to_rfc3339_opts(SecondsFormat::Secs, true),
-        document.registrations.to_string(),
-    ]
+fn table<'a>(documents: impl IntoIterator<Item = &'a Document>, out: &mut impl Write) -> io::Result<()> {
+    let devices: Vec<_> = documents.into_iter().filter(|document| !document.is_claim()).collect();
+    let Some(first) = devices.first() else { return Ok(()) };
+    // What all of them have in common is said once.
+    let has_one_hub = devices.iter().all(|device| device.assigned_hub == first.assigned_hub);
+    let has_one_tenant = devices.iter().all(|device| device.tenant == first.tenant);
+    let cells = |device: &&Document| {
+        let port = device.port().map(|port| format!(", port {port}")).unwrap_or_default();
+        let tenant = device.tenant.as_ref().filter(|_| !has_one_tenant);
+        let tenant = tenant.map(|tenant| format!(", tenant {tenant}")).unwrap_or_default();
+        let hub = if has_one_hub { String::new() } else { format!(", hub {}", device.assigned_hub) };
+        [
+            device.device_id.clone(),
+            format!("{}: {}{port}{tenant}{hub}", device.owner.group, device.owner.name),
+            device.registered_at.format("%Y-%m-%d").to_string(),
+            device.registrations.to_string(),
+        ]
+    };
+    let hub = if has_one_hub { &first.assigned_hub } else { "several hubs" };
+    let s = if devices.len() == 1 { "" } else { "s" };
+    writeln!(out, "{} device{s} at {hub}\n", devices.len())?;
+    let heads = ["DEVICE", "STANDS FOR", "REGISTERED", "TIMES"];
+    table::write(out, heads, devices.iter().map(cells), &[3])
 }

@@ -9,8 +9,9 @@ use std::io::{self, Write};
 
 use tracing::{Level, Subscriber};
 use tracing_subscriber::{
-    EnvFilter,
+    filter::{LevelFilter, Targets},
     fmt::{MakeWriter, writer::MakeWriterExt as _},
+    layer::SubscriberExt as _,
     util::SubscriberInitExt as _,
 };
 
@@ -62,14 +63,14 @@ pub fn init() -> Result<(), String> {
 ///
 /// # Errors
 /// The setting's name and its fault.
-pub fn filter(level: Option<&str>) -> Result<EnvFilter, (&'static str, String)> {
+pub fn filter(level: Option<&str>) -> Result<Targets, (&'static str, String)> {
     let filter = match level {
         // A bare level applies to the connector only: users do not want the libraries' debug output by accident.
         Some(level) if level.parse::<Level>().is_ok() => format!("error,iothub_connector={level},emulators=warn"),
         Some(filter) if !filter.trim().is_empty() => filter.to_owned(),
         _ => DEFAULT_FILTER.to_owned(),
     };
-    EnvFilter::try_new(&filter).map_err(|error| ("RUST_LOG", format!("is {filter:?}: {error}")))
+    filter.parse().map_err(|error| ("RUST_LOG", format!("is {filter:?}: {error}")))
 }
 
 /// The format for this `LOG_FORMAT`.
@@ -86,12 +87,12 @@ pub fn format_of(name: Option<&str>) -> Result<Format, (&'static str, String)> {
 }
 
 /// Writes the lines that pass `filter`.
-pub fn subscriber<W>(format: Format, filter: EnvFilter, writer: W) -> impl Subscriber + Send + Sync
+pub fn subscriber<W>(format: Format, filter: Targets, writer: W) -> impl Subscriber + Send + Sync
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(false);
-    builder.fmt_fields(format).event_format(format).finish()
+    let builder = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_writer(writer).with_ansi(false);
+    builder.fmt_fields(format).event_format(format).finish().with(filter)
 }
 
 #[cfg(test)]
