@@ -36,6 +36,34 @@ fn the_first_page_says_at_once_what_is_not_proven() {
     assert!(first.iter().any(|line| line.contains("never run against live Azure")), "{first:#?}");
 }
 
+/// The rows of the table whose heading begins with this cell.
+fn table<'a>(page: &'a Page, heading: &str) -> Vec<&'a [String]> {
+    let at = page.rows.iter().position(|(_, cells)| cells[0] == heading);
+    let at = at.unwrap_or_else(|| panic!("{} has no table {heading:?}", page.path));
+    // A line of dashes is between the heading and the rows.
+    let first = page.rows[at].0 + 2;
+    let rows = page.rows[at + 1..].iter().zip(first..).take_while(|((line, _), expected)| line == expected);
+    rows.map(|((_, cells), _)| &cells[..]).collect()
+}
+
+#[test]
+fn prices_and_figures_of_the_first_page_are_those_of_their_pages() {
+    let (first, costs, reliability) = (page("README.md"), text("docs/costs.md"), text("docs/reliability.md"));
+    let prices = table(&first, "A month, list prices");
+    assert!(prices.len() > 3, "{prices:?}");
+    for row in prices {
+        let line = costs.lines().find(|line| line.starts_with(&format!("| {} |", row[0])));
+        let line = line.unwrap_or_else(|| panic!("docs/costs.md has no row {:?}", row[0]));
+        assert!(line.contains(&format!("| **{}** |", row[1])), "{row:?} is not what is bold in {line}");
+    }
+    let number = Regex::new(r"\b\d[\d,]{2,}").unwrap();
+    let figures: Vec<_> = table(&first, "Proven on emulators").into_iter().map(|row| &row[1]).collect();
+    let numbers: Vec<_> = figures.iter().flat_map(|text| number.find_iter(text)).map(|found| found.as_str()).collect();
+    assert!(numbers.len() > 4, "{figures:?}");
+    let unknown: Vec<_> = numbers.into_iter().filter(|number| !reliability.contains(number)).collect();
+    assert_eq!(unknown, [""; 0], "docs/reliability.md does not have these figures");
+}
+
 #[test]
 fn every_setting_has_a_row_with_an_anchor() {
     let page = page(SETTINGS);

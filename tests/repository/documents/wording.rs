@@ -1,5 +1,7 @@
 //! Checks the words of the documents: plain English, one word for one thing.
 
+use std::sync::LazyLock;
+
 use regex::Regex;
 
 use super::{Page, files::Files, pages};
@@ -30,20 +32,23 @@ const FOR_ENGINEERS: [&str; 2] = ["ARCHITECTURE.md", "docs/internals/"];
 /// Pages with texts of the code, which are not written here.
 const GENERATED: [&str; 2] = ["docs/faults.md", "docs/reference/cli.md"];
 
+static PATTERNS: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
+    BETTER.iter().chain([&OF_CODE]).map(|(pattern, better)| (Regex::new(pattern).unwrap(), *better)).collect()
+});
+/// "There is no array", but "it is not an array".
+static IS_NO: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"(?i)(\w+)\s+is no (\w+)").unwrap());
+
 fn found(page: &Page) -> Vec<String> {
-    let of_code = (!FOR_ENGINEERS.iter().any(|begin| page.path.starts_with(begin))).then_some(&OF_CODE);
-    let patterns: Vec<_> =
-        BETTER.iter().chain(of_code).map(|(pattern, better)| (Regex::new(pattern).unwrap(), better)).collect();
-    // "There is no array", but "it is not an array".
-    let is_no = Regex::new(r"(?i)(\w+)\s+is no (\w+)").unwrap();
+    let is_for_engineers = FOR_ENGINEERS.iter().any(|begin| page.path.starts_with(begin));
+    let patterns = &PATTERNS[..PATTERNS.len() - usize::from(is_for_engineers)];
     let mut found = Vec::new();
     for (line, text) in &page.prose {
-        for (pattern, better) in &patterns {
+        for (pattern, better) in patterns {
             found.extend(
                 pattern.find_iter(text).map(|seen| page.say(*line, &format!("{:?}: write {better}", seen.as_str()))),
             );
         }
-        for seen in is_no.captures_iter(text) {
+        for seen in IS_NO.captures_iter(text) {
             let is_plain = seen[1].eq_ignore_ascii_case("there") || &seen[2] == "longer";
             if !is_plain {
                 found.push(page.say(*line, &format!("{:?}: write is not a", &seen[0])));
