@@ -17,6 +17,7 @@ const INTRODUCTION: &str = "\
 # Command line
 
 Every command of the executable with its options, as `--help` prints it. The how-to pages show when to use them.
+`cargo build --release` makes the executable: `target/release/iothub-connector`.
 
 Settings come from the environment, else from `Values` in `local.settings.json`; `--settings FILE` names another file. The deployed executable
 has neither `local` nor `emulator`.
