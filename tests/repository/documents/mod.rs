@@ -19,9 +19,42 @@ pub use self::{files::Files, page::Page};
 use super::infrastructure::settings;
 
 /// The beginnings of settings' names. Hardly any other name begins like this.
-const SETTINGS_BEGIN: [&str; 7] = ["AzureIotHub", "AzureStorage", "DPS", "IoTHub", "KeyVault", "M2M", "ThingsNetwork"];
-/// Names that begin like this but are no settings: a database, a property of The Things Stack, an event.
-const NO_SETTINGS: [&str; 2] = ["IoTHubMessage", "M2MBackendForwarderData"];
+const SETTINGS_BEGIN: [&str; 24] = [
+    "AzureIotHub",
+    "AzureStorage",
+    "BackendRequests",
+    "Base64encoded",
+    "Channelnames",
+    "DPS",
+    "DeviceActivity",
+    "DeviceIdTemplate",
+    "Emulation",
+    "FailedSites",
+    "Forward",
+    "Histdata",
+    "IoTHub",
+    "KeyVault",
+    "M2M",
+    "MarkWithin",
+    "Overlap",
+    "Poll",
+    "RecordEmpty",
+    "StartFrom",
+    "Sweep",
+    "ThingsNetwork",
+    "ThingsStack",
+    "UplinkQueue",
+];
+/// Names that begin like this but are no settings: a database, fields of documents, code.
+const NO_SETTINGS: [&str; 7] = [
+    "ForwardedAt",
+    "Forwarder::backfill",
+    "IoTHubMessage",
+    "M2MBackendForwarderData",
+    "PolledAt",
+    "PollingTimestamp",
+    "Polls",
+];
 
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -72,8 +105,16 @@ fn unknown_settings(pages: &[Page]) -> Vec<String> {
                 && code.contains(|letter: char| letter.is_ascii_lowercase())
                 && !NO_SETTINGS.contains(&code.as_str())
         });
-        for (line, code) in by_name.chain(&page.settings) {
-            let name = code.split('=').next().unwrap();
+        // In a block of code, a line such as `PollQueueName=sites`.
+        let in_blocks = page.blocks.iter().filter(|(_, line)| {
+            line.trim().split_once('=').is_some_and(|(name, _)| {
+                name.starts_with(|letter: char| letter.is_ascii_uppercase())
+                    && name.contains(|letter: char| letter.is_ascii_lowercase())
+                    && name.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_')
+            })
+        });
+        for (line, code) in by_name.chain(&page.settings).chain(in_blocks) {
+            let name = code.trim().split('=').next().unwrap();
             let is_known = match name.strip_suffix('…') {
                 Some(begin) => known.iter().any(|known| known.starts_with(begin)),
                 None => settings::is_one_of(&known, name),
@@ -133,6 +174,11 @@ Wrong: `src/nowhere.rs`, `nowhere.rs`, `docs/nowhere/`.
 | Setting | Other |
 |---|---|
 | <a id=\"histdata\"></a>`Histdata`, `histdata` | `anything` |
+
+```
+PollQueueName=sites
+PollQueuename=sites
+```
 ";
     let pages = [
         Page::read("docs/planted.md", &text.replace("](README.md)", "](faults.md)")),
@@ -161,6 +207,7 @@ Wrong: `src/nowhere.rs`, `nowhere.rs`, `docs/nowhere/`.
         of_line(14, "IoTHubTransports"),
         of_line(14, "DPSIDScopes…"),
         of_line(18, "histdata"),
+        of_line(22, "PollQueuename"),
     ];
     assert_eq!(unknown, expected);
 }
