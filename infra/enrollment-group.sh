@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes the enrollment group from which the connector registers devices, unless it is there: Bicep cannot make it. azd runs this
-# after it has made the resources; by hand: README.md, "Deploying by hand". Needs the Azure CLI, signed in.
+# after it has made the resources; by hand: docs/how-to/deploy-by-hand.md. Needs the Azure CLI, signed in.
 set -eu
 
 for name in DPS_NAME AZURE_RESOURCE_GROUP ENROLLMENT_GROUP_KEY; do

@@ -1,4 +1,4 @@
-// All that the IoT Hub Connector needs in Azure, in a resource group of its own: `azd up`, or README.md, "Deploying by hand".
+// All that the IoT Hub Connector needs in Azure, in a resource group of its own: `azd up`, or docs/how-to/deploy-by-hand.md.
 //
 // What it makes, by module:
 //   monitoring  Log Analytics and Application Insights
@@ -81,7 +81,7 @@ param transport string = 'https'
 @maxValue(20000)
 param pollHistoryDays int = 30
 
-@description('Further settings of the app by name, README.md has them all. They win over the ones made here.')
+@description('Further settings of the app by name, docs/reference/settings.md has them all. They win over the ones made here.')
 param moreSettings object = {}
 
 @description('Units of the IoT Hub (S1: 400,000 messages of 4 KB a day each).')

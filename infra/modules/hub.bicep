@@ -1,5 +1,5 @@
 // IoT Hub, and the Device Provisioning Service that registers devices in it. An enrollment group cannot be made here: it is
-// made afterwards, by the hook in azure.yaml or as README.md says.
+// made afterwards, by the hook in azure.yaml or as docs/how-to/deploy-by-hand.md says.
 
 @description('Region of IoT Hub and the Device Provisioning Service.')
 param location string
@@ -22,7 +22,7 @@ resource hub 'Microsoft.Devices/IotHubs@2023-06-30' = {
     capacity: units
   }
   properties: {
-    // For consumers: as long as they may be away. Commands for devices: README.md, "Downlinks".
+    // For consumers: as long as they may be away. Commands for devices: docs/how-to/send-commands.md.
     eventHubEndpoints: {
       events: { retentionTimeInDays: 7, partitionCount: 4 }
     }

@@ -1,4 +1,4 @@
-// The app's settings. README.md, "Settings", says what each means. tests/repository/infrastructure holds this file against the code: what
+// The app's settings. docs/reference/settings.md says what each means. tests/repository/infrastructure holds this file against the code: what
 // the code reads is written here, or is in this table of what is left out on purpose. (moreSettings can set it all the same.)
 //
 // | Left out | because |

@@ -1,4 +1,4 @@
-//! The kinds of failures: the short names that records, summaries and log lines share. README, "When something fails",
+//! The kinds of failures: the short names that records, summaries and log lines share. `docs/troubleshooting.md`
 //! explains each. Decisions compare kinds, never their texts.
 
 use std::fmt;

@@ -263,7 +263,7 @@ fn other_commands_use_the_session_and_break_its_services() {
     assert!(code == Some(2) && why.contains("(away?)"), "{why}");
 
     assert_eq!(beside(&app, &["fault", "backend", "away"]).0, Some(0));
-    live.line("it refuses connections");
+    live.line("the backend cannot be reached");
     assert_eq!(beside(&app, &["fault", "backend", "ok"]).0, Some(0));
     live.line("rapidM2MForwarding: 3 of 3 sites polled");
     let _ = live.interrupt();

@@ -225,18 +225,28 @@ fn matches(pattern: &str, name: &str) -> bool {
 /// <https://github.com/Azure/azure-dev/blob/main/cli/azd/resources/alpha_features.yaml>
 #[test]
 fn what_azd_counts_as_alpha_is_switched_on_first() {
-    let (azure, readme) = (text("azure.yaml"), text("README.md"));
+    let azure = text("azure.yaml");
     assert!(azure.contains("language: custom") && azure.contains("/schemas/alpha/azure.yaml.json"));
-    let switched = readme.find("azd config set alpha.language.custom on").expect("README switches it on");
-    let used = ["azd env new", "\nazd up"].map(|command| readme.find(command).expect("README uses azd"));
-    assert!(used.iter().all(|used| switched < *used), "before any other command of azd");
+    for page in ["README.md", "docs/how-to/deploy-with-azd.md"] {
+        let text = text(page);
+        let find = |command: &str| text.find(command).unwrap_or_else(|| panic!("{page} has no {command}"));
+        let switched = find("azd config set alpha.language.custom on");
+        assert!(switched < find("azd env new"), "{page}: before any other command of azd");
+        let is_first = text.match_indices("azd up").all(|(at, _)| at > switched || !is_command(&text, at));
+        assert!(is_first && text.contains("azd up\n"), "{page}: before any other command of azd");
+    }
+}
+
+/// Whether the line has nothing before this place but blanks, as in a block of code.
+fn is_command(text: &str, at: usize) -> bool {
+    text[..at].rsplit('\n').next().unwrap_or_default().trim().is_empty()
 }
 
 /// Without it, the tools look for a language in files that a package does not have.
 #[test]
 fn func_publishes_a_custom_handler() {
     let mut commands = 0;
-    for file in ["README.md", "xtask/src/package/mod.rs"] {
+    for file in ["docs/how-to/deploy-by-hand.md", "xtask/src/package/mod.rs"] {
         for line in text(file).lines().filter(|line| line.contains("&& func azure functionapp publish")) {
             assert!(line.contains("--custom"), "{file}: {line}");
             commands += 1;

@@ -2,6 +2,9 @@
 // screen reader. Leaves pictures in target/status.
 //
 // Usage: node --test-reporter=spec run.js CONNECTOR [CHROMIUM]
+//
+// With STATUS_PICTURE=write in the environment it also makes the picture in the documents, docs/images/status-page.png. Only then,
+// because each run shows other times and values.
 'use strict';
 
 const assert = require('node:assert').strict;
@@ -18,6 +21,8 @@ const { CUSTOMER, fill } = require('./fleet.js');
 const connector = path.resolve(process.argv[2]);
 const executablePath = process.argv[3] ?? '/usr/bin/chromium';
 const PICTURES = path.join(ROOT, 'target/status');
+const PICTURE_OF_DOCUMENTS = path.join(ROOT, 'docs/images/status-page.png');
+const LARGEST_PICTURE = 150 * 1024;
 const AXE = fs.readFileSync(require.resolve('axe-core/axe.min.js'), 'utf8');
 const SITES = 10_000;
 // A case that takes longer, in milliseconds, has failed.
@@ -122,6 +127,14 @@ async function visit(url, picture, { viewport = DESKTOP, colorScheme = 'light' }
   assert.deepEqual(faults, [], 'a page can be read by everybody');
   await examined.close();
   return { page, text: await page.innerText('main'), html: body.toString(), status: response.status() };
+}
+
+// The top of a page that is open.
+async function pictureOfDocuments(page) {
+  const picture = await page.screenshot({ clip: { x: 0, y: 0, width: DESKTOP.width, height: 764 } });
+  assert(picture.length <= LARGEST_PICTURE, `the picture has ${picture.length} bytes`);
+  fs.mkdirSync(path.dirname(PICTURE_OF_DOCUMENTS), { recursive: true });
+  fs.writeFileSync(PICTURE_OF_DOCUMENTS, picture);
 }
 
 const uplink = (device, temperature) => ({
@@ -243,6 +256,7 @@ test('ten thousand sites, by trouble and page by page', { timeout: PATIENCE }, a
   const { page, text } = await visit(app.endpoint, 'ten-thousand');
   assert.match(text, /1–50 of 10001/);
   assert(text.includes('✕ 400 failing'), text);
+  if (process.env.STATUS_PICTURE === 'write') await pictureOfDocuments(page);
   await visit(app.endpoint, 'ten-thousand-phone', { viewport: PHONE });
   await Promise.all([page.waitForURL(/from=50/), page.click('a[rel=next]')]);
   assert.match(await page.innerText('p.places'), /^51–100 of 10001/);

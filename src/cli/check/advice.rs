@@ -1,4 +1,4 @@
-//! Finds the advice for a fault. No I/O. It agrees with README, "When something fails".
+//! Finds the advice for a fault. No I/O. It agrees with docs/troubleshooting.md.
 
 use iothub_connector::support::kind::Kind;
 

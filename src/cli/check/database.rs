@@ -13,7 +13,7 @@ use iothub_connector::{
 
 use super::report::{Checked, Row};
 
-const MAKE_IT: &str = "create it: README, \"Cosmos DB\"";
+const MAKE_IT: &str = "create it: docs/how-to/deploy-by-hand.md#cosmos-db";
 
 /// `customer`: whose sites are polled, if any are.
 pub async fn check(options: Options, needs_devices: bool, customer: Option<&str>) -> Checked {

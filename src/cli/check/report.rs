@@ -22,7 +22,7 @@ pub enum Verdict {
 pub struct Row {
     pub what: String,
     pub result: Verdict,
-    /// The same kind as in the log and in records: README, "When something fails".
+    /// The same kind as in the log and in records: docs/troubleshooting.md.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<Kind>,
     pub text: String,

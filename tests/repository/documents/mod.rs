@@ -1,33 +1,71 @@
 //! Checks the documents: links have targets, named files exist, and named settings are read by the code. Other content
-//! is checked elsewhere: `docs/faults.md` by `tests/faults`, `docs/operations.md` by `tests/operations`.
+//! is checked elsewhere: `docs/faults.md` by `tests/faults`, `docs/operations.md` by `tests/operations`,
+//! `docs/reference/cli.md` by `command_line`.
+//!
+//! | Module | |
+//! |---|---|
+//! | `files`, `page` | finds and parses the documents |
+//! | `places` | each setting, each kind of failure and each page has its place |
+//! | `wording` | plain English |
 
 mod files;
 mod page;
+mod places;
+mod wording;
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-use self::{files::Files, page::Page};
+pub use self::{files::Files, page::Page};
 use super::infrastructure::settings;
 
 /// The beginnings of settings' names. Hardly any other name begins like this.
-const SETTINGS_BEGIN: [&str; 7] = ["AzureIotHub", "AzureStorage", "DPS", "IoTHub", "KeyVault", "M2M", "ThingsNetwork"];
-/// Names that begin like this but are no settings: a database, a property of The Things Stack, an event.
-const NO_SETTINGS: [&str; 2] = ["IoTHubMessage", "M2MBackendForwarderData"];
+const SETTINGS_BEGIN: [&str; 24] = [
+    "AzureIotHub",
+    "AzureStorage",
+    "BackendRequests",
+    "Base64encoded",
+    "Channelnames",
+    "DPS",
+    "DeviceActivity",
+    "DeviceIdTemplate",
+    "Emulation",
+    "FailedSites",
+    "Forward",
+    "Histdata",
+    "IoTHub",
+    "KeyVault",
+    "M2M",
+    "MarkWithin",
+    "Overlap",
+    "Poll",
+    "RecordEmpty",
+    "StartFrom",
+    "Sweep",
+    "ThingsNetwork",
+    "ThingsStack",
+    "UplinkQueue",
+];
+/// Names that begin like this but are no settings: a database, fields of documents, code.
+const NO_SETTINGS: [&str; 7] = [
+    "ForwardedAt",
+    "Forwarder::backfill",
+    "IoTHubMessage",
+    "M2MBackendForwarderData",
+    "PolledAt",
+    "PollingTimestamp",
+    "Polls",
+];
 
-fn root() -> &'static Path {
+pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn pages(files: &Files) -> Vec<Page> {
-    let is_document = |path: &&String| {
-        let path = Path::new(path.as_str());
-        let folder = path.parent().unwrap();
-        path.extension().is_some_and(|ending| ending == "md")
-            && (folder == Path::new("") || folder == Path::new("docs"))
-    };
+/// All documents. What tests have as input or put together is not one.
+pub fn pages(files: &Files) -> Vec<Page> {
+    let is_document = |path: &&String| path.ends_with(".md") && !path.starts_with("tests/");
     let paths = files.all.iter().filter(is_document);
     let pages: Vec<_> = paths.map(|path| Page::read(path, &fs::read_to_string(root().join(path)).unwrap())).collect();
-    assert!(pages.len() > 5, "{} documents", pages.len());
+    assert!(pages.len() > 40, "{} documents", pages.len());
     pages
 }
 
@@ -67,14 +105,22 @@ fn unknown_settings(pages: &[Page]) -> Vec<String> {
                 && code.contains(|letter: char| letter.is_ascii_lowercase())
                 && !NO_SETTINGS.contains(&code.as_str())
         });
-        for (line, code) in by_name.chain(&page.settings) {
-            let name = code.split('=').next().unwrap();
+        // In a block of code, a line such as `PollQueueName=sites`.
+        let in_blocks = page.blocks.iter().filter(|(_, line)| {
+            line.trim().split_once('=').is_some_and(|(name, _)| {
+                name.starts_with(|letter: char| letter.is_ascii_uppercase())
+                    && name.contains(|letter: char| letter.is_ascii_lowercase())
+                    && name.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_')
+            })
+        });
+        for (line, code) in by_name.chain(&page.settings).chain(in_blocks) {
+            let name = code.trim().split('=').next().unwrap();
             let is_known = match name.strip_suffix('…') {
                 Some(begin) => known.iter().any(|known| known.starts_with(begin)),
                 None => settings::is_one_of(&known, name),
             };
             if !is_known {
-                unknown.push(page.say(*line, &format!("nobody reads the setting {name}")));
+                unknown.push(page.say(*line, &format!("the code does not read the setting {name}")));
             }
         }
     }
@@ -113,6 +159,7 @@ fn what_is_wrong_is_found() {
 # A title: with `code`
 
 [right](README.md) [right](../README.md#settings) [right](#a-title-with-code) [right](#a-title-with-code-1) [right](https://example.com/x)
+[right](#histdata) [wrong](#histdata-2)
 
 ## A title, with `code`
 
@@ -126,7 +173,12 @@ Wrong: `src/nowhere.rs`, `nowhere.rs`, `docs/nowhere/`.
 
 | Setting | Other |
 |---|---|
-| `Histdata`, `histdata` | `anything` |
+| <a id=\"histdata\"></a>`Histdata`, `histdata` | `anything` |
+
+```
+PollQueueName=sites
+PollQueuename=sites
+```
 ";
     let pages = [
         Page::read("docs/planted.md", &text.replace("](README.md)", "](faults.md)")),
@@ -136,23 +188,26 @@ Wrong: `src/nowhere.rs`, `nowhere.rs`, `docs/nowhere/`.
     assert_eq!(
         broken,
         [
-            "docs/planted.md:7: ../NOWHERE.md leads to no file",
-            "docs/planted.md:8: ../README.md#no-such-heading leads to no heading",
-            "docs/planted.md:8: #no-such-heading leads to no heading",
+            "docs/planted.md:4: #histdata-2 leads to no heading",
+            "docs/planted.md:8: ../NOWHERE.md leads to no file",
+            "docs/planted.md:9: ../README.md#no-such-heading leads to no heading",
+            "docs/planted.md:9: #no-such-heading leads to no heading",
         ]
     );
     let missing = missing_files(&pages[..1], &files);
     assert_eq!(
         missing,
-        ["src/nowhere.rs", "nowhere.rs", "docs/nowhere/"].map(|path| format!("docs/planted.md:11: there is no {path}"))
+        ["src/nowhere.rs", "nowhere.rs", "docs/nowhere/"].map(|path| format!("docs/planted.md:12: there is no {path}"))
     );
     let unknown = unknown_settings(&pages[..1]);
-    let of_line = |line: usize, name: &str| format!("docs/planted.md:{line}: nobody reads the setting {name}");
+    let of_line =
+        |line: usize, name: &str| format!("docs/planted.md:{line}: the code does not read the setting {name}");
     let expected = [
-        of_line(13, "IoTHubUrl"),
-        of_line(13, "IoTHubTransports"),
-        of_line(13, "DPSIDScopes…"),
-        of_line(17, "histdata"),
+        of_line(14, "IoTHubUrl"),
+        of_line(14, "IoTHubTransports"),
+        of_line(14, "DPSIDScopes…"),
+        of_line(18, "histdata"),
+        of_line(22, "PollQueuename"),
     ];
     assert_eq!(unknown, expected);
 }

@@ -144,13 +144,16 @@ fn converted(kind: &str, text: &str) -> Option<Value> {
 #[test]
 fn what_azd_does_not_know_has_the_default_of_the_template() {
     let file = parameters_file();
-    let (main, readme) = (text("infra/main.bicep"), text("README.md"));
+    let (main, page) = (text("infra/main.bicep"), text("docs/reference/infrastructure.md"));
     let parameters = parameters(&main);
     for (name, value) in &file {
         let parameter = parameters.iter().find(|parameter| parameter.name == *name).unwrap();
         let (variable, default) = variable(value);
         let is_azds_own = variable.starts_with("AZURE_");
-        assert!(is_azds_own || readme.contains(&format!("`{variable}`")), "README.md says nothing of {variable}");
+        assert!(
+            is_azds_own || page.contains(&format!("`{variable}`")),
+            "docs/reference/infrastructure.md says nothing of {variable}"
+        );
         let Some(of_template) = &parameter.default else {
             assert_eq!(default, "", "{name} is required");
             continue;

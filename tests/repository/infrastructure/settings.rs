@@ -114,6 +114,17 @@ pub fn known() -> BTreeSet<String> {
     known
 }
 
+/// Every setting of the app itself: those of [`known`] that are not the host's own.
+pub fn of_the_app() -> BTreeSet<String> {
+    let of_the_host =
+        OF_THE_HOST.iter().filter(|name| name.contains("AzureWebJobs") || name.starts_with("APPLICATIONINSIGHTS"));
+    let mut settings = known();
+    of_the_host.for_each(|name| {
+        settings.remove(*name);
+    });
+    settings
+}
+
 /// Whether the name is a known setting, also with a suffix: an application, or the property of a connection.
 pub fn is_one_of(known: &BTreeSet<String>, name: &str) -> bool {
     let is_ending = |end: &str| end.is_empty() || end == "Default" || end.starts_with('-') || end.starts_with("__");

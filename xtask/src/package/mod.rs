@@ -86,7 +86,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         eprintln!("warning: the executable should have at most {}", megabytes(MOST_BYTES));
     }
     say("next: cargo run -- local --app target/package/app --packaged");
-    say("      then README.md, \"Deploying\"");
+    say("      then docs/how-to/deploy-with-azd.md");
     Ok(())
 }
 
