@@ -148,12 +148,12 @@ async fn put(emulator: &Emulator, faults: &Value, http: &reqwest::Client) {
     request(http.put(control(emulator, "faults")).body(faults.to_string())).await;
 }
 
-fn control(emulator: &Emulator, path: &str) -> String {
+pub fn control(emulator: &Emulator, path: &str) -> String {
     format!("{}{path}", emulator.ready["control"].as_str().expect("text"))
 }
 
 /// The answer as JSON; `null` if it has no body.
-async fn request(request: reqwest::RequestBuilder) -> Value {
+pub async fn request(request: reqwest::RequestBuilder) -> Value {
     let answer = request.header("content-type", "application/json").send().await;
     let answer = answer.and_then(reqwest::Response::error_for_status).expect("an answer");
     serde_json::from_slice(&answer.bytes().await.expect("a body")).unwrap_or_default()

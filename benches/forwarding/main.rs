@@ -1,5 +1,6 @@
-//! What the main job costs: `cargo bench --bench forwarding`, about ten minutes. With `-- --fleets` only the fleets. Executables that are named behind `--`, such as
-//! `target/package/app/iothub-connector`, are measured beside the release build.
+//! What the main job costs: `cargo bench --bench forwarding`, about 20 minutes. With `-- --fleets` or `-- --instances` only those
+//! parts. Executables that are named behind `--`, such as `target/package/app/iothub-connector`, are measured beside the release
+//! build.
 //!
 //! Handlers and emulators run in processes of their own; what is printed is the handler's alone. CPU time is the kernel's
 //! count for the process, all threads together.
@@ -10,11 +11,13 @@
 //! | `steady` | a poll in the steady state, beside the floor, and being idle |
 //! | `floor` | the least that the same work takes with the same clients |
 //! | `fleets` | ticks of up to a hundred thousand sites, with services that answer at once, in 10 and in 50 ms |
+//! | `instances` | a tick of a hundred thousand sites that three instances share |
 
 mod fleets;
 mod floor;
 #[path = "../support/handler.rs"]
 mod handler;
+mod instances;
 mod steady;
 #[path = "../support/mod.rs"]
 mod support;
@@ -45,6 +48,9 @@ async fn main() {
     if arguments.iter().any(|argument| argument == "--fleets") {
         return fleets::measure(&reqwest::Client::new()).await;
     }
+    if arguments.iter().any(|argument| argument == "--instances") {
+        return instances::measure(&reqwest::Client::new()).await;
+    }
     let executables: Vec<_> = arguments.into_iter().filter(|argument| !argument.starts_with('-')).collect();
     let http = reqwest::Client::new();
     for executable in [BINARY].into_iter().chain(executables.iter().map(String::as_str)) {
@@ -52,6 +58,7 @@ async fn main() {
     }
     steady::measure(&executables, &http).await;
     fleets::measure(&http).await;
+    instances::measure(&http).await;
 }
 
 async fn start(executable: &str, http: &reqwest::Client) {
