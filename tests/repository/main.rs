@@ -4,3 +4,4 @@ mod app_folder;
 mod documents;
 mod infrastructure;
 mod tree;
+mod webhook_template;

@@ -180,8 +180,8 @@ fn check(webhook: &Webhook) -> Result<(), Refusal> {
     if headers.is_some_and(|headers| headers.len() > MOST_HEADERS || headers.iter().any(is_long)) {
         return Err(Refusal::invalid("headers", "there are too many, or one is too long"));
     }
-    let path = |message: &&str| webhook.get(*message).and_then(|settings| settings["path"].as_str());
-    if MESSAGES.iter().filter_map(|message| path(&message)).any(|path| path.chars().count() > LONGEST_PATH) {
+    let paths = MESSAGES.iter().filter_map(|message| webhook.get(*message)?["path"].as_str());
+    if paths.map(|path| path.chars().count()).max() > Some(LONGEST_PATH) {
         return Err(Refusal::invalid("path", "value length must be at most 64 runes"));
     }
     Ok(())
