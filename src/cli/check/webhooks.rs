@@ -57,7 +57,7 @@ pub async fn check<T>(settings: &Settings, enrollments: &Enrollments<T>) -> Vec<
             }
         };
         rows.extend(of_application(&application, &webhooks, address.as_ref(), &with_address));
-        rows.extend(keys(&registry, &application, &webhooks).await);
+        rows.extend(keys(&registry, &application, &webhooks, address.as_ref()).await);
     }
     rows
 }
@@ -155,7 +155,11 @@ fn of_change(what: &str, Change { what: part, now, wanted }: &Change, webhook: &
 }
 
 /// What the connector's own key and the webhooks' downlink keys may do.
-async fn keys(registry: &Registry, application: &str, webhooks: &[Webhook]) -> Vec<Row> {
+async fn keys(registry: &Registry, application: &str, webhooks: &[Webhook], address: Option<&Url>) -> Vec<Row> {
+    let leads_here = |webhook: &Webhook| match address {
+        Some(address) => address::leads_to(webhook, address),
+        None => address::of_any_app(webhook).is_some(),
+    };
     let mut rows = Vec::new();
     let what = format!("API key for {application}");
     match registry.rights(application, None).await {
@@ -171,7 +175,7 @@ async fn keys(registry: &Registry, application: &str, webhooks: &[Webhook]) -> V
         Err(error) => rows.push(fault(what, &error)),
     }
     for webhook in webhooks {
-        let Some(key) = webhook.downlink_api_key().filter(|_| address::of_any_app(webhook).is_some()) else { continue };
+        let Some(key) = webhook.downlink_api_key().filter(|_| leads_here(webhook)) else { continue };
         let what = format!("webhook {} of {application}", webhook.id());
         let to_do = format!("give it a downlink API key with the right {}", rights::in_words([WRITE_DOWNLINKS]));
         match registry.rights(application, Some(&key)).await {
