@@ -57,6 +57,8 @@ enum Command {
     ImportSample(cli::import_sample::Options),
     /// Lists the devices that are provisioned, and whom they stand for
     Devices(cli::devices::Options),
+    /// Makes the webhook in The Things Stack, and shows how webhooks fare there
+    ThingsStack(cli::things_stack::Options),
     /// Prints a token (SAS) for a device or a registration
     Sas(cli::sas::Options),
     /// Runs the whole function app on this machine, with stand-ins for every service that is not configured
@@ -101,6 +103,9 @@ fn main() -> ExitCode {
             runtime().and_then(|runtime| runtime.block_on(cli::import_sample::run(options)))
         }
         Command::Devices(options) => runtime().and_then(|runtime| runtime.block_on(cli::devices::run(options))),
+        Command::ThingsStack(options) => {
+            runtime().and_then(|runtime| runtime.block_on(cli::things_stack::run(options)))
+        }
         Command::Sas(options) => cli::sas::run(&options),
         Command::Completions(options) => cli::completions::run(&options, Cli::command()),
         #[cfg(feature = "local")]
@@ -139,6 +144,7 @@ fn wants_log(command: &Command) -> bool {
         | Command::Replay(_)
         | Command::ImportSample(_)
         | Command::Devices(_)
+        | Command::ThingsStack(_)
         | Command::Sas(_)
         | Command::Completions(_) => false,
         Command::Backfill(_) => std::env::var_os("RUST_LOG").is_some(),

@@ -12,7 +12,7 @@
 // | OverlapSeconds, ForwardCorrections, FailedSitesThreshold | the default is right for a start |
 // | IoTHubMaxConnections, ForwardTimeoutSeconds, DeviceActivitySeconds | the default is right for a start |
 // | ThingsNetworkEvents, ThingsNetworkMembers, ThingsNetworkDirectMilliseconds, AzureIoT__IoTCentral__Methods__ | the default is right for a start |
-// | ThingsStackUrl, ThingsStackApiKey | only a command reads them, on the machine of a person |
+// | ThingsStackUrl, ThingsStackApiKey, ThingsStackDownlinkApiKey, FunctionAppUrl, FunctionAppKey | only commands read them, on the machine of a person |
 // | Base64encodedUsernamePassword, DPSEnrollmentGroupSymmetricKeyDefault, ThingsNetworkWebhookSecret | they are in the vault |
 // | RUST_LOG, LOG_FORMAT | info, and the text that the host understands |
 // | REGION_NAME | Azure sets it |

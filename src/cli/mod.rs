@@ -14,4 +14,5 @@ pub mod settings;
 pub mod similar;
 mod sites;
 pub mod table;
+pub mod things_stack;
 pub mod time;

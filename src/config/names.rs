@@ -16,6 +16,8 @@ const FIXED: &[&str] = &[
     "FailedSitesThreshold",
     "ForwardCorrections",
     "ForwardTimeoutSeconds",
+    "FunctionAppKey",
+    "FunctionAppUrl",
     "Histdata",
     "IoTHubConnection",
     "IoTHubDeviceId",
@@ -47,6 +49,7 @@ const FIXED: &[&str] = &[
     "ThingsNetworkMembers",
     "ThingsNetworkWebhookSecret",
     "ThingsStackApiKey",
+    "ThingsStackDownlinkApiKey",
     "ThingsStackUrl",
     "UplinkQueueName",
 ];
@@ -123,9 +126,11 @@ mod tests {
             drop(Config::from_settings(&settings));
             asked.extend(settings.asked());
         }
-        // Only commands read it.
+        // Only commands read these.
         let settings = Settings::default();
-        crate::config::things_stack::read(&settings, &mut crate::config::Problems::default());
+        let problems = &mut crate::config::Problems::default();
+        crate::config::things_stack::read(&settings, problems);
+        crate::config::things_stack::read_webhook(&settings, problems);
         asked.extend(settings.asked());
         // The host needs it before the vault is read.
         asked.retain(|name| !name.contains("AzureStorageConnectionString"));

@@ -67,20 +67,44 @@ pub(super) fn is_wanted(settings: &Settings) -> bool {
     settings.names_with(QUEUE).any(|name| name == QUEUE)
 }
 
+/// What a webhook must have to be accepted and forwarded as a whole. It can be read on its own.
+#[derive(Debug)]
+pub struct Accepted {
+    /// See [`Webhooks::events`].
+    pub events: bool,
+    /// See [`Webhooks::secret`].
+    pub secret: Option<SecretString>,
+}
+
+impl Accepted {
+    /// Adds faults to `problems`.
+    pub fn read(settings: &Settings, problems: &mut Problems) -> Self {
+        let secret = settings.get(SECRET, problems);
+        if secret.is_some_and(|secret| secret.len() < SHORTEST_SECRET) {
+            problems.add(SECRET, format!("is too short: use at least {SHORTEST_SECRET} random characters"));
+        }
+        let secret = secret.map(SecretString::from);
+        Self { events: settings.flag("ThingsNetworkEvents", false, problems), secret }
+    }
+}
+
+/// Reads `ThingsNetworkMembers`. Adds faults to `problems`.
+pub fn members(settings: &Settings, problems: &mut Problems) -> Option<Members> {
+    let members = settings.get(MEMBERS, problems).map_or(Ok(Members::default()), Members::parse);
+    members.map_err(|why| problems.add(MEMBERS, why)).ok()
+}
+
 impl Webhooks {
     pub(super) fn read(settings: &Settings, problems: &mut Problems) -> Option<Self> {
         let queue = settings.required(QUEUE, "the storage queue for uplinks", problems);
         if let Some(Err(why)) = queue.map(storage::check_queue) {
             problems.add(QUEUE, why);
         }
-        let secret = settings.get(SECRET, problems);
-        if secret.is_some_and(|secret| secret.len() < SHORTEST_SECRET) {
-            problems.add(SECRET, format!("is too short: use at least {SHORTEST_SECRET} random characters"));
-        }
+        let Accepted { events, secret } = Accepted::read(settings, problems);
         Some(Self {
-            events: settings.flag("ThingsNetworkEvents", false, problems),
+            events,
             queue: queue?.to_owned(),
-            secret: secret.map(SecretString::from),
+            secret,
             storage: storage::read(settings, &mut Problems::default()),
             max_dequeue_count: settings.host.max_dequeue_count,
         })
@@ -92,8 +116,7 @@ impl Config {
         let webhooks = Webhooks::read(settings, problems);
         let template = settings.get(TEMPLATE, problems).map_or(Ok(Template::default()), Template::parse);
         let template = template.map_err(|why| problems.add(TEMPLATE, why)).ok();
-        let members = settings.get(MEMBERS, problems).map_or(Ok(Members::default()), Members::parse);
-        let members = members.map_err(|why| problems.add(MEMBERS, why)).ok();
+        let members = members(settings, problems);
         let timeout = settings.number("ForwardTimeoutSeconds", 60, 1..=240, problems);
         let needed = Duration::from_secs(timeout) + DOWNLINKS;
         host_json::check("ForwardTimeoutSeconds", timeout, needed, settings.host.function_timeout, problems);

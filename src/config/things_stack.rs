@@ -1,12 +1,20 @@
-//! Reads where The Things Stack's API is. Only commands use it: the app has what it needs from the headers of webhooks.
+//! Reads where The Things Stack's API is, and what a webhook of this app has there. Only commands use it: the app has what it
+//! needs from the headers of webhooks.
 
 use secrecy::SecretString;
 use url::Url;
 
 use super::{Problems, Settings};
-use crate::things_network::downlinks::stack::downlink_url;
+use crate::{
+    support::http,
+    things_network::{downlinks::stack::downlink_url, registry::address::PATH},
+};
 
 const URL: &str = "ThingsStackUrl";
+const KEY: &str = "ThingsStackApiKey";
+pub const APP_URL: &str = "FunctionAppUrl";
+/// The last part of the path of the function that takes webhooks.
+const FUNCTION: &str = "/uplink";
 const API: &str = "api/v3/";
 
 #[derive(Clone, Debug)]
@@ -17,11 +25,68 @@ pub struct Config {
     pub api_key: SecretString,
 }
 
-/// Reads both settings and adds faults to `problems`.
+/// What a webhook needs to reach this app.
+#[derive(Clone, Debug)]
+pub struct Webhook {
+    /// `FunctionAppUrl`: the address of the function that takes webhooks.
+    pub address: Option<Url>,
+    /// `FunctionAppKey`: the key of that function.
+    pub function_key: Option<SecretString>,
+    /// `ThingsStackDownlinkApiKey`: the key that The Things Stack gives the app for downlinks.
+    pub downlink_api_key: Option<SecretString>,
+}
+
+/// Whether both settings are there.
+#[must_use]
+pub fn is_set(settings: &Settings) -> bool {
+    settings.has(URL) && settings.has(KEY)
+}
+
+/// Reads what a webhook needs and adds faults to `problems`.
+pub fn read_webhook(settings: &Settings, problems: &mut Problems) -> Webhook {
+    let url = settings.get(APP_URL, problems).map(str::to_owned);
+    Webhook {
+        address: url.and_then(|url| address(&url).map_err(|why| problems.add(APP_URL, why)).ok()),
+        function_key: settings.secret("FunctionAppKey", problems),
+        downlink_api_key: settings.secret("ThingsStackDownlinkApiKey", problems),
+    }
+}
+
+/// The address of the function, from the app's URL or from the address itself. Keys go there, so it must use TLS or stay on
+/// this machine.
+///
+/// # Errors
+/// What is wrong, as the rest of a sentence that begins with the URL's name. It does not repeat the URL, which may hold a key.
+pub fn address(text: &str) -> Result<Url, String> {
+    let mut url = Url::parse(text).map_err(|error| format!("is no URL: {error}"))?;
+    match url.scheme() {
+        "https" => {}
+        "http" if http::is_on_this_machine(&url) => {}
+        "http" => return Err("is without TLS: write https://".into()),
+        other => return Err(format!("has the scheme {other:?}, not https")),
+    }
+    if url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() || url.password().is_some() {
+        return Err("has more than server and path: remove what is behind them; the key is FunctionAppKey".into());
+    }
+    let path = url.path().trim_end_matches('/').to_owned();
+    match path.as_str() {
+        "" => url.set_path(PATH),
+        path if path.ends_with(FUNCTION) => url.set_path(path),
+        path => {
+            return Err(format!(
+                "has the path {path}: remove it, or give the whole address of function thingsNetworkUplink, such as \
+                 https://MY_APP.azurewebsites.net{PATH}"
+            ));
+        }
+    }
+    Ok(url)
+}
+
+/// Reads both settings of the API and adds faults to `problems`.
 pub fn read(settings: &Settings, problems: &mut Problems) -> Option<Config> {
     let url = settings.required(URL, "The Things Stack, such as https://eu1.cloud.thethings.network", problems);
     let purpose = "an API key of the application, with the right to read application traffic";
-    let api_key = settings.required("ThingsStackApiKey", purpose, problems);
+    let api_key = settings.required(KEY, purpose, problems);
     let root = url.and_then(|url| root(url).map_err(|why| problems.add(URL, why)).ok());
     Some(Config { root: root?, api_key: api_key?.into() })
 }
@@ -53,5 +118,33 @@ mod tests {
         let mut problems = Problems::default();
         assert!(read(&Settings::default(), &mut problems).is_none());
         assert!(problems.list().contains("ThingsStackUrl is not set") && problems.list().contains("ThingsStackApiKey"));
+    }
+
+    #[test]
+    fn the_apps_url_becomes_the_address_of_its_function() {
+        for (text, expected) in [
+            ("https://app.example", "https://app.example/api/uplink"),
+            ("https://app.example/api/uplink/", "https://app.example/api/uplink"),
+            ("https://gateway.example/lorawan/uplink", "https://gateway.example/lorawan/uplink"),
+            ("http://127.0.0.1:7071", "http://127.0.0.1:7071/api/uplink"),
+        ] {
+            assert_eq!(address(text).unwrap().as_str(), expected);
+        }
+        for (text, why) in [
+            ("app.example", "is no URL"),
+            ("http://app.example", "without TLS"),
+            ("ftp://app.example", "scheme"),
+            ("https://app.example/api/status", "has the path /api/status: remove it"),
+            ("https://app.example/api/uplink?code=hunter2", "FunctionAppKey"),
+            ("https://me:hunter2@app.example", "FunctionAppKey"),
+        ] {
+            let said = address(text).unwrap_err();
+            assert!(said.contains(why) && !said.contains("hunter2"), "{text}: {said}");
+        }
+        let mut problems = Problems::default();
+        let settings = [("FunctionAppUrl", "http://app.example"), ("FunctionAppKey", "k3y")].into_iter().collect();
+        let webhook = read_webhook(&settings, &mut problems);
+        assert!(webhook.address.is_none() && webhook.function_key.is_some() && webhook.downlink_api_key.is_none());
+        assert!(problems.list().starts_with("FunctionAppUrl is without TLS"), "{}", problems.list());
     }
 }

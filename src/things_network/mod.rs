@@ -15,6 +15,7 @@
 //! | `queued` | a webhook in the storage queue |
 //! | `tenant` | the tenant of a webhook |
 //! | `template` | device ids from application, device, DevEUI and tenant |
+//! | `registry` | the webhooks in The Things Stack: what is there, what shall be, and how they fare |
 //! | `storage` | fetches what the Storage Integration of The Things Stack has kept |
 //! | `tally` | what the functions did, in one log line a minute |
 
@@ -33,6 +34,7 @@ mod position;
 pub mod queued;
 pub mod receiving;
 mod reception;
+pub mod registry;
 pub mod storage;
 mod tally;
 pub mod template;

@@ -78,16 +78,18 @@ struct Message<'a> {
     last_a_f_cnt_down: Option<&'a RawValue>,
 }
 
+/// The members of an uplink that a message can have something of.
+#[rustfmt::skip]
+pub const USED: [&str; 21] = [
+    "session_key_id", "f_port", "f_cnt", "frm_payload", "received_at", "decoded_payload", "rx_metadata", "settings",
+    "confirmed", "consumed_airtime", "packet_error_rate", "last_battery_percentage", "attributes", "locations",
+    "normalized_payload", "normalized_payload_warnings", "decoded_payload_warnings", "version_ids", "network_ids",
+    "app_s_key", "last_a_f_cnt_down",
+];
+
 /// Whether a message can have something of this member of an uplink.
 pub fn is_used(member: &str) -> bool {
-    #[rustfmt::skip]
-    const MEMBERS: [&str; 21] = [
-        "session_key_id", "f_port", "f_cnt", "frm_payload", "received_at", "decoded_payload", "rx_metadata", "settings",
-        "confirmed", "consumed_airtime", "packet_error_rate", "last_battery_percentage", "attributes", "locations",
-        "normalized_payload", "normalized_payload_warnings", "decoded_payload_warnings", "version_ids", "network_ids",
-        "app_s_key", "last_a_f_cnt_down",
-    ];
-    MEMBERS.contains(&member)
+    USED.contains(&member)
 }
 
 /// `None` if it is no uplink of The Things Stack.

@@ -10,6 +10,7 @@
 //! | `well` | all is well, and `check` leaves nothing behind |
 //! | `faults` | every row with every fault |
 //! | `queues` | messages in the queues of uplinks |
+//! | `webhooks` | the webhooks in The Things Stack |
 //! | `settings` | wrong settings, `--offline`, `--json` |
 
 mod command;
@@ -19,4 +20,5 @@ mod queues;
 mod services;
 mod settings;
 mod vault;
+mod webhooks;
 mod well;

@@ -6,3 +6,4 @@ mod command_line;
 mod documents;
 mod infrastructure;
 mod tree;
+mod webhook_template;

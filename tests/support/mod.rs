@@ -7,6 +7,7 @@ mod messages;
 mod process;
 mod sas;
 mod storage;
+mod webhooks;
 mod within;
 mod world;
 
@@ -17,4 +18,5 @@ pub use messages::{Delivered, Row, delivered, row, rows, stamp};
 pub use process::{Emulator, Output, binary, client};
 pub use sas::token;
 pub use storage::Storage;
+pub use webhooks::{put_webhook, stack_api};
 pub use world::{CUSTOMER, Settings, World};

@@ -13,6 +13,7 @@ mod putting_back;
 mod recorded;
 mod rejected;
 mod restarting;
+mod setup;
 mod startup;
 mod storage;
 pub mod support;

@@ -17,10 +17,11 @@ use tokio::time::sleep;
 use super::{
     Event, Stack, downlink,
     faults::Effect,
+    keys::WRITE_DOWNLINKS,
     queues::{DownlinkRequest, LONGEST_QUEUE, Operation},
     refusal::Refusal,
     serve::Cut,
-    storage,
+    storage, webhook_api,
 };
 
 /// Where the API begins.
@@ -36,6 +37,7 @@ pub fn router(stack: Arc<Stack>) -> Router {
         .route(storage::ROUTE_OF_DEVICE, get(storage::of_device))
         .fallback(|| async { Refusal::unknown_route() })
         .method_not_allowed_fallback(|| async { Refusal::unknown_route() })
+        .merge(webhook_api::routes())
         .with_state(stack)
 }
 
@@ -84,24 +86,13 @@ async fn down(
 /// Checks a request as the original does, rights first, and puts its downlinks into the device's queue.
 fn take(stack: &Stack, addressed: &Addressed, headers: &HeaderMap, body: &[u8]) -> Result<Vec<Value>, Refusal> {
     let Addressed { application, webhook, device, operation } = addressed;
-    authorized(headers, &stack.apikey, application)?;
+    stack.keys.require(headers, application, &[WRITE_DOWNLINKS])?;
     stack.check_known(application, webhook, device)?;
     let downlinks = downlink::parse(body).map_err(Refusal::bad_body)?;
     stack.queues.with_formatters(|formatters| formatters.check(device, &downlinks))?;
     match stack.queues.put(application, device, *operation, &downlinks) {
         true => Ok(downlinks),
         false => Err(Refusal::queue_full(LONGEST_QUEUE)),
-    }
-}
-
-pub fn authorized(headers: &HeaderMap, apikey: &str, application: &str) -> Result<(), Refusal> {
-    let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    match given.and_then(|given| given.split_once(' ')) {
-        // Without a scheme the original sees no authorization at all.
-        None => Err(Refusal::no_rights(application)),
-        Some((scheme, _)) if !scheme.eq_ignore_ascii_case("bearer") => Err(Refusal::unsupported_authorization()),
-        Some((_, key)) if key == apikey => Ok(()),
-        Some(_) => Err(Refusal::unknown_key()),
     }
 }
 

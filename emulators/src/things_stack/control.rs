@@ -51,7 +51,8 @@ pub fn router(stack: Arc<Stack>) -> Router {
         .route("/uplink", post(uplink))
         .route("/sent", get(sent).delete(clear_sent))
         .route("/uplinks", get(uplinks))
-        .route("/devices", get(devices))
+        .route("/devices", get(devices).post(add_device))
+        .route("/keys", post(add_key).delete(forget_key))
         .route("/downlinks", get(downlinks).delete(clear_downlinks))
         .route("/queue", get(queue))
         .route("/faults", get(faults).post(add_fault).delete(clear_faults))
@@ -130,6 +131,36 @@ async fn devices(State(stack): Shared) -> Json<Value> {
         })
     };
     Json(generator.fleet().iter().map(device).collect())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewDevice {
+    application: String,
+    device: String,
+}
+
+async fn add_device(State(stack): Shared, body: Bytes) -> Answered<StatusCode> {
+    let NewDevice { application, device } = parsed(&body)?;
+    stack.generator().add_device(application, device);
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn add_key(State(stack): Shared, body: Bytes) -> Answered<StatusCode> {
+    stack.keys.add(parsed(&body)?);
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeyParameters {
+    key: String,
+}
+
+async fn forget_key(State(stack): Shared, query: Parameters<KeyParameters>) -> Answered<StatusCode> {
+    let Query(query) = query?;
+    stack.keys.forget(&query.key);
+    Ok(StatusCode::NO_CONTENT)
 }
 
 #[derive(Deserialize)]

@@ -7,6 +7,8 @@
 //! | `journal`, `uplink` | what was sent and answered |
 //! | `api`, `downlink`, `refusal` | the API for downlinks: from a request to its answer; checks; The Things Stack's errors |
 //! | `formatter` | the payload formatters of devices, which may refuse a downlink |
+//! | `registry`, `webhook_api`, `fan_out` | the webhooks of applications: what is there, the API for them and for simulated uplinks, and how each fares |
+//! | `keys` | what an API key may do |
 //! | `storage` | the Storage Integration: what was sent, to be had again |
 //! | `queues`, `faults` | the downlinks that were asked for; what to do wrong |
 //! | `control`, `serve` | the control endpoint; HTTP |
@@ -29,6 +31,11 @@
 //! `packages`, gives the kept V3 uplinks, whatever became of their webhooks, as the Storage Integration does: a line each,
 //! `{"result":{…}}`, without correlation ids. Parameters: `after`, `before`, `order` (`received_at`, `-received_at`), `limit`.
 //!
+//! **Webhooks of the registry.** `{endpoint}as/webhooks/{application}` and `…/{webhook}` list, get, set and delete webhooks, with field
+//! masks. They get what is simulated (`POST {endpoint}as/applications/{application}/devices/{device}/up/simulate`), and not what
+//! runs send, which goes to the run's target. `health_status` is noted as the original does, and a webhook that fails often is
+//! disabled for some time. `{endpoint}applications/{application}/rights` and `{endpoint}auth_info` say what a key may do.
+//!
 //! The control endpoint, JSON in and out (`204` without a body unless told otherwise, `400 {"err"}` for what it does not know):
 //!
 //! | Request | |
@@ -40,6 +47,8 @@
 //! | `DELETE /sent` | forgets the statistics and the uplinks |
 //! | `GET /uplinks` | the distinct well-formed uplinks in sending order: `[{"application","device","version":3,"fPort":1,"fCnt":0,"marker":1,"status":202,"attempts":1,"body":{…}}]`; `status` is the last answer or the first 2xx, `attempts` counts repeats too |
 //! | `GET /devices` | those that take turns: `[{"application","device","devEui"}]` |
+//! | `POST /devices` `{"application":"pumps","device":"pump-7"}` | one more device, and perhaps application, that sends nothing by itself |
+//! | `POST /keys` `{"key":"NNSXS.…","application":"pumps","rights":["RIGHT_APPLICATION_TRAFFIC_READ"]}` | a key of an application; `DELETE /keys?key=…` forgets it. The key of the start may do everything |
 //! | `GET /downlinks?wait=N&timeout_ms=T` | the requests for downlinks, refused ones included, once there were `N`: `[{"application","device","webhook","operation":"push","downlinks":[…],"status":200,"at":"…Z"}]`, with `reason` if refused |
 //! | `DELETE /downlinks` | forgets them, and the queues |
 //! | `GET /queue?application=…&device=…` | the downlinks that wait for a device |
@@ -52,20 +61,24 @@ mod api;
 mod control;
 mod devices;
 mod downlink;
+mod fan_out;
 mod faults;
 mod formatter;
 mod generate;
 mod journal;
+mod keys;
 mod options;
 mod post;
 mod queues;
 mod refusal;
+mod registry;
 mod send;
 mod sending;
 mod serve;
 mod stack;
 mod storage;
 mod uplink;
+mod webhook_api;
 
 use std::sync::Arc;
 

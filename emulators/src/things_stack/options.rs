@@ -4,8 +4,9 @@ use std::str::FromStr;
 
 use anyhow::ensure;
 use axum::http::{HeaderName, HeaderValue};
+use chrono::TimeDelta;
 
-use super::sending::Sending;
+use super::{fan_out::Threshold, sending::Sending};
 
 /// Most devices: what a laptop holds in memory.
 const MOST_DEVICES: usize = 100_000;
@@ -36,6 +37,12 @@ pub struct Options {
     /// Webhooks carry neither the key nor the URLs for downlinks
     #[arg(long)]
     pub no_downlink_key: bool,
+    /// Failed attempts in a row after which a webhook of the registry is disabled; 0: health is not noted
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub unhealthy_attempts: u64,
+    /// Seconds for which a disabled webhook sends nothing
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    pub unhealthy_pause: u32,
     /// A header of every webhook; repeatable
     #[arg(long = "header", value_name = "NAME: VALUE")]
     pub headers: Vec<Header>,
@@ -79,6 +86,8 @@ impl Default for Options {
             webhook: "iot-hub".to_owned(),
             apikey: None,
             no_downlink_key: false,
+            unhealthy_attempts: 5,
+            unhealthy_pause: 300,
             headers: Vec::new(),
             seed: None,
             keep_uplinks: 100_000,
@@ -88,6 +97,10 @@ impl Default for Options {
 }
 
 impl Options {
+    pub(super) fn threshold(&self) -> Threshold {
+        Threshold { attempts: self.unhealthy_attempts, pause: TimeDelta::seconds(self.unhealthy_pause.into()) }
+    }
+
     /// # Errors
     /// Names the option that is out of range.
     pub(super) fn check(&self) -> anyhow::Result<()> {

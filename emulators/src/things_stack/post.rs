@@ -31,11 +31,12 @@ pub struct Poster {
     headers: HeaderMap,
     /// `None`: webhooks do not say how to send downlinks.
     downlinks: Option<Downlinks>,
+    /// Of the API for downlinks.
+    endpoint: String,
 }
 
 struct Downlinks {
     apikey: HeaderValue,
-    endpoint: String,
     webhook: String,
 }
 
@@ -52,9 +53,10 @@ impl Poster {
         }
         let mut apikey = HeaderValue::from_str(apikey)?;
         apikey.set_sensitive(true);
-        let downlinks = Downlinks { apikey, endpoint: endpoint.to_owned(), webhook: options.webhook.clone() };
+        let downlinks = Downlinks { apikey, webhook: options.webhook.clone() };
         let client = Client::builder().no_proxy().redirect(Policy::none()).connect_timeout(CONNECT).build()?;
-        Ok(Self { client, headers, downlinks: (!options.no_downlink_key).then_some(downlinks) })
+        let downlinks = (!options.no_downlink_key).then_some(downlinks);
+        Ok(Self { client, headers, downlinks, endpoint: endpoint.to_owned() })
     }
 
     /// Posts a webhook and reads the whole answer.
@@ -69,6 +71,34 @@ impl Poster {
         Ok((status, read(response).await.map_err(described)?))
     }
 
+    /// Posts a body to a webhook of the registry and reads the whole answer.
+    ///
+    /// # Errors
+    /// Why there was no answer.
+    pub async fn post_to(
+        &self,
+        target: Url,
+        mut headers: HeaderMap,
+        body: Vec<u8>,
+        within: Duration,
+    ) -> Result<Answered, String> {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(header::USER_AGENT, V3_AGENT);
+        headers.insert(TTS_DOMAIN, DOMAIN);
+        let request = self.client.post(target).headers(headers).timeout(within).body(body);
+        let response = request.send().await.map_err(described)?;
+        let status = response.status().as_u16();
+        Ok((status, read(response).await.map_err(described)?))
+    }
+
+    /// Says how to send downlinks, with this key of a webhook of the registry.
+    pub fn add_downlinks(&self, headers: &mut HeaderMap, key: &str, webhook: &str, application: &str, device: &str) {
+        let Ok(mut key) = HeaderValue::from_str(key) else { return };
+        key.set_sensitive(true);
+        headers.insert(DOWNLINK_APIKEY, key);
+        insert_urls(headers, &self.endpoint, webhook, application, device);
+    }
+
     fn headers(&self, webhook: &Webhook) -> HeaderMap {
         let mut headers = self.headers.clone();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(webhook.content_type));
@@ -81,18 +111,21 @@ impl Poster {
         headers.insert(TTS_DOMAIN, DOMAIN);
         // A malformed body may lack the ids, which the URLs would give away.
         let downlinks = self.downlinks.as_ref().filter(|_| webhook.kind != Kind::Malformed);
-        if let Some(Downlinks { apikey, endpoint, webhook: id }) = downlinks {
+        if let Some(Downlinks { apikey, webhook: id }) = downlinks {
             headers.insert(DOWNLINK_APIKEY, apikey.clone());
-            let (application, device) = (&webhook.device.application, &webhook.device.id);
-            for (name, operation) in [(DOWNLINK_PUSH, "push"), (DOWNLINK_REPLACE, "replace")] {
-                let url =
-                    format!("{endpoint}as/applications/{application}/webhooks/{id}/devices/{device}/down/{operation}");
-                if let Ok(url) = url.try_into() {
-                    headers.insert(name, url);
-                }
-            }
+            insert_urls(&mut headers, &self.endpoint, id, &webhook.device.application, &webhook.device.id);
         }
         headers
+    }
+}
+
+fn insert_urls(headers: &mut HeaderMap, endpoint: &str, webhook: &str, application: &str, device: &str) {
+    for (name, operation) in [(DOWNLINK_PUSH, "push"), (DOWNLINK_REPLACE, "replace")] {
+        let url =
+            format!("{endpoint}as/applications/{application}/webhooks/{webhook}/devices/{device}/down/{operation}");
+        if let Ok(url) = url.try_into() {
+            headers.insert(name, url);
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::formatter::Does;
 
@@ -20,6 +20,7 @@ pub struct Refusal {
     namespace: &'static str,
     name: &'static str,
     pub text: String,
+    attributes: Value,
 }
 
 const WEBHOOKS: &str = "pkg/applicationserver/io/web";
@@ -27,7 +28,11 @@ const WEBHOOKS: &str = "pkg/applicationserver/io/web";
 impl Refusal {
     fn new(status: u16, code: u8, namespace: &'static str, name: &'static str, text: impl Into<String>) -> Self {
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        Self { status, code, namespace, name, text: text.into() }
+        Self { status, code, namespace, name, text: text.into(), attributes: Value::Null }
+    }
+
+    fn with(self, attributes: Value) -> Self {
+        Self { attributes, ..self }
     }
 
     pub fn no_rights(application: &str) -> Self {
@@ -38,6 +43,38 @@ impl Refusal {
             "no_application_rights",
             format!("no rights for application `{application}`"),
         )
+    }
+
+    pub fn lacking_rights(application: &str, missing: &[&str]) -> Self {
+        let text = format!("insufficient rights for application `{application}`");
+        let refusal = Self::new(403, 7, "pkg/auth/rights", "insufficient_application_rights", text);
+        refusal.with(json!({"uid": application, "missing": missing}))
+    }
+
+    /// Source: lorawan-stack `pkg/redis/errors.go`.
+    pub fn not_found() -> Self {
+        Self::new(404, 5, "pkg/redis", "not_found", "entity not found")
+    }
+
+    /// Source: lorawan-stack `pkg/rpcmiddleware/validator/validator.go`.
+    pub fn forbidden_paths(paths: &[&str]) -> Self {
+        let text = "forbidden path(s) in field mask";
+        let refusal = Self::new(400, 3, "pkg/rpcmiddleware/validator", "field_mask_paths", text);
+        refusal.with(json!({ "forbidden_paths": paths }))
+    }
+
+    /// Source: lorawan-stack `pkg/errors/validation.go`.
+    pub fn invalid(field: &str, reason: &str) -> Self {
+        Self::new(400, 3, "pkg/errors", "validation", format!("invalid `{field}`: {reason}"))
+    }
+
+    pub fn simulated_again() -> Self {
+        let text = "simulated traffic cannot be simulated again";
+        Self::new(400, 3, "pkg/applicationserver/io/grpc", "simulated", text)
+    }
+
+    pub fn bad_json(reason: impl std::fmt::Display) -> Self {
+        Self::new(400, 3, "pkg/errors/web", "unknown", format!("parsing the body: {reason}"))
     }
 
     pub fn unsupported_authorization() -> Self {
@@ -119,7 +156,7 @@ impl Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let Self { status, code, namespace, name, text } = self;
+        let Self { status, code, namespace, name, text, attributes } = self;
         if name.is_empty() {
             return status.into_response();
         }
@@ -131,6 +168,7 @@ impl IntoResponse for Refusal {
                 "namespace": namespace,
                 "name": name,
                 "message_format": text,
+                "attributes": attributes,
                 "correlation_id": format!("{:032x}", fastrand::u128(..)),
                 "code": code,
             }],

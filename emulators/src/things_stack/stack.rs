@@ -18,12 +18,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Event, Ready,
+    fan_out::Threshold,
     generate::{Generator, Wanted},
     journal::{Journal, Statistics},
+    keys::Keys,
     options::Options,
     post::Poster,
     queues::Queues,
     refusal::Refusal,
+    registry::Registry,
     send::{self, Answer, Delivery, Destination, Lanes},
     sending::Sending,
 };
@@ -33,7 +36,9 @@ use crate::door::Door;
 const LIVE_QUEUE: usize = 4096;
 
 pub struct Stack {
-    pub apikey: String,
+    pub keys: Keys,
+    pub registry: Registry,
+    pub threshold: Threshold,
     webhook: String,
     /// Those of the options.
     pub sending: Sending,
@@ -64,7 +69,9 @@ impl Stack {
     pub fn new(options: &Options, ready: &Ready, door: Door) -> anyhow::Result<Self> {
         let ended = CancellationToken::new();
         Ok(Self {
-            apikey: ready.apikey.clone(),
+            keys: Keys::new(ready.apikey.clone()),
+            registry: Registry::default(),
+            threshold: options.threshold(),
             webhook: options.webhook.clone(),
             sending: options.sending.clone(),
             generator: Mutex::new(Generator::new(options, format!("http://{}/", door.address()))),
@@ -155,8 +162,10 @@ impl Stack {
         if !generator.knows_application(application) {
             return Err(Refusal::unknown_application(application));
         }
-        if webhook != self.webhook {
-            return Err(Refusal::unknown_webhook());
+        match self.registry.find(application, webhook) {
+            Some(webhook) if webhook.get("paused") == Some(&true.into()) => return Err(Refusal::paused()),
+            None if webhook != self.webhook => return Err(Refusal::unknown_webhook()),
+            _ => {}
         }
         if !generator.knows(application, device) {
             return Err(Refusal::unknown_device(device));

@@ -13,7 +13,7 @@ use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Stack, api::authorized, refusal::Refusal};
+use super::{Stack, keys::READ_TRAFFIC, refusal::Refusal};
 
 pub const ROUTE: &str = "/api/v3/as/applications/{application}/packages/storage/{kind}";
 pub const ROUTE_OF_DEVICE: &str = "/api/v3/as/applications/{application}/devices/{device}/packages/storage/{kind}";
@@ -67,7 +67,7 @@ fn answer(
     query: Parsed,
     headers: &HeaderMap,
 ) -> Result<Response, Refusal> {
-    authorized(headers, &stack.apikey, application)?;
+    stack.keys.require(headers, application, &[READ_TRAFFIC])?;
     if kind != UPLINK {
         return Err(Refusal::bad_query(format!("type {kind:?} is not stored")));
     }

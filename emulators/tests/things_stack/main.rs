@@ -2,5 +2,6 @@
 
 mod control;
 mod downlinks;
+mod registry;
 mod support;
 mod webhooks;

@@ -8,6 +8,7 @@ mod hub;
 mod print;
 mod progress;
 mod report;
+mod webhooks;
 
 use std::{
     io::{self, BufWriter, Write as _},
@@ -41,7 +42,8 @@ Nothing is written or registered anywhere. The hub is asked over the transport o
 the settings, as the device that sends: an app that is connected as that device at
 the time is disconnected, and connects again with its next message. Whether records
 could be written is tried with a transaction that Cosmos DB has to refuse. The Device
-Provisioning Service is asked for a device that does not exist.
+Provisioning Service is asked for a device that does not exist. The Things Stack is
+asked for its webhooks if ThingsStackUrl and ThingsStackApiKey are set.
 
 The exit code is 0 if nothing failed (warnings do not count), 1 if something failed,
 2 if the settings are wrong.";
@@ -146,7 +148,14 @@ async fn check(own: Settings, options: &Options) -> (Vec<Row>, bool) {
     if options.offline {
         rows.push(Row::skipped("services", "--offline"));
     } else {
-        rows.extend(services(&config, &options.sites).await);
+        let of_stack = async {
+            match &config.things_network {
+                Some(things_network) => webhooks::check(&settings, &things_network.enrollments).await,
+                None => Vec::new(),
+            }
+        };
+        let (of_services, of_stack) = tokio::join!(services(&config, &options.sites), of_stack);
+        rows.extend(of_services.into_iter().chain(of_stack));
     }
     if let Some(things_network) = &config.things_network {
         let replay = "look into them, mend the cause, then `iothub-connector replay --queue …`";

@@ -19,7 +19,7 @@ use std::{
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use fastrand::Rng;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use self::{malformed::FLAWS, v3::Content};
 use super::{devices::Device, options::Options, sending::Sending, uplink::Uplink};
@@ -98,6 +98,19 @@ impl Generator {
 
     pub fn knows(&self, application: &str, device: &str) -> bool {
         self.by_name.contains_key(&(application.to_owned(), device.to_owned()))
+    }
+
+    /// The ids of a device as the API shows them.
+    pub fn ids(&self, application: &str, device: &str) -> Option<Value> {
+        let number = *self.by_name.get(&(application.to_owned(), device.to_owned()))?;
+        Some(v3::end_device_ids(&self.devices[number]))
+    }
+
+    /// A device that sends nothing by itself.
+    pub fn add_device(&mut self, application: String, device: String) {
+        if !self.knows(&application, &device) {
+            self.add(Device::new(self.devices.len(), application, device));
+        }
     }
 
     pub fn knows_application(&self, application: &str) -> bool {
