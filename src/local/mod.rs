@@ -90,6 +90,9 @@ pub struct Options {
     /// Poll the sites through a storage queue (PollQueueName), with so many handlers, each with a host of its own
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=9))]
     instances: u8,
+    /// Address at which the Functions host listens; 0.0.0.0 in a container. Whoever reaches it can use the app
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    host: String,
     /// Port of the Functions host, to which webhooks go [default: any free one]
     #[arg(long, value_name = "PORT", default_value_t = 0, hide_default_value = true)]
     port: u16,
@@ -128,6 +131,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
         ..functions_host::Options::default()
     };
     let host = functions_host::start(functions_host::Options {
+        host: options.host,
         port: options.port,
         without: services.without.clone(),
         schedule: options.every.map(time_span).or(options.schedule),

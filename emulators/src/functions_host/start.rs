@@ -1,6 +1,9 @@
 //! Puts the parts of the host together.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::{Arc, Mutex},
+};
 
 use anyhow::{Context as _, anyhow};
 use sha2::{Digest as _, Sha256};
@@ -54,7 +57,7 @@ pub async fn start(options: Options) -> anyhow::Result<Emulator> {
     settings.extend(own_settings.clone());
     let ready = Ready {
         emulator: "functions_host",
-        endpoint: format!("http://{}/", door.address()),
+        endpoint: format!("http://{}/", reachable(door.address())),
         handler: String::new(),
         functions: app.functions.iter().map(|function| function.name.clone()).collect(),
         timers: app.functions.iter().filter_map(Function::timer).collect(),
@@ -100,6 +103,16 @@ pub async fn start(options: Options) -> anyhow::Result<Emulator> {
         }
     });
     Ok(emulator)
+}
+
+/// Where this machine reaches a port that listens everywhere.
+fn reachable(listening: SocketAddr) -> SocketAddr {
+    let ip = match listening.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listening.port())
 }
 
 /// Hosts of one app have the same id. The real host takes it from the app's name or, on a developer's machine, from the

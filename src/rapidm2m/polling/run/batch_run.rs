@@ -71,6 +71,7 @@ impl Polling {
 
     async fn work(&self, batch: Batch, started: Instant, left: Duration, progress: &mut Progress) -> Summary {
         let mut time = Time::new(started, self.options.timeout);
+        time.ends_with_run = started + left < time.limits.ask_until;
         time.limits.ask_until = time.limits.ask_until.min(started + left);
         time.limits.begins = batch.begins;
         let mut summary = Summary {

@@ -147,6 +147,8 @@ struct Time {
     whole: Duration,
     limits: Limits,
     deadline: Instant,
+    /// The next run comes before `whole` is over: then it has the sites.
+    ends_with_run: bool,
 }
 
 impl Time {
@@ -160,7 +162,7 @@ impl Time {
             send_until: started + whole.mul_f64(SENDING),
             begins: true,
         };
-        Self { whole, limits, deadline: started + whole }
+        Self { whole, limits, deadline: started + whole, ends_with_run: false }
     }
 
     /// For sites that hang or fail.

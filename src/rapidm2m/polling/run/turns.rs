@@ -77,10 +77,13 @@ impl Polling {
                 Err(Unfinished::Left) => summary.left += 1,
                 Err(unfinished) => {
                     let what = if let Unfinished::CutOff = unfinished { "was cut off" } else { "was not reached" };
-                    let text = format!(
-                        "{what} within PollTimeoutSeconds={}; it comes first next time",
-                        self.options.timeout.as_secs()
-                    );
+                    let text = match time.ends_with_run {
+                        true => format!("{what} before the next run, which has it again"),
+                        false => {
+                            let seconds = self.options.timeout.as_secs();
+                            format!("{what} within PollTimeoutSeconds={seconds}; it comes first next time")
+                        }
+                    };
                     summary.failures.push((site.name, Failure { kind: Kind::Deadline, text, is_known: false }));
                 }
             }
