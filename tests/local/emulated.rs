@@ -235,37 +235,42 @@ fn beside(app: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
 }
 
 #[test]
-fn other_commands_use_the_session_and_break_its_services() {
+fn other_commands_use_the_session_that_runs_here() {
     let app = app("beside", None);
     let (code, _, why) = beside(&app, &["polls", SITES[0], "--local"]);
     assert!(code == Some(1) && why.contains("no session runs here"), "{why}");
-    let mut live = Live::start(command(&app, &["--every", "1"]));
+    let mut live = Live::start(command(&app, &[]));
     live.line("rapidM2MForwarding: 3 of 3 sites polled");
     let (code, printed, why) = beside(&app, &["polls", SITES[0], "--local"]);
     assert!(code == Some(0) && printed.contains(SITES[0]), "{printed}{why}");
     let (code, printed, why) = beside(&app, &["check", "--local"]);
     // The session's own connection may be in the way of the one that `check` makes as the same device.
     assert!(code.is_some() && printed.contains("ok: has 3 sites"), "{printed}{why}");
+    let _ = live.interrupt();
+    assert_eq!(beside(&app, &["fault", "hub", "ok"]).0, Some(1), "the session has taken its file along");
+}
 
-    let (_, listed, _) = beside(&app, &["fault"]);
-    assert!(listed.lines().all(|line| line.chars().count() <= 80), "{listed}");
-    let words = |line: &str| line.split_whitespace().take(2).map(str::to_owned).collect::<Vec<_>>();
-    let faults = listed.lines().skip(1).map(words).take_while(|words| words.len() == 2);
-    let faults: Vec<_> = faults.map(|words| (words[0].clone(), words[1].clone())).collect();
-    assert!(faults.len() > 10, "{listed}");
-    for (service, fault) in faults {
-        for name in [fault.as_str(), "ok"] {
-            let (code, printed, why) = beside(&app, &["fault", &service, name]);
-            assert!(code == Some(0) && printed.starts_with(&service), "{service} {name}: {printed}{why}");
-        }
-    }
-    let (code, _, why) = beside(&app, &["fault", "hub", "awya"]);
-    assert!(code == Some(2) && why.contains("(away?)"), "{why}");
-
+#[test]
+fn services_of_the_session_that_runs_here_can_be_broken() {
+    let app = app("broken", None);
+    let mut live = Live::start(command(&app, &["--every", "1"]));
+    live.line("rapidM2MForwarding: 3 of 3 sites polled");
     assert_eq!(beside(&app, &["fault", "backend", "away"]).0, Some(0));
     live.line("the backend cannot be reached");
     assert_eq!(beside(&app, &["fault", "backend", "ok"]).0, Some(0));
     live.line("rapidM2MForwarding: 3 of 3 sites polled");
+
+    let (_, listed, _) = beside(&app, &["fault"]);
+    assert!(listed.lines().all(|line| line.chars().count() <= 80), "{listed}");
+    let words = |line: &str| line.split_whitespace().take(2).map(str::to_owned).collect::<Vec<_>>();
+    let faults: Vec<_> = listed.lines().skip(1).map(words).take_while(|words| words.len() == 2).collect();
+    assert!(faults.len() > 10, "{listed}");
+    for fault in faults {
+        let [service, fault] = &fault[..] else { panic!("{fault:?}") };
+        let (code, printed, why) = beside(&app, &["fault", service, fault]);
+        assert!(code == Some(0) && printed.starts_with(service), "{service} {fault}: {printed}{why}");
+    }
+    let (code, _, why) = beside(&app, &["fault", "hub", "awya"]);
+    assert!(code == Some(2) && why.contains("(away?)"), "{why}");
     let _ = live.interrupt();
-    assert_eq!(beside(&app, &["fault", "hub", "ok"]).0, Some(1), "the session has taken its file along");
 }
