@@ -31,8 +31,8 @@ use crate::{
     status::{self, Scope, Status},
     support::{clock::Clock, ending::Ending, http, http_client::HttpClient, meter::Meters, reminder::Reminder},
     things_network::{
-        downlinks::stack::Stack,
-        forwarding::{self, Activities, Downlinks, Forwarding, putting_back::Back},
+        downlinks::{self, stack::Stack},
+        forwarding::{self, Activities, Forwarding, putting_back::Back},
         receiving::Receiving,
     },
 };
@@ -193,7 +193,13 @@ impl Shared {
             config;
         let (store, http) = (self.store.clone(), self.http_of_hub.clone());
         let devices = PerApplication::new(enrollments, store, http.clone(), Arc::default());
-        let downlinks = Downlinks::new(Devicebound::new(http.clone()), Stack::new(http), methods);
+        let downlinks = downlinks::Parts {
+            devicebound: Devicebound::new(http.clone()),
+            stack: Stack::new(http),
+            methods,
+            sender: self.sender.clone(),
+            ending: self.ending.clone(),
+        };
         let activities = Activities::new(self.store.clone(), activity);
         let options = forwarding::Options { device_ids, members, timeout, back, ending: self.ending.clone(), direct };
         Forwarding::new(options, devices, self.sender.clone(), downlinks, activities, self.clock)

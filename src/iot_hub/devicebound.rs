@@ -58,7 +58,7 @@ pub struct CloudMessage {
     pub properties: BTreeMap<String, String>,
     /// At most [`MAX_CLOUD_MESSAGE`].
     pub body: Bytes,
-    lock: String,
+    pub(crate) lock: String,
 }
 
 impl CloudMessage {

@@ -7,9 +7,16 @@ use crate::things_network::support::{Host, QUEUE, World, uplink};
 
 const LONG: &str = "timeout_ms=50000";
 
+/// A world in which commands are fetched: the hub pushes them over MQTT only.
+async fn fetching() -> World {
+    let mut world = World::start().await;
+    world.set("IoTHubTransport", "https");
+    world
+}
+
 /// A world with a device that has already sent an uplink.
 async fn world() -> (World, Host) {
-    let world = World::start().await;
+    let world = fetching().await;
     let host = Host::start(&world.settings).await;
     send(&world, &host, 1).await;
     (world, host)
@@ -228,7 +235,7 @@ async fn hand_in(world: &World, host: &Host, device: &str, counter: u32) {
 /// The Things Stack takes 9 s for each downlink. The device's telemetry and its commands still go on, each in order.
 #[tokio::test]
 async fn a_slow_things_stack_neither_holds_up_nor_reorders_uplinks() {
-    let world = World::start().await;
+    let world = fetching().await;
     // A message that is put back stays invisible for longer than the test, so an uplink that had to wait would be
     // missing.
     let host = Host::start_with(&world.settings, json!({"visibilityTimeout": "00:10:00"}), &[]).await;
@@ -265,7 +272,7 @@ async fn downlinks_of_many_devices_leave_room_for_uplinks() {
     const MOST: usize = 16;
     /// Less than each of them takes.
     const HELD: TimeDelta = TimeDelta::seconds(8);
-    let world = World::start().await;
+    let world = fetching().await;
     let host = Host::start(&world.settings).await;
     let devices: Vec<_> = (0..DEVICES).map(|number| format!("valve-{number}")).collect();
     for device in &devices {

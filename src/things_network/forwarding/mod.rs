@@ -34,7 +34,7 @@ use self::{
     turns::Turns,
 };
 use super::tally::{Count, Tally};
-pub use crate::things_network::downlinks::Downlinks;
+use crate::things_network::downlinks::{Downlinks, Parts as DownlinkParts};
 use crate::{
     host::queue::QueueMessage,
     iot_hub::{
@@ -69,7 +69,7 @@ const NAME: &str = "thingsNetworkForwarding";
 pub struct Forwarding {
     devices: PerApplication,
     sender: Arc<Sender>,
-    downlinks: Downlinks,
+    downlinks: Arc<Downlinks>,
     activities: Activities,
     device_ids: Template,
     members: Members,
@@ -119,15 +119,16 @@ impl Forwarding {
         options: Options,
         devices: PerApplication,
         sender: Arc<Sender>,
-        downlinks: Downlinks,
+        downlinks: DownlinkParts,
         activities: Activities,
         clock: Clock,
     ) -> Self {
         let Options { device_ids, members, timeout, back, ending, direct } = options;
         let meters = devices.meters().clone();
+        let tally = Tally::new(NAME, meters.clone(), Some(sender.clone()));
         Self {
             devices,
-            downlinks,
+            downlinks: Arc::new(Downlinks::new(downlinks, tally.clone())),
             activities,
             device_ids,
             members,
@@ -139,7 +140,7 @@ impl Forwarding {
             direct,
             waiting: Waiting::default(),
             registering: Semaphore::new(REGISTERING),
-            tally: Tally::new(NAME, meters.clone(), Some(sender.clone())),
+            tally,
             meters,
             sender,
         }
@@ -240,9 +241,9 @@ impl Forwarding {
     }
 
     /// Passes on the device's commands. One that is still locked at the end of the process comes again.
-    async fn pass_on(&self, device: &Device, keys: &DownlinkKeys) {
+    async fn pass_on(&self, device: &Arc<Device>, keys: &DownlinkKeys) {
         tokio::select! {
-            () = self.downlinks.pass_on(device, keys, &self.tally) => {}
+            () = self.downlinks.after_uplink(device, keys) => {}
             () = self.ending.after(ending::WORKING) => {}
         }
     }
