@@ -189,8 +189,9 @@ impl Shared {
     }
 
     fn forwarding(&self, config: things_network::Config, back: Option<Arc<Back>>) -> Forwarding {
-        let things_network::Config { enrollments, device_ids, members, timeout, activity, direct, methods, .. } =
-            config;
+        let things_network::Config {
+            enrollments, device_ids, members, timeout, activity, direct, methods, address, poll, ..
+        } = config;
         let (store, http) = (self.store.clone(), self.http_of_hub.clone());
         let devices = PerApplication::new(enrollments, store, http.clone(), Arc::default());
         let downlinks = downlinks::Parts {
@@ -199,9 +200,12 @@ impl Shared {
             methods,
             sender: self.sender.clone(),
             ending: self.ending.clone(),
+            address,
+            is_polled: poll.is_some(),
         };
         let activities = Activities::new(self.store.clone(), activity);
-        let options = forwarding::Options { device_ids, members, timeout, back, ending: self.ending.clone(), direct };
+        let (ending, store) = (self.ending.clone(), self.store.clone());
+        let options = forwarding::Options { device_ids, members, timeout, back, ending, direct, store, poll };
         Forwarding::new(options, devices, self.sender.clone(), downlinks, activities, self.clock)
     }
 }

@@ -1,12 +1,13 @@
-//! Reads where The Things Stack's API is. Only commands use it: the app has what it needs from the headers of webhooks.
+//! Reads where The Things Stack's API is. `backfill --storage` needs it; downlinks go there if webhooks have no address for them.
 
 use secrecy::SecretString;
 use url::Url;
 
 use super::{Problems, Settings};
-use crate::things_network::downlinks::stack::downlink_url;
+use crate::things_network::downlinks::{address::Address, stack::downlink_url};
 
 const URL: &str = "ThingsStackUrl";
+const API_KEY: &str = "ThingsStackApiKey";
 const API: &str = "api/v3/";
 
 #[derive(Clone, Debug)]
@@ -21,9 +22,18 @@ pub struct Config {
 pub fn read(settings: &Settings, problems: &mut Problems) -> Option<Config> {
     let url = settings.required(URL, "The Things Stack, such as https://eu1.cloud.thethings.network", problems);
     let purpose = "an API key of the application, with the right to read application traffic";
-    let api_key = settings.required("ThingsStackApiKey", purpose, problems);
+    let api_key = settings.required(API_KEY, purpose, problems);
     let root = url.and_then(|url| root(url).map_err(|why| problems.add(URL, why)).ok());
     Some(Config { root: root?, api_key: api_key?.into() })
+}
+
+/// Where downlinks go if webhooks have no address for them. Absent unless both settings are there: `backfill --storage` says
+/// what is missing.
+pub(super) fn address(settings: &Settings, problems: &mut Problems) -> Option<Address> {
+    let names = [URL, API_KEY];
+    let is_complete = names.iter().all(|name| settings.get(name, &mut Problems::default()).is_some());
+    let Config { root, api_key } = if is_complete { read(settings, problems)? } else { return None };
+    Some(Address { root, api_key })
 }
 
 /// With or without the path of the API. The key goes there, so it must use TLS or stay on this machine.

@@ -161,6 +161,12 @@ impl Devicebound {
         received
     }
 
+    /// Whether [`receive`](Self::receive) would only return the last failure of the device's hub.
+    #[must_use]
+    pub fn is_backing_off(&self, device: &Device) -> bool {
+        self.failures.holding(&device.endpoint).is_some()
+    }
+
     /// Settles a message that was [received](Self::receive) for this device. It does so during a back-off too:
     /// otherwise the message would be redelivered.
     ///

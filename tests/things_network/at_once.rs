@@ -80,7 +80,7 @@ async fn what_can_be_no_downlink_is_rejected_after_a_minute_and_nothing_overtake
     command(&world, "first", "AQ==", json!({"Port": "3"})).await;
     command(&world, "bad", "AQ==", json!({"Port": "300"})).await;
     command(&world, "last", "AA==", json!({"Port": "3"})).await;
-    host.logged("a downlink is tried again").await;
+    host.logged("a downlink waits, and is tried again").await;
     // Longer than the hub's lock and one wait of the test.
     states(&world, "completed:2").await;
     assert_eq!(states(&world, "completed:2").await, ["completed", "rejected", "completed"], "{}", host.log());

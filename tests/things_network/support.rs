@@ -41,6 +41,13 @@ impl World {
         Self::start_with(&[]).await
     }
 
+    /// Commands are fetched after uplinks: the hub pushes them over MQTT only.
+    pub async fn start_fetching() -> Self {
+        let mut world = Self::start().await;
+        world.set("IoTHubTransport", "https");
+        world
+    }
+
     /// Starts with options of the emulated Things Stack, which sends nothing by itself.
     pub async fn start_with(stack: &[&str]) -> Self {
         let (cosmos, hub, stack) = join!(

@@ -34,7 +34,7 @@ const LIVE_QUEUE: usize = 4096;
 
 pub struct Stack {
     pub apikey: String,
-    webhook: String,
+    pub webhook: String,
     /// Those of the options.
     pub sending: Sending,
     /// The port for downlinks.

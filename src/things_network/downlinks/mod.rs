@@ -14,8 +14,10 @@
 //! | `fetching` | one task at a time passes a device's commands on |
 //! | `listening` | commands that the hub pushes |
 //! | `accepted` | which downlinks were accepted before. Pure |
+//! | `address` | where downlinks go without a webhook's headers. Pure |
 
 mod accepted;
+pub mod address;
 pub mod downlink;
 mod fetching;
 mod listening;
@@ -33,6 +35,7 @@ use tokio::{
 
 use self::{
     accepted::{Accepted, Way},
+    address::Address,
     fetching::Fetching,
     listening::{Listening, Place},
 };
@@ -88,6 +91,10 @@ pub struct Parts {
     /// Its connections may carry commands too.
     pub sender: Arc<Sender>,
     pub ending: Ending,
+    /// Where downlinks go of a device whose webhooks name no address.
+    pub address: Option<Address>,
+    /// Whether a timer asks for commands.
+    pub is_polled: bool,
 }
 
 /// Passes downlinks on for all devices.
@@ -97,6 +104,8 @@ pub struct Downlinks {
     methods: Methods,
     sender: Arc<Sender>,
     ending: Ending,
+    address: Option<Address>,
+    is_polled: bool,
     tally: Tally,
     fetching: Fetching,
     listening: Listening,
@@ -124,13 +133,15 @@ enum Fate {
 impl Downlinks {
     #[must_use]
     pub fn new(parts: Parts, tally: Tally) -> Self {
-        let Parts { devicebound, stack, methods, sender, ending } = parts;
+        let Parts { devicebound, stack, methods, sender, ending, address, is_polled } = parts;
         Self {
             devicebound,
             stack,
             methods,
             sender,
             ending,
+            address,
+            is_polled,
             tally,
             fetching: Fetching::default(),
             listening: Listening::default(),
@@ -140,10 +151,24 @@ impl Downlinks {
         }
     }
 
+    /// Where the downlinks of an uplink's device go: as its webhook says, else as the settings say. `None`: there are none.
+    #[must_use]
+    pub fn keys_of(&self, queued: Option<DownlinkKeys>, application: &str, device: &str) -> Option<DownlinkKeys> {
+        queued.or_else(|| Some(self.address.as_ref()?.of(application, device)))
+    }
+
+    /// Where the downlinks of a device go that has sent no uplink just now: as its last webhook here said, else as the
+    /// settings say.
+    #[must_use]
+    pub fn keys(&self, device: &Device, application: &str, end_device: &str) -> Option<DownlinkKeys> {
+        let place = self.listening.place(&Self::name(device));
+        self.keys_of(place.map(|place| (*place.keys).clone()), application, end_device)
+    }
+
     /// The device has sent an uplink: passes on what waits for it, unless the hub pushes its messages anyway.
     pub async fn after_uplink(self: &Arc<Self>, device: &Arc<Device>, keys: &DownlinkKeys) {
         let keys = Arc::new(keys.clone());
-        if self.sender.can_listen() {
+        if self.sender.can_listen() || self.is_polled {
             let place = Place { device: device.clone(), keys: keys.clone() };
             self.listening.remember(&Self::name(device), place);
             if self.sender.listens(device) {
@@ -151,6 +176,19 @@ impl Downlinks {
             }
         }
         self.pass_on(device, &keys, Instant::now() + TIME).await;
+    }
+
+    /// Passes on what waits for a device that has sent no uplink, unless the hub pushes its messages anyway. Returns `false` if
+    /// the hub gets no questions now.
+    pub async fn ask(self: &Arc<Self>, device: &Arc<Device>, keys: &DownlinkKeys, deadline: Instant) -> bool {
+        if self.sender.listens(device) {
+            return true;
+        }
+        if self.devicebound.is_backing_off(device) {
+            return false;
+        }
+        self.pass_on(device, keys, deadline).await;
+        true
     }
 
     /// Passes on the device's pending messages, unless another task already does; then that one looks once more. A failure
@@ -295,7 +333,7 @@ impl Downlinks {
         let told = self.failures.last(name).map(|failed| failed.error);
         let told = told.filter(|told| told.cause == cause && now - told.at < TOLD_AGAIN);
         if told.is_none() {
-            let until = if self.sender.can_listen() { "is tried again" } else { "waits for the device's next uplink" };
+            let until = if self.sender.can_listen() { "waits, and is tried again" } else { "waits for the device's next uplink" };
             tracing::warn!(
                 device.id = device.id,
                 message.id = message.message_id.as_deref().unwrap_or_default(),

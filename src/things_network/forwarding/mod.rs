@@ -8,12 +8,14 @@
 //! | `putting_back` | puts messages back that cannot be forwarded now |
 //! | `direct` | sends an uplink in its webhook's own call |
 //! | `turns` | keeps one device's messages in order |
+//! | `polling` | asks for commands between uplinks |
 //! | `activities` | recent activity of devices, for the status page |
 
 mod activities;
 mod direct;
 pub mod message;
 mod owning;
+pub mod polling;
 pub mod putting_back;
 pub mod rejected;
 mod turns;
@@ -30,6 +32,7 @@ use self::{
     direct::Waiting,
     message::Forwardable,
     owning::NoOwner,
+    polling::{Poll, Polling},
     putting_back::{Back, Cause},
     turns::Turns,
 };
@@ -40,7 +43,7 @@ use crate::{
     iot_hub::{
         Device, Sender,
         delivery::{DeliveryError, send_as_provisioned},
-        devices::{Devices, Owner, PerApplication},
+        devices::{Devices, Owner, PerApplication, Store},
     },
     support::progress::{Progress, Step},
     support::{
@@ -81,6 +84,8 @@ pub struct Forwarding {
     /// How long the direct lane waits for an acknowledgement. `None` if it is off.
     direct: Option<Duration>,
     waiting: Waiting,
+    store: Arc<Store>,
+    polling: Polling,
     registering: Semaphore,
     tally: Tally,
     meters: Arc<Meters>,
@@ -98,6 +103,10 @@ pub struct Options {
     pub ending: Ending,
     /// How long the direct lane waits for an acknowledgement. `None` if it is off.
     pub direct: Option<Duration>,
+    /// The container of devices.
+    pub store: Arc<Store>,
+    /// `None`: commands are not asked for between uplinks.
+    pub poll: Option<Poll>,
 }
 
 /// The outcome of a queue message.
@@ -123,7 +132,7 @@ impl Forwarding {
         activities: Activities,
         clock: Clock,
     ) -> Self {
-        let Options { device_ids, members, timeout, back, ending, direct } = options;
+        let Options { device_ids, members, timeout, back, ending, direct, store, poll } = options;
         let meters = devices.meters().clone();
         let tally = Tally::new(NAME, meters.clone(), Some(sender.clone()));
         Self {
@@ -139,6 +148,8 @@ impl Forwarding {
             ending,
             direct,
             waiting: Waiting::default(),
+            store,
+            polling: Polling::new(poll),
             registering: Semaphore::new(REGISTERING),
             tally,
             meters,
@@ -195,10 +206,10 @@ impl Forwarding {
                 self.activities.forwarded(&forwardable, self.clock.now());
                 self.tally.count(if forwardable.is_uplink { Count::UplinksForwarded } else { Count::EventsForwarded });
                 if forwardable.is_uplink
-                    && let Some(keys) = &queued.downlink
+                    && let Some(keys) = self.keys_of(&forwardable, &queued)
                     && let Ok(device) = devices.device(&owner, Instant::now()).await
                 {
-                    self.pass_on(&device, keys).await;
+                    self.pass_on(&device, &keys).await;
                 }
                 Outcome::Forwarded
             }
@@ -238,6 +249,10 @@ impl Forwarding {
             sent = send(deadline) => sent,
             () = self.ending.after(ending::SENDING) => Err(error),
         }
+    }
+
+    fn keys_of(&self, forwardable: &Forwardable, queued: &Queued<'_>) -> Option<DownlinkKeys> {
+        self.downlinks.keys_of(queued.downlink.clone(), &forwardable.application, &forwardable.device)
     }
 
     /// Passes on the device's commands. One that is still locked at the end of the process comes again.
