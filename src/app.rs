@@ -190,8 +190,24 @@ impl Shared {
 
     fn forwarding(&self, config: things_network::Config, back: Option<Arc<Back>>) -> Forwarding {
         let things_network::Config {
-            enrollments, device_ids, members, timeout, activity, direct, methods, address, poll, ..
+            enrollments,
+            device_ids,
+            members,
+            timeout,
+            activity,
+            direct,
+            methods,
+            address,
+            poll,
+            ..
         } = config;
+        if poll.is_some() && address.is_none() {
+            tracing::warn!(
+                "DownlinkPollSeconds is set, but not ThingsStackUrl and ThingsStackApiKey: commands are fetched only for devices \
+                 whose webhook this process has taken. Where the timer has a process of its own (Flex Consumption), that is none: \
+                 set both"
+            );
+        }
         let (store, http) = (self.store.clone(), self.http_of_hub.clone());
         let devices = PerApplication::new(enrollments, store, http.clone(), Arc::default());
         let downlinks = downlinks::Parts {

@@ -118,6 +118,14 @@ impl Links {
         let _ = connection.listen(inbox).await;
     }
 
+    /// The device's next connection listens from its beginning, if nobody has said how. So nothing is lost that the hub
+    /// pushes at once, because its session has a subscription of an earlier process.
+    pub fn expect(&self, inbox: Inbox) {
+        let mut links = self.links();
+        let link = links.get_or_insert(DeviceKey::of(&inbox.device), Arc::default);
+        link.listening().get_or_insert((inbox, Weak::new()));
+    }
+
     /// Listens no more.
     pub async fn mute(&self, device: &Device) {
         let Some(link) = self.link(&DeviceKey::of(device)) else { return };

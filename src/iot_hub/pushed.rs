@@ -113,7 +113,10 @@ mod tests {
         let read = message(topic, &publish);
         let properties = [("flag", ""), ("note", "100% ü"), ("port", "15")];
         assert_eq!(read.properties, properties.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
-        assert_eq!((read.message_id.as_deref(), read.content_type.as_deref()), (Some("a b/1"), Some("application/json")));
+        assert_eq!(
+            (read.message_id.as_deref(), read.content_type.as_deref()),
+            (Some("a b/1"), Some("application/json"))
+        );
         assert_eq!((&*read.body, read.delivery_count, read.sequence_number), (&b"body"[..], 1, None));
         publish.dup = true;
         let read = message("devices/d/messages/devicebound/", &publish);

@@ -163,6 +163,13 @@ impl Sender {
         }
     }
 
+    /// Lets the hub push a device's messages into the inbox as soon as the device connects.
+    pub fn expect(&self, inbox: Inbox) {
+        if let Ok(Way::Mqtt(links)) = self.way() {
+            links.expect(inbox);
+        }
+    }
+
     /// Lets the hub push no more messages of the device.
     pub async fn mute(&self, device: &Device) {
         if let Some(Way::Mqtt(links)) = self.way.get() {

@@ -37,13 +37,17 @@ impl Selection {
     /// # Errors
     /// The fault, as the rest of a sentence that begins with the setting's name.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let is_id = |id: &str| !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+        let is_id =
+            |id: &str| !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
         let item = |item: &str| {
             let (application, device) = item.split_once('/').map_or((item, None), |(one, other)| (one, Some(other)));
             let is_right = is_id(application) && device.is_none_or(is_id);
             let item = (application.to_owned(), device.map(str::to_owned));
             is_right.then_some(item).ok_or_else(|| {
-                format!("has {:?}: write application or application/device", crate::support::http::one_line(application, 40))
+                format!(
+                    "has {:?}: write application or application/device",
+                    crate::support::http::one_line(application, 40)
+                )
             })
         };
         text.split(',').map(str::trim).filter(|text| !text.is_empty()).map(item).collect::<Result<_, _>>().map(Self)
@@ -74,9 +78,12 @@ mod tests {
     #[test]
     fn a_selection_names_applications_or_devices() {
         let selection = Selection::parse("valves, city/siren-1,").unwrap();
-        for (application, device, expected) in
-            [("valves", "any", true), ("city", "siren-1", true), ("city", "siren-2", false), ("other", "siren-1", false)]
-        {
+        for (application, device, expected) in [
+            ("valves", "any", true),
+            ("city", "siren-1", true),
+            ("city", "siren-2", false),
+            ("other", "siren-1", false),
+        ] {
             assert_eq!(selection.has(application, device), expected, "{application}/{device}");
         }
         assert!(Selection::parse("").unwrap().has("any", "any"));

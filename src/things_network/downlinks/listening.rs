@@ -124,16 +124,35 @@ impl Downlinks {
     /// Lets the hub push the device's commands from now on, if the device has an MQTT connection. Nothing may be waiting
     /// for it that this process has tried and not settled.
     pub(super) async fn listen(self: &Arc<Self>, name: &str) {
-        if !self.sender.can_listen() || self.ending.has_begun() {
+        if let Some(inbox) = self.inbox(name) {
+            self.sender.listen(inbox).await;
+        }
+    }
+
+    /// An uplink of the device is about to be sent: lets its connection listen from the beginning, unless something waits at
+    /// the hub that must be fetched.
+    pub fn before_uplink(self: &Arc<Self>, device: &Arc<Device>, keys: &DownlinkKeys) {
+        let name = Self::name(device);
+        if !self.sender.can_listen() || self.sender.listens(device) || self.failures.last(&name).is_some() {
             return;
         }
-        let Some(Place { device, .. }) = self.listening.place(name) else { return };
+        self.listening.remember(&name, Place { device: device.clone(), keys: Arc::new(keys.clone()) });
+        if let Some(inbox) = self.inbox(&name) {
+            self.sender.expect(inbox);
+        }
+    }
+
+    fn inbox(self: &Arc<Self>, name: &str) -> Option<Inbox> {
+        if !self.sender.can_listen() || self.ending.has_begun() {
+            return None;
+        }
+        let Place { device, .. } = self.listening.place(name)?;
         let arrivals = self.listening.arrivals.get_or_init(|| {
             let (arrivals, arriving) = mpsc::channel(ARRIVALS);
             tokio::spawn(self.clone().sort(arriving));
             arrivals
         });
-        self.sender.listen(Inbox { device, arrivals: arrivals.clone() }).await;
+        Some(Inbox { device, arrivals: arrivals.clone() })
     }
 
     /// Takes what comes over all connections, and does nothing that takes time.
@@ -211,7 +230,10 @@ impl Downlinks {
             match self.sender.reopen(&device).await {
                 Ok(()) => return,
                 Err(error) => {
-                    tracing::debug!(device.id = device.id, "commands do not come at once, as nothing connects: {error}");
+                    tracing::debug!(
+                        device.id = device.id,
+                        "commands do not come at once, as nothing connects: {error}"
+                    );
                 }
             }
             pause = (pause * 2).min(longest);

@@ -262,7 +262,11 @@ impl Downlinks {
             Fate::Condemned(reason) => {
                 self.tally.count(Count::DownlinksRejected);
                 let id = message.message_id.as_deref().unwrap_or_default();
-                tracing::warn!(device.id = device.id, message.id = id, "a cloud-to-device message is rejected: {reason}");
+                tracing::warn!(
+                    device.id = device.id,
+                    message.id = id,
+                    "a cloud-to-device message is rejected: {reason}"
+                );
                 Settlement::Reject
             }
             Fate::Waits(error) => {
@@ -310,7 +314,10 @@ impl Downlinks {
         let told = match fate {
             Fate::Accepted => {
                 if !pushed.complete().await {
-                    tracing::debug!(device.id = device.id, "a message's acknowledgement is lost: the hub pushes it again");
+                    tracing::debug!(
+                        device.id = device.id,
+                        "a message's acknowledgement is lost: the hub pushes it again"
+                    );
                 }
                 self.failures.succeeded(name);
                 return true;
@@ -333,7 +340,11 @@ impl Downlinks {
         let told = self.failures.last(name).map(|failed| failed.error);
         let told = told.filter(|told| told.cause == cause && now - told.at < TOLD_AGAIN);
         if told.is_none() {
-            let until = if self.sender.can_listen() { "waits, and is tried again" } else { "waits for the device's next uplink" };
+            let until = if self.sender.can_listen() {
+                "waits, and is tried again"
+            } else {
+                "waits for the device's next uplink"
+            };
             tracing::warn!(
                 device.id = device.id,
                 message.id = message.message_id.as_deref().unwrap_or_default(),
@@ -345,14 +356,7 @@ impl Downlinks {
         told.unwrap_or(Told { cause, at: now })
     }
 
-    async fn fate(
-        &self,
-        name: &str,
-        message: &CloudMessage,
-        way: Way,
-        keys: &DownlinkKeys,
-        deadline: Instant,
-    ) -> Fate {
+    async fn fate(&self, name: &str, message: &CloudMessage, way: Way, keys: &DownlinkKeys, deadline: Instant) -> Fate {
         if self.accepted.has(name, message, way) {
             return Fate::Accepted;
         }

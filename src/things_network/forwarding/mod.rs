@@ -196,6 +196,11 @@ impl Forwarding {
             return self.put_back(message, (&forwardable, &owner), Cause::Turn, Kind::Turn, text).await;
         };
         progress.step = Step::Sending;
+        if let Some(keys) = self.keys_of(&forwardable, &queued)
+            && let Ok(device) = devices.device(&owner, Instant::now()).await
+        {
+            self.downlinks.before_uplink(&device, &keys);
+        }
         let sent = self.send(devices, &owner, &forwardable, deadline).await;
         // Release the turn first: the device's next uplink does not wait for downlinks.
         drop(turn);

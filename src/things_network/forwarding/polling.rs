@@ -121,7 +121,8 @@ impl Forwarding {
                     let is_ours = owner.system == Owner::THINGS_NETWORK && !document.is_claim();
                     is_ours && poll.devices.has(&owner.group, &owner.name)
                 };
-                let documents = listing.unwrap_or_default().documents.into_iter().filter(is_wanted).collect::<Arc<[_]>>();
+                let documents =
+                    listing.unwrap_or_default().documents.into_iter().filter(is_wanted).collect::<Arc<[_]>>();
                 self.polling.keep(documents.clone());
                 Some(documents)
             }
