@@ -132,6 +132,7 @@ impl Connection {
         let device = login.device.id.clone();
         let driver = Driver {
             client: client.clone(),
+            opened,
             ended: ended_here,
             acknowledged: acknowledged.clone(),
             listener: listener.clone(),
@@ -189,7 +190,7 @@ impl Connection {
         self.opened
     }
 
-    /// How many messages the hub has acknowledged on this connection.
+    /// How many messages and subscriptions the hub has acknowledged on this connection.
     pub fn acknowledged(&self) -> u64 {
         self.acknowledged.load(Ordering::Relaxed)
     }
@@ -301,6 +302,7 @@ fn commands(device: &str) -> String {
 /// The task that drives a connection.
 struct Driver {
     client: AsyncClient,
+    opened: Instant,
     ended: watch::Sender<Option<SendError>>,
     acknowledged: Arc<AtomicU64>,
     listener: Listener,
@@ -313,7 +315,8 @@ impl Driver {
     async fn drive(self, mut events: EventLoop) {
         let error = loop {
             match events.poll().await {
-                Ok(Event::Incoming(Packet::PubAck(_))) => {
+                // A hub that has used up its quota answers neither.
+                Ok(Event::Incoming(Packet::PubAck(_) | Packet::SubAck(_))) => {
                     self.acknowledged.fetch_add(1, Ordering::Relaxed);
                 }
                 Ok(Event::Incoming(Packet::Publish(publish))) => self.pushed(publish).await,
@@ -329,7 +332,7 @@ impl Driver {
         let inbox = lock(&self.listener).take();
         if let Some(Inbox { device, arrivals }) = inbox {
             // An error means that the process ends.
-            let _ = arrivals.send(Arrival::Ended(device)).await;
+            let _ = arrivals.send(Arrival::Ended(device, self.opened.elapsed())).await;
         }
     }
 

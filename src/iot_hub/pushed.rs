@@ -29,8 +29,8 @@ pub struct Inbox {
 /// What happens on a connection that listens.
 pub enum Arrival {
     Message(Pushed),
-    /// The connection has ended: nothing is pushed until there is another one.
-    Ended(Arc<Device>),
+    /// The connection has ended after so much time: nothing is pushed until there is another one.
+    Ended(Arc<Device>, Duration),
 }
 
 /// A message that the hub has pushed.

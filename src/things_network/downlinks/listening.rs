@@ -9,7 +9,10 @@
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     num::NonZeroUsize,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -25,7 +28,7 @@ use crate::{
         Device,
         pushed::{Arrival, Inbox, LOCK, Pushed},
     },
-    support::ending,
+    support::{backoff::Policy, ending},
     things_network::queued::DownlinkKeys,
 };
 
@@ -41,8 +44,10 @@ const TAKEN_BACK: Duration = LOCK.saturating_add(Duration::from_secs(2));
 const WORK: Duration = Duration::from_secs(60);
 /// Devices that connect again at a time, after the hub has ended their connections.
 const RECONNECTING: usize = 16;
-/// The first pause before a connection is opened again, and the longest: the connections of a fleet end together.
-const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5 * 60));
+/// The pauses before a connection is opened again. They grow while its connections live for a short time only: two instances
+/// that listen for one device would take it from each other as fast as they can.
+const PAUSES: Policy = Policy::exact(Duration::from_secs(1), Duration::from_secs(5 * 60));
+const SHORT_LIFE: Duration = Duration::from_secs(60);
 /// When what waits at the hub could not be fetched.
 const FETCH_AGAIN: Duration = Duration::from_secs(30);
 
@@ -57,6 +62,9 @@ pub struct Listening {
     arrivals: OnceLock<mpsc::Sender<Arrival>>,
     pushed: Mutex<HashMap<String, VecDeque<Pushed>>>,
     places: Mutex<LruCache<String, Place>>,
+    has_news: AtomicBool,
+    /// By device, see [`Self::ended`].
+    short_lives: Mutex<LruCache<String, u32>>,
     /// Devices that a task looks at again.
     retrying: Mutex<HashSet<String>>,
     reconnecting: Semaphore,
@@ -68,6 +76,8 @@ impl Default for Listening {
             arrivals: OnceLock::new(),
             pushed: Mutex::default(),
             places: Mutex::new(LruCache::new(MOST_PLACES)),
+            has_news: AtomicBool::new(false),
+            short_lives: Mutex::new(LruCache::new(MOST_PLACES)),
             retrying: Mutex::default(),
             reconnecting: Semaphore::new(RECONNECTING),
         }
@@ -76,11 +86,29 @@ impl Default for Listening {
 
 impl Listening {
     pub fn remember(&self, name: &str, place: Place) {
-        lock(&self.places).put(name.to_owned(), place);
+        if lock(&self.places).put(name.to_owned(), place).is_none() {
+            self.has_news.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether there are devices that were not there at the last call.
+    pub fn take_news(&self) -> bool {
+        self.has_news.swap(false, Ordering::Relaxed)
     }
 
     pub fn place(&self, name: &str) -> Option<Place> {
         lock(&self.places).get(name).cloned()
+    }
+
+    /// A device's connection has ended. Returns the step of the pause before the next one.
+    fn ended(&self, name: &str, lived: Duration) -> u32 {
+        let mut all = lock(&self.short_lives);
+        let before = all.pop(name).filter(|_| lived < SHORT_LIFE).unwrap_or_default();
+        if lived < SHORT_LIFE {
+            // Twice as many steps: a contest is not to cost telemetry anything.
+            all.put(name.to_owned(), before + 2);
+        }
+        before + 1
     }
 
     /// The device's oldest pushed message. What came on a connection that has ended comes again.
@@ -164,7 +192,7 @@ impl Downlinks {
                     self.listening.put(&name, pushed);
                     self.clone().work(name);
                 }
-                Arrival::Ended(device) => drop(tokio::spawn(self.clone().reconnect(device))),
+                Arrival::Ended(device, lived) => drop(tokio::spawn(self.clone().reconnect(device, lived))),
             }
         }
     }
@@ -217,10 +245,11 @@ impl Downlinks {
     }
 
     /// Opens the connection of a device that listens, as often as it takes. Its next uplink may do so before.
-    async fn reconnect(self: Arc<Self>, device: Arc<Device>) {
-        let (mut pause, longest) = PAUSES;
+    async fn reconnect(self: Arc<Self>, device: Arc<Device>, lived: Duration) {
+        let mut attempt = self.listening.ended(&Self::name(&device), lived);
         loop {
-            let wait = pause.mul_f64(0.5 + fastrand::f64() / 2.0);
+            // The connections of a fleet end together.
+            let wait = PAUSES.wait(attempt).mul_f64(0.5 + fastrand::f64() / 2.0);
             tokio::select! {
                 () = sleep(wait) => {}
                 () = self.ending.after(Duration::ZERO) => return,
@@ -236,11 +265,27 @@ impl Downlinks {
                     );
                 }
             }
-            pause = (pause * 2).min(longest);
+            attempt += 1;
         }
     }
 }
 
 fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
     of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_cut_again_and_again_comes_back_more_slowly() {
+        let listening = Listening::default();
+        let short = Duration::from_secs(2);
+        let pauses: Vec<_> = (0..6).map(|_| PAUSES.wait(listening.ended("d", short)).as_secs()).collect();
+        assert_eq!(pauses, [1, 4, 16, 64, 256, 300]);
+        assert_eq!(listening.ended("other", short), 1);
+        assert_eq!(listening.ended("d", SHORT_LIFE), 1, "it has worked in between");
+        assert_eq!(listening.ended("d", short), 1);
+    }
 }

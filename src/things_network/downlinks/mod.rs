@@ -165,6 +165,12 @@ impl Downlinks {
         self.keys_of(place.map(|place| (*place.keys).clone()), application, end_device)
     }
 
+    /// Whether devices have sent an uplink that had sent none at the last call.
+    #[must_use]
+    pub fn has_new_devices(&self) -> bool {
+        self.listening.take_news()
+    }
+
     /// The device has sent an uplink: passes on what waits for it, unless the hub pushes its messages anyway.
     pub async fn after_uplink(self: &Arc<Self>, device: &Arc<Device>, keys: &DownlinkKeys) {
         let keys = Arc::new(keys.clone());

@@ -25,8 +25,9 @@ const MOST: usize = 100;
 const CONCURRENCY: usize = 8;
 /// A call ends before the next one begins.
 const TIME: Duration = Duration::from_secs(8);
-/// How long the list of devices is good. A device that sends an uplink here is known at once.
+/// How long the list of devices is good, and how long at least, even if a device sends its first uplink here.
 const LISTED: Duration = Duration::from_secs(5 * 60);
+const LISTED_AT_LEAST: Duration = Duration::from_secs(30);
 
 /// What the settings say.
 #[derive(Clone, Debug)]
@@ -58,9 +59,12 @@ impl Polling {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The list, if it is good.
-    fn listed(&self) -> Option<Arc<[Document]>> {
-        self.state().listed.as_ref().filter(|(at, _)| at.elapsed() < LISTED).map(|(_, listed)| listed.clone())
+    /// The list, if it is good. `is_outdated` is only asked if that matters.
+    fn listed(&self, is_outdated: impl FnOnce() -> bool) -> Option<Arc<[Document]>> {
+        let (at, listed) = self.state().listed.clone()?;
+        let age = at.elapsed();
+        let is_good = age < LISTED_AT_LEAST || age < LISTED && !is_outdated();
+        is_good.then_some(listed)
     }
 
     /// Keeps the list, and forgets devices that are not in it.
@@ -111,7 +115,7 @@ impl Forwarding {
 
     /// The devices that the settings want asked.
     async fn documents(&self, poll: &Poll) -> Option<Arc<[Document]>> {
-        if let Some(documents) = self.polling.listed() {
+        if let Some(documents) = self.polling.listed(|| self.downlinks.has_new_devices()) {
             return Some(documents);
         }
         match self.store.list().await {
