@@ -345,7 +345,7 @@ impl Driver {
         };
         let pushed = Pushed::new(device, publish, self.client.clone(), self.ended.subscribe());
         // An error means that the process ends.
-        let _ = arrivals.send(Arrival::Message(pushed)).await;
+        let _ = arrivals.send(Arrival::Message(Box::new(pushed))).await;
     }
 }
 

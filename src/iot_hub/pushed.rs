@@ -28,7 +28,7 @@ pub struct Inbox {
 
 /// What happens on a connection that listens.
 pub enum Arrival {
-    Message(Pushed),
+    Message(Box<Pushed>),
     /// The connection has ended after so much time: nothing is pushed until there is another one.
     Ended(Arc<Device>, Duration),
 }

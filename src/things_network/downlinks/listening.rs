@@ -189,7 +189,7 @@ impl Downlinks {
             match arrival {
                 Arrival::Message(pushed) => {
                     let name = Self::name(&pushed.device);
-                    self.listening.put(&name, pushed);
+                    self.listening.put(&name, *pushed);
                     self.clone().work(name);
                 }
                 Arrival::Ended(device, lived) => drop(tokio::spawn(self.clone().reconnect(device, lived))),
