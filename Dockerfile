@@ -8,7 +8,7 @@ FROM rust:1-bookworm AS build
 WORKDIR /src
 COPY . .
 RUN cargo build --release --locked
-RUN mkdir /app && cp -r host.json rapidM2MForwarding rapidM2MSites status thingsNetworkForwarding thingsNetworkUplink /app
+RUN mkdir /app && cp -r host.json rapidM2MForwarding rapidM2MSites status thingsNetwork* /app
 
 FROM gcr.io/distroless/cc-debian12:nonroot
 # Owned by the user: `local` leaves there where its emulators are.

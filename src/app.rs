@@ -31,8 +31,8 @@ use crate::{
     status::{self, Scope, Status},
     support::{clock::Clock, ending::Ending, http, http_client::HttpClient, meter::Meters, reminder::Reminder},
     things_network::{
-        downlinks::stack::Stack,
-        forwarding::{self, Activities, Downlinks, Forwarding, putting_back::Back},
+        downlinks::{self, stack::Stack},
+        forwarding::{self, Activities, Forwarding, putting_back::Back},
         receiving::Receiving,
     },
 };
@@ -189,13 +189,39 @@ impl Shared {
     }
 
     fn forwarding(&self, config: things_network::Config, back: Option<Arc<Back>>) -> Forwarding {
-        let things_network::Config { enrollments, device_ids, members, timeout, activity, direct, methods, .. } =
-            config;
+        let things_network::Config {
+            enrollments,
+            device_ids,
+            members,
+            timeout,
+            activity,
+            direct,
+            methods,
+            address,
+            poll,
+            ..
+        } = config;
+        if poll.is_some() && address.is_none() {
+            tracing::warn!(
+                "DownlinkPollSeconds is set, but not ThingsStackUrl and ThingsStackApiKey: commands are fetched only for devices \
+                 whose webhook this process has taken. Where the timer has a process of its own (Flex Consumption), that is none: \
+                 set both"
+            );
+        }
         let (store, http) = (self.store.clone(), self.http_of_hub.clone());
         let devices = PerApplication::new(enrollments, store, http.clone(), Arc::default());
-        let downlinks = Downlinks::new(Devicebound::new(http.clone()), Stack::new(http), methods);
+        let downlinks = downlinks::Parts {
+            devicebound: Devicebound::new(http.clone()),
+            stack: Stack::new(http),
+            methods,
+            sender: self.sender.clone(),
+            ending: self.ending.clone(),
+            address,
+            is_polled: poll.is_some(),
+        };
         let activities = Activities::new(self.store.clone(), activity);
-        let options = forwarding::Options { device_ids, members, timeout, back, ending: self.ending.clone(), direct };
+        let (ending, store) = (self.ending.clone(), self.store.clone());
+        let options = forwarding::Options { device_ids, members, timeout, back, ending, direct, store, poll };
         Forwarding::new(options, devices, self.sender.clone(), downlinks, activities, self.clock)
     }
 }

@@ -16,7 +16,10 @@ use tokio::{net::TcpListener, sync::watch};
 
 use crate::{
     app::App,
-    functions::{rapidm2m_forwarding, rapidm2m_sites, status, things_network_forwarding, things_network_uplink},
+    functions::{
+        rapidm2m_forwarding, rapidm2m_sites, status, things_network_downlinks, things_network_forwarding,
+        things_network_uplink,
+    },
     host::{self, envelope},
     support::panics,
 };
@@ -67,6 +70,7 @@ fn router(app: Current) -> Router {
         .route("/rapidM2MSites", post(rapidm2m_sites::call))
         .route("/thingsNetworkUplink", post(things_network_uplink::call))
         .route("/thingsNetworkForwarding", post(things_network_forwarding::call))
+        .route("/thingsNetworkDownlinks", post(things_network_downlinks::call))
         .route("/status", post(status::call))
         .fallback(not_found)
         .with_state(app)

@@ -12,7 +12,9 @@
 // | OverlapSeconds, ForwardCorrections, FailedSitesThreshold | the default is right for a start |
 // | IoTHubMaxConnections, ForwardTimeoutSeconds, DeviceActivitySeconds | the default is right for a start |
 // | ThingsNetworkEvents, ThingsNetworkMembers, ThingsNetworkDirectMilliseconds, AzureIoT__IoTCentral__Methods__ | the default is right for a start |
-// | ThingsStackUrl, ThingsStackApiKey, ThingsStackDownlinkApiKey, FunctionAppUrl, FunctionAppKey | only commands read them, on the machine of a person |
+// | DownlinkPollSeconds, DownlinkPollDevices | the default is right for a start; with DownlinkPollSeconds in moreSettings, its function runs |
+// | ThingsStackUrl, ThingsStackApiKey | webhooks have the address and the key for downlinks; commands read them on the machine of a person |
+// | ThingsStackDownlinkApiKey, FunctionAppUrl, FunctionAppKey | only commands read them, on the machine of a person |
 // | Base64encodedUsernamePassword, DPSEnrollmentGroupSymmetricKeyDefault, ThingsNetworkWebhookSecret | they are in the vault |
 // | RUST_LOG, LOG_FORMAT | info, and the text that the host understands |
 // | REGION_NAME | Azure sets it |
@@ -138,6 +140,10 @@ var withoutTheThingsNetwork = {
   'AzureWebJobs.thingsNetworkForwarding.Disabled': 'true'
 }
 
+var withoutPolledDownlinks = {
+  'AzureWebJobs.thingsNetworkDownlinks.Disabled': 'true'
+}
+
 resource app 'Microsoft.Web/sites@2025-03-01' existing = {
   name: appName
 }
@@ -152,6 +158,7 @@ resource settings 'Microsoft.Web/sites/config@2025-03-01' = {
     empty(pollQueueName) ? withoutThePollQueue : ofThePollQueue,
     thingsNetwork ? ofTheThingsNetwork : withoutTheThingsNetwork,
     thingsNetwork || !empty(pollQueueName) ? ofTheQueues : {},
+    contains(moreSettings, 'DownlinkPollSeconds') ? {} : withoutPolledDownlinks,
     moreSettings
   )
 }

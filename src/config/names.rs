@@ -12,6 +12,8 @@ const FIXED: &[&str] = &[
     "DPSGlobalDeviceEndpoint",
     "DeviceActivitySeconds",
     "DeviceIdTemplate",
+    "DownlinkPollDevices",
+    "DownlinkPollSeconds",
     "EmulationMode",
     "FailedSitesThreshold",
     "ForwardCorrections",

@@ -4,15 +4,27 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-use super::{Problems, Settings, enrollment, host_json, methods, storage};
+use super::{Problems, Settings, enrollment, host_json, methods, storage, things_stack};
 use crate::{
     iot_hub::devices::enrollment::Enrollments,
     queue::Account,
-    things_network::{downlinks::method::Methods, members::Members, template::Template},
+    things_network::{
+        downlinks::{
+            address::{Address, Selection},
+            method::Methods,
+        },
+        forwarding::polling::Poll,
+        members::Members,
+        template::Template,
+    },
 };
 
 pub(super) const QUEUE: &str = "UplinkQueueName";
 const TEMPLATE: &str = "DeviceIdTemplate";
+const POLL: &str = "DownlinkPollSeconds";
+const POLLED: &str = "DownlinkPollDevices";
+/// The timer's interval is 10 s.
+const LONGEST_POLL: u64 = 3600;
 const MEMBERS: &str = "ThingsNetworkMembers";
 const SECRET: &str = "ThingsNetworkWebhookSecret";
 /// Shorter secrets can be guessed.
@@ -42,6 +54,11 @@ pub struct Config {
     pub direct: Option<Duration>,
     /// `AzureIoT__IoTCentral__Methods__…`: how the commands of IoT Central are sent.
     pub methods: Methods,
+    /// `ThingsStackUrl`, `ThingsStackApiKey`: where downlinks go if webhooks have no address for them.
+    pub address: Option<Address>,
+    /// `DownlinkPollSeconds`, `DownlinkPollDevices`: which devices' commands are fetched between uplinks, and how often (0 =
+    /// never, here `None`).
+    pub poll: Option<Poll>,
 }
 
 /// What accepting webhooks and putting messages back needs.
@@ -123,6 +140,11 @@ impl Config {
         let activity = settings.number("DeviceActivitySeconds", 60, 0..=3600, problems);
         let direct = settings.number("ThingsNetworkDirectMilliseconds", 0, 0..=LONGEST_DIRECT, problems);
         let methods = methods::read(settings, problems);
+        let address = things_stack::downlinks(settings, problems);
+        let every = settings.number(POLL, 0, 0..=LONGEST_POLL, problems);
+        let devices = settings.get(POLLED, problems).map_or(Ok(Selection::default()), Selection::parse);
+        let devices = devices.map_err(|why| problems.add(POLLED, why)).ok();
+        let every = (every > 0).then(|| Duration::from_secs(every));
         let enrollments = enrollment::read(settings, problems);
         Some(Self {
             enrollments: enrollments?,
@@ -132,6 +154,8 @@ impl Config {
             timeout: Duration::from_secs(timeout),
             direct: (direct > 0).then(|| Duration::from_millis(direct)),
             methods,
+            address,
+            poll: every.zip(devices).map(|(every, devices)| Poll { every, devices }),
             activity: (activity > 0).then(|| Duration::from_secs(activity)),
         })
     }

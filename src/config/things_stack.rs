@@ -1,5 +1,5 @@
-//! Reads where The Things Stack's API is, and what a webhook of this app has there. Only commands use it: the app has what it
-//! needs from the headers of webhooks.
+//! Reads where The Things Stack's API is, and what a webhook of this app has there. Commands use it; of the app, only downlinks for
+//! which webhooks have no address.
 
 use secrecy::SecretString;
 use url::Url;
@@ -7,7 +7,10 @@ use url::Url;
 use super::{Problems, Settings};
 use crate::{
     support::http,
-    things_network::{downlinks::stack::downlink_url, registry::address::PATH},
+    things_network::{
+        downlinks::{address::Address, stack::downlink_url},
+        registry::address::PATH,
+    },
 };
 
 const URL: &str = "ThingsStackUrl";
@@ -89,6 +92,15 @@ pub fn read(settings: &Settings, problems: &mut Problems) -> Option<Config> {
     let api_key = settings.required(KEY, purpose, problems);
     let root = url.and_then(|url| root(url).map_err(|why| problems.add(URL, why)).ok());
     Some(Config { root: root?, api_key: api_key?.into() })
+}
+
+/// Where downlinks go if webhooks have no address for them. Absent unless both settings are there: `backfill --storage` says
+/// what is missing.
+pub(super) fn downlinks(settings: &Settings, problems: &mut Problems) -> Option<Address> {
+    let names = [URL, KEY];
+    let is_complete = names.iter().all(|name| settings.get(name, &mut Problems::default()).is_some());
+    let Config { root, api_key } = if is_complete { read(settings, problems)? } else { return None };
+    Some(Address { root, api_key })
 }
 
 /// With or without the path of the API. The key goes there, so it must use TLS or stay on this machine.

@@ -3,5 +3,6 @@
 pub mod rapidm2m_forwarding;
 pub mod rapidm2m_sites;
 pub mod status;
+pub mod things_network_downlinks;
 pub mod things_network_forwarding;
 pub mod things_network_uplink;

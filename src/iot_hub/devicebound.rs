@@ -58,7 +58,7 @@ pub struct CloudMessage {
     pub properties: BTreeMap<String, String>,
     /// At most [`MAX_CLOUD_MESSAGE`].
     pub body: Bytes,
-    lock: String,
+    pub(crate) lock: String,
 }
 
 impl CloudMessage {
@@ -159,6 +159,12 @@ impl Devicebound {
             _ => self.failures.succeeded(&device.endpoint),
         }
         received
+    }
+
+    /// Whether [`receive`](Self::receive) would only return the last failure of the device's hub.
+    #[must_use]
+    pub fn is_backing_off(&self, device: &Device) -> bool {
+        self.failures.holding(&device.endpoint).is_some()
     }
 
     /// Settles a message that was [received](Self::receive) for this device. It does so during a back-off too:

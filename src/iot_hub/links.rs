@@ -3,7 +3,7 @@
 use std::{
     num::NonZeroUsize,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, SystemTime},
@@ -22,6 +22,7 @@ use super::{
     device::Device,
     failures::{DeviceKey, Failures, Gate},
     mqtt::{Connection, Login, Over},
+    pushed::Inbox,
 };
 
 /// How long a renewal waits for outstanding acknowledgements.
@@ -61,6 +62,8 @@ struct Link {
     is_queued: AtomicBool,
     /// Connections in a row that were cut soon after they opened, but had acknowledgements.
     cut_short: AtomicU32,
+    /// Who gets what the hub pushes to the device, and the connection that listens.
+    listening: Mutex<Option<(Inbox, Weak<Connection>)>>,
 }
 
 struct Open {
@@ -104,6 +107,57 @@ impl Links {
         Session { links: self, link, device, key }
     }
 
+    /// Listens on the device's connection, if it is open, and on the later ones that take its place. A connection that makes
+    /// room for another listens no more.
+    pub async fn listen(&self, inbox: Inbox) {
+        let Some(link) = self.link(&DeviceKey::of(&inbox.device)) else { return };
+        let connection = link.open.lock().await.as_ref().map(|open| open.connection.clone());
+        let Some(connection) = connection.filter(|connection| connection.end().is_none()) else { return };
+        *link.listening() = Some((inbox.clone(), Arc::downgrade(&connection)));
+        // If the connection has ended, the next one listens.
+        let _ = connection.listen(inbox).await;
+    }
+
+    /// The device's next connection listens from its beginning, if nobody has said how. So nothing is lost that the hub
+    /// pushes at once, because its session has a subscription of an earlier process.
+    pub fn expect(&self, inbox: Inbox) {
+        let mut links = self.links();
+        let link = links.get_or_insert(DeviceKey::of(&inbox.device), Arc::default);
+        link.listening().get_or_insert((inbox, Weak::new()));
+    }
+
+    /// Listens no more.
+    pub async fn mute(&self, device: &Device) {
+        let Some(link) = self.link(&DeviceKey::of(device)) else { return };
+        let listening = link.listening().take();
+        if let Some(connection) = listening.and_then(|(_, connection)| connection.upgrade()) {
+            connection.mute().await;
+        }
+    }
+
+    /// Whether the hub pushes the device's messages.
+    pub fn listens(&self, device: &Device) -> bool {
+        let connection = self.link(&DeviceKey::of(device)).and_then(|link| link.listening().as_ref()?.1.upgrade());
+        connection.is_some_and(|connection| connection.listens())
+    }
+
+    /// Opens a connection of a device that listened, if it has none.
+    ///
+    /// # Errors
+    /// Why there is no connection.
+    pub async fn reopen(&self, device: &Device, failures: &Failures) -> Result<(), SendError> {
+        let is_wanted = self.link(&DeviceKey::of(device)).is_some_and(|link| link.listening().is_some());
+        if is_wanted {
+            self.enter(device).connection(failures).await?;
+        }
+        Ok(())
+    }
+
+    fn link(&self, key: &DeviceKey) -> Option<Arc<Link>> {
+        // Whether somebody asks says nothing about its use.
+        self.links().peek(key).cloned()
+    }
+
     /// Closes all connections that are open.
     pub async fn disconnect(&self) {
         let links: Vec<_> = self.links().iter().map(|(_, link)| link.clone()).collect();
@@ -114,7 +168,10 @@ impl Links {
     /// Forgets the links that are neither open nor in use.
     pub fn forget_closed(&self) {
         let mut links = self.links();
-        let closed = |link: &Link| link.is_unused() && link.open.try_lock().is_ok_and(|open| open.is_none());
+        let closed = |link: &Link| {
+            let is_closed = link.is_unused() && link.open.try_lock().is_ok_and(|open| open.is_none());
+            is_closed && link.listening().is_none()
+        };
         let gone: Vec<_> = links.iter().filter(|(_, link)| closed(link)).map(|(key, _)| key.clone()).collect();
         for key in gone {
             links.pop(&key);
@@ -166,6 +223,10 @@ impl Links {
 }
 
 impl Link {
+    fn listening(&self) -> MutexGuard<'_, Option<(Inbox, Weak<Connection>)>> {
+        self.listening.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn is_unused(&self) -> bool {
         self.users.load(Ordering::Relaxed) == 0
     }
@@ -278,7 +339,11 @@ impl Session<'_> {
         let now = SystemTime::now();
         let (token, holds) = device.token(now.into(), links.token_lifetime)?;
         let login = Login { device, token: &token, over: links.over, tls: links.tls.clone() };
-        let connection = Arc::new(Connection::open(login).await?);
+        let inbox = self.link.listening().as_ref().map(|(inbox, _)| inbox.clone());
+        let connection = Arc::new(Connection::open(login, inbox).await?);
+        if let Some((_, listening)) = &mut *self.link.listening() {
+            *listening = Arc::downgrade(&connection);
+        }
         // This can be thousands of lines if each site has its own device.
         if links.has_connected.swap(true, Ordering::Relaxed) {
             tracing::debug!(hub.host = device.hub_host, device.id = device.id, "connected to IoT Hub");

@@ -15,6 +15,7 @@ mod links;
 pub mod message;
 mod mqtt;
 pub mod probe;
+pub mod pushed;
 mod rest;
 pub mod sas;
 mod sender;

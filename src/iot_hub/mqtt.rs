@@ -1,15 +1,14 @@
 //! Carries one device's telemetry to the hub over one MQTT connection, from CONNECT to its end. It never reconnects:
 //! [`super::Sender`] decides that.
 //!
-//! It carries telemetry only. Commands (cloud-to-device messages) are fetched over HTTPS, where they can be rejected
-//! and abandoned ([`super::Devicebound`]). The session outlives its connections, so another client may have subscribed
-//! in it. Messages that the hub pushes because of that are left unacknowledged: the hub takes them back after a
-//! minute.
+//! Commands (cloud-to-device messages) come over it only while somebody [listens](Connection::listen); else they are fetched
+//! over HTTPS ([`super::Devicebound`]). The session outlives its connections, so another client may have subscribed in it.
+//! Messages that the hub pushes because of that are left unacknowledged: the hub takes them back after a minute.
 
 use std::{
     io,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -29,6 +28,7 @@ use tokio::{
 use super::{
     Device, Endpoint, SendError,
     message::{MAX_SIZE, Message},
+    pushed::{Arrival, Inbox, Pushed},
 };
 use crate::support::http;
 
@@ -77,8 +77,12 @@ pub struct Connection {
     in_flight: Arc<Semaphore>,
     ended: watch::Receiver<Option<SendError>>,
     acknowledged: Arc<AtomicU64>,
+    listener: Listener,
     driver: tokio::task::JoinHandle<()>,
 }
+
+/// Who gets what the hub pushes, while somebody listens.
+type Listener = Arc<Mutex<Option<Inbox>>>;
 
 /// A message in flight.
 pub struct Pending {
@@ -88,11 +92,12 @@ pub struct Pending {
 }
 
 impl Connection {
-    /// Connects and waits for the hub's answer.
+    /// Connects and waits for the hub's answer. With an inbox, it listens from the beginning: no message that the hub pushes
+    /// in a session that it has kept is missed.
     ///
     /// # Errors
     /// Why there is no connection, in words for the user.
-    pub async fn open(login: Login<'_>) -> Result<Self, SendError> {
+    pub async fn open(login: Login<'_>, inbox: Option<Inbox>) -> Result<Self, SendError> {
         let opened = Instant::now();
         let port = login.device.endpoint.port.unwrap_or(login.over.port());
         let place = Endpoint { port: Some(port), ..login.device.endpoint.clone() };
@@ -108,17 +113,32 @@ impl Connection {
             Ok(Ok(Session::New)) => {}
             // Does not wait: messages that arrive before the hub has unsubscribed stay unacknowledged anyway.
             Ok(Ok(Session::Kept)) => {
-                client.try_unsubscribe_many(subscriptions(&login.device.id)).map_err(|_| SendError::Cut)?;
+                let mut unwanted = SUBSCRIPTIONS.map(str::to_owned).to_vec();
+                if inbox.is_none() {
+                    unwanted.push(commands(&login.device.id));
+                }
+                client.try_unsubscribe_many(unwanted).map_err(|_| SendError::Cut)?;
             }
             Ok(Err(error)) => return Err(explain_connect(&error, &place, &login)),
             Err(_) => {
                 return Err(no_answer(&place, login.over));
             }
         }
+        if inbox.is_some() {
+            client.try_subscribe(commands(&login.device.id), QoS::AtLeastOnce).map_err(|_| SendError::Cut)?;
+        }
         let (ended_here, ended) = watch::channel(None);
-        let acknowledged = Arc::new(AtomicU64::new(0));
+        let (acknowledged, listener) = (Arc::new(AtomicU64::new(0)), Listener::new(Mutex::new(inbox)));
         let device = login.device.id.clone();
-        let driver = tokio::spawn(drive(events, ended_here, acknowledged.clone(), device.clone()));
+        let driver = Driver {
+            client: client.clone(),
+            opened,
+            ended: ended_here,
+            acknowledged: acknowledged.clone(),
+            listener: listener.clone(),
+            device: device.clone(),
+        };
+        let driver = tokio::spawn(driver.drive(events));
         Ok(Self {
             client,
             device,
@@ -126,8 +146,31 @@ impl Connection {
             in_flight: Arc::new(Semaphore::new(usize::from(IN_FLIGHT))),
             ended,
             acknowledged,
+            listener,
             driver,
         })
+    }
+
+    /// Lets the hub push the device's messages into the inbox. Nothing is acknowledged by itself.
+    ///
+    /// # Errors
+    /// The connection has ended.
+    pub async fn listen(&self, inbox: Inbox) -> Result<(), SendError> {
+        *lock(&self.listener) = Some(inbox);
+        let subscribed = self.client.subscribe(commands(&self.device), QoS::AtLeastOnce).await;
+        subscribed.map_err(|_| self.end().unwrap_or(SendError::Cut))
+    }
+
+    /// Lets the hub push no more. What comes until it knows is left unacknowledged.
+    pub async fn mute(&self) {
+        *lock(&self.listener) = None;
+        // An error means that the connection has ended.
+        let _ = self.client.unsubscribe(commands(&self.device)).await;
+    }
+
+    /// Whether the hub pushes the device's messages.
+    pub fn listens(&self) -> bool {
+        lock(&self.listener).is_some() && self.end().is_none()
     }
 
     /// Why the connection has ended, if it has.
@@ -147,7 +190,7 @@ impl Connection {
         self.opened
     }
 
-    /// How many messages the hub has acknowledged on this connection.
+    /// How many messages and subscriptions the hub has acknowledged on this connection.
     pub fn acknowledged(&self) -> u64 {
         self.acknowledged.load(Ordering::Relaxed)
     }
@@ -247,39 +290,67 @@ async fn await_connack(events: &mut EventLoop) -> Result<Session, ConnectionErro
     }
 }
 
-/// All topics that a device can subscribe to.
-fn subscriptions(device: &str) -> [String; 4] {
-    [
-        format!("devices/{device}/messages/devicebound/#"),
-        "$iothub/methods/POST/#".into(),
-        "$iothub/twin/PATCH/properties/desired/#".into(),
-        "$iothub/twin/res/#".into(),
-    ]
+/// The topics that a device can subscribe to beside its [`commands`].
+const SUBSCRIPTIONS: [&str; 3] =
+    ["$iothub/methods/POST/#", "$iothub/twin/PATCH/properties/desired/#", "$iothub/twin/res/#"];
+
+/// The topic of the device's cloud-to-device messages.
+fn commands(device: &str) -> String {
+    format!("devices/{device}/messages/devicebound/#")
 }
 
-/// Moves bytes until the connection ends, then reports why. The sender sends again the messages that are
-/// unacknowledged by then.
-async fn drive(
-    mut events: EventLoop,
+/// The task that drives a connection.
+struct Driver {
+    client: AsyncClient,
+    opened: Instant,
     ended: watch::Sender<Option<SendError>>,
     acknowledged: Arc<AtomicU64>,
+    listener: Listener,
     device: String,
-) {
-    let error = loop {
-        match events.poll().await {
-            Ok(Event::Incoming(Packet::PubAck(_))) => {
-                acknowledged.fetch_add(1, Ordering::Relaxed);
+}
+
+impl Driver {
+    /// Moves bytes until the connection ends, then reports why. The sender sends again the messages that are
+    /// unacknowledged by then.
+    async fn drive(self, mut events: EventLoop) {
+        let error = loop {
+            match events.poll().await {
+                // A hub that has used up its quota answers neither.
+                Ok(Event::Incoming(Packet::PubAck(_) | Packet::SubAck(_))) => {
+                    self.acknowledged.fetch_add(1, Ordering::Relaxed);
+                }
+                Ok(Event::Incoming(Packet::Publish(publish))) => self.pushed(publish).await,
+                Ok(_) => {}
+                Err(error) => break error,
             }
-            Ok(Event::Incoming(Packet::Publish(publish))) => leave(&publish, &device),
-            Ok(_) => {}
-            Err(error) => break error,
+        };
+        tracing::debug!(device.id = self.device, failure.text = %error, "the connection to the hub ended");
+        let fruitful = self.acknowledged.load(Ordering::Relaxed) > 0;
+        let reason = if fruitful { SendError::Cut } else { SendError::AcceptedThenCut { device: self.device } };
+        // Report the end before the event loop is dropped: dropping it wakes all callers that wait for an acknowledgement.
+        self.ended.send_replace(Some(reason));
+        let inbox = lock(&self.listener).take();
+        if let Some(Inbox { device, arrivals }) = inbox {
+            // An error means that the process ends.
+            let _ = arrivals.send(Arrival::Ended(device, self.opened.elapsed())).await;
         }
-    };
-    tracing::debug!(device.id = device, failure.text = %error, "the connection to the hub ended");
-    let fruitful = acknowledged.load(Ordering::Relaxed) > 0;
-    let reason = if fruitful { SendError::Cut } else { SendError::AcceptedThenCut { device } };
-    // Report the end before the event loop is dropped: dropping it wakes all callers that wait for an acknowledgement.
-    ended.send_replace(Some(reason));
+    }
+
+    /// Hands a pushed message on, or leaves it unacknowledged. Whoever takes arrivals does no I/O before the next one, so
+    /// this does not hold the connection up.
+    async fn pushed(&self, publish: Publish) {
+        let inbox = lock(&self.listener).clone();
+        let Some(Inbox { device, arrivals }) = inbox.filter(|_| publish.qos != QoS::AtMostOnce) else {
+            return leave(&publish, &self.device);
+        };
+        let pushed = Pushed::new(device, publish, self.client.clone(), self.ended.subscribe());
+        // An error means that the process ends.
+        let _ = arrivals.send(Arrival::Message(Box::new(pushed))).await;
+    }
+}
+
+fn lock(listener: &Listener) -> std::sync::MutexGuard<'_, Option<Inbox>> {
+    listener.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Leaves a pushed message unacknowledged.

@@ -39,7 +39,7 @@ pub async fn device(
     };
     let (token, _) = device.token(Utc::now(), TOKEN_LIFETIME)?;
     let tls = client_config(trusted_ca).map_err(SendError::Untrusted)?;
-    let connection = Connection::open(Login { device, token: &token, over, tls }).await?;
+    let connection = Connection::open(Login { device, token: &token, over, tls }, None).await?;
     let end = connection.end_within(CUT_WITHIN).await;
     connection.drain(FAREWELL).await;
     end.map_or(Ok(None), Err)

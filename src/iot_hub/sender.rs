@@ -23,6 +23,7 @@ use super::{
     links::{Links, Session},
     message::MAX_SIZE,
     mqtt::{Connection, Over},
+    pushed::Inbox,
 };
 use crate::support::{
     ending::{self, Ending},
@@ -152,6 +153,50 @@ impl Sender {
         match self.failures.gate(&DeviceKey::of(device)) {
             Gate::Closed(error) => Some(error),
             Gate::Open | Gate::Wait(_) => None,
+        }
+    }
+
+    /// Lets the hub push a device's messages into the inbox, if the device has an MQTT connection. Else nothing happens.
+    pub async fn listen(&self, inbox: Inbox) {
+        if let Some(Way::Mqtt(links)) = self.way.get() {
+            links.listen(inbox).await;
+        }
+    }
+
+    /// Lets the hub push a device's messages into the inbox as soon as the device connects.
+    pub fn expect(&self, inbox: Inbox) {
+        if let Ok(Way::Mqtt(links)) = self.way() {
+            links.expect(inbox);
+        }
+    }
+
+    /// Lets the hub push no more messages of the device.
+    pub async fn mute(&self, device: &Device) {
+        if let Some(Way::Mqtt(links)) = self.way.get() {
+            links.mute(device).await;
+        }
+    }
+
+    /// Whether the hub pushes the device's messages now.
+    #[must_use]
+    pub fn listens(&self, device: &Device) -> bool {
+        matches!(self.way.get(), Some(Way::Mqtt(links)) if links.listens(device))
+    }
+
+    /// Whether the hub can push messages over the connections of this transport.
+    #[must_use]
+    pub fn can_listen(&self) -> bool {
+        matches!(self.options.transport, Transport::Mqtt | Transport::MqttWs)
+    }
+
+    /// Connects a device again that listened until its connection ended.
+    ///
+    /// # Errors
+    /// Why there is no connection.
+    pub async fn reopen(&self, device: &Device) -> Result<(), SendError> {
+        match self.way.get() {
+            Some(Way::Mqtt(links)) => links.reopen(device, &self.failures).await,
+            _ => Ok(()),
         }
     }
 

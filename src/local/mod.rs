@@ -41,7 +41,7 @@ use self::{
     open_session::{FILE, Published},
     output::Output,
     plan::Source,
-    services::{FORWARDING, RAPIDM2M, STATUS, Services, UPLINK},
+    services::{DOWNLINKS, FORWARDING, RAPIDM2M, STATUS, Services, UPLINK},
     session::{Queues, Session},
 };
 use crate::cli::time::duration;
@@ -143,7 +143,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let mut others = Vec::new();
     for _ in 1..options.instances {
         // In Azure, too, the timer and the webhooks have instances of their own.
-        let without = [RAPIDM2M, UPLINK, FORWARDING, STATUS].map(str::to_owned).into();
+        let without = [RAPIDM2M, UPLINK, FORWARDING, DOWNLINKS, STATUS].map(str::to_owned).into();
         others.push(functions_host::start(functions_host::Options { without, ..common.clone() }).await?);
     }
 

@@ -20,6 +20,7 @@ pub const RAPIDM2M: &str = "rapidM2MForwarding";
 pub const SITES: &str = "rapidM2MSites";
 pub const UPLINK: &str = "thingsNetworkUplink";
 pub const FORWARDING: &str = "thingsNetworkForwarding";
+pub const DOWNLINKS: &str = "thingsNetworkDownlinks";
 /// Where the Functions host takes webhooks.
 pub const ROUTE: &str = "api/uplink";
 /// The page that shows the state of everything. It is also at the root.
@@ -29,6 +30,7 @@ pub const STATUS_ROUTE: &str = "api/status";
 const DEVICE: &str = "local-demo";
 const DEFAULT_QUEUE: &str = "uplinks";
 const POLL_QUEUE: &str = "PollQueueName";
+const DOWNLINK_POLL: &str = "DownlinkPollSeconds";
 const DEFAULT_POLL_QUEUE: &str = "polls";
 /// With several instances: so many emulated sites, in batches of so many, one at a time in each instance.
 const FLEET: usize = 30;
@@ -129,6 +131,7 @@ impl Services {
             (plan.rapidm2m == Source::Off, &[RAPIDM2M][..]),
             (plan.rapidm2m == Source::Off || !settings.contains_key(POLL_QUEUE), &[SITES]),
             (plan.things_stack == Source::Off, &[UPLINK, FORWARDING]),
+            (plan.things_stack == Source::Off || !settings.contains_key(DOWNLINK_POLL), &[DOWNLINKS]),
         ] {
             without.extend(functions.iter().filter(|_| is_off).map(|function| (*function).to_owned()));
         }

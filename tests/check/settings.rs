@@ -70,6 +70,21 @@ async fn a_name_with_other_capitals_is_a_warning() {
     assert_eq!(report.row("overlapseconds", "warning")["toDo"], "call it OverlapSeconds");
 }
 
+/// The timer's process may take no webhooks. Then it has no address for downlinks but that of the settings.
+#[tokio::test]
+async fn a_timer_for_commands_without_an_address_is_a_warning() {
+    let mut world = world().await;
+    world.set("DownlinkPollSeconds", "10");
+    let report = Report::of(&world, &["--offline"]).await;
+    assert_eq!(report.row("DownlinkPollSeconds", "warning")["toDo"], "set ThingsStackUrl and ThingsStackApiKey");
+    world.set("ThingsStackUrl", "https://eu1.cloud.thethings.network");
+    world.set("ThingsStackApiKey", "NNSXS.HUNTER2");
+    let report = Report::of(&world, &["--offline"]).await;
+    let text = report.row("DownlinkPollSeconds", "ok")["text"].to_string();
+    assert!(text.contains("every 10 s") && text.contains("eu1.cloud.thethings.network"), "{text}");
+    report.ran.has_no(["HUNTER2"]);
+}
+
 #[tokio::test]
 async fn what_a_vault_has_counts_unless_it_is_not_asked() {
     let world = world().await;

@@ -49,7 +49,7 @@ async fn send_until(world: &World, host: &Host, device: &str, state: &str) {
 
 #[tokio::test]
 async fn a_text_that_may_stand_for_bytes_is_rejected_with_what_to_set() {
-    let world = World::start().await;
+    let world = World::start_fetching().await;
     let host = start(&world, &["kiwi-1"]).await;
     command(&world, "kiwi-1", "vu8=", json!({"Port": "15", "Confirmed": "true", "Queue": "Replace"})).await;
     command(&world, "kiwi-1", "BEEF01", json!({"Port": "15"})).await;
@@ -68,7 +68,7 @@ async fn a_text_that_may_stand_for_bytes_is_rejected_with_what_to_set() {
 
 #[tokio::test]
 async fn commands_of_iot_central_are_sent_as_the_settings_say() {
-    let mut world = World::start().await;
+    let mut world = World::start_fetching().await;
     for (name, value) in [
         ("SetPoint__Port", "15"),
         ("SetPoint__Confirmed", "true"),
@@ -101,7 +101,7 @@ async fn commands_of_iot_central_are_sent_as_the_settings_say() {
 /// A typo in one command must not stop the next.
 #[tokio::test]
 async fn what_a_payload_formatter_refuses_is_rejected_and_the_next_command_passes() {
-    let world = World::start().await;
+    let world = World::start_fetching().await;
     let host = start(&world, &["enc-1"]).await;
     for (counter, does) in (2..).zip(["output_errors", "input", "script", "runtime"]) {
         world.stack.put("formatters", json!({"device": "enc-1", "does": does, "contains": "bad"})).await;
@@ -117,7 +117,7 @@ async fn what_a_payload_formatter_refuses_is_rejected_and_the_next_command_passe
 /// Another device's trouble of the same moment must not hide it.
 #[tokio::test]
 async fn each_devices_cause_is_told() {
-    let world = World::start().await;
+    let world = World::start_fetching().await;
     let host = start(&world, &["node-0", "node-1", "node-2"]).await;
     world.stack.post("faults", json!({"device": "node-0", "times": 1000, "status": 503})).await;
     world.stack.put("formatters", json!({"device": "node-1", "does": "not_configured"})).await;
@@ -138,7 +138,7 @@ async fn each_devices_cause_is_told() {
 
 #[tokio::test]
 async fn a_paused_webhook_and_a_rate_limit_are_told_and_the_command_goes_out_afterwards() {
-    let world = World::start().await;
+    let world = World::start_fetching().await;
     let host = start(&world, &["pause-0", "pause-1", "rate-1"]).await;
     let all = [("pause-0", 503, "(503)"), ("pause-1", 406, "paused"), ("rate-1", 429, "(429)")];
     for (device, status, _) in all {
@@ -161,7 +161,7 @@ async fn a_paused_webhook_and_a_rate_limit_are_told_and_the_command_goes_out_aft
 /// What nobody knows to pass holds the later commands up for two uplinks only.
 #[tokio::test]
 async fn a_refusal_that_does_not_pass_lets_the_next_command_go_in_the_end() {
-    let world = World::start().await;
+    let world = World::start_fetching().await;
     let host = start(&world, &["odd-1"]).await;
     world.stack.post("faults", json!({"device": "odd-1", "times": 3, "status": 422})).await;
     command(&world, "odd-1", "01", json!({"Port": "1", "Payload": "hex"})).await;
@@ -173,7 +173,7 @@ async fn a_refusal_that_does_not_pass_lets_the_next_command_go_in_the_end() {
 
 #[tokio::test]
 async fn the_values_of_a_json_command_arrive_as_they_are() {
-    let world = World::start().await;
+    let world = World::start_fetching().await;
     let host = start(&world, &["json-1"]).await;
     let body = "{\"big\":12345678901234567890,\"f\":21.50,\"z\":1,\"a\":null}";
     command(&world, "json-1", body, json!({"Port": "3"})).await;
@@ -188,7 +188,7 @@ async fn the_values_of_a_json_command_arrive_as_they_are() {
 
 #[tokio::test]
 async fn an_event_about_a_downlink_names_the_command() {
-    let mut world = World::start().await;
+    let mut world = World::start_fetching().await;
     world.set("ThingsNetworkEvents", "true");
     let host = start(&world, &["ack-1"]).await;
     let properties = json!({"Port": "3", "Payload": "base64", "Confirmed": "true"});

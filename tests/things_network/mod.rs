@@ -1,6 +1,7 @@
 //! Tests the way from a webhook to the hub and back, over real sockets. The host, handler, The Things Stack, Cosmos DB,
 //! IoT Hub and DPS are processes of their own.
 
+mod at_once;
 mod commands;
 mod direct;
 mod door;

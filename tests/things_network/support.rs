@@ -41,6 +41,13 @@ impl World {
         Self::start_with(&[]).await
     }
 
+    /// Commands are fetched after uplinks: the hub pushes them over MQTT only.
+    pub async fn start_fetching() -> Self {
+        let mut world = Self::start().await;
+        world.set("IoTHubTransport", "https");
+        world
+    }
+
     /// Starts with options of the emulated Things Stack, which sends nothing by itself.
     pub async fn start_with(stack: &[&str]) -> Self {
         let (cosmos, hub, stack) = join!(
@@ -124,7 +131,7 @@ impl Host {
 
     /// Starts with other members of host.json's `extensions.queues`, and with options of the host.
     pub async fn start_with(settings: &Settings, queues: Value, options: &[&str]) -> Self {
-        let app = app(queues, settings.contains_key("PollQueueName"));
+        let app = app(queues, settings);
         let mut command = binary();
         command.args(["emulator", "functions_host", "--app"]).arg(&app);
         command.args(["--handler", env!("CARGO_BIN_EXE_iothub-connector")]).args(options);
@@ -340,14 +347,17 @@ impl Drop for Host {
     }
 }
 
-/// A copy of the app's folder with other queue settings. Without `PollQueueName`, the function of that queue is left out.
-fn app(queues: Value, has_poll_queue: bool) -> PathBuf {
+/// A copy of the app's folder with other queue settings. Functions that the settings do not want are left out.
+fn app(queues: Value, settings: &Settings) -> PathBuf {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let source = Path::new(env!("CARGO_MANIFEST_DIR"));
     let name = format!("app-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
     let app = Path::new(env!("CARGO_TARGET_TMPDIR")).join("things_network").join(name);
+    let optional = [("PollQueueName", "rapidM2MSites"), ("DownlinkPollSeconds", "thingsNetworkDownlinks")];
+    let wanted =
+        optional.into_iter().filter(|(setting, _)| settings.contains_key(*setting)).map(|(_, function)| function);
     let functions = ["rapidM2MForwarding", "thingsNetworkUplink", "thingsNetworkForwarding", "status"];
-    for function in functions.into_iter().chain(has_poll_queue.then_some("rapidM2MSites")) {
+    for function in functions.into_iter().chain(wanted) {
         fs::create_dir_all(app.join(function)).unwrap();
         let file = Path::new(function).join("function.json");
         fs::copy(source.join(&file), app.join(&file)).unwrap();

@@ -210,7 +210,7 @@ async fn secrets_are_not_logged() {
     host.put(QUEUE, "nonsense").await;
     world.received(1).await;
     host.texts("uplinks-rejected", 1).await;
-    host.logged("a downlink waits for the device's next uplink").await;
+    host.logged("a downlink waits, and is tried again").await;
     let log = host.log();
     for secret in ["NNSXS", world.hub.ready("groupKey"), world.cosmos.ready("key"), "SharedAccessSignature sr="] {
         assert!(!log.contains(secret), "{secret} is logged");

@@ -26,6 +26,8 @@ use super::{
 
 /// Where the API begins.
 pub const ROOT: &str = "/api/v3/";
+/// For an application's API key, without a webhook.
+const ROUTE_OF_DEVICE: &str = "/api/v3/as/applications/{application}/devices/{device}/down/{operation}";
 const ROUTE: &str = "/api/v3/as/applications/{application}/webhooks/{webhook}/devices/{device}/down/{operation}";
 /// Bytes of a body.
 const LARGEST_BODY: usize = 1024 * 1024;
@@ -33,6 +35,7 @@ const LARGEST_BODY: usize = 1024 * 1024;
 pub fn router(stack: Arc<Stack>) -> Router {
     Router::new()
         .route(ROUTE, post(down))
+        .route(ROUTE_OF_DEVICE, post(down_of_device))
         .route(storage::ROUTE, get(storage::of_application))
         .route(storage::ROUTE_OF_DEVICE, get(storage::of_device))
         .fallback(|| async { Refusal::unknown_route() })
@@ -47,6 +50,15 @@ struct Addressed {
     webhook: String,
     device: String,
     operation: Operation,
+}
+
+async fn down_of_device(
+    State(stack): State<Arc<Stack>>,
+    Path((application, device, operation)): Path<(String, String, String)>,
+    request: Request,
+) -> Response {
+    let webhook = stack.webhook.clone();
+    down(State(stack), Path((application, webhook, device, operation)), request).await
 }
 
 async fn down(

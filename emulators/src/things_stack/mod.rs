@@ -23,7 +23,7 @@
 //! payload only.
 //!
 //! **Downlinks.** `POST {endpoint}as/applications/{application}/webhooks/{webhook}/devices/{device}/down/push` (or
-//! `replace`) is checked as the original does and answered with 200 and no body, or with The Things Stack's error. As long
+//! `replace`), or the same without `webhooks/{webhook}`, is checked as the original does and answered with 200 and no body, or with The Things Stack's error. As long
 //! as no webhook was sent at all, every application, webhook and device is known, later only those that exist.
 //! Downlinks stay in the device's queue: they are never sent to a device.
 //!

@@ -39,7 +39,7 @@ pub struct Stack {
     pub keys: Keys,
     pub registry: Registry,
     pub threshold: Threshold,
-    webhook: String,
+    pub webhook: String,
     /// Those of the options.
     pub sending: Sending,
     /// The port for downlinks.

@@ -3,6 +3,7 @@
 
 mod advice;
 mod backend;
+mod commands;
 mod database;
 mod hub;
 mod print;
@@ -145,6 +146,7 @@ async fn check(own: Settings, options: &Options) -> (Vec<Row>, bool) {
         rows.push(Row::ok("settings", format!("complete, for {}", halves.join(" and "))));
     }
     rows.extend(hub::token(&config));
+    rows.extend(commands::check(&config));
     if options.offline {
         rows.push(Row::skipped("services", "--offline"));
     } else {

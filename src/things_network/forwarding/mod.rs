@@ -8,12 +8,14 @@
 //! | `putting_back` | puts messages back that cannot be forwarded now |
 //! | `direct` | sends an uplink in its webhook's own call |
 //! | `turns` | keeps one device's messages in order |
+//! | `polling` | asks for commands between uplinks |
 //! | `activities` | recent activity of devices, for the status page |
 
 mod activities;
 mod direct;
 pub mod message;
 mod owning;
+pub mod polling;
 pub mod putting_back;
 pub mod rejected;
 mod turns;
@@ -30,17 +32,18 @@ use self::{
     direct::Waiting,
     message::Forwardable,
     owning::NoOwner,
+    polling::{Poll, Polling},
     putting_back::{Back, Cause},
     turns::Turns,
 };
 use super::tally::{Count, Tally};
-pub use crate::things_network::downlinks::Downlinks;
+use crate::things_network::downlinks::{Downlinks, Parts as DownlinkParts};
 use crate::{
     host::queue::QueueMessage,
     iot_hub::{
         Device, Sender,
         delivery::{DeliveryError, send_as_provisioned},
-        devices::{Devices, Owner, PerApplication},
+        devices::{Devices, Owner, PerApplication, Store},
     },
     support::progress::{Progress, Step},
     support::{
@@ -69,7 +72,7 @@ const NAME: &str = "thingsNetworkForwarding";
 pub struct Forwarding {
     devices: PerApplication,
     sender: Arc<Sender>,
-    downlinks: Downlinks,
+    downlinks: Arc<Downlinks>,
     activities: Activities,
     device_ids: Template,
     members: Members,
@@ -81,6 +84,8 @@ pub struct Forwarding {
     /// How long the direct lane waits for an acknowledgement. `None` if it is off.
     direct: Option<Duration>,
     waiting: Waiting,
+    store: Arc<Store>,
+    polling: Polling,
     registering: Semaphore,
     tally: Tally,
     meters: Arc<Meters>,
@@ -98,6 +103,10 @@ pub struct Options {
     pub ending: Ending,
     /// How long the direct lane waits for an acknowledgement. `None` if it is off.
     pub direct: Option<Duration>,
+    /// The container of devices.
+    pub store: Arc<Store>,
+    /// `None`: commands are not asked for between uplinks.
+    pub poll: Option<Poll>,
 }
 
 /// The outcome of a queue message.
@@ -119,15 +128,16 @@ impl Forwarding {
         options: Options,
         devices: PerApplication,
         sender: Arc<Sender>,
-        downlinks: Downlinks,
+        downlinks: DownlinkParts,
         activities: Activities,
         clock: Clock,
     ) -> Self {
-        let Options { device_ids, members, timeout, back, ending, direct } = options;
+        let Options { device_ids, members, timeout, back, ending, direct, store, poll } = options;
         let meters = devices.meters().clone();
+        let tally = Tally::new(NAME, meters.clone(), Some(sender.clone()));
         Self {
             devices,
-            downlinks,
+            downlinks: Arc::new(Downlinks::new(downlinks, tally.clone())),
             activities,
             device_ids,
             members,
@@ -138,8 +148,10 @@ impl Forwarding {
             ending,
             direct,
             waiting: Waiting::default(),
+            store,
+            polling: Polling::new(poll),
             registering: Semaphore::new(REGISTERING),
-            tally: Tally::new(NAME, meters.clone(), Some(sender.clone())),
+            tally,
             meters,
             sender,
         }
@@ -184,6 +196,11 @@ impl Forwarding {
             return self.put_back(message, (&forwardable, &owner), Cause::Turn, Kind::Turn, text).await;
         };
         progress.step = Step::Sending;
+        if let Some(keys) = self.keys_of(&forwardable, &queued)
+            && let Ok(device) = devices.device(&owner, Instant::now()).await
+        {
+            self.downlinks.before_uplink(&device, &keys);
+        }
         let sent = self.send(devices, &owner, &forwardable, deadline).await;
         // Release the turn first: the device's next uplink does not wait for downlinks.
         drop(turn);
@@ -194,10 +211,10 @@ impl Forwarding {
                 self.activities.forwarded(&forwardable, self.clock.now());
                 self.tally.count(if forwardable.is_uplink { Count::UplinksForwarded } else { Count::EventsForwarded });
                 if forwardable.is_uplink
-                    && let Some(keys) = &queued.downlink
+                    && let Some(keys) = self.keys_of(&forwardable, &queued)
                     && let Ok(device) = devices.device(&owner, Instant::now()).await
                 {
-                    self.pass_on(&device, keys).await;
+                    self.pass_on(&device, &keys).await;
                 }
                 Outcome::Forwarded
             }
@@ -239,10 +256,14 @@ impl Forwarding {
         }
     }
 
+    fn keys_of(&self, forwardable: &Forwardable, queued: &Queued<'_>) -> Option<DownlinkKeys> {
+        self.downlinks.keys_of(queued.downlink.clone(), &forwardable.application, &forwardable.device)
+    }
+
     /// Passes on the device's commands. One that is still locked at the end of the process comes again.
-    async fn pass_on(&self, device: &Device, keys: &DownlinkKeys) {
+    async fn pass_on(&self, device: &Arc<Device>, keys: &DownlinkKeys) {
         tokio::select! {
-            () = self.downlinks.pass_on(device, keys, &self.tally) => {}
+            () = self.downlinks.after_uplink(device, keys) => {}
             () = self.ending.after(ending::WORKING) => {}
         }
     }

@@ -42,7 +42,8 @@ async fn run(of: Table, cells: &[Cell]) -> Vec<String> {
 /// Runs one cell. `recorded` of these cells is the state of the command after the run, as the hub reports it.
 async fn one(of: Table, cell: Cell) -> Line {
     let mut world = World::start().await;
-    world.set("IoTHubTransport", "mqtt");
+    // Commands are fetched: over MQTT the hub would push this one before the fault.
+    world.set("IoTHubTransport", "https");
     world.restart().await;
     let first = world.uplink();
     world.give_until_taken(first).await;

@@ -53,6 +53,9 @@ async fn while_the_hub_has_not_acknowledged_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn while_its_downlinks_are_passed_on() {
     let mut world = world().await;
+    // Over MQTT the hub would push the command, and no uplink would wait for it.
+    world.set("IoTHubTransport", "https");
+    world.restart().await;
     world.hub.post(&format!("c2d?device={DEVICE}"), json!({"body": "x", "properties": {"Port": "1"}})).await;
     world.stack.post("faults", json!({"delayMs": 60_000})).await;
     let url = format!("{}downlinks?wait=1&timeout_ms=20000", world.stack.ready("control"));

@@ -1,0 +1,112 @@
+//! Remembers downlinks that The Things Stack has accepted until their messages are completed: a message that the hub delivers
+//! again must not become a second downlink. Over HTTPS a message has a sequence number; over MQTT it has none. Pure.
+
+use std::{
+    collections::hash_map::DefaultHasher,
+    hash::{Hash as _, Hasher as _},
+    num::NonZeroUsize,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use lru::LruCache;
+
+use crate::iot_hub::CloudMessage;
+
+/// Downlinks that are remembered.
+const MOST: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
+
+/// How a message came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    Fetched,
+    /// Over MQTT.
+    Pushed,
+}
+
+/// Device, message id, and a hash of the body.
+type Key = (String, Option<String>, u64);
+
+pub struct Accepted(Mutex<LruCache<Key, (Option<u64>, Way)>>);
+
+impl Default for Accepted {
+    fn default() -> Self {
+        Self(Mutex::new(LruCache::new(MOST)))
+    }
+}
+
+impl Accepted {
+    /// The message's downlink is accepted.
+    pub fn put(&self, device: &str, message: &CloudMessage, way: Way) {
+        self.all().put(key(device, message), (message.sequence_number, way));
+    }
+
+    /// The message is settled: the hub does not deliver it again.
+    pub fn settled(&self, device: &str, message: &CloudMessage) {
+        self.all().pop(&key(device, message));
+    }
+
+    /// Whether this message's downlink was accepted before. Two commands may be alike in everything but the sequence number
+    /// (a switch that is pressed twice). So without numbers, only a message counts that the hub has delivered before; or one
+    /// with an id that came another way, which has counted its own deliveries only.
+    pub fn has(&self, device: &str, message: &CloudMessage, way: Way) -> bool {
+        let Some((sequence, by)) = self.all().peek(&key(device, message)).copied() else { return false };
+        match (sequence, message.sequence_number) {
+            (Some(before), Some(now)) => before == now,
+            _ => message.delivery_count > 1 || message.message_id.is_some() && by != way,
+        }
+    }
+
+    fn all(&self) -> MutexGuard<'_, LruCache<Key, (Option<u64>, Way)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn key(device: &str, message: &CloudMessage) -> Key {
+    let mut hasher = DefaultHasher::new();
+    (&message.body, &message.properties).hash(&mut hasher);
+    (device.to_owned(), message.message_id.clone(), hasher.finish())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(id: Option<&str>, sequence_number: Option<u64>, delivery_count: u32) -> CloudMessage {
+        let message_id = id.map(str::to_owned);
+        CloudMessage { message_id, sequence_number, delivery_count, body: "on".into(), ..CloudMessage::default() }
+    }
+
+    #[test]
+    fn a_message_that_comes_again_is_known_whatever_the_way() {
+        use Way::{Fetched, Pushed};
+        for (first, again, expected) in [
+            ((Some("a"), Some(7), 1, Fetched), (Some("a"), Some(7), 2, Fetched), true),
+            // A device that was deleted and created again, or two commands with one id.
+            ((Some("a"), Some(7), 1, Fetched), (Some("a"), Some(8), 1, Fetched), false),
+            ((None, Some(7), 1, Fetched), (None, Some(8), 2, Fetched), false),
+            ((Some("a"), None, 1, Pushed), (Some("a"), None, 2, Pushed), true),
+            ((None, None, 1, Pushed), (None, None, 2, Pushed), true),
+            // A switch that is pressed twice.
+            ((None, None, 1, Pushed), (None, None, 1, Pushed), false),
+            ((Some("a"), None, 1, Pushed), (Some("a"), None, 1, Pushed), false),
+            ((Some("a"), None, 1, Pushed), (Some("a"), Some(7), 2, Fetched), true),
+            ((Some("a"), Some(7), 1, Fetched), (Some("a"), None, 1, Pushed), true),
+            ((None, Some(7), 1, Fetched), (None, None, 1, Pushed), false),
+            ((Some("a"), Some(7), 1, Fetched), (Some("b"), None, 2, Pushed), false),
+        ] {
+            let accepted = Accepted::default();
+            accepted.put("d", &message(first.0, first.1, first.2), first.3);
+            let again = (message(again.0, again.1, again.2), again.3);
+            assert_eq!(accepted.has("d", &again.0, again.1), expected, "{first:?} {again:?}");
+            assert!(!accepted.has("other", &again.0, again.1));
+        }
+    }
+
+    #[test]
+    fn what_is_settled_is_forgotten() {
+        let (accepted, one) = (Accepted::default(), message(Some("a"), Some(7), 1));
+        accepted.put("d", &one, Way::Fetched);
+        accepted.settled("d", &one);
+        assert!(!accepted.has("d", &one, Way::Fetched));
+    }
+}

@@ -1,0 +1,291 @@
+//! Commands at once: while a device has an MQTT connection, the hub pushes its commands over it, and nothing waits for an
+//! uplink.
+//!
+//! The PUBACK completes a pushed message. MQTT can neither reject nor abandon one. So a message that is not accepted is left
+//! unacknowledged, the subscription ends, and when the hub has taken all messages back (its lock ends after a minute), they
+//! are fetched over HTTPS, where the one at fault is rejected or abandoned. When nothing is left, the device listens again. So
+//! the order holds, and one state per device decides: either the hub pushes, or the connector fetches.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    num::NonZeroUsize,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use lru::LruCache;
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::{Instant, sleep},
+};
+
+use super::{Downlinks, Told};
+use crate::{
+    iot_hub::{
+        Device,
+        pushed::{Arrival, Inbox, LOCK, Pushed},
+    },
+    support::{backoff::Policy, ending},
+    things_network::queued::DownlinkKeys,
+};
+
+/// Devices whose downlink addresses are remembered: more than connect at once.
+const MOST_PLACES: NonZeroUsize = NonZeroUsize::new(20_000).unwrap();
+/// Arrivals that wait for the task that sorts them. A connection with more waits.
+const ARRIVALS: usize = 256;
+/// Messages that may wait for one device: as many as its queue at the hub holds.
+const MOST_PUSHED: usize = 50;
+/// After this, the hub has taken back all messages that were left.
+const TAKEN_BACK: Duration = LOCK.saturating_add(Duration::from_secs(2));
+/// How long a worker may be at it, before another one takes its place.
+const WORK: Duration = Duration::from_secs(60);
+/// Devices that connect again at a time, after the hub has ended their connections.
+const RECONNECTING: usize = 16;
+/// The pauses before a connection is opened again. They grow while its connections live for a short time only: two instances
+/// that listen for one device would take it from each other as fast as they can.
+const PAUSES: Policy = Policy::exact(Duration::from_secs(1), Duration::from_secs(5 * 60));
+const SHORT_LIFE: Duration = Duration::from_secs(60);
+/// When what waits at the hub could not be fetched.
+const FETCH_AGAIN: Duration = Duration::from_secs(30);
+
+/// Where the downlinks of a device go. The API key is a secret: it stays in memory.
+#[derive(Clone)]
+pub struct Place {
+    pub device: Arc<Device>,
+    pub keys: Arc<DownlinkKeys>,
+}
+
+pub struct Listening {
+    arrivals: OnceLock<mpsc::Sender<Arrival>>,
+    pushed: Mutex<HashMap<String, VecDeque<Pushed>>>,
+    places: Mutex<LruCache<String, Place>>,
+    has_news: AtomicBool,
+    /// By device, see [`Self::ended`].
+    short_lives: Mutex<LruCache<String, u32>>,
+    /// Devices that a task looks at again.
+    retrying: Mutex<HashSet<String>>,
+    reconnecting: Semaphore,
+}
+
+impl Default for Listening {
+    fn default() -> Self {
+        Self {
+            arrivals: OnceLock::new(),
+            pushed: Mutex::default(),
+            places: Mutex::new(LruCache::new(MOST_PLACES)),
+            has_news: AtomicBool::new(false),
+            short_lives: Mutex::new(LruCache::new(MOST_PLACES)),
+            retrying: Mutex::default(),
+            reconnecting: Semaphore::new(RECONNECTING),
+        }
+    }
+}
+
+impl Listening {
+    pub fn remember(&self, name: &str, place: Place) {
+        if lock(&self.places).put(name.to_owned(), place).is_none() {
+            self.has_news.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether there are devices that were not there at the last call.
+    pub fn take_news(&self) -> bool {
+        self.has_news.swap(false, Ordering::Relaxed)
+    }
+
+    pub fn place(&self, name: &str) -> Option<Place> {
+        lock(&self.places).get(name).cloned()
+    }
+
+    /// A device's connection has ended. Returns the step of the pause before the next one.
+    fn ended(&self, name: &str, lived: Duration) -> u32 {
+        let mut all = lock(&self.short_lives);
+        let before = all.pop(name).filter(|_| lived < SHORT_LIFE).unwrap_or_default();
+        if lived < SHORT_LIFE {
+            // Twice as many steps: a contest is not to cost telemetry anything.
+            all.put(name.to_owned(), before + 2);
+        }
+        before + 1
+    }
+
+    /// The device's oldest pushed message. What came on a connection that has ended comes again.
+    pub fn take(&self, name: &str) -> Option<Pushed> {
+        let mut all = lock(&self.pushed);
+        let of_device = all.get_mut(name)?;
+        while let Some(pushed) = of_device.pop_front() {
+            if !pushed.is_gone() {
+                return Some(pushed);
+            }
+        }
+        all.remove(name);
+        None
+    }
+
+    pub fn has(&self, name: &str) -> bool {
+        lock(&self.pushed).get(name).is_some_and(|of_device| !of_device.is_empty())
+    }
+
+    /// Leaves the device's pushed messages to the hub.
+    pub fn leave(&self, name: &str) {
+        lock(&self.pushed).remove(name);
+    }
+
+    fn put(&self, name: &str, pushed: Pushed) {
+        let mut all = lock(&self.pushed);
+        let of_device = all.entry(name.to_owned()).or_default();
+        // The hub has no more of them, so this is never so; but what it pushes is not ours to decide.
+        if of_device.len() < MOST_PUSHED {
+            of_device.push_back(pushed);
+        }
+    }
+}
+
+impl Downlinks {
+    /// The device's name in all memories here.
+    pub(super) fn name(device: &Device) -> String {
+        format!("{}/{}", device.endpoint, device.id)
+    }
+
+    /// Lets the hub push the device's commands from now on, if the device has an MQTT connection. Nothing may be waiting
+    /// for it that this process has tried and not settled.
+    pub(super) async fn listen(self: &Arc<Self>, name: &str) {
+        if let Some(inbox) = self.inbox(name) {
+            self.sender.listen(inbox).await;
+        }
+    }
+
+    /// An uplink of the device is about to be sent: lets its connection listen from the beginning, unless something waits at
+    /// the hub that must be fetched.
+    pub fn before_uplink(self: &Arc<Self>, device: &Arc<Device>, keys: &DownlinkKeys) {
+        let name = Self::name(device);
+        if !self.sender.can_listen() || self.sender.listens(device) || self.failures.last(&name).is_some() {
+            return;
+        }
+        self.listening.remember(&name, Place { device: device.clone(), keys: Arc::new(keys.clone()) });
+        if let Some(inbox) = self.inbox(&name) {
+            self.sender.expect(inbox);
+        }
+    }
+
+    fn inbox(self: &Arc<Self>, name: &str) -> Option<Inbox> {
+        if !self.sender.can_listen() || self.ending.has_begun() {
+            return None;
+        }
+        let Place { device, .. } = self.listening.place(name)?;
+        let arrivals = self.listening.arrivals.get_or_init(|| {
+            let (arrivals, arriving) = mpsc::channel(ARRIVALS);
+            tokio::spawn(self.clone().sort(arriving));
+            arrivals
+        });
+        Some(Inbox { device, arrivals: arrivals.clone() })
+    }
+
+    /// Takes what comes over all connections, and does nothing that takes time.
+    async fn sort(self: Arc<Self>, mut arriving: mpsc::Receiver<Arrival>) {
+        while let Some(arrival) = arriving.recv().await {
+            match arrival {
+                Arrival::Message(pushed) => {
+                    let name = Self::name(&pushed.device);
+                    self.listening.put(&name, *pushed);
+                    self.clone().work(name);
+                }
+                Arrival::Ended(device, lived) => drop(tokio::spawn(self.clone().reconnect(device, lived))),
+            }
+        }
+    }
+
+    /// Passes on what waits for a device, in a task of its own.
+    pub(super) fn work(self: Arc<Self>, name: String) {
+        let Some(Place { device, keys }) = self.listening.place(&name) else { return self.listening.leave(&name) };
+        tokio::spawn(async move {
+            tokio::select! {
+                () = self.pass_on(&device, &keys, Instant::now() + WORK) => {}
+                () = self.ending.after(ending::SENDING) => {}
+            }
+        });
+    }
+
+    /// A pushed message was not accepted: it and all later ones of the device are left to the hub. After a minute they are
+    /// fetched over HTTPS.
+    pub(super) async fn leave(self: &Arc<Self>, name: &str, device: &Device, told: Told) {
+        self.sender.mute(device).await;
+        self.listening.leave(name);
+        self.failures.failed(name.to_owned(), told, Some(TAKEN_BACK), Instant::now());
+        self.look_again(name, TAKEN_BACK);
+    }
+
+    /// Looks at a device once more when it need not back off any longer, at the earliest after `wait`. Else a command that was
+    /// not accepted would wait for the device's next uplink. One task per device.
+    pub(super) fn look_again(self: &Arc<Self>, name: &str, wait: Duration) {
+        if !self.sender.can_listen() || !lock(&self.listening.retrying).insert(name.to_owned()) {
+            return;
+        }
+        let (downlinks, name) = (self.clone(), name.to_owned());
+        tokio::spawn(async move {
+            let waiting = async {
+                sleep(wait).await;
+                while let Some(failed) = downlinks.failures.holding(&name) {
+                    sleep(failed.left().max(Duration::from_millis(1))).await;
+                }
+            };
+            tokio::select! {
+                () = waiting => {}
+                () = downlinks.ending.after(Duration::ZERO) => return,
+            }
+            lock(&downlinks.listening.retrying).remove(&name);
+            downlinks.work(name);
+        });
+    }
+
+    pub(super) fn fetch_again(self: &Arc<Self>, name: &str) {
+        self.look_again(name, FETCH_AGAIN);
+    }
+
+    /// Opens the connection of a device that listens, as often as it takes. Its next uplink may do so before.
+    async fn reconnect(self: Arc<Self>, device: Arc<Device>, lived: Duration) {
+        let mut attempt = self.listening.ended(&Self::name(&device), lived);
+        loop {
+            // The connections of a fleet end together.
+            let wait = PAUSES.wait(attempt).mul_f64(0.5 + fastrand::f64() / 2.0);
+            tokio::select! {
+                () = sleep(wait) => {}
+                () = self.ending.after(Duration::ZERO) => return,
+            }
+            // The semaphore is never closed.
+            let _place = self.listening.reconnecting.acquire().await;
+            match self.sender.reopen(&device).await {
+                Ok(()) => return,
+                Err(error) => {
+                    tracing::debug!(
+                        device.id = device.id,
+                        "commands do not come at once, as nothing connects: {error}"
+                    );
+                }
+            }
+            attempt += 1;
+        }
+    }
+}
+
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_cut_again_and_again_comes_back_more_slowly() {
+        let listening = Listening::default();
+        let short = Duration::from_secs(2);
+        let pauses: Vec<_> = (0..6).map(|_| PAUSES.wait(listening.ended("d", short)).as_secs()).collect();
+        assert_eq!(pauses, [1, 4, 16, 64, 256, 300]);
+        assert_eq!(listening.ended("other", short), 1);
+        assert_eq!(listening.ended("d", SHORT_LIFE), 1, "it has worked in between");
+        assert_eq!(listening.ended("d", short), 1);
+    }
+}
