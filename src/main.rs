@@ -70,7 +70,7 @@ enum Command {
     /// Sends a command to a device of the session of `local` that runs here
     #[cfg(feature = "local")]
     #[command(name = "command")]
-    SendCommand(local::command::Options),
+    ToDevice(local::command::Options),
     /// Runs one of the stand-ins alone, until Ctrl-C
     #[cfg(feature = "local")]
     #[command(after_help = EMULATOR_EXAMPLES)]
@@ -114,7 +114,7 @@ fn main() -> ExitCode {
         #[cfg(feature = "local")]
         Command::Fault(options) => runtime().and_then(|runtime| runtime.block_on(local::fault::run(options))),
         #[cfg(feature = "local")]
-        Command::SendCommand(options) => runtime().and_then(|runtime| runtime.block_on(local::command::run(options))),
+        Command::ToDevice(options) => runtime().and_then(|runtime| runtime.block_on(local::command::run(options))),
         #[cfg(feature = "local")]
         Command::Emulator { name } => {
             threads().and_then(|runtime| runtime.block_on(emulators::cli::run(*name))).map(|()| ExitCode::SUCCESS)
@@ -152,7 +152,7 @@ fn wants_log(command: &Command) -> bool {
         #[cfg(feature = "local")]
         Command::Local(_) => std::env::var_os("RUST_LOG").is_some(),
         #[cfg(feature = "local")]
-        Command::Fault(_) | Command::SendCommand(_) => false,
+        Command::Fault(_) | Command::ToDevice(_) => false,
         _ => true,
     }
 }
