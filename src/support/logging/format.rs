@@ -222,7 +222,7 @@ mod tests {
     fn lines(format: Format, log: impl FnOnce()) -> String {
         let written = Written::default();
         let of = written.clone();
-        let subscriber = crate::support::logging::subscriber(format, "info".into(), move || of.clone());
+        let subscriber = crate::support::logging::subscriber(format, "info".parse().unwrap(), move || of.clone());
         tracing::subscriber::with_default(subscriber, log);
         String::from_utf8(written.0.lock().unwrap().clone()).unwrap()
     }
