@@ -6,10 +6,12 @@
 //! | Part | |
 //! |---|---|
 //! | `overview` | all sites and devices, the most troubled first. No I/O |
+//! | `cause` | causes that several of them share. No I/O |
 //! | `detail` | one of them: its polls, and the last values of its channels. No I/O |
 //! | `query` | the parameters of a request. No I/O |
 //! | `page`, `chart` | HTML and SVG |
 
+mod cause;
 mod chart;
 mod detail;
 mod overview;

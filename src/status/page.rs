@@ -9,9 +9,9 @@ use reqwest::StatusCode;
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    chart,
+    cause, chart,
     detail::{Channel, Detail},
-    overview::{Item, Overview},
+    overview::{Failure, Item, Overview},
     query::{Query, Sort, Wanted},
     state::State,
 };
@@ -83,17 +83,22 @@ pub fn problem(status: StatusCode, text: &str) -> Page {
 /// The page with the list.
 pub fn overview(overview: &Overview, query: &Query, now: DateTime<Utc>) -> Page {
     let selected = overview.select(query);
-    let (items, shown) = fitting(selected.items.iter().map(|item| row(item, now)), ROOM_FOR_ITEMS);
+    let (items, shown) = fitting(selected.items.iter().map(|item| row(item, overview, now)), ROOM_FOR_ITEMS);
     let counts = overview.counts();
     let all: usize = counts.values().sum();
     let trouble = counts[&State::Failing];
-    let title = if trouble > 0 { format!("{trouble} failing – status") } else { "Status".to_owned() };
+    let title = match (trouble, &overview.unlisted) {
+        (0, Some(_)) => "Sites cannot be listed · IoT Hub Connector".to_owned(),
+        (0, None) => "IoT Hub Connector".to_owned(),
+        _ => format!("{trouble} failing · IoT Hub Connector"),
+    };
     let (first, next) = (query.from + 1, query.from + shown);
     let body = html! {
         header {
             h1 { "IoT Hub Connector" }
             p { "Read " (time(overview.read_at)) " UTC · " a href=(query.url(query.from)) { "read again" } }
         }
+        (banner(overview, all, now))
         @for note in &overview.notes { p.note { (shortened(note, MAX_TEXT)) } }
         section.sum aria-label="Sum" {
             div { strong { (all) } " " (nouns(overview)) }
@@ -107,23 +112,7 @@ pub fn overview(overview: &Overview, query: &Query, now: DateTime<Utc>) -> Page 
             }
             figure { (chart::bars(&overview.per_hour(), "rows and uplinks")) figcaption { "Rows and uplinks per hour, last 24 hours" } }
         }
-        @if let Some(Lengths { waiting, rejected, poison }) = overview.queues {
-            p { "Queue of uplinks: " (waiting) @if waiting == 1 { " message" } @else { " messages" } }
-            @if rejected + poison > 0 {
-                p.note {
-                    (rejected) " rejected and " (poison) " poison messages of uplinks are in their queues: mend the cause, then put them back with "
-                    code { "iothub-connector replay" } "."
-                }
-            }
-        }
-        @if let Some(Lengths { waiting, rejected, poison }) = overview.poll_queues {
-            p { "Queue of sites: " (waiting) @if waiting == 1 { " batch" } @else { " batches" } }
-            @if rejected + poison > 0 {
-                p.note {
-                    (rejected) " rejected and " (poison) " poison messages are beside it: they are no batches of sites, so something else uses the queue."
-                }
-            }
-        }
+        (numbers(overview))
         form method="get" role="search" {
             label { "Name " input type="search" name="q" value=(query.search) maxlength="100"; }
             label { "Sort by " select name="sort" {
@@ -135,7 +124,7 @@ pub fn overview(overview: &Overview, query: &Query, now: DateTime<Utc>) -> Page 
             button { "Show" }
         }
         @if selected.items.is_empty() {
-            p { @if all == 0 { (nothing(overview)) } @else { "None fits. " a href="?" { "Show all" } } }
+            p { @if all == 0 { (nothing(overview)) } @else { "No matches. " a href="?" { "Show all" } } }
         } @else {
             p.places { (first) "–" (next) " of " (selected.total) }
             div.heads aria-hidden="true" {
@@ -182,7 +171,59 @@ fn nothing(overview: &Overview) -> &'static str {
     }
 }
 
-fn row(item: &Item, now: DateTime<Utc>) -> Markup {
+/// What several sites or devices fail of, once.
+fn banner(overview: &Overview, all: usize, now: DateTime<Utc>) -> Markup {
+    let since = |since: Option<DateTime<Utc>>| {
+        html! { @if let Some(since) = since { " since " (moment(since, now)) } }
+    };
+    html! {
+        @if let Some(Failure { fault, since: began }) = &overview.unlisted {
+            p.note.cause role="status" {
+                strong { (cause::summary(&fault.kind).unwrap_or_else(|| "The sites cannot be listed".to_owned())) (since(*began)) }
+                ": the sites cannot be listed. " code { (fault.kind) } " " (shortened(&fault.text, MAX_TEXT))
+            }
+        }
+        @for cause in &overview.causes {
+            p.note.cause role="status" {
+                strong { (cause.summary) (since(cause.since)) ": " (cause.affected) " of " (all) " " (nouns(overview)) " affected" }
+                ". " code { (cause.kind) } " " (shortened(&cause.text, MAX_TEXT))
+            }
+        }
+    }
+}
+
+/// What waits and what was rejected, in one line, and how rejected messages are sent again.
+fn numbers(overview: &Overview) -> Markup {
+    let (messages, sites) = overview.waiting();
+    let count = |count: u64, noun: &str| format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
+    let replay = |queue: &str, messages: u64| {
+        html! {
+            @if messages > 0 {
+                p.note { (count(messages, "message")) " of uplinks in the queue " (queue) ". Fix the cause first, then send them again: "
+                    code { "iothub-connector replay --queue " (queue) } }
+            }
+        }
+    };
+    html! {
+        p.numbers {
+            @if overview.has_sites {
+                span { "Waiting for IoT Hub: " strong { (count(messages as u64, "message")) } " of " (count(sites as u64, "site")) }
+            }
+            @if let Some(Lengths { waiting, rejected, poison }) = overview.queues {
+                span { "Queue of uplinks: " strong { (waiting) } " waiting, " strong { (rejected) } " rejected, " strong { (poison) } " poison" }
+            }
+            @if let Some(Lengths { waiting, .. }) = overview.poll_queues {
+                span { "Queue of sites: " strong { (waiting) } @if waiting == 1 { " batch" } @else { " batches" } }
+            }
+        }
+        @if let Some(Lengths { rejected, poison, .. }) = overview.queues { (replay("rejected", rejected)) (replay("poison", poison)) }
+        @if let Some(Lengths { rejected, poison, .. }) = overview.poll_queues && rejected + poison > 0 {
+            p.note { (rejected) " rejected and " (poison) " poison messages are beside the queue of sites: they are not batches of sites, so something else uses the queue." }
+        }
+    }
+}
+
+fn row(item: &Item, overview: &Overview, now: DateTime<Utc>) -> Markup {
     let is_site = item.system == Owner::RAPIDM2M;
     html! {
         li {
@@ -198,7 +239,7 @@ fn row(item: &Item, now: DateTime<Utc>) -> Markup {
             (chart::bars(&item.per_hour, if is_site { "rows" } else { "uplinks" }))
             @if item.polls.is_empty() { span.strip {} } @else { (chart::strip(&item.polls)) }
             span.waiting { @if item.waiting > 0 { (item.waiting) " waiting" } }
-            (errors(item, now))
+            (errors(item, &|error| overview.explains(error), now))
         }
     }
 }
@@ -213,15 +254,20 @@ fn odd(kind: &str) -> &'static str {
     }
 }
 
-fn errors(item: &Item, now: DateTime<Utc>) -> Markup {
+/// The errors of an item. Of one whose cause is at the head of the page, the text is not repeated.
+fn errors(item: &Item, is_explained: &dyn Fn(&Failure) -> bool, now: DateTime<Utc>) -> Markup {
     html! {
         @for error in &item.errors {
-            span.error { code { (error.kind) } " " (shortened(&error.text, MAX_TEXT)) }
+            span.error {
+                code { (error.fault.kind) }
+                @if let Some(since) = error.since { " since " (moment(since, now)) }
+                @if !is_explained(error) { ": " (shortened(&error.fault.text, MAX_TEXT)) }
+            }
         }
         @if item.failures > 1 || item.backs_off_until.is_some() {
             span.error {
                 @if item.failures > 1 { (item.failures) " failures in a row. " }
-                @if let Some(until) = item.backs_off_until { "Left alone for " (ago((until - now).num_seconds())) ", until " (time(until)) "." }
+                @if let Some(until) = item.backs_off_until { "Next attempt in " (ago((until - now).num_seconds())) " (" (moment(until, now)) ")." }
             }
         }
     }
@@ -261,7 +307,7 @@ pub fn detail(detail: &Detail<'_>, now: DateTime<Utc>) -> Page {
             }
             @if is_site { dt { "Waiting for the hub" } dd { (item.waiting) @if item.waiting == 1 { " message" } @else { " messages" } } }
         }
-        @if !item.errors.is_empty() || item.backs_off_until.is_some() { div.errors { (errors(item, now)) } }
+        @if !item.errors.is_empty() || item.backs_off_until.is_some() { div.errors { (errors(item, &|_| false, now)) } }
         section {
             h2 { @if is_site { "Rows" } @else { "Uplinks" } " per hour" }
             figure.wide { (chart::bars(&item.per_hour, if is_site { "rows" } else { "uplinks" })) figcaption { "Last 24 hours" } }
@@ -292,7 +338,7 @@ pub fn detail(detail: &Detail<'_>, now: DateTime<Utc>) -> Page {
             }
         }
     };
-    page(&format!("{} – status", shortened(&item.name, MAX_NAME)), &body)
+    page(&format!("{} · IoT Hub Connector", shortened(&item.name, MAX_NAME)), &body)
 }
 
 fn figure(channel: &Channel, most: usize) -> Markup {
@@ -347,6 +393,12 @@ fn word(state: State) -> &'static str {
 
 fn time(at: DateTime<Utc>) -> Markup {
     html! { time datetime=(at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)) { (at.format("%Y-%m-%d %H:%M:%S").to_string()) } }
+}
+
+/// A time of today without its date.
+fn moment(at: DateTime<Utc>, now: DateTime<Utc>) -> Markup {
+    let format = if at.date_naive() == now.date_naive() { "%H:%M" } else { "%Y-%m-%d %H:%M" };
+    html! { time datetime=(at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)) { (at.format(format).to_string()) } " UTC" }
 }
 
 /// A duration in its largest unit.

@@ -198,10 +198,10 @@ test('one site that fails, with its reason, comes first', { timeout: PATIENCE },
   const { page, text } = await visit(app.endpoint, 'failing');
   assert.match(await page.innerText('.items li:first-child'), /failing\s+Reservoir Süd[^]*unauthorized/);
   assert(text.includes('✕ 1 failing'), text);
-  assert.match(await page.title(), /^1 failing/);
+  assert.equal(await page.title(), '1 failing · IoT Hub Connector');
   await visit(app.endpoint, 'failing-phone', { viewport: PHONE });
   const site = await visit(`${app.endpoint}?site=Reservoir+S%C3%BCd`, 'failing-site');
-  assert.match(site.text, /Left alone for/);
+  assert.match(site.text, /unauthorized since \d\d:\d\d UTC[^]*Next attempt in/);
 
   // The state's link shows those in it only.
   await Promise.all([page.waitForURL(/state=failing/), page.click('nav a.failing')]);
@@ -217,12 +217,25 @@ test('one site that fails, with its reason, comes first', { timeout: PATIENCE },
   assert.match(await away.innerText('main'), /cannot be reached|did not answer/);
 });
 
+test('a backend that refuses the credentials is one cause at the top', { timeout: PATIENCE }, async () => {
+  const app = await startApp();
+  await app.poll();
+  await control(app.backend, 'PUT', 'faults', { rules: [{ status: 401 }] });
+  assert.equal((await app.poll()).succeeded, false);
+  await shown(`${app.endpoint}?format=json`, ({ Unlisted, Causes }) => Unlisted ?? Causes[0]);
+  const { text } = await visit(app.endpoint, 'unauthorized');
+  assert.equal(text.match(/The backend refuses the credentials since \d\d:\d\d UTC/g)?.length, 1, text);
+});
+
 test('what waits for the hub, and why', { timeout: PATIENCE }, async () => {
   const app = await startApp();
   await control(app.hub, 'PUT', 'away', true);
   // The first run finds out, the second one writes it down.
   for (let run = 0; run < 2; run += 1) assert.equal((await app.poll()).succeeded, false);
-  await visit(app.endpoint, 'hub-away');
+  const { page, text } = await visit(app.endpoint, 'hub-away');
+  assert.match(text, /IoT Hub cannot be reached since \d\d:\d\d UTC: 3 of 3 sites and devices affected/);
+  assert.match(text, /Waiting for IoT Hub: \d+ messages of 3 sites/);
+  assert.equal(await page.title(), '3 failing · IoT Hub Connector');
   const { Items } = await json(`${app.endpoint}?format=json`);
   assert(Items.every((item) => item.State === 'failing' && item.Waiting > 0), JSON.stringify(Items));
   assert(Items.some((item) => item.Errors.some(({ Kind }) => Kind === 'hub_unreachable')), JSON.stringify(Items));

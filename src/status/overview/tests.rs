@@ -67,9 +67,10 @@ fn only_what_the_settings_ask_for_is_shown_and_all_of_it() {
     let cursors = vec![cursor("old"), cursor("a"), foreign, listing];
     let (found, notes) = states(cursors.clone(), Selection::Named(vec!["a".into(), "b".into()]));
     assert_eq!(found, [("b".to_owned(), State::Never), ("a".to_owned(), State::Ok)]);
-    assert!(notes.iter().any(|note| note.contains("cannot be listed: t")), "{notes:?}");
     assert!(notes.iter().any(|note| note.starts_with("2 more sites")), "{notes:?}");
-    assert_eq!(states(cursors, Selection::All).0.len(), 2);
+    let overview = Overview::new(cursors, Vec::new(), &scope(Selection::All), now());
+    assert_eq!(overview.items.len(), 2);
+    assert_eq!(overview.unlisted.map(|failure| failure.fault), fault());
 }
 
 #[test]
@@ -96,6 +97,32 @@ fn a_renamed_site_is_shown_by_its_name_and_found_by_all_that_it_is_called() {
         let item = overview.find(&wanted).unwrap();
         assert_eq!((item.name.as_str(), item.document(now())["Site_Id"].as_str()), ("Shaft", Some("Well")));
     }
+}
+
+#[test]
+fn one_is_silent_after_several_of_its_own_intervals() {
+    let state = |active: &[i64], newest: i64| {
+        let mut cursor = cursor("a");
+        cursor.last_value_from = Some(now() - TimeDelta::hours(newest));
+        let rows = &mut cursor.activity.as_mut().unwrap().rows;
+        active.iter().for_each(|hour| rows.add(now() - TimeDelta::hours(*hour), 1));
+        states(vec![cursor], Selection::All).0[0].1
+    };
+    assert_eq!((state(&[9, 8, 7, 6, 5, 4], 3), state(&[9, 8, 7, 6, 5, 4], 4)), (State::Ok, State::Silent), "each hour");
+    assert_eq!(
+        (state(&[26, 25, 12, 11], 14), state(&[26, 25, 12, 11], 15)),
+        (State::Ok, State::Silent),
+        "at rest by night"
+    );
+    assert_eq!((state(&[48, 24], 72), state(&[48, 24], 73)), (State::Ok, State::Silent), "once a day");
+}
+
+#[test]
+fn the_numbers_say_what_waits() {
+    let mut cursors = vec![cursor("a"), cursor("b"), cursor("c")];
+    cursors[0].unforwarded = vec!["1".to_owned(), "2".to_owned()].into();
+    cursors[1].unforwarded = vec!["3".to_owned()].into();
+    assert_eq!(Overview::new(cursors, Vec::new(), &scope(Selection::All), now()).waiting(), (3, 2));
 }
 
 #[test]

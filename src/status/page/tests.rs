@@ -62,6 +62,36 @@ fn every_site_is_on_one_page_and_no_page_is_large() {
 }
 
 #[test]
+fn a_common_cause_is_told_once_at_the_top() {
+    let mut cursors =
+        vec![cursor("a", "no answer from a"), cursor("b", "no answer from b"), cursor("c", "none from c")];
+    let at = |minute| now() - TimeDelta::minutes(minute);
+    for (cursor, since) in cursors.iter_mut().zip([at(7), at(27), at(17)]) {
+        cursor.activity.as_mut().unwrap().failing_since = Some(since);
+    }
+    cursors[2].last_error = Some(Fault { kind: Kind::NotFound, text: "none from c".into() });
+    let scope = Scope { has_things_network: false, ..scope() };
+    let all = Overview::new(cursors, Vec::new(), &scope, now() + TimeDelta::hours(1));
+    let html = overview(&all, &Query { limit: 50, ..Query::default() }, now() + TimeDelta::hours(1)).html;
+    assert!(html.contains("<title>3 failing · IoT Hub Connector</title>"), "{html}");
+    let (head, rows) = html.split_once("<ul").unwrap();
+    assert!(head.contains("The backend cannot be reached since ") && head.contains("2025-12-31 23:33"), "{html}");
+    assert!(head.contains("2 of 3 sites affected"), "{html}");
+    assert!(!rows.contains("no answer from"), "{rows}");
+    assert!(rows.contains("none from c") && rows.contains("23:43"), "{rows}");
+}
+
+#[test]
+fn what_was_rejected_comes_with_the_command_that_sends_it_again() {
+    let mut all = Overview::new(Vec::new(), Vec::new(), &scope(), now());
+    let query = Query { limit: 50, ..Query::default() };
+    all.queues = Some(Lengths { waiting: 5, rejected: 2, poison: 0 });
+    let html = overview(&all, &query, now()).html;
+    assert!(html.contains("iothub-connector replay --queue rejected"), "{html}");
+    assert!(!html.contains("--queue poison"), "{html}");
+}
+
+#[test]
 fn names_and_texts_are_no_markup() {
     let evil = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>";
     let all = Overview::new(vec![cursor(evil, evil)], Vec::new(), &scope(), now());
