@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{
     Scope,
     cause::{self, Cause},
-    query::{Query, Sort, Wanted},
+    query::{Query, Sort, Wanted, Within},
     state::State,
 };
 use crate::{
@@ -207,9 +207,14 @@ impl Item {
         self.name == name || self.place == name || self.uid.as_deref() == Some(name)
     }
 
+    fn is_within(&self, within: &Within) -> bool {
+        self.system == within.system && within.group.as_ref().is_none_or(|group| *group == self.group)
+    }
+
     fn matches(&self, query: &Query) -> bool {
         let contains = |text: &str| text.to_lowercase().contains(&query.search);
         query.state.is_none_or(|state| state == self.state)
+            && query.within.as_ref().is_none_or(|within| self.is_within(within))
             && (query.search.is_empty()
                 || [&self.name, &self.group].into_iter().chain(&self.uid).any(|text| contains(text)))
     }
@@ -230,6 +235,8 @@ pub struct Overview {
     pub unlisted: Option<Failure>,
     /// When a site was last polled.
     pub polled_at: Option<DateTime<Utc>>,
+    /// The hub, and the transport. For people.
+    pub sends_to: String,
     pub has_sites: bool,
     pub has_devices: bool,
     /// Messages of LoRaWAN devices.
@@ -311,6 +318,7 @@ impl Overview {
             causes,
             unlisted,
             polled_at: polled_at.filter(|at| *at > DateTime::UNIX_EPOCH),
+            sends_to: String::new(),
             has_sites: scope.rapidm2m.is_some(),
             has_devices: scope.has_things_network,
             queues: None,
@@ -330,11 +338,27 @@ impl Overview {
         self.items.len()
     }
 
-    /// The number of items in each state.
+    /// The number of items of each system.
     #[must_use]
-    pub fn counts(&self) -> BTreeMap<State, usize> {
+    pub fn systems(&self) -> BTreeMap<&'static str, usize> {
+        let mut systems = BTreeMap::new();
+        self.items.iter().for_each(|item| *systems.entry(item.system).or_default() += 1);
+        systems
+    }
+
+    /// The number of items of each customer and application.
+    #[must_use]
+    pub fn groups(&self) -> BTreeMap<(&'static str, &str), usize> {
+        let mut groups = BTreeMap::new();
+        self.items.iter().for_each(|item| *groups.entry((item.system, item.group.as_str())).or_default() += 1);
+        groups
+    }
+
+    /// The number of items in each state, of all or of a part.
+    #[must_use]
+    pub fn counts(&self, within: Option<&Within>) -> BTreeMap<State, usize> {
         let mut counts = BTreeMap::from(State::ALL.map(|state| (state, 0)));
-        for item in &self.items {
+        for item in self.items.iter().filter(|item| within.is_none_or(|within| item.is_within(within))) {
             *counts.entry(item.state).or_default() += 1;
         }
         counts
@@ -397,11 +421,14 @@ impl Selected<'_> {
     #[must_use]
     pub fn document(&self, now: DateTime<Utc>) -> Value {
         let counts: BTreeMap<_, _> =
-            self.overview.counts().into_iter().map(|(state, count)| (state.name(), count)).collect();
+            self.overview.counts(None).into_iter().map(|(state, count)| (state.name(), count)).collect();
         let next = self.from + self.items.len();
         json!({
             "ReadAt": self.overview.read_at,
             "Notes": self.overview.notes,
+            "PolledAt": self.overview.polled_at,
+            "SendsTo": self.overview.sends_to,
+            "Version": env!("CARGO_PKG_VERSION"),
             "Causes": self.overview.causes,
             "Unlisted": self.overview.unlisted.as_ref().map(Failure::document),
             "States": counts,

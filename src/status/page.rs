@@ -9,10 +9,10 @@ use reqwest::StatusCode;
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    cause, chart,
+    Away, cause, chart,
     detail::{Channel, Detail},
     overview::{Failure, Item, Overview},
-    query::{Query, Sort, Wanted},
+    query::{Query, Sort, Wanted, Within},
     state::State,
 };
 use crate::{
@@ -24,11 +24,13 @@ use crate::{
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 /// Pages are at most 100 KB. These are the limits, in bytes, of the list, and of a site's charts and polls.
-const ROOM_FOR_ITEMS: usize = 88 * 1024;
+const ROOM_FOR_ITEMS: usize = 78 * 1024;
 const ROOM_FOR_CHARTS: usize = 58 * 1024;
 const ROOM_FOR_POLLS: usize = 26 * 1024;
 /// Most points of all charts of a page. One point takes 12 bytes.
 const MAX_POINTS: usize = 2_400;
+/// Most customers and applications that have a link.
+const MAX_GROUPS: usize = 12;
 /// Longest texts on a page, in characters: names, errors, and errors in the table of polls.
 const MAX_NAME: usize = 120;
 const MAX_TEXT: usize = 400;
@@ -37,7 +39,7 @@ const MAX_POLL_TEXT: usize = 120;
 static POLICY: LazyLock<String> = LazyLock::new(|| {
     let hash = |text: &str| BASE64_STANDARD.encode(Sha256::digest(text));
     format!(
-        "default-src 'none'; style-src 'sha256-{}'; script-src 'sha256-{}'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+        "default-src 'none'; style-src 'sha256-{}'; script-src 'sha256-{}'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
         hash(STYLE),
         hash(SCRIPT)
     )
@@ -62,6 +64,7 @@ fn page(title: &str, body: &Markup) -> Page {
             }
             body {
                 main { (body) }
+                p #stale role="status" hidden {}
                 script { (PreEscaped(SCRIPT)) }
             }
         }
@@ -81,24 +84,24 @@ pub fn problem(status: StatusCode, text: &str) -> Page {
 }
 
 /// The page with the list.
-pub fn overview(overview: &Overview, query: &Query, now: DateTime<Utc>) -> Page {
+pub fn overview(overview: &Overview, query: &Query, away: Option<&Away>, now: DateTime<Utc>) -> Page {
     let selected = overview.select(query);
     let (items, shown) = fitting(selected.items.iter().map(|item| row(item, overview, now)), ROOM_FOR_ITEMS);
-    let counts = overview.counts();
+    let counts = overview.counts(query.within.as_ref());
     let all: usize = counts.values().sum();
-    let trouble = counts[&State::Failing];
+    let trouble = overview.counts(None)[&State::Failing];
     let title = match (trouble, &overview.unlisted) {
         (0, Some(_)) => "Sites cannot be listed · IoT Hub Connector".to_owned(),
         (0, None) => "IoT Hub Connector".to_owned(),
         _ => format!("{trouble} failing · IoT Hub Connector"),
     };
-    let (first, next) = (query.from + 1, query.from + shown);
     let body = html! {
         header {
             h1 { "IoT Hub Connector" }
-            p { "Read " (time(overview.read_at)) " UTC · " a href=(query.url(query.from)) { "read again" } }
+            p { "Read " (time(overview.read_at)) " UTC · " a href=(query.url(query.from)) { "Refresh" } }
         }
-        (banner(overview, all, now))
+        (old(overview.read_at, away, now))
+        (banner(overview, now))
         @for note in &overview.notes { p.note { (shortened(note, MAX_TEXT)) } }
         section.sum aria-label="Sum" {
             div { strong { (all) } " " (nouns(overview)) }
@@ -113,6 +116,7 @@ pub fn overview(overview: &Overview, query: &Query, now: DateTime<Utc>) -> Page 
             figure { (chart::bars(&overview.per_hour(), "rows and uplinks")) figcaption { "Rows and uplinks per hour, last 24 hours" } }
         }
         (numbers(overview))
+        (groups(overview, query))
         form method="get" role="search" {
             label { "Name " input type="search" name="q" value=(query.search) maxlength="100"; }
             label { "Sort by " select name="sort" {
@@ -121,21 +125,23 @@ pub fn overview(overview: &Overview, query: &Query, now: DateTime<Utc>) -> Page 
                 }
             } }
             @if let Some(state) = query.state { input type="hidden" name="state" value=(state.name()); }
+            @if let Some(Within { system, group }) = &query.within {
+                @let (name, value) = Within::parameter(system, group.as_deref());
+                input type="hidden" name=(name) value=(value);
+            }
             button { "Show" }
         }
         @if selected.items.is_empty() {
-            p { @if all == 0 { (nothing(overview)) } @else { "No matches. " a href="?" { "Show all" } } }
+            p { @if overview.len() == 0 { (nothing(overview)) } @else { "No matches. " a href="?" { "Show all" } } }
         } @else {
-            p.places { (first) "–" (next) " of " (selected.total) }
+            (places(query, shown, selected.total, "Pages above the list"))
             div.heads aria-hidden="true" {
                 @for head in ["State", "Name", "Newest value", "Per hour, 24 h", "Last polls"] { span { (head) } }
             }
             ul.items { (PreEscaped(&items)) }
-            nav.places aria-label="Pages" {
-                @if query.from > 0 { a rel="prev" href=(query.url(query.from.saturating_sub(query.limit))) { "← previous" } }
-                @if next < selected.total { a rel="next" href=(query.url(next)) { "next →" } }
-            }
+            (places(query, shown, selected.total, "Pages below the list"))
         }
+        (footer(overview))
     };
     page(&title, &body)
 }
@@ -171,8 +177,73 @@ fn nothing(overview: &Overview) -> &'static str {
     }
 }
 
+fn footer(overview: &Overview) -> Markup {
+    html! {
+        footer.numbers {
+            span { "Version " (env!("CARGO_PKG_VERSION")) }
+            @if !overview.sends_to.is_empty() { span { "Sends to " (shortened(&overview.sends_to, MAX_TEXT)) } }
+            @if let Some(at) = overview.polled_at { span { "Last recorded poll " (time(at)) " UTC" } }
+        }
+    }
+}
+
+/// Which part of the list this is, and the ways to the others.
+fn places(query: &Query, shown: usize, total: usize, label: &str) -> Markup {
+    let next = query.from + shown;
+    html! {
+        nav.places aria-label=(label) {
+            span { (query.from + 1) "–" (next) " of " (total) }
+            @if query.from > 0 { a rel="prev" href=(query.url(query.from.saturating_sub(query.limit))) { "← previous" } }
+            @if next < total { a rel="next" href=(query.url(next)) { "next →" } }
+        }
+    }
+}
+
+/// Links that narrow the list to a system, a customer or an application. None if there is only one.
+fn groups(overview: &Overview, query: &Query) -> Markup {
+    let groups = overview.groups();
+    let other = |within: Option<Within>| Query { within, ..query.clone() }.url(0);
+    let link = |within: Within, count: usize| {
+        let is_current = query.within.as_ref() == Some(&within);
+        let words = match (&within.group, within.system) {
+            (Some(group), _) => shortened(group, MAX_NAME),
+            (None, Owner::RAPIDM2M) => "rapidM2M".to_owned(),
+            (None, _) => "The Things Stack".to_owned(),
+        };
+        html! {
+            a href=(other((!is_current).then_some(within))) aria-current=[is_current.then_some("true")] { (words) " " small { (count) } }
+        }
+    };
+    let systems = overview.systems();
+    html! {
+        @if groups.len() > 1 || query.within.is_some() {
+            nav.groups aria-label="Systems, customers and applications" {
+                @if systems.len() > 1 {
+                    @for (system, count) in systems { (link(Within { system, group: None }, count)) }
+                }
+                @for ((system, group), count) in groups.iter().take(MAX_GROUPS) {
+                    (link(Within { system, group: Some((*group).to_owned()) }, *count))
+                }
+                @if groups.len() > MAX_GROUPS { span { (groups.len() - MAX_GROUPS) " more: search for their names" } }
+            }
+        }
+    }
+}
+
+/// That what is shown is old, and why.
+fn old(read_at: DateTime<Utc>, away: Option<&Away>, now: DateTime<Utc>) -> Markup {
+    html! {
+        @if let Some(Away { since, text }) = away {
+            p.note.cause {
+                strong { "As of " (moment(read_at, now)) ": Cosmos DB cannot be read since " (moment(*since, now)) }
+                ". " (shortened(text, MAX_TEXT))
+            }
+        }
+    }
+}
+
 /// What several sites or devices fail of, once.
-fn banner(overview: &Overview, all: usize, now: DateTime<Utc>) -> Markup {
+fn banner(overview: &Overview, now: DateTime<Utc>) -> Markup {
     let since = |since: Option<DateTime<Utc>>| {
         html! { @if let Some(since) = since { " since " (moment(since, now)) } }
     };
@@ -185,7 +256,7 @@ fn banner(overview: &Overview, all: usize, now: DateTime<Utc>) -> Markup {
         }
         @for cause in &overview.causes {
             p.note.cause role="status" {
-                strong { (cause.summary) (since(cause.since)) ": " (cause.affected) " of " (all) " " (nouns(overview)) " affected" }
+                strong { (cause.summary) (since(cause.since)) ": " (cause.affected) " of " (overview.len()) " " (nouns(overview)) " affected" }
                 ". " code { (cause.kind) } " " (shortened(&cause.text, MAX_TEXT))
             }
         }
@@ -274,17 +345,19 @@ fn errors(item: &Item, is_explained: &dyn Fn(&Failure) -> bool, now: DateTime<Ut
 }
 
 /// The page of one site or device.
-pub fn detail(detail: &Detail<'_>, now: DateTime<Utc>) -> Page {
+pub fn detail(detail: &Detail<'_>, read_at: DateTime<Utc>, away: Option<&Away>, now: DateTime<Utc>) -> Page {
     let Detail { item, polls: PollList { polls, unreadable }, readings } = detail;
     let is_site = item.system == Owner::RAPIDM2M;
     let drawn: Vec<_> = readings.channels.iter().filter(|channel| !channel.points.is_empty()).collect();
     let most = MAX_POINTS / drawn.len().max(1);
-    let (charts, shown) = fitting(drawn.iter().map(|channel| figure(channel, most)), ROOM_FOR_CHARTS);
+    let range = chart::range(drawn.iter().copied(), most);
+    let (charts, shown) = fitting(drawn.iter().map(|channel| figure(channel, most, range)), ROOM_FOR_CHARTS);
     let left_out = readings.left_out + drawn.len() - shown;
     let (poll_rows, _) = fitting(polls.iter().map(poll_row), ROOM_FOR_POLLS);
     let texts = readings.channels.iter().filter(|channel| channel.points.is_empty());
     let body = html! {
         p { a href="?" { "← Overview" } }
+        (old(read_at, away, now))
         header {
             h1 { (shortened(&item.name, MAX_NAME)) }
             p { @if is_site { "Site of customer " } @else { "Device of application " } strong { (shortened(&item.group, MAX_NAME)) } }
@@ -341,14 +414,14 @@ pub fn detail(detail: &Detail<'_>, now: DateTime<Utc>) -> Page {
     page(&format!("{} · IoT Hub Connector", shortened(&item.name, MAX_NAME)), &body)
 }
 
-fn figure(channel: &Channel, most: usize) -> Markup {
+fn figure(channel: &Channel, most: usize, range: (i64, i64)) -> Markup {
     html! {
         figure {
             figcaption {
                 strong { (shortened(&channel.name, MAX_NAME)) } " "
                 @if let Some((_, last)) = &channel.last { (last) }
             }
-            (chart::line(channel, most))
+            (chart::line(channel, most, range))
         }
     }
 }

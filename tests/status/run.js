@@ -167,10 +167,14 @@ test('three sites and a device that are well', { timeout: PATIENCE }, async () =
   );
   assert.equal(device.State, 'ok');
 
-  const { text } = await visit(app.endpoint, 'healthy');
+  const { page, text } = await visit(app.endpoint, 'healthy');
   for (const part of ['Energy meter 1', 'Reservoir Süd', 'Well 7 / Level', 'pump-7', '● 4 ok', '✕ 0 failing']) {
     assert(text.includes(part), `${part} is missing in ${text}`);
   }
+  await Promise.all([page.waitForURL(/application=pumps/), page.click('nav.groups a:has-text("pumps")')]);
+  assert.equal(await page.locator('.items li').count(), 1);
+  await Promise.all([page.waitForURL(/q=pump/), page.fill('input[type=search]', 'pump').then(() => page.click('form button'))]);
+  assert.match(page.url(), /application=pumps/, 'a search stays within the application');
   await visit(app.endpoint, 'healthy-dark', { colorScheme: 'dark' });
   await visit(app.endpoint, 'healthy-phone', { viewport: PHONE });
 
@@ -207,14 +211,62 @@ test('one site that fails, with its reason, comes first', { timeout: PATIENCE },
   await Promise.all([page.waitForURL(/state=failing/), page.click('nav a.failing')]);
   assert.equal(await page.locator('.items li').count(), 1);
 
+  // The last known state stays, marked as old, until Cosmos DB is back.
   await control(app.cosmos, 'PUT', 'away', true);
-  // What was read before is good for some seconds.
-  const end = Date.now() + 30_000;
-  while ((await fetch(app.endpoint)).status === 200) assert(Date.now() < end, 'the page is still there');
+  await shown(`${app.endpoint}?format=json`, ({ Away }) => Away);
+  const old = await visit(app.endpoint, 'cosmos-away');
+  assert.match(old.text, /As of \d\d:\d\d UTC: Cosmos DB cannot be read since \d\d:\d\d UTC\. [^]*Reservoir Süd/);
+  assert.equal(old.status, 200);
+  const oldSite = await visit(`${app.endpoint}?site=Reservoir+S%C3%BCd`, 'cosmos-away-site');
+  assert.match(oldSite.text, /Cosmos DB cannot be read since/);
+  await control(app.cosmos, 'PUT', 'away', false);
+  await shown(`${app.endpoint}?format=json`, ({ Away }) => Away === null);
+});
+
+test('nothing is known while Cosmos DB is away from the start', { timeout: PATIENCE }, async () => {
+  const app = await startApp();
+  await control(app.cosmos, 'PUT', 'away', true);
   const context = await browser.newContext({ viewport: DESKTOP });
   const away = await context.newPage();
   assert.equal((await away.goto(app.endpoint)).status(), 503);
   assert.match(await away.innerText('main'), /cannot be reached|did not answer/);
+});
+
+test('the page is read again by itself, and works without a script', { timeout: PATIENCE }, async () => {
+  const app = await startApp();
+  await app.poll();
+  await shown(`${app.endpoint}?format=json`, ({ States }) => States.ok === 3);
+  const context = await browser.newContext({ viewport: { width: 1280, height: 300 } });
+  const page = await context.newPage();
+  const pageErrors = [];
+  page.on('console', (message) => pageErrors.push(message.text()));
+  await page.clock.install();
+  await page.goto(`${app.endpoint}?state=ok`);
+  await page.evaluate(() => window.scrollTo(0, 120));
+  let requests = 0;
+  page.on('request', () => (requests += 1));
+  await control(app.backend, 'PUT', 'faults', { rules: [{ status: 404, site: 'Reservoir Süd' }] });
+  await app.poll();
+  await shown(`${app.endpoint}?format=json`, ({ States }) => States.failing === 1);
+  await page.evaluate(() => Object.defineProperty(document, 'hidden', { configurable: true, get: () => true }));
+  await page.clock.fastForward(31_000);
+  assert.equal(requests, 0, 'nobody looks at it');
+  await page.evaluate(() => delete document.hidden);
+  await page.clock.fastForward(31_000);
+  await page.waitForFunction(() => document.title.startsWith('1 failing'));
+  assert.equal(requests, 1);
+  assert.equal(await page.locator('.items li').count(), 2, 'the filter stays');
+  assert.equal(await page.evaluate(() => window.scrollY), 120, 'the place stays');
+  assert.deepEqual(pageErrors, []);
+  await page.route('**/*', (route) => route.abort());
+  await page.clock.fastForward(31_000);
+  await page.waitForSelector('#stale:not([hidden])');
+  assert.equal(await page.locator('.items li').count(), 2, 'what was shown stays');
+
+  const plain = await (await browser.newContext({ javaScriptEnabled: false })).newPage();
+  await plain.goto(app.endpoint);
+  await Promise.all([plain.waitForURL(/state=failing/), plain.click('nav a.failing')]);
+  assert.equal(await plain.locator('.items li').count(), 1);
 });
 
 test('a backend that refuses the credentials is one cause at the top', { timeout: PATIENCE }, async () => {
@@ -272,7 +324,7 @@ test('ten thousand sites, by trouble and page by page', { timeout: PATIENCE }, a
   if (process.env.STATUS_PICTURE === 'write') await pictureOfDocuments(page);
   await visit(app.endpoint, 'ten-thousand-phone', { viewport: PHONE });
   await Promise.all([page.waitForURL(/from=50/), page.click('a[rel=next]')]);
-  assert.match(await page.innerText('p.places'), /^51–100 of 10001/);
+  assert.match(await page.locator('nav.places').first().innerText(), /^51–100 of 10001/);
 
   const names = new Set();
   let states = [];

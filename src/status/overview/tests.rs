@@ -136,6 +136,23 @@ fn a_timer_that_does_not_run_is_told() {
 }
 
 #[test]
+fn the_list_can_be_narrowed_to_a_system_a_customer_or_an_application() {
+    let device = |of: &str, name: &str| activity::Document::new((&Owner::things_network(of, name, name)).into());
+    let devices = vec![device("pumps", "p"), device("c", "q")];
+    let overview = Overview::new(vec![cursor("s")], devices, &scope(Selection::All), now());
+    let names = |system, group: Option<&str>| {
+        let within = Some(Within { system, group: group.map(str::to_owned) });
+        assert_eq!(overview.counts(within.as_ref()).values().sum::<usize>(), if group.is_none() { 2 } else { 1 });
+        let query = Query { within, limit: 50, ..Query::default() };
+        overview.select(&query).items.iter().map(|item| item.name.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(Owner::RAPIDM2M, Some("c")), ["s"]);
+    assert_eq!(names(Owner::THINGS_NETWORK, Some("c")), ["q"]);
+    assert_eq!(names(Owner::THINGS_NETWORK, None), ["q", "p"]);
+    assert_eq!(overview.groups().len(), 3);
+}
+
+#[test]
 fn the_list_can_be_searched_and_sorted() {
     let mut cursors = vec![cursor("Älpli"), cursor("b"), cursor("C")];
     cursors[2].last_value_from = Some(now() - TimeDelta::hours(2));
