@@ -198,7 +198,7 @@ impl Status {
             Err(unread) => return Err(unread),
         };
         Ok(match query.format {
-            Format::Html => html(StatusCode::OK, &page::detail(&detail, overview.read_at, away.as_ref(), now)),
+            Format::Html => html(StatusCode::OK, &page::detail(&detail, &overview, away.as_ref(), now)),
             Format::Json => {
                 let mut document = detail.document(now);
                 document["Away"] = json!(away);

@@ -22,6 +22,7 @@ use crate::{
     support::{
         hours::{HOURS, Hours},
         kind::Kind,
+        reading::Reading,
     },
 };
 
@@ -52,6 +53,8 @@ pub struct Item {
     pub state: State,
     /// Stamp of the newest row, or time of the last uplink.
     pub newest: Option<DateTime<Utc>>,
+    /// A value of then.
+    pub reading: Option<Reading>,
     pub polled_at: Option<DateTime<Utc>>,
     /// The results of its last polls: see [`Activity::polls`](crate::rapidm2m::ledger::Activity::polls).
     pub polls: String,
@@ -115,6 +118,7 @@ impl Item {
             uid: cursor.site_uid,
             state,
             newest: cursor.last_value_from,
+            reading: activity.newest,
             polled_at: (!activity.polls.is_empty()).then_some(activity.polled_at),
             polls: activity.polls,
             waiting,
@@ -150,6 +154,7 @@ impl Item {
             uid: None,
             state,
             newest: activity.last_uplink_at,
+            reading: activity.newest,
             polled_at: None,
             polls: String::new(),
             waiting: 0,
@@ -185,6 +190,7 @@ impl Item {
             "State": self.state,
             "LastValueFrom": self.newest,
             "LagSeconds": self.lag(now),
+            "Newest": self.reading,
             "PolledAt": self.polled_at,
             "Polls": self.polls,
             "Waiting": self.waiting,

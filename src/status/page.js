@@ -13,7 +13,7 @@ function takeKeyAlong() {
 }
 takeKeyAlong();
 
-// Every half minute the content is read again, unless nobody looks at it or somebody writes in it.
+// The content is read again now and then, unless nobody looks at it or somebody writes in it.
 const place = (element) => element && [...document.querySelectorAll('main a, main [tabindex]')].indexOf(element);
 async function refresh() {
   const main = document.querySelector('main');
@@ -39,4 +39,4 @@ async function refresh() {
     stale.hidden = false;
   }
 }
-setInterval(refresh, 30000);
+setInterval(refresh, document.body.dataset.refresh * 1000);

@@ -19,6 +19,7 @@ use crate::{
     iot_hub::devices::Owner,
     queue::Lengths,
     rapidm2m::ledger::{Outcome, Poll, PollList},
+    support::reading::Reading,
 };
 
 const STYLE: &str = include_str!("page.css");
@@ -29,6 +30,10 @@ const ROOM_FOR_CHARTS: usize = 58 * 1024;
 const ROOM_FOR_POLLS: usize = 26 * 1024;
 /// Most points of all charts of a page. One point takes 12 bytes.
 const MAX_POINTS: usize = 2_400;
+/// Seconds from one reading to the next, at least; and the sites and devices that are read in a second of it. Cosmos DB counts
+/// every one that it returns, so a page of thousands is read less often.
+const REFRESH: usize = 30;
+const READ_PER_SECOND: usize = 50;
 /// Most customers and applications that have a link.
 const MAX_GROUPS: usize = 12;
 /// Longest texts on a page, in characters: names, errors, and errors in the table of polls.
@@ -51,7 +56,8 @@ pub struct Page {
     pub policy: &'static str,
 }
 
-fn page(title: &str, body: &Markup) -> Page {
+/// The page is read again each `refresh` seconds.
+fn page(title: &str, refresh: usize, body: &Markup) -> Page {
     let html = html! {
         (DOCTYPE)
         html lang="en" {
@@ -62,7 +68,7 @@ fn page(title: &str, body: &Markup) -> Page {
                 title { (title) }
                 style { (PreEscaped(STYLE)) }
             }
-            body {
+            body data-refresh=(refresh) {
                 main { (body) }
                 p #stale role="status" hidden {}
                 script { (PreEscaped(SCRIPT)) }
@@ -80,7 +86,7 @@ pub fn problem(status: StatusCode, text: &str) -> Page {
         p.note { (shortened(text, MAX_TEXT)) }
         p { a href="?" { "Overview" } }
     };
-    page(title, &body)
+    page(title, REFRESH, &body)
 }
 
 /// The page with the list.
@@ -143,7 +149,7 @@ pub fn overview(overview: &Overview, query: &Query, away: Option<&Away>, now: Da
         }
         (footer(overview))
     };
-    page(&title, &body)
+    page(&title, refresh(overview), &body)
 }
 
 /// The parts that fit into `room` bytes, and their number.
@@ -175,6 +181,10 @@ fn nothing(overview: &Overview) -> &'static str {
         }
         _ => "No site was polled and no uplink forwarded yet.",
     }
+}
+
+fn refresh(overview: &Overview) -> usize {
+    REFRESH.max(overview.len() / READ_PER_SECOND)
 }
 
 fn footer(overview: &Overview) -> Markup {
@@ -304,7 +314,9 @@ fn row(item: &Item, overview: &Overview, now: DateTime<Utc>) -> Markup {
                 " " small { (shortened(&item.group, MAX_NAME)) }
             }
             span.lag { @match item.lag(now) {
-                Some(lag) => { (ago(lag)) " " small { @if let Some(newest) = item.newest { (time(newest)) } } },
+                Some(lag) => {
+                    @if let Some(Reading { name, value }) = &item.reading { (name) " " strong { (value) } " " }
+                    (ago(lag)) " " small { @if let Some(newest) = item.newest { (time(newest)) } } },
                 None => "no value yet",
             } }
             (chart::bars(&item.per_hour, if is_site { "rows" } else { "uplinks" }))
@@ -345,7 +357,7 @@ fn errors(item: &Item, is_explained: &dyn Fn(&Failure) -> bool, now: DateTime<Ut
 }
 
 /// The page of one site or device.
-pub fn detail(detail: &Detail<'_>, read_at: DateTime<Utc>, away: Option<&Away>, now: DateTime<Utc>) -> Page {
+pub fn detail(detail: &Detail<'_>, overview: &Overview, away: Option<&Away>, now: DateTime<Utc>) -> Page {
     let Detail { item, polls: PollList { polls, unreadable }, readings } = detail;
     let is_site = item.system == Owner::RAPIDM2M;
     let drawn: Vec<_> = readings.channels.iter().filter(|channel| !channel.points.is_empty()).collect();
@@ -357,7 +369,7 @@ pub fn detail(detail: &Detail<'_>, read_at: DateTime<Utc>, away: Option<&Away>, 
     let texts = readings.channels.iter().filter(|channel| channel.points.is_empty());
     let body = html! {
         p { a href="?" { "← Overview" } }
-        (old(read_at, away, now))
+        (old(overview.read_at, away, now))
         header {
             h1 { (shortened(&item.name, MAX_NAME)) }
             p { @if is_site { "Site of customer " } @else { "Device of application " } strong { (shortened(&item.group, MAX_NAME)) } }
@@ -411,7 +423,7 @@ pub fn detail(detail: &Detail<'_>, read_at: DateTime<Utc>, away: Option<&Away>, 
             }
         }
     };
-    page(&format!("{} · IoT Hub Connector", shortened(&item.name, MAX_NAME)), &body)
+    page(&format!("{} · IoT Hub Connector", shortened(&item.name, MAX_NAME)), refresh(overview), &body)
 }
 
 fn figure(channel: &Channel, most: usize, range: (i64, i64)) -> Markup {

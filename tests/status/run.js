@@ -171,6 +171,8 @@ test('three sites and a device that are well', { timeout: PATIENCE }, async () =
   for (const part of ['Energy meter 1', 'Reservoir Süd', 'Well 7 / Level', 'pump-7', '● 4 ok', '✕ 0 failing']) {
     assert(text.includes(part), `${part} is missing in ${text}`);
   }
+  assert.match(await page.innerText('.items li:has-text("pump-7")'), /level 1\.95/);
+  assert.match(await page.innerText('.items li:has-text("Energy meter 1")'), /ch0 \d/);
   await Promise.all([page.waitForURL(/application=pumps/), page.click('nav.groups a:has-text("pumps")')]);
   assert.equal(await page.locator('.items li').count(), 1);
   await Promise.all([page.waitForURL(/q=pump/), page.fill('input[type=search]', 'pump').then(() => page.click('form button'))]);

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::StoredOwner;
-use crate::support::{fault::Fault, hours::Hours};
+use crate::support::{fault::Fault, hours::Hours, reading::Reading};
 
 /// Limits for the values that are kept of a device's last uplinks.
 pub const MAX_POINTS: usize = 48;
@@ -50,6 +50,9 @@ pub struct Activity {
     /// Since when it fails for the reason in `last_error`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failing_since: Option<DateTime<Utc>>,
+    /// The first number of the last uplink.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newest: Option<Reading>,
     /// Numbers from the last uplinks.
     #[serde(default)]
     pub series: Series,
@@ -81,6 +84,10 @@ impl Document {
 impl Activity {
     /// Adds an uplink that was forwarded.
     pub fn uplink(&mut self, at: DateTime<Utc>, values: impl IntoIterator<Item = (String, f64)>) {
+        let mut values = values.into_iter().peekable();
+        if self.last_uplink_at.is_none_or(|last| last <= at) {
+            self.newest = values.peek().map(|(name, value)| Reading::of_json(name, &value.to_string()));
+        }
         self.last_uplink_at = self.last_uplink_at.max(Some(at));
         self.uplinks.add(at, 1);
         (self.failures, self.last_error, self.failing_since) = (0, None, None);
@@ -113,6 +120,9 @@ impl Activity {
             if let Some(fault) = since.last_error {
                 self.note_error(fault, since.failing_since);
             }
+        }
+        if self.last_uplink_at <= since.last_uplink_at && since.last_uplink_at.is_some() {
+            self.newest = since.newest;
         }
         self.last_uplink_at = self.last_uplink_at.max(since.last_uplink_at);
         self.uplinks.merge(&since.uplinks);
@@ -184,7 +194,7 @@ mod tests {
             "Owner": {"System": "thingsNetwork", "Group": "app", "Name": "pump-7"},
             "Activity": {
                 "LastUplinkAt": "2026-01-01T00:01:00Z", "Uplinks": {"Last": "2026-01-01T00:00:00Z", "Counts": [2]},
-                "Failures": 0,
+                "Failures": 0, "Newest": {"Name": "rain", "Value": "2"},
                 "Series": {
                     "Channels": ["level", "rain"],
                     "Points": [[1_767_225_600_000_i64, [1.5]], [1_767_225_660_000_i64, [null, 2.0]]]
@@ -220,6 +230,7 @@ mod tests {
         since.uplink(at(3), values(&[("b", 2.0), ("a", 3.0)]));
         all.add(since);
         assert_eq!((all.failures, &all.last_error, all.last_uplink_at), (0, &None, Some(at(5))));
+        assert_eq!(all.newest.as_ref().map(|newest| newest.name.as_str()), Some("a"), "the uplink came late");
         assert_eq!(all.uplinks.until(at(59))[23], 2);
         let millis = |minute| at(minute).timestamp_millis();
         assert_eq!(all.series.values(0).collect::<Vec<_>>(), [(millis(3), 3.0), (millis(5), 1.0)]);

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use super::Outcome;
-use crate::support::{fault::Fault, hours::Hours, kind::Kind};
+use crate::support::{fault::Fault, hours::Hours, kind::Kind, reading::Reading};
 
 pub const REMEMBERED_POLLS: usize = 24;
 
@@ -43,6 +43,9 @@ pub struct Activity {
     /// Since when the site cannot be polled for the reason in the cursor's `LastError`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failing_since: Option<DateTime<Utc>>,
+    /// The first channel that has a value in the newest row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newest: Option<Reading>,
     /// `hub_error` is not in the ledger yet.
     #[serde(skip)]
     pub is_news: bool,

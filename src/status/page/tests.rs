@@ -52,6 +52,9 @@ fn every_site_is_on_one_page_and_no_page_is_large() {
     let short = (0..1_234).map(|number| cursor(&format!("site-{number:04}"), "no answer"));
     let mut seen = walk(&Overview::new(short.collect(), Vec::new(), &scope(), now()));
     assert_eq!(seen.len(), 1_234);
+    assert_eq!(refresh(&Overview::new(Vec::new(), Vec::new(), &scope(), now())), 30);
+    let many = (0..10_000).map(|number| cursor(&number.to_string(), "t")).collect();
+    assert_eq!(refresh(&Overview::new(many, Vec::new(), &scope(), now())), 200);
     seen.sort_unstable();
     seen.dedup();
     assert_eq!(seen.len(), 1_234);
@@ -89,7 +92,7 @@ fn what_is_old_says_so() {
     let query = Query { limit: 50, ..Query::default() };
     let detail_of =
         Detail { item: all.select(&query).items[0], polls: PollList::default(), readings: Readings::default() };
-    for page in [overview(&all, &query, Some(&away), later), detail(&detail_of, all.read_at, Some(&away), later)] {
+    for page in [overview(&all, &query, Some(&away), later), detail(&detail_of, &all, Some(&away), later)] {
         for part in ["As of ", ">00:00<", "Cosmos DB cannot be read since ", ">00:02<", "connection refused"] {
             assert!(page.html.contains(part), "{part} is missing in {}", page.html);
         }
@@ -115,7 +118,7 @@ fn names_and_texts_are_no_markup() {
     let detail = Detail { item, polls: PollList::default(), readings: Readings::default() };
     for page in [
         overview(&all, &query, None, now()),
-        super::detail(&detail, now(), None, now()),
+        super::detail(&detail, &all, None, now()),
         problem(StatusCode::NOT_FOUND, evil),
     ] {
         let html = page.html.replace(&format!("<script>{SCRIPT}</script>"), "");
@@ -152,7 +155,7 @@ fn a_site_with_everything_is_not_large_either() {
     let polls = vec![failed_poll(&asked, fault, &Cursor::new(&key), None); 40];
     let unreadable = vec![LedgerError::Foreign { id: name.clone(), site: name.clone(), text: text.clone() }; 40];
     let polls = PollList { polls, unreadable };
-    let page = detail(&Detail { item: all.select(&query).items[0], polls, readings }, now(), None, now());
+    let page = detail(&Detail { item: all.select(&query).items[0], polls, readings }, &all, None, now());
     assert!(page.html.len() <= LARGEST, "{}", page.html.len());
     assert!(page.html.contains(" more channels are not shown"));
     assert!(page.html.contains("40 of the last polls cannot be read; the first: "));
@@ -166,7 +169,7 @@ fn a_device_shows_its_uplinks() {
     let all = Overview::new(Vec::new(), vec![document], &scope(), now());
     let item = all.select(&Query { limit: 1, ..Query::default() }).items[0];
     let page =
-        detail(&Detail { item, polls: PollList::default(), readings }, now(), None, now() + TimeDelta::minutes(5));
+        detail(&Detail { item, polls: PollList::default(), readings }, &all, None, now() + TimeDelta::minutes(5));
     for part in ["Device of application", "pump-7", "5 min ago", "1 uplinks in 24 hours", "<strong>level</strong> 1.5"]
     {
         assert!(page.html.contains(part), "{part} is missing in {}", page.html);
