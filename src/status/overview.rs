@@ -316,7 +316,9 @@ impl Overview {
             }
         }
         items.extend(activities.into_iter().map(|document| Item::of_device(document, now)));
-        let causes = cause::common(&items);
+        let mut causes = cause::common(&items);
+        // It is told already.
+        causes.retain(|cause| !unlisted.as_ref().is_some_and(|unlisted| cause.explains(&unlisted.fault.kind)));
         let mut overview = Self {
             items,
             read_at: now,

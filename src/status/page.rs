@@ -166,9 +166,10 @@ fn fitting(parts: impl Iterator<Item = Markup>, room: usize) -> (String, usize) 
 }
 
 fn nouns(overview: &Overview) -> &'static str {
-    match (overview.has_sites, overview.has_devices) {
-        (true, false) => "sites",
-        (false, true) => "devices",
+    let systems = overview.systems();
+    match [Owner::RAPIDM2M, Owner::THINGS_NETWORK].map(|system| systems.contains_key(system)) {
+        [true, false] => "sites",
+        [false, true] => "devices",
         _ => "sites and devices",
     }
 }
@@ -313,12 +314,13 @@ fn row(item: &Item, overview: &Overview, now: DateTime<Utc>) -> Markup {
                 a href=(Wanted::url(item.system, &item.group, &item.place)) { (shortened(&item.name, MAX_NAME)) }
                 " " small { (shortened(&item.group, MAX_NAME)) }
             }
-            span.lag { @match item.lag(now) {
-                Some(lag) => {
-                    @if let Some(Reading { name, value }) = &item.reading { (name) " " strong { (value) } " " }
-                    (ago(lag)) " " small { @if let Some(newest) = item.newest { (time(newest)) } } },
-                None => "no value yet",
-            } }
+            span.lag {
+                @if let Some(Reading { name, value }) = &item.reading { (name) " " strong { (value) } " " }
+                @match (item.lag(now), item.newest) {
+                    (Some(lag), Some(newest)) => small { (ago(lag)) " · " (moment(newest, now)) },
+                    _ => "no value yet",
+                }
+            }
             (chart::bars(&item.per_hour, if is_site { "rows" } else { "uplinks" }))
             @if item.polls.is_empty() { span.strip {} } @else { (chart::strip(&item.polls)) }
             span.waiting { @if item.waiting > 0 { (item.waiting) " waiting" } }
@@ -339,19 +341,19 @@ fn odd(kind: &str) -> &'static str {
 
 /// The errors of an item. Of one whose cause is at the head of the page, the text is not repeated.
 fn errors(item: &Item, is_explained: &dyn Fn(&Failure) -> bool, now: DateTime<Utc>) -> Markup {
+    if item.errors.is_empty() && item.failures < 2 && item.backs_off_until.is_none() {
+        return html! {};
+    }
     html! {
-        @for error in &item.errors {
-            span.error {
+        span.error {
+            @for error in &item.errors {
                 code { (error.fault.kind) }
                 @if let Some(since) = error.since { " since " (moment(since, now)) }
                 @if !is_explained(error) { ": " (shortened(&error.fault.text, MAX_TEXT)) }
+                ". "
             }
-        }
-        @if item.failures > 1 || item.backs_off_until.is_some() {
-            span.error {
-                @if item.failures > 1 { (item.failures) " failures in a row. " }
-                @if let Some(until) = item.backs_off_until { "Next attempt in " (ago((until - now).num_seconds())) " (" (moment(until, now)) ")." }
-            }
+            @if item.failures > 1 { (item.failures) " failures in a row. " }
+            @if let Some(until) = item.backs_off_until { "Next attempt in " (ago((until - now).num_seconds())) " (" (moment(until, now)) ")." }
         }
     }
 }

@@ -118,6 +118,18 @@ fn one_is_silent_after_several_of_its_own_intervals() {
 }
 
 #[test]
+fn a_cause_for_which_the_sites_are_not_listed_is_told_once() {
+    let failing = |site: &str| {
+        let mut cursor = cursor(site);
+        (cursor.consecutive_failures, cursor.last_error) = (1, fault());
+        cursor
+    };
+    let causes = |cursors| Overview::new(cursors, Vec::new(), &scope(Selection::All), now()).causes.len();
+    assert_eq!(causes(vec![failing("a"), failing("b")]), 1);
+    assert_eq!(causes(vec![failing("a"), failing("b"), failing(ALL_SITES)]), 0);
+}
+
+#[test]
 fn the_numbers_say_what_waits() {
     let mut cursors = vec![cursor("a"), cursor("b"), cursor("c")];
     cursors[0].unforwarded = vec!["1".to_owned(), "2".to_owned()].into();
