@@ -109,14 +109,21 @@ impl App {
             has_things_network: things_network.is_some(),
             records_empty_polls: rapidm2m.as_ref().is_some_and(|rapidm2m| rapidm2m.record_empty_polls),
         };
+        let sends_to = sends_to(hub.identity.as_ref(), hub.transport);
         // The status page counts messages in the queues. The host itself reports errors in their settings.
         let queues = webhooks
             .as_ref()
             .and_then(|webhooks| Some(UplinkQueues::new(webhooks.storage.as_ref()?, &webhooks.queue, &shared.http)));
         let poll_queue = rapidm2m.as_ref().and_then(|rapidm2m| rapidm2m.queue.as_ref());
         let poll_queues = poll_queue.map(|queue| UplinkQueues::new(&queue.storage, &queue.name, &shared.http));
-        let services =
-            status::Services { ledger: ledger.clone(), store: shared.store.clone(), queues, poll_queues, scope };
+        let services = status::Services {
+            ledger: ledger.clone(),
+            store: shared.store.clone(),
+            queues,
+            poll_queues,
+            scope,
+            sends_to,
+        };
         let status = Status::new(services, shared.clock, faults.sentences());
         let polling = rapidm2m.zip(hub.identity).map(|(rapidm2m, identity)| shared.polling(rapidm2m, identity, ledger));
         let forwarding = things_network.map(|config| Arc::new(shared.forwarding(config, back.clone())));
@@ -224,4 +231,15 @@ impl Shared {
         let options = forwarding::Options { device_ids, members, timeout, back, ending, direct, store, poll };
         Forwarding::new(options, devices, self.sender.clone(), downlinks, activities, self.clock)
     }
+}
+
+/// Where messages go, for people.
+fn sends_to(identity: Option<&Identity>, transport: iot_hub::Transport) -> String {
+    let way: &'static str = transport.into();
+    let hub = match identity {
+        Some(Identity::One(device)) => device.endpoint.host.clone(),
+        Some(Identity::Provisioned(group)) => format!("the hubs of ID scope {}", group.id_scope),
+        None => "the hub of each device".to_owned(),
+    };
+    format!("{hub} over {way}")
 }

@@ -6,10 +6,12 @@
 //! | Part | |
 //! |---|---|
 //! | `overview` | all sites and devices, the most troubled first. No I/O |
+//! | `cause` | causes that several of them share. No I/O |
 //! | `detail` | one of them: its polls, and the last values of its channels. No I/O |
 //! | `query` | the parameters of a request. No I/O |
 //! | `page`, `chart` | HTML and SVG |
 
+mod cause;
 mod chart;
 mod detail;
 mod overview;
@@ -19,8 +21,10 @@ mod state;
 
 use std::{sync::Arc, time::Duration};
 
+use chrono::{DateTime, Utc};
 use reqwest::StatusCode;
-use serde_json::Value;
+use serde::Serialize;
+use serde_json::{Value, json};
 use tokio::{
     sync::Mutex,
     time::{Instant, timeout},
@@ -46,6 +50,8 @@ use crate::{
 const LIFETIME: Duration = Duration::from_secs(10);
 /// Time-out of a whole request.
 const TIMEOUT: Duration = Duration::from_secs(25);
+/// Time-out for reading the overview. If it is not read by then, what was read before is shown.
+const READ_TIMEOUT: Duration = Duration::from_secs(12);
 /// Time-out for the lengths of the queues. Short, because the queues are not the main content of the page.
 const QUEUES_TIMEOUT: Duration = Duration::from_secs(3);
 /// Polls in the table of a site.
@@ -63,7 +69,23 @@ pub struct Status {
     clock: Clock,
     /// Sentences about settings that need attention.
     faults: Vec<String>,
-    read: Mutex<Option<(Instant, Arc<Overview>)>>,
+    read: Mutex<Option<Read>>,
+}
+
+/// What was read last. It stays while Cosmos DB is away.
+struct Read {
+    /// When reading was last tried.
+    tried: Instant,
+    overview: Arc<Overview>,
+    away: Option<Away>,
+}
+
+/// Cosmos DB cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Away {
+    since: DateTime<Utc>,
+    text: String,
 }
 
 /// Where the status comes from.
@@ -75,6 +97,8 @@ pub struct Services {
     /// Those of `PollQueueName`.
     pub poll_queues: Option<UplinkQueues>,
     pub scope: Scope,
+    /// The hub, and the transport. For people.
+    pub sends_to: String,
 }
 
 /// The part of the settings that the status needs.
@@ -100,6 +124,12 @@ impl From<LedgerError> for Unread {
     }
 }
 
+impl Unread {
+    fn late(limit: Duration) -> Self {
+        Self::Away(format!("Cosmos DB did not answer within {} s", limit.as_secs()))
+    }
+}
+
 impl Status {
     #[must_use]
     pub fn new(services: Services, clock: Clock, faults: Vec<String>) -> Self {
@@ -119,8 +149,7 @@ impl Status {
             Err(text) => return problem(StatusCode::BAD_REQUEST, &text),
         };
         let answer = timeout(TIMEOUT, self.answer(&query)).await;
-        let late = || Err(Unread::Away(format!("Cosmos DB did not answer within {} s", TIMEOUT.as_secs())));
-        match answer.unwrap_or_else(|_| late()) {
+        match answer.unwrap_or_else(|_| Err(Unread::late(TIMEOUT))) {
             Ok(answer) => answer,
             Err(unread) => {
                 let (status, text) = match &unread {
@@ -143,32 +172,66 @@ impl Status {
     async fn answer(&self, query: &Query) -> Result<Value, Unread> {
         let now = self.clock.now();
         let services = self.services.as_ref().ok_or_else(|| Unread::Settings(self.faults.join(" ")))?;
-        let overview = self.overview(services).await?;
+        let (overview, mut away) = self.overview(services).await?;
         let Some(wanted) = &query.wanted else {
             let (size, query) = (overview.len() * ITEM_BYTES, query.clone());
             let write = move || match query.format {
-                Format::Html => html(StatusCode::OK, &page::overview(&overview, &query, now)),
-                Format::Json => json(&overview.select(&query).document(now)),
+                Format::Html => html(StatusCode::OK, &page::overview(&overview, &query, away.as_ref(), now)),
+                Format::Json => {
+                    let mut document = overview.select(&query).document(now);
+                    document["Away"] = json!(away);
+                    json(&document)
+                }
             };
             return Ok(blocking::run(size, write).await);
         };
         let Some(item) = overview.find(wanted) else {
             return Err(Unread::NotFound(wanted.not_found()));
         };
-        let detail = services.detail(item).await?;
+        let detail = match services.detail(item).await {
+            Ok(detail) => detail,
+            // The cursor says more than nothing.
+            Err(Unread::Away(text)) => {
+                away.get_or_insert(Away { since: now, text });
+                Detail { item, polls: PollList::default(), readings: Readings::default() }
+            }
+            Err(unread) => return Err(unread),
+        };
         Ok(match query.format {
-            Format::Html => html(StatusCode::OK, &page::detail(&detail, now)),
-            Format::Json => json(&detail.document(now)),
+            Format::Html => html(StatusCode::OK, &page::detail(&detail, &overview, away.as_ref(), now)),
+            Format::Json => {
+                let mut document = detail.document(now);
+                document["Away"] = json!(away);
+                json(&document)
+            }
         })
     }
 
     /// Returns the overview. Concurrent requests share one reading.
-    async fn overview(&self, of: &Services) -> Result<Arc<Overview>, Unread> {
+    ///
+    /// While Cosmos DB is away, returns what was read before, and since when it is away.
+    async fn overview(&self, of: &Services) -> Result<(Arc<Overview>, Option<Away>), Unread> {
         let mut read = self.read.lock().await;
-        if let Some((at, overview)) = read.as_ref().filter(|(at, _)| at.elapsed() < LIFETIME) {
-            let _ = at;
-            return Ok(overview.clone());
+        if let Some(Read { overview, away, .. }) = read.as_ref().filter(|read| read.tried.elapsed() < LIFETIME) {
+            return Ok((overview.clone(), away.clone()));
         }
+        let fresh = timeout(READ_TIMEOUT, self.read(of)).await.unwrap_or_else(|_| Err(Unread::late(READ_TIMEOUT)));
+        let (overview, away) = match (fresh, read.take()) {
+            (Ok(overview), _) => (Arc::new(overview), None),
+            (Err(Unread::Away(text)), Some(Read { overview, away, .. })) => {
+                if away.is_none() {
+                    tracing::warn!("the status page shows what was read before: {text}");
+                }
+                let since = away.map_or_else(|| self.clock.now(), |away| away.since);
+                (overview, Some(Away { since, text }))
+            }
+            (Err(unread), _) => return Err(unread),
+        };
+        *read = Some(Read { tried: Instant::now(), overview: overview.clone(), away: away.clone() });
+        Ok((overview, away))
+    }
+
+    async fn read(&self, of: &Services) -> Result<Overview, Unread> {
         let (cursors, activities, queues, poll_queues) = tokio::join!(
             of.ledger.cursors(),
             of.store.activities(),
@@ -180,6 +243,7 @@ impl Status {
         let size = (cursors.len() + activities.len()) * ITEM_BYTES;
         let (scope, now) = (of.scope.clone(), self.clock.now());
         let mut overview = blocking::run(size, move || Overview::new(cursors, activities, &scope, now)).await;
+        overview.sends_to.clone_from(&of.sends_to);
         overview.notes.splice(..0, self.faults.iter().cloned());
         for (read, shown) in [(queues, &mut overview.queues), (poll_queues, &mut overview.poll_queues)] {
             match read {
@@ -188,8 +252,6 @@ impl Status {
                 None => {}
             }
         }
-        let overview = Arc::new(overview);
-        *read = Some((Instant::now(), overview.clone()));
         Ok(overview)
     }
 }

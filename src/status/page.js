@@ -1,6 +1,7 @@
 // The function key came in the URL: links and the form take it along. It is not written into the page itself.
 const code = new URLSearchParams(location.search).get('code');
-if (code) {
+function takeKeyAlong() {
+  if (!code) return;
   for (const link of document.querySelectorAll('a[href^="?"]')) {
     const query = new URLSearchParams(link.getAttribute('href').slice(1));
     query.set('code', code);
@@ -10,3 +11,32 @@ if (code) {
     form.append(Object.assign(document.createElement('input'), { type: 'hidden', name: 'code', value: code }));
   }
 }
+takeKeyAlong();
+
+// The content is read again now and then, unless nobody looks at it or somebody writes in it.
+const place = (element) => element && [...document.querySelectorAll('main a, main [tabindex]')].indexOf(element);
+async function refresh() {
+  const main = document.querySelector('main');
+  if (document.hidden || document.activeElement.closest('form')) return;
+  const stale = document.getElementById('stale');
+  try {
+    const answer = await fetch(location.href, { cache: 'no-store' });
+    if (!answer.ok) throw new Error('status ' + answer.status);
+    const fresh = new DOMParser().parseFromString(await answer.text(), 'text/html');
+    if (document.activeElement.closest('form')) return;
+    const focused = place(document.activeElement);
+    const across = [...main.querySelectorAll('.scroll')].map((part) => part.scrollLeft);
+    const { scrollX, scrollY } = window;
+    main.replaceWith(fresh.querySelector('main'));
+    document.title = fresh.title;
+    takeKeyAlong();
+    document.querySelectorAll('.scroll').forEach((part, at) => { part.scrollLeft = across[at] ?? 0; });
+    if (focused >= 0) document.querySelectorAll('main a, main [tabindex]')[focused]?.focus({ preventScroll: true });
+    window.scrollTo(scrollX, scrollY);
+    stale.hidden = true;
+  } catch (error) {
+    if (stale.hidden) stale.textContent = 'Not refreshed since ' + new Date().toISOString().slice(11, 16) + ' UTC: ' + error.message;
+    stale.hidden = false;
+  }
+}
+setInterval(refresh, document.body.dataset.refresh * 1000);

@@ -9,26 +9,33 @@ use reqwest::StatusCode;
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    chart,
+    Away, cause, chart,
     detail::{Channel, Detail},
-    overview::{Item, Overview},
-    query::{Query, Sort, Wanted},
+    overview::{Failure, Item, Overview},
+    query::{Query, Sort, Wanted, Within},
     state::State,
 };
 use crate::{
     iot_hub::devices::Owner,
     queue::Lengths,
     rapidm2m::ledger::{Outcome, Poll, PollList},
+    support::reading::Reading,
 };
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 /// Pages are at most 100 KB. These are the limits, in bytes, of the list, and of a site's charts and polls.
-const ROOM_FOR_ITEMS: usize = 88 * 1024;
+const ROOM_FOR_ITEMS: usize = 78 * 1024;
 const ROOM_FOR_CHARTS: usize = 58 * 1024;
 const ROOM_FOR_POLLS: usize = 26 * 1024;
 /// Most points of all charts of a page. One point takes 12 bytes.
 const MAX_POINTS: usize = 2_400;
+/// Seconds from one reading to the next, at least; and the sites and devices that are read in a second of it. Cosmos DB counts
+/// every one that it returns, so a page of thousands is read less often.
+const REFRESH: usize = 30;
+const READ_PER_SECOND: usize = 50;
+/// Most customers and applications that have a link.
+const MAX_GROUPS: usize = 12;
 /// Longest texts on a page, in characters: names, errors, and errors in the table of polls.
 const MAX_NAME: usize = 120;
 const MAX_TEXT: usize = 400;
@@ -37,7 +44,7 @@ const MAX_POLL_TEXT: usize = 120;
 static POLICY: LazyLock<String> = LazyLock::new(|| {
     let hash = |text: &str| BASE64_STANDARD.encode(Sha256::digest(text));
     format!(
-        "default-src 'none'; style-src 'sha256-{}'; script-src 'sha256-{}'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+        "default-src 'none'; style-src 'sha256-{}'; script-src 'sha256-{}'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
         hash(STYLE),
         hash(SCRIPT)
     )
@@ -49,7 +56,8 @@ pub struct Page {
     pub policy: &'static str,
 }
 
-fn page(title: &str, body: &Markup) -> Page {
+/// The page is read again each `refresh` seconds.
+fn page(title: &str, refresh: usize, body: &Markup) -> Page {
     let html = html! {
         (DOCTYPE)
         html lang="en" {
@@ -60,8 +68,9 @@ fn page(title: &str, body: &Markup) -> Page {
                 title { (title) }
                 style { (PreEscaped(STYLE)) }
             }
-            body {
+            body data-refresh=(refresh) {
                 main { (body) }
+                p #stale role="status" hidden {}
                 script { (PreEscaped(SCRIPT)) }
             }
         }
@@ -77,23 +86,28 @@ pub fn problem(status: StatusCode, text: &str) -> Page {
         p.note { (shortened(text, MAX_TEXT)) }
         p { a href="?" { "Overview" } }
     };
-    page(title, &body)
+    page(title, REFRESH, &body)
 }
 
 /// The page with the list.
-pub fn overview(overview: &Overview, query: &Query, now: DateTime<Utc>) -> Page {
+pub fn overview(overview: &Overview, query: &Query, away: Option<&Away>, now: DateTime<Utc>) -> Page {
     let selected = overview.select(query);
-    let (items, shown) = fitting(selected.items.iter().map(|item| row(item, now)), ROOM_FOR_ITEMS);
-    let counts = overview.counts();
+    let (items, shown) = fitting(selected.items.iter().map(|item| row(item, overview, now)), ROOM_FOR_ITEMS);
+    let counts = overview.counts(query.within.as_ref());
     let all: usize = counts.values().sum();
-    let trouble = counts[&State::Failing];
-    let title = if trouble > 0 { format!("{trouble} failing – status") } else { "Status".to_owned() };
-    let (first, next) = (query.from + 1, query.from + shown);
+    let trouble = overview.counts(None)[&State::Failing];
+    let title = match (trouble, &overview.unlisted) {
+        (0, Some(_)) => "Sites cannot be listed · IoT Hub Connector".to_owned(),
+        (0, None) => "IoT Hub Connector".to_owned(),
+        _ => format!("{trouble} failing · IoT Hub Connector"),
+    };
     let body = html! {
         header {
             h1 { "IoT Hub Connector" }
-            p { "Read " (time(overview.read_at)) " UTC · " a href=(query.url(query.from)) { "read again" } }
+            p { "Read " (time(overview.read_at)) " UTC · " a href=(query.url(query.from)) { "Refresh" } }
         }
+        (old(overview.read_at, away, now))
+        (banner(overview, now))
         @for note in &overview.notes { p.note { (shortened(note, MAX_TEXT)) } }
         section.sum aria-label="Sum" {
             div { strong { (all) } " " (nouns(overview)) }
@@ -107,23 +121,8 @@ pub fn overview(overview: &Overview, query: &Query, now: DateTime<Utc>) -> Page 
             }
             figure { (chart::bars(&overview.per_hour(), "rows and uplinks")) figcaption { "Rows and uplinks per hour, last 24 hours" } }
         }
-        @if let Some(Lengths { waiting, rejected, poison }) = overview.queues {
-            p { "Queue of uplinks: " (waiting) @if waiting == 1 { " message" } @else { " messages" } }
-            @if rejected + poison > 0 {
-                p.note {
-                    (rejected) " rejected and " (poison) " poison messages of uplinks are in their queues: mend the cause, then put them back with "
-                    code { "iothub-connector replay" } "."
-                }
-            }
-        }
-        @if let Some(Lengths { waiting, rejected, poison }) = overview.poll_queues {
-            p { "Queue of sites: " (waiting) @if waiting == 1 { " batch" } @else { " batches" } }
-            @if rejected + poison > 0 {
-                p.note {
-                    (rejected) " rejected and " (poison) " poison messages are beside it: they are no batches of sites, so something else uses the queue."
-                }
-            }
-        }
+        (numbers(overview))
+        (groups(overview, query))
         form method="get" role="search" {
             label { "Name " input type="search" name="q" value=(query.search) maxlength="100"; }
             label { "Sort by " select name="sort" {
@@ -132,23 +131,25 @@ pub fn overview(overview: &Overview, query: &Query, now: DateTime<Utc>) -> Page 
                 }
             } }
             @if let Some(state) = query.state { input type="hidden" name="state" value=(state.name()); }
+            @if let Some(Within { system, group }) = &query.within {
+                @let (name, value) = Within::parameter(system, group.as_deref());
+                input type="hidden" name=(name) value=(value);
+            }
             button { "Show" }
         }
         @if selected.items.is_empty() {
-            p { @if all == 0 { (nothing(overview)) } @else { "None fits. " a href="?" { "Show all" } } }
+            p { @if overview.len() == 0 { (nothing(overview)) } @else { "No matches. " a href="?" { "Show all" } } }
         } @else {
-            p.places { (first) "–" (next) " of " (selected.total) }
+            (places(query, shown, selected.total, "Pages above the list"))
             div.heads aria-hidden="true" {
                 @for head in ["State", "Name", "Newest value", "Per hour, 24 h", "Last polls"] { span { (head) } }
             }
             ul.items { (PreEscaped(&items)) }
-            nav.places aria-label="Pages" {
-                @if query.from > 0 { a rel="prev" href=(query.url(query.from.saturating_sub(query.limit))) { "← previous" } }
-                @if next < selected.total { a rel="next" href=(query.url(next)) { "next →" } }
-            }
+            (places(query, shown, selected.total, "Pages below the list"))
         }
+        (footer(overview))
     };
-    page(&title, &body)
+    page(&title, refresh(overview), &body)
 }
 
 /// The parts that fit into `room` bytes, and their number.
@@ -165,9 +166,10 @@ fn fitting(parts: impl Iterator<Item = Markup>, room: usize) -> (String, usize) 
 }
 
 fn nouns(overview: &Overview) -> &'static str {
-    match (overview.has_sites, overview.has_devices) {
-        (true, false) => "sites",
-        (false, true) => "devices",
+    let systems = overview.systems();
+    match [Owner::RAPIDM2M, Owner::THINGS_NETWORK].map(|system| systems.contains_key(system)) {
+        [true, false] => "sites",
+        [false, true] => "devices",
         _ => "sites and devices",
     }
 }
@@ -182,7 +184,128 @@ fn nothing(overview: &Overview) -> &'static str {
     }
 }
 
-fn row(item: &Item, now: DateTime<Utc>) -> Markup {
+fn refresh(overview: &Overview) -> usize {
+    REFRESH.max(overview.len() / READ_PER_SECOND)
+}
+
+fn footer(overview: &Overview) -> Markup {
+    html! {
+        footer.numbers {
+            span { "Version " (env!("CARGO_PKG_VERSION")) }
+            @if !overview.sends_to.is_empty() { span { "Sends to " (shortened(&overview.sends_to, MAX_TEXT)) } }
+            @if let Some(at) = overview.polled_at { span { "Last recorded poll " (time(at)) " UTC" } }
+        }
+    }
+}
+
+/// Which part of the list this is, and the ways to the others.
+fn places(query: &Query, shown: usize, total: usize, label: &str) -> Markup {
+    let next = query.from + shown;
+    html! {
+        nav.places aria-label=(label) {
+            span { (query.from + 1) "–" (next) " of " (total) }
+            @if query.from > 0 { a rel="prev" href=(query.url(query.from.saturating_sub(query.limit))) { "← previous" } }
+            @if next < total { a rel="next" href=(query.url(next)) { "next →" } }
+        }
+    }
+}
+
+/// Links that narrow the list to a system, a customer or an application. None if there is only one.
+fn groups(overview: &Overview, query: &Query) -> Markup {
+    let groups = overview.groups();
+    let other = |within: Option<Within>| Query { within, ..query.clone() }.url(0);
+    let link = |within: Within, count: usize| {
+        let is_current = query.within.as_ref() == Some(&within);
+        let words = match (&within.group, within.system) {
+            (Some(group), _) => shortened(group, MAX_NAME),
+            (None, Owner::RAPIDM2M) => "rapidM2M".to_owned(),
+            (None, _) => "The Things Stack".to_owned(),
+        };
+        html! {
+            a href=(other((!is_current).then_some(within))) aria-current=[is_current.then_some("true")] { (words) " " small { (count) } }
+        }
+    };
+    let systems = overview.systems();
+    html! {
+        @if groups.len() > 1 || query.within.is_some() {
+            nav.groups aria-label="Systems, customers and applications" {
+                @if systems.len() > 1 {
+                    @for (system, count) in systems { (link(Within { system, group: None }, count)) }
+                }
+                @for ((system, group), count) in groups.iter().take(MAX_GROUPS) {
+                    (link(Within { system, group: Some((*group).to_owned()) }, *count))
+                }
+                @if groups.len() > MAX_GROUPS { span { (groups.len() - MAX_GROUPS) " more: search for their names" } }
+            }
+        }
+    }
+}
+
+/// That what is shown is old, and why.
+fn old(read_at: DateTime<Utc>, away: Option<&Away>, now: DateTime<Utc>) -> Markup {
+    html! {
+        @if let Some(Away { since, text }) = away {
+            p.note.cause {
+                strong { "As of " (moment(read_at, now)) ": Cosmos DB cannot be read since " (moment(*since, now)) }
+                ". " (shortened(text, MAX_TEXT))
+            }
+        }
+    }
+}
+
+/// What several sites or devices fail of, once.
+fn banner(overview: &Overview, now: DateTime<Utc>) -> Markup {
+    let since = |since: Option<DateTime<Utc>>| {
+        html! { @if let Some(since) = since { " since " (moment(since, now)) } }
+    };
+    html! {
+        @if let Some(Failure { fault, since: began }) = &overview.unlisted {
+            p.note.cause role="status" {
+                strong { (cause::summary(&fault.kind).unwrap_or_else(|| "The sites cannot be listed".to_owned())) (since(*began)) }
+                ": the sites cannot be listed. " code { (fault.kind) } " " (shortened(&fault.text, MAX_TEXT))
+            }
+        }
+        @for cause in &overview.causes {
+            p.note.cause role="status" {
+                strong { (cause.summary) (since(cause.since)) ": " (cause.affected) " of " (overview.len()) " " (nouns(overview)) " affected" }
+                ". " code { (cause.kind) } " " (shortened(&cause.text, MAX_TEXT))
+            }
+        }
+    }
+}
+
+/// What waits and what was rejected, in one line, and how rejected messages are sent again.
+fn numbers(overview: &Overview) -> Markup {
+    let (messages, sites) = overview.waiting();
+    let count = |count: u64, noun: &str| format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
+    let replay = |queue: &str, messages: u64| {
+        html! {
+            @if messages > 0 {
+                p.note { (count(messages, "message")) " of uplinks in the queue " (queue) ". Fix the cause first, then send them again: "
+                    code { "iothub-connector replay --queue " (queue) } }
+            }
+        }
+    };
+    html! {
+        p.numbers {
+            @if overview.has_sites {
+                span { "Waiting for IoT Hub: " strong { (count(messages as u64, "message")) } " of " (count(sites as u64, "site")) }
+            }
+            @if let Some(Lengths { waiting, rejected, poison }) = overview.queues {
+                span { "Queue of uplinks: " strong { (waiting) } " waiting, " strong { (rejected) } " rejected, " strong { (poison) } " poison" }
+            }
+            @if let Some(Lengths { waiting, .. }) = overview.poll_queues {
+                span { "Queue of sites: " strong { (waiting) } @if waiting == 1 { " batch" } @else { " batches" } }
+            }
+        }
+        @if let Some(Lengths { rejected, poison, .. }) = overview.queues { (replay("rejected", rejected)) (replay("poison", poison)) }
+        @if let Some(Lengths { rejected, poison, .. }) = overview.poll_queues && rejected + poison > 0 {
+            p.note { (rejected) " rejected and " (poison) " poison messages are beside the queue of sites: they are not batches of sites, so something else uses the queue." }
+        }
+    }
+}
+
+fn row(item: &Item, overview: &Overview, now: DateTime<Utc>) -> Markup {
     let is_site = item.system == Owner::RAPIDM2M;
     html! {
         li {
@@ -191,14 +314,17 @@ fn row(item: &Item, now: DateTime<Utc>) -> Markup {
                 a href=(Wanted::url(item.system, &item.group, &item.place)) { (shortened(&item.name, MAX_NAME)) }
                 " " small { (shortened(&item.group, MAX_NAME)) }
             }
-            span.lag { @match item.lag(now) {
-                Some(lag) => { (ago(lag)) " " small { @if let Some(newest) = item.newest { (time(newest)) } } },
-                None => "no value yet",
-            } }
+            span.lag {
+                @if let Some(Reading { name, value }) = &item.reading { (name) " " strong { (value) } " " }
+                @match (item.lag(now), item.newest) {
+                    (Some(lag), Some(newest)) => small { (ago(lag)) " · " (moment(newest, now)) },
+                    _ => "no value yet",
+                }
+            }
             (chart::bars(&item.per_hour, if is_site { "rows" } else { "uplinks" }))
             @if item.polls.is_empty() { span.strip {} } @else { (chart::strip(&item.polls)) }
             span.waiting { @if item.waiting > 0 { (item.waiting) " waiting" } }
-            (errors(item, now))
+            (errors(item, &|error| overview.explains(error), now))
         }
     }
 }
@@ -213,32 +339,39 @@ fn odd(kind: &str) -> &'static str {
     }
 }
 
-fn errors(item: &Item, now: DateTime<Utc>) -> Markup {
+/// The errors of an item. Of one whose cause is at the head of the page, the text is not repeated.
+fn errors(item: &Item, is_explained: &dyn Fn(&Failure) -> bool, now: DateTime<Utc>) -> Markup {
+    if item.errors.is_empty() && item.failures < 2 && item.backs_off_until.is_none() {
+        return html! {};
+    }
     html! {
-        @for error in &item.errors {
-            span.error { code { (error.kind) } " " (shortened(&error.text, MAX_TEXT)) }
-        }
-        @if item.failures > 1 || item.backs_off_until.is_some() {
-            span.error {
-                @if item.failures > 1 { (item.failures) " failures in a row. " }
-                @if let Some(until) = item.backs_off_until { "Left alone for " (ago((until - now).num_seconds())) ", until " (time(until)) "." }
+        span.error {
+            @for error in &item.errors {
+                code { (error.fault.kind) }
+                @if let Some(since) = error.since { " since " (moment(since, now)) }
+                @if !is_explained(error) { ": " (shortened(&error.fault.text, MAX_TEXT)) }
+                ". "
             }
+            @if item.failures > 1 { (item.failures) " failures in a row. " }
+            @if let Some(until) = item.backs_off_until { "Next attempt in " (ago((until - now).num_seconds())) " (" (moment(until, now)) ")." }
         }
     }
 }
 
 /// The page of one site or device.
-pub fn detail(detail: &Detail<'_>, now: DateTime<Utc>) -> Page {
+pub fn detail(detail: &Detail<'_>, overview: &Overview, away: Option<&Away>, now: DateTime<Utc>) -> Page {
     let Detail { item, polls: PollList { polls, unreadable }, readings } = detail;
     let is_site = item.system == Owner::RAPIDM2M;
     let drawn: Vec<_> = readings.channels.iter().filter(|channel| !channel.points.is_empty()).collect();
     let most = MAX_POINTS / drawn.len().max(1);
-    let (charts, shown) = fitting(drawn.iter().map(|channel| figure(channel, most)), ROOM_FOR_CHARTS);
+    let range = chart::range(drawn.iter().copied(), most);
+    let (charts, shown) = fitting(drawn.iter().map(|channel| figure(channel, most, range)), ROOM_FOR_CHARTS);
     let left_out = readings.left_out + drawn.len() - shown;
     let (poll_rows, _) = fitting(polls.iter().map(poll_row), ROOM_FOR_POLLS);
     let texts = readings.channels.iter().filter(|channel| channel.points.is_empty());
     let body = html! {
         p { a href="?" { "← Overview" } }
+        (old(overview.read_at, away, now))
         header {
             h1 { (shortened(&item.name, MAX_NAME)) }
             p { @if is_site { "Site of customer " } @else { "Device of application " } strong { (shortened(&item.group, MAX_NAME)) } }
@@ -261,7 +394,7 @@ pub fn detail(detail: &Detail<'_>, now: DateTime<Utc>) -> Page {
             }
             @if is_site { dt { "Waiting for the hub" } dd { (item.waiting) @if item.waiting == 1 { " message" } @else { " messages" } } }
         }
-        @if !item.errors.is_empty() || item.backs_off_until.is_some() { div.errors { (errors(item, now)) } }
+        @if !item.errors.is_empty() || item.backs_off_until.is_some() { div.errors { (errors(item, &|_| false, now)) } }
         section {
             h2 { @if is_site { "Rows" } @else { "Uplinks" } " per hour" }
             figure.wide { (chart::bars(&item.per_hour, if is_site { "rows" } else { "uplinks" })) figcaption { "Last 24 hours" } }
@@ -292,17 +425,17 @@ pub fn detail(detail: &Detail<'_>, now: DateTime<Utc>) -> Page {
             }
         }
     };
-    page(&format!("{} – status", shortened(&item.name, MAX_NAME)), &body)
+    page(&format!("{} · IoT Hub Connector", shortened(&item.name, MAX_NAME)), refresh(overview), &body)
 }
 
-fn figure(channel: &Channel, most: usize) -> Markup {
+fn figure(channel: &Channel, most: usize, range: (i64, i64)) -> Markup {
     html! {
         figure {
             figcaption {
                 strong { (shortened(&channel.name, MAX_NAME)) } " "
                 @if let Some((_, last)) = &channel.last { (last) }
             }
-            (chart::line(channel, most))
+            (chart::line(channel, most, range))
         }
     }
 }
@@ -347,6 +480,12 @@ fn word(state: State) -> &'static str {
 
 fn time(at: DateTime<Utc>) -> Markup {
     html! { time datetime=(at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)) { (at.format("%Y-%m-%d %H:%M:%S").to_string()) } }
+}
+
+/// A time of today without its date.
+fn moment(at: DateTime<Utc>, now: DateTime<Utc>) -> Markup {
+    let format = if at.date_naive() == now.date_naive() { "%H:%M" } else { "%Y-%m-%d %H:%M" };
+    html! { time datetime=(at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)) { (at.format(format).to_string()) } " UTC" }
 }
 
 /// A duration in its largest unit.

@@ -18,6 +18,8 @@ pub struct Query {
     pub sort: Sort,
     /// Only items in this state.
     pub state: Option<State>,
+    /// Only items of this system, customer or application.
+    pub within: Option<Within>,
     /// Only items whose name or group contains this text, in upper or lower case.
     pub search: String,
     /// The number of items to skip.
@@ -52,6 +54,25 @@ impl Sort {
             Self::Trouble => "trouble",
             Self::Lag => "lag",
             Self::Name => "name",
+        }
+    }
+}
+
+/// A part of the list: a system, or one of its customers or applications.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Within {
+    pub system: &'static str,
+    pub group: Option<String>,
+}
+
+impl Within {
+    /// The parameter's name and value.
+    #[must_use]
+    pub fn parameter<'a>(system: &'a str, group: Option<&'a str>) -> (&'static str, &'a str) {
+        match group {
+            None => ("system", system),
+            Some(group) if system == Owner::RAPIDM2M => ("customer", group),
+            Some(group) => ("application", group),
         }
     }
 }
@@ -109,6 +130,24 @@ impl Query {
             group: parameter(group).map(str::to_owned),
             name: name.to_owned(),
         });
+        let system = match parameter("system") {
+            None => None,
+            Some(text) => {
+                Some([Owner::RAPIDM2M, Owner::THINGS_NETWORK].into_iter().find(|system| *system == text).ok_or_else(
+                    || format!("system is {text:?}: write {} or {}", Owner::RAPIDM2M, Owner::THINGS_NETWORK),
+                )?)
+            }
+        };
+        let within = match (system, parameter("customer"), parameter("application")) {
+            _ if wanted.is_some() => None,
+            (None, None, None) => None,
+            (Some(system), None, None) => Some(Within { system, group: None }),
+            (None, Some(customer), None) => Some(Within { system: Owner::RAPIDM2M, group: Some(customer.to_owned()) }),
+            (None, None, Some(application)) => {
+                Some(Within { system: Owner::THINGS_NETWORK, group: Some(application.to_owned()) })
+            }
+            _ => return Err("ask for one of system, customer and application".into()),
+        };
         let search = parameter("q").unwrap_or_default().trim();
         if search.len() > MAX_SEARCH {
             return Err(format!("q is longer than {MAX_SEARCH} bytes"));
@@ -118,6 +157,7 @@ impl Query {
             wanted,
             sort,
             state,
+            within,
             search: search.to_lowercase(),
             from: number("from", 0, MAX_FROM)?,
             limit: number("limit", LIMIT, MAX_LIMIT)?.max(1),
@@ -133,6 +173,10 @@ impl Query {
         }
         if let Some(state) = self.state {
             parts.append_pair("state", state.name());
+        }
+        if let Some(Within { system, group }) = &self.within {
+            let (name, value) = Within::parameter(system, group.as_deref());
+            parts.append_pair(name, value);
         }
         if !self.search.is_empty() {
             parts.append_pair("q", &self.search);
@@ -179,6 +223,18 @@ mod tests {
     }
 
     #[test]
+    fn a_part_of_the_list_is_asked_for_by_system_customer_or_application() {
+        let within = |text| read(text).unwrap().within.map(|within| (within.system, within.group));
+        assert_eq!(within("system=thingsNetwork"), Some((Owner::THINGS_NETWORK, None)));
+        assert_eq!(within("customer=A+%26+B"), Some((Owner::RAPIDM2M, Some("A & B".to_owned()))));
+        assert_eq!(within("site=x&customer=c"), None, "there it says which site");
+        for text in ["system=rapidM2M", "customer=A+%26+B&state=ok", "application=%C3%BC"] {
+            let query = read(text).unwrap();
+            assert_eq!(read(&query.url(0)).unwrap(), query, "{text}");
+        }
+    }
+
+    #[test]
     fn one_site_or_device_is_asked_for_by_name() {
         let url = Wanted::url(Owner::RAPIDM2M, "A & B", "Well 7/ü");
         let wanted = read(&url).unwrap().wanted.unwrap();
@@ -199,6 +255,8 @@ mod tests {
             ("from=-1", "from"),
             ("limit=1001", "limit"),
             ("site=a&device=b", "both"),
+            ("system=odd", "system"),
+            ("customer=a&application=b", "one of"),
             (&format!("q={}", "x".repeat(201)), "q is longer"),
         ] {
             let error = read(query).unwrap_err();

@@ -10,7 +10,7 @@ pub enum State {
     Failing,
     /// Messages for the hub are pending.
     Waiting,
-    /// There was no new value for a day.
+    /// There was no new value for several of its usual intervals.
     Silent,
     /// There is no data about it.
     Never,

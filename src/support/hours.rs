@@ -50,6 +50,20 @@ impl Hours {
         counts
     }
 
+    /// The pauses from one hour with something to the next, the shortest first. One hour alone in a whole day says that the
+    /// pauses are at least a day; without a day behind it, nothing is known.
+    #[must_use]
+    pub fn pauses(&self) -> Vec<TimeDelta> {
+        let active: Vec<_> = (0..self.counts.len()).filter(|hour| self.counts[*hour] > 0).collect();
+        let hours = |count: usize| TimeDelta::hours(i64::try_from(count).unwrap_or(i64::MAX / 3_600_000));
+        if active.len() == 1 && self.counts.len() == HOURS {
+            return vec![hours(HOURS)];
+        }
+        let mut pauses: Vec<_> = active.windows(2).map(|pair| hours(pair[1] - pair[0])).collect();
+        pauses.sort_unstable();
+        pauses
+    }
+
     /// Adds the counts of another process.
     pub fn merge(&mut self, other: &Self) {
         let (mut early, late) = if self.last <= other.last { (self.clone(), other) } else { (other.clone(), &*self) };
@@ -92,6 +106,18 @@ mod tests {
         assert_eq!((hours.counts.len(), hours.until(at(1_000))[23]), (HOURS, u32::MAX));
         let json = serde_json::to_value(&Hours { last: at(0), counts: vec![1, 2] }).unwrap();
         assert_eq!(json, serde_json::json!({"Last": "2026-01-01T00:07:00Z", "Counts": [1, 2]}));
+    }
+
+    #[test]
+    fn pauses_are_known_from_the_hours_however_long_ago_they_were() {
+        let pauses = |active: &[i64]| -> Vec<_> {
+            let mut hours = Hours::default();
+            active.iter().for_each(|hour| hours.add(at(*hour), 1));
+            hours.pauses().iter().map(TimeDelta::num_hours).collect()
+        };
+        assert_eq!(pauses(&[0, 1, 2, 9, 10]), [1, 1, 1, 7]);
+        assert_eq!(pauses(&[5]), [0_i64; 0], "one that is new");
+        assert_eq!(pauses(&[5, 29]), [24], "once a day");
     }
 
     proptest! {

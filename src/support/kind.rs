@@ -130,6 +130,26 @@ kinds! {
     Panic = "panic",
 }
 
+/// A service whose answers the connector needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Service {
+    Backend,
+    CosmosDb,
+    IotHub,
+    ProvisioningService,
+}
+
+impl fmt::Display for Service {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.pad(match self {
+            Self::Backend => "The backend",
+            Self::CosmosDb => "Cosmos DB",
+            Self::IotHub => "IoT Hub",
+            Self::ProvisioningService => "The Device Provisioning Service",
+        })
+    }
+}
+
 impl Kind {
     /// Whether it lasts until an operator changes something at the backend or in the settings for it.
     #[must_use]
@@ -183,6 +203,30 @@ impl Kind {
         matches!(self, Self::HubRefused | Self::HubTokenExpired | Self::HubCut)
     }
 
+    /// The service that gave no answer, if that is what failed.
+    #[must_use]
+    pub fn unanswered(&self) -> Option<Service> {
+        match self {
+            Self::Connect | Self::Timeout | Self::CutOff => Some(Service::Backend),
+            Self::LedgerTimeout | Self::LedgerUnreachable => Some(Service::CosmosDb),
+            Self::HubUnreachable | Self::HubTimeout | Self::HubStalled => Some(Service::IotHub),
+            Self::DpsUnreachable | Self::DpsTimeout => Some(Service::ProvisioningService),
+            _ => None,
+        }
+    }
+
+    /// Whether both have the same cause. A service that is away fails now in one way, now in another.
+    #[must_use]
+    pub fn is_alike(&self, other: &Self) -> bool {
+        self == other || self.unanswered().is_some() && self.unanswered() == other.unanswered()
+    }
+
+    /// Whether it only follows from an earlier failure: it says that something waits, not why.
+    #[must_use]
+    pub fn is_consequence(&self) -> bool {
+        matches!(self, Self::Turn | Self::Rest | Self::Deadline | Self::DeviceUnderway | Self::DownlinkPaused)
+    }
+
     /// Whether a service was asked for too much.
     #[must_use]
     pub fn is_throttling(&self) -> bool {
@@ -214,6 +258,13 @@ impl<'de> Deserialize<'de> for Kind {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn failures_of_a_service_that_is_away_are_alike() {
+        assert!(Kind::HubUnreachable.is_alike(&Kind::HubTimeout) && Kind::Connect.is_alike(&Kind::CutOff));
+        assert!(!Kind::HubUnreachable.is_alike(&Kind::Connect) && !Kind::HubUnreachable.is_alike(&Kind::HubRefused));
+        assert!(Kind::NoDevice.is_alike(&Kind::NoDevice) && !Kind::NoDevice.is_alike(&Kind::Malformed));
+    }
 
     #[test]
     fn kinds_are_kept_as_documents_have_them() {

@@ -16,6 +16,7 @@ pub mod logging;
 pub mod meter;
 pub(crate) mod panics;
 pub(crate) mod progress;
+pub(crate) mod reading;
 pub(crate) mod redact;
 pub(crate) mod reminder;
 pub mod retry_after;

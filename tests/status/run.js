@@ -131,7 +131,7 @@ async function visit(url, picture, { viewport = DESKTOP, colorScheme = 'light' }
 
 // The top of a page that is open.
 async function pictureOfDocuments(page) {
-  const picture = await page.screenshot({ clip: { x: 0, y: 0, width: DESKTOP.width, height: 764 } });
+  const picture = await page.screenshot({ clip: { x: 0, y: 0, width: DESKTOP.width, height: 690 } });
   assert(picture.length <= LARGEST_PICTURE, `the picture has ${picture.length} bytes`);
   fs.mkdirSync(path.dirname(PICTURE_OF_DOCUMENTS), { recursive: true });
   fs.writeFileSync(PICTURE_OF_DOCUMENTS, picture);
@@ -167,10 +167,16 @@ test('three sites and a device that are well', { timeout: PATIENCE }, async () =
   );
   assert.equal(device.State, 'ok');
 
-  const { text } = await visit(app.endpoint, 'healthy');
+  const { page, text } = await visit(app.endpoint, 'healthy');
   for (const part of ['Energy meter 1', 'Reservoir Süd', 'Well 7 / Level', 'pump-7', '● 4 ok', '✕ 0 failing']) {
     assert(text.includes(part), `${part} is missing in ${text}`);
   }
+  assert.match(await page.innerText('.items li:has-text("pump-7")'), /level 1\.95/);
+  assert.match(await page.innerText('.items li:has-text("Energy meter 1")'), /ch0 \d/);
+  await Promise.all([page.waitForURL(/application=pumps/), page.click('nav.groups a:has-text("pumps")')]);
+  assert.equal(await page.locator('.items li').count(), 1);
+  await Promise.all([page.waitForURL(/q=pump/), page.fill('input[type=search]', 'pump').then(() => page.click('form button'))]);
+  assert.match(page.url(), /application=pumps/, 'a search stays within the application');
   await visit(app.endpoint, 'healthy-dark', { colorScheme: 'dark' });
   await visit(app.endpoint, 'healthy-phone', { viewport: PHONE });
 
@@ -198,23 +204,81 @@ test('one site that fails, with its reason, comes first', { timeout: PATIENCE },
   const { page, text } = await visit(app.endpoint, 'failing');
   assert.match(await page.innerText('.items li:first-child'), /failing\s+Reservoir Süd[^]*unauthorized/);
   assert(text.includes('✕ 1 failing'), text);
-  assert.match(await page.title(), /^1 failing/);
+  assert.equal(await page.title(), '1 failing · IoT Hub Connector');
   await visit(app.endpoint, 'failing-phone', { viewport: PHONE });
   const site = await visit(`${app.endpoint}?site=Reservoir+S%C3%BCd`, 'failing-site');
-  assert.match(site.text, /Left alone for/);
+  assert.match(site.text, /unauthorized since \d\d:\d\d UTC[^]*Next attempt in/);
 
   // The state's link shows those in it only.
   await Promise.all([page.waitForURL(/state=failing/), page.click('nav a.failing')]);
   assert.equal(await page.locator('.items li').count(), 1);
 
+  // The last known state stays, marked as old, until Cosmos DB is back.
   await control(app.cosmos, 'PUT', 'away', true);
-  // What was read before is good for some seconds.
-  const end = Date.now() + 30_000;
-  while ((await fetch(app.endpoint)).status === 200) assert(Date.now() < end, 'the page is still there');
+  await shown(`${app.endpoint}?format=json`, ({ Away }) => Away);
+  const old = await visit(app.endpoint, 'cosmos-away');
+  assert.match(old.text, /As of \d\d:\d\d UTC: Cosmos DB cannot be read since \d\d:\d\d UTC\. [^]*Reservoir Süd/);
+  assert.equal(old.status, 200);
+  const oldSite = await visit(`${app.endpoint}?site=Reservoir+S%C3%BCd`, 'cosmos-away-site');
+  assert.match(oldSite.text, /Cosmos DB cannot be read since/);
+  await control(app.cosmos, 'PUT', 'away', false);
+  await shown(`${app.endpoint}?format=json`, ({ Away }) => Away === null);
+});
+
+test('nothing is known while Cosmos DB is away from the start', { timeout: PATIENCE }, async () => {
+  const app = await startApp();
+  await control(app.cosmos, 'PUT', 'away', true);
   const context = await browser.newContext({ viewport: DESKTOP });
   const away = await context.newPage();
   assert.equal((await away.goto(app.endpoint)).status(), 503);
   assert.match(await away.innerText('main'), /cannot be reached|did not answer/);
+});
+
+test('the page is read again by itself, and works without a script', { timeout: PATIENCE }, async () => {
+  const app = await startApp();
+  await app.poll();
+  await shown(`${app.endpoint}?format=json`, ({ States }) => States.ok === 3);
+  const context = await browser.newContext({ viewport: { width: 1280, height: 300 } });
+  const page = await context.newPage();
+  const pageErrors = [];
+  page.on('console', (message) => pageErrors.push(message.text()));
+  await page.clock.install();
+  await page.goto(`${app.endpoint}?state=ok`);
+  await page.evaluate(() => window.scrollTo(0, 120));
+  let requests = 0;
+  page.on('request', () => (requests += 1));
+  await control(app.backend, 'PUT', 'faults', { rules: [{ status: 404, site: 'Reservoir Süd' }] });
+  await app.poll();
+  await shown(`${app.endpoint}?format=json`, ({ States }) => States.failing === 1);
+  await page.evaluate(() => Object.defineProperty(document, 'hidden', { configurable: true, get: () => true }));
+  await page.clock.fastForward(31_000);
+  assert.equal(requests, 0, 'nobody looks at it');
+  await page.evaluate(() => delete document.hidden);
+  await page.clock.fastForward(31_000);
+  await page.waitForFunction(() => document.title.startsWith('1 failing'));
+  assert.equal(requests, 1);
+  assert.equal(await page.locator('.items li').count(), 2, 'the filter stays');
+  assert.equal(await page.evaluate(() => window.scrollY), 120, 'the place stays');
+  assert.deepEqual(pageErrors, []);
+  await page.route('**/*', (route) => route.abort());
+  await page.clock.fastForward(31_000);
+  await page.waitForSelector('#stale:not([hidden])');
+  assert.equal(await page.locator('.items li').count(), 2, 'what was shown stays');
+
+  const plain = await (await browser.newContext({ javaScriptEnabled: false })).newPage();
+  await plain.goto(app.endpoint);
+  await Promise.all([plain.waitForURL(/state=failing/), plain.click('nav a.failing')]);
+  assert.equal(await plain.locator('.items li').count(), 1);
+});
+
+test('a backend that refuses the credentials is one cause at the top', { timeout: PATIENCE }, async () => {
+  const app = await startApp();
+  await app.poll();
+  await control(app.backend, 'PUT', 'faults', { rules: [{ status: 401 }] });
+  assert.equal((await app.poll()).succeeded, false);
+  await shown(`${app.endpoint}?format=json`, ({ Unlisted, Causes }) => Unlisted ?? Causes[0]);
+  const { text } = await visit(app.endpoint, 'unauthorized');
+  assert.equal(text.match(/The backend refuses the credentials since \d\d:\d\d UTC/g)?.length, 1, text);
 });
 
 test('what waits for the hub, and why', { timeout: PATIENCE }, async () => {
@@ -222,7 +286,10 @@ test('what waits for the hub, and why', { timeout: PATIENCE }, async () => {
   await control(app.hub, 'PUT', 'away', true);
   // The first run finds out, the second one writes it down.
   for (let run = 0; run < 2; run += 1) assert.equal((await app.poll()).succeeded, false);
-  await visit(app.endpoint, 'hub-away');
+  const { page, text } = await visit(app.endpoint, 'hub-away');
+  assert.match(text, /IoT Hub cannot be reached since \d\d:\d\d UTC: 3 of 3 sites affected/);
+  assert.match(text, /Waiting for IoT Hub: \d+ messages of 3 sites/);
+  assert.equal(await page.title(), '3 failing · IoT Hub Connector');
   const { Items } = await json(`${app.endpoint}?format=json`);
   assert(Items.every((item) => item.State === 'failing' && item.Waiting > 0), JSON.stringify(Items));
   assert(Items.some((item) => item.Errors.some(({ Kind }) => Kind === 'hub_unreachable')), JSON.stringify(Items));
@@ -259,7 +326,7 @@ test('ten thousand sites, by trouble and page by page', { timeout: PATIENCE }, a
   if (process.env.STATUS_PICTURE === 'write') await pictureOfDocuments(page);
   await visit(app.endpoint, 'ten-thousand-phone', { viewport: PHONE });
   await Promise.all([page.waitForURL(/from=50/), page.click('a[rel=next]')]);
-  assert.match(await page.innerText('p.places'), /^51–100 of 10001/);
+  assert.match(await page.locator('nav.places').first().innerText(), /^51–100 of 10001/);
 
   const names = new Set();
   let states = [];

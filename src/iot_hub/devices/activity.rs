@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::StoredOwner;
-use crate::support::{fault::Fault, hours::Hours};
+use crate::support::{fault::Fault, hours::Hours, reading::Reading};
 
 /// Limits for the values that are kept of a device's last uplinks.
 pub const MAX_POINTS: usize = 48;
@@ -47,6 +47,12 @@ pub struct Activity {
     pub failures: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<Fault>,
+    /// Since when it fails for the reason in `last_error`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failing_since: Option<DateTime<Utc>>,
+    /// The first number of the last uplink.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newest: Option<Reading>,
     /// Numbers from the last uplinks.
     #[serde(default)]
     pub series: Series,
@@ -78,25 +84,45 @@ impl Document {
 impl Activity {
     /// Adds an uplink that was forwarded.
     pub fn uplink(&mut self, at: DateTime<Utc>, values: impl IntoIterator<Item = (String, f64)>) {
+        let mut values = values.into_iter().peekable();
+        if self.last_uplink_at.is_none_or(|last| last <= at) {
+            self.newest = values.peek().map(|(name, value)| Reading::of_json(name, &value.to_string()));
+        }
         self.last_uplink_at = self.last_uplink_at.max(Some(at));
         self.uplinks.add(at, 1);
-        (self.failures, self.last_error) = (0, None);
+        (self.failures, self.last_error, self.failing_since) = (0, None, None);
         self.series.add(at, values);
     }
 
     /// Adds a failure.
-    pub fn failure(&mut self, fault: Fault) {
+    pub fn failure(&mut self, fault: Fault, now: DateTime<Utc>) {
         self.failures = self.failures.saturating_add(1);
+        self.note_error(fault, Some(now));
+    }
+
+    /// An error that only follows from the known one does not replace it.
+    fn note_error(&mut self, fault: Fault, since: Option<DateTime<Utc>>) {
+        match &self.last_error {
+            Some(_) if fault.kind.is_consequence() => return,
+            Some(last) if last.kind.is_alike(&fault.kind) => self.failing_since = self.failing_since.or(since),
+            _ => self.failing_since = since,
+        }
         self.last_error = Some(fault);
     }
 
     /// Adds the activity of a later period.
     pub fn add(&mut self, since: Self) {
         if since.last_uplink_at.is_some() {
-            (self.failures, self.last_error) = (since.failures, since.last_error);
+            (self.failures, self.last_error, self.failing_since) =
+                (since.failures, since.last_error, since.failing_since);
         } else {
             self.failures = self.failures.saturating_add(since.failures);
-            self.last_error = since.last_error.or(self.last_error.take());
+            if let Some(fault) = since.last_error {
+                self.note_error(fault, since.failing_since);
+            }
+        }
+        if self.last_uplink_at <= since.last_uplink_at && since.last_uplink_at.is_some() {
+            self.newest = since.newest;
         }
         self.last_uplink_at = self.last_uplink_at.max(since.last_uplink_at);
         self.uplinks.merge(&since.uplinks);
@@ -144,7 +170,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::iot_hub::devices::Owner;
+    use crate::{iot_hub::devices::Owner, support::kind::Kind as Cause};
 
     fn at(minute: i64) -> DateTime<Utc> {
         DateTime::from_timestamp(1_767_225_600, 0).unwrap() + TimeDelta::minutes(minute)
@@ -168,7 +194,7 @@ mod tests {
             "Owner": {"System": "thingsNetwork", "Group": "app", "Name": "pump-7"},
             "Activity": {
                 "LastUplinkAt": "2026-01-01T00:01:00Z", "Uplinks": {"Last": "2026-01-01T00:00:00Z", "Counts": [2]},
-                "Failures": 0,
+                "Failures": 0, "Newest": {"Name": "rain", "Value": "2"},
                 "Series": {
                     "Channels": ["level", "rain"],
                     "Points": [[1_767_225_600_000_i64, [1.5]], [1_767_225_660_000_i64, [null, 2.0]]]
@@ -183,15 +209,28 @@ mod tests {
     fn what_happened_since_is_added_whoever_saw_it() {
         let mut all = Activity::default();
         all.uplink(at(5), values(&[("a", 1.0)]));
-        all.failure(fault());
+        all.failure(fault(), at(6));
         let mut since = Activity::default();
-        since.failure(fault());
+        since.failure(fault(), at(7));
         all.add(since);
-        assert_eq!((all.failures, all.last_error.is_some()), (2, true));
+        assert_eq!((all.failures, all.last_error.is_some(), all.failing_since), (2, true, Some(at(6))));
+        let mut since = Activity::default();
+        since.failure(Fault { kind: Cause::Turn, text: "waits".into() }, at(8));
+        all.add(since);
+        assert_eq!(
+            (all.failures, &all.last_error, all.failing_since),
+            (3, &Some(fault()), Some(at(6))),
+            "the cause stays"
+        );
+        let mut since = Activity::default();
+        since.failure(Fault { kind: Cause::HubQuota, text: "used up".into() }, at(9));
+        all.add(since);
+        assert_eq!(all.failing_since, Some(at(9)), "another cause");
         let mut since = Activity::default();
         since.uplink(at(3), values(&[("b", 2.0), ("a", 3.0)]));
         all.add(since);
         assert_eq!((all.failures, &all.last_error, all.last_uplink_at), (0, &None, Some(at(5))));
+        assert_eq!(all.newest.as_ref().map(|newest| newest.name.as_str()), Some("a"), "the uplink came late");
         assert_eq!(all.uplinks.until(at(59))[23], 2);
         let millis = |minute| at(minute).timestamp_millis();
         assert_eq!(all.series.values(0).collect::<Vec<_>>(), [(millis(3), 3.0), (millis(5), 1.0)]);

@@ -41,7 +41,8 @@ pub struct Store {
 
 /// Leaves out the numbers of uplinks, which are nearly all of a document's size.
 const ACTIVITIES: &str = "SELECT c.id, c.Kind, c.Owner, {\"LastUplinkAt\": c.Activity.LastUplinkAt, \"Uplinks\": c.Activity.Uplinks, \
-                          \"Failures\": c.Activity.Failures, \"LastError\": c.Activity.LastError} AS Activity \
+                          \"Failures\": c.Activity.Failures, \"LastError\": c.Activity.LastError, \"FailingSince\": c.Activity.FailingSince, \
+                          \"Newest\": c.Activity.Newest} AS Activity \
                           FROM c WHERE c.Kind = 'activity'";
 /// How often an activity is written again if other processes write it meanwhile, and the pauses between these attempts.
 const ATTEMPTS: u32 = 8;

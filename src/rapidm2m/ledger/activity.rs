@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use super::Outcome;
-use crate::support::{fault::Fault, hours::Hours};
+use crate::support::{fault::Fault, hours::Hours, kind::Kind, reading::Reading};
 
 pub const REMEMBERED_POLLS: usize = 24;
 
@@ -37,6 +37,15 @@ pub struct Activity {
     /// Why the hub did not accept the pending messages; absent if it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hub_error: Option<Fault>,
+    /// Since when the hub has not accepted them for this reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hub_error_since: Option<DateTime<Utc>>,
+    /// Since when the site cannot be polled for the reason in the cursor's `LastError`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failing_since: Option<DateTime<Utc>>,
+    /// The first channel that has a value in the newest row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newest: Option<Reading>,
     /// `hub_error` is not in the ledger yet.
     #[serde(skip)]
     pub is_news: bool,
@@ -84,8 +93,21 @@ impl Activity {
         }
     }
 
-    /// Notes the result of sending.
-    pub fn note_hub(&mut self, error: Option<Fault>) {
+    /// Notes that a poll failed with `kind`, after `last`.
+    pub fn note_failure(&mut self, kind: &Kind, last: Option<&Kind>, now: DateTime<Utc>) {
+        if !last.is_some_and(|last| last.is_alike(kind)) {
+            self.failing_since = None;
+        }
+        self.failing_since.get_or_insert(now);
+    }
+
+    /// Notes the result of sending. What only follows from the known error does not replace it.
+    pub fn note_hub(&mut self, error: Option<Fault>, now: DateTime<Utc>) {
+        match (&self.hub_error, &error) {
+            (Some(_), Some(new)) if new.kind.is_consequence() => return,
+            (Some(old), Some(new)) if old.kind.is_alike(&new.kind) => {}
+            (_, new) => self.hub_error_since = new.as_ref().map(|_| now),
+        }
         let kind = |error: &Option<Fault>| error.as_ref().map(|error| error.kind.clone());
         // Compare only kinds: texts contain the wait, so each text differs.
         self.is_news |= kind(&self.hub_error) != kind(&error);
@@ -125,14 +147,36 @@ mod tests {
     fn a_hubs_error_is_news_once() {
         let fault = || Some(Fault { kind: "hub_refused".into(), text: String::new() });
         let mut activity = Activity::default();
-        activity.note_hub(None);
+        activity.note_hub(None, at(0));
         assert!(!activity.is_news);
-        activity.note_hub(fault());
+        activity.note_hub(fault(), at(1));
         assert!(std::mem::take(&mut activity.is_news));
-        activity.note_hub(fault());
+        activity.note_hub(fault(), at(2));
         assert!(!activity.is_news);
-        activity.note_hub(None);
+        activity.note_hub(None, at(3));
         assert!(activity.is_news && activity.hub_error.is_none());
+    }
+
+    #[test]
+    fn an_error_lasts_since_its_cause_began_and_its_consequences_do_not_hide_it() {
+        let mut activity = Activity::default();
+        let mut note = |second, kind: Kind| {
+            activity.note_hub(Some(Fault { kind, text: String::new() }), at(second));
+            (activity.hub_error.clone().unwrap().kind, activity.hub_error_since)
+        };
+        assert_eq!(note(1, Kind::Deadline), (Kind::Deadline, Some(at(1))));
+        assert_eq!(note(2, Kind::HubUnreachable), (Kind::HubUnreachable, Some(at(2))));
+        assert_eq!(note(3, Kind::HubTimeout), (Kind::HubTimeout, Some(at(2))));
+        assert_eq!(note(4, Kind::Deadline), (Kind::HubTimeout, Some(at(2))));
+        assert_eq!(note(5, Kind::HubQuota), (Kind::HubQuota, Some(at(5))));
+        activity.note_hub(None, at(6));
+        assert_eq!(activity.hub_error_since, None);
+
+        activity.note_failure(&Kind::Connect, None, at(1));
+        activity.note_failure(&Kind::Timeout, Some(&Kind::Connect), at(2));
+        assert_eq!(activity.failing_since, Some(at(1)));
+        activity.note_failure(&Kind::Unauthorized, Some(&Kind::Timeout), at(3));
+        assert_eq!(activity.failing_since, Some(at(3)));
     }
 
     #[test]

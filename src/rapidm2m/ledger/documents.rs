@@ -374,7 +374,7 @@ mod tests {
         assert_eq!(cursor.waiting(at + TimeDelta::minutes(1)), 1);
         assert_eq!(cursor.waiting(at + MARKED_AFTER), 2);
         let fault = Fault { kind: crate::support::kind::Kind::Timeout, text: "t".into() };
-        cursor.activity.get_or_insert_default().note_hub(Some(fault));
+        cursor.activity.get_or_insert_default().note_hub(Some(fault), at);
         assert_eq!(cursor.waiting(at), 2);
     }
 

@@ -154,6 +154,9 @@ pub fn advanced(cursor: &Cursor, recorded: &[Poll], scanned_until: DateTime<Utc>
     waiting.for_each(|poll| cursor.unforwarded.push(poll.id.clone()));
     cursor.consecutive_failures = 0;
     cursor.last_error = None;
+    if let Some(activity) = &mut cursor.activity {
+        activity.failing_since = None;
+    }
     cursor.not_before = None;
     cursor
 }
@@ -165,7 +168,8 @@ pub fn set_back(cursor: &Cursor, fault: Fault, retry: Retry, now: DateTime<Utc>)
     cursor.consecutive_failures = cursor.consecutive_failures.saturating_add(1);
     let wait = retry.wait(cursor.consecutive_failures);
     cursor.not_before = wait.and_then(|wait| now.checked_add_signed(TimeDelta::from_std(wait).ok()?));
-    cursor.last_error = Some(fault);
+    let last = cursor.last_error.replace(fault.clone()).map(|last| last.kind);
+    cursor.activity.get_or_insert_default().note_failure(&fault.kind, last.as_ref(), now);
     cursor
 }
 

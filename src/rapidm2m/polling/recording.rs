@@ -16,7 +16,7 @@ use crate::rapidm2m::{
     ledger::{BadRows, Cursor, EmptyPolls, Fault, LedgerError, MAX_BATCH_POLLS, Outcome, Poll},
     wire::{Flaws, Row},
 };
-use crate::support::kind::Kind;
+use crate::support::{kind::Kind, reading::Reading};
 
 /// Polls that find nothing are recorded within this.
 const RECORD_WITHIN: TimeDelta = TimeDelta::hours(1);
@@ -57,6 +57,12 @@ impl<W: World> Turn<'_, W> {
             let parts = parts.filter_map(|part| Some((number.next()?, part)));
             let step = self.record_parts(context, &rows.rows[some], bad_rows.take(), parts, |turn, batch| {
                 let mut cursor = record::advanced(&turn.committed.cursor, batch.polls, context.scanned_until());
+                // Late rows are not the newest.
+                if let Some(row) = batch.rows.last().filter(|row| cursor.last_value_from == Some(row.stamp.time())) {
+                    let mut values = channels.iter().zip(rows.values(row));
+                    let newest = values.find_map(|(name, value)| Some(Reading::of_json(name, value?)));
+                    cursor.activity.get_or_insert_default().newest = newest;
+                }
                 let up_to = batch.polls.last().and_then(|poll| poll.last_value_from);
                 turn.remember_recorded(&mut cursor, plan, sorted, batch.rows, up_to);
                 if batch.is_last && is_all && plan.is_open() && context.rows_ahead == 0 {

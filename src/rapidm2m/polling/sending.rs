@@ -137,7 +137,7 @@ impl<W: World> Turn<'_, W> {
         self.report.messages_forwarded += finished;
         self.report.rows_forwarded += polls[..finished].iter().map(|poll| poll.result.rows).sum::<usize>();
         if finished > 0 {
-            self.committed.cursor.activity.get_or_insert_default().note_hub(None);
+            self.committed.cursor.activity.get_or_insert_default().note_hub(None, now);
         }
         match outcome {
             Ok(()) => {}
@@ -165,9 +165,10 @@ impl<W: World> Turn<'_, W> {
     fn hub_failed(&mut self, error: &DeliveryError) {
         self.can_send = false;
         let failure = Failure::new(error.kind(), error.text());
+        let now = self.forwarder.world.now();
         // The next write includes this, so an unreachable hub costs no writes of its own.
         let fault = Fault { kind: failure.kind.clone(), text: failure.text.clone() };
-        self.committed.cursor.activity.get_or_insert_default().note_hub(Some(fault));
+        self.committed.cursor.activity.get_or_insert_default().note_hub(Some(fault), now);
         self.report.failures.push(failure);
     }
 

@@ -67,9 +67,10 @@ fn only_what_the_settings_ask_for_is_shown_and_all_of_it() {
     let cursors = vec![cursor("old"), cursor("a"), foreign, listing];
     let (found, notes) = states(cursors.clone(), Selection::Named(vec!["a".into(), "b".into()]));
     assert_eq!(found, [("b".to_owned(), State::Never), ("a".to_owned(), State::Ok)]);
-    assert!(notes.iter().any(|note| note.contains("cannot be listed: t")), "{notes:?}");
     assert!(notes.iter().any(|note| note.starts_with("2 more sites")), "{notes:?}");
-    assert_eq!(states(cursors, Selection::All).0.len(), 2);
+    let overview = Overview::new(cursors, Vec::new(), &scope(Selection::All), now());
+    assert_eq!(overview.items.len(), 2);
+    assert_eq!(overview.unlisted.map(|failure| failure.fault), fault());
 }
 
 #[test]
@@ -99,6 +100,44 @@ fn a_renamed_site_is_shown_by_its_name_and_found_by_all_that_it_is_called() {
 }
 
 #[test]
+fn one_is_silent_after_several_of_its_own_intervals() {
+    let state = |active: &[i64], newest: i64| {
+        let mut cursor = cursor("a");
+        cursor.last_value_from = Some(now() - TimeDelta::hours(newest));
+        let rows = &mut cursor.activity.as_mut().unwrap().rows;
+        active.iter().for_each(|hour| rows.add(now() - TimeDelta::hours(*hour), 1));
+        states(vec![cursor], Selection::All).0[0].1
+    };
+    assert_eq!((state(&[9, 8, 7, 6, 5, 4], 3), state(&[9, 8, 7, 6, 5, 4], 4)), (State::Ok, State::Silent), "each hour");
+    assert_eq!(
+        (state(&[26, 25, 12, 11], 14), state(&[26, 25, 12, 11], 15)),
+        (State::Ok, State::Silent),
+        "at rest by night"
+    );
+    assert_eq!((state(&[48, 24], 72), state(&[48, 24], 73)), (State::Ok, State::Silent), "once a day");
+}
+
+#[test]
+fn a_cause_for_which_the_sites_are_not_listed_is_told_once() {
+    let failing = |site: &str| {
+        let mut cursor = cursor(site);
+        (cursor.consecutive_failures, cursor.last_error) = (1, fault());
+        cursor
+    };
+    let causes = |cursors| Overview::new(cursors, Vec::new(), &scope(Selection::All), now()).causes.len();
+    assert_eq!(causes(vec![failing("a"), failing("b")]), 1);
+    assert_eq!(causes(vec![failing("a"), failing("b"), failing(ALL_SITES)]), 0);
+}
+
+#[test]
+fn the_numbers_say_what_waits() {
+    let mut cursors = vec![cursor("a"), cursor("b"), cursor("c")];
+    cursors[0].unforwarded = vec!["1".to_owned(), "2".to_owned()].into();
+    cursors[1].unforwarded = vec!["3".to_owned()].into();
+    assert_eq!(Overview::new(cursors, Vec::new(), &scope(Selection::All), now()).waiting(), (3, 2));
+}
+
+#[test]
 fn a_timer_that_does_not_run_is_told() {
     let mut cursor = cursor("a");
     cursor.activity.as_mut().unwrap().polled_at = now() - TimeDelta::minutes(16);
@@ -106,6 +145,23 @@ fn a_timer_that_does_not_run_is_told() {
     assert!(notes[0].contains("16 minutes"), "{notes:?}");
     let quiet = Scope { records_empty_polls: false, ..scope(Selection::All) };
     assert!(Overview::new(vec![cursor], Vec::new(), &quiet, now()).notes.is_empty());
+}
+
+#[test]
+fn the_list_can_be_narrowed_to_a_system_a_customer_or_an_application() {
+    let device = |of: &str, name: &str| activity::Document::new((&Owner::things_network(of, name, name)).into());
+    let devices = vec![device("pumps", "p"), device("c", "q")];
+    let overview = Overview::new(vec![cursor("s")], devices, &scope(Selection::All), now());
+    let names = |system, group: Option<&str>| {
+        let within = Some(Within { system, group: group.map(str::to_owned) });
+        assert_eq!(overview.counts(within.as_ref()).values().sum::<usize>(), if group.is_none() { 2 } else { 1 });
+        let query = Query { within, limit: 50, ..Query::default() };
+        overview.select(&query).items.iter().map(|item| item.name.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(Owner::RAPIDM2M, Some("c")), ["s"]);
+    assert_eq!(names(Owner::THINGS_NETWORK, Some("c")), ["q"]);
+    assert_eq!(names(Owner::THINGS_NETWORK, None), ["q", "p"]);
+    assert_eq!(overview.groups().len(), 3);
 }
 
 #[test]

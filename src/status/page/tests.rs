@@ -37,7 +37,7 @@ fn cursor(name: &str, text: &str) -> Cursor {
 fn walk(all: &Overview) -> Vec<String> {
     let (mut seen, mut query) = (Vec::new(), Query { limit: 50, ..Query::default() });
     loop {
-        let page = overview(all, &query, now());
+        let page = overview(all, &query, None, now());
         assert!(page.html.len() <= LARGEST, "{} bytes from {}", page.html.len(), query.from);
         seen.extend(page.html.split("?site=").skip(1).map(|link| link.split('&').next().unwrap().to_owned()));
         let Some(next) = page.html.split("rel=\"next\" href=\"").nth(1) else { return seen };
@@ -52,6 +52,9 @@ fn every_site_is_on_one_page_and_no_page_is_large() {
     let short = (0..1_234).map(|number| cursor(&format!("site-{number:04}"), "no answer"));
     let mut seen = walk(&Overview::new(short.collect(), Vec::new(), &scope(), now()));
     assert_eq!(seen.len(), 1_234);
+    assert_eq!(refresh(&Overview::new(Vec::new(), Vec::new(), &scope(), now())), 30);
+    let many = (0..10_000).map(|number| cursor(&number.to_string(), "t")).collect();
+    assert_eq!(refresh(&Overview::new(many, Vec::new(), &scope(), now())), 200);
     seen.sort_unstable();
     seen.dedup();
     assert_eq!(seen.len(), 1_234);
@@ -62,13 +65,62 @@ fn every_site_is_on_one_page_and_no_page_is_large() {
 }
 
 #[test]
+fn a_common_cause_is_told_once_at_the_top() {
+    let mut cursors =
+        vec![cursor("a", "no answer from a"), cursor("b", "no answer from b"), cursor("c", "none from c")];
+    let at = |minute| now() - TimeDelta::minutes(minute);
+    for (cursor, since) in cursors.iter_mut().zip([at(7), at(27), at(17)]) {
+        cursor.activity.as_mut().unwrap().failing_since = Some(since);
+    }
+    cursors[2].last_error = Some(Fault { kind: Kind::NotFound, text: "none from c".into() });
+    let scope = Scope { has_things_network: false, ..scope() };
+    let all = Overview::new(cursors, Vec::new(), &scope, now() + TimeDelta::hours(1));
+    let html = overview(&all, &Query { limit: 50, ..Query::default() }, None, now() + TimeDelta::hours(1)).html;
+    assert!(html.contains("<title>3 failing · IoT Hub Connector</title>"), "{html}");
+    let (head, rows) = html.split_once("<ul").unwrap();
+    assert!(head.contains("The backend cannot be reached since ") && head.contains("2025-12-31 23:33"), "{html}");
+    assert!(head.contains("2 of 3 sites affected"), "{html}");
+    assert!(!rows.contains("no answer from"), "{rows}");
+    assert!(rows.contains("none from c") && rows.contains("23:43"), "{rows}");
+}
+
+#[test]
+fn what_is_old_says_so() {
+    let all = Overview::new(vec![cursor("a", "t")], Vec::new(), &scope(), now());
+    let away = Away { since: now() + TimeDelta::minutes(2), text: "connection refused".into() };
+    let later = now() + TimeDelta::minutes(9);
+    let query = Query { limit: 50, ..Query::default() };
+    let detail_of =
+        Detail { item: all.select(&query).items[0], polls: PollList::default(), readings: Readings::default() };
+    for page in [overview(&all, &query, Some(&away), later), detail(&detail_of, &all, Some(&away), later)] {
+        for part in ["As of ", ">00:00<", "Cosmos DB cannot be read since ", ">00:02<", "connection refused"] {
+            assert!(page.html.contains(part), "{part} is missing in {}", page.html);
+        }
+    }
+}
+
+#[test]
+fn what_was_rejected_comes_with_the_command_that_sends_it_again() {
+    let mut all = Overview::new(Vec::new(), Vec::new(), &scope(), now());
+    let query = Query { limit: 50, ..Query::default() };
+    all.queues = Some(Lengths { waiting: 5, rejected: 2, poison: 0 });
+    let html = overview(&all, &query, None, now()).html;
+    assert!(html.contains("iothub-connector replay --queue rejected"), "{html}");
+    assert!(!html.contains("--queue poison"), "{html}");
+}
+
+#[test]
 fn names_and_texts_are_no_markup() {
     let evil = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>";
     let all = Overview::new(vec![cursor(evil, evil)], Vec::new(), &scope(), now());
     let query = Query { search: "<script>".into(), ..Query { limit: 50, ..Query::default() } };
     let item = all.select(&query).items[0];
     let detail = Detail { item, polls: PollList::default(), readings: Readings::default() };
-    for page in [overview(&all, &query, now()), super::detail(&detail, now()), problem(StatusCode::NOT_FOUND, evil)] {
+    for page in [
+        overview(&all, &query, None, now()),
+        super::detail(&detail, &all, None, now()),
+        problem(StatusCode::NOT_FOUND, evil),
+    ] {
         let html = page.html.replace(&format!("<script>{SCRIPT}</script>"), "");
         assert!(!html.contains("<script") && !html.contains("<img"), "{html}");
     }
@@ -103,7 +155,7 @@ fn a_site_with_everything_is_not_large_either() {
     let polls = vec![failed_poll(&asked, fault, &Cursor::new(&key), None); 40];
     let unreadable = vec![LedgerError::Foreign { id: name.clone(), site: name.clone(), text: text.clone() }; 40];
     let polls = PollList { polls, unreadable };
-    let page = detail(&Detail { item: all.select(&query).items[0], polls, readings }, now());
+    let page = detail(&Detail { item: all.select(&query).items[0], polls, readings }, &all, None, now());
     assert!(page.html.len() <= LARGEST, "{}", page.html.len());
     assert!(page.html.contains(" more channels are not shown"));
     assert!(page.html.contains("40 of the last polls cannot be read; the first: "));
@@ -116,7 +168,8 @@ fn a_device_shows_its_uplinks() {
     let readings = Readings::of_series(document.activity.series.clone());
     let all = Overview::new(Vec::new(), vec![document], &scope(), now());
     let item = all.select(&Query { limit: 1, ..Query::default() }).items[0];
-    let page = detail(&Detail { item, polls: PollList::default(), readings }, now() + TimeDelta::minutes(5));
+    let page =
+        detail(&Detail { item, polls: PollList::default(), readings }, &all, None, now() + TimeDelta::minutes(5));
     for part in ["Device of application", "pump-7", "5 min ago", "1 uplinks in 24 hours", "<strong>level</strong> 1.5"]
     {
         assert!(page.html.contains(part), "{part} is missing in {}", page.html);

@@ -76,8 +76,8 @@ impl Activities {
     }
 
     /// Notes that a message was not forwarded, for now or for good.
-    pub(super) fn failed(&self, of: &Forwardable, kind: Kind, text: &str) {
-        self.note(of, |activity| activity.failure(Fault { kind, text: text.to_owned() }));
+    pub(super) fn failed(&self, of: &Forwardable, kind: Kind, text: &str, now: DateTime<Utc>) {
+        self.note(of, |activity| activity.failure(Fault { kind, text: text.to_owned() }, now));
     }
 
     fn note(&self, of: &Forwardable, what: impl FnOnce(&mut Activity)) {

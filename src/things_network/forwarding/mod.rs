@@ -270,7 +270,7 @@ impl Forwarding {
 
     fn reject(&self, text: &str, of: Option<&Forwardable>, kind: Kind, reason: &str) -> Outcome {
         if let Some(of) = of {
-            self.activities.failed(of, kind.clone(), reason);
+            self.activities.failed(of, kind.clone(), reason, self.clock.now());
         }
         self.tally.count(Count::MessagesRejected);
         if self.tally.failed(kind.clone()) {
@@ -299,7 +299,7 @@ impl Forwarding {
                 "not forwarded now, the message stays in the queue: {text}"
             );
         }
-        self.activities.failed(of, kind, &text);
+        self.activities.failed(of, kind, &text, self.clock.now());
         let failed = Outcome::Failed(format!("device {} of application {}: {text}", of.device, of.application));
         let Some(back) = &self.back else { return failed };
         match back.put(message, cause).await {
