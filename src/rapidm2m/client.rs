@@ -29,9 +29,9 @@ use crate::{
 
 /// Largest answer to a request for rows that is read, in bytes.
 pub const MAX_BODY: usize = 64 * 1024 * 1024;
-/// Largest list of sites, in bytes: that is some 300,000 sites with everything the backend tells of them. What is used of
+/// Largest list of sites, in bytes: that is some 150,000 sites with everything the backend tells of them. What is used of
 /// it takes about as much memory again.
-const MAX_LIST: usize = 128 * 1024 * 1024;
+const MAX_LIST: usize = 64 * 1024 * 1024;
 /// Largest blueprint, in bytes. It is parsed as a whole, which takes several times its size in memory.
 const MAX_BLUEPRINT: usize = 2 * 1024 * 1024;
 /// Longest URL, in bytes. Proxies and servers commonly accept 2,048.

@@ -180,7 +180,7 @@ impl Status {
                 Format::Json => {
                     let mut document = overview.select(&query).document(now);
                     document["Away"] = json!(away);
-                    json(&document)
+                    json(&document, away.as_ref())
                 }
             };
             return Ok(blocking::run(size, write).await);
@@ -202,7 +202,7 @@ impl Status {
             Format::Json => {
                 let mut document = detail.document(now);
                 document["Away"] = json!(away);
-                json(&document)
+                json(&document, away.as_ref())
             }
         })
     }
@@ -315,8 +315,10 @@ fn html(status: StatusCode, page: &page::Page) -> Value {
     document(status, "text/html; charset=utf-8", &[("Content-Security-Policy", page.policy)], &page.html)
 }
 
-fn json(value: &Value) -> Value {
-    document(StatusCode::OK, "application/json; charset=utf-8", &[], &value.to_string())
+/// For monitors the status says that this is not the state of now. People see it on the page, which a proxy might replace.
+fn json(value: &Value, away: Option<&Away>) -> Value {
+    let status = if away.is_some() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+    document(status, "application/json; charset=utf-8", &[], &value.to_string())
 }
 
 impl Wanted {

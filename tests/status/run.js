@@ -94,7 +94,8 @@ async function json(url) {
 async function shown(url, find) {
   const end = Date.now() + PATIENCE / 3;
   for (;;) {
-    const found = find(await json(url));
+    const answer = await fetch(url);
+    const found = find(await answer.json(), answer.status);
     if (found) return found;
     assert(Date.now() < end, `${url} does not come to show it`);
     await new Promise((resolve) => setTimeout(resolve, 300));
@@ -215,14 +216,14 @@ test('one site that fails, with its reason, comes first', { timeout: PATIENCE },
 
   // The last known state stays, marked as old, until Cosmos DB is back.
   await control(app.cosmos, 'PUT', 'away', true);
-  await shown(`${app.endpoint}?format=json`, ({ Away }) => Away);
+  await shown(`${app.endpoint}?format=json`, ({ Away }, status) => Away && status === 503);
   const old = await visit(app.endpoint, 'cosmos-away');
   assert.match(old.text, /As of \d\d:\d\d UTC: Cosmos DB cannot be read since \d\d:\d\d UTC\. [^]*Reservoir Süd/);
   assert.equal(old.status, 200);
   const oldSite = await visit(`${app.endpoint}?site=Reservoir+S%C3%BCd`, 'cosmos-away-site');
   assert.match(oldSite.text, /Cosmos DB cannot be read since/);
   await control(app.cosmos, 'PUT', 'away', false);
-  await shown(`${app.endpoint}?format=json`, ({ Away }) => Away === null);
+  await shown(`${app.endpoint}?format=json`, ({ Away }, status) => Away === null && status === 200);
 });
 
 test('nothing is known while Cosmos DB is away from the start', { timeout: PATIENCE }, async () => {
