@@ -15,7 +15,7 @@ from pycep import BicepParser
 
 # What expressions may use without declaring it.
 KEYWORDS = {"true", "false", "null", "if", "for", "in", "existing"}
-FUNCTIONS = {"concat", "empty", "guid", "string", "subscription", "subscriptionResourceId", "toLower", "union", "uniqueString"}
+FUNCTIONS = {"concat", "contains", "empty", "guid", "string", "subscription", "subscriptionResourceId", "toLower", "union", "uniqueString"}
 STATEMENTS = {"param", "var", "resource", "module", "output", "targetScope"}
 
 
