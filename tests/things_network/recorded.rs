@@ -31,7 +31,7 @@ fn requests() -> Vec<Value> {
 /// The status that the caller of an HTTP function gets, and a part of the body.
 fn expected(name: &str) -> (u16, &'static str) {
     match name {
-        "http: GET with a function key" => (200, "<title>Status</title>"),
+        "http: GET with a function key" => (200, "<title>IoT Hub Connector</title>"),
         "http: status get" => (200, "\"From\":50"),
         "http: status percent" => (404, "A &amp;+/ü"),
         // A webhook without an uplink is an event, which is ignored.
