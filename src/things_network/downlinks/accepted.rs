@@ -1,19 +1,25 @@
 //! Remembers downlinks that The Things Stack has accepted until their messages are completed: a message that the hub delivers
-//! again must not become a second downlink. Over HTTPS a message has a sequence number; over MQTT it has none. Pure.
+//! again must not become a second downlink. Over HTTPS a message has a sequence number; over MQTT it has none.
 
 use std::{
     collections::hash_map::DefaultHasher,
     hash::{Hash as _, Hasher as _},
     num::NonZeroUsize,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use lru::LruCache;
+use tokio::time::Instant;
 
 use crate::iot_hub::CloudMessage;
 
 /// Downlinks that are remembered.
 const MOST: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
+
+/// Without a sequence number, an equal message is a repeat only for so long after the first was accepted: the hub's lock of a
+/// minute, and the time in which a lost connection is noticed. Later it is another command, which must be sent.
+const REPEATS_WITHIN: Duration = Duration::from_secs(150);
 
 /// How a message came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +32,14 @@ pub enum Way {
 /// Device, message id, and a hash of the body.
 type Key = (String, Option<String>, u64);
 
-pub struct Accepted(Mutex<LruCache<Key, (Option<u64>, Way)>>);
+pub struct Accepted(Mutex<LruCache<Key, Entry>>);
+
+#[derive(Clone, Copy)]
+struct Entry {
+    sequence_number: Option<u64>,
+    way: Way,
+    at: Instant,
+}
 
 impl Default for Accepted {
     fn default() -> Self {
@@ -37,7 +50,8 @@ impl Default for Accepted {
 impl Accepted {
     /// The message's downlink is accepted.
     pub fn put(&self, device: &str, message: &CloudMessage, way: Way) {
-        self.all().put(key(device, message), (message.sequence_number, way));
+        self.all()
+            .put(key(device, message), Entry { sequence_number: message.sequence_number, way, at: Instant::now() });
     }
 
     /// The message is settled: the hub does not deliver it again.
@@ -49,14 +63,16 @@ impl Accepted {
     /// (a switch that is pressed twice). So without numbers, only a message counts that the hub has delivered before; or one
     /// with an id that came another way, which has counted its own deliveries only.
     pub fn has(&self, device: &str, message: &CloudMessage, way: Way) -> bool {
-        let Some((sequence, by)) = self.all().peek(&key(device, message)).copied() else { return false };
-        match (sequence, message.sequence_number) {
+        let Some(entry) = self.all().peek(&key(device, message)).copied() else { return false };
+        let by = entry.way;
+        match (entry.sequence_number, message.sequence_number) {
             (Some(before), Some(now)) => before == now,
+            _ if entry.at.elapsed() > REPEATS_WITHIN => false,
             _ => message.delivery_count > 1 || message.message_id.is_some() && by != way,
         }
     }
 
-    fn all(&self) -> MutexGuard<'_, LruCache<Key, (Option<u64>, Way)>> {
+    fn all(&self) -> MutexGuard<'_, LruCache<Key, Entry>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -99,6 +115,18 @@ mod tests {
             let again = (message(again.0, again.1, again.2), again.3);
             assert_eq!(accepted.has("d", &again.0, again.1), expected, "{first:?} {again:?}");
             assert!(!accepted.has("other", &again.0, again.1));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_equal_command_of_later_is_another_one() {
+        let accepted = Accepted::default();
+        accepted.put("d", &message(None, None, 1), Way::Pushed);
+        tokio::time::advance(REPEATS_WITHIN).await;
+        assert!(accepted.has("d", &message(None, None, 2), Way::Pushed));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        for (again, way) in [(message(None, None, 2), Way::Pushed), (message(None, Some(9), 2), Way::Fetched)] {
+            assert!(!accepted.has("d", &again, way), "the hub has delivered it before, but it was not accepted");
         }
     }
 
