@@ -15,12 +15,13 @@ use crate::support::{executable, zip};
 const OF_GLIBC: [&str; 7] =
     ["ld-linux-x86-64.so.2", "libc.so.6", "libdl.so.2", "libm.so.6", "libpthread.so.0", "librt.so.1", "libutil.so.1"];
 
-/// Texts that only the stand-ins and their libraries have: file names in panics, paths of their `control` URLs.
+/// Texts that only the stand-ins and their libraries have: file names in panics, modules of log lines, paths of their `control`
+/// URLs.
 const OF_THE_STAND_INS: [&str; 9] = [
     "emulators/src/",
+    "emulators::",
     "admin/queues",
     "dps/registrations",
-    "things_stack",
     "functions_host",
     "mqtt-protocol-core",
     "rcgen-",
