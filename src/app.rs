@@ -138,6 +138,9 @@ impl App {
         if let Some(polling) = &self.polling {
             polling.mark_what_is_acknowledged().await;
         }
+        if let Some(forwarding) = &self.forwarding {
+            forwarding.end().await;
+        }
         if let Some(sender) = &self.sender {
             sender.disconnect().await;
         }
@@ -210,7 +213,7 @@ impl Shared {
         } = config;
         if poll.is_some() && address.is_none() {
             tracing::warn!(
-                "DownlinkPollSeconds is set, but not ThingsStackUrl and ThingsStackApiKey: commands are fetched only for devices \
+                "DownlinkPollSeconds is set, but not ThingsStackUrl and ThingsStackDownlinkApiKey: commands are fetched only for devices \
                  whose webhook this process has taken. Where the timer has a process of its own (Flex Consumption), that is none: \
                  set both"
             );

@@ -13,8 +13,8 @@
 // | IoTHubMaxConnections, ForwardTimeoutSeconds, DeviceActivitySeconds | the default is right for a start |
 // | ThingsNetworkEvents, ThingsNetworkMembers, ThingsNetworkDirectMilliseconds, AzureIoT__IoTCentral__Methods__ | the default is right for a start |
 // | DownlinkPollSeconds, DownlinkPollDevices | the default is right for a start; with DownlinkPollSeconds in moreSettings, its function runs |
-// | ThingsStackUrl, ThingsStackApiKey | webhooks have the address and the key for downlinks; commands read them on the machine of a person |
-// | ThingsStackDownlinkApiKey, FunctionAppUrl, FunctionAppKey | only commands read them, on the machine of a person |
+// | ThingsStackUrl, ThingsStackDownlinkApiKey | webhooks have the address and the key for downlinks; commands read them on the machine of a person |
+// | ThingsStackApiKey, FunctionAppUrl, FunctionAppKey | only commands read them, on the machine of a person |
 // | Base64encodedUsernamePassword, DPSEnrollmentGroupSymmetricKeyDefault, ThingsNetworkWebhookSecret | they are in the vault |
 // | RUST_LOG, LOG_FORMAT | info, and the text that the host understands |
 // | REGION_NAME | Azure sets it |

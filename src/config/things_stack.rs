@@ -15,6 +15,7 @@ use crate::{
 
 const URL: &str = "ThingsStackUrl";
 const KEY: &str = "ThingsStackApiKey";
+const DOWNLINK_KEY: &str = "ThingsStackDownlinkApiKey";
 pub const APP_URL: &str = "FunctionAppUrl";
 /// The last part of the path of the function that takes webhooks.
 const FUNCTION: &str = "/uplink";
@@ -35,7 +36,7 @@ pub struct Webhook {
     pub address: Option<Url>,
     /// `FunctionAppKey`: the key of that function.
     pub function_key: Option<SecretString>,
-    /// `ThingsStackDownlinkApiKey`: the key that The Things Stack gives the app for downlinks.
+    /// `ThingsStackDownlinkApiKey`: a key that may write downlink traffic. The Things Stack gives it to the app with each webhook.
     pub downlink_api_key: Option<SecretString>,
 }
 
@@ -51,7 +52,7 @@ pub fn read_webhook(settings: &Settings, problems: &mut Problems) -> Webhook {
     Webhook {
         address: url.and_then(|url| address(&url).map_err(|why| problems.add(APP_URL, why)).ok()),
         function_key: settings.secret("FunctionAppKey", problems),
-        downlink_api_key: settings.secret("ThingsStackDownlinkApiKey", problems),
+        downlink_api_key: settings.secret(DOWNLINK_KEY, problems),
     }
 }
 
@@ -94,12 +95,15 @@ pub fn read(settings: &Settings, problems: &mut Problems) -> Option<Config> {
     Some(Config { root: root?, api_key: api_key?.into() })
 }
 
-/// Where downlinks go if webhooks have no address for them. Absent unless both settings are there: `backfill --storage` says
-/// what is missing.
+/// Where downlinks go if webhooks have no address for them. Absent unless both settings are there: each alone has another
+/// purpose.
 pub(super) fn downlinks(settings: &Settings, problems: &mut Problems) -> Option<Address> {
-    let names = [URL, KEY];
-    let is_complete = names.iter().all(|name| settings.get(name, &mut Problems::default()).is_some());
-    let Config { root, api_key } = if is_complete { read(settings, problems)? } else { return None };
+    if !settings.has(URL) {
+        return None;
+    }
+    let api_key = settings.secret(DOWNLINK_KEY, problems)?;
+    let url = settings.get(URL, problems)?.to_owned();
+    let root = root(&url).map_err(|why| problems.add(URL, why)).ok()?;
     Some(Address { root, api_key })
 }
 

@@ -114,6 +114,12 @@ impl DeviceboundError {
             Self::Hub(error) => error.kind(),
         }
     }
+
+    /// Whether the hub does not accept this device, or no longer does.
+    #[must_use]
+    pub fn refuses_device(&self) -> bool {
+        matches!(self, Self::Hub(error) if error.refuses_device())
+    }
 }
 
 /// Fetches and settles the messages to all devices.

@@ -19,6 +19,7 @@ use tokio::{
 
 use super::{
     SendError,
+    deaf::Deaf,
     device::Device,
     failures::{DeviceKey, Failures, Gate},
     mqtt::{Connection, Login, Over},
@@ -49,6 +50,7 @@ pub struct Links {
     warned_of_room: AtomicBool,
     /// Whether the log already says that another client takes devices over.
     warned_of_contest: AtomicBool,
+    deaf: Deaf,
 }
 
 /// The link to the hub for one device.
@@ -70,6 +72,8 @@ struct Open {
     connection: Arc<Connection>,
     /// When to replace the connection: its token ends soon after.
     renew_at: Option<SystemTime>,
+    /// Whether it is noted that the hub lets it listen.
+    has_listened: bool,
     _slot: OwnedSemaphorePermit,
 }
 
@@ -95,6 +99,7 @@ impl Links {
             has_connected: AtomicBool::new(false),
             warned_of_room: AtomicBool::new(false),
             warned_of_contest: AtomicBool::new(false),
+            deaf: Deaf::default(),
         }
     }
 
@@ -107,22 +112,47 @@ impl Links {
         Session { links: self, link, device, key }
     }
 
-    /// Listens on the device's connection, if it is open, and on the later ones that take its place. A connection that makes
-    /// room for another listens no more.
-    pub async fn listen(&self, inbox: Inbox) {
-        let Some(link) = self.link(&DeviceKey::of(&inbox.device)) else { return };
+    /// Listens on the device's connection, and on the later ones that take its place. Returns whether the next one must be
+    /// [opened](Self::reopen), because this one has ended. A connection that made room for another is not opened again.
+    pub async fn listen(&self, inbox: Inbox) -> bool {
+        let key = DeviceKey::of(&inbox.device);
+        let Some(link) = self.link(&key) else { return false };
         let connection = link.open.lock().await.as_ref().map(|open| open.connection.clone());
-        let Some(connection) = connection.filter(|connection| connection.end().is_none()) else { return };
-        *link.listening() = Some((inbox.clone(), Arc::downgrade(&connection)));
-        // If the connection has ended, the next one listens.
-        let _ = connection.listen(inbox).await;
+        if connection.as_ref().is_some_and(|connection| connection.refuses_commands()) {
+            self.refused(&key);
+        }
+        if !self.deaf.may_listen(&key) {
+            return false;
+        }
+        let connection = connection.filter(|connection| connection.end().is_none());
+        *link.listening() = Some((inbox.clone(), connection.as_ref().map_or_else(Weak::new, Arc::downgrade)));
+        match connection {
+            Some(connection) => connection.listen(inbox).await.is_err(),
+            None => true,
+        }
+    }
+
+    /// The hub has not granted the device's subscription.
+    fn refused(&self, key: &DeviceKey) {
+        if self.deaf.refused(key) {
+            tracing::warn!(
+                hub.host = key.endpoint.host,
+                device.id = key.id,
+                "the hub does not let devices subscribe to commands (its Basic tier has none): they are not pushed for an hour, but \
+                 fetched after uplinks. Telemetry goes on"
+            );
+        }
     }
 
     /// The device's next connection listens from its beginning, if nobody has said how. So nothing is lost that the hub
     /// pushes at once, because its session has a subscription of an earlier process.
     pub fn expect(&self, inbox: Inbox) {
+        let key = DeviceKey::of(&inbox.device);
+        if !self.deaf.may_listen(&key) {
+            return;
+        }
         let mut links = self.links();
-        let link = links.get_or_insert(DeviceKey::of(&inbox.device), Arc::default);
+        let link = links.get_or_insert(key, Arc::default);
         link.listening().get_or_insert((inbox, Weak::new()));
     }
 
@@ -289,12 +319,17 @@ impl Session<'_> {
 
     /// The connection, if it is alive and its token does not end soon.
     async fn usable(&self, open: &mut Option<Open>, failures: &Failures) -> Option<Arc<Connection>> {
-        let current = open.as_ref()?;
+        let current = open.as_mut()?;
         if let Some(end) = current.connection.end() {
             let opened = current.connection.opened();
             let fruitful = current.connection.acknowledged() > 0;
+            let refuses_commands = current.connection.refuses_commands();
             *open = None;
             let lived = opened.elapsed();
+            if refuses_commands {
+                self.link.listening().take();
+                self.links.refused(&self.key);
+            }
             if !fruitful {
                 failures.failed(&self.key, &end, opened);
             } else if lived < SHORT_LIFE {
@@ -303,6 +338,10 @@ impl Session<'_> {
                 self.link.cut_short.store(0, Ordering::Relaxed);
             }
             return None;
+        }
+        if !current.has_listened && current.connection.has_listened() {
+            current.has_listened = true;
+            self.links.deaf.granted(&self.key.endpoint);
         }
         if current.renew_at.is_some_and(|at| SystemTime::now() >= at) {
             let old = open.take()?;
@@ -340,9 +379,18 @@ impl Session<'_> {
         let (token, holds) = device.token(now.into(), links.token_lifetime)?;
         let login = Login { device, token: &token, over: links.over, tls: links.tls.clone() };
         let inbox = self.link.listening().as_ref().map(|(inbox, _)| inbox.clone());
+        let listens = inbox.is_some();
         let connection = Arc::new(Connection::open(login, inbox).await?);
-        if let Some((_, listening)) = &mut *self.link.listening() {
-            *listening = Arc::downgrade(&connection);
+        let is_muted = match &mut *self.link.listening() {
+            Some((_, listening)) => {
+                *listening = Arc::downgrade(&connection);
+                false
+            }
+            None => listens,
+        };
+        // While it was opened.
+        if is_muted {
+            connection.mute().await;
         }
         // This can be thousands of lines if each site has its own device.
         if links.has_connected.swap(true, Ordering::Relaxed) {
@@ -352,7 +400,7 @@ impl Session<'_> {
         }
         // A ready-made token cannot be renewed: the hub ends the connection when the token expires.
         let renew_at = device.can_renew().then(|| now + holds.mul_f64(0.8));
-        *open = Some(Open { connection: connection.clone(), renew_at, _slot: slot });
+        *open = Some(Open { connection: connection.clone(), renew_at, has_listened: false, _slot: slot });
         Ok(connection)
     }
 }

@@ -3,6 +3,7 @@
 
 #[cfg(feature = "azure-iot-sdk")]
 mod azure_iot_sdk;
+mod deaf;
 pub mod delivery;
 pub mod device;
 mod devicebound;

@@ -8,15 +8,15 @@
 use std::{
     io,
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use rumqttc::{
     AckMode, AsyncClient, Broker, ConnectReturnCode, ConnectionError, Event, EventLoop, MqttOptions, NetworkOptions,
-    Packet, Publish, PublishNotice, PublishOptions, QoS, SessionMode, TlsConfiguration, Transport,
+    Packet, Publish, PublishNotice, PublishOptions, QoS, SessionMode, SubAck, SubscribeReasonCode, TlsConfiguration, Transport,
 };
 use rustls::ClientConfig;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -77,12 +77,42 @@ pub struct Connection {
     in_flight: Arc<Semaphore>,
     ended: watch::Receiver<Option<SendError>>,
     acknowledged: Arc<AtomicU64>,
-    listener: Listener,
+    commands: Arc<Commands>,
     driver: tokio::task::JoinHandle<()>,
 }
 
-/// Who gets what the hub pushes, while somebody listens.
-type Listener = Arc<Mutex<Option<Inbox>>>;
+/// What a connection has to do with the device's commands.
+#[derive(Default)]
+struct Commands {
+    /// Who gets what the hub pushes, while somebody listens.
+    inbox: Mutex<Option<Inbox>>,
+    /// Whether the connection has asked for them.
+    are_wanted: AtomicBool,
+    /// Whether the hub has granted that.
+    are_granted: AtomicBool,
+    /// Whether the hub has refused it.
+    are_refused: AtomicBool,
+}
+
+impl Commands {
+    fn of(inbox: Option<Inbox>) -> Self {
+        Self { are_wanted: AtomicBool::new(inbox.is_some()), inbox: Mutex::new(inbox), ..Self::default() }
+    }
+
+    fn inbox(&self) -> MutexGuard<'_, Option<Inbox>> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The hub's answer to a subscription.
+    fn answered(&self, answer: &SubAck) {
+        if answer.return_codes.contains(&SubscribeReasonCode::Failure) {
+            self.are_refused.store(true, Ordering::Relaxed);
+            self.inbox().take();
+        } else {
+            self.are_granted.store(true, Ordering::Relaxed);
+        }
+    }
+}
 
 /// A message in flight.
 pub struct Pending {
@@ -128,14 +158,14 @@ impl Connection {
             client.try_subscribe(commands(&login.device.id), QoS::AtLeastOnce).map_err(|_| SendError::Cut)?;
         }
         let (ended_here, ended) = watch::channel(None);
-        let (acknowledged, listener) = (Arc::new(AtomicU64::new(0)), Listener::new(Mutex::new(inbox)));
+        let (acknowledged, commands) = (Arc::new(AtomicU64::new(0)), Arc::new(Commands::of(inbox)));
         let device = login.device.id.clone();
         let driver = Driver {
             client: client.clone(),
             opened,
             ended: ended_here,
             acknowledged: acknowledged.clone(),
-            listener: listener.clone(),
+            commands: commands.clone(),
             device: device.clone(),
         };
         let driver = tokio::spawn(driver.drive(events));
@@ -146,7 +176,7 @@ impl Connection {
             in_flight: Arc::new(Semaphore::new(usize::from(IN_FLIGHT))),
             ended,
             acknowledged,
-            listener,
+            commands,
             driver,
         })
     }
@@ -156,21 +186,36 @@ impl Connection {
     /// # Errors
     /// The connection has ended.
     pub async fn listen(&self, inbox: Inbox) -> Result<(), SendError> {
-        *lock(&self.listener) = Some(inbox);
-        let subscribed = self.client.subscribe(commands(&self.device), QoS::AtLeastOnce).await;
-        subscribed.map_err(|_| self.end().unwrap_or(SendError::Cut))
+        *self.commands.inbox() = Some(inbox);
+        self.commands.are_wanted.store(true, Ordering::Relaxed);
+        let subscribing = self.client.subscribe(commands(&self.device), QoS::AtLeastOnce);
+        let subscribed = tokio::time::timeout(TIMEOUT, subscribing).await;
+        if matches!(subscribed, Ok(Ok(_))) { Ok(()) } else { Err(self.end().unwrap_or(SendError::Cut)) }
     }
 
     /// Lets the hub push no more. What comes until it knows is left unacknowledged.
     pub async fn mute(&self) {
-        *lock(&self.listener) = None;
-        // An error means that the connection has ended.
-        let _ = self.client.unsubscribe(commands(&self.device)).await;
+        *self.commands.inbox() = None;
+        // An error means that the connection has ended. If it hangs, it ends soon.
+        let _ = tokio::time::timeout(TIMEOUT, self.client.unsubscribe(commands(&self.device))).await;
     }
 
     /// Whether the hub pushes the device's messages.
     pub fn listens(&self) -> bool {
-        lock(&self.listener).is_some() && self.end().is_none()
+        self.commands.inbox().is_some() && self.end().is_none()
+    }
+
+    /// Whether the hub has granted a subscription to the device's messages.
+    pub fn has_listened(&self) -> bool {
+        self.commands.are_granted.load(Ordering::Relaxed)
+    }
+
+    /// Whether the hub does not grant a subscription: it says so, or it has cut the connection instead of an answer.
+    /// Hubs of the Basic tier have no messages to devices.
+    pub fn refuses_commands(&self) -> bool {
+        let is_cut = || self.end().is_some() && !self.has_listened();
+        self.commands.are_refused.load(Ordering::Relaxed)
+            || self.commands.are_wanted.load(Ordering::Relaxed) && is_cut()
     }
 
     /// Why the connection has ended, if it has.
@@ -305,7 +350,7 @@ struct Driver {
     opened: Instant,
     ended: watch::Sender<Option<SendError>>,
     acknowledged: Arc<AtomicU64>,
-    listener: Listener,
+    commands: Arc<Commands>,
     device: String,
 }
 
@@ -316,8 +361,12 @@ impl Driver {
         let error = loop {
             match events.poll().await {
                 // A hub that has used up its quota answers neither.
-                Ok(Event::Incoming(Packet::PubAck(_) | Packet::SubAck(_))) => {
+                Ok(Event::Incoming(Packet::PubAck(_))) => {
                     self.acknowledged.fetch_add(1, Ordering::Relaxed);
+                }
+                Ok(Event::Incoming(Packet::SubAck(answer))) => {
+                    self.acknowledged.fetch_add(1, Ordering::Relaxed);
+                    self.commands.answered(&answer);
                 }
                 Ok(Event::Incoming(Packet::Publish(publish))) => self.pushed(publish).await,
                 Ok(_) => {}
@@ -329,7 +378,7 @@ impl Driver {
         let reason = if fruitful { SendError::Cut } else { SendError::AcceptedThenCut { device: self.device } };
         // Report the end before the event loop is dropped: dropping it wakes all callers that wait for an acknowledgement.
         self.ended.send_replace(Some(reason));
-        let inbox = lock(&self.listener).take();
+        let inbox = self.commands.inbox().take();
         if let Some(Inbox { device, arrivals }) = inbox {
             // An error means that the process ends.
             let _ = arrivals.send(Arrival::Ended(device, self.opened.elapsed())).await;
@@ -339,7 +388,7 @@ impl Driver {
     /// Hands a pushed message on, or leaves it unacknowledged. Whoever takes arrivals does no I/O before the next one, so
     /// this does not hold the connection up.
     async fn pushed(&self, publish: Publish) {
-        let inbox = lock(&self.listener).clone();
+        let inbox = self.commands.inbox().clone();
         let Some(Inbox { device, arrivals }) = inbox.filter(|_| publish.qos != QoS::AtMostOnce) else {
             return leave(&publish, &self.device);
         };
@@ -347,10 +396,6 @@ impl Driver {
         // An error means that the process ends.
         let _ = arrivals.send(Arrival::Message(Box::new(pushed))).await;
     }
-}
-
-fn lock(listener: &Listener) -> std::sync::MutexGuard<'_, Option<Inbox>> {
-    listener.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Leaves a pushed message unacknowledged.

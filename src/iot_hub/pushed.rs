@@ -16,8 +16,9 @@ use super::{CloudMessage, Device, SendError};
 
 /// How long the hub keeps a message locked for the device, unless its settings say otherwise. Then it pushes it again.
 pub const LOCK: Duration = Duration::from_secs(60);
-/// A message that waited here for so long is left to the hub: its lock could end while it is handled.
-const FRESH: Duration = Duration::from_secs(40);
+/// No attempt begins later than this after the message came: it takes up to ten seconds, and the PUBACK must reach the hub
+/// before the lock ends.
+const LATEST: Duration = Duration::from_secs(45);
 
 /// Where a device's connections put what the hub pushes.
 #[derive(Clone)]
@@ -60,16 +61,16 @@ impl Pushed {
         self.ended.borrow().is_some()
     }
 
-    /// Whether the hub may take it back before it is handled.
+    /// When the last attempt may begin. Later, the hub may take the message back before it is handled.
     #[must_use]
-    pub fn is_late(&self) -> bool {
-        self.came.elapsed() >= FRESH
+    pub fn latest(&self) -> Instant {
+        self.came + LATEST
     }
 
-    /// Completes the message. Returns whether the acknowledgement was handed to a connection that lives; whether the hub
-    /// gets it is not told.
+    /// Completes the message, unless its lock has ended: then the hub has taken it back. Returns whether the acknowledgement was
+    /// handed to a connection that lives; whether the hub gets it is not told.
     pub async fn complete(&self) -> bool {
-        self.client.ack(&self.publish).await.is_ok() && !self.is_gone()
+        self.came.elapsed() < LOCK && self.client.ack(&self.publish).await.is_ok() && !self.is_gone()
     }
 }
 

@@ -156,10 +156,20 @@ impl Sender {
         }
     }
 
-    /// Lets the hub push a device's messages into the inbox, if the device has an MQTT connection. Else nothing happens.
-    pub async fn listen(&self, inbox: Inbox) {
-        if let Some(Way::Mqtt(links)) = self.way.get() {
-            links.listen(inbox).await;
+    /// Lets the hub push a device's messages into the inbox, if the device has an MQTT connection. Else nothing happens. Returns
+    /// whether the connection has ended meanwhile, and must be [opened](Self::reopen) again.
+    pub async fn listen(&self, inbox: Inbox) -> bool {
+        match self.way.get() {
+            Some(Way::Mqtt(links)) => links.listen(inbox).await,
+            _ => false,
+        }
+    }
+
+    /// While the result exists, the device's connection does not make room for another one.
+    pub fn hold<'a>(&'a self, device: &'a Device) -> impl Sized + use<'a> {
+        match self.way.get() {
+            Some(Way::Mqtt(links)) => Some(links.enter(device)),
+            _ => None,
         }
     }
 

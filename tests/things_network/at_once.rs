@@ -1,6 +1,9 @@
 //! Tests commands that do not wait for an uplink: the hub pushes them over the device's MQTT connection.
 
-use std::time::{Duration, Instant};
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use serde_json::{Value, json};
 
@@ -95,6 +98,94 @@ async fn what_can_be_no_downlink_is_rejected_after_a_minute_and_nothing_overtake
     assert!(began.elapsed() < AT_ONCE, "{:?}", began.elapsed());
 }
 
+/// A switch is pressed twice, without message ids, and The Things Stack does not take the second press at once. When the hub
+/// delivers that one again, it is no repeat of the first.
+#[tokio::test]
+async fn an_equal_command_is_sent_even_if_it_came_twice() {
+    let (world, host) = siren().await;
+    let press = json!({"bodyBase64": "AQ==", "properties": {"Port": "3"}});
+    world.hub.post("c2d?device=siren-1", press.clone()).await;
+    assert_eq!(states(&world, "completed:1").await, ["completed"], "{}", host.log());
+    world.stack.post("faults", json!({"times": 3, "status": 503})).await;
+    world.hub.post("c2d?device=siren-1", press).await;
+    host.logged("a downlink waits, and is tried again").await;
+    // Longer than the hub's lock and one wait of the test.
+    states(&world, "completed:2").await;
+    assert_eq!(states(&world, "completed:2").await, ["completed"; 2], "{}", host.log());
+    let accepted = requests(&world, 5).await.into_iter().filter(|request| request["status"] == 200).count();
+    assert_eq!(accepted, 2, "{}", host.log());
+}
+
+/// Commands to more devices than may be on their way to The Things Stack at once wait for their turn, as long as their locks let
+/// them.
+#[tokio::test]
+async fn commands_to_many_devices_wait_for_each_other() {
+    const DEVICES: usize = 50;
+    let (world, host) = siren().await;
+    let name = |number: usize| format!("siren-{number}");
+    for number in 2..=DEVICES {
+        let body = json!({"target": host.target(), "application": "city", "device": name(number), "fCnt": 1});
+        world.stack.post("uplink", body).await;
+    }
+    host.drained().await;
+    world.stack.post("faults", json!({"times": DEVICES, "delayMs": 1500})).await;
+    for number in 1..=DEVICES {
+        let message = json!({"bodyBase64": "AQ==", "properties": {"Port": "3"}});
+        world.hub.post(&format!("c2d?device={}", name(number)), message).await;
+    }
+    requests(&world, DEVICES).await;
+    for number in 1..=DEVICES {
+        world.hub.get(&format!("c2d?device={}&wait=completed:1&{LONG}", name(number))).await;
+    }
+    let log = host.log();
+    assert!(!log.contains("a downlink waits"), "{log}");
+}
+
+/// The process is told to end while The Things Stack takes its time with a command: the command is completed first, so that the
+/// next process does not send it again.
+#[tokio::test]
+async fn a_command_that_is_on_its_way_at_the_end_is_completed() {
+    let (world, host) = siren().await;
+    world.stack.post("faults", json!({"delayMs": 1500})).await;
+    command(&world, "on", "AQ==", json!({"Port": "3"})).await;
+    requests(&world, 1).await;
+    let handler = host.handler();
+    assert!(Command::new("kill").args(["-TERM", &handler.to_string()]).status().unwrap().success());
+    assert_eq!(states(&world, "completed:1").await, ["completed"], "{}", host.log());
+    // The host starts the handler again.
+    host.until(async || host.handler() != handler).await;
+    let body = json!({"target": host.target(), "application": "city", "device": "siren-1", "fCnt": 2});
+    world.stack.post("uplink", body).await;
+    world.received(2).await;
+    host.drained().await;
+    assert_eq!(requests(&world, 1).await.len(), 1, "{}", host.log());
+}
+
+/// A hub that ends each connection which subscribes to commands, as those without commands may do, gets the telemetry
+/// all the same.
+#[tokio::test]
+async fn a_hub_without_commands_gets_telemetry() {
+    let mut world = World::start().await;
+    world.set("IoTHubTransport", "mqtt");
+    world.hub.put("faults", json!({"cutOnSubscribe": true})).await;
+    let host = Host::start(&world.settings).await;
+    let uplink = async |device: &str, counter: u32| {
+        let body = json!({"target": host.target(), "application": "city", "device": device, "fCnt": counter});
+        world.stack.post("uplink", body).await;
+        host.drained().await;
+    };
+    for (device, counter) in [("siren-1", 1), ("siren-2", 1), ("siren-1", 2), ("siren-2", 2)] {
+        uplink(device, counter).await;
+    }
+    world.received(4).await;
+    let log = host.log();
+    assert_eq!(log.matches("does not let devices subscribe to commands").count(), 1, "{log}");
+    // What nobody pushes is fetched.
+    command(&world, "on", "AQ==", json!({"Port": "3"})).await;
+    uplink("siren-1", 3).await;
+    assert_eq!(states(&world, "completed:1").await, ["completed"], "{}", host.log());
+}
+
 /// A world in which a timer fetches commands over HTTPS, and a siren in it that has sent one uplink.
 async fn polled(settings: &[(&str, &str)]) -> (World, Host) {
     let mut world = World::start_fetching().await;
@@ -142,7 +233,7 @@ async fn a_process_without_webhooks_sends_commands_to_the_address_of_the_setting
     for (name, value) in [
         ("DownlinkPollSeconds", "5"),
         ("ThingsStackUrl", &*world.stack.ready("endpoint").to_owned()),
-        ("ThingsStackApiKey", &*world.stack.ready("apikey").to_owned()),
+        ("ThingsStackDownlinkApiKey", &*world.stack.ready("apikey").to_owned()),
     ] {
         world.set(name, value);
     }

@@ -77,6 +77,9 @@ impl<'a> Conversation<'a> {
     pub fn take(&mut self, packet: Packet, now: Instant) -> Result<(), Stop> {
         match packet {
             Packet::Publish(publish) => self.publish(&publish, now),
+            Packet::Subscribe(_) if self.hub.faults().cuts_subscription(&self.presence.device_id) => {
+                Err(Stop::Fault("a fault: cut at SUBSCRIBE"))
+            }
             Packet::Subscribe(subscribe) => self.subscribe(&subscribe).map_err(Stop::Violation),
             Packet::Unsubscribe(unsubscribe) => self.unsubscribe(&unsubscribe).map_err(Stop::Violation),
             Packet::Pingreq => {

@@ -14,6 +14,7 @@
 //! | `cutAfterMessages` | the connection is cut after this many messages | – |
 //! | `cutAfterMs` | the connection is cut this long after its first message | – |
 //! | `noSessionPresent` | the session is lost | – |
+//! | `cutOnSubscribe` | SUBSCRIBE ends the connection, as a hub without commands may do | – |
 //! | `httpStatus`, `httpStatusTimes`, `retryAfterSeconds` | – | this many requests are answered with this status |
 //! | `httpErrorCode` | – | these answers have this error code of the hub, and the status that belongs to it |
 //! | `httpDelayMs` | – | a request waits before it is processed |
@@ -62,6 +63,8 @@ pub struct Faults {
     pub ignore_publishes: bool,
     /// Every CONNACK says that there is no session, and there is none, as from a hub that lost it.
     pub no_session_present: bool,
+    /// Every SUBSCRIBE ends its connection.
+    pub cut_on_subscribe: bool,
     /// The status of the answers that `http_status_times` counts: 400 to 599, 503 by default.
     pub http_status: HttpStatus,
     /// This many HTTPS requests are answered with `http_status`.
@@ -102,6 +105,7 @@ impl Default for Faults {
             cut_after_ms: None,
             ignore_publishes: false,
             no_session_present: false,
+            cut_on_subscribe: false,
             http_status: HttpStatus::default(),
             http_status_times: 0,
             http_error_code: None,
@@ -291,6 +295,11 @@ impl Faults {
     /// Whether the device gets no answers.
     pub fn ignores(&self, device_id: &str) -> bool {
         self.concern(device_id) && self.ignore_publishes
+    }
+
+    /// Whether the device's SUBSCRIBE ends its connection.
+    pub fn cuts_subscription(&self, device_id: &str) -> bool {
+        self.concern(device_id) && self.cut_on_subscribe
     }
 
     /// Whether messages to the device go to wrong topics.

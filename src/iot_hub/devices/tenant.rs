@@ -47,6 +47,20 @@ impl Tenant {
         pairs.into_iter().any(|pair| matches!(pair, (Some(one), Some(other)) if one != other))
     }
 
+    /// Whether it is certainly not the tenant that the server of this name serves.
+    #[must_use]
+    pub fn is_not_of(&self, server: &Self) -> bool {
+        let name = |of: &'_ Self| of.domain.as_deref().map(|domain| domain.split(':').next().unwrap_or(domain).to_owned());
+        match (name(self), name(server)) {
+            (Some(own), Some(server)) => own != server,
+            // The name of a server of one's own says nothing of its tenant.
+            (None, Some(name)) if name.ends_with(CLOUD) || name.ends_with(SANDBOX) => {
+                self.id().is_some_and(|id| server.id() != Some(id))
+            }
+            _ => false,
+        }
+    }
+
     /// All that is known from both, which do not [differ](Self::differs).
     #[must_use]
     pub fn and(&self, other: &Self) -> Self {

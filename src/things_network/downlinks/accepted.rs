@@ -61,15 +61,23 @@ impl Accepted {
 
     /// Whether this message's downlink was accepted before. Two commands may be alike in everything but the sequence number
     /// (a switch that is pressed twice). So without numbers, only a message counts that the hub has delivered before; or one
-    /// with an id that came another way, which has counted its own deliveries only.
-    pub fn has(&self, device: &str, message: &CloudMessage, way: Way) -> bool {
-        let Some(entry) = self.all().peek(&key(device, message)).copied() else { return false };
-        let by = entry.way;
-        match (entry.sequence_number, message.sequence_number) {
+    /// with an id that was fetched, and which MQTT delivers for the first time: it counts its own deliveries only.
+    ///
+    /// An equal message that is new shows that the hub is done with the one before, as it delivers in order. That one is
+    /// forgotten: when the new one comes again, it is still not accepted.
+    pub fn is_repeat(&self, device: &str, message: &CloudMessage, way: Way) -> bool {
+        let (mut all, key) = (self.all(), key(device, message));
+        let Some(entry) = all.peek(&key).copied() else { return false };
+        let is_first = message.delivery_count <= 1;
+        let comes_another_way = entry.way == Way::Fetched && way == Way::Pushed && message.message_id.is_some();
+        let is_repeat = match (entry.sequence_number, message.sequence_number) {
             (Some(before), Some(now)) => before == now,
-            _ if entry.at.elapsed() > REPEATS_WITHIN => false,
-            _ => message.delivery_count > 1 || message.message_id.is_some() && by != way,
+            _ => entry.at.elapsed() <= REPEATS_WITHIN && (!is_first || comes_another_way),
+        };
+        if !is_repeat && entry.sequence_number.is_none() {
+            all.pop(&key);
         }
+        is_repeat
     }
 
     fn all(&self) -> MutexGuard<'_, LruCache<Key, Entry>> {
@@ -106,6 +114,7 @@ mod tests {
             ((None, None, 1, Pushed), (None, None, 1, Pushed), false),
             ((Some("a"), None, 1, Pushed), (Some("a"), None, 1, Pushed), false),
             ((Some("a"), None, 1, Pushed), (Some("a"), Some(7), 2, Fetched), true),
+            ((Some("a"), None, 1, Pushed), (Some("a"), Some(7), 1, Fetched), false),
             ((Some("a"), Some(7), 1, Fetched), (Some("a"), None, 1, Pushed), true),
             ((None, Some(7), 1, Fetched), (None, None, 1, Pushed), false),
             ((Some("a"), Some(7), 1, Fetched), (Some("b"), None, 2, Pushed), false),
@@ -113,8 +122,8 @@ mod tests {
             let accepted = Accepted::default();
             accepted.put("d", &message(first.0, first.1, first.2), first.3);
             let again = (message(again.0, again.1, again.2), again.3);
-            assert_eq!(accepted.has("d", &again.0, again.1), expected, "{first:?} {again:?}");
-            assert!(!accepted.has("other", &again.0, again.1));
+            assert_eq!(accepted.is_repeat("d", &again.0, again.1), expected, "{first:?} {again:?}");
+            assert!(!accepted.is_repeat("other", &again.0, again.1));
         }
     }
 
@@ -123,10 +132,26 @@ mod tests {
         let accepted = Accepted::default();
         accepted.put("d", &message(None, None, 1), Way::Pushed);
         tokio::time::advance(REPEATS_WITHIN).await;
-        assert!(accepted.has("d", &message(None, None, 2), Way::Pushed));
+        assert!(accepted.is_repeat("d", &message(None, None, 2), Way::Pushed));
         tokio::time::advance(Duration::from_secs(1)).await;
         for (again, way) in [(message(None, None, 2), Way::Pushed), (message(None, Some(9), 2), Way::Fetched)] {
-            assert!(!accepted.has("d", &again, way), "the hub has delivered it before, but it was not accepted");
+            assert!(!accepted.is_repeat("d", &again, way), "the hub has delivered it before, but it was not accepted");
+        }
+    }
+
+    /// A switch is pressed twice, and the second press is not accepted at once: when it comes again, it is no repeat of the
+    /// first.
+    #[test]
+    fn an_equal_command_that_comes_again_itself_is_sent() {
+        use Way::{Fetched, Pushed};
+        let again = [(message(None, None, 2), Pushed), (message(None, Some(8), 2), Fetched)];
+        for second in [(message(None, None, 1), Pushed), (message(None, Some(8), 1), Fetched)] {
+            for (again, way) in &again {
+                let accepted = Accepted::default();
+                accepted.put("d", &message(None, None, 1), Pushed);
+                assert!(!accepted.is_repeat("d", &second.0, second.1));
+                assert!(!accepted.is_repeat("d", again, *way), "{second:?} {again:?}");
+            }
         }
     }
 
@@ -135,6 +160,6 @@ mod tests {
         let (accepted, one) = (Accepted::default(), message(Some("a"), Some(7), 1));
         accepted.put("d", &one, Way::Fetched);
         accepted.settled("d", &one);
-        assert!(!accepted.has("d", &one, Way::Fetched));
+        assert!(!accepted.is_repeat("d", &one, Way::Fetched));
     }
 }

@@ -3,9 +3,9 @@
 use secrecy::SecretString;
 use url::Url;
 
-use crate::things_network::queued::DownlinkKeys;
+use crate::{iot_hub::devices::Tenant, support::http, things_network::queued::DownlinkKeys};
 
-/// The Things Stack by `ThingsStackUrl` and `ThingsStackApiKey`.
+/// The Things Stack by `ThingsStackUrl` and `ThingsStackDownlinkApiKey`.
 #[derive(Clone, Debug)]
 pub struct Address {
     /// With the path of the API, and a slash at the end.
@@ -13,17 +13,37 @@ pub struct Address {
     pub api_key: SecretString,
 }
 
+/// A LoRaWAN device, as downlinks name it.
+#[derive(Clone, Copy, Debug)]
+pub struct EndDevice<'a> {
+    pub application: &'a str,
+    pub device: &'a str,
+    /// `None`: not known.
+    pub tenant: Option<&'a Tenant>,
+}
+
 impl Address {
-    /// As if a webhook of the device had come with these headers.
+    /// As if a webhook of the device had come with these headers. `None`: the device belongs to another tenant, which may have a
+    /// device with the same ids.
     /// <https://www.thethingsindustries.com/docs/api/reference/http/routes/#application-server>
     #[must_use]
-    pub fn of(&self, application: &str, device: &str) -> DownlinkKeys {
+    pub fn of(&self, EndDevice { application, device, tenant }: EndDevice<'_>) -> Option<DownlinkKeys> {
+        let domain = Tenant::of_domain(self.host())?;
+        // What is on this machine may be a tunnel to wherever the tenant is.
+        if !http::is_on_this_machine(&self.root) && tenant.is_some_and(|tenant| tenant.is_not_of(&domain)) {
+            return None;
+        }
         let url = |operation: &str| {
             let path = format!("as/applications/{application}/devices/{device}/down/{operation}");
             // Ids consist of letters, digits and hyphens.
             self.root.join(&path).ok().map(Into::into)
         };
-        DownlinkKeys { api_key: self.api_key.clone(), push: url("push"), replace: url("replace") }
+        Some(DownlinkKeys { api_key: self.api_key.clone(), push: url("push"), replace: url("replace") })
+    }
+
+    #[must_use]
+    pub fn host(&self) -> &str {
+        self.root.host_str().unwrap_or_default()
     }
 }
 
@@ -69,10 +89,20 @@ mod tests {
     #[test]
     fn a_device_has_an_address_of_its_own() {
         let root = Url::parse("https://eu1.cloud.thethings.network/api/v3/").unwrap();
-        let keys = Address { root, api_key: "NNSXS.x".into() }.of("city", "siren-1");
+        let address = Address { root, api_key: "NNSXS.x".into() };
+        let siren = EndDevice { application: "city", device: "siren-1", tenant: None };
+        let keys = address.of(siren).unwrap();
         let begin = "https://eu1.cloud.thethings.network/api/v3/as/applications/city/devices/siren-1/down";
         assert_eq!(keys.push, Some(format!("{begin}/push")));
         assert_eq!(keys.replace, Some(format!("{begin}/replace")));
+        for (tenant, expected) in [
+            (Tenant::of_domain("eu1.cloud.thethings.network"), true),
+            (Tenant::of_network(Some("ttn"), Some("eu1")), true),
+            (Tenant::of_domain("north.eu1.cloud.thethings.industries"), false),
+            (Tenant::of_network(Some("north"), Some("eu1")), false),
+        ] {
+            assert_eq!(address.of(EndDevice { tenant: tenant.as_ref(), ..siren }).is_some(), expected, "{tenant:?}");
+        }
     }
 
     #[test]

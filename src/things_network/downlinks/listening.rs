@@ -39,15 +39,19 @@ const ARRIVALS: usize = 256;
 /// Messages that may wait for one device: as many as its queue at the hub holds.
 const MOST_PUSHED: usize = 50;
 /// After this, the hub has taken back all messages that were left.
-const TAKEN_BACK: Duration = LOCK.saturating_add(Duration::from_secs(2));
+pub(super) const TAKEN_BACK: Duration = LOCK.saturating_add(Duration::from_secs(2));
 /// How long a worker may be at it, before another one takes its place.
 const WORK: Duration = Duration::from_secs(60);
 /// Devices that connect again at a time, after the hub has ended their connections.
 const RECONNECTING: usize = 16;
-/// The pauses before a connection is opened again. They grow while its connections live for a short time only: two instances
-/// that listen for one device would take it from each other as fast as they can.
+/// The pauses before a connection is opened again.
 const PAUSES: Policy = Policy::exact(Duration::from_secs(1), Duration::from_secs(5 * 60));
+/// A connection that ends within this time may have been taken over: by another instance that listens for the same device. They
+/// would take it from each other as fast as they can.
 const SHORT_LIFE: Duration = Duration::from_secs(60);
+/// After this many short lives in a row, the device is left to the other instance for an hour, or until its next uplink here.
+const SHORT_LIVES: u32 = 3;
+const LEFT_TO_ANOTHER: Duration = Duration::from_secs(60 * 60);
 /// When what waits at the hub could not be fetched.
 const FETCH_AGAIN: Duration = Duration::from_secs(30);
 
@@ -100,15 +104,15 @@ impl Listening {
         lock(&self.places).get(name).cloned()
     }
 
-    /// A device's connection has ended. Returns the step of the pause before the next one.
-    fn ended(&self, name: &str, lived: Duration) -> u32 {
+    /// A device's connection has ended. Returns the pause before the next one.
+    fn ended(&self, name: &str, lived: Duration) -> Duration {
         let mut all = lock(&self.short_lives);
         let before = all.pop(name).filter(|_| lived < SHORT_LIFE).unwrap_or_default();
         if lived < SHORT_LIFE {
-            // Twice as many steps: a contest is not to cost telemetry anything.
-            all.put(name.to_owned(), before + 2);
+            all.put(name.to_owned(), (before + 1).min(SHORT_LIVES));
         }
-        before + 1
+        // Two steps at once: a contest is not to cost telemetry anything.
+        if before < SHORT_LIVES { PAUSES.wait(1 + 2 * before) } else { LEFT_TO_ANOTHER }
     }
 
     /// The device's oldest pushed message. What came on a connection that has ended comes again.
@@ -152,8 +156,10 @@ impl Downlinks {
     /// Lets the hub push the device's commands from now on, if the device has an MQTT connection. Nothing may be waiting
     /// for it that this process has tried and not settled.
     pub(super) async fn listen(self: &Arc<Self>, name: &str) {
-        if let Some(inbox) = self.inbox(name) {
-            self.sender.listen(inbox).await;
+        let Some(inbox) = self.inbox(name) else { return };
+        let device = inbox.device.clone();
+        if self.sender.listen(inbox).await {
+            tokio::spawn(self.clone().reconnect(device, Duration::MAX));
         }
     }
 
@@ -200,7 +206,8 @@ impl Downlinks {
     /// Passes on what waits for a device, in a task of its own.
     pub(super) fn work(self: Arc<Self>, name: String) {
         let Some(Place { device, keys }) = self.listening.place(&name) else { return self.listening.leave(&name) };
-        tokio::spawn(async move {
+        let workers = self.workers.clone();
+        workers.spawn(async move {
             tokio::select! {
                 () = self.pass_on(&device, &keys, Instant::now() + WORK) => {}
                 () = self.ending.after(ending::SENDING) => {}
@@ -211,10 +218,19 @@ impl Downlinks {
     /// A pushed message was not accepted: it and all later ones of the device are left to the hub. After a minute they are
     /// fetched over HTTPS.
     pub(super) async fn leave(self: &Arc<Self>, name: &str, device: &Device, told: Told) {
-        self.sender.mute(device).await;
-        self.listening.leave(name);
-        self.failures.failed(name.to_owned(), told, Some(TAKEN_BACK), Instant::now());
-        self.look_again(name, TAKEN_BACK);
+        // Before anything else: until then, an uplink lets the device listen.
+        let wait = TAKEN_BACK.mul_f64(1.0 + fastrand::f64() / 4.0);
+        self.failures.failed(name.to_owned(), told, Some(wait), Instant::now());
+        self.hand_back(name, device).await;
+    }
+
+    /// The device backs off: what the hub has pushed is left to it, and it pushes no more.
+    pub(super) async fn hand_back(self: &Arc<Self>, name: &str, device: &Device) {
+        if self.sender.listens(device) || self.listening.has(name) {
+            self.sender.mute(device).await;
+            self.listening.leave(name);
+            self.look_again(name, TAKEN_BACK);
+        }
     }
 
     /// Looks at a device once more when it need not back off any longer, at the earliest after `wait`. Else a command that was
@@ -246,10 +262,10 @@ impl Downlinks {
 
     /// Opens the connection of a device that listens, as often as it takes. Its next uplink may do so before.
     async fn reconnect(self: Arc<Self>, device: Arc<Device>, lived: Duration) {
-        let mut attempt = self.listening.ended(&Self::name(&device), lived);
-        loop {
+        let mut pause = self.listening.ended(&Self::name(&device), lived);
+        for attempt in 1.. {
             // The connections of a fleet end together.
-            let wait = PAUSES.wait(attempt).mul_f64(0.5 + fastrand::f64() / 2.0);
+            let wait = pause.mul_f64(0.5 + fastrand::f64() / 2.0);
             tokio::select! {
                 () = sleep(wait) => {}
                 () = self.ending.after(Duration::ZERO) => return,
@@ -258,6 +274,8 @@ impl Downlinks {
             let _place = self.listening.reconnecting.acquire().await;
             match self.sender.reopen(&device).await {
                 Ok(()) => return,
+                // It may have been deleted. Its next uplink says so, or connects it.
+                Err(error) if error.refuses_device() => return self.sender.mute(&device).await,
                 Err(error) => {
                     tracing::debug!(
                         device.id = device.id,
@@ -265,7 +283,7 @@ impl Downlinks {
                     );
                 }
             }
-            attempt += 1;
+            pause = PAUSES.wait(attempt);
         }
     }
 }
@@ -282,10 +300,11 @@ mod tests {
     fn who_is_cut_again_and_again_comes_back_more_slowly() {
         let listening = Listening::default();
         let short = Duration::from_secs(2);
-        let pauses: Vec<_> = (0..6).map(|_| PAUSES.wait(listening.ended("d", short)).as_secs()).collect();
-        assert_eq!(pauses, [1, 4, 16, 64, 256, 300]);
-        assert_eq!(listening.ended("other", short), 1);
-        assert_eq!(listening.ended("d", SHORT_LIFE), 1, "it has worked in between");
-        assert_eq!(listening.ended("d", short), 1);
+        let pauses: Vec<_> = (0..5).map(|_| listening.ended("d", short).as_secs()).collect();
+        assert_eq!(pauses, [1, 4, 16, 3600, 3600]);
+        let first = PAUSES.first;
+        assert_eq!(listening.ended("other", short), first);
+        assert_eq!(listening.ended("d", SHORT_LIFE), first, "it has worked in between");
+        assert_eq!(listening.ended("d", short), first);
     }
 }

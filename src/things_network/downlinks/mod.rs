@@ -1,8 +1,8 @@
 //! Sends the hub's cloud-to-device messages to The Things Stack as downlinks.
 //!
 //! A message is completed only after The Things Stack has accepted its downlink. Otherwise it is abandoned: the hub
-//! redelivers it after the device's next uplink, ten deliveries in all. A message that can never be a downlink is
-//! rejected: the hub never redelivers it and informs the sender if the sender requested feedback.
+//! delivers it again, ten times in all. A message that can never be a downlink is rejected: the hub never delivers it again and
+//! informs the sender if the sender requested feedback.
 //!
 //! A device's messages are fetched after its uplinks; or the hub pushes them over the device's MQTT connection.
 //!
@@ -12,6 +12,7 @@
 //! | `method` | what the settings say of IoT Central's commands. Pure |
 //! | `stack`, `refusal` | the client of The Things Stack; what its answers mean (pure) |
 //! | `fetching` | one task at a time passes a device's commands on |
+//! | `settling` | what becomes of one message |
 //! | `listening` | commands that the hub pushes |
 //! | `accepted` | which downlinks were accepted before. Pure |
 //! | `address` | where downlinks go without a webhook's headers. Pure |
@@ -24,35 +25,32 @@ mod listening;
 pub mod method;
 mod payload;
 pub mod refusal;
+mod settling;
 pub mod stack;
 
-use std::{sync::Arc, time::Duration};
-
-use tokio::{
-    sync::Semaphore,
-    time::{Instant, sleep, timeout},
+use std::{
+    sync::{Arc, Once},
+    time::Duration,
 };
+
+use tokio::{sync::Semaphore, time::Instant};
+use tokio_util::task::TaskTracker;
 
 use self::{
-    accepted::{Accepted, Way},
-    address::Address,
+    accepted::Accepted,
+    address::{Address, EndDevice},
     fetching::Fetching,
     listening::{Listening, Place},
+    settling::Told,
 };
 use crate::{
-    iot_hub::{CloudMessage, Device, Devicebound, Sender, Settlement, pushed::Pushed},
+    iot_hub::{Device, Devicebound, Sender},
     support::{
         backoff::{Backoff, Policy},
-        ending::Ending,
-        kind::Kind,
+        ending::{self, Ending},
     },
     things_network::{
-        downlinks::{
-            downlink::{Downlink, Operation},
-            method::Methods,
-            refusal::PushError,
-            stack::Stack,
-        },
+        downlinks::{method::Methods, stack::Stack},
         queued::DownlinkKeys,
         tally::{Count, Tally},
     },
@@ -61,26 +59,15 @@ use crate::{
 /// Messages that are fetched after one uplink: as many as a device's queue at the hub holds.
 /// <https://learn.microsoft.com/azure/iot-hub/iot-hub-devguide-messages-c2d>
 const MOST: usize = 50;
-/// Attempts for a downlink after one uplink.
-const ATTEMPTS: u32 = 3;
-/// An attempt that needs a longer wait is left to the next uplink.
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// Downlinks that are in flight to The Things Stack at once. Their invocations last until the downlinks are accepted,
 /// and the host runs 64 invocations at a time. This limit leaves most of them to telemetry, however slow The Things
 /// Stack is.
 const POSTING: usize = 16;
-/// How long a downlink waits for a free place among those in flight.
-const PLACE_WAIT: Duration = Duration::from_secs(2);
 /// The longest time that an uplink's invocation lasts for the device's downlinks.
 const TIME: Duration = Duration::from_secs(20);
 /// Back-off of a device whose downlink was not accepted. It doubles each time: the hub delivers a message only ten
-/// times, and a backlog of uplinks must not use up these deliveries. It stays short enough that commands leave soon after
-/// the cause is gone.
+/// times, and a backlog of uplinks must not use up these deliveries. The [last ones](settling) are hours apart.
 const POLICY: Policy = Policy::exact(Duration::from_secs(5), Duration::from_secs(15 * 60));
-/// How often a cause that lasts is logged for a device.
-const TOLD_AGAIN: Duration = Duration::from_secs(60 * 60);
-/// Extra time to settle a message that was handled, even if the time has ended.
-const SETTLING: Duration = Duration::from_secs(10);
 
 /// What downlinks are passed on with.
 pub struct Parts {
@@ -113,21 +100,10 @@ pub struct Downlinks {
     accepted: Accepted,
     /// Devices whose downlinks were not accepted.
     failures: Backoff<String, Told>,
-}
-
-/// What was logged about a device whose downlinks are not accepted.
-#[derive(Clone)]
-struct Told {
-    cause: (Kind, Option<u16>),
-    at: Instant,
-}
-
-/// What becomes of a message, after all attempts for it.
-enum Fate {
-    Accepted,
-    /// It can never be a downlink.
-    Condemned(String),
-    Waits(PushError),
+    /// The tasks that pass commands on without an uplink.
+    workers: TaskTracker,
+    /// Says that the settings' address is not for a device.
+    warned_of_tenant: Once,
 }
 
 impl Downlinks {
@@ -148,21 +124,48 @@ impl Downlinks {
             posting: Semaphore::new(POSTING),
             accepted: Accepted::default(),
             failures: Backoff::new(POLICY),
+            workers: TaskTracker::new(),
+            warned_of_tenant: Once::new(),
         }
+    }
+
+    /// Waits for the commands that are on their way, after the end has begun. Connections must be open until then: an
+    /// acknowledgement that the hub does not get is a downlink that is sent again.
+    pub async fn end(&self) {
+        self.workers.close();
+        // The workers end by themselves within that time.
+        let _ = tokio::time::timeout(ending::SENDING, self.workers.wait()).await;
     }
 
     /// Where the downlinks of an uplink's device go: as its webhook says, else as the settings say. `None`: there are none.
     #[must_use]
-    pub fn keys_of(&self, queued: Option<DownlinkKeys>, application: &str, device: &str) -> Option<DownlinkKeys> {
-        queued.or_else(|| Some(self.address.as_ref()?.of(application, device)))
+    pub fn keys_of(&self, queued: Option<DownlinkKeys>, end_device: EndDevice<'_>) -> Option<DownlinkKeys> {
+        if queued.is_some() {
+            return queued;
+        }
+        let address = self.address.as_ref()?;
+        let keys = address.of(end_device);
+        if keys.is_none() {
+            self.warned_of_tenant.call_once(|| {
+                tracing::warn!(
+                    application.id = end_device.application,
+                    end_device.id = end_device.device,
+                    "commands of the device are not sent: its webhook has no key for downlinks, and its tenant is {}, but \
+                     ThingsStackUrl is {}. Give the webhook a key for downlinks. This is said once",
+                    end_device.tenant.map(ToString::to_string).unwrap_or_default(),
+                    address.host()
+                );
+            });
+        }
+        keys
     }
 
     /// Where the downlinks of a device go that has sent no uplink just now: as its last webhook here said, else as the
     /// settings say.
     #[must_use]
-    pub fn keys(&self, device: &Device, application: &str, end_device: &str) -> Option<DownlinkKeys> {
+    pub fn keys(&self, device: &Device, end_device: EndDevice<'_>) -> Option<DownlinkKeys> {
         let place = self.listening.place(&Self::name(device));
-        self.keys_of(place.map(|place| (*place.keys).clone()), application, end_device)
+        self.keys_of(place.map(|place| (*place.keys).clone()), end_device)
     }
 
     /// Whether devices have sent an uplink that had sent none at the last call.
@@ -184,17 +187,12 @@ impl Downlinks {
         self.pass_on(device, &keys, Instant::now() + TIME).await;
     }
 
-    /// Passes on what waits for a device that has sent no uplink, unless the hub pushes its messages anyway. Returns `false` if
-    /// the hub gets no questions now.
-    pub async fn ask(self: &Arc<Self>, device: &Arc<Device>, keys: &DownlinkKeys, deadline: Instant) -> bool {
-        if self.sender.listens(device) {
-            return true;
+    /// Passes on what waits for a device that has sent no uplink, unless the hub pushes its messages anyway, or gets no questions
+    /// now.
+    pub async fn ask(self: &Arc<Self>, device: &Arc<Device>, keys: &DownlinkKeys, deadline: Instant) {
+        if !self.sender.listens(device) && !self.devicebound.is_backing_off(device) {
+            self.pass_on(device, keys, deadline).await;
         }
-        if self.devicebound.is_backing_off(device) {
-            return false;
-        }
-        self.pass_on(device, keys, deadline).await;
-        true
     }
 
     /// Passes on the device's pending messages, unless another task already does; then that one looks once more. A failure
@@ -217,11 +215,14 @@ impl Downlinks {
     ) {
         let Some(mut fetcher) = self.fetching.begin(name) else { return };
         if self.failures.holding(name).is_some() {
-            return self.listening.leave(name);
+            return self.hand_back(name, device).await;
         }
         for _ in 0..MOST {
-            if Instant::now() >= deadline {
+            if self.ending.has_begun() {
                 return;
+            }
+            if Instant::now() >= deadline {
+                break;
             }
             if let Some(pushed) = self.listening.take(name) {
                 if !self.pass_on_pushed(name, &pushed, keys, deadline).await {
@@ -241,175 +242,24 @@ impl Downlinks {
                 Ok(None) if fetcher.is_wanted_again() => {}
                 Ok(None) => return self.listen(name).await,
                 Err(error) => {
+                    let is_asked_again = self.sender.can_listen() && !error.refuses_device();
                     if self.tally.count(Count::DownlinkChecksFailed) {
+                        let again = if is_asked_again { "the hub is asked again" } else { "its next uplink tries again" };
                         tracing::warn!(
                             device.id = device.id,
                             failure.kind = error.kind().as_str(),
-                            "what waits for the device was not fetched, its next uplink tries again: {error}"
+                            "what waits for the device was not fetched, {again}: {error}"
                         );
                     }
-                    return self.fetch_again(name);
+                    if is_asked_again {
+                        self.fetch_again(name);
+                    }
+                    return;
                 }
             }
         }
-    }
-
-    /// Returns whether the next message may follow.
-    async fn pass_on_fetched(
-        self: &Arc<Self>,
-        name: &String,
-        device: &Device,
-        message: &CloudMessage,
-        keys: &DownlinkKeys,
-        deadline: Instant,
-    ) -> bool {
-        let settlement = match self.fate(name, message, Way::Fetched, keys, deadline).await {
-            Fate::Accepted => Settlement::Complete,
-            Fate::Condemned(reason) => {
-                self.tally.count(Count::DownlinksRejected);
-                let id = message.message_id.as_deref().unwrap_or_default();
-                tracing::warn!(
-                    device.id = device.id,
-                    message.id = id,
-                    "a cloud-to-device message is rejected: {reason}"
-                );
-                Settlement::Reject
-            }
-            Fate::Waits(error) => {
-                let told = self.tell(name, device, message, &error);
-                self.failures.failed(name.clone(), told, error.requested_wait(), Instant::now());
-                Settlement::Abandon
-            }
-        };
-        // Settling takes little time, and without it the message would be redelivered.
-        let settled = self.devicebound.settle(device, message, settlement, Instant::now() + SETTLING).await;
-        if let Err(error) = settled {
-            let id = message.message_id.as_deref().unwrap_or_default();
-            tracing::warn!(
-                device.id = device.id,
-                message.id = id,
-                "a cloud-to-device message was handled but not settled ({settlement:?}), it comes again: {error}"
-            );
-            self.fetch_again(name);
-            return false;
-        }
-        if settlement == Settlement::Abandon {
-            // The next message would overtake this one.
-            self.look_again(name, Duration::ZERO);
-            return false;
-        }
-        self.failures.succeeded(name);
-        self.accepted.settled(name, message);
-        true
-    }
-
-    /// Returns whether the next message may follow.
-    async fn pass_on_pushed(
-        self: &Arc<Self>,
-        name: &String,
-        pushed: &Pushed,
-        keys: &DownlinkKeys,
-        deadline: Instant,
-    ) -> bool {
-        let Pushed { device, message, .. } = pushed;
-        let fate = if pushed.is_late() {
-            Fate::Waits(PushError::Busy)
-        } else {
-            self.fate(name, message, Way::Pushed, keys, deadline).await
-        };
-        let told = match fate {
-            Fate::Accepted => {
-                if !pushed.complete().await {
-                    tracing::debug!(
-                        device.id = device.id,
-                        "a message's acknowledgement is lost: the hub pushes it again"
-                    );
-                }
-                self.failures.succeeded(name);
-                return true;
-            }
-            // It is logged when it is rejected.
-            Fate::Condemned(reason) => {
-                tracing::debug!(device.id = device.id, "a message will be rejected over HTTPS: {reason}");
-                Told { cause: (Kind::DownlinkRejected, None), at: Instant::now() }
-            }
-            Fate::Waits(error) => self.tell(name, device, message, &error),
-        };
-        self.leave(name, device, told).await;
-        false
-    }
-
-    /// Each cause is logged for each device: a person who looks after one device must not have to read the log of another.
-    fn tell(&self, name: &String, device: &Device, message: &CloudMessage, error: &PushError) -> Told {
-        let (now, cause) = (Instant::now(), error.cause());
-        self.tally.failed(error.kind());
-        let told = self.failures.last(name).map(|failed| failed.error);
-        let told = told.filter(|told| told.cause == cause && now - told.at < TOLD_AGAIN);
-        if told.is_none() {
-            let until = if self.sender.can_listen() {
-                "waits, and is tried again"
-            } else {
-                "waits for the device's next uplink"
-            };
-            tracing::warn!(
-                device.id = device.id,
-                message.id = message.message_id.as_deref().unwrap_or_default(),
-                message.attempt = message.delivery_count,
-                failure.kind = error.kind().as_str(),
-                "a downlink {until}: {error}"
-            );
-        }
-        told.unwrap_or(Told { cause, at: now })
-    }
-
-    async fn fate(&self, name: &str, message: &CloudMessage, way: Way, keys: &DownlinkKeys, deadline: Instant) -> Fate {
-        if self.accepted.has(name, message, way) {
-            return Fate::Accepted;
-        }
-        let id = message.message_id.as_deref();
-        let downlink = match Downlink::new(id, &message.properties, &message.body, &self.methods) {
-            Ok(downlink) => downlink,
-            Err(reason) => return Fate::Condemned(reason),
-        };
-        let (url, header) = match downlink.operation {
-            Operation::Push => (&keys.push, "X-Downlink-Push"),
-            Operation::Replace => (&keys.replace, "X-Downlink-Replace"),
-        };
-        let posted = match url {
-            Some(url) => self.post(url, keys, &downlink, deadline).await,
-            None => Err(PushError::Unusable(format!("the webhook came without the header {header}"))),
-        };
-        match posted {
-            Ok(()) => {
-                self.tally.count(Count::DownlinksForwarded);
-                self.accepted.put(name, message, way);
-                Fate::Accepted
-            }
-            Err(error) if error.condemns_downlink(message.delivery_count) => Fate::Condemned(error.to_string()),
-            Err(error) => Fate::Waits(error),
-        }
-    }
-
-    async fn post(
-        &self,
-        url: &str,
-        keys: &DownlinkKeys,
-        downlink: &Downlink,
-        deadline: Instant,
-    ) -> Result<(), PushError> {
-        let Ok(_place) = timeout(PLACE_WAIT, self.posting.acquire()).await else { return Err(PushError::Busy) };
-        let mut attempt = 1;
-        loop {
-            let error = match self.stack.post(url, &keys.api_key, downlink.body.clone()).await {
-                Ok(()) => return Ok(()),
-                Err(error) => error,
-            };
-            let wait = error.retry_after().filter(|wait| *wait <= LONGEST_WAIT && Instant::now() + *wait < deadline);
-            match wait {
-                Some(wait) if attempt < ATTEMPTS => sleep(wait).await,
-                _ => return Err(error),
-            }
-            attempt += 1;
-        }
+        // More may wait. Only then, so that the next look finds the device free.
+        drop(fetcher);
+        self.look_again(name, Duration::ZERO);
     }
 }

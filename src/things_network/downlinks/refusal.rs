@@ -47,7 +47,7 @@ pub enum PushError {
     /// Whether the downlink was accepted is unknown, unless it `is_unsent`.
     #[error("The Things Stack cannot be reached at {place}: {text}")]
     Unreachable { place: String, text: String, is_unsent: bool },
-    #[error("too many downlinks are on their way to The Things Stack, which is slow to take them")]
+    #[error("it waited too long for earlier downlinks: The Things Stack is slow to accept them")]
     Busy,
 }
 

@@ -108,7 +108,7 @@ impl Forwarding {
         };
         self.activities.forwarded(&forwardable, self.clock.now());
         self.tally.count(Count::UplinksForwarded);
-        if let Some(keys) = self.keys_of(&forwardable, &queued) {
+        if let Some(keys) = self.keys_of(&forwardable, &queued, &owner) {
             // The Things Stack gets its answer first.
             let forwarding = self.clone();
             tokio::spawn(async move { forwarding.pass_on(&device, &keys).await });

@@ -37,7 +37,7 @@ use self::{
     turns::Turns,
 };
 use super::tally::{Count, Tally};
-use crate::things_network::downlinks::{Downlinks, Parts as DownlinkParts};
+use crate::things_network::downlinks::{Downlinks, Parts as DownlinkParts, address::EndDevice};
 use crate::{
     host::queue::QueueMessage,
     iot_hub::{
@@ -196,7 +196,7 @@ impl Forwarding {
             return self.put_back(message, (&forwardable, &owner), Cause::Turn, Kind::Turn, text).await;
         };
         progress.step = Step::Sending;
-        if let Some(keys) = self.keys_of(&forwardable, &queued)
+        if let Some(keys) = self.keys_of(&forwardable, &queued, &owner)
             && let Ok(device) = devices.device(&owner, Instant::now()).await
         {
             self.downlinks.before_uplink(&device, &keys);
@@ -211,7 +211,7 @@ impl Forwarding {
                 self.activities.forwarded(&forwardable, self.clock.now());
                 self.tally.count(if forwardable.is_uplink { Count::UplinksForwarded } else { Count::EventsForwarded });
                 if forwardable.is_uplink
-                    && let Some(keys) = self.keys_of(&forwardable, &queued)
+                    && let Some(keys) = self.keys_of(&forwardable, &queued, &owner)
                     && let Ok(device) = devices.device(&owner, Instant::now()).await
                 {
                     self.pass_on(&device, &keys).await;
@@ -256,8 +256,14 @@ impl Forwarding {
         }
     }
 
-    fn keys_of(&self, forwardable: &Forwardable, queued: &Queued<'_>) -> Option<DownlinkKeys> {
-        self.downlinks.keys_of(queued.downlink.clone(), &forwardable.application, &forwardable.device)
+    fn keys_of(&self, forwardable: &Forwardable, queued: &Queued<'_>, owner: &Owner) -> Option<DownlinkKeys> {
+        let Forwardable { application, device, .. } = forwardable;
+        self.downlinks.keys_of(queued.downlink.clone(), EndDevice { application, device, tenant: owner.tenant() })
+    }
+
+    /// Waits for the commands that are on their way, after the end has begun.
+    pub async fn end(&self) {
+        self.downlinks.end().await;
     }
 
     /// Passes on the device's commands. One that is still locked at the end of the process comes again.

@@ -15,8 +15,11 @@ use tokio::time::Instant;
 
 use super::Forwarding;
 use crate::{
-    iot_hub::devices::{Owner, documents::Document},
-    things_network::{downlinks::address::Selection, tally::Count},
+    iot_hub::devices::{Owner, StoredOwner, documents::Document},
+    things_network::{
+        downlinks::address::{EndDevice, Selection},
+        tally::Count,
+    },
 };
 
 /// Devices in one call: with a call every 10 s, a bit more than half of what one unit of S1 allows.
@@ -93,7 +96,8 @@ fn due<'a>(
 }
 
 impl Forwarding {
-    /// Asks for the commands of the devices that are due. A failure is logged; what was not asked is due in the next call.
+    /// Asks for the commands of the devices that are due. A failure is logged, and the device is due again after its interval. A
+    /// device for which this call had no time left is due in the next one.
     pub async fn poll_downlinks(&self) {
         let Some(poll) = &self.polling.poll else { return };
         let began = Instant::now();
@@ -143,6 +147,8 @@ impl Forwarding {
     }
 
     async fn ask(&self, document: &Document, deadline: Instant) {
+        // Whatever becomes of it: a device for which it always fails is not to take the turns of the others.
+        self.polling.state().asked.insert(document.id.clone(), Instant::now());
         let owner = &document.owner;
         let Some((devices, _)) = self.devices.of(&owner.group, document.port().unwrap_or_default()) else { return };
         let owner = Owner::things_network(&owner.group, &owner.name, document.registration_id())
@@ -151,14 +157,11 @@ impl Forwarding {
             .at_port(document.port());
         // Its next uplink says why there is no device.
         let Ok(device) = devices.device(&owner, Instant::now()).await else { return };
-        let keys = self.downlinks.keys(&device, &document.owner.group, &document.owner.name);
-        let is_asked = match keys {
-            Some(keys) => self.downlinks.ask(&device, &keys, deadline).await,
-            // This process has seen no webhook of it, and there is no other address.
-            None => true,
-        };
-        if is_asked {
-            self.polling.state().asked.insert(document.id.clone(), Instant::now());
+        let StoredOwner { group: application, name, .. } = &document.owner;
+        let end_device = EndDevice { application, device: name, tenant: document.tenant.as_ref() };
+        // `None`: this process has seen no webhook of it, and there is no other address.
+        if let Some(keys) = self.downlinks.keys(&device, end_device) {
+            self.downlinks.ask(&device, &keys, deadline).await;
         }
     }
 }
