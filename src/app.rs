@@ -208,6 +208,7 @@ impl Shared {
             direct,
             methods,
             address,
+            confirms_downlinks,
             poll,
             ..
         } = config;
@@ -228,6 +229,7 @@ impl Shared {
             ending: self.ending.clone(),
             address,
             is_polled: poll.is_some(),
+            confirmations: confirms_downlinks.then(|| (self.store.clone(), self.clock)),
         };
         let activities = Activities::new(self.store.clone(), activity);
         let (ending, store) = (self.ending.clone(), self.store.clone());

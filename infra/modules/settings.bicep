@@ -12,6 +12,7 @@
 // | OverlapSeconds, ForwardCorrections, FailedSitesThreshold | the default is right for a start |
 // | IoTHubMaxConnections, ForwardTimeoutSeconds, DeviceActivitySeconds | the default is right for a start |
 // | ThingsNetworkEvents, ThingsNetworkMembers, ThingsNetworkDirectMilliseconds, AzureIoT__IoTCentral__Methods__ | the default is right for a start |
+// | ConfirmDownlinks | the default is right for a start |
 // | DownlinkPollSeconds, DownlinkPollDevices | the default is right for a start; with DownlinkPollSeconds in moreSettings, its function runs |
 // | ThingsStackUrl, ThingsStackDownlinkApiKey | webhooks have the address and the key for downlinks; commands read them on the machine of a person |
 // | ThingsStackApiKey, FunctionAppUrl, FunctionAppKey | only commands read them, on the machine of a person |

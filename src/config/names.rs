@@ -7,6 +7,7 @@ use super::{Settings, dps, enrollment, methods};
 const FIXED: &[&str] = &[
     "Base64encodedUsernamePassword",
     "Channelnames",
+    "ConfirmDownlinks",
     "Customer_ID",
     "DPSGlobaDeviceEndpoint",
     "DPSGlobalDeviceEndpoint",

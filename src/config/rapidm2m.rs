@@ -33,7 +33,7 @@ pub struct Config {
     pub histdata: u8,
     /// `StartFrom`: where the first poll of a site starts (`youngest`).
     pub start_from: StartFrom,
-    /// `PollConcurrency`: sites polled at once (256).
+    /// `PollConcurrency`: sites polled at once (192).
     pub concurrency: usize,
     /// `BackendRequestsPerSecond`: the most requests to the backend in a second (80).
     pub requests_per_second: u32,
@@ -137,7 +137,7 @@ impl Config {
         }
         let start_from = start_from(settings, problems);
         let histdata = settings.number("Histdata", 0, 0..=9, problems);
-        let concurrency = settings.number("PollConcurrency", 256, 1..=1000, problems);
+        let concurrency = settings.number("PollConcurrency", 192, 1..=1000, problems);
         // The vendor's fair use is 100 a second.
         let requests_per_second = settings.number("BackendRequestsPerSecond", 80, 1..=10_000, problems);
         let timeout = settings.number("PollTimeoutSeconds", 50, 1..=3600, problems);

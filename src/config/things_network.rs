@@ -21,6 +21,7 @@ use crate::{
 
 pub(super) const QUEUE: &str = "UplinkQueueName";
 const TEMPLATE: &str = "DeviceIdTemplate";
+const CONFIRM: &str = "ConfirmDownlinks";
 const POLL: &str = "DownlinkPollSeconds";
 const POLLED: &str = "DownlinkPollDevices";
 /// The timer's interval is 10 s.
@@ -54,8 +55,10 @@ pub struct Config {
     pub direct: Option<Duration>,
     /// `AzureIoT__IoTCentral__Methods__…`: how the commands of IoT Central are sent.
     pub methods: Methods,
-    /// `ThingsStackUrl`, `ThingsStackApiKey`: where downlinks go if webhooks have no address for them.
+    /// `ThingsStackUrl`, `ThingsStackDownlinkApiKey`: where downlinks go if webhooks have no address for them.
     pub address: Option<Address>,
+    /// `ConfirmDownlinks`: whether commands are done only when the device has confirmed their confirmed downlinks (false).
+    pub confirms_downlinks: bool,
     /// `DownlinkPollSeconds`, `DownlinkPollDevices`: which devices' commands are fetched between uplinks, and how often (0 =
     /// never, here `None`).
     pub poll: Option<Poll>,
@@ -141,6 +144,10 @@ impl Config {
         let direct = settings.number("ThingsNetworkDirectMilliseconds", 0, 0..=LONGEST_DIRECT, problems);
         let methods = methods::read(settings, problems);
         let address = things_stack::downlinks(settings, problems);
+        let confirms_downlinks = settings.flag(CONFIRM, false, problems);
+        if confirms_downlinks && webhooks.as_ref().is_some_and(|webhooks| !webhooks.events) {
+            problems.add(CONFIRM, "needs ThingsNetworkEvents=true: the device's confirmation is an event");
+        }
         let every = settings.number(POLL, 0, 0..=LONGEST_POLL, problems);
         let devices = settings.get(POLLED, problems).map_or(Ok(Selection::default()), Selection::parse);
         let devices = devices.map_err(|why| problems.add(POLLED, why)).ok();
@@ -155,6 +162,7 @@ impl Config {
             direct: (direct > 0).then(|| Duration::from_millis(direct)),
             methods,
             address,
+            confirms_downlinks,
             poll: every.zip(devices).map(|(every, devices)| Poll { every, devices }),
             activity: (activity > 0).then(|| Duration::from_secs(activity)),
         })

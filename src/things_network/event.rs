@@ -16,7 +16,8 @@ use super::{
 };
 use crate::{
     host::input::Text,
-    support::{clock, hex::hex},
+    iot_hub::devices::confirmations::Confirmation,
+    support::{clock, hex::hex, http::one_line},
 };
 
 /// An event of The Things Stack.
@@ -74,6 +75,46 @@ struct Telemetry<'a> {
     receptions: Option<usize>,
 }
 
+/// What became of the downlink of a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Confirmed {
+    /// The message id of the cloud-to-device message.
+    pub message_id: String,
+    /// The downlink's fPort; 0 if the event does not name it.
+    pub port: u8,
+    pub result: Confirmation,
+}
+
+/// The downlink itself, or a `downlink` beside the reason.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Content {
+    f_port: Option<u8>,
+    downlink: Downlink,
+    error: Failure,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Downlink {
+    f_port: Option<u8>,
+}
+
+/// An error of The Things Stack.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Failure {
+    message_format: String,
+    name: String,
+}
+
+impl Failure {
+    fn text(&self) -> String {
+        let text = [&self.message_format, &self.name].into_iter().find(|text| !text.is_empty());
+        text.map_or_else(|| "no reason given".into(), |text| one_line(text, 200))
+    }
+}
+
 impl<'a> Event<'a> {
     pub(super) fn parse(body: &'a str) -> Result<Self, Invalid> {
         let members: BTreeMap<Text<'a>, &'a RawValue> =
@@ -107,6 +148,21 @@ impl<'a> Event<'a> {
     #[must_use]
     pub fn kind(&self) -> Option<&str> {
         self.content.as_ref().map(|(kind, _)| &**kind)
+    }
+
+    /// What became of the downlink of a command. `None` if the event says nothing final. After `downlink_nack` The Things Stack
+    /// sends the downlink again by itself, until it gives up with `downlink_failed`.
+    #[must_use]
+    pub fn confirmed(&self) -> Option<Confirmed> {
+        let (kind, content) = self.content.as_ref()?;
+        let Content { f_port, downlink, error } = serde_json::from_str(content.get()).unwrap_or_default();
+        let result = match &**kind {
+            "downlink_ack" => Confirmation::Acknowledged,
+            "downlink_failed" => Confirmation::Failed(error.text()),
+            _ => return None,
+        };
+        let message_id = correlation::command_id(self.body, Some(content))?;
+        Some(Confirmed { message_id, port: f_port.or(downlink.f_port).unwrap_or(0), result })
     }
 
     /// The application and the device.

@@ -3,6 +3,7 @@
 
 mod at_once;
 mod commands;
+mod confirmed;
 mod direct;
 mod door;
 mod downlinks;

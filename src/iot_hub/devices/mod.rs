@@ -16,6 +16,7 @@
 //! Nothing is sent as a device before its document is written. This prevents two owners from sharing one device.
 
 pub mod activity;
+pub mod confirmations;
 pub mod documents;
 mod dps;
 pub mod enrollment;

@@ -9,13 +9,14 @@ use azure_data_cosmos::{
     models::{ContainerProperties, IndexingPolicy, PartitionKeyDefinition},
     options::{ItemWriteOptions, Precondition},
 };
-use futures::TryStreamExt as _;
+use futures::{TryStreamExt as _, future::BoxFuture};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::{
     StoredOwner,
     activity::{self, Activity},
+    confirmations,
     documents::Document,
 };
 use crate::{
@@ -196,18 +197,54 @@ impl Store {
     /// # Errors
     /// The store cannot be used, or other processes keep writing the document.
     pub async fn add_activity(&self, new: activity::Document, since: &Activity) -> Result<(), StoreError> {
+        let id = new.id.clone();
+        let add = |document: &mut activity::Document| document.activity.add(since.clone());
+        // The type of this future is too deep for the compiler.
+        let changing: BoxFuture<'_, Result<(), StoreError>> = Box::pin(self.change(&id, new, add));
+        changing.await
+    }
+
+    /// The commands of a hub device that wait for a confirmation, if there was any.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn confirmations(&self, id: &str) -> Result<Option<confirmations::Document>, StoreError> {
+        Ok(self.get(id).await?.map(|stored| stored.document))
+    }
+
+    /// Changes the commands of a hub device that wait for a confirmation. Several processes may do so at once. Returns the
+    /// result of the change that was written.
+    ///
+    /// # Errors
+    /// The store cannot be used, or other processes keep writing the document.
+    pub async fn change_confirmations<R>(
+        &self,
+        id: &str,
+        change: impl FnMut(&mut confirmations::Document) -> R,
+    ) -> Result<R, StoreError> {
+        self.change(id, confirmations::Document::new(id.to_owned()), change).await
+    }
+
+    /// A change that changes nothing is not written.
+    async fn change<T: Serialize + DeserializeOwned + Clone + PartialEq + Send + Sync, R>(
+        &self,
+        id: &str,
+        new: T,
+        mut change: impl FnMut(&mut T) -> R,
+    ) -> Result<R, StoreError> {
         for attempt in 1..=ATTEMPTS {
-            let (mut document, etag) = match self.get::<activity::Document>(&new.id).await? {
+            let (mut document, etag) = match self.get::<T>(id).await? {
                 Some(stored) => (stored.document, stored.etag),
                 None => (new.clone(), None),
             };
-            document.activity.add(since.clone());
-            if self.put(&document.id, &document, etag.as_deref()).await? == Written::Yes {
-                return Ok(());
+            let before = document.clone();
+            let result = change(&mut document);
+            if document == before || self.put(id, &document, etag.as_deref()).await? == Written::Yes {
+                return Ok(result);
             }
             tokio::time::sleep(RETRY.wait(attempt)).await;
         }
-        Err(Failure::Other(format!("document {} is written by others all the time", new.id)).into())
+        Err(Failure::Other(format!("document {id} is written by others all the time")).into())
     }
 
     /// The latest activity of all LoRaWAN devices, without the numbers of their uplinks. Empty if there is no container

@@ -34,6 +34,8 @@ pub struct Downlink {
     pub operation: Operation,
     /// JSON: `{"downlinks":[…]}`.
     pub body: String,
+    /// Whether the device confirms it, and it can be told from the event that says so which message it is.
+    pub is_confirmed: bool,
 }
 
 /// How a downlink affects the downlinks that are already pending.
@@ -101,15 +103,18 @@ impl Downlink {
             .map(|id| format!("{}{id}", correlation::PREFIX))
             .filter(|id| id.len() <= MAX_CORRELATION_ID)
             .map(|id| [id]);
+        let confirmed = confirmed.or_else(|| method?.confirmed).unwrap_or(false);
+        let is_confirmed = confirmed && correlation_ids.is_some();
         let message = Message {
             f_port,
             payload,
-            confirmed: confirmed.or_else(|| method?.confirmed).unwrap_or(false),
+            confirmed,
             priority: priority.or_else(|| method?.priority).unwrap_or("NORMAL"),
             correlation_ids,
         };
         let body = serde_json::to_string(&Request { downlinks: [message] }).expect("every key is a string");
-        Ok(Self { operation: operation.or_else(|| method?.operation).unwrap_or(Operation::Push), body })
+        let operation = operation.or_else(|| method?.operation).unwrap_or(Operation::Push);
+        Ok(Self { operation, body, is_confirmed })
     }
 }
 
@@ -154,7 +159,7 @@ mod tests {
 
     fn downlink(properties: &[(&str, &str)], body: &[u8]) -> Result<(Operation, Value), String> {
         let properties = properties.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let Downlink { operation, body } = Downlink::new(Some("m-1"), &properties, body, &Methods::default())?;
+        let Downlink { operation, body, .. } = Downlink::new(Some("m-1"), &properties, body, &Methods::default())?;
         Ok((operation, serde_json::from_str::<Value>(&body).unwrap()["downlinks"][0].clone()))
     }
 
@@ -183,7 +188,7 @@ mod tests {
         }
         let sent = |properties: &[(&str, &str)], body: &[u8]| {
             let properties = properties.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-            let Downlink { operation, body } = Downlink::new(None, &properties, body, &methods).unwrap();
+            let Downlink { operation, body, .. } = Downlink::new(None, &properties, body, &methods).unwrap();
             (operation, serde_json::from_str::<Value>(&body).unwrap()["downlinks"][0].clone())
         };
         let expected =

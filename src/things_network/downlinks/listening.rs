@@ -9,6 +9,7 @@
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     num::NonZeroUsize,
+    pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -18,8 +19,8 @@ use std::{
 
 use lru::LruCache;
 use tokio::{
-    sync::{Semaphore, mpsc},
-    time::{Instant, sleep},
+    sync::{Notify, Semaphore, mpsc},
+    time::{Instant, sleep, timeout},
 };
 
 use super::{Downlinks, Told};
@@ -72,6 +73,8 @@ pub struct Listening {
     /// Devices that a task looks at again.
     retrying: Mutex<HashSet<String>>,
     reconnecting: Semaphore,
+    /// Notified when a device may back off no longer.
+    woken: Notify,
 }
 
 impl Default for Listening {
@@ -84,6 +87,7 @@ impl Default for Listening {
             short_lives: Mutex::new(LruCache::new(MOST_PLACES)),
             retrying: Mutex::default(),
             reconnecting: Semaphore::new(RECONNECTING),
+            woken: Notify::new(),
         }
     }
 }
@@ -98,6 +102,11 @@ impl Listening {
     /// Whether there are devices that were not there at the last call.
     pub fn take_news(&self) -> bool {
         self.has_news.swap(false, Ordering::Relaxed)
+    }
+
+    /// Lets those who wait for the end of a back-off look whether it has ended.
+    pub fn wake(&self) {
+        self.woken.notify_waiters();
     }
 
     pub fn place(&self, name: &str) -> Option<Place> {
@@ -243,8 +252,12 @@ impl Downlinks {
         tokio::spawn(async move {
             let waiting = async {
                 sleep(wait).await;
-                while let Some(failed) = downlinks.failures.holding(&name) {
-                    sleep(failed.left().max(Duration::from_millis(1))).await;
+                loop {
+                    let mut woken = pin!(downlinks.listening.woken.notified());
+                    // Before looking, so that no call is missed.
+                    woken.as_mut().enable();
+                    let Some(failed) = downlinks.failures.holding(&name) else { break };
+                    let _ = timeout(failed.left().max(Duration::from_millis(1)), woken).await;
                 }
             };
             tokio::select! {

@@ -14,11 +14,13 @@
 //! | `fetching` | one task at a time passes a device's commands on |
 //! | `settling` | what becomes of one message |
 //! | `listening` | commands that the hub pushes |
+//! | `confirming` | commands that are done when the device has confirmed them |
 //! | `accepted` | which downlinks were accepted before. Pure |
 //! | `address` | where downlinks go without a webhook's headers. Pure |
 
 mod accepted;
 pub mod address;
+mod confirming;
 pub mod downlink;
 mod fetching;
 mod listening;
@@ -39,18 +41,24 @@ use tokio_util::task::TaskTracker;
 use self::{
     accepted::Accepted,
     address::{Address, EndDevice},
+    confirming::Confirming,
     fetching::Fetching,
     listening::{Listening, Place},
     settling::Told,
 };
 use crate::{
-    iot_hub::{Device, Devicebound, Sender},
+    iot_hub::{
+        Device, Devicebound, Sender,
+        devices::{Store, StoreError},
+    },
     support::{
         backoff::{Backoff, Policy},
+        clock::Clock,
         ending::{self, Ending},
     },
     things_network::{
         downlinks::{method::Methods, stack::Stack},
+        event::Confirmed,
         queued::DownlinkKeys,
         tally::{Count, Tally},
     },
@@ -82,6 +90,8 @@ pub struct Parts {
     pub address: Option<Address>,
     /// Whether a timer asks for commands.
     pub is_polled: bool,
+    /// Keeps what became of confirmed downlinks, if commands wait for that.
+    pub confirmations: Option<(Arc<Store>, Clock)>,
 }
 
 /// Passes downlinks on for all devices.
@@ -98,6 +108,7 @@ pub struct Downlinks {
     listening: Listening,
     posting: Semaphore,
     accepted: Accepted,
+    confirming: Option<Confirming>,
     /// Devices whose downlinks were not accepted.
     failures: Backoff<String, Told>,
     /// The tasks that pass commands on without an uplink.
@@ -109,7 +120,7 @@ pub struct Downlinks {
 impl Downlinks {
     #[must_use]
     pub fn new(parts: Parts, tally: Tally) -> Self {
-        let Parts { devicebound, stack, methods, sender, ending, address, is_polled } = parts;
+        let Parts { devicebound, stack, methods, sender, ending, address, is_polled, confirmations } = parts;
         Self {
             devicebound,
             stack,
@@ -123,6 +134,7 @@ impl Downlinks {
             listening: Listening::default(),
             posting: Semaphore::new(POSTING),
             accepted: Accepted::default(),
+            confirming: confirmations.map(|(store, clock)| Confirming::new(store, clock)),
             failures: Backoff::new(POLICY),
             workers: TaskTracker::new(),
             warned_of_tenant: Once::new(),
@@ -174,7 +186,7 @@ impl Downlinks {
         self.listening.take_news()
     }
 
-    /// The device has sent an uplink: passes on what waits for it, unless the hub pushes its messages anyway.
+    /// The device has sent an uplink, or has confirmed a command: passes on what waits for it, unless the hub pushes its messages anyway.
     pub async fn after_uplink(self: &Arc<Self>, device: &Arc<Device>, keys: &DownlinkKeys) {
         let keys = Arc::new(keys.clone());
         if self.sender.can_listen() || self.is_polled {
@@ -193,6 +205,26 @@ impl Downlinks {
         if !self.sender.listens(device) && !self.devicebound.is_backing_off(device) {
             self.pass_on(device, keys, deadline).await;
         }
+    }
+
+    /// Whether commands wait for the device's confirmation.
+    #[must_use]
+    pub fn awaits_confirmation(&self) -> bool {
+        self.confirming.is_some()
+    }
+
+    /// A device has confirmed a command, or The Things Stack has given it up. Returns whether the command waits for that.
+    ///
+    /// # Errors
+    /// The container of devices cannot be used.
+    pub async fn has_result(&self, device: &Device, confirmed: &Confirmed) -> Result<bool, StoreError> {
+        let Some(confirming) = &self.confirming else { return Ok(false) };
+        let is_awaited = confirming.has_result(device, &confirmed.message_id, &confirmed.result).await?;
+        if is_awaited {
+            self.failures.forget_key(&Self::name(device));
+            self.listening.wake();
+        }
+        Ok(is_awaited)
     }
 
     /// Passes on the device's pending messages, unless another task already does; then that one looks once more. A failure

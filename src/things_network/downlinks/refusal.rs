@@ -8,7 +8,10 @@ use std::time::Duration;
 use reqwest::StatusCode;
 use serde::Deserialize;
 
-use crate::support::{http, kind::Kind};
+use crate::{
+    iot_hub::devices::StoreError,
+    support::{http, kind::Kind},
+};
 
 /// gRPC's codes. <https://grpc.github.io/grpc/core/md_doc_statuscodes.html>
 const INVALID_ARGUMENT: u32 = 3;
@@ -49,6 +52,8 @@ pub enum PushError {
     Unreachable { place: String, text: String, is_unsent: bool },
     #[error("it waited too long for earlier downlinks: The Things Stack is slow to accept them")]
     Busy,
+    #[error("the container of devices cannot be asked how far it has come: {0}")]
+    Unnoted(StoreError),
 }
 
 /// An error of The Things Stack.
@@ -151,6 +156,7 @@ impl PushError {
             Self::Status { .. } => Kind::DownlinkStatus,
             Self::Unreachable { .. } => Kind::DownlinkUnreachable,
             Self::Busy => Kind::DownlinkBusy,
+            Self::Unnoted(error) => error.kind(),
         }
     }
 }

@@ -7,12 +7,17 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::{
     Downlinks,
     accepted::Way,
+    confirming::{self, Awaited},
     downlink::{Downlink, Operation},
     listening::TAKEN_BACK,
     refusal::PushError,
 };
 use crate::{
-    iot_hub::{CloudMessage, Device, Settlement, pushed::Pushed},
+    iot_hub::{
+        CloudMessage, Device, Settlement,
+        devices::confirmations::{Confirmation, State},
+        pushed::Pushed,
+    },
     support::kind::Kind,
     things_network::{queued::DownlinkKeys, tally::Count},
 };
@@ -43,7 +48,8 @@ fn wait_after(delivery: u32) -> Option<Duration> {
 /// What was logged about a device whose downlinks are not accepted.
 #[derive(Clone)]
 pub(super) struct Told {
-    pub cause: (Kind, Option<u16>),
+    /// `None`: nothing was logged, it waits for the device's confirmation.
+    pub cause: Option<(Kind, Option<u16>)>,
     pub at: Instant,
 }
 
@@ -53,6 +59,8 @@ enum Fate {
     /// It can never be a downlink.
     Condemned(String),
     Waits(PushError),
+    /// Its downlink is accepted, and the device has not confirmed it yet.
+    Unconfirmed,
 }
 
 impl Downlinks {
@@ -65,8 +73,13 @@ impl Downlinks {
         keys: &DownlinkKeys,
         deadline: Instant,
     ) -> bool {
-        let settlement = match self.fate(name, message, Way::Fetched, keys, deadline).await {
+        let (fate, awaited) = self.fate((name, device), message, Way::Fetched, keys, deadline).await;
+        let settlement = match fate {
             Fate::Accepted => Settlement::Complete,
+            Fate::Unconfirmed => {
+                self.failures.hold(name.clone(), Told { cause: None, at: Instant::now() }, confirming::LOOK);
+                Settlement::Abandon
+            }
             Fate::Condemned(reason) => {
                 self.tally.count(Count::DownlinksRejected);
                 let id = message.message_id.as_deref().unwrap_or_default();
@@ -104,7 +117,15 @@ impl Downlinks {
         }
         self.failures.succeeded(name);
         self.accepted.settled(name, message);
+        self.settled(awaited).await;
         true
+    }
+
+    /// The hub has a message no longer whose confirmation was awaited.
+    async fn settled(&self, awaited: Option<Awaited>) {
+        if let Some((confirming, awaited)) = self.confirming.as_ref().zip(awaited) {
+            confirming.settled(&awaited).await;
+        }
     }
 
     /// Returns whether the next message may follow.
@@ -118,8 +139,16 @@ impl Downlinks {
         let Pushed { device, message, .. } = pushed;
         // What is acknowledged on another connection is not completed.
         let _held = self.sender.hold(device);
-        let fate = self.fate(name, message, Way::Pushed, keys, deadline.min(pushed.latest())).await;
+        let latest = deadline.min(pushed.latest());
+        let (mut fate, awaited) = self.fate((name, device), message, Way::Pushed, keys, latest).await;
+        // A device of class C may confirm it while the hub still keeps the message for this process.
+        if let (Fate::Unconfirmed, Some(confirming), Some(awaited)) = (&fate, &self.confirming, &awaited)
+            && let Some(Confirmation::Acknowledged) = confirming.result(awaited, latest).await
+        {
+            fate = Fate::Accepted;
+        }
         let told = match fate {
+            Fate::Unconfirmed => Told { cause: None, at: Instant::now() },
             Fate::Accepted => {
                 if !pushed.complete().await {
                     tracing::debug!(
@@ -128,12 +157,13 @@ impl Downlinks {
                     );
                 }
                 self.failures.succeeded(name);
+                self.settled(awaited).await;
                 return true;
             }
             // It is logged when it is rejected.
             Fate::Condemned(reason) => {
                 tracing::debug!(device.id = device.id, "a message will be rejected over HTTPS: {reason}");
-                Told { cause: (Kind::DownlinkRejected, None), at: Instant::now() }
+                Told { cause: Some((Kind::DownlinkRejected, None)), at: Instant::now() }
             }
             Fate::Waits(error) => self.tell(name, device, message, &error),
         };
@@ -143,7 +173,7 @@ impl Downlinks {
 
     /// Each cause is logged for each device: a person who looks after one device must not have to read the log of another.
     fn tell(&self, name: &String, device: &Device, message: &CloudMessage, error: &PushError) -> Told {
-        let (now, cause) = (Instant::now(), error.cause());
+        let (now, cause) = (Instant::now(), Some(error.cause()));
         self.tally.failed(error.kind());
         let told = self.failures.last(name).map(|failed| failed.error);
         let told = told.filter(|told| told.cause == cause && now - told.at < TOLD_AGAIN);
@@ -164,15 +194,66 @@ impl Downlinks {
         told.unwrap_or(Told { cause, at: now })
     }
 
-    async fn fate(&self, name: &str, message: &CloudMessage, way: Way, keys: &DownlinkKeys, deadline: Instant) -> Fate {
+    /// What becomes of a message, and how it is known to those who wait for the device's confirmation, if somebody does.
+    async fn fate(
+        &self,
+        (name, device): (&str, &Device),
+        message: &CloudMessage,
+        way: Way,
+        keys: &DownlinkKeys,
+        deadline: Instant,
+    ) -> (Fate, Option<Awaited>) {
         if self.accepted.is_repeat(name, message, way) {
-            return Fate::Accepted;
+            return (Fate::Accepted, None);
         }
         let id = message.message_id.as_deref();
         let downlink = match Downlink::new(id, &message.properties, &message.body, &self.methods) {
             Ok(downlink) => downlink,
-            Err(reason) => return Fate::Condemned(reason),
+            Err(reason) => return (Fate::Condemned(reason), None),
         };
+        let confirming = self.confirming.as_ref().filter(|_| downlink.is_confirmed);
+        let Some((confirming, awaited)) = confirming.zip(Awaited::of(device, message)) else {
+            let fate = self.fate_of_post(&downlink, message, way, keys, deadline).await;
+            if matches!(fate, Fate::Accepted) {
+                self.accepted.put(name, message, way);
+            }
+            return (fate, None);
+        };
+        let state = match confirming.begin(&awaited).await {
+            Ok(State::New) => match self.fate_of_post(&downlink, message, way, keys, deadline).await {
+                Fate::Accepted => confirming.accepted(&awaited).await.unwrap_or_else(|error| {
+                    // This process knows it.
+                    tracing::warn!(
+                        device.id = device.id,
+                        message.id = awaited.message_id,
+                        failure.kind = error.kind().as_str(),
+                        "that a downlink was accepted is not noted, another process may send it again: {error}"
+                    );
+                    State::Accepted
+                }),
+                fate => return (fate, Some(awaited)),
+            },
+            Ok(state) => state,
+            Err(error) => return (Fate::Waits(PushError::Unnoted(error)), None),
+        };
+        let fate = match state {
+            State::New | State::Accepted => Fate::Unconfirmed,
+            State::Over(Confirmation::Acknowledged) => Fate::Accepted,
+            State::Over(Confirmation::Failed(reason)) => {
+                Fate::Condemned(format!("the device did not confirm it, and The Things Stack gave up: {reason}"))
+            }
+        };
+        (fate, Some(awaited))
+    }
+
+    async fn fate_of_post(
+        &self,
+        downlink: &Downlink,
+        message: &CloudMessage,
+        way: Way,
+        keys: &DownlinkKeys,
+        deadline: Instant,
+    ) -> Fate {
         let (url, header) = match downlink.operation {
             Operation::Push => (&keys.push, "X-Downlink-Push"),
             Operation::Replace => (&keys.replace, "X-Downlink-Replace"),
@@ -184,14 +265,13 @@ impl Downlinks {
                     Way::Fetched => deadline.min(Instant::now() + PLACE_WAIT),
                     Way::Pushed => deadline,
                 };
-                self.post(url, keys, &downlink, (place_until, deadline)).await
+                self.post(url, keys, downlink, (place_until, deadline)).await
             }
             None => Err(PushError::Unusable(format!("the webhook came without the header {header}"))),
         };
         match posted {
             Ok(()) => {
                 self.tally.count(Count::DownlinksForwarded);
-                self.accepted.put(name, message, way);
                 Fate::Accepted
             }
             Err(error) if error.condemns_downlink(message.delivery_count) => Fate::Condemned(error.to_string()),

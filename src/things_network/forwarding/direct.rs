@@ -88,6 +88,10 @@ impl Forwarding {
         let deadline = Instant::now() + limit;
         let Ok(queued) = Queued::parse(text) else { return false };
         let Ok(forwardable) = Forwardable::read(&queued, self.clock.now(), &self.members) else { return false };
+        // What is awaited is noted first.
+        if forwardable.confirmed.is_some() && self.downlinks.awaits_confirmation() {
+            return false;
+        }
         let Ok((devices, owner)) = self.owner(&forwardable, &queued).await else { return false };
         let span = tracing::Span::current();
         span.record("application.id", &forwardable.application).record("end_device.id", &forwardable.device);

@@ -7,6 +7,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use crate::{
     iot_hub::Message,
     things_network::{
+        event::Confirmed,
         ids::Invalid,
         members::{Group, Members},
         queued::Queued,
@@ -25,6 +26,8 @@ pub struct Forwardable {
     pub port: u8,
     pub is_uplink: bool,
     pub message: Message,
+    /// What became of a command's downlink, if it is an event about that.
+    pub confirmed: Option<Confirmed>,
     /// The numbers of an uplink by their names. The status page draws them as curves.
     pub numbers: Vec<(String, f64)>,
 }
@@ -55,12 +58,13 @@ impl Forwardable {
                 let Uplink { application, device, dev_eui, port, .. } = *uplink;
                 let (application, device) = (application.into_owned(), device.into_owned());
                 let dev_eui = dev_eui.map(Cow::into_owned);
-                Ok(Self { application, device, dev_eui, port, is_uplink: true, message, numbers })
+                Ok(Self { application, device, dev_eui, port, is_uplink: true, message, confirmed: None, numbers })
             }
             Webhook::Event(event) => {
                 let (application, device) = event.ids()?;
                 let kind = event.kind().ok_or(Invalid::Unknown)?;
                 let created = event.received_at.unwrap_or(received_at);
+                let confirmed = event.confirmed();
                 let message = Message {
                     id: event.message_id(queued_at),
                     created,
@@ -69,7 +73,7 @@ impl Forwardable {
                 };
                 let (application, device) = (application.into_owned(), device.into_owned());
                 let (dev_eui, numbers) = (event.dev_eui.map(Cow::into_owned), Vec::new());
-                Ok(Self { application, device, dev_eui, port: 0, is_uplink: false, message, numbers })
+                Ok(Self { application, device, dev_eui, port: 0, is_uplink: false, message, confirmed, numbers })
             }
         }
     }

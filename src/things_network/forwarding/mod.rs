@@ -43,7 +43,7 @@ use crate::{
     iot_hub::{
         Device, Sender,
         delivery::{DeliveryError, send_as_provisioned},
-        devices::{Devices, Owner, PerApplication, Store},
+        devices::{Devices, Owner, PerApplication, Store, StoreError},
     },
     support::progress::{Progress, Step},
     support::{
@@ -195,6 +195,14 @@ impl Forwarding {
             let text = "earlier messages of the device are still on their way".to_owned();
             return self.put_back(message, (&forwardable, &owner), Cause::Turn, Kind::Turn, text).await;
         };
+        // First, so that it is not lost with this process.
+        let awaiting = match self.note_result(&forwardable, &owner).await {
+            Ok(awaiting) => awaiting,
+            Err(error) => {
+                let (kind, text) = (error.kind(), error.to_string());
+                return self.put_back(message, (&forwardable, &owner), Cause::Away(None), kind, text).await;
+            }
+        };
         progress.step = Step::Sending;
         if let Some(keys) = self.keys_of(&forwardable, &queued, &owner)
             && let Ok(device) = devices.device(&owner, Instant::now()).await
@@ -210,9 +218,12 @@ impl Forwarding {
                 self.waiting.done(&owner);
                 self.activities.forwarded(&forwardable, self.clock.now());
                 self.tally.count(if forwardable.is_uplink { Count::UplinksForwarded } else { Count::EventsForwarded });
-                if forwardable.is_uplink
+                let device = match awaiting {
+                    None if forwardable.is_uplink => devices.device(&owner, Instant::now()).await.ok(),
+                    awaiting => awaiting,
+                };
+                if let Some(device) = device
                     && let Some(keys) = self.keys_of(&forwardable, &queued, &owner)
-                    && let Ok(device) = devices.device(&owner, Instant::now()).await
                 {
                     self.pass_on(&device, &keys).await;
                 }
@@ -230,6 +241,17 @@ impl Forwarding {
 
     async fn owner(&self, forwardable: &Forwardable, queued: &Queued<'_>) -> Result<(&Devices, Owner), NoOwner> {
         owning::owner(&self.devices, &self.device_ids, forwardable, queued).await
+    }
+
+    /// Notes what became of a command's confirmed downlink. Returns the device whose command waits for that.
+    async fn note_result(&self, of: &Forwardable, owner: &Owner) -> Result<Option<Arc<Device>>, StoreError> {
+        let Some(confirmed) = of.confirmed.as_ref().filter(|_| self.downlinks.awaits_confirmation()) else {
+            return Ok(None);
+        };
+        // The command came to the device of the downlink's port.
+        let Some((devices, port)) = self.devices.of(&of.application, confirmed.port) else { return Ok(None) };
+        let Ok(device) = devices.device(&owner.clone().at_port(port), Instant::now()).await else { return Ok(None) };
+        Ok(self.downlinks.has_result(&device, confirmed).await?.then_some(device))
     }
 
     /// Sends and waits for the acknowledgement; also for the device's registration, if there is room to wait.
