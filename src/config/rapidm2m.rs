@@ -268,7 +268,7 @@ mod tests {
         assert_eq!(url.as_str(), "https://cloud.microtronics.com/api/1/");
         assert_eq!(config.sites, Selection::Named(vec!["Well 7".into(), "Well 8".into()]));
         assert_eq!(config.channels, Selection::Named(vec!["ch0".into(), "ch3".into(), "ch1".into()]));
-        assert_eq!((config.start_from, config.histdata, config.concurrency), (StartFrom::Youngest, 0, 256));
+        assert_eq!((config.start_from, config.histdata, config.concurrency), (StartFrom::Youngest, 0, 192));
         assert!(!format!("{config:?}").contains("dXNlcj"), "credentials must not print");
     }
 
