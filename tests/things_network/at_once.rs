@@ -98,16 +98,16 @@ async fn what_can_be_no_downlink_is_rejected_after_a_minute_and_nothing_overtake
     assert!(began.elapsed() < AT_ONCE, "{:?}", began.elapsed());
 }
 
-/// A switch is pressed twice, without message ids, and The Things Stack does not take the second press at once. When the hub
+/// A switch is pressed twice, with one message id, and The Things Stack does not take the second press at once. When the hub
 /// delivers that one again, it is no repeat of the first.
 #[tokio::test]
 async fn an_equal_command_is_sent_even_if_it_came_twice() {
     let (world, host) = siren().await;
-    let press = json!({"bodyBase64": "AQ==", "properties": {"Port": "3"}});
-    world.hub.post("c2d?device=siren-1", press.clone()).await;
+    let press = async || command(&world, "press", "AQ==", json!({"Port": "3"})).await;
+    press().await;
     assert_eq!(states(&world, "completed:1").await, ["completed"], "{}", host.log());
     world.stack.post("faults", json!({"times": 3, "status": 503})).await;
-    world.hub.post("c2d?device=siren-1", press).await;
+    press().await;
     host.logged("a downlink waits, and is tried again").await;
     // Longer than the hub's lock and one wait of the test.
     states(&world, "completed:2").await;
