@@ -16,7 +16,8 @@ use std::{
 
 use rumqttc::{
     AckMode, AsyncClient, Broker, ConnectReturnCode, ConnectionError, Event, EventLoop, MqttOptions, NetworkOptions,
-    Packet, Publish, PublishNotice, PublishOptions, QoS, SessionMode, SubAck, SubscribeReasonCode, TlsConfiguration, Transport,
+    Packet, Publish, PublishNotice, PublishOptions, QoS, SessionMode, SubAck, SubscribeReasonCode, TlsConfiguration,
+    Transport,
 };
 use rustls::ClientConfig;
 use secrecy::{ExposeSecret as _, SecretString};

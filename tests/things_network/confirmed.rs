@@ -52,7 +52,8 @@ async fn sent(world: &World, count: usize) -> Vec<String> {
 async fn event(host: &Host, kind: &str, id: &str) {
     let downlink = json!({"f_port": 3, "f_cnt": 9, "frm_payload": "AQ==", "confirmed": true,
                           "correlation_ids": [format!("iothub:{id}")]});
-    let error = json!({"namespace": "pkg/applicationserver", "name": "max_retries", "message_format": "too many attempts"});
+    let error =
+        json!({"namespace": "pkg/applicationserver", "name": "max_retries", "message_format": "too many attempts"});
     let content = if kind == "downlink_failed" { json!({"downlink": downlink, "error": error}) } else { downlink };
     let body = json!({
         "end_device_ids": {"device_id": "valve-1", "application_ids": {"application_id": "city"}},

@@ -10,7 +10,10 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::things_network::support::{Host, World};
+use crate::{
+    support::Emulator,
+    things_network::support::{Host, World},
+};
 
 const DEVICES: usize = 500;
 /// Webhooks of all kinds: more than 4 of 5 are distinct uplinks.
@@ -20,7 +23,7 @@ const UPLINKS: usize = 10_000;
 const HUB_AWAY: Duration = Duration::from_secs(10);
 
 /// The number that identifies an uplink: decoded, or in the first eight bytes of the payload.
-fn marker(telemetry: &Value) -> u64 {
+pub fn marker(telemetry: &Value) -> u64 {
     if let Some(marker) = telemetry["marker"].as_u64() {
         return marker;
     }
@@ -29,16 +32,16 @@ fn marker(telemetry: &Value) -> u64 {
 }
 
 /// Waits until so many webhooks have been tried. The stand-in itself offers only a wait for the end of its run.
-async fn until(world: &World, attempts: u64) {
-    while world.stack.get("sent").await["attempts"].as_u64().unwrap() < attempts {
+pub async fn until(stack: &Emulator, attempts: u64) {
+    while stack.get("sent").await["attempts"].as_u64().unwrap() < attempts {
         sleep(Duration::from_millis(20)).await;
     }
 }
 
-async fn done(world: &World) -> Value {
+pub async fn done(stack: &Emulator) -> Value {
     let mut before = 0;
     loop {
-        let sent = world.stack.get("sent?wait=done&timeout_ms=50000").await;
+        let sent = stack.get("sent?wait=done&timeout_ms=50000").await;
         if sent["isDone"] == true {
             return sent;
         }
@@ -90,12 +93,12 @@ async fn ten_thousand_uplinks_arrive_whatever_happens() {
     // First make every device known: a message goes back to the queue while its device is being registered, and other
     // messages overtake it.
     world.stack.post("send", run(2 * DEVICES as u64, 1)).await;
-    done(&world).await;
+    done(&world.stack).await;
     host.drained().await;
     let warm_up = uplinks(&world).await.len();
 
     world.stack.post("send", run(IN_PEACE, 1)).await;
-    let sent = done(&world).await;
+    let sent = done(&world.stack).await;
     host.drained().await;
     let number = |name: &str| sent[name].as_u64().unwrap();
     let status = |status: &str| sent["statuses"][status].as_u64().unwrap_or_default();
@@ -123,18 +126,18 @@ async fn ten_thousand_uplinks_arrive_whatever_happens() {
 
     world.stack.post("send", run(IN_TROUBLE, 100)).await;
     let before = 2 * DEVICES as u64 + IN_PEACE;
-    until(&world, before + 1_500).await;
+    until(&world.stack, before + 1_500).await;
     host.kill_handler().await;
-    until(&world, before + 3_000).await;
+    until(&world.stack, before + 3_000).await;
     host.kill_handler().await;
-    until(&world, before + 4_500).await;
+    until(&world.stack, before + 4_500).await;
     world.hub.away(true).await;
     world.hub.post("cut", Value::Null).await;
     sleep(HUB_AWAY).await;
     world.hub.away(false).await;
-    until(&world, before + 6_500).await;
+    until(&world.stack, before + 6_500).await;
     host.kill_handler().await;
-    done(&world).await;
+    done(&world.stack).await;
     host.drained().await;
 
     let sent = uplinks(&world).await;

@@ -19,5 +19,6 @@ mod setup;
 mod startup;
 mod storage;
 pub mod support;
+mod tenants;
 mod trouble;
 mod webhooks;

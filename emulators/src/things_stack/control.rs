@@ -52,6 +52,7 @@ pub fn router(stack: Arc<Stack>) -> Router {
         .route("/sent", get(sent).delete(clear_sent))
         .route("/uplinks", get(uplinks))
         .route("/devices", get(devices).post(add_device))
+        .route("/move", post(move_devices))
         .route("/keys", post(add_key).delete(forget_key))
         .route("/downlinks", get(downlinks).delete(clear_downlinks))
         .route("/queue", get(queue))
@@ -144,6 +145,18 @@ async fn add_device(State(stack): Shared, body: Bytes) -> Answered<StatusCode> {
     let NewDevice { application, device } = parsed(&body)?;
     stack.generator().add_device(application, device);
     Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Move {
+    from: String,
+    to: String,
+}
+
+async fn move_devices(State(stack): Shared, body: Bytes) -> Answered<Json<Value>> {
+    let Move { from, to } = parsed(&body)?;
+    Ok(Json(json!({ "moved": stack.generator().move_devices(&from, &to) })))
 }
 
 async fn add_key(State(stack): Shared, body: Bytes) -> Answered<StatusCode> {

@@ -25,7 +25,7 @@ pub enum Sensor {
 
 const SENSORS: [Sensor; 5] = [Sensor::WaterMeter, Sensor::EnergyMeter, Sensor::Level, Sensor::Tracker, Sensor::Climate];
 
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Device {
     pub number: usize,
     pub application: String,

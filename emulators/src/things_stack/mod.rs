@@ -40,7 +40,7 @@
 //!
 //! | Request | |
 //! |---|---|
-//! | `POST /send` `{"target":"http://…","count":1000,"rate":200}` | one more run; all members are optional and replace an option for this run: `target`, `count`, `rate`, `v2Share`, `repeatShare`, `malformedShare`, `eventShare`, `plain`, `concurrency`, `attempts`, `retryDelay`, `timeout`. `202`; `409` without a target or while a run is under way |
+//! | `POST /send` `{"target":"http://…","count":1000,"rate":200}` | one more run; all members are optional and replace an option for this run: `target`, `count`, `rate`, `v2Share`, `repeatShare`, `malformedShare`, `eventShare`, `oversizedShare`, `plain`, `concurrency`, `attempts`, `retryDelay`, `timeout`. `202`; `409` without a target or while a run is under way |
 //! | `DELETE /send` | ends the run; answers when what was on its way is answered |
 //! | `POST /uplink` `{"application":"app-1","device":"pump-7"}` | sends one uplink of a device, known or new, and answers with [`Answer`]: `{"marker":7,"status":202,"body":"…","error":null,"attempts":1}`. Optional: `target`, `version` (2, 3), `fPort`, `fCnt`, `frmPayload` (Base64), `decodedPayload` (any JSON, `null` for none), `confirmed`, `simulated` |
 //! | `GET /sent?wait=done&timeout_ms=T` | [`Statistics`], with `wait` when the run is over: `{"sent","uplinks","repeats","malformed","events","attempts","statuses":{"202":1},"errors","lastError","inFlight","isDone","seconds","latencyMs":{"p50","p99","max"},"scheduledLatencyMs":{…}}` |
@@ -48,6 +48,7 @@
 //! | `GET /uplinks` | the distinct well-formed uplinks in sending order: `[{"application","device","version":3,"fPort":1,"fCnt":0,"marker":1,"status":202,"attempts":1,"body":{…}}]`; `status` is the last answer or the first 2xx, `attempts` counts repeats too |
 //! | `GET /devices` | those that take turns: `[{"application","device","devEui"}]` |
 //! | `POST /devices` `{"application":"pumps","device":"pump-7"}` | one more device, and perhaps application, that sends nothing by itself |
+//! | `POST /move` `{"from":"app-1","to":"app-9"}` | the devices of an application belong to another one from now on: `{"moved":250}` |
 //! | `POST /keys` `{"key":"NNSXS.…","application":"pumps","rights":["RIGHT_APPLICATION_TRAFFIC_READ"]}` | a key of an application; `DELETE /keys?key=…` forgets it. The key of the start may do everything |
 //! | `GET /downlinks?wait=N&timeout_ms=T` | the requests for downlinks, refused ones included, once there were `N`: `[{"application","device","webhook","operation":"push","downlinks":[…],"status":200,"at":"…Z"}]`, with `reason` if refused |
 //! | `DELETE /downlinks` | forgets them, and the queues |

@@ -28,6 +28,9 @@ pub struct Options {
     /// The same device ids in every application
     #[arg(long)]
     pub shared_device_ids: bool,
+    /// Tenant of all applications, in cluster eu1; ttn is The Things Stack Sandbox
+    #[arg(long, value_name = "ID", default_value = Options::SANDBOX)]
+    pub tenant: String,
     /// Id of the webhook, as in the URLs for downlinks
     #[arg(long, value_name = "ID", default_value = "iot-hub")]
     pub webhook: String,
@@ -83,6 +86,7 @@ impl Default for Options {
             applications: 2,
             devices: 500,
             shared_device_ids: false,
+            tenant: Self::SANDBOX.to_owned(),
             webhook: "iot-hub".to_owned(),
             apikey: None,
             no_downlink_key: false,
@@ -97,6 +101,17 @@ impl Default for Options {
 }
 
 impl Options {
+    const SANDBOX: &str = "ttn";
+
+    /// The domain of the tenant, and that of its cluster.
+    pub(super) fn domains(&self) -> (String, &'static str) {
+        if self.tenant == Self::SANDBOX {
+            ("eu1.cloud.thethings.network".to_owned(), "eu1.cloud.thethings.network")
+        } else {
+            (format!("{}.eu1.cloud.thethings.industries", self.tenant), "eu1.cloud.thethings.industries")
+        }
+    }
+
     pub(super) fn threshold(&self) -> Threshold {
         Threshold { attempts: self.unhealthy_attempts, pause: TimeDelta::seconds(self.unhealthy_pause.into()) }
     }
@@ -104,6 +119,8 @@ impl Options {
     /// # Errors
     /// Names the option that is out of range.
     pub(super) fn check(&self) -> anyhow::Result<()> {
+        let is_id = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '-';
+        ensure!(!self.tenant.is_empty() && self.tenant.chars().all(is_id), "--tenant must consist of a-z, 0-9 and -");
         ensure!((1..=MOST_DEVICES).contains(&self.devices), "--devices must be 1 to {MOST_DEVICES}");
         let applications = 1..=self.devices;
         ensure!(applications.contains(&self.applications), "--applications must be 1 to the number of devices");

@@ -18,7 +18,6 @@ const CONNECT: Duration = Duration::from_secs(5);
 
 const V3_AGENT: HeaderValue = HeaderValue::from_static("TheThingsStack/3.32.0-c4d3d7b6b (linux/amd64)");
 const V2_AGENT: HeaderValue = HeaderValue::from_static("http-ttn/2.6.0");
-const DOMAIN: HeaderValue = HeaderValue::from_static("eu1.cloud.thethings.network");
 const TTS_DOMAIN: HeaderName = HeaderName::from_static("x-tts-domain");
 const DOWNLINK_APIKEY: HeaderName = HeaderName::from_static("x-downlink-apikey");
 const DOWNLINK_PUSH: HeaderName = HeaderName::from_static("x-downlink-push");
@@ -29,6 +28,8 @@ pub struct Poster {
     client: Client,
     /// Those of the options.
     headers: HeaderMap,
+    /// Of the tenant.
+    domain: HeaderValue,
     /// `None`: webhooks do not say how to send downlinks.
     downlinks: Option<Downlinks>,
     /// Of the API for downlinks.
@@ -54,9 +55,10 @@ impl Poster {
         let mut apikey = HeaderValue::from_str(apikey)?;
         apikey.set_sensitive(true);
         let downlinks = Downlinks { apikey, webhook: options.webhook.clone() };
+        let domain = options.domains().0.try_into()?;
         let client = Client::builder().no_proxy().redirect(Policy::none()).connect_timeout(CONNECT).build()?;
         let downlinks = (!options.no_downlink_key).then_some(downlinks);
-        Ok(Self { client, headers, downlinks, endpoint: endpoint.to_owned() })
+        Ok(Self { client, headers, domain, downlinks, endpoint: endpoint.to_owned() })
     }
 
     /// Posts a webhook and reads the whole answer.
@@ -84,7 +86,7 @@ impl Poster {
     ) -> Result<Answered, String> {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(header::USER_AGENT, V3_AGENT);
-        headers.insert(TTS_DOMAIN, DOMAIN);
+        headers.insert(TTS_DOMAIN, self.domain.clone());
         let request = self.client.post(target).headers(headers).timeout(within).body(body);
         let response = request.send().await.map_err(described)?;
         let status = response.status().as_u16();
@@ -108,7 +110,7 @@ impl Poster {
             return headers;
         }
         headers.insert(header::USER_AGENT, V3_AGENT);
-        headers.insert(TTS_DOMAIN, DOMAIN);
+        headers.insert(TTS_DOMAIN, self.domain.clone());
         // A malformed body may lack the ids, which the URLs would give away.
         let downlinks = self.downlinks.as_ref().filter(|_| webhook.kind != Kind::Malformed);
         if let Some(Downlinks { apikey, webhook: id }) = downlinks {

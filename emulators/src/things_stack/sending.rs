@@ -35,6 +35,9 @@ pub struct Sending {
     /// Share of the webhooks that are other events than uplinks
     #[arg(long, value_name = "SHARE", default_value_t = 0.1)]
     pub event_share: f64,
+    /// Share of the V3 uplinks that so many gateways hear that they do not fit a storage queue
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    pub oversized_share: f64,
     /// Only what every decoder makes of such sensors: always decoded, with port and payload, LoRa, from the network
     #[arg(long)]
     pub plain: bool,
@@ -63,6 +66,7 @@ pub struct Overrides {
     pub repeat_share: Option<f64>,
     pub malformed_share: Option<f64>,
     pub event_share: Option<f64>,
+    pub oversized_share: Option<f64>,
     pub plain: Option<bool>,
     pub concurrency: Option<usize>,
     pub attempts: Option<u32>,
@@ -80,6 +84,7 @@ impl Default for Sending {
             repeat_share: 0.05,
             malformed_share: 0.01,
             event_share: 0.1,
+            oversized_share: 0.0,
             plain: false,
             concurrency: 64,
             attempts: 1,
@@ -99,6 +104,7 @@ impl Sending {
             ("repeat-share", self.repeat_share),
             ("malformed-share", self.malformed_share),
             ("event-share", self.event_share),
+            ("oversized-share", self.oversized_share),
         ];
         for (name, share) in shares {
             ensure!((0.0..=1.0).contains(&share), "{name} must be 0 to 1");
@@ -129,6 +135,7 @@ impl Sending {
             repeat_share: overrides.repeat_share.unwrap_or(self.repeat_share),
             malformed_share: overrides.malformed_share.unwrap_or(self.malformed_share),
             event_share: overrides.event_share.unwrap_or(self.event_share),
+            oversized_share: overrides.oversized_share.unwrap_or(self.oversized_share),
             plain: overrides.plain.unwrap_or(self.plain),
             concurrency: overrides.concurrency.unwrap_or(self.concurrency),
             attempts: overrides.attempts.unwrap_or(self.attempts),

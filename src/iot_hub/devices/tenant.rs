@@ -50,7 +50,8 @@ impl Tenant {
     /// Whether it is certainly not the tenant that the server of this name serves.
     #[must_use]
     pub fn is_not_of(&self, server: &Self) -> bool {
-        let name = |of: &'_ Self| of.domain.as_deref().map(|domain| domain.split(':').next().unwrap_or(domain).to_owned());
+        let name =
+            |of: &'_ Self| of.domain.as_deref().map(|domain| domain.split(':').next().unwrap_or(domain).to_owned());
         match (name(self), name(server)) {
             (Some(own), Some(server)) => own != server,
             // The name of a server of one's own says nothing of its tenant.

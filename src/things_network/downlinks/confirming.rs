@@ -92,7 +92,8 @@ impl Confirming {
     /// The container cannot be used.
     pub async fn accepted(&self, awaited: &Awaited) -> Result<State, StoreError> {
         self.keep(awaited, State::Accepted);
-        let accepted = |document: &mut confirmations::Document| document.accepted(&awaited.message_id, &awaited.content);
+        let accepted =
+            |document: &mut confirmations::Document| document.accepted(&awaited.message_id, &awaited.content);
         let state = self.store.change_confirmations(&awaited.document, accepted).await?;
         Ok(self.keep(awaited, state))
     }
@@ -129,7 +130,12 @@ impl Confirming {
     ///
     /// # Errors
     /// The container cannot be used.
-    pub async fn has_result(&self, device: &Device, message_id: &str, result: &Confirmation) -> Result<bool, StoreError> {
+    pub async fn has_result(
+        &self,
+        device: &Device,
+        message_id: &str,
+        result: &Confirmation,
+    ) -> Result<bool, StoreError> {
         let id = confirmations::id(device);
         let has_result = |document: &mut confirmations::Document| document.has_result(message_id, result.clone());
         let content = self.store.change_confirmations(&id, has_result).await?;

@@ -276,7 +276,8 @@ impl Downlinks {
                 Err(error) => {
                     let is_asked_again = self.sender.can_listen() && !error.refuses_device();
                     if self.tally.count(Count::DownlinkChecksFailed) {
-                        let again = if is_asked_again { "the hub is asked again" } else { "its next uplink tries again" };
+                        let again =
+                            if is_asked_again { "the hub is asked again" } else { "its next uplink tries again" };
                         tracing::warn!(
                             device.id = device.id,
                             failure.kind = error.kind().as_str(),

@@ -21,7 +21,10 @@ use chrono::{DateTime, Utc};
 use fastrand::Rng;
 use serde_json::{Value, json};
 
-use self::{malformed::FLAWS, v3::Content};
+use self::{
+    malformed::FLAWS,
+    v3::{Content, Network},
+};
 use super::{devices::Device, options::Options, sending::Sending, uplink::Uplink};
 
 pub use self::wanted::Wanted;
@@ -67,6 +70,7 @@ pub struct Generator {
     recent: VecDeque<Webhook>,
     /// Base of the old API for downlinks, as in V2's `downlink_url`.
     downlinks: String,
+    network: Network,
 }
 
 impl Generator {
@@ -81,6 +85,7 @@ impl Generator {
             last_marker: 0,
             recent: VecDeque::with_capacity(REPEATABLE),
             downlinks,
+            network: Network { tenant: options.tenant.clone(), cluster_address: options.domains().1 },
         };
         for number in 0..options.devices {
             generator.add(Device::numbered(number, options.applications, options.shared_device_ids));
@@ -111,6 +116,18 @@ impl Generator {
         if !self.knows(&application, &device) {
             self.add(Device::new(self.devices.len(), application, device));
         }
+    }
+
+    /// The devices of an application belong to another one from now on. Returns how many.
+    pub fn move_devices(&mut self, from: &str, to: &str) -> usize {
+        let mut moved = 0;
+        for (number, device) in self.devices.iter_mut().enumerate().filter(|(_, device)| device.application == from) {
+            *device = Arc::new(Device { application: to.to_owned(), ..Device::clone(device) });
+            self.by_name.remove(&(from.to_owned(), device.id.clone()));
+            self.by_name.insert((to.to_owned(), device.id.clone()), number);
+            moved += 1;
+        }
+        moved
     }
 
     pub fn knows_application(&self, application: &str) -> bool {
@@ -147,7 +164,9 @@ impl Generator {
             Webhook { device, kind: Kind::Event, version: 3, content_type: "application/json", body, uplink: None }
         } else {
             let marker = self.marker();
-            let content = self.content(number, version, marker, sending.plain, now);
+            let mut content = self.content(number, version, marker, sending.plain, now);
+            // No die is cast without a share, so that a seed means the same as before.
+            content.oversized = sending.oversized_share > 0.0 && self.rng.f64() < sending.oversized_share;
             self.uplink(number, version, marker, &content, now)
         };
         if self.recent.len() == REPEATABLE {
@@ -184,6 +203,7 @@ impl Generator {
             decoded: Some(decoded.into()),
             confirmed: false,
             simulated: false,
+            oversized: false,
             plain,
         };
         if plain {
@@ -227,7 +247,7 @@ impl Generator {
     fn body(&mut self, device: &Device, version: u8, content: &Content, now: DateTime<Utc>) -> Vec<u8> {
         match version {
             2 => v2::body(device, content, &self.downlinks, now, &mut self.rng),
-            _ => v3::body(device, content, now, &mut self.rng),
+            _ => v3::body(device, &self.network, content, now, &mut self.rng),
         }
     }
 }

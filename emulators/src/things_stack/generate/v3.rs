@@ -23,6 +23,8 @@ pub struct Content {
     pub decoded: Option<Value>,
     pub confirmed: bool,
     pub simulated: bool,
+    /// Heard by so many gateways that it does not fit a storage queue.
+    pub oversized: bool,
     /// No members and modulations but those that every uplink has.
     pub plain: bool,
 }
@@ -66,7 +68,7 @@ struct Uplink<'a> {
     locations: Option<Value>,
     #[serde(skip_serializing_if = "is_default")]
     version_ids: Option<Value>,
-    network_ids: NetworkIds,
+    network_ids: NetworkIds<'a>,
     #[serde(skip_serializing_if = "is_default")]
     attributes: Option<Value>,
     #[serde(skip_serializing_if = "is_default")]
@@ -89,21 +91,22 @@ struct Settings {
 }
 
 #[derive(Serialize)]
-struct NetworkIds {
+struct NetworkIds<'a> {
     net_id: &'static str,
     ns_id: &'static str,
-    tenant_id: &'static str,
+    tenant_id: &'a str,
     cluster_id: &'static str,
     cluster_address: &'static str,
 }
 
-const NETWORK: NetworkIds = NetworkIds {
-    net_id: "000013",
-    ns_id: "EC656E0000000181",
-    tenant_id: "ttn",
-    cluster_id: "eu1",
-    cluster_address: "eu1.cloud.thethings.network",
-};
+/// Where the applications are.
+pub struct Network {
+    pub tenant: String,
+    pub cluster_address: &'static str,
+}
+
+/// The gateways that hear an uplink which is too large for a storage queue.
+const TOO_MANY_GATEWAYS: usize = 200;
 /// The eight channels of most gateways in Europe, in hertz.
 const FREQUENCIES: [u32; 8] =
     [868_100_000, 868_300_000, 868_500_000, 867_100_000, 867_300_000, 867_500_000, 867_700_000, 867_900_000];
@@ -111,7 +114,7 @@ const FREQUENCIES: [u32; 8] =
 const AIRTIMES: [&str; 6] = ["0.077056s", "0.133632s", "0.246784s", "0.452608s", "0.987136s", "1.810432s"];
 
 /// The body of a webhook.
-pub fn body(device: &Device, content: &Content, now: DateTime<Utc>, rng: &mut Rng) -> Vec<u8> {
+pub fn body(device: &Device, network: &Network, content: &Content, now: DateTime<Utc>, rng: &mut Rng) -> Vec<u8> {
     let mut sometimes = |one_in: u32| !content.plain && rng.u32(..one_in) == 0;
     let has_warnings = content.decoded.is_some() && sometimes(30);
     let is_normalized = content.decoded.is_some() && sometimes(5);
@@ -120,7 +123,11 @@ pub fn body(device: &Device, content: &Content, now: DateTime<Utc>, rng: &mut Rn
     let (data_rate, coding_rate, consumed_airtime) = modulation(content.plain, rng);
     let received = now - TimeDelta::milliseconds(rng.i64(180..260));
     let concentrator = rng.u32(..);
-    let gateways = if content.simulated { 1 } else { 1 + rng.usize(..4) * rng.usize(..2) };
+    let gateways = match content {
+        Content { oversized: true, .. } => TOO_MANY_GATEWAYS,
+        Content { simulated: true, .. } => 1,
+        _ => 1 + rng.usize(..4) * rng.usize(..2),
+    };
     let temperature = content.decoded.as_ref().and_then(|decoded| decoded.get("temperature")).cloned();
     let envelope = Envelope {
         end_device_ids: end_device_ids(device),
@@ -156,7 +163,13 @@ pub fn body(device: &Device, content: &Content, now: DateTime<Utc>, rng: &mut Rn
                     "firmware_version": "quickstart", "band_id": "EU_863_870",
                 })
             }),
-            network_ids: NETWORK,
+            network_ids: NetworkIds {
+                net_id: "000013",
+                ns_id: "EC656E0000000181",
+                tenant_id: &network.tenant,
+                cluster_id: "eu1",
+                cluster_address: network.cluster_address,
+            },
             attributes: has_attributes.then(|| json!({ "building": "7", "owner": "water-utility" })),
             last_a_f_cnt_down: rng.u32(..3),
             last_battery_percentage: (has_battery && content.f_cnt > 1).then(|| {
