@@ -35,7 +35,15 @@ struct Hub {
 }
 
 impl Deaf {
-    /// Whether the device's connection may ask for commands.
+    /// Whether it makes sense to wait for the device's commands.
+    pub fn may_expect(&self, key: &DeviceKey) -> bool {
+        let (hubs, now) = (self.hubs(), Instant::now());
+        let Some(hub) = hubs.get(&key.endpoint) else { return true };
+        let is_over = |until: Option<&Instant>| until.is_none_or(|until| *until <= now);
+        is_over(hub.until.as_ref()) && is_over(hub.devices.get(&key.id))
+    }
+
+    /// Whether the device's connection may ask for commands now. Whoever may, does.
     pub fn may_listen(&self, key: &DeviceKey) -> bool {
         let (mut hubs, now) = (self.hubs(), Instant::now());
         let Some(hub) = hubs.get_mut(&key.endpoint) else { return true };
@@ -67,7 +75,12 @@ impl Deaf {
             hub.devices.insert(key.id.clone(), now + DEVICE);
             return false;
         }
-        hub.until.replace(now + HUB).is_none()
+        let is_new = hub.until.is_none();
+        // The time of those that were refused together begins with the first of them.
+        if hub.until.is_none_or(|until| until < now + PROBE) {
+            hub.until = Some(now + HUB);
+        }
+        is_new
     }
 
     fn hubs(&self) -> MutexGuard<'_, HashMap<Endpoint, Hub>> {

@@ -118,8 +118,10 @@ impl Links {
         let key = DeviceKey::of(&inbox.device);
         let Some(link) = self.link(&key) else { return false };
         let connection = link.open.lock().await.as_ref().map(|open| open.connection.clone());
-        if connection.as_ref().is_some_and(|connection| connection.refuses_commands()) {
-            self.refused(&key);
+        match connection {
+            Some(ref connection) if connection.refuses_commands() => self.refused(&key),
+            Some(ref connection) if connection.has_listened() => self.deaf.granted(&key.endpoint),
+            _ => {}
         }
         if !self.deaf.may_listen(&key) {
             return false;
@@ -148,7 +150,7 @@ impl Links {
     /// pushes at once, because its session has a subscription of an earlier process.
     pub fn expect(&self, inbox: Inbox) {
         let key = DeviceKey::of(&inbox.device);
-        if !self.deaf.may_listen(&key) {
+        if !self.deaf.may_expect(&key) {
             return;
         }
         let mut links = self.links();
@@ -320,6 +322,10 @@ impl Session<'_> {
     /// The connection, if it is alive and its token does not end soon.
     async fn usable(&self, open: &mut Option<Open>, failures: &Failures) -> Option<Arc<Connection>> {
         let current = open.as_mut()?;
+        if !current.has_listened && current.connection.has_listened() {
+            current.has_listened = true;
+            self.links.deaf.granted(&self.key.endpoint);
+        }
         if let Some(end) = current.connection.end() {
             let opened = current.connection.opened();
             let fruitful = current.connection.acknowledged() > 0;
@@ -338,10 +344,6 @@ impl Session<'_> {
                 self.link.cut_short.store(0, Ordering::Relaxed);
             }
             return None;
-        }
-        if !current.has_listened && current.connection.has_listened() {
-            current.has_listened = true;
-            self.links.deaf.granted(&self.key.endpoint);
         }
         if current.renew_at.is_some_and(|at| SystemTime::now() >= at) {
             let old = open.take()?;
@@ -379,6 +381,7 @@ impl Session<'_> {
         let (token, holds) = device.token(now.into(), links.token_lifetime)?;
         let login = Login { device, token: &token, over: links.over, tls: links.tls.clone() };
         let inbox = self.link.listening().as_ref().map(|(inbox, _)| inbox.clone());
+        let inbox = inbox.filter(|_| links.deaf.may_listen(&self.key));
         let listens = inbox.is_some();
         let connection = Arc::new(Connection::open(login, inbox).await?);
         let is_muted = match &mut *self.link.listening() {

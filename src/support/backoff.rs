@@ -91,6 +91,12 @@ impl<E> Failed<E> {
         self.until <= Instant::now()
     }
 
+    /// Whether it is no failure, but a wait by [`Backoff::hold`].
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.failures == u32::MAX
+    }
+
     #[must_use]
     pub fn left(&self) -> Duration {
         self.until.saturating_duration_since(Instant::now())

@@ -116,6 +116,48 @@ async fn an_equal_command_is_sent_even_if_it_came_twice() {
     assert_eq!(accepted, 2, "{}", host.log());
 }
 
+/// A switch is pressed twice, and what is between cannot be sent. The hub takes the second press back before anybody has looked at
+/// it; when it comes again, it is no repeat of the first.
+#[tokio::test]
+async fn an_equal_command_behind_a_bad_one_is_sent() {
+    let (world, host) = siren().await;
+    // The bad one and the second press come while the first one is on its way.
+    world.stack.post("faults", json!({"delayMs": 500})).await;
+    for (id, port) in [("press", "3"), ("bad", "300"), ("press", "3")] {
+        command(&world, id, "AQ==", json!({"Port": port})).await;
+    }
+    // Longer than the hub's lock and one wait of the test.
+    states(&world, "completed:2").await;
+    assert_eq!(states(&world, "completed:2").await, ["completed", "rejected", "completed"], "{}", host.log());
+    assert_eq!(requests(&world, 2).await.len(), 2, "{}", host.log());
+}
+
+/// Commands that wait behind one that takes its time cost nothing meanwhile.
+#[tokio::test]
+async fn commands_that_wait_need_no_cpu() {
+    let (world, host) = siren().await;
+    world.stack.post("faults", json!({"delayMs": 4000})).await;
+    command(&world, "on", "AQ==", json!({"Port": "3"})).await;
+    requests(&world, 1).await;
+    let before = cpu(host.handler());
+    for id in ["tone", "off"] {
+        command(&world, id, "AQ==", json!({"Port": "3"})).await;
+    }
+    assert_eq!(states(&world, "completed:3").await, ["completed"; 3], "{}", host.log());
+    let used = cpu(host.handler()) - before;
+    assert!(used < Duration::from_millis(500), "{used:?}");
+}
+
+/// CPU time of a process, all threads together.
+fn cpu(pid: u32) -> Duration {
+    const TICKS_A_SECOND: u64 = 100;
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    // The name of the program may have blanks in it.
+    let fields: Vec<_> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+    let ticks: u64 = fields[11..13].iter().map(|field| field.parse::<u64>().unwrap()).sum();
+    Duration::from_millis(ticks * 1000 / TICKS_A_SECOND)
+}
+
 /// Commands to more devices than may be on their way to The Things Stack at once wait for their turn, as long as their locks let
 /// them.
 #[tokio::test]

@@ -79,17 +79,18 @@ impl Document {
         Self { id, kind: Kind::default(), commands: Vec::new() }
     }
 
-    /// Its downlink is about to be posted, if it is new. It is noted before, so that no result comes too early for it.
-    pub fn begin(&mut self, message_id: &str, content: &str, now: DateTime<Utc>) -> State {
+    /// Its downlink is about to be posted, if it is new. It is noted before, so that no result comes too early for it. Returns how
+    /// far it has come, or `None` if it was not there.
+    pub fn begin(&mut self, message_id: &str, content: &str, now: DateTime<Utc>) -> Option<State> {
         self.commands.retain(|command| now - command.at < KEPT);
         if let Some(command) = self.commands.iter().find(|command| command.is(message_id, content)) {
-            return command.state();
+            return Some(command.state());
         }
         let (message_id, content) = (message_id.to_owned(), content.to_owned());
         self.commands.push(Command { message_id, content, at: now, is_accepted: false, result: None });
         let surplus = self.commands.len().saturating_sub(MOST);
         self.commands.drain(..surplus);
-        State::New
+        None
     }
 
     /// The Things Stack has accepted its downlink. The device may have been faster.
@@ -144,15 +145,15 @@ mod tests {
     #[test]
     fn a_command_goes_its_way() {
         let mut document = document();
-        assert_eq!(document.begin("a", "1", now()), State::New);
-        assert_eq!(document.begin("a", "1", now()), State::New, "it was not accepted");
+        assert_eq!(document.begin("a", "1", now()), None);
+        assert_eq!(document.begin("a", "1", now()), Some(State::New), "it was not accepted");
         assert_eq!(document.accepted("a", "1"), State::Accepted);
-        assert_eq!(document.begin("a", "1", now()), State::Accepted);
+        assert_eq!(document.begin("a", "1", now()), Some(State::Accepted));
         assert_eq!(document.has_result("a", Acknowledged).as_deref(), Some("1"));
-        assert_eq!(document.begin("a", "1", now()), State::Over(Acknowledged));
+        assert_eq!(document.begin("a", "1", now()), Some(State::Over(Acknowledged)));
         document.settled("a", "1");
         assert_eq!(document.has_result("a", Acknowledged), None, "it is told again");
-        assert_eq!(document.begin("a", "1", now()), State::New, "the sender uses the id again");
+        assert_eq!(document.begin("a", "1", now()), None, "the sender uses the id again");
     }
 
     #[test]
@@ -168,10 +169,10 @@ mod tests {
         let mut document = document();
         document.begin("cmd", "on", now());
         document.has_result("cmd", Acknowledged);
-        assert_eq!(document.begin("cmd", "off", now()), State::New);
+        assert_eq!(document.begin("cmd", "off", now()), None);
         document.has_result("cmd", Failed("no".into()));
-        assert_eq!(document.begin("cmd", "on", now()), State::Over(Acknowledged));
-        assert_eq!(document.begin("cmd", "on", now() + KEPT), State::New, "the hub cannot have the old one any more");
+        assert_eq!(document.begin("cmd", "on", now()), Some(State::Over(Acknowledged)));
+        assert_eq!(document.begin("cmd", "on", now() + KEPT), None, "the hub cannot have the old one any more");
     }
 
     #[test]

@@ -59,6 +59,16 @@ impl Accepted {
         self.all().pop(&key(device, message));
     }
 
+    /// A message is pushed. If it is new, the hub is done with an equal one before it, also if this one is not handled now.
+    pub fn comes(&self, device: &str, message: &CloudMessage) {
+        if message.delivery_count <= 1 {
+            let (mut all, key) = (self.all(), key(device, message));
+            if all.peek(&key).is_some_and(|entry| entry.way == Way::Pushed) {
+                all.pop(&key);
+            }
+        }
+    }
+
     /// Whether this message's downlink was accepted before. Two commands may be alike in everything but the sequence number
     /// (a switch that is pressed twice). So without numbers, only a message counts that the hub has delivered before; or one
     /// with an id that was fetched, and which MQTT delivers for the first time: it counts its own deliveries only.

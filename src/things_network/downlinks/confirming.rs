@@ -28,9 +28,11 @@ use crate::{
     support::{clock::Clock, hex::hex},
 };
 
+use super::downlink::{Downlink, Operation};
+
 /// How often a message is fetched whose downlink is not confirmed yet: each time is one of its ten deliveries.
 pub const LOOK: Duration = Duration::from_secs(30 * 60);
-/// Commands that are remembered, so that the container is not asked again.
+/// Commands that are remembered: those that were accepted although that could not be noted, and results for those who wait.
 const MOST: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
 
 /// The commands that wait for confirmation.
@@ -51,13 +53,11 @@ pub struct Awaited {
 }
 
 impl Awaited {
-    /// `None`: the message has no id, so that nothing can be told about it.
-    pub fn of(device: &Device, message: &CloudMessage) -> Option<Self> {
-        let mut hash = Sha256::new_with_prefix(&message.body);
-        for (name, value) in &message.properties {
-            // None of them can contain a line break.
-            hash = hash.chain_update(format!("\n{name}\n{value}"));
-        }
+    /// `None`: the message has no id, so that nothing can be told about it. What is posted is its content: properties that are not
+    /// used may look different over MQTT and HTTPS.
+    pub fn of(device: &Device, message: &CloudMessage, downlink: &Downlink) -> Option<Self> {
+        let hash =
+            Sha256::new_with_prefix(&downlink.body).chain_update([u8::from(downlink.operation == Operation::Replace)]);
         let content = hex(&hash.finalize()[..16]);
         Some(Self { document: confirmations::id(device), message_id: message.message_id.clone()?, content })
     }
@@ -77,12 +77,14 @@ impl Confirming {
     /// # Errors
     /// The container cannot be used.
     pub async fn begin(&self, awaited: &Awaited) -> Result<State, StoreError> {
-        if let Some(state @ State::Over(_)) = self.known().get(&awaited.key()).cloned() {
-            return Ok(state);
-        }
         let now = self.clock.now();
         let begin = |document: &mut confirmations::Document| document.begin(&awaited.message_id, &awaited.content, now);
-        let state = self.store.change_confirmations(&awaited.document, begin).await?;
+        let begun = self.store.change_confirmations(&awaited.document, begin).await?;
+        let Some(state) = begun else {
+            // What is remembered is about an earlier command with the same id and content, which is settled.
+            self.known().pop(&awaited.key());
+            return Ok(State::New);
+        };
         Ok(self.keep(awaited, state))
     }
 

@@ -26,7 +26,7 @@ use tokio::{
 use super::{Downlinks, Told};
 use crate::{
     iot_hub::{
-        Device,
+        CloudMessage, Device,
         pushed::{Arrival, Inbox, LOCK, Pushed},
     },
     support::{backoff::Policy, ending},
@@ -141,6 +141,15 @@ impl Listening {
         lock(&self.pushed).get(name).is_some_and(|of_device| !of_device.is_empty())
     }
 
+    /// How often the hub has delivered the messages that wait for the device and are equal to this one.
+    pub fn deliveries_of_equal(&self, name: &str, message: &CloudMessage) -> Vec<u32> {
+        let content = |of: &CloudMessage| (of.message_id.clone(), of.body.clone(), of.properties.clone());
+        let wanted = content(message);
+        let all = lock(&self.pushed);
+        let of_device = all.get(name).into_iter().flatten().map(|pushed| &pushed.message);
+        of_device.filter(|other| content(other) == wanted).map(|other| other.delivery_count).collect()
+    }
+
     /// Leaves the device's pushed messages to the hub.
     pub fn leave(&self, name: &str) {
         lock(&self.pushed).remove(name);
@@ -204,6 +213,7 @@ impl Downlinks {
             match arrival {
                 Arrival::Message(pushed) => {
                     let name = Self::name(&pushed.device);
+                    self.accepted.comes(&name, &pushed.message);
                     self.listening.put(&name, *pushed);
                     self.clone().work(name);
                 }

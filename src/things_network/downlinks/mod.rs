@@ -42,7 +42,7 @@ use self::{
     accepted::Accepted,
     address::{Address, EndDevice},
     confirming::Confirming,
-    fetching::Fetching,
+    fetching::{Fetcher, Fetching},
     listening::{Listening, Place},
     settling::Told,
 };
@@ -141,6 +141,11 @@ impl Downlinks {
         }
     }
 
+    /// Runs a task that passes commands on. The end waits for it.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.workers.spawn(task);
+    }
+
     /// Waits for the commands that are on their way, after the end has begun. Connections must be open until then: an
     /// acknowledgement that the hub does not get is a downlink that is sent again.
     pub async fn end(&self) {
@@ -220,8 +225,10 @@ impl Downlinks {
     pub async fn has_result(&self, device: &Device, confirmed: &Confirmed) -> Result<bool, StoreError> {
         let Some(confirming) = &self.confirming else { return Ok(false) };
         let is_awaited = confirming.has_result(device, &confirmed.message_id, &confirmed.result).await?;
-        if is_awaited {
-            self.failures.forget_key(&Self::name(device));
+        let name = Self::name(device);
+        // Other waits go on: for the hub's lock, or because The Things Stack wants it.
+        if is_awaited && self.failures.last(&name).is_some_and(|last| last.is_held()) {
+            self.failures.forget_key(&name);
             self.listening.wake();
         }
         Ok(is_awaited)
@@ -231,9 +238,10 @@ impl Downlinks {
     /// is logged, and the message stays pending.
     async fn pass_on(self: &Arc<Self>, device: &Arc<Device>, keys: &DownlinkKeys, deadline: Instant) {
         let name = Self::name(device);
-        self.pass_on_in_turn(&name, device, keys, deadline).await;
-        // What came while the last look ended.
-        if self.listening.has(&name) {
+        let Some(fetcher) = self.fetching.begin(&name) else { return };
+        self.pass_on_in_turn(&name, fetcher, device, keys, deadline).await;
+        // What came while the last look ended. Whoever has the turn looks.
+        if self.listening.has(&name) && !self.ending.has_begun() {
             self.clone().work(name);
         }
     }
@@ -241,11 +249,11 @@ impl Downlinks {
     async fn pass_on_in_turn(
         self: &Arc<Self>,
         name: &String,
+        mut fetcher: Fetcher<'_>,
         device: &Arc<Device>,
         keys: &DownlinkKeys,
         deadline: Instant,
     ) {
-        let Some(mut fetcher) = self.fetching.begin(name) else { return };
         if self.failures.holding(name).is_some() {
             return self.hand_back(name, device).await;
         }
@@ -272,7 +280,10 @@ impl Downlinks {
                 Ok(Some(message)) if self.pass_on_fetched(name, device, &message, keys, deadline).await => {}
                 Ok(Some(_)) => return,
                 Ok(None) if fetcher.is_wanted_again() => {}
-                Ok(None) => return self.listen(name).await,
+                Ok(None) => {
+                    self.failures.succeeded(name);
+                    return self.listen(name).await;
+                }
                 Err(error) => {
                     let is_asked_again = self.sender.can_listen() && !error.refuses_device();
                     if self.tally.count(Count::DownlinkChecksFailed) {

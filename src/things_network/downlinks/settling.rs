@@ -121,6 +121,15 @@ impl Downlinks {
         true
     }
 
+    /// Remembers a pushed message whose downlink is accepted: its acknowledgement may be lost. Not if an equal one waits behind
+    /// it that is new: when that one comes again, nothing would tell the two apart.
+    fn accept_pushed(&self, name: &str, message: &CloudMessage) {
+        let is_equal_new = self.listening.deliveries_of_equal(name, message).iter().any(|deliveries| *deliveries <= 1);
+        if !is_equal_new {
+            self.accepted.put(name, message, Way::Pushed);
+        }
+    }
+
     /// The hub has a message no longer whose confirmation was awaited.
     async fn settled(&self, awaited: Option<Awaited>) {
         if let Some((confirming, awaited)) = self.confirming.as_ref().zip(awaited) {
@@ -150,14 +159,18 @@ impl Downlinks {
         let told = match fate {
             Fate::Unconfirmed => Told { cause: None, at: Instant::now() },
             Fate::Accepted => {
-                if !pushed.complete().await {
+                if pushed.complete().await {
+                    if awaited.is_some() {
+                        self.accept_pushed(name, message);
+                    }
+                    self.settled(awaited).await;
+                } else {
                     tracing::debug!(
                         device.id = device.id,
                         "a message's acknowledgement is lost: the hub pushes it again"
                     );
                 }
                 self.failures.succeeded(name);
-                self.settled(awaited).await;
                 return true;
             }
             // It is logged when it is rejected.
@@ -204,6 +217,10 @@ impl Downlinks {
         deadline: Instant,
     ) -> (Fate, Option<Awaited>) {
         if self.accepted.is_repeat(name, message, way) {
+            // Then the one that waits is not this one.
+            if !self.listening.deliveries_of_equal(name, message).is_empty() {
+                self.accepted.settled(name, message);
+            }
             return (Fate::Accepted, None);
         }
         let id = message.message_id.as_deref();
@@ -212,10 +229,12 @@ impl Downlinks {
             Err(reason) => return (Fate::Condemned(reason), None),
         };
         let confirming = self.confirming.as_ref().filter(|_| downlink.is_confirmed);
-        let Some((confirming, awaited)) = confirming.zip(Awaited::of(device, message)) else {
+        let Some((confirming, awaited)) = confirming.zip(Awaited::of(device, message, &downlink)) else {
             let fate = self.fate_of_post(&downlink, message, way, keys, deadline).await;
-            if matches!(fate, Fate::Accepted) {
-                self.accepted.put(name, message, way);
+            match (&fate, way) {
+                (Fate::Accepted, Way::Fetched) => self.accepted.put(name, message, way),
+                (Fate::Accepted, Way::Pushed) => self.accept_pushed(name, message),
+                _ => {}
             }
             return (fate, None);
         };

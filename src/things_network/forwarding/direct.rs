@@ -115,7 +115,7 @@ impl Forwarding {
         if let Some(keys) = self.keys_of(&forwardable, &queued, &owner) {
             // The Things Stack gets its answer first.
             let forwarding = self.clone();
-            tokio::spawn(async move { forwarding.pass_on(&device, &keys).await });
+            self.downlinks.spawn(async move { forwarding.pass_on(&device, &keys).await });
         }
         true
     }

@@ -43,7 +43,7 @@ use crate::{
     iot_hub::{
         Device, Sender,
         delivery::{DeliveryError, send_as_provisioned},
-        devices::{Devices, Owner, PerApplication, Store, StoreError},
+        devices::{DeviceError, Devices, Owner, PerApplication, Store},
     },
     support::progress::{Progress, Step},
     support::{
@@ -198,8 +198,7 @@ impl Forwarding {
         // First, so that it is not lost with this process.
         let awaiting = match self.note_result(&forwardable, &owner).await {
             Ok(awaiting) => awaiting,
-            Err(error) => {
-                let (kind, text) = (error.kind(), error.to_string());
+            Err((kind, text)) => {
                 return self.put_back(message, (&forwardable, &owner), Cause::Away(None), kind, text).await;
             }
         };
@@ -244,14 +243,24 @@ impl Forwarding {
     }
 
     /// Notes what became of a command's confirmed downlink. Returns the device whose command waits for that.
-    async fn note_result(&self, of: &Forwardable, owner: &Owner) -> Result<Option<Arc<Device>>, StoreError> {
+    ///
+    /// # Errors
+    /// Why it cannot be noted now.
+    async fn note_result(&self, of: &Forwardable, owner: &Owner) -> Result<Option<Arc<Device>>, (Kind, String)> {
         let Some(confirmed) = of.confirmed.as_ref().filter(|_| self.downlinks.awaits_confirmation()) else {
             return Ok(None);
         };
         // The command came to the device of the downlink's port.
         let Some((devices, port)) = self.devices.of(&of.application, confirmed.port) else { return Ok(None) };
-        let Ok(device) = devices.device(&owner.clone().at_port(port), Instant::now()).await else { return Ok(None) };
-        Ok(self.downlinks.has_result(&device, confirmed).await?.then_some(device))
+        let device = match devices.device(&owner.clone().at_port(port), Instant::now()).await {
+            Ok(device) => device,
+            // There is no such device, so none of its commands waits.
+            Err(DeviceError::Taken { .. } | DeviceError::RefusedByHub { .. }) => return Ok(None),
+            Err(error) => return Err((error.kind(), error.to_string())),
+        };
+        let is_awaited = self.downlinks.has_result(&device, confirmed).await;
+        let is_awaited = is_awaited.map_err(|error| (error.kind(), error.to_string()))?;
+        Ok(is_awaited.then_some(device))
     }
 
     /// Sends and waits for the acknowledgement; also for the device's registration, if there is room to wait.

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::Forwarding;
 use crate::{
     iot_hub::devices::{Owner, StoredOwner, documents::Document},
+    support::ending,
     things_network::{
         downlinks::address::{EndDevice, Selection},
         tally::Count,
@@ -113,7 +114,7 @@ impl Forwarding {
         });
         tokio::select! {
             () = asking => {}
-            () = self.ending.after(Duration::ZERO) => {}
+            () = self.ending.after(ending::SENDING) => {}
         }
     }
 
