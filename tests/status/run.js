@@ -261,9 +261,33 @@ test('the page is read again by itself, and works without a script', { timeout: 
   assert.equal(await page.locator('.items li').count(), 2, 'the filter stays');
   assert.equal(await page.evaluate(() => window.scrollY), 120, 'the place stays');
   assert.deepEqual(pageErrors, []);
+
+  // Some answer that is no status page, such as a proxy's.
+  await page.route('**/*', (route) => route.fulfill({ contentType: 'text/html', body: '<h1>Sign in</h1>' }));
+  await page.clock.fastForward(31_000);
+  await page.waitForSelector('#stale:not([hidden])');
+  assert.match(await page.innerText('#stale'), /the answer is another page/);
+  assert.equal(await page.locator('.items li').count(), 2, 'what was shown stays');
+  assert.deepEqual(pageErrors, []);
+
+  // A page of more sites asks to be read less often.
+  await page.unroute('**/*');
+  await page.route('**/*', async (route) => {
+    const answer = await route.fetch();
+    const body = (await answer.text()).replace('data-refresh="30"', 'data-refresh="60"');
+    await route.fulfill({ response: answer, body });
+  });
+  await page.clock.fastForward(31_000);
+  await page.waitForSelector('#stale', { state: 'hidden' });
+  requests = 0;
+  await page.clock.fastForward(31_000);
+  await page.evaluate(() => document.title);
+  assert.equal(requests, 0, 'it was read 31 s ago');
+  await page.unroute('**/*');
   await page.route('**/*', (route) => route.abort());
   await page.clock.fastForward(31_000);
   await page.waitForSelector('#stale:not([hidden])');
+  assert.equal(requests, 1);
   assert.equal(await page.locator('.items li').count(), 2, 'what was shown stays');
 
   const plain = await (await browser.newContext({ javaScriptEnabled: false })).newPage();
