@@ -261,7 +261,7 @@ impl Status {
         overview.is_local_session = of.is_local_session;
         overview.schedule = of.schedule.clone().filter(|_| of.scope.rapidm2m.is_some());
         overview.rejected = rejected?;
-        let unreadable = unreadable("sites", &odd_cursors).into_iter().chain(unreadable("devices", &odd_activities));
+        let unreadable = unreadable("Sites", &odd_cursors).into_iter().chain(unreadable("Devices", &odd_activities));
         overview.notes.splice(..0, self.faults.iter().cloned().chain(unreadable));
         for (read, shown) in [(queues, &mut overview.queues), (poll_queues, &mut overview.poll_queues)] {
             match read {
@@ -278,7 +278,7 @@ impl Status {
 fn unreadable(whose: &str, errors: &[impl ToString]) -> Option<String> {
     let first = errors.first()?.to_string();
     Some(format!(
-        "{} documents of {whose} cannot be read, so these {whose} are not shown. The first: {first}",
+        "{whose} that are not shown, because their documents cannot be read: {}. The first: {first}",
         errors.len()
     ))
 }
