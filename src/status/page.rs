@@ -343,7 +343,7 @@ fn rejected_of_sites(overview: &Overview) -> Markup {
             p.note {
                 @if *is_more { "More than " }
                 (messages) @if messages == 1 { " message" } @else { " messages" } " of " (sites.len()) @if sites.len() == 1 { " site" } @else { " sites" }
-                @if messages == 1 { " was" } @else { " were" } " rejected. Fix the cause first, then send them again"
+                @if messages == 1 { " was" } @else { " were" } " rejected. Fix the cause first, then send " @if messages == 1 { "it" } @else { "them" } " again"
                 @if let Some(command) = replay_of_sites(sites.keys(), overview) { ": " code { (command) } }
                 @if sites.len() > MAX_REJECTED_SITES { " (these are " (MAX_REJECTED_SITES) " of the sites)" }
             }
@@ -442,7 +442,7 @@ pub fn detail(detail: &Detail<'_>, overview: &Overview, away: Option<&Away>, now
                 dt { "Rejected" }
                 dd {
                     (count) @if *count == 1 { " message" } @else { " messages" }
-                    @if let Some(command) = replay_of_sites([&item.place].into_iter(), overview) { ". To send them again: " code { (command) } }
+                    @if let Some(command) = replay_of_sites([&item.place].into_iter(), overview) { ". To send " @if *count == 1 { "it" } @else { "them" } " again: " code { (command) } }
                 }
             }
             @if is_site { dt { "Waiting for the hub" } dd { (item.waiting) @if item.waiting == 1 { " message" } @else { " messages" } } }
