@@ -71,7 +71,7 @@ struct Shared {
 impl App {
     #[must_use]
     pub fn new(setup: impl Into<Setup>, ending: Ending) -> Self {
-        let Setup { config, webhooks, faults } = setup.into();
+        let Setup { config, webhooks, faults, surroundings } = setup.into();
         let (http, clock) = (HttpClient::default(), Clock::system());
         let receiving = webhooks.as_ref().map(|webhooks| Receiving::new(webhooks.events, webhooks.secret.as_ref()));
         let receiving = receiving.map(Arc::new);
@@ -123,6 +123,8 @@ impl App {
             poll_queues,
             scope,
             sends_to,
+            is_local_session: surroundings.is_local_session,
+            schedule: surroundings.schedule,
         };
         let status = Status::new(services, shared.clock, faults.sentences());
         let polling = rapidm2m.zip(hub.identity).map(|(rapidm2m, identity)| shared.polling(rapidm2m, identity, ledger));

@@ -20,6 +20,7 @@
 // | RUST_LOG, LOG_FORMAT | info, and the text that the host understands |
 // | REGION_NAME | Azure sets it |
 // | AZURE_FUNCTIONS_ENVIRONMENT | the host sets it: Development on a developer's machine |
+// | LOCAL_SESSION | `local` sets it on a developer's machine |
 
 @description('Function app that gets the settings.')
 param appName string

@@ -96,7 +96,10 @@ fn announce(app: &App) {
 fn setup(runtime: &tokio::runtime::Runtime, settings: Settings) -> Result<(Setup, Option<Settings>), Problems> {
     let is_development = settings.is_development();
     match runtime.block_on(complete(&settings)) {
-        Ok(settings) if is_development => Ok((Config::from_settings(&settings)?.into(), None)),
+        Ok(settings) if is_development => {
+            let surroundings = settings.surroundings();
+            Ok((Setup { surroundings, ..Config::from_settings(&settings)?.into() }, None))
+        }
         Ok(settings) => Ok((Setup::read(&settings, None), None)),
         Err(problems) if is_development => Err(problems),
         Err(problems) => Ok((Setup::read(&settings, Some(&problems)), Some(settings))),

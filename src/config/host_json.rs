@@ -1,4 +1,4 @@
-//! Reads the limits of host.json that the handler must stay below.
+//! Reads the limits of host.json that the handler must stay below, and the timer's schedule.
 //! <https://learn.microsoft.com/azure/azure-functions/functions-host-json>
 
 use std::{fs, path::Path, time::Duration};
@@ -48,6 +48,15 @@ fn parse(text: &str) -> Option<Limits> {
     Some(Limits { function_timeout, max_dequeue_count: count.unwrap_or(MAX_DEQUEUE_COUNT) })
 }
 
+/// The schedule of the timer that polls the sites, as its function.json in the app's folder has it.
+#[must_use]
+pub fn schedule(app: &Path) -> Option<String> {
+    let text = fs::read_to_string(app.join("rapidM2MForwarding/function.json")).ok()?;
+    let function: Value = serde_json::from_str(&text).ok()?;
+    let mut bindings = function["bindings"].as_array()?.iter();
+    bindings.find_map(|binding| binding["schedule"].as_str()).map(str::to_owned)
+}
+
 /// A .NET time span: `[d.]hh:mm:ss[.fraction]`.
 fn time_span(text: &str) -> Option<Duration> {
     let (hours, rest) = text.split_once(':')?;
@@ -95,5 +104,11 @@ mod tests {
         assert_eq!(Limits::of(Path::new(env!("CARGO_MANIFEST_DIR"))), own);
         assert_eq!(Limits::of(Path::new("no such folder")), Limits::default());
         assert_eq!(parse("{}").map(|limits| limits.max_dequeue_count), Some(5));
+    }
+
+    #[test]
+    fn the_schedule_is_the_timers() {
+        assert_eq!(schedule(Path::new(env!("CARGO_MANIFEST_DIR"))).as_deref(), Some("0 * * * * *"));
+        assert_eq!(schedule(Path::new("no such folder")), None);
     }
 }

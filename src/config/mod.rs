@@ -21,7 +21,7 @@ pub mod things_stack;
 
 pub use key_vault::KEY_VAULT;
 pub use names::misspelt;
-pub use settings::{Problems, Settings};
+pub use settings::{LOCAL_SESSION, Problems, Settings, Surroundings};
 pub use setup::{Faults, Setup};
 
 /// The connector's complete configuration. At least one of its halves is there.

@@ -10,12 +10,15 @@ use std::{
 
 use secrecy::SecretString;
 
-use super::host_json::Limits;
+use super::host_json::{self, Limits};
 use crate::support::identity::SignIn;
 
 /// The start of a Key Vault reference. Azure leaves it in place if it could not replace it with the secret.
 /// <https://learn.microsoft.com/azure/app-service/app-service-key-vault-references>
 const UNRESOLVED: &str = "@Microsoft.KeyVault(";
+
+/// `local` sets it for its handler: commands that people copy from the status page then need `--local`.
+pub const LOCAL_SESSION: &str = "LOCAL_SESSION";
 
 /// The settings by name: a copy of the environment, so that the code reads the environment only once.
 #[derive(Clone, Default)]
@@ -24,19 +27,22 @@ pub struct Settings {
     /// The identity that signs in to services without a key.
     pub sign_in: SignIn,
     pub host: Limits,
+    /// Of the timer, in its function.json.
+    schedule: Option<String>,
     /// The names that were read.
     #[cfg(test)]
     asked: std::sync::Arc<std::sync::Mutex<std::collections::BTreeSet<String>>>,
 }
 
 impl Settings {
-    /// The environment, and the limits of the host.json in the current folder: the host starts the handler in the app's
+    /// The environment, and what host.json and function.json say in the current folder: the host starts the handler in the app's
     /// folder.
     #[must_use]
     pub fn from_env() -> Self {
         let utf8 =
             std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-        Self { host: Limits::of(Path::new(".")), ..utf8.collect() }
+        let folder = Path::new(".");
+        Self { host: Limits::of(folder), schedule: host_json::schedule(folder), ..utf8.collect() }
     }
 
     /// Whether the Functions host runs on a developer's machine (`func start`).
@@ -45,6 +51,12 @@ impl Settings {
     pub fn is_development(&self) -> bool {
         let environment = self.value("AZURE_FUNCTIONS_ENVIRONMENT");
         environment.is_some_and(|value| value.trim().eq_ignore_ascii_case("Development"))
+    }
+
+    /// What people see of the place where the handler runs.
+    #[must_use]
+    pub fn surroundings(&self) -> Surroundings {
+        Surroundings { is_local_session: self.has(LOCAL_SESSION), schedule: self.schedule.clone() }
     }
 
     /// Adds the entries of `defaults` that are absent here.
@@ -164,6 +176,15 @@ impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Settings {
         let values = pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
         Self { values, ..Self::default() }
     }
+}
+
+/// Where the handler runs. For people.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Surroundings {
+    /// `local` runs the handler, with emulated services only.
+    pub is_local_session: bool,
+    /// Of the timer that polls the sites.
+    pub schedule: Option<String>,
 }
 
 /// All faults of the settings. Never contains a secret.

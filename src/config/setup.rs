@@ -1,6 +1,6 @@
 //! What a running handler starts with. What is wrong with the settings of one half leaves the other half alone.
 
-use super::{Config, Problems, Settings, rapidm2m, things_network};
+use super::{Config, Problems, Settings, Surroundings, rapidm2m, things_network};
 
 /// The configuration of a handler, and what is wrong with the rest of its settings.
 #[derive(Debug, Default)]
@@ -10,6 +10,7 @@ pub struct Setup {
     /// Webhooks are accepted whenever these settings hold, even if what forwards them cannot work.
     pub webhooks: Option<things_network::Webhooks>,
     pub faults: Faults,
+    pub surroundings: Surroundings,
 }
 
 /// Why parts cannot work. A part without an entry works or is off.
@@ -66,7 +67,7 @@ impl Setup {
         let whole = Config::from_settings(settings);
         if let Ok(config) = whole {
             let faults = Faults { webhooks: webhooks_problems, ..Faults::default() };
-            return Self { config: Some(config), webhooks, faults };
+            return Self { config: Some(config), webhooks, faults, surroundings: settings.surroundings() };
         }
         let read = |is_wanted: bool, rapidm2m: bool| is_wanted.then(|| Config::of(settings, rapidm2m, !rapidm2m));
         let (rapidm2m, things_network) = (read(has_rapidm2m, true), read(has_things_network, false));
@@ -89,14 +90,14 @@ impl Setup {
                 problems.append(outside.clone());
             }
         }
-        Self { config, webhooks, faults }
+        Self { config, webhooks, faults, surroundings: settings.surroundings() }
     }
 }
 
 impl From<Config> for Setup {
     fn from(config: Config) -> Self {
         let webhooks = config.things_network.as_ref().map(|config| config.webhooks.clone());
-        Self { config: Some(config), webhooks, faults: Faults::default() }
+        Self { config: Some(config), webhooks, ..Self::default() }
     }
 }
 

@@ -2,13 +2,16 @@
 
 use std::{collections::BTreeMap, path::Path, process::ExitCode};
 
-use anyhow::bail;
+use anyhow::{bail, ensure};
 use iothub_connector::iot_hub::sas::RESERVED;
 use percent_encoding::utf8_percent_encode;
-use reqwest::Method;
+use reqwest::{Method, StatusCode};
 use serde_json::json;
 
-use super::{fault::Service, open_session::OpenSession};
+use super::{
+    fault::Service,
+    open_session::{Asked, OpenSession},
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -40,12 +43,24 @@ fn property(text: &str) -> Result<(String, String), String> {
 pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let Options { device, body, property } = options;
     let session = OpenSession::here(Path::new("."))?;
+    ensure!(
+        session.setting("IoTHubDeviceId") != Some(device.as_str()),
+        "{device} is the device that sends the rows of all sites: only LoRaWAN devices take commands"
+    );
     let path = format!("c2d?device={}", utf8_percent_encode(&device, RESERVED));
     let properties: BTreeMap<_, _> = property.into_iter().collect();
     let message = json!({ "body": body, "properties": properties }).to_string();
-    if session.request(Service::Hub.name(), Method::POST, &path, Some(&message)).await?.is_none() {
-        bail!("the session does not emulate IoT Hub: send commands with `az iot device c2d-message send`");
+    match session.request(Service::Hub.name(), Method::POST, &path, Some(&message)).await? {
+        Asked::Done => {}
+        Asked::NotEmulated => {
+            bail!("the session does not emulate IoT Hub: send commands with `az iot device c2d-message send`")
+        }
+        Asked::Refused(StatusCode::NOT_FOUND, _) => bail!(
+            "the hub knows no device {device:?}: a LoRaWAN device is registered with its first uplink; `iothub-connector devices \
+             --local` lists them"
+        ),
+        Asked::Refused(status, text) => bail!("the emulated hub answers {status}: {text}"),
     }
-    println!("The hub has the command. It leaves as a downlink after the next uplink of {device}.");
+    println!("The hub has the command. It leaves as a downlink at the next uplink of {device}, if not before.");
     Ok(ExitCode::SUCCESS)
 }

@@ -10,7 +10,7 @@ use anyhow::bail;
 use clap::ValueEnum;
 use reqwest::Method;
 
-use super::open_session::OpenSession;
+use super::open_session::{Asked, OpenSession};
 use crate::cli::{similar, table};
 
 const EXAMPLES: &str = "\
@@ -152,8 +152,10 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
         Switch::Faults(body) => (Method::PUT, "faults", Some(body)),
     }));
     for (method, path, body) in requests {
-        if session.request(service.name(), method, path, body).await?.is_none() {
-            bail!("the session does not emulate {}, so it cannot break it", service.name());
+        match session.request(service.name(), method, path, body).await? {
+            Asked::Done => {}
+            Asked::NotEmulated => bail!("the session does not emulate {}, so it cannot break it", service.name()),
+            Asked::Refused(status, text) => bail!("the emulator of {} answers {status}: {text}", service.name()),
         }
     }
     let service = service.name();

@@ -1,12 +1,17 @@
 //! Prints first where every service is and what the user can do next.
 
-use std::{collections::BTreeMap, env, path::Path};
+use std::{
+    collections::BTreeMap,
+    env,
+    path::{Path, PathBuf},
+};
 
 use emulators::{functions_host::Ready, iot_hub};
-use iothub_connector::{config::Config, iot_hub::devices::Owner, things_network::template::Parts};
+use iothub_connector::{config::Config, iot_hub::devices::Owner, rapidm2m::Selection, things_network::template::Parts};
 use serde::Serialize;
 
 use super::{
+    Places,
     output::Told,
     plan::Source,
     rows::Row,
@@ -44,10 +49,17 @@ pub struct Introduction<'a> {
     off: Vec<&'static str>,
     #[serde(skip)]
     settings_file: Option<&'a Path>,
+    /// A site for the examples.
+    #[serde(skip)]
+    site: Option<String>,
+    /// The app's folder, if it is not the one in which the session was started.
+    #[serde(skip)]
+    app: Option<&'a Path>,
 }
 
 impl<'a> Introduction<'a> {
-    pub fn new(services: &Services, config: &'a Config, host: &'a Ready, settings_file: Option<&'a Path>) -> Self {
+    /// `places` are those of the app, and of the settings if there are any.
+    pub fn new(services: &Services, config: &'a Config, host: &'a Ready, places: &'a Places) -> Self {
         let mut off = Vec::new();
         if services.plan.rapidm2m == Source::Off {
             off.push("rapidM2M is off: set M2MBackendURL and Customer_ID, or EmulationMode=true");
@@ -69,7 +81,12 @@ impl<'a> Introduction<'a> {
             is_all_emulated: services.plan.why_real.is_empty(),
             program: program(),
             off,
-            settings_file,
+            settings_file: places.settings.as_deref(),
+            site: config.rapidm2m.as_ref().and_then(|rapidm2m| match &rapidm2m.sites {
+                Selection::Named(names) => names.first().cloned(),
+                Selection::All => services.site.clone(),
+            }),
+            app: (places.app != places.started_in).then_some(places.app.as_path()),
         }
     }
 }
@@ -111,12 +128,15 @@ impl Told for Introduction<'_> {
         };
         // What people have set for real services is not in the session's file.
         if self.is_all_emulated {
-            text += "\nIn a second terminal, in this folder:\n";
-            let with_settings = ["check", "polls \"Reservoir Süd\"", "devices"];
+            text += "\nIn a second terminal, in ";
+            text += &self.app.map_or_else(|| "this folder:\n".to_owned(), |app| format!("{}:\n", app.display()));
+            let polls = self.site.iter().map(|site| format!("polls {site:?}"));
+            let devices = self.device.iter().map(|_| "devices".to_owned());
+            let with_settings = ["check".to_owned()].into_iter().chain(polls).chain(devices);
             let with_settings = with_settings.map(|command| format!("{command} --local"));
             let command = self.device.iter().map(|device| format!("command {device} open -p Port=1"));
             let faults = ["fault", "fault hub away", "fault hub ok"].map(str::to_owned);
-            for command in with_settings.into_iter().chain(command).chain(faults) {
+            for command in with_settings.chain(command).chain(faults) {
                 text += &format!("  {} {command}\n", self.program);
             }
         }
@@ -124,10 +144,31 @@ impl Told for Introduction<'_> {
     }
 }
 
-/// How a person starts this executable from the app's folder. One that is elsewhere was found by its name.
+/// How a person starts this executable from the app's folder: by its name if a shell finds it, else by its path.
 fn program() -> String {
-    let below = || Some(env::current_exe().ok()?.strip_prefix(env::current_dir().ok()?).ok()?.display().to_string());
-    below().unwrap_or_else(|| env!("CARGO_PKG_NAME").to_owned())
+    let name = env!("CARGO_PKG_NAME");
+    let Ok(executable) = env::current_exe() else { return name.to_owned() };
+    let called = format!("{name}{}", env::consts::EXE_SUFFIX);
+    let search = env::var_os("PATH").unwrap_or_default();
+    let is_found = env::split_paths(&search).map(|folder| folder.join(&called)).find(|file| file.is_file());
+    let is_this = |file: PathBuf| file.canonicalize().ok() == executable.canonicalize().ok();
+    if is_found.is_some_and(is_this) {
+        return name.to_owned();
+    }
+    let folder = env::current_dir().unwrap_or_default();
+    match executable.strip_prefix(folder) {
+        // Without a folder, a shell would look for it elsewhere.
+        Ok(file) if file.components().count() == 1 => quoted(&Path::new(".").join(file)),
+        Ok(file) => quoted(file),
+        Err(_) => quoted(&executable),
+    }
+}
+
+fn quoted(path: &Path) -> String {
+    let path = path.display().to_string();
+    // PowerShell takes a quoted path for a text, unless `&` stands before it.
+    let call = if cfg!(windows) { "& " } else { "" };
+    if path.contains(' ') { format!("{call}\"{path}\"") } else { path }
 }
 
 impl Introduction<'_> {

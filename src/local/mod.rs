@@ -28,11 +28,17 @@ mod session;
 mod summary;
 mod tally;
 
-use std::{fmt::Display, io, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    fmt::Display,
+    io,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use anyhow::{Context as _, ensure};
 use emulators::{file, functions_host};
-use iothub_connector::config::Config;
+use iothub_connector::config::{Config, LOCAL_SESSION};
 use tokio::time::Instant;
 
 use self::{
@@ -90,6 +96,10 @@ pub struct Options {
     /// Poll the sites through a storage queue (PollQueueName), with so many handlers, each with a host of its own
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=9))]
     instances: u8,
+    /// Emulate a day of rows, and two more sites: one that fails, and one that is silent. The status page then has something
+    /// to show
+    #[arg(long, conflicts_with = "instances")]
+    with_trouble: bool,
     /// Address at which the Functions host listens; 0.0.0.0 in a container. Whoever reaches it can use the app
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     host: String,
@@ -109,11 +119,17 @@ pub struct Options {
 
 /// Runs the app until it must end, and prints a summary.
 pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
-    let (app, settings_file) = folder(&options)?;
-    let handler = handler::executable(&app, options.packaged)?;
-    let services =
-        Services::start(settings_file.as_deref(), options.every, options.device_per_site, options.instances.into())
-            .await?;
+    let places = folder(&options)?;
+    let Places { app, settings: settings_file, .. } = &places;
+    let handler = handler::executable(app, options.packaged)?;
+    let services = Services::start(
+        settings_file.as_deref(),
+        options.every,
+        options.device_per_site,
+        options.instances.into(),
+        options.with_trouble,
+    )
+    .await?;
     // Check here first: the handler would report the same problems three times.
     let mut config = match Config::from_settings(&services.settings.clone().into_iter().collect()) {
         Ok(config) if config.rapidm2m.is_none() && services.plan.rapidm2m == Source::Real => {
@@ -156,12 +172,12 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let mut session = Session::new(Output { is_json: options.json }, &others);
     session.tally.needs = (config.rapidm2m.is_some(), things_stack.is_some());
     let started = Instant::now();
-    let made = services.made.clone().into_iter().chain(ready.settings.clone()).collect();
-    let published = Published::write(&app, made, services.controls());
+    let published = services.published.clone().into_iter().chain(ready.settings.clone()).collect();
+    let published = Published::write(app, published, services.controls());
     if let Err(error) = &published {
         eprintln!("warning: {FILE} cannot be written, so other commands do not find this session: {error}");
     }
-    let introduction = Introduction::new(&services, &config, &ready, settings_file.as_deref());
+    let introduction = Introduction::new(&services, &config, &ready, &places);
     let mut printed = session.output.tell(&introduction);
     if printed.is_ok() {
         tokio::spawn(session::end_at_second_interrupt(host.killing()));
@@ -195,6 +211,10 @@ fn handlers_settings(services: &Services, is_json: bool) -> Vec<(String, String)
             settings.entry(name.to_owned()).or_insert(own);
         }
     }
+    // What people have set for real services is not in the session's file, so `--local` would not find it.
+    if services.plan.why_real.is_empty() {
+        settings.insert(LOCAL_SESSION.to_owned(), "true".to_owned());
+    }
     let format = settings.entry("LOG_FORMAT".to_owned()).or_insert_with(|| "brief".to_owned());
     if is_json {
         "json".clone_into(format);
@@ -215,9 +235,19 @@ fn misconfigured(problems: &dyn Display, services: &Services) -> ExitCode {
     ExitCode::from(crate::MISCONFIGURED)
 }
 
+/// Folders and files of a session.
+pub struct Places {
+    pub app: PathBuf,
+    /// Of real services.
+    pub settings: Option<PathBuf>,
+    /// Where the person has started it.
+    pub started_in: PathBuf,
+}
+
 /// Finds the app and its settings, and changes to the app's folder: the handler resolves the files that settings name
 /// there.
-fn folder(options: &Options) -> anyhow::Result<(PathBuf, Option<PathBuf>)> {
+fn folder(options: &Options) -> anyhow::Result<Places> {
+    let started_in = file::absolute(Path::new("."))?;
     let app = file::absolute(&options.app)?;
     ensure!(
         app.join("host.json").is_file(),
@@ -230,5 +260,5 @@ fn folder(options: &Options) -> anyhow::Result<(PathBuf, Option<PathBuf>)> {
         None => default.is_file().then_some(default),
     };
     std::env::set_current_dir(&app).with_context(|| format!("cannot go to {}", app.display()))?;
-    Ok((app, settings))
+    Ok(Places { app, settings, started_in })
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use reqwest::Method;
+use reqwest::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 
 use super::plan::Settings;
@@ -17,13 +17,16 @@ use super::plan::Settings;
 pub const FILE: &str = ".local/settings.json";
 
 /// The file, as long as the session runs. It has the form of a local.settings.json.
-pub struct Published(PathBuf);
+pub struct Published {
+    file: PathBuf,
+    text: Vec<u8>,
+}
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Document {
     is_encrypted: bool,
-    /// The settings of emulated services only: what a person has set does not get into another file.
+    /// See [`Services::published`](super::services::Services::published).
     values: Settings,
     /// The control endpoint of each emulator.
     controls: BTreeMap<String, String>,
@@ -32,7 +35,17 @@ struct Document {
 /// The emulators of a running session.
 #[derive(Debug)]
 pub struct OpenSession {
+    settings: Settings,
     controls: BTreeMap<String, String>,
+}
+
+/// What an emulator answers.
+#[derive(Debug)]
+pub enum Asked {
+    Done,
+    /// The session does not emulate the service.
+    NotEmulated,
+    Refused(StatusCode, String),
 }
 
 impl Published {
@@ -44,15 +57,19 @@ impl Published {
             fs::create_dir_all(folder)?;
         }
         let document = Document { is_encrypted: false, values, controls };
-        fs::write(&file, serde_json::to_vec_pretty(&document)?)?;
-        Ok(Self(file))
+        let text = serde_json::to_vec_pretty(&document)?;
+        fs::write(&file, &text)?;
+        Ok(Self { file, text })
     }
 }
 
 impl Drop for Published {
     fn drop(&mut self) {
-        // A file that stays names emulators that are gone: whoever uses it is told so.
-        let _ = fs::remove_file(&self.0);
+        // Another session of this folder has written its own since. A file that stays names emulators that are gone: whoever
+        // uses it is told so.
+        if fs::read(&self.file).is_ok_and(|text| text == self.text) {
+            let _ = fs::remove_file(&self.file);
+        }
     }
 }
 
@@ -84,21 +101,26 @@ impl OpenSession {
     /// # Errors
     /// There is none.
     pub fn here(app: &Path) -> anyhow::Result<Self> {
-        Ok(Self { controls: Document::read(app)?.controls })
+        let Document { values: settings, controls, .. } = Document::read(app)?;
+        Ok(Self { settings, controls })
     }
 
-    /// Asks an emulator for something. `None`: this session does not emulate the service.
+    pub fn setting(&self, name: &str) -> Option<&str> {
+        self.settings.get(name).map(String::as_str)
+    }
+
+    /// Asks an emulator for something.
     ///
     /// # Errors
-    /// The session has ended, or the emulator refuses it.
+    /// The session has ended.
     pub async fn request(
         &self,
         service: &str,
         method: Method,
         path: &str,
         body: Option<&str>,
-    ) -> anyhow::Result<Option<()>> {
-        let Some(control) = self.controls.get(service) else { return Ok(None) };
+    ) -> anyhow::Result<Asked> {
+        let Some(control) = self.controls.get(service) else { return Ok(Asked::NotEmulated) };
         let client = reqwest::Client::builder().no_proxy().build()?;
         let request = client.request(method, format!("{control}{path}"));
         let request = match body {
@@ -108,8 +130,29 @@ impl OpenSession {
         let response = request.send().await.with_context(|| format!("the session of {FILE} has ended"))?;
         let status = response.status();
         if !status.is_success() {
-            bail!("the emulator answers {status}: {}", response.text().await.unwrap_or_default());
+            return Ok(Asked::Refused(status, response.text().await.unwrap_or_default()));
         }
-        Ok(Some(()))
+        Ok(Asked::Done)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_removes_only_its_own_file() {
+        let app = std::env::temp_dir().join(format!("open-session-{}", std::process::id()));
+        let write = |port: &str| {
+            let values = [("M2MBackendURL".to_owned(), format!("http://127.0.0.1:{port}/"))].into();
+            Published::write(&app, values, BTreeMap::new()).unwrap()
+        };
+        let backend = || settings(&app).map(|settings| settings["M2MBackendURL"].clone()).ok();
+        let (first, second) = (write("1"), write("2"));
+        drop(first);
+        assert_eq!(backend().as_deref(), Some("http://127.0.0.1:2/"));
+        drop(second);
+        assert_eq!(backend(), None);
+        fs::remove_dir_all(&app).unwrap();
     }
 }

@@ -1,13 +1,23 @@
 //! Starts the emulators and makes the settings that point the handler to them.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
+    path::Path,
+};
 
 use anyhow::{Context as _, ensure};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use chrono::{TimeDelta, Utc};
 use emulators::{cosmos, iot_hub, rapidm2m, storage, things_stack};
-use iothub_connector::config::{self, KEY_VAULT, key_vault, things_network};
-use reqwest::Url;
+use iothub_connector::config::{
+    self, KEY_VAULT,
+    key_vault::{self, Completed},
+    things_network,
+};
+use reqwest::{Method, Url, header::CONTENT_TYPE};
 use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Value, json};
 
 use super::{
     fault::Service,
@@ -39,6 +49,12 @@ const ONE_AT_A_TIME: [(&str, &str); 2] = [
     ("AzureFunctionsJobHost__extensions__queues__batchSize", "1"),
     ("AzureFunctionsJobHost__extensions__queues__newBatchThreshold", "0"),
 ];
+/// Seconds of rows that there are at the start, with `--with-trouble`.
+const A_DAY: f64 = 86_400.0;
+/// The other sites of `--with-trouble`, and how many hours ago they had their rows.
+const FAILING: &str = "Old pump house";
+const SILENT: &str = "Spring 3";
+const SILENT_FOR: RangeInclusive<i64> = 26..=36;
 /// Seconds between two requests for the state of a registration. The real service says 3.
 const DPS_RETRY_AFTER: u32 = 1;
 const LORAWAN_DEVICES: usize = 3;
@@ -62,8 +78,10 @@ pub struct Services {
     pub things_stack: Option<Stack>,
     /// The account that several hosts share. One host alone emulates its own.
     pub storage: Option<storage::Emulator>,
-    /// The settings that point to emulators.
-    pub made: Settings,
+    /// The settings that commands of another terminal get.
+    pub published: Settings,
+    /// The site of the examples that people can copy.
+    pub site: Option<String>,
     /// Functions that are off.
     pub without: Vec<String>,
 }
@@ -93,10 +111,11 @@ impl Services {
         interval: Option<u32>,
         device_per_site: bool,
         instances: usize,
+        has_trouble: bool,
     ) -> anyhow::Result<Self> {
-        let mut settings = match file {
+        let (mut settings, from_vault) = match file {
             Some(file) => settings_of(file).await?,
-            None => Settings::new(),
+            None => Default::default(),
         };
         let given = settings.clone();
         let plan = Plan::new(&settings);
@@ -106,10 +125,21 @@ impl Services {
         );
         let queue = settings.get(QUEUE).map(|name| name.trim());
         ensure!(queue != Some(""), "{QUEUE} is set but empty: give it a value or remove it");
-        let rapidm2m = match plan.rapidm2m {
-            Source::Emulated => Some(start_rapidm2m(&mut settings, interval, instances).await?),
-            _ => None,
+        let (rapidm2m, site) = match plan.rapidm2m {
+            Source::Emulated => {
+                let mut options = rapidm2m_options(interval, instances);
+                options.history = if has_trouble { A_DAY } else { options.history };
+                let site = options.site_names().into_iter().next();
+                let emulator = start_rapidm2m(&mut settings, options).await?;
+                if has_trouble {
+                    let control = &emulator.ready().control;
+                    add_troubled_sites(control).await.context("the emulated backend does not answer")?;
+                }
+                (Some(emulator), site)
+            }
+            _ => (None, None),
         };
+        ensure!(!has_trouble || rapidm2m.is_some(), "--with-trouble is for the emulated backend");
         ensure!(
             instances == 1 || plan.rapidm2m != Source::Off,
             "--instances is for rapidM2M, which is off: set M2MBackendURL and Customer_ID"
@@ -135,9 +165,13 @@ impl Services {
         ] {
             without.extend(functions.iter().filter(|_| is_off).map(|function| (*function).to_owned()));
         }
-        let is_made = |(name, value): &(&String, &String)| given.get(*name) != Some(*value);
-        let made = settings.iter().filter(is_made).map(|(name, value)| (name.clone(), value.clone())).collect();
-        Ok(Self { plan, settings, iot_hub, rapidm2m, cosmos, things_stack, storage, made, without })
+        // With a real service, what a person has set for it does not get into another file. Secrets of a vault never do.
+        let is_emulated = plan.why_real.is_empty();
+        let is_public = |(name, value): &(&String, &String)| {
+            given.get(*name) != Some(*value) || is_emulated && !from_vault.contains(*name)
+        };
+        let published = settings.iter().filter(is_public).map(|(name, value)| (name.clone(), value.clone())).collect();
+        Ok(Self { plan, settings, iot_hub, rapidm2m, cosmos, things_stack, storage, published, site, without })
     }
 
     /// The control endpoint of each emulated service.
@@ -183,12 +217,12 @@ impl Stack {
 }
 
 /// The settings in the file and those in a Key Vault that the file names, as if all were in the file. A Key Vault that
-/// only the environment names is not read.
-async fn settings_of(file: &Path) -> anyhow::Result<Settings> {
+/// only the environment names is not read. Also returns the names of those from the vault.
+async fn settings_of(file: &Path) -> anyhow::Result<(Settings, BTreeSet<String>)> {
     let in_file: config::Settings = settings::read(file)?.into_iter().collect();
-    let completed = key_vault::complete(in_file.of_person()).await?;
+    let Completed { settings, from_vault } = key_vault::complete(in_file.of_person()).await?;
     // The settings are complete, so the handler does not need the Key Vault.
-    Ok(completed.settings.into_iter().filter(|(name, _)| name != KEY_VAULT).collect())
+    Ok((settings.into_iter().filter(|(name, _)| name != KEY_VAULT).collect(), from_vault))
 }
 
 fn set(settings: &mut Settings, name: &str, value: &str) {
@@ -214,14 +248,16 @@ async fn share_work(settings: &mut Settings, has_emulated_hub: bool) -> anyhow::
     Ok(Some(emulator))
 }
 
-async fn start_rapidm2m(
-    settings: &mut Settings,
-    interval: Option<u32>,
-    instances: usize,
-) -> anyhow::Result<rapidm2m::Emulator> {
-    let mut options = rapidm2m::Options::default();
-    options.sites = (instances > 1).then_some(FLEET);
-    options.interval = interval.map_or(options.interval, f64::from);
+fn rapidm2m_options(interval: Option<u32>, instances: usize) -> rapidm2m::Options {
+    let defaults = rapidm2m::Options::default();
+    rapidm2m::Options {
+        sites: (instances > 1).then_some(FLEET),
+        interval: interval.map_or(defaults.interval, f64::from),
+        ..defaults
+    }
+}
+
+async fn start_rapidm2m(settings: &mut Settings, options: rapidm2m::Options) -> anyhow::Result<rapidm2m::Emulator> {
     let customer = options.customer.clone();
     let emulator = rapidm2m::start(options).await.context("cannot emulate the rapidM2M backend")?;
     let ready = emulator.ready();
@@ -236,6 +272,20 @@ async fn start_rapidm2m(
     Ok(emulator)
 }
 
+/// Adds a site that the backend refuses, and one that has been silent for more than a day.
+async fn add_troubled_sites(control: &str) -> anyhow::Result<()> {
+    for site in [FAILING, SILENT] {
+        ask(Method::POST, control, "sites", &json!({ "name": site, "channels": ["ch0"], "generate": false })).await?;
+        let rows = SILENT_FOR.rev().map(|hours| {
+            let at = Utc::now() - TimeDelta::hours(hours);
+            json!([at.format("%Y%m%d%H%M%S000").to_string(), hours])
+        });
+        let rows: Vec<_> = rows.collect();
+        ask(Method::POST, control, "rows", &json!({ "site": site, "container": 0, "rows": rows })).await?;
+    }
+    ask(Method::PUT, control, "faults", &json!({ "rules": [{ "site": FAILING, "status": 404 }] })).await
+}
+
 async fn start_cosmos(settings: &mut Settings) -> anyhow::Result<cosmos::Emulator> {
     let emulator = cosmos::start(cosmos::Options::default()).await.context("cannot emulate Cosmos DB")?;
     set(settings, "M2MDocumentsDBUri", &emulator.ready().endpoint);
@@ -246,9 +296,12 @@ async fn start_cosmos(settings: &mut Settings) -> anyhow::Result<cosmos::Emulato
 async fn start_iot_hub(settings: &mut Settings, device_per_site: bool) -> anyhow::Result<iot_hub::Emulator> {
     let mut options = iot_hub::Options::default();
     options.dps_options.dps_retry_after = DPS_RETRY_AFTER;
+    // As in Azure, it knows registered devices only, and refuses commands for others.
+    options.strict = true;
     let emulator = iot_hub::start(options).await.context("cannot emulate IoT Hub")?;
     let ready = emulator.ready();
     if !device_per_site {
+        register(ready, DEVICE).await.context("the emulated IoT Hub does not answer")?;
         // If a device id is set, DPS serves only The Things Network's devices.
         set(settings, "IoTHubURL", &ready.mqtt);
         set(settings, "IoTHubDeviceId", DEVICE);
@@ -260,6 +313,19 @@ async fn start_iot_hub(settings: &mut Settings, device_per_site: bool) -> anyhow
     let ca = ready.ca.to_str().context("the directory for temporary files is not UTF-8")?;
     set(settings, "IoTHubTrustedCa", ca);
     Ok(emulator)
+}
+
+/// Registers a device with the hub's key of devices.
+async fn register(hub: &iot_hub::Ready, device: &str) -> anyhow::Result<()> {
+    ask(Method::PUT, &hub.control, &format!("devices?device={device}"), &json!({ "key": hub.key })).await
+}
+
+/// Tells an emulator's control endpoint something.
+async fn ask(method: Method, control: &str, path: &str, what: &Value) -> anyhow::Result<()> {
+    let client = reqwest::Client::builder().no_proxy().build()?;
+    let request = client.request(method, format!("{control}{path}")).body(what.to_string());
+    request.header(CONTENT_TYPE, "application/json").send().await?.error_for_status()?;
+    Ok(())
 }
 
 async fn start_things_stack(settings: &Settings, interval: Option<u32>) -> anyhow::Result<Stack> {

@@ -16,6 +16,16 @@ pub enum Replayed {
     No(String),
 }
 
+/// Why messages were rejected that cannot be put back, or (dropped backfills) only if an operator asks for them.
+pub const NOT_PUT_BACK: [Kind; 6] = [
+    Kind::MessageTooLarge,
+    Kind::HubMessageTooLarge,
+    Kind::RecordLost,
+    Kind::RecordUnreadable,
+    Kind::NoMessage,
+    Kind::Dropped,
+];
+
 /// Why a record cannot be sent again, in words that follow "it". `None` if it can.
 #[must_use]
 pub fn refusal(poll: &Poll) -> Option<String> {
@@ -145,8 +155,8 @@ mod tests {
     #[test]
     fn only_what_can_go_is_put_back() {
         assert_eq!(refusal(&rejected("hub_message_rejected")), None);
-        for kind in ["message_too_large", "hub_message_too_large", "no_message", "record_lost", "record_unreadable"] {
-            assert!(refusal(&rejected(kind)).is_some(), "{kind}");
+        for kind in NOT_PUT_BACK.into_iter().filter(|kind| *kind != Kind::Dropped) {
+            assert!(refusal(&rejected(kind.as_str())).is_some(), "{kind}");
         }
         for outcome in [Outcome::Pending, Outcome::Forwarded, Outcome::Empty, Outcome::Failed] {
             assert!(refusal(&Poll { outcome, ..rejected("") }).is_some(), "{outcome:?}");

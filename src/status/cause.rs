@@ -3,8 +3,14 @@
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use super::overview::Item;
-use crate::support::kind::Kind;
+use super::overview::{Failure, Item};
+use crate::{
+    iot_hub::devices::Owner,
+    support::{
+        fault::Fault,
+        kind::{Kind, Service},
+    },
+};
 
 /// Most causes that are shown. Those that concern most come first.
 const MAX_CAUSES: usize = 3;
@@ -18,7 +24,7 @@ pub struct Cause {
     pub summary: String,
     /// What an operator reads to find out more: the text of one of the failures.
     pub text: String,
-    /// The earliest time known.
+    /// When more than half of them failed.
     pub since: Option<DateTime<Utc>>,
     pub affected: usize,
 }
@@ -30,10 +36,43 @@ impl Cause {
     }
 }
 
+/// Failures of several items that are alike.
+struct Alike<'a> {
+    /// One that says most.
+    fault: &'a Fault,
+    since: Vec<DateTime<Utc>>,
+    affected: usize,
+}
+
+impl<'a> Alike<'a> {
+    fn new(Failure { fault, since }: &'a Failure) -> Self {
+        Self { fault, since: since.iter().copied().collect(), affected: 1 }
+    }
+
+    fn add(&mut self, Failure { fault, since }: &'a Failure) {
+        self.affected += 1;
+        self.since.extend(since);
+        if fault.kind.is_unreachable() && !self.fault.kind.is_unreachable() {
+            self.fault = fault;
+        }
+    }
+
+    fn cause(mut self, items: &[Item]) -> Option<Cause> {
+        let Fault { kind, text } = self.fault;
+        let is_of_sites = kind.unanswered() == Some(Service::Backend);
+        let concerned = items.iter().filter(|item| !is_of_sites || item.system == Owner::RAPIDM2M).count();
+        let summary = summary(kind, self.affected * 2 >= concerned)?;
+        // Not the earliest: a single site may have failed for days before the others.
+        self.since.sort_unstable();
+        let since = self.since.get(self.since.len() / 2).copied();
+        Some(Cause { kind: kind.clone(), summary, text: text.clone(), since, affected: self.affected })
+    }
+}
+
 /// The causes that at least two items share.
 #[must_use]
 pub fn common(items: &[Item]) -> Vec<Cause> {
-    let mut causes: Vec<Cause> = Vec::new();
+    let mut all: Vec<Alike> = Vec::new();
     for item in items {
         // Several errors of one item can be alike.
         let mut counted: Vec<&Kind> = Vec::new();
@@ -43,26 +82,29 @@ pub fn common(items: &[Item]) -> Vec<Cause> {
                 continue;
             }
             counted.push(kind);
-            if let Some(cause) = causes.iter_mut().find(|cause| cause.explains(kind)) {
-                cause.affected += 1;
-                cause.since = [cause.since, error.since].into_iter().flatten().min();
-            } else if let Some(summary) = summary(kind) {
-                let (kind, text) = (kind.clone(), error.fault.text.clone());
-                causes.push(Cause { kind, summary, text, since: error.since, affected: 1 });
+            match all.iter_mut().find(|alike| alike.fault.kind.is_alike(kind)) {
+                Some(alike) => alike.add(error),
+                None => all.push(Alike::new(error)),
             }
         }
     }
-    causes.retain(|cause| cause.affected > 1);
+    let shared = all.into_iter().filter(|alike| alike.affected > 1);
+    let mut causes: Vec<_> = shared.filter_map(|alike| alike.cause(items)).collect();
     causes.sort_by_key(|cause| (std::cmp::Reverse(cause.affected), cause.since));
     causes.truncate(MAX_CAUSES);
     causes
 }
 
-/// What is wrong, if the kind concerns more than one site or device.
+/// What is wrong, if the kind concerns more than one site or device. A service that only some wait for in vain can be reached:
+/// it is slow for them.
 #[must_use]
-pub fn summary(kind: &Kind) -> Option<String> {
+pub fn summary(kind: &Kind, is_widespread: bool) -> Option<String> {
     if let Some(service) = kind.unanswered() {
-        return Some(format!("{service} cannot be reached"));
+        return Some(match kind {
+            _ if is_widespread || kind.is_unreachable() => format!("{service} cannot be reached"),
+            Kind::CutOff => format!("{service} breaks off its answers"),
+            _ => format!("{service} does not answer in time"),
+        });
     }
     let known = match kind {
         Kind::Unauthorized => "The backend refuses the credentials",
@@ -111,8 +153,43 @@ mod tests {
         document
     }
 
+    fn causes(devices: Vec<activity::Document>) -> Vec<Cause> {
+        let rapidm2m = None::<(String, Selection)>;
+        let scope = Scope { rapidm2m, has_things_network: true, records_empty_polls: true };
+        Overview::new(Vec::new(), devices, &scope, at(10_000)).causes
+    }
+
+    /// Devices that fail for these reasons, among some that are well.
+    fn summaries(kinds: &[Kind], well: usize) -> Vec<String> {
+        let failing = kinds.iter().enumerate().map(|(place, kind)| device(&format!("f{place}"), kind.clone(), 5));
+        let well = (0..well).map(|number| {
+            let name = format!("w{number}");
+            activity::Document::new((&Owner::things_network("pumps", &name, &name)).into())
+        });
+        causes(failing.chain(well).collect()).into_iter().map(|cause| cause.summary).collect()
+    }
+
     #[test]
-    fn a_cause_is_told_once_with_the_earliest_time_and_how_many_it_concerns() {
+    fn an_outlier_does_not_move_the_time_of_a_cause() {
+        let since = [-4_000, 61, 60, 62, 63];
+        let devices = since.iter().enumerate().map(|(place, at)| device(&place.to_string(), Kind::HubUnreachable, *at));
+        assert_eq!(causes(devices.collect())[0].since, Some(at(61)));
+        // Two are a cause since the second fails.
+        let devices = vec![device("a", Kind::HubUnreachable, -4_000), device("b", Kind::HubUnreachable, 60)];
+        assert_eq!(causes(devices)[0].since, Some(at(60)));
+    }
+
+    #[test]
+    fn a_service_is_away_only_if_it_refuses_connections_or_many_wait_for_it() {
+        let slow = [Kind::HubTimeout, Kind::HubStalled];
+        assert_eq!(summaries(&slow, 18), ["IoT Hub does not answer in time"]);
+        assert_eq!(summaries(&slow, 2), ["IoT Hub cannot be reached"]);
+        assert_eq!(summaries(&[Kind::HubTimeout, Kind::HubUnreachable], 18), ["IoT Hub cannot be reached"]);
+        assert_eq!(summary(&Kind::CutOff, false).as_deref(), Some("The backend breaks off its answers"));
+    }
+
+    #[test]
+    fn a_cause_is_told_once_with_its_time_and_how_many_it_concerns() {
         let devices = vec![
             device("a", Kind::HubUnreachable, 5),
             device("b", Kind::HubTimeout, 3),
@@ -121,12 +198,9 @@ mod tests {
             device("e", Kind::NoDevice, 1),
             device("f", Kind::NoDevice, 1),
         ];
-        let scope =
-            Scope { rapidm2m: None::<(String, Selection)>, has_things_network: true, records_empty_polls: true };
-        let overview = Overview::new(Vec::new(), devices, &scope, at(10));
-        let [cause] = &overview.causes[..] else { panic!("{:?}", overview.causes) };
+        let [cause] = &causes(devices)[..] else { panic!("one cause") };
         assert_eq!((cause.summary.as_str(), cause.affected), ("IoT Hub cannot be reached", 3));
-        assert_eq!(cause.since, Some(at(3)));
+        assert_eq!(cause.since, Some(at(5)));
         assert!(cause.explains(&Kind::HubStalled) && !cause.explains(&Kind::HubQuota));
     }
 }

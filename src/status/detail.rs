@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 
 use super::overview::Item;
-use crate::{iot_hub::devices::activity::Series, rapidm2m::ledger::PollList};
+use crate::{iot_hub::devices::activity::Series, rapidm2m::ledger::PollList, support::reading};
 
 /// Most rows that are read for the charts.
 const ENOUGH_ROWS: usize = 240;
@@ -71,12 +71,11 @@ impl Readings {
             for (name, value) in row.channels {
                 let channel = self.channel(&name);
                 let text = value.get();
-                if let Ok(number) = text.parse::<f64>() {
+                if let Some(number) = number(text) {
                     channel.points.push((at, number));
                 }
                 if channel.last.as_ref().is_none_or(|(last, _)| *last <= at) {
-                    let text = serde_json::from_str::<String>(text).unwrap_or_else(|_| text.to_owned());
-                    channel.last = Some((at, text.chars().take(MAX_TEXT).collect()));
+                    channel.last = Some((at, reading::value(text, MAX_TEXT)));
                 }
             }
         }
@@ -119,6 +118,15 @@ impl Readings {
             let old = channel.points.len().saturating_sub(MAX_POINTS);
             channel.points.drain(..old);
         }
+    }
+}
+
+/// A JSON value as a point of a chart. A boolean is 0 or 1, which is drawn as a strip.
+fn number(json: &str) -> Option<f64> {
+    match json {
+        "true" => Some(1.0),
+        "false" => Some(0.0),
+        number => number.parse().ok(),
     }
 }
 
@@ -185,6 +193,20 @@ mod tests {
         assert_eq!((two.name.as_str(), &two.last, two.points.len()), ("ch2", &Some((at(2), "on\0".into())), 0));
         assert_eq!((ten.points.as_slice(), &ten.last), (&[(at(0), 1.5), (at(2), 3.0)][..], &Some((at(2), "3".into()))));
         assert!(!readings.is_full());
+    }
+
+    #[test]
+    fn booleans_are_switches() {
+        let mut readings = Readings::default();
+        readings.add_message(
+            r#"{"Timeseries":[{"Timestamp":"2026-01-01T00:00:00Z","Channels":{"pump":true,"text":"true","none":null}},
+                             {"Timestamp":"2026-01-01T00:01:00Z","Channels":{"pump":false}}]}"#,
+        );
+        readings.sort();
+        let of = |name| readings.channels.iter().find(|channel| channel.name == name).unwrap();
+        let values: Vec<_> = of("pump").points.iter().map(|(_, value)| *value).collect();
+        assert_eq!((values, of("pump").last.as_ref().unwrap().1.as_str()), (vec![1.0, 0.0], "false"));
+        assert!(of("text").points.is_empty() && of("none").points.is_empty());
     }
 
     #[test]

@@ -41,7 +41,8 @@ use crate::{
     queue::{Lengths, UplinkQueues},
     rapidm2m::{
         Selection,
-        ledger::{Ledger, LedgerError, PollList, PollQuery, SiteKey},
+        ledger::{Ledger, LedgerError, PollList, PollQuery, Rejected, SiteKey},
+        replay,
     },
     support::{blocking, clock::Clock},
 };
@@ -50,7 +51,7 @@ use crate::{
 const LIFETIME: Duration = Duration::from_secs(10);
 /// Time-out of a whole request.
 const TIMEOUT: Duration = Duration::from_secs(25);
-/// Time-out for reading the overview. If it is not read by then, what was read before is shown.
+/// Time-out for reading the overview if what was read before can be shown instead.
 const READ_TIMEOUT: Duration = Duration::from_secs(12);
 /// Time-out for the lengths of the queues. Short, because the queues are not the main content of the page.
 const QUEUES_TIMEOUT: Duration = Duration::from_secs(3);
@@ -99,6 +100,10 @@ pub struct Services {
     pub scope: Scope,
     /// The hub, and the transport. For people.
     pub sends_to: String,
+    /// Whether commands need `--local`.
+    pub is_local_session: bool,
+    /// Of the timer that polls the sites.
+    pub schedule: Option<String>,
 }
 
 /// The part of the settings that the status needs.
@@ -215,7 +220,9 @@ impl Status {
         if let Some(Read { overview, away, .. }) = read.as_ref().filter(|read| read.tried.elapsed() < LIFETIME) {
             return Ok((overview.clone(), away.clone()));
         }
-        let fresh = timeout(READ_TIMEOUT, self.read(of)).await.unwrap_or_else(|_| Err(Unread::late(READ_TIMEOUT)));
+        // Who has nothing older to show waits as long as the request may take.
+        let limit = if read.is_some() { READ_TIMEOUT } else { TIMEOUT };
+        let fresh = timeout(limit, self.read(of)).await.unwrap_or_else(|_| Err(Unread::late(limit)));
         let (overview, away) = match (fresh, read.take()) {
             (Ok(overview), _) => (Arc::new(overview), None),
             (Err(Unread::Away(text)), Some(Read { overview, away, .. })) => {
@@ -232,19 +239,30 @@ impl Status {
     }
 
     async fn read(&self, of: &Services) -> Result<Overview, Unread> {
-        let (cursors, activities, queues, poll_queues) = tokio::join!(
+        let rejected = async {
+            match &of.scope.rapidm2m {
+                Some((customer, _)) => of.ledger.rejected(customer, &replay::NOT_PUT_BACK).await,
+                None => Ok(Rejected::default()),
+            }
+        };
+        let (cursors, rejected, activities, queues, poll_queues) = tokio::join!(
             of.ledger.cursors(),
+            rejected,
             of.store.activities(),
             lengths(of.queues.as_ref()),
             lengths(of.poll_queues.as_ref())
         );
-        let cursors = cursors?.unwrap_or_default();
-        let activities = activities.map_err(|error| Unread::Away(error.to_string()))?;
+        let (cursors, odd_cursors) = cursors?.unwrap_or_default();
+        let (activities, odd_activities) = activities.map_err(|error| Unread::Away(error.to_string()))?;
         let size = (cursors.len() + activities.len()) * ITEM_BYTES;
         let (scope, now) = (of.scope.clone(), self.clock.now());
         let mut overview = blocking::run(size, move || Overview::new(cursors, activities, &scope, now)).await;
         overview.sends_to.clone_from(&of.sends_to);
-        overview.notes.splice(..0, self.faults.iter().cloned());
+        overview.is_local_session = of.is_local_session;
+        overview.schedule = of.schedule.clone().filter(|_| of.scope.rapidm2m.is_some());
+        overview.rejected = rejected?;
+        let unreadable = unreadable("Sites", &odd_cursors).into_iter().chain(unreadable("Devices", &odd_activities));
+        overview.notes.splice(..0, self.faults.iter().cloned().chain(unreadable));
         for (read, shown) in [(queues, &mut overview.queues), (poll_queues, &mut overview.poll_queues)] {
             match read {
                 Some(Ok(lengths)) => *shown = Some(lengths),
@@ -254,6 +272,15 @@ impl Status {
         }
         Ok(overview)
     }
+}
+
+/// That documents of some sites or devices cannot be read, so that they are missing on the page.
+fn unreadable(whose: &str, errors: &[impl ToString]) -> Option<String> {
+    let first = errors.first()?.to_string();
+    Some(format!(
+        "{whose} that are not shown, because their documents cannot be read: {}. The first: {first}",
+        errors.len()
+    ))
 }
 
 async fn lengths(queues: Option<&UplinkQueues>) -> Option<Result<Lengths, String>> {

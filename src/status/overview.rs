@@ -16,7 +16,7 @@ use crate::{
     queue::Lengths,
     rapidm2m::{
         Selection, Stamp,
-        ledger::{ALL_SITES, Cursor, Fault},
+        ledger::{ALL_SITES, Cursor, Fault, Rejected},
         polling::record::MAX_UNFORWARDED,
     },
     support::{
@@ -243,6 +243,12 @@ pub struct Overview {
     pub polled_at: Option<DateTime<Utc>>,
     /// The hub, and the transport. For people.
     pub sends_to: String,
+    /// Whether commands need `--local`.
+    pub is_local_session: bool,
+    /// Of the timer that polls the sites.
+    pub schedule: Option<String>,
+    /// Messages of sites that `replay` can put back.
+    pub rejected: Rejected,
     pub has_sites: bool,
     pub has_devices: bool,
     /// Messages of LoRaWAN devices.
@@ -327,6 +333,9 @@ impl Overview {
             unlisted,
             polled_at: polled_at.filter(|at| *at > DateTime::UNIX_EPOCH),
             sends_to: String::new(),
+            is_local_session: false,
+            schedule: None,
+            rejected: Rejected::default(),
             has_sites: scope.rapidm2m.is_some(),
             has_devices: scope.has_things_network,
             queues: None,
@@ -437,6 +446,8 @@ impl Selected<'_> {
             "PolledAt": self.overview.polled_at,
             "SendsTo": self.overview.sends_to,
             "Version": env!("CARGO_PKG_VERSION"),
+            "Schedule": self.overview.schedule,
+            "Rejected": self.overview.rejected,
             "Causes": self.overview.causes,
             "Unlisted": self.overview.unlisted.as_ref().map(Failure::document),
             "States": counts,

@@ -15,7 +15,7 @@ takeKeyAlong();
 
 // The content is read again now and then, unless nobody looks at it or somebody writes in it.
 const place = (element) => element && [...document.querySelectorAll('main a, main [tabindex]')].indexOf(element);
-async function refresh() {
+async function readAgain() {
   const main = document.querySelector('main');
   if (document.hidden || document.activeElement.closest('form')) return;
   const stale = document.getElementById('stale');
@@ -23,12 +23,16 @@ async function refresh() {
     const answer = await fetch(location.href, { cache: 'no-store' });
     if (!answer.ok) throw new Error('status ' + answer.status);
     const fresh = new DOMParser().parseFromString(await answer.text(), 'text/html');
+    const content = fresh.querySelector('main');
+    // A proxy or a login page has answered.
+    if (!content) throw new Error('the answer is another page');
     if (document.activeElement.closest('form')) return;
     const focused = place(document.activeElement);
     const across = [...main.querySelectorAll('.scroll')].map((part) => part.scrollLeft);
     const { scrollX, scrollY } = window;
-    main.replaceWith(fresh.querySelector('main'));
+    main.replaceWith(content);
     document.title = fresh.title;
+    document.body.dataset.refresh = fresh.body.dataset.refresh;
     takeKeyAlong();
     document.querySelectorAll('.scroll').forEach((part, at) => { part.scrollLeft = across[at] ?? 0; });
     if (focused >= 0) document.querySelectorAll('main a, main [tabindex]')[focused]?.focus({ preventScroll: true });
@@ -39,4 +43,8 @@ async function refresh() {
     stale.hidden = false;
   }
 }
-setInterval(refresh, document.body.dataset.refresh * 1000);
+// How often depends on the number of sites and devices, which changes.
+function wait() {
+  setTimeout(() => readAgain().finally(wait), document.body.dataset.refresh * 1000);
+}
+wait();

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     iot_hub::devices::Owner,
     queue::Lengths,
-    rapidm2m::ledger::{Outcome, Poll, PollList},
+    rapidm2m::ledger::{Outcome, Poll, PollList, Rejected},
     support::reading::Reading,
 };
 
@@ -36,6 +36,8 @@ const REFRESH: usize = 30;
 const READ_PER_SECOND: usize = 50;
 /// Most customers and applications that have a link.
 const MAX_GROUPS: usize = 12;
+/// Most sites in the command that puts rejected messages back.
+const MAX_REJECTED_SITES: usize = 5;
 /// Longest texts on a page, in characters: names, errors, and errors in the table of polls.
 const MAX_NAME: usize = 120;
 const MAX_TEXT: usize = 400;
@@ -193,6 +195,7 @@ fn footer(overview: &Overview) -> Markup {
         footer.numbers {
             span { "Version " (env!("CARGO_PKG_VERSION")) }
             @if !overview.sends_to.is_empty() { span { "Sends to " (shortened(&overview.sends_to, MAX_TEXT)) } }
+            @if let Some(schedule) = &overview.schedule { span { "Timer " (shortened(schedule, MAX_NAME)) " (function.json)" } }
             @if let Some(at) = overview.polled_at { span { "Last recorded poll " (time(at)) " UTC" } }
         }
     }
@@ -226,15 +229,22 @@ fn groups(overview: &Overview, query: &Query) -> Markup {
         }
     };
     let systems = overview.systems();
+    let within = |(system, group): (&'static str, &str)| Within { system, group: Some(group.to_owned()) };
+    let mut shown: Vec<_> = groups.iter().take(MAX_GROUPS).map(|(group, count)| (within(*group), *count)).collect();
+    // The chosen one has a link that ends the choice.
+    if let Some(chosen) = query.within.as_ref().filter(|chosen| shown.iter().all(|(shown, _)| shown != *chosen))
+        && let Some(group) = &chosen.group
+    {
+        shown.truncate(MAX_GROUPS - 1);
+        shown.push((chosen.clone(), groups.get(&(chosen.system, group.as_str())).copied().unwrap_or_default()));
+    }
     html! {
         @if groups.len() > 1 || query.within.is_some() {
             nav.groups aria-label="Systems, customers and applications" {
                 @if systems.len() > 1 {
                     @for (system, count) in systems { (link(Within { system, group: None }, count)) }
                 }
-                @for ((system, group), count) in groups.iter().take(MAX_GROUPS) {
-                    (link(Within { system, group: Some((*group).to_owned()) }, *count))
-                }
+                @for (within, count) in shown { (link(within, count)) }
                 @if groups.len() > MAX_GROUPS { span { (groups.len() - MAX_GROUPS) " more: search for their names" } }
             }
         }
@@ -261,7 +271,7 @@ fn banner(overview: &Overview, now: DateTime<Utc>) -> Markup {
     html! {
         @if let Some(Failure { fault, since: began }) = &overview.unlisted {
             p.note.cause role="status" {
-                strong { (cause::summary(&fault.kind).unwrap_or_else(|| "The sites cannot be listed".to_owned())) (since(*began)) }
+                strong { (cause::summary(&fault.kind, true).unwrap_or_else(|| "The sites cannot be listed".to_owned())) (since(*began)) }
                 ": the sites cannot be listed. " code { (fault.kind) } " " (shortened(&fault.text, MAX_TEXT))
             }
         }
@@ -278,11 +288,12 @@ fn banner(overview: &Overview, now: DateTime<Utc>) -> Markup {
 fn numbers(overview: &Overview) -> Markup {
     let (messages, sites) = overview.waiting();
     let count = |count: u64, noun: &str| format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
+    let local = local_option(overview);
     let replay = |queue: &str, messages: u64| {
         html! {
             @if messages > 0 {
                 p.note { (count(messages, "message")) " of uplinks in the queue " (queue) ". Fix the cause first, then send them again: "
-                    code { "iothub-connector replay --queue " (queue) } }
+                    code { "iothub-connector replay --queue " (queue) (local) } }
             }
         }
     };
@@ -298,9 +309,44 @@ fn numbers(overview: &Overview) -> Markup {
                 span { "Queue of sites: " strong { (waiting) } @if waiting == 1 { " batch" } @else { " batches" } }
             }
         }
+        (rejected_of_sites(overview))
         @if let Some(Lengths { rejected, poison, .. }) = overview.queues { (replay("rejected", rejected)) (replay("poison", poison)) }
         @if let Some(Lengths { rejected, poison, .. }) = overview.poll_queues && rejected + poison > 0 {
             p.note { (rejected) " rejected and " (poison) " poison messages are beside the queue of sites: they are not batches of sites, so something else uses the queue." }
+        }
+    }
+}
+
+/// What commands need to use the services of a session of `local`.
+fn local_option(overview: &Overview) -> &'static str {
+    if overview.is_local_session { " --local" } else { "" }
+}
+
+/// How the rejected messages of these sites are sent again. Only names that mean the same to every shell are in the command.
+fn replay_of_sites<'a>(sites: impl Iterator<Item = &'a String>, overview: &Overview) -> Option<String> {
+    let is_plain = |name: &&String| {
+        !name.starts_with('-')
+            && !name.contains(['"', '\'', '$', '`', '\\', '!', '%'])
+            && !name.contains(char::is_control)
+    };
+    let names: Vec<_> = sites.filter(is_plain).take(MAX_REJECTED_SITES).map(|name| format!("\"{name}\"")).collect();
+    let local = local_option(overview);
+    (!names.is_empty()).then(|| format!("iothub-connector replay {} --all{local}", names.join(" ")))
+}
+
+/// Rejected messages of sites, and how they are sent again.
+fn rejected_of_sites(overview: &Overview) -> Markup {
+    let Rejected { sites, is_more } = &overview.rejected;
+    let messages = overview.rejected.messages();
+    html! {
+        @if messages > 0 {
+            p.note {
+                @if *is_more { "More than " }
+                (messages) @if messages == 1 { " message" } @else { " messages" } " of " (sites.len()) @if sites.len() == 1 { " site" } @else { " sites" }
+                @if messages == 1 { " was" } @else { " were" } " rejected. Fix the cause first, then send " @if messages == 1 { "it" } @else { "them" } " again"
+                @if let Some(command) = replay_of_sites(sites.keys(), overview) { ": " code { (command) } }
+                @if sites.len() > MAX_REJECTED_SITES { " (these are " (MAX_REJECTED_SITES) " of the sites)" }
+            }
         }
     }
 }
@@ -391,6 +437,13 @@ pub fn detail(detail: &Detail<'_>, overview: &Overview, away: Option<&Away>, now
                 dd { @for (place, (kind, count)) in item.odd_rows.iter().filter(|(_, count)| *count > 0).enumerate() {
                     @if place > 0 { ", " } (count) " " (odd(kind))
                 } }
+            }
+            @if let Some(count) = overview.rejected.sites.get(&item.place).filter(|_| is_site) {
+                dt { "Rejected" }
+                dd {
+                    (count) @if *count == 1 { " message" } @else { " messages" }
+                    @if let Some(command) = replay_of_sites([&item.place].into_iter(), overview) { ". To send " @if *count == 1 { "it" } @else { "them" } " again: " code { (command) } }
+                }
             }
             @if is_site { dt { "Waiting for the hub" } dd { (item.waiting) @if item.waiting == 1 { " message" } @else { " messages" } } }
         }

@@ -215,6 +215,12 @@ impl Kind {
         }
     }
 
+    /// Whether no connection to the service came about.
+    #[must_use]
+    pub fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Connect | Self::LedgerUnreachable | Self::HubUnreachable | Self::DpsUnreachable)
+    }
+
     /// Whether both have the same cause. A service that is away fails now in one way, now in another.
     #[must_use]
     pub fn is_alike(&self, other: &Self) -> bool {

@@ -46,7 +46,7 @@ pub struct Uplink<'a> {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Telemetry {
     pub json: Vec<u8>,
-    /// The numbers among the decoded fields, in their order, then those of the reception.
+    /// The numbers among the decoded fields, in their order, then the booleans as 0 or 1, then the numbers of the reception.
     pub numbers: Vec<(String, f64)>,
 }
 
@@ -149,15 +149,20 @@ fn write_fields<M: SerializeMap<Error = serde_json::Error>>(
 ) -> serde_json::Result<()> {
     let (apart, fields): (BTreeMap<_, _>, BTreeMap<_, _>) =
         fields.into_iter().partition(|(Text(name), _)| is_own(name));
+    // A device's newest value is its first number, rather than one of these.
+    let mut switches = Vec::new();
     for (Text(name), raw) in fields {
         match position::repeated(&name, raw) {
             Some(repeated) => map.serialize_entry(&name, &repeated)?,
             None => map.serialize_entry(&name, raw)?,
         }
-        if let Ok(number) = serde_json::from_str(raw.get()) {
-            numbers.push((name.into_owned(), number));
+        match raw.get() {
+            "true" => switches.push((name.into_owned(), 1.0)),
+            "false" => switches.push((name.into_owned(), 0.0)),
+            other => numbers.extend(serde_json::from_str(other).ok().map(|number| (name.into_owned(), number))),
         }
     }
+    numbers.append(&mut switches);
     if apart.is_empty() { Ok(()) } else { map.serialize_entry(PAYLOAD_FIELDS, &apart) }
 }
 
@@ -222,11 +227,13 @@ mod tests {
     #[test]
     fn decoded_numbers_are_numbers_and_so_is_the_reception() {
         let message = json!({
-            "decoded_payload": {"temperature": -1.5, "state": "on", "luminosity": 64, "Port": 7, "text": "5", "list": [1]},
+            "decoded_payload": {"alarm": true, "temperature": -1.5, "leak": false, "state": "on", "luminosity": 64, "Port": 7, "text": "5", "list": [1]},
             "rx_metadata": [{"rssi": -35, "snr": 5.2}]
         });
         let body = v3(&message);
-        let expected = [("luminosity", 64.0), ("temperature", -1.5), ("Rssi", -35.0), ("Snr", 5.2)];
+        let switches = [("alarm", 1.0), ("leak", 0.0)];
+        let expected =
+            [("luminosity", 64.0), ("temperature", -1.5), switches[0], switches[1], ("Rssi", -35.0), ("Snr", 5.2)];
         let numbers = uplink(&body).telemetry(Utc::now(), &Members::default()).numbers;
         assert_eq!(numbers, expected.map(|(name, value)| (name.to_owned(), value)));
         for none in [json!(null), json!([1]), json!(4.5)] {

@@ -30,10 +30,17 @@ async fn what_several_processes_saw_is_added_up_and_is_no_device() {
     let world = World::start().await;
     let owner = Owner::things_network("pumps", "pump-7", "pump-7");
     let stores: Vec<_> = (0..PROCESSES).map(|_| world.store()).collect();
-    assert!(stores[0].activities().await.unwrap().is_empty(), "there is no container yet");
+    assert!(stores[0].activities().await.unwrap().0.is_empty(), "there is no container yet");
     join_all(stores.iter().zip(0..).map(|(store, process)| write(store, &owner, process))).await;
 
-    let [document] = &stores[0].activities().await.unwrap()[..] else { panic!("one device") };
+    let mut odd = serde_json::to_value(Document::new((&Owner::things_network("pumps", "odd", "odd")).into())).unwrap();
+    odd["Activity"]["Failures"] = "many".into();
+    world.create(&odd).await;
+
+    let (documents, unreadable) = stores[0].activities().await.unwrap();
+    let [document] = &documents[..] else { panic!("one device") };
+    assert_eq!(unreadable.len(), 1);
+    assert!(unreadable[0].to_string().contains("activity|pumps|odd"), "{unreadable:?}");
     let activity = &document.activity;
     assert_eq!(i64::from(activity.uplinks.until(at(59))[23]), PROCESSES * WRITES);
     assert_eq!((activity.last_uplink_at, activity.series.channels.len()), (Some(at(WRITES - 1)), 0), "not the numbers");

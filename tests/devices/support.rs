@@ -18,6 +18,8 @@ use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use crate::support::Ledger;
+
 pub struct World {
     hub: iot_hub::Emulator,
     cosmos: cosmos::Emulator,
@@ -87,6 +89,13 @@ impl World {
     pub fn store(&self) -> Store {
         let config = config::ledger::read(&self.settings(), &mut Problems::default()).unwrap();
         Store::new(Arc::new(Account::new(config.account)))
+    }
+
+    /// Adds a document to container `devices`, as another program writes it.
+    pub async fn create(&self, document: &Value) {
+        let cosmos = self.cosmos.ready();
+        let devices = Ledger::open(&cosmos.endpoint, &cosmos.key, "M2MBackendForwarderData", "devices").await;
+        devices.create(document["id"].as_str().unwrap().to_owned(), document).await;
     }
 
     /// The delivery to the hub, as in a process that has just started.

@@ -159,3 +159,30 @@ async fn a_message_that_is_refused_does_not_let_newer_ones_overtake() {
     assert_eq!(minutes.len(), 40 - left_out);
     assert_eq!(world.cursor("Well 7").await["Unforwarded"], json!([]));
 }
+
+#[tokio::test]
+async fn a_hub_that_rejects_a_message_is_not_away_any_more() {
+    let mut world = World::with_sites(&["Well 7"]).await;
+    world.set("IoTHubTransport", "https");
+    let https = world.hub.ready("https").trim_start_matches("https://").trim_end_matches('/').to_owned();
+    world.set("IoTHubURL", &https);
+    world.add("Well 7", 0..3).await;
+    world.hub.away(true).await;
+    let handler = world.handler().await;
+    // The first run finds out, the second one writes it down.
+    for _ in 0..2 {
+        handler.invoke_failing().await;
+    }
+    let error = &world.cursor("Well 7").await["Activity"]["HubError"];
+    assert_eq!(error["Kind"], "hub_unreachable", "{}", world.output());
+
+    world.hub.away(false).await;
+    let refusal = json!({ "method": "POST", "path": "/messages/events",
+        "effect": { "answer": { "status": 400, "body": r#"{"Message":"ErrorCode:ArgumentInvalid;no"}"# } } });
+    world.hub.put("trouble", json!([refusal])).await;
+    while !world.cursor("Well 7").await["Unforwarded"].as_array().unwrap().is_empty() {
+        handler.invoke().await;
+    }
+    assert_eq!(world.outcomes("Well 7").await[0], "rejected", "{}", world.output());
+    assert_eq!(world.cursor("Well 7").await["Activity"]["HubError"], Value::Null);
+}

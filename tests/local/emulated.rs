@@ -92,8 +92,33 @@ fn people_get_a_table_of_services_the_handlers_lines_and_a_summary() {
     }
     let of_site = lines.iter().filter(|line| line.contains(SITES[2])).count();
     assert!(of_site <= 1, "it may have been the first to connect, but no message has a line: {text}");
-    assert!(others.iter().all(|line| line.chars().count() <= 80), "a terminal has 80 columns:\n{text}");
+    let executable = env!("CARGO_BIN_EXE_iothub-connector");
+    assert!(
+        text.contains(&format!("In a second terminal, in {}:\n  {executable} check --local\n", app.display())),
+        "{text}"
+    );
+    let short = |line: &str| line.replace(executable, "iothub-connector").replace(app.to_str().unwrap(), "app");
+    assert!(others.iter().all(|line| short(line).chars().count() <= 80), "a terminal has 80 columns:\n{text}");
     assert!(!text.contains("NNSXS") && !text.contains("SharedAccessKey"), "secrets are not printed: {text}");
+}
+
+#[test]
+fn trouble_can_be_looked_at() {
+    let mut live = Live::start(command(&app("trouble", None), &["--json", "--with-trouble"]));
+    let start = live.start_record();
+    live.told("rapidM2MForwarding: ");
+    let (_, _, json) = live.get(&format!("{}?format=json", start["status"].as_str().unwrap()));
+    let page: Value = serde_json::from_str(&json).unwrap();
+    let states = page["Items"].as_array().unwrap().iter().filter(|item| item["System"] == "rapidM2M");
+    let states: Vec<_> =
+        states.map(|item| (item["Site_Id"].as_str().unwrap(), item["State"].as_str().unwrap())).collect();
+    let expected =
+        [("Old pump house", "failing"), ("Spring 3", "silent")].into_iter().chain(SITES.map(|site| (site, "ok")));
+    assert_eq!(states, expected.collect::<Vec<_>>(), "{json}");
+    let (status, rest) = live.interrupt();
+    let summary = last_record(&rest);
+    assert!(summary["sites"][SITES[0]]["rows"].as_u64() >= Some(1440), "a day: {summary}");
+    assert!(status.success(), "one failing site is no failed run: {summary}");
 }
 
 #[test]
@@ -118,11 +143,20 @@ fn the_command_can_be_copied_and_goes_out_as_a_downlink() {
     let app = app("downlink", None);
     let mut live = Live::start(command(&app, &["--every", "1"]));
     let printed = live.line(" command ");
+    assert!(printed.trim_start().starts_with(env!("CARGO_BIN_EXE_iothub-connector")), "not in the PATH: {printed}");
     let arguments: Vec<_> = printed.split_whitespace().skip(1).collect();
-    let (code, _, why) = beside(&app, &arguments);
-    assert_eq!(code, Some(0), "{why}");
     let session: Value = serde_json::from_slice(&fs::read(app.join(".local/settings.json")).unwrap()).unwrap();
     let (hub, device) = (session["Controls"]["hub"].as_str().unwrap(), arguments[1]);
+    // It is registered with its first uplink.
+    live.get(&format!("{hub}received?device={device}&wait=1&timeout_ms=60000"));
+    let (code, _, why) = beside(&app, &arguments);
+    assert_eq!(code, Some(0), "{why}");
+    for (other, expected) in
+        [("water-meter-9", "the hub knows no device \"water-meter-9\""), ("local-demo", "all sites")]
+    {
+        let (code, _, why) = beside(&app, &["command", other, "open", "-p", "Port=1"]);
+        assert!(code == Some(1) && why.contains(expected), "{why}");
+    }
     let (_, _, messages) = live.get(&format!("{hub}c2d?device={device}&wait=completed:1&timeout_ms=60000"));
     assert_eq!(serde_json::from_str::<Value>(&messages).unwrap()[0]["state"], "completed", "{messages}");
     let (status, rest) = live.interrupt();
@@ -248,6 +282,29 @@ fn other_commands_use_the_session_that_runs_here() {
     assert!(code.is_some() && printed.contains("ok: has 3 sites"), "{printed}{why}");
     let _ = live.interrupt();
     assert_eq!(beside(&app, &["fault", "hub", "ok"]).0, Some(1), "the session has taken its file along");
+}
+
+#[test]
+fn the_session_and_its_page_tell_what_can_be_copied() {
+    let settings = json!({ "UplinkQueueName": "mine" });
+    let app = app("copied", Some(&settings));
+    let mut live = Live::start(command(&app, &["--instances", "2"]));
+    let host = live.line("The status page is at ");
+    let (_, host) = host.split_once(" at ").unwrap();
+    let polls = live.line(" polls ");
+    assert!(polls.ends_with(" polls \"site-00000\" --local"), "one of these sites: {polls}");
+    live.line("rapidM2MSites: ");
+    let (code, printed, why) = beside(&app, &["replay", "--queue", "rejected", "--local"]);
+    assert_eq!(code, Some(0), "it has the queue's name: {printed}{why}");
+
+    assert_eq!(live.post(&format!("{host}api/uplink"), &webhook("other", "x")), 202);
+    assert_eq!(live.post(&format!("{host}api/uplink"), &webhook("another", "x")), 202);
+    live.line("a message is rejected (device_taken)");
+    // Waits until the host has taken the answer as well.
+    live.get(&format!("{host}admin/queues/mine?wait=empty&timeout_ms=60000"));
+    let (_, _, page) = live.get(host);
+    assert!(page.contains("iothub-connector replay --queue rejected --local<"), "{page}");
+    let _ = live.interrupt();
 }
 
 #[test]

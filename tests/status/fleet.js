@@ -67,4 +67,8 @@ async function fill(cosmos, sites) {
   await Promise.all(Array.from({ length: CONCURRENCY }, work));
 }
 
-module.exports = { CUSTOMER, fill };
+// A cursor that somebody has edited.
+const addOddCursor = (cosmos) =>
+  create(cosmos, { ...cursor(0, Date.now()), Site_Id: 'Odd station', ConsecutiveFailures: 'many' });
+
+module.exports = { CUSTOMER, addOddCursor, fill };

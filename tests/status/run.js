@@ -8,6 +8,7 @@
 'use strict';
 
 const assert = require('node:assert').strict;
+const { spawnSync } = require('node:child_process');
 const fs = require('node:fs');
 const path = require('node:path');
 const { after, before, test } = require('node:test');
@@ -16,7 +17,7 @@ const { chromium } = require('playwright-core');
 
 const { stopAll } = require('../azurite/processes.js');
 const { ROOT, control, startEmulator } = require('../azurite/services.js');
-const { CUSTOMER, fill } = require('./fleet.js');
+const { CUSTOMER, addOddCursor, fill } = require('./fleet.js');
 
 const connector = path.resolve(process.argv[2]);
 const executablePath = process.argv[3] ?? '/usr/bin/chromium';
@@ -28,6 +29,10 @@ const SITES = 10_000;
 // A case that takes longer, in milliseconds, has failed.
 const PATIENCE = 180_000;
 const LARGEST_PAGE = 100 * 1024;
+// How long a page that has something older to show waits for Cosmos DB, and a delay that two of its requests make longer than that,
+// both in milliseconds.
+const READ_TIMEOUT = 12_000;
+const SLOW = 7_500;
 const DESKTOP = { width: 1280, height: 900 };
 const PHONE = { width: 390, height: 844 };
 
@@ -43,7 +48,7 @@ after(async () => {
   await stopAll();
 });
 
-// The app among its stand-ins; `poll` runs the timer function once.
+// The app among its stand-ins; `poll` runs the timer function once. Settings can depend on the hub's addresses.
 async function startApp(settings = {}, ...options) {
   const [backend, cosmos, hub] = await Promise.all([
     startEmulator(connector, 'rapidm2m', ...options),
@@ -72,7 +77,7 @@ async function startApp(settings = {}, ...options) {
     DPSEnrollmentGroupSymmetricKeyDefault: hub.ready.groupKey,
     UplinkQueueName: 'uplinks',
     DeviceActivitySeconds: '1',
-    ...settings,
+    ...(typeof settings === 'function' ? settings(hub.ready) : settings),
   };
   const environment = Object.entries(all).flatMap(([name, value]) => ['--env', `${name}=${value}`]);
   const app = ['--app', ROOT, '--handler', connector, '--home', 'status', '--schedule', '0 0 0 1 1 *'];
@@ -81,7 +86,7 @@ async function startApp(settings = {}, ...options) {
     const url = `${host.ready.endpoint}admin/functions/rapidM2MForwarding?wait`;
     return (await fetch(url, { method: 'POST', body: '{}' })).json();
   };
-  return { backend, cosmos, hub, host, poll, endpoint: host.ready.endpoint };
+  return { backend, cosmos, hub, host, poll, settings: all, endpoint: host.ready.endpoint };
 }
 
 async function json(url) {
@@ -233,6 +238,18 @@ test('nothing is known while Cosmos DB is away from the start', { timeout: PATIE
   const away = await context.newPage();
   assert.equal((await away.goto(app.endpoint)).status(), 503);
   assert.match(await away.innerText('main'), /cannot be reached|did not answer/);
+
+  // A process that has nothing older to show waits longer for a slow database than one that has.
+  await control(app.cosmos, 'PUT', 'away', false);
+  await app.poll();
+  const { endpoint: M2MDocumentsDBUri, key: M2MDocumentsDBPrimaryKey } = app.cosmos.ready;
+  const other = await startApp({ M2MDocumentsDBUri, M2MDocumentsDBPrimaryKey });
+  await control(app.cosmos, 'PUT', 'trouble', ['GET', 'POST'].map((method) => ({ method, times: 1, effect: { delayMs: SLOW } })));
+  const started = Date.now();
+  const slow = await fetch(`${other.endpoint}?format=json`);
+  const took = Date.now() - started;
+  assert.equal(slow.status, 200);
+  assert(took > READ_TIMEOUT, `the database answered in ${took} ms, so this shows nothing`);
 });
 
 test('the page is read again by itself, and works without a script', { timeout: PATIENCE }, async () => {
@@ -261,9 +278,33 @@ test('the page is read again by itself, and works without a script', { timeout: 
   assert.equal(await page.locator('.items li').count(), 2, 'the filter stays');
   assert.equal(await page.evaluate(() => window.scrollY), 120, 'the place stays');
   assert.deepEqual(pageErrors, []);
+
+  // Some answer that is no status page, such as a proxy's.
+  await page.route('**/*', (route) => route.fulfill({ contentType: 'text/html', body: '<h1>Sign in</h1>' }));
+  await page.clock.fastForward(31_000);
+  await page.waitForSelector('#stale:not([hidden])');
+  assert.match(await page.innerText('#stale'), /the answer is another page/);
+  assert.equal(await page.locator('.items li').count(), 2, 'what was shown stays');
+  assert.deepEqual(pageErrors, []);
+
+  // A page of more sites asks to be read less often.
+  await page.unroute('**/*');
+  await page.route('**/*', async (route) => {
+    const answer = await route.fetch();
+    const body = (await answer.text()).replace('data-refresh="30"', 'data-refresh="60"');
+    await route.fulfill({ response: answer, body });
+  });
+  await page.clock.fastForward(31_000);
+  await page.waitForSelector('#stale', { state: 'hidden' });
+  requests = 0;
+  await page.clock.fastForward(31_000);
+  await page.evaluate(() => document.title);
+  assert.equal(requests, 0, 'it was read 31 s ago');
+  await page.unroute('**/*');
   await page.route('**/*', (route) => route.abort());
   await page.clock.fastForward(31_000);
   await page.waitForSelector('#stale:not([hidden])');
+  assert.equal(requests, 1);
   assert.equal(await page.locator('.items li').count(), 2, 'what was shown stays');
 
   const plain = await (await browser.newContext({ javaScriptEnabled: false })).newPage();
@@ -298,6 +339,31 @@ test('what waits for the hub, and why', { timeout: PATIENCE }, async () => {
   await control(app.hub, 'PUT', 'away', false);
   assert.equal((await app.poll()).succeeded, true);
   await shown(`${app.endpoint}?format=json`, ({ States }) => States.ok === 3);
+});
+
+test('what was rejected is sent again by the command on the page, and an odd document hides nothing', { timeout: PATIENCE }, async () => {
+  const app = await startApp((hub) => ({ IoTHubTransport: 'https', IoTHubURL: hub.https.replace('https://', '') }));
+  const refusal = { status: 400, body: '{"Message":"ErrorCode:ArgumentInvalid;no"}' };
+  await control(app.hub, 'PUT', 'trouble', [{ method: 'POST', path: '/messages/events', times: 1, effect: { answer: refusal } }]);
+  assert.equal((await app.poll()).succeeded, true, 'one of three sites');
+  await addOddCursor(app.cosmos);
+  const { Sites } = await shown(`${app.endpoint}?format=json`, ({ Rejected }) => Object.keys(Rejected.Sites).length > 0 && Rejected);
+  assert.deepEqual(Object.values(Sites), [1]);
+  const { page, text } = await visit(app.endpoint, 'rejected');
+  assert.match(text, /1 message of 1 site was rejected\. Fix the cause first/);
+  assert.match(text, /Sites that are not shown, because their documents cannot be read: 1\. [^]*Odd station/);
+  await visit(app.endpoint, 'rejected-phone', { viewport: PHONE, colorScheme: 'dark' });
+
+  const [program, ...rest] = await page.innerText('.note code:has-text("--all")').then((command) => command.match(/"[^"]*"|\S+/g));
+  assert.equal(program, 'iothub-connector');
+  const env = { ...process.env, ...app.settings };
+  const replayed = spawnSync(connector, rest.map((word) => word.replaceAll('"', '')), { env, encoding: 'utf8' });
+  assert.equal(replayed.status, 0, replayed.stdout + replayed.stderr);
+  // The second run from then sends them.
+  for (let run = 0; run < 2; run += 1) await app.poll();
+  await shown(`${app.endpoint}?format=json`, ({ Rejected }) => Object.keys(Rejected.Sites).length === 0);
+  const { messages } = await json(`${app.hub.ready.control}counts`);
+  assert.equal(messages, 3);
 });
 
 test('the function key goes from page to page and stands in none', { timeout: PATIENCE }, async () => {

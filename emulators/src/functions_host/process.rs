@@ -108,7 +108,11 @@ impl Process {
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()?;
-        let _tie = ending::Tie::to(&child)?;
+        // A handler that cannot be tied works all the same.
+        let tie = ending::Tie::to(&child);
+        if let Err(error) = &tie {
+            tracing::warn!("the handler may outlive this process: {error}");
+        }
         tracing::info!(executable = %self.command.executable.display(), pid = child.id(), "the handler is started");
         send(&self.events, Event::HandlerStarted { pid: child.id().unwrap_or_default() });
         let mut readers = self.readers(&mut child, last_lines);

@@ -19,7 +19,7 @@
 //! | `GET /received?after=N&device=ID&wait=K&timeout_ms=T` | an array of [`Received`] in order of arrival |
 //! | `DELETE /received` | deletes them; sequence numbers and counts continue |
 //! | `GET /counts`, `GET /connections?wait=K&timeout_ms=T` | [`Counts`] |
-//! | `POST /c2d?device=ID` with `{"body":"…"\|"bodyBase64":"…","messageId":…,"correlationId":…,"contentType":…,"contentEncoding":…,"properties":{…},"ttlSeconds":…}`, all optional | enqueues a message to a device: 201 with `{"messageId":…}`, 409 if 50 are pending, 413 if it has more than 64 KB |
+//! | `POST /c2d?device=ID` with `{"body":"…"\|"bodyBase64":"…","messageId":…,"correlationId":…,"contentType":…,"contentEncoding":…,"properties":{…},"ttlSeconds":…}`, all optional | enqueues a message to a device: 201 with `{"messageId":…}`, 404 if the hub does not know the device, 409 if 50 are pending, 413 if it has more than 64 KB |
 //! | `GET /c2d?device=ID&wait=completed:K&timeout_ms=T` | an array of `{"messageId","sequenceNumber","state","deliveryCount","abandonedCount"}`; states are `enqueued`, `locked`, `completed`, `rejected`, `deadlettered` (10 deliveries), `expired`, `dropped` (clean session) |
 //! | `POST /c2d/unlock?device=ID` | ends every lock as if its minute were over |
 //! | `GET /twin?device=ID` | `{"desired":{"$version":1},"reported":{…,"$version":N}}` |

@@ -86,7 +86,9 @@ impl Options {
         Ok(())
     }
 
-    pub(super) fn site_names(&self) -> Vec<String> {
+    /// The names of the sites.
+    #[must_use]
+    pub fn site_names(&self) -> Vec<String> {
         match self.sites {
             Some(count) => (0..count).map(|number| format!("site-{number:05}")).collect(),
             None if self.site.is_empty() => DEFAULT_SITES.map(str::to_owned).to_vec(),

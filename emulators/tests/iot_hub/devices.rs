@@ -71,6 +71,21 @@ async fn a_deleted_device_is_disconnected_and_unknown() {
 }
 
 #[tokio::test]
+async fn a_message_for_a_device_that_is_not_known_is_refused() {
+    for strict in [true, false] {
+        let hub = Hub::start_with(Options { strict, ..Options::default() }).await;
+        let post = || hub.request("POST", "c2d?device=d", r#"{"body":"x"}"#);
+        assert_eq!(post().await.0, if strict { 404 } else { 201 });
+        assert_eq!(hub.request("PUT", "devices?device=d", "{}").await.0, 204);
+        assert_eq!(post().await.0, 201);
+        assert_eq!(hub.request("DELETE", "devices?device=d", "").await.0, 204);
+        let (status, body) = post().await;
+        assert_eq!(status, 404);
+        assert!(body["error"].as_str().unwrap().contains("DeviceNotFound"), "{body}");
+    }
+}
+
+#[tokio::test]
 async fn a_strict_hub_lets_registered_devices_in_only() {
     let hub = Hub::start_with(Options { strict: true, ..Options::default() }).await;
     refused(&hub, &hub.identity("d")).await;

@@ -247,18 +247,21 @@ impl Store {
         Err(Failure::Other(format!("document {id} is written by others all the time")).into())
     }
 
-    /// The latest activity of all LoRaWAN devices, without the numbers of their uplinks. Empty if there is no container
-    /// yet.
+    /// The latest activity of all LoRaWAN devices, without the numbers of their uplinks, and what is wrong with documents that
+    /// cannot be read. Empty if there is no container yet.
     ///
     /// # Errors
     /// The store cannot be read.
-    pub async fn activities(&self) -> Result<Vec<activity::Document>, StoreError> {
-        let values = self.query(ACTIVITIES).await?.unwrap_or_default();
-        let read = |value: Value| {
+    pub async fn activities(&self) -> Result<(Vec<activity::Document>, Vec<StoreError>), StoreError> {
+        let (mut documents, mut unreadable) = (Vec::new(), Vec::new());
+        for value in self.query(ACTIVITIES).await?.unwrap_or_default() {
             let id = value["id"].as_str().unwrap_or_default().to_owned();
-            serde_json::from_value(value).map_err(|error| StoreError::Foreign { id, text: error.to_string() })
-        };
-        values.into_iter().map(read).collect()
+            match serde_json::from_value(value) {
+                Ok(document) => documents.push(document),
+                Err(error) => unreadable.push(StoreError::Foreign { id, text: error.to_string() }),
+            }
+        }
+        Ok((documents, unreadable))
     }
 
     /// The latest activity of one device, if there is any.

@@ -105,12 +105,16 @@ impl Activity {
     pub fn note_hub(&mut self, error: Option<Fault>, now: DateTime<Utc>) {
         match (&self.hub_error, &error) {
             (Some(_), Some(new)) if new.kind.is_consequence() => return,
-            (Some(old), Some(new)) if old.kind.is_alike(&new.kind) => {}
-            (_, new) => self.hub_error_since = new.as_ref().map(|_| now),
+            // The same cause, and perhaps another text and another kind. That is not worth a write.
+            (Some(old), Some(new)) if old.kind.is_alike(&new.kind) => {
+                self.hub_error_since.get_or_insert(now);
+            }
+            (None, None) => {}
+            (_, new) => {
+                self.hub_error_since = new.as_ref().map(|_| now);
+                self.is_news = true;
+            }
         }
-        let kind = |error: &Option<Fault>| error.as_ref().map(|error| error.kind.clone());
-        // Compare only kinds: texts contain the wait, so each text differs.
-        self.is_news |= kind(&self.hub_error) != kind(&error);
         self.hub_error = error;
     }
 }
@@ -153,6 +157,12 @@ mod tests {
         assert!(std::mem::take(&mut activity.is_news));
         activity.note_hub(fault(), at(2));
         assert!(!activity.is_news);
+        let note = |activity: &mut Activity, kind| {
+            activity.note_hub(Some(Fault { kind, text: String::new() }), at(2));
+            std::mem::take(&mut activity.is_news)
+        };
+        assert!(note(&mut activity, Kind::HubUnreachable), "another cause");
+        assert!(!note(&mut activity, Kind::HubTimeout), "a hub that is away fails now in one way, now in another");
         activity.note_hub(None, at(3));
         assert!(activity.is_news && activity.hub_error.is_none());
     }
@@ -171,6 +181,10 @@ mod tests {
         assert_eq!(note(5, Kind::HubQuota), (Kind::HubQuota, Some(at(5))));
         activity.note_hub(None, at(6));
         assert_eq!(activity.hub_error_since, None);
+        // A version that did not note the time has left it.
+        activity.hub_error = Some(Fault { kind: Kind::HubQuota, text: String::new() });
+        activity.note_hub(Some(Fault { kind: Kind::HubQuota, text: String::new() }), at(7));
+        assert_eq!(activity.hub_error_since, Some(at(7)));
 
         activity.note_failure(&Kind::Connect, None, at(1));
         activity.note_failure(&Kind::Timeout, Some(&Kind::Connect), at(2));

@@ -23,6 +23,6 @@ pub use documents::{
     ALL_SITES, Backfill, BadRows, Cursor, EmptyPolls, Fault, Poll, PollKind, PollResult, Request, SiteKey,
 };
 pub use outcome::Outcome;
-pub use queries::{Changes, PollList, PollQuery};
+pub use queries::{Changes, PollList, PollQuery, Rejected};
 pub use recorded::{Recorded, Seen, Stamped};
 pub use unforwarded::{Kept, Unforwarded};

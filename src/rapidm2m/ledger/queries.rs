@@ -1,10 +1,10 @@
 //! Reads many documents for commands and pages: all cursors, or a site's polls. Forwarding needs point reads only.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use azure_data_cosmos::{FeedScope, Query, clients::ContainerClient};
 use futures::TryStreamExt as _;
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::{
@@ -19,7 +19,7 @@ use crate::{
         directory::{Directory, Known},
         gate::Refusals,
     },
-    support::blocking,
+    support::{blocking, kind::Kind},
 };
 
 /// A cursor's fields without `Recorded`, which can be as large as all other fields of a hundred sites.
@@ -42,6 +42,11 @@ const SITES: &str = "SELECT c.Customer_Id, c.Site_Id FROM c WHERE c.Kind IN ('cu
 const OF_SAMPLE: &str = "SELECT c.id, c.Customer_Id, c.Site_Id, c.LastValueFrom FROM c \
                          WHERE IS_DEFINED(c.PollingTimestamp) AND NOT IS_DEFINED(c.Kind) AND IS_DEFINED(c.LastValueFrom) \
                          AND NOT IS_NULL(c.LastValueFrom)";
+/// The sites of rejected messages, without those that were rejected for certain reasons.
+const REJECTED: &str = "SELECT c.Site_Id FROM c WHERE c.Kind = 'poll' AND c.Outcome = 'rejected' AND c.Customer_Id = @customer \
+                        AND IS_DEFINED(c.MessageId) AND NOT ARRAY_CONTAINS(@except, c.Error.Kind)";
+/// Most of them that are counted: an operator who reads of so many need not know how many more there are.
+const MAX_REJECTED: usize = 1_000;
 /// The record that a site's cursor keeps.
 const KEPT: &str = "SELECT VALUE c.Record FROM c WHERE c.Kind = 'cursor' AND IS_DEFINED(c.Record)";
 /// A poll's fields without `IoTHubMessage`, which is nearly all of its size.
@@ -124,6 +129,23 @@ pub struct PollList {
     pub unreadable: Vec<LedgerError>,
 }
 
+/// Messages that were rejected.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Rejected {
+    /// How many of each site, by its `Site_Id`.
+    pub sites: BTreeMap<String, usize>,
+    /// There are more, which were not counted.
+    pub is_more: bool,
+}
+
+impl Rejected {
+    #[must_use]
+    pub fn messages(&self) -> usize {
+        self.sites.values().sum()
+    }
+}
+
 /// The newest time at which one of these documents was written, in seconds.
 fn newest(values: &[Value]) -> i64 {
     values.iter().filter_map(|value| value["_ts"].as_i64()).max().unwrap_or_default()
@@ -149,16 +171,27 @@ fn read<T: DeserializeOwned>(value: Value) -> Result<T, LedgerError> {
 }
 
 impl Ledger {
-    /// The cursors of all sites, without their lists of recorded rows. `None` if the container does not exist; it is
-    /// not created for this.
+    /// The cursors of all sites, without their lists of recorded rows, and what is wrong with those that cannot be read. `None`
+    /// if the container does not exist; it is not created for this.
     ///
     /// # Errors
     /// The ledger cannot be read.
-    pub async fn cursors(&self) -> Result<Option<Vec<Cursor>>, LedgerError> {
+    pub async fn cursors(&self) -> Result<Option<(Vec<Cursor>, Vec<LedgerError>)>, LedgerError> {
         let Some(container) = self.find().await? else { return Ok(None) };
         let values: Vec<Value> = self.all(&container, CURSORS, FeedScope::full_container()).await?;
         // A cursor has about one kilobyte.
-        blocking::run(values.len() * 1024, || values.into_iter().map(read).collect::<Result<_, _>>().map(Some)).await
+        let size = values.len() * 1024;
+        let read_all = || {
+            let (mut cursors, mut unreadable) = (Vec::with_capacity(values.len()), Vec::new());
+            for value in values {
+                match read(value) {
+                    Ok(cursor) => cursors.push(cursor),
+                    Err(error) => unreadable.push(error),
+                }
+            }
+            (cursors, unreadable)
+        };
+        Ok(Some(blocking::run(size, read_all).await))
     }
 
     /// The customer's sites that have a cursor. Empty if the container does not exist; it is not created for this.
@@ -221,6 +254,36 @@ impl Ledger {
         let sites: Vec<Site> = self.all(&container, SITES, FeedScope::full_container()).await?;
         let sites: BTreeSet<_> = sites.into_iter().map(|Site { customer, site }| (customer, site)).collect();
         Ok(sites.into_iter().map(|(customer, site)| SiteKey { customer, site }).collect())
+    }
+
+    /// The messages of the customer's sites that were rejected, but not those that were rejected for one of these reasons. None
+    /// if the container does not exist; it is not created for this.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn rejected(&self, customer: &str, except: &[Kind]) -> Result<Rejected, LedgerError> {
+        #[derive(Deserialize)]
+        struct Site {
+            #[serde(rename = "Site_Id")]
+            site: String,
+        }
+        let mut rejected = Rejected::default();
+        let Some(container) = self.find().await? else { return Ok(rejected) };
+        let query = Query::from(REJECTED).with_parameter("@customer", customer);
+        let query = query.and_then(|query| query.with_parameter("@except", except));
+        let query = query.map_err(|error| self.explain(&error))?;
+        let query = container.query_items::<Site>(query, FeedScope::full_container(), None);
+        let mut pages = within(async { query.await.map_err(|error| self.explain(&error)) }).await?.into_pages();
+        while let Some(page) = within(async { pages.try_next().await.map_err(|error| self.explain(&error)) }).await? {
+            for Site { site } in page.into_items() {
+                *rejected.sites.entry(site).or_default() += 1;
+            }
+            if rejected.messages() >= MAX_REJECTED {
+                rejected.is_more = true;
+                break;
+            }
+        }
+        Ok(rejected)
     }
 
     /// A site's cursor and its backfills, without their lists of recorded rows. Empty if the container does not

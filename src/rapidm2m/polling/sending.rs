@@ -11,6 +11,7 @@ use super::{
 use crate::{
     iot_hub::{SendError, delivery::DeliveryError},
     rapidm2m::ledger::{Fault, LedgerError, Outcome, Poll},
+    support::kind::Kind,
 };
 
 /// How many records are read, sent and marked together when pending messages are sent.
@@ -143,6 +144,10 @@ impl<W: World> Turn<'_, W> {
             Ok(()) => {}
             Err(error) if error.condemns_message() => {
                 let fault = Fault { kind: error.kind(), text: error.to_string() };
+                // The hub has answered. Nobody has asked it about a message that is too large.
+                if fault.kind != Kind::HubMessageTooLarge {
+                    self.committed.cursor.activity.get_or_insert_default().note_hub(None, now);
+                }
                 self.reject(&mut polls[finished], fault, history);
                 finished += 1;
             }

@@ -69,7 +69,7 @@ fn a_common_cause_is_told_once_at_the_top() {
     let mut cursors =
         vec![cursor("a", "no answer from a"), cursor("b", "no answer from b"), cursor("c", "none from c")];
     let at = |minute| now() - TimeDelta::minutes(minute);
-    for (cursor, since) in cursors.iter_mut().zip([at(7), at(27), at(17)]) {
+    for (cursor, since) in cursors.iter_mut().zip([at(27), at(7), at(17)]) {
         cursor.activity.as_mut().unwrap().failing_since = Some(since);
     }
     cursors[2].last_error = Some(Fault { kind: Kind::NotFound, text: "none from c".into() });
@@ -78,7 +78,7 @@ fn a_common_cause_is_told_once_at_the_top() {
     let html = overview(&all, &Query { limit: 50, ..Query::default() }, None, now() + TimeDelta::hours(1)).html;
     assert!(html.contains("<title>3 failing · IoT Hub Connector</title>"), "{html}");
     let (head, rows) = html.split_once("<ul").unwrap();
-    assert!(head.contains("The backend cannot be reached since ") && head.contains("2025-12-31 23:33"), "{html}");
+    assert!(head.contains("The backend cannot be reached since ") && head.contains("2025-12-31 23:53"), "{html}");
     assert!(head.contains("2 of 3 sites affected"), "{html}");
     assert!(!rows.contains("no answer from"), "{rows}");
     assert!(rows.contains("none from c") && rows.contains("23:43"), "{rows}");
@@ -106,7 +106,45 @@ fn what_was_rejected_comes_with_the_command_that_sends_it_again() {
     all.queues = Some(Lengths { waiting: 5, rejected: 2, poison: 0 });
     let html = overview(&all, &query, None, now()).html;
     assert!(html.contains("iothub-connector replay --queue rejected"), "{html}");
-    assert!(!html.contains("--queue poison"), "{html}");
+    assert!(!html.contains("--queue poison") && !html.contains("--local"), "{html}");
+    all.is_local_session = true;
+    let html = overview(&all, &query, None, now()).html;
+    assert!(html.contains("iothub-connector replay --queue rejected --local<"), "{html}");
+}
+
+#[test]
+fn rejected_messages_of_sites_come_with_the_command_too() {
+    let mut all = Overview::new(vec![cursor("Well 7", "t"), cursor("b", "t")], Vec::new(), &scope(), now());
+    let query = Query { limit: 50, ..Query::default() };
+    assert!(!overview(&all, &query, None, now()).html.contains("rejected"));
+    all.rejected.sites = [("Well 7".to_owned(), 2), ("$(rm)".to_owned(), 1)].into();
+    let html = overview(&all, &query, None, now()).html;
+    assert!(html.contains("3 messages of 2 sites were rejected"), "{html}");
+    assert!(
+        html.contains("iothub-connector replay &quot;Well 7&quot; --all<"),
+        "a shell takes no name for code: {html}"
+    );
+    let item = all.find(&Wanted { system: Owner::RAPIDM2M, group: None, name: "Well 7".into() }).unwrap();
+    let detail_of = Detail { item, polls: PollList::default(), readings: Readings::default() };
+    let html = detail(&detail_of, &all, None, now()).html;
+    assert!(html.contains("2 messages. To send them again") && html.contains("&quot;Well 7&quot; --all<"), "{html}");
+
+    all.rejected.sites = (0..9).map(|number| (format!("{number}{}", "x".repeat(100)), 200)).collect();
+    (all.rejected.is_more, all.is_local_session) = (true, true);
+    let html = overview(&all, &query, None, now()).html;
+    assert!(html.contains("More than 1800 messages of 9 sites were rejected"), "{html}");
+    assert!(html.contains("--all --local<") && html.contains("(these are 5 of the sites)"), "{html}");
+}
+
+#[test]
+fn the_footer_says_what_runs() {
+    let mut all = Overview::new(vec![cursor("a", "t")], Vec::new(), &scope(), now());
+    (all.sends_to, all.schedule) = ("hub.net over MQTT".into(), Some("0 */5 * * * *".into()));
+    let html = overview(&all, &Query { limit: 50, ..Query::default() }, None, now()).html;
+    let (_, footer) = html.split_once("<footer").unwrap();
+    for part in [env!("CARGO_PKG_VERSION"), "hub.net over MQTT", "Timer 0 */5 * * * *", "Last recorded poll"] {
+        assert!(footer.contains(part), "{part} is missing in {footer}");
+    }
 }
 
 #[test]
@@ -174,6 +212,22 @@ fn a_device_shows_its_uplinks() {
     {
         assert!(page.html.contains(part), "{part} is missing in {}", page.html);
     }
+}
+
+#[test]
+fn the_chosen_group_has_a_link_though_there_are_many() {
+    let device = |number: usize| {
+        activity::Document::new((&Owner::things_network(&format!("app-{number:02}"), "device", "device")).into())
+    };
+    let all = Overview::new(Vec::new(), (0..30).map(device).collect(), &scope(), now());
+    let group = Some("app-27".to_owned());
+    let query = Query { limit: 50, within: Some(Within { system: Owner::THINGS_NETWORK, group }), ..Query::default() };
+    let html = overview(&all, &query, None, now()).html;
+    let (_, links) = html.split_once("nav class=\"groups\"").unwrap();
+    let (links, _) = links.split_once("</nav>").unwrap();
+    assert_eq!(links.matches("aria-current").count(), 1, "{links}");
+    assert!(links.contains(">app-27 <") && links.contains("18 more"), "{links}");
+    assert_eq!(links.matches("<a ").count(), MAX_GROUPS, "{links}");
 }
 
 #[test]

@@ -20,7 +20,8 @@ const OF_THE_HOST: [&str; 5] = [
     "APPLICATIONINSIGHTS_AUTHENTICATION_STRING",
 ];
 /// Settings that the code reads outside `src/config` (see ARCHITECTURE.md), and those without a small letter in their name.
-const ELSEWHERE: [(&str, &str); 4] = [
+const ELSEWHERE: [(&str, &str); 5] = [
+    ("src/config/settings.rs", "LOCAL_SESSION"),
     ("src/config/settings.rs", "AZURE_FUNCTIONS_ENVIRONMENT"),
     ("src/support/logging/mod.rs", "RUST_LOG"),
     ("src/support/logging/mod.rs", "LOG_FORMAT"),

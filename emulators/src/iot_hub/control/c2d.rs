@@ -49,8 +49,8 @@ struct Posted {
     ttl_seconds: Option<u32>,
 }
 
-/// Enqueues a message. 201 with its id, which is made up if there is none; 409 if 50 messages wait, 413 if it is too
-/// large.
+/// Enqueues a message. 201 with its id, which is made up if there is none; 404 if the hub does not know the device, 409 if 50
+/// messages wait, 413 if it is too large.
 pub async fn post(
     State(control): State<Control>,
     query: Parameters<DeviceParameters>,
@@ -59,6 +59,10 @@ pub async fn post(
     let Query(query) = query?;
     if !login::is_device_id(&query.device) {
         return Err(Refused::bad_request(format!("no device can have the id {:?}", query.device)));
+    }
+    if control.hub.registry.device(&query.device).is_err() {
+        let reason = format!("404001 DeviceNotFound: the hub knows no device {:?}", query.device);
+        return Err(Refused(StatusCode::NOT_FOUND, reason));
     }
     let message = parse::<Posted>(&body)?.into_message().map_err(Refused::bad_request)?;
     if message.size() > MAX_MESSAGE {
