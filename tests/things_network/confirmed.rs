@@ -118,7 +118,7 @@ async fn a_confirmation_is_not_lost_when_cosmos_db_is_away() {
     command(&world, "open", true).await;
     uplink(&world, &host, 2).await;
     assert_eq!(sent(&world, 1).await, ["open"]);
-    world.cosmos.put("faults", json!({"status": 503, "times": 3})).await;
+    world.cosmos.put("faults", json!({"status": 503, "times": 5})).await;
     event(&host, "downlink_ack", "open").await;
     host.logged("not forwarded now").await;
     assert_eq!(states(&world, "completed:1").await, ["completed"], "{}", host.log());
