@@ -200,7 +200,7 @@ impl Answer {
         let mut headers = HeaderMap::new();
         for (name, value) in &self.headers {
             let parsed = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value));
-            let (Ok(name), Ok(value)) = parsed else { return Err(format!("{name}: {value} is no header")) };
+            let (Ok(name), Ok(value)) = parsed else { return Err(format!("{name}: {value} is not a header")) };
             headers.insert(name, value);
         }
         Ok((status, headers))

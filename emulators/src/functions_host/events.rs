@@ -78,7 +78,7 @@ pub struct InvocationFinished {
     pub duration: Duration,
     /// `Logs` of the handler's answer. The host drops them if the invocation fails.
     pub logs: Vec<String>,
-    /// The handler's answer: JSON, or a string if it is no JSON. `null` without an answer and for forwarded requests.
+    /// The handler's answer: JSON, or a string if it is not valid JSON. `null` without an answer and for forwarded requests.
     pub response: Arc<Value>,
     /// Why it failed.
     pub error: Option<String>,

@@ -130,7 +130,7 @@ impl Listener {
         let text = std::str::from_utf8(&content).ok().filter(|_| !taken.message.is_undecodable);
         let Some(text) = text else {
             // Each attempt fails before the handler is called.
-            tracing::warn!(queue = self.name(), id = taken.message.id, "the message is no text in Base64");
+            tracing::warn!(queue = self.name(), id = taken.message.id, "the message is not text in Base64");
             return false;
         };
         let envelope = envelope::queue(&self.function.name, &self.binding, taken, text, Utc::now());

@@ -58,7 +58,7 @@ fn check(downlink: &Value) -> Result<(), String> {
         (Some(_), Some(_)) => return Err("frm_payload and decoded_payload are both given".to_owned()),
         (None, None) => return Err("neither frm_payload nor decoded_payload is given".to_owned()),
         (Some(payload), None) => {
-            BASE64_STANDARD.decode(payload).map_err(|error| format!("frm_payload is no Base64: {error}"))?;
+            BASE64_STANDARD.decode(payload).map_err(|error| format!("frm_payload is not Base64: {error}"))?;
         }
         (None, Some(_)) => {}
     }

@@ -27,7 +27,8 @@ const ELSEWHERE: [(&str, &str); 4] = [
     ("src/cosmos/mod.rs", "REGION_NAME"),
 ];
 /// Texts in `src/config` that look like settings, but are parts of connection strings, a suffix, or a value.
-const NO_SETTINGS: [&str; 9] = [
+const NO_SETTINGS: [&str; 10] = [
+    "REPLACEwith",
     "Default",
     "Development",
     "DeviceId",

@@ -185,7 +185,7 @@ async fn wait_until(
     let Some(number) = number else { return Ok(()) };
     let time = time_to_wait(timeout_ms)?;
     let mut counts = hub.counts.subscribe();
-    // Time over is no error: the answer says how far things have come.
+    // Time over is not an error: the answer says how far things have come.
     let _ = timeout(time, counts.wait_for(|counts| count(counts) >= number)).await;
     Ok(())
 }

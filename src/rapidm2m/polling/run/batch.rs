@@ -55,7 +55,7 @@ pub struct Batch {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// Nobody knows what it is, so it must not be lost.
-    #[error("it is no batch of sites: {0}")]
+    #[error("it is not a batch of sites: {0}")]
     Foreign(String),
     #[error("it is a batch of another version of the app ({0})")]
     Version(u32),
