@@ -150,7 +150,7 @@ fn wants_log(command: &Command) -> bool {
         #[cfg(feature = "local")]
         Command::Local(_) => std::env::var_os("RUST_LOG").is_some(),
         #[cfg(feature = "local")]
-        Command::Fault(_) | Command::ToDevice(_) => false,
+        Command::Fault(_) | Command::ToDevice(_) | Command::Emulator { .. } => false,
         _ => true,
     }
 }

@@ -184,8 +184,8 @@ mod tests {
             (302, json, b"{}", "status 302"),
             (200, Some("text/plain"), b"{}", "not application/json"),
             (200, None, b"{}", "not application/json"),
-            (200, json, b"[]", "no JSON object"),
-            (200, json, b"{", "no JSON:"),
+            (200, json, b"[]", "not a JSON object"),
+            (200, json, b"{", "not valid JSON:"),
             (200, json, br#"{"Outputs":[]}"#, "Outputs is not an object"),
             (200, json, br#"{"Logs":[1]}"#, "Logs is not an array of strings"),
         ] {

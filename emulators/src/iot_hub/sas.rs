@@ -184,7 +184,7 @@ mod tests {
             ("SharedAccessSignature sr=a&se=1", "no `sig`"),
             ("SharedAccessSignature sr=a&sr=b&sig=AAAA&se=1", "twice"),
             ("SharedAccessSignature sr=a&sig=%&se=1", "Base64"),
-            ("SharedAccessSignature sr=a&sig=AAAA&se=tomorrow", "no time"),
+            ("SharedAccessSignature sr=a&sig=AAAA&se=tomorrow", "not a time"),
         ] {
             let error = Token::parse(text).err().unwrap();
             assert!(error.contains(reason), "{text}: {error}");

@@ -113,7 +113,7 @@ mod tests {
             ("nonsense", "no ="),
             ("AccountName=a", "no AccountKey"),
             ("AccountName=a;AccountKey=", "no AccountKey"),
-            ("AccountName=a;AccountKey=?", "no Base64"),
+            ("AccountName=a;AccountKey=?", "not Base64"),
             ("AccountName=a;AccountKey=a2V5;QueueEndpoint=ftp://a", "QueueEndpoint that is not an HTTP address"),
             ("AccountName=a;AccountKey=a2V5;BlobEndpoint=ftp://a", "BlobEndpoint that is not an HTTP address"),
             ("QueueEndpoint=https://a.queue.core.windows.net;SharedAccessSignature=sv=1", "AccountName"),

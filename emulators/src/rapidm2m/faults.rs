@@ -217,7 +217,7 @@ mod tests {
             (r#"{"rules":[{"hang":true},{"hang":true,"html":true}]}"#, "rules[1]: a rule has exactly one of"),
             (r#"{"rules":[{"hang":true,"retryAfter":"1"}]}"#, "need a status"),
             (r#"{"rules":[{"status":101}]}"#, "status 101"),
-            (r#"{"rules":[{"status":429,"retryAfter":"a\nb"}]}"#, "no valid header value"),
+            (r#"{"rules":[{"status":429,"retryAfter":"a\nb"}]}"#, "not a valid header value"),
             (r#"{"rules":[{"hangs":true}]}"#, "unknown field `hangs`"),
             (r#"{"rules":[{"hang":true,"resource":"all"}]}"#, "unknown variant `all`"),
             (r#"{"order":"random"}"#, "unknown variant `random`"),

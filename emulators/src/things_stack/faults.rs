@@ -138,7 +138,7 @@ mod tests {
             (r#"{"status":200}"#, "refuses nothing"),
             (r#"{"status":500,"cut":true}"#, "neither delayMs nor cut"),
             (r#"{"cut":true,"retryAfter":"1"}"#, "needs a status"),
-            (r#"{"status":429,"retryAfter":"a\nb"}"#, "no header value"),
+            (r#"{"status":429,"retryAfter":"a\nb"}"#, "not a header value"),
             (r#"{"delayMs":600001}"#, "at most"),
             (r#"{"delay":1}"#, "unknown field `delay`"),
         ] {

@@ -86,7 +86,7 @@ async fn get_faults(State(hub): State<Arc<Hub>>) -> Json<Faults> {
 
 async fn put_faults(State(hub): State<Arc<Hub>>, body: Bytes) -> Answer<Json<Faults>> {
     let faults: Faults = parse(&body)?;
-    tracing::info!(?faults, "faults of the Device Provisioning Service set");
+    tracing::info!("faults of the Device Provisioning Service set: {}", serde_json::json!(faults));
     *hub.dps.faults() = faults.clone();
     Ok(Json(faults))
 }

@@ -262,7 +262,7 @@ mod tests {
     #[test]
     fn other_topics_are_refused_with_a_reason() {
         for (topic, reason) in [
-            ("devices/d/messages/events/", "no topic of this service"),
+            ("devices/d/messages/events/", "not a topic of this service"),
             ("$dps/registrations/PUT/iotdps-register/$rid=7", "no `?`"),
             ("$dps/registrations/PUT/iotdps-register/?rid=7", "no `$rid`"),
             ("$dps/registrations/GET/iotdps-get-operationstatus/?$rid=7", "no `operationId`"),

@@ -68,9 +68,9 @@ mod tests {
             (r#"[{"body":"?"}]"#, "message 0"),
             (r#"[{"body":""},{}]"#, "missing field `body`"),
             (r#"[{"body":"x","properties":{"a":1}}]"#, "expected a string"),
-            (r#"{"body":"x"}"#, "no batch"),
+            (r#"{"body":"x"}"#, "not a batch"),
             ("[]", "empty"),
-            ("", "no batch"),
+            ("", "not a batch"),
         ] {
             let failure = format!("{:?}", parse(body.as_bytes()).unwrap_err());
             assert!(failure.contains(reason), "{body}: {failure}");
