@@ -150,7 +150,7 @@ fn json(polls: &[Poll], out: &mut impl Write) -> io::Result<()> {
 
 fn text(cursors: &[Cursor], polls: &[Poll], now: DateTime<Utc>, out: &mut impl Write) -> io::Result<()> {
     if !cursors.iter().any(|cursor| cursor.backfill.is_none()) {
-        writeln!(out, "never polled by the app")?;
+        writeln!(out, "never polled by the connector")?;
     }
     for cursor in cursors {
         let line = if cursor.backfill.is_some() { of_backfill(cursor, now) } else { Some(of_site(cursor, now)) };

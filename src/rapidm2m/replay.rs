@@ -57,7 +57,10 @@ pub async fn replay(ledger: &Ledger, key: &SiteKey, ids: &[String]) -> Result<Ve
     while replayed.len() < ids.len() {
         let committed = ledger.cursor(key, None).await?;
         let Some(etag) = &committed.etag else {
-            replayed.resize(ids.len(), Replayed::No("is of a site without a cursor: let the app poll it first".into()));
+            replayed.resize(
+                ids.len(),
+                Replayed::No("is of a site without a cursor: let the connector poll it first".into()),
+            );
             break;
         };
         let mut cursor = committed.cursor.clone();

@@ -40,8 +40,8 @@ Examples:
   iothub-connector backfill --storage pumps --since 6h --dry-run    # LoRaWAN
 
 It fetches the rows of the range from the backend, records them in Cosmos DB and sends
-them to the hub. The app may run meanwhile: its own polling is not touched. Rows that
-the app has forwarded before are sent again, in other messages: a consumer tells them
+them to the hub. The connector may run meanwhile: its own polling is not touched. Rows that
+the connector has forwarded before are sent again, in other messages: a consumer tells them
 by site and Timestamp. All messages have the property Backfill = true.
 
 It can be stopped at any moment, by Ctrl-C too: the same command resumes where it
@@ -49,8 +49,8 @@ stopped. The same range makes the same messages with the same ids, as long as th
 backend has the same rows: a consumer that drops ids it has seen counts nothing twice.
 
 Messages go over HTTPS, whatever IoTHubTransport says: over MQTT a device can be
-connected only once, and the app and this command would cut each other off. Use
---transport mqtt (or mqtt-ws) only while the app is stopped.
+connected only once, and the connector and this command would cut each other off. Use
+--transport mqtt (or mqtt-ws) only while the connector is stopped.
 
 --storage puts the uplinks of an application into the queue of uplinks that The Things
 Stack's Storage Integration has kept, with the message ids of their webhooks: what had
@@ -71,7 +71,7 @@ pub struct Options {
     #[arg(long, value_name = "TIME", value_parser = time::moment, required_unless_present = "storage", conflicts_with = "storage")]
     from: Option<Moment>,
     /// End of the range, exclusive: a date or a time; with --storage also an age such as 2h [default: just after the newest row
-    /// that the app has recorded; with --storage now]
+    /// that the connector has recorded; with --storage now]
     #[arg(long, value_name = "TIME", value_parser = time::moment)]
     until: Option<Moment>,
     /// An application of The Things Stack whose stored uplinks are put into the queue; can be given several times

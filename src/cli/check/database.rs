@@ -25,7 +25,7 @@ pub async fn check(options: Options, needs_devices: bool, customer: Option<&str>
     let account = ledger.account();
     let what = format!("Cosmos DB {host}");
     if let Err(failure) = account.reach().await {
-        let containers = Row::skipped("containers", "not checked: fix the account first");
+        let containers = Row::skipped("containers", "fix the account first");
         return Checked { rows: vec![fault(what, &failure), containers], clock: None };
     }
     let mut rows = vec![Row::ok(what, "signed in")];

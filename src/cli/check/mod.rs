@@ -115,7 +115,7 @@ async fn check(own: Settings, options: &Options) -> (Vec<Row>, bool) {
             }
             Err(problems) => {
                 rows.extend(of_problems(&problems));
-                rows.push(Row::skipped("other settings", format!("not checked: fix {KEY_VAULT} first")));
+                rows.push(Row::skipped("other settings", format!("fix {KEY_VAULT} first")));
                 return (rows, true);
             }
         }
@@ -137,7 +137,7 @@ async fn check(own: Settings, options: &Options) -> (Vec<Row>, bool) {
                 true => Row { result: Verdict::Warning, ..Row::setting(name, text) },
                 false => Row::setting(name, text),
             }));
-            rows.push(Row::skipped("services", "not checked: fix the settings first"));
+            rows.push(Row::skipped("services", "fix the settings first"));
             return (rows, are_wrong || is_logging_wrong);
         }
     };
@@ -199,7 +199,7 @@ async fn services(config: &Config, sites: &[String]) -> Vec<Row> {
         match identity.and_then(Identity::one) {
             Some(device) => hub::device(device, config.hub.transport, &config.hub.trusted_ca).await,
             None if identity.is_some() => {
-                Checked::of(Row::skipped("hub", "not checked: a site's device learns its hub when it is registered"))
+                Checked::of(Row::skipped("hub", "a site's device learns its hub when it is registered"))
             }
             None => Checked::default(),
         }

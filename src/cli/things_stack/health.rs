@@ -128,7 +128,7 @@ impl<'a> Health<'a> {
         }
         match webhook.health_status.state() {
             State::Unknown => base("unknown", "nothing was sent since it was made or set up", None),
-            State::Healthy => base("healthy", "the app takes what it sends", None),
+            State::Healthy => base("healthy", "the connector takes what it sends", None),
             State::Unhealthy(failures) => Self {
                 failed_attempts: Some(failures.attempts),
                 status: failures.status,

@@ -108,7 +108,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     }
     if !options.yes {
         if let Some(device) = &options.device {
-            eprintln!("note: then an uplink of {device} would be simulated, which the app forwards to the hub");
+            eprintln!("note: then an uplink of {device} would be simulated, which the connector forwards to the hub");
         }
         eprintln!("Nothing is changed: add --yes");
         return Ok(ExitCode::SUCCESS);
@@ -217,11 +217,11 @@ fn print(options: &Options, id: &str, is_new: bool, plan: &Plan) -> anyhow::Resu
 async fn simulate(registry: &Registry, application: &str, id: &str, device: &str) -> anyhow::Result<()> {
     ensure!(
         registry.has_device(application, device).await?,
-        "application {application} has no device {device}: no uplink is simulated, because the app would register the device"
+        "application {application} has no device {device}: no uplink is simulated, because the connector would register the device"
     );
     registry.set(application, id, &plan::forget_health()).await?;
     registry.simulate(application, device).await?;
-    eprintln!("an uplink of {device} is simulated; the app forwards it to the hub");
+    eprintln!("an uplink of {device} is simulated; the connector forwards it to the hub");
     let end = Instant::now() + PATIENCE;
     while Instant::now() < end {
         let webhook = registry.webhook(application, id).await?;
