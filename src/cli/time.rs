@@ -73,6 +73,9 @@ pub fn moment(text: &str) -> anyhow::Result<Moment> {
         .context("write a duration such as 2h or 7d, a date such as 2026-01-31, or a time such as 2026-01-31T12:00:00Z")
 }
 
+/// Start and end, as far as they are given.
+pub type Range = (Option<DateTime<Utc>>, Option<DateTime<Utc>>);
+
 /// The times of two options that name a range in the past, each with its option.
 ///
 /// # Errors
@@ -81,7 +84,7 @@ pub fn range(
     (since_option, since): (&str, Option<Moment>),
     (until_option, until): (&str, Option<Moment>),
     now: DateTime<Utc>,
-) -> Result<(Option<DateTime<Utc>>, Option<DateTime<Utc>>), Usage> {
+) -> Result<Range, Usage> {
     let time = |option: &str, moment: Option<Moment>| {
         let time = moment.map(|moment| moment.before(now).ok_or_else(|| Usage(format!("{option} is too long ago"))));
         time.transpose()

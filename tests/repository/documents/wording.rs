@@ -121,7 +121,7 @@ fail(\"it is no JSON\"); name(\"ledger\", \"mended\");
 mod tests { const A: &str = \"a ledger and more\"; }
 say(\"see the ledger\");
 ";
-    let said = found_in_code("src/planted.rs", &code.replace("#[cfg(test)]\n", "#[cfg(test)]\n"));
+    let said = found_in_code("src/planted.rs", code);
     assert_eq!(said, ["src/planted.rs:2: \"it is no JSON\": write is not a"]);
 }
 
