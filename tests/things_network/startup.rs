@@ -84,7 +84,7 @@ async fn a_wrong_setting_of_rapidm2m_leaves_uplinks_alone() {
     world.received(10).await;
     host.drained().await;
     host.run("rapidM2MForwarding").await;
-    host.logged("rapidM2MForwarding, ").await;
+    host.logged("rapidM2MForwarding failed").await;
     host.logged("failed with status 500").await;
     let (status, page) = host.get("status?format=json").await;
     let log = host.log();
