@@ -45,7 +45,7 @@ def seconds(app, network, settings):
     lines = [json.loads(line) for line in run.stdout.splitlines() + run.stderr.splitlines() if line.startswith("{")]
     at = {}
     for line in lines:
-        for text in ("the handler has started", "rapidM2MForwarding: 3 of 3 sites polled"):
+        for text in ("the connector has started", "rapidM2MForwarding: 3 of 3 sites polled"):
             if line.get("message", "").startswith(text):
                 at.setdefault(text, datetime.fromisoformat(line["timestamp"]))
     if len(at) < 2:

@@ -10,6 +10,8 @@ use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser, Subcommand};
 use iothub_connector::{config::Problems, support::logging};
 
+use self::cli::exit;
+
 /// The clients of Azure's services allocate 800 times for each poll.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -30,7 +32,7 @@ Examples:
   iothub-connector emulator iot_hub --help
 
 Each prints one line of JSON when it is ready: where it is and what a client needs.
-`iothub-connector local` starts all of them, and the app.";
+`iothub-connector local` starts all of them, and the connector.";
 
 /// Forwards rows of rapidM2M sites and uplinks of The Things Network to Azure IoT Hub
 #[derive(Parser)]
@@ -53,25 +55,25 @@ enum Command {
     Backfill(cli::backfill::Options),
     /// Puts back what was rejected, so that it is sent again
     Replay(cli::replay::Options),
-    /// Goes on where the C# sample was: takes over how far it has come with each site
+    /// Continues where the C# sample stopped: takes over its position at each site
     ImportSample(cli::import_sample::Options),
-    /// Lists the devices that are provisioned, and whom they stand for
+    /// Lists the provisioned devices, and what each represents
     Devices(cli::devices::Options),
-    /// Makes the webhook in The Things Stack, and shows how webhooks fare there
+    /// Sets up the webhook in The Things Stack, and shows the health of webhooks
     ThingsStack(cli::things_stack::Options),
     /// Prints a token (SAS) for a device or a registration
     Sas(cli::sas::Options),
-    /// Runs the whole function app on this machine, with stand-ins for every service that is not configured
+    /// Runs the whole function app on this machine, with an emulator for every service that is not configured
     #[cfg(feature = "local")]
     Local(local::Options),
-    /// Breaks a service of the session of `local` that runs here, or mends it
+    /// Breaks a service of the `local` session that runs here, or repairs it
     #[cfg(feature = "local")]
     Fault(local::fault::Options),
-    /// Sends a command to a device of the session of `local` that runs here
+    /// Sends a command to a device of the `local` session that runs here
     #[cfg(feature = "local")]
     #[command(name = "command")]
     ToDevice(local::command::Options),
-    /// Runs one of the stand-ins alone, until Ctrl-C
+    /// Runs one emulator alone, until Ctrl-C
     #[cfg(feature = "local")]
     #[command(after_help = EMULATOR_EXAMPLES)]
     Emulator {
@@ -82,16 +84,13 @@ enum Command {
     Completions(cli::completions::Options),
 }
 
-/// Exit code for settings that prevent the start. clap also uses it for a wrong command line.
-const MISCONFIGURED: u8 = 2;
-
 fn main() -> ExitCode {
     let cli = Cli::parse();
     if wants_log(&cli.command)
         && let Err(problem) = logging::init()
     {
         eprintln!("error: {problem}");
-        return ExitCode::from(MISCONFIGURED);
+        return ExitCode::from(exit::USAGE);
     }
     let is_serving = matches!(cli.command, Command::Serve);
     let result = match cli.command {
@@ -120,19 +119,18 @@ fn main() -> ExitCode {
             threads().and_then(|runtime| runtime.block_on(emulators::cli::run(*name))).map(|()| ExitCode::SUCCESS)
         }
     };
-    result.unwrap_or_else(|error| match error.downcast_ref::<Problems>() {
-        Some(problems) if is_serving => {
-            eprintln!("{problems}");
-            ExitCode::from(MISCONFIGURED)
+    result.unwrap_or_else(|error| {
+        match error.downcast_ref::<Problems>() {
+            Some(problems) => eprintln!("{problems}"),
+            None => eprintln!("error: {error:#}"),
         }
-        Some(problems) => {
-            eprintln!("error: {}", problems.list());
-            ExitCode::from(MISCONFIGURED)
+        // The Functions host shows the last three lines that a handler wrote before it ended.
+        if is_serving && error.is::<Problems>() {
+            eprintln!(
+                "The connector cannot start. Set them in the function app's settings, or in local.settings.json."
+            );
         }
-        None => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
+        ExitCode::from(exit::code(&error))
     })
 }
 
@@ -152,7 +150,7 @@ fn wants_log(command: &Command) -> bool {
         #[cfg(feature = "local")]
         Command::Local(_) => std::env::var_os("RUST_LOG").is_some(),
         #[cfg(feature = "local")]
-        Command::Fault(_) | Command::ToDevice(_) => false,
+        Command::Fault(_) | Command::ToDevice(_) | Command::Emulator { .. } => false,
         _ => true,
     }
 }

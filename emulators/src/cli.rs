@@ -34,6 +34,8 @@ pub enum Command {
 /// # Errors
 /// It cannot start. The Functions host also fails when its handler has failed for good.
 pub async fn run(command: Command) -> anyhow::Result<()> {
+    // Standard output has the one line of JSON. An error means that the caller logs already.
+    let _ = tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).with_ansi(false).try_init();
     match command {
         Command::RapidM2m(options) => {
             let emulator = rapidm2m::start(options).await?;
@@ -68,15 +70,15 @@ pub async fn run(command: Command) -> anyhow::Result<()> {
                 tokio::select! {
                     result = interrupted() => {
                         let telemetry = emulator.stop().await;
-                        eprintln!("Telemetry {{ {telemetry} }}");
+                        eprintln!("telemetry: {telemetry}");
                         return Ok(result?);
                     }
                     reason = emulator.stopped() => {
-                        eprintln!("Telemetry {{ {} }}", emulator.telemetry());
+                        eprintln!("telemetry: {}", emulator.telemetry());
                         anyhow::bail!(reason);
                     }
                     event = events.recv() => match event {
-                        Ok(event) => eprintln!("{event:?}"),
+                        Ok(event) => eprintln!("{event}"),
                         Err(RecvError::Lagged(count)) => eprintln!("({count} events came too fast to be shown)"),
                         Err(RecvError::Closed) => anyhow::bail!("the host has ended"),
                     },

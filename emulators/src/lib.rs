@@ -23,6 +23,7 @@ pub mod file;
 pub mod functions_host;
 pub mod interrupt;
 pub mod iot_hub;
+mod listing;
 mod queues;
 pub mod rapidm2m;
 pub mod steps;

@@ -35,14 +35,16 @@ use axum::{
     body::{Body, to_bytes},
     extract::{Request, State},
     http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header},
-    middleware::{Next, from_fn_with_state},
+    middleware::{Next, from_fn, from_fn_with_state},
     routing::get,
 };
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
+
+use crate::listing::Route;
 
 /// Bytes of a request body that are read before the request is answered.
 const LARGEST_REQUEST: usize = 64 * 1024 * 1024;
@@ -102,8 +104,10 @@ struct Answer {
 
 impl Trouble {
     /// Wraps the service so that the rules apply to its requests.
+    ///
+    /// Each request is logged with its answer.
     pub fn around(&self, service: Router) -> Router {
-        service.layer(from_fn_with_state(self.clone(), meet))
+        service.layer(from_fn_with_state(self.clone(), meet)).layer(from_fn(log))
     }
 
     /// The routes for the control endpoint.
@@ -127,6 +131,36 @@ impl Trouble {
             *times -= 1;
         }
         Some(rule.effect.clone())
+    }
+}
+
+/// For `GET /` of the control endpoint.
+pub const ROUTES: &[Route] =
+    &[("GET, PUT, DELETE", "/trouble", "rules for wrong answers of any kind to chosen requests")];
+
+/// Without the query, which can have a signature.
+async fn log(request: Request, next: Next) -> Response<Body> {
+    if !tracing::enabled!(tracing::Level::INFO) {
+        return next.run(request).await;
+    }
+    let (what, began) = (format!("{} {}", request.method(), request.uri().path()), Instant::now());
+    let response = next.run(request).await;
+    tracing::info!("{what}: {} in {} ms", response.status().as_u16(), began.elapsed().as_millis());
+    response
+}
+
+impl Effect {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Answer(_) => "another answer",
+            Self::Hang => "no answer",
+            Self::Garbage => "garbage",
+            Self::Echo => "an echo of the request",
+            Self::Endless(_) => "an answer without an end",
+            Self::DelayMs(_) => "a late answer",
+            Self::CutBody => "half an answer",
+            Self::ContentType(_) => "another content type",
+        }
     }
 }
 
@@ -167,6 +201,7 @@ async fn clear(State(trouble): State<Trouble>) -> StatusCode {
 
 async fn meet(State(trouble): State<Trouble>, request: Request, next: Next) -> Response<Body> {
     let Some(effect) = trouble.take(&request) else { return next.run(request).await };
+    tracing::info!("a rule gives {} {} {}", request.method(), request.uri().path(), effect.name());
     match effect {
         Effect::Answer(answer) => {
             // Read the body to its end first: an answer to a half-read request ends the connection, and the client may
@@ -200,7 +235,7 @@ impl Answer {
         let mut headers = HeaderMap::new();
         for (name, value) in &self.headers {
             let parsed = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value));
-            let (Ok(name), Ok(value)) = parsed else { return Err(format!("{name}: {value} is no header")) };
+            let (Ok(name), Ok(value)) = parsed else { return Err(format!("{name}: {value} is not a header")) };
             headers.insert(name, value);
         }
         Ok((status, headers))

@@ -33,7 +33,7 @@ pub fn run(options: &Options, mut command: clap::Command) -> anyhow::Result<Exit
     const NAME: &str = env!("CARGO_BIN_NAME");
     let mut script = Vec::new();
     clap_complete::generate(options.shell, &mut command, NAME, &mut script);
-    let mut script = String::from_utf8(script).context("the script is no text")?;
+    let mut script = String::from_utf8(script).context("the script is not text")?;
     if options.shell == Shell::Bash {
         // If the program's name has a hyphen, the script calls a command by one name and looks it up by another:
         // https://github.com/clap-rs/clap/issues/6421

@@ -28,9 +28,9 @@ Examples:
 
 Stop the sample first, and give M2MDocumentsDBCollection another name than that of its
 container. For each customer and site in the sample's container, the newest row that
-the sample has forwarded becomes the site's position in the app's container, unless
-the app has one there. Nothing is overwritten, and the sample's container is not
-changed. Then start the app: it goes on with the next row.
+the sample has forwarded becomes the site's position in the connector's container,
+unless the connector has one there. Nothing is overwritten, and the sample's container is not
+changed. Then start the connector: it continues with the next row.
 
 Rows of the sample's emulation are left out, and so are rows ahead of the clock. It
 needs the M2MDocumentsDB… settings. Both containers are in M2MDocumentsDBName.
@@ -59,7 +59,7 @@ pub struct Options {
 enum Done {
     Imported,
     WouldBeImported,
-    /// The app has a position of its own.
+    /// The connector has a position of its own.
     Known,
 }
 
@@ -68,7 +68,7 @@ impl Done {
         match self {
             Self::Imported => "imported",
             Self::WouldBeImported => "would be imported",
-            Self::Known => "known to the app",
+            Self::Known => "known already",
         }
     }
 }
@@ -92,8 +92,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
         problems.add("M2MDocumentsDBCollection", why);
     }
     let Some(config) = config.filter(|_| problems.is_empty()) else {
-        eprintln!("error: {}", problems.list());
-        return Ok(ExitCode::from(crate::MISCONFIGURED));
+        return Err(problems.into());
     };
     let history = history(&options, &config).await?;
     let customer = settings.get("Customer_ID", &mut Problems::default());
@@ -177,7 +176,7 @@ fn print(options: &Options, history: &History, lines: &[Line]) -> anyhow::Result
     let known = count(lines, Done::Known);
     let History { unusable, emulated, .. } = history;
     eprintln!(
-        "{} sites {what}, {known} known to the app, {unusable} documents unusable, {emulated} of the emulation",
+        "{} sites {what}, {known} known already, {unusable} documents unusable, {emulated} of the emulation",
         lines.len() - known
     );
     Ok(())
@@ -202,11 +201,10 @@ fn as_json(history: &History, lines: &[Line], out: &mut impl Write) -> io::Resul
     writeln!(out, "{}", json!({ "summary": summary }))
 }
 
-/// At most 80 columns.
 fn as_table(lines: &[Line], out: &mut impl Write) -> io::Result<()> {
     let rows = lines.iter().map(|Line { key, forwarded, done }| {
         let newest = forwarded.newest.to_rfc3339_opts(SecondsFormat::AutoSi, true);
         [key.customer.clone(), key.site.clone(), newest, done.text().to_owned()]
     });
-    table::write_wrapped(out, ["CUSTOMER", "SITE", "NEWEST ROW", "RESULT"], rows, [15, 16, 24, 17])
+    table::write(out, ["CUSTOMER", "SITE", "NEWEST ROW", "RESULT"], rows, &[])
 }

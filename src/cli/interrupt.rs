@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-/// Exit code after Ctrl-C, as in shells: 128 plus the signal's number.
-pub const INTERRUPTED: u8 = 130;
 /// How long the end waits for log lines of dropped work.
 pub const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How often the handler looks whether its host is still there.
@@ -26,7 +24,7 @@ pub async fn interrupted_twice() {
 pub async fn told_to_end() {
     tokio::select! {
         () = interrupted() => tracing::info!("the handler was interrupted and ends"),
-        () = terminated() => tracing::info!("the handler was told to end (SIGTERM)"),
+        () = terminated() => tracing::info!("the connector was told to end (SIGTERM)"),
         () = orphaned() => tracing::warn!("the process that started the handler has ended, so the handler ends"),
     }
 }

@@ -4,6 +4,7 @@ pub mod backfill;
 pub mod check;
 pub mod completions;
 pub mod devices;
+pub mod exit;
 pub mod import_sample;
 pub mod interrupt;
 pub mod polls;

@@ -14,15 +14,16 @@ use iothub_connector::{
     config::{Problems, Settings, ledger},
     rapidm2m::{
         backfill,
-        ledger::{Cursor, Ledger, Outcome, Poll, PollList, PollQuery, SiteKey},
+        ledger::{Cursor, Ledger, Outcome, Poll, PollList, PollQuery},
         polling::record,
     },
 };
 use serde_json::Value;
 
 use super::{
+    exit::Usage,
     settings::Source,
-    similar, sites, table,
+    sites, table,
     time::{self, Moment},
 };
 
@@ -61,10 +62,10 @@ pub struct Options {
           value_parser = PossibleValuesParser::new(OUTCOMES).try_map(|text| outcome(&text)))]
     outcome: Vec<Outcome>,
     /// Only polls at or after this time: an age (2h, 7d), a date or a time
-    #[arg(long, value_name = "TIME", value_parser = time::past)]
+    #[arg(long, value_name = "TIME", value_parser = time::moment)]
     since: Option<Moment>,
     /// Only polls before this time
-    #[arg(long, value_name = "TIME", value_parser = time::past)]
+    #[arg(long, value_name = "TIME", value_parser = time::moment)]
     until: Option<Moment>,
     /// Print each poll's document, with its message, as one line of JSON
     #[arg(long)]
@@ -89,8 +90,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let mut problems = Problems::default();
     let config = ledger::read(&settings, &mut problems);
     let Some(config) = config.filter(|_| problems.is_empty()) else {
-        eprintln!("error: {}", problems.list());
-        return Ok(ExitCode::from(crate::MISCONFIGURED));
+        return Err(problems.into());
     };
     let now = Utc::now();
     let query = query(&options, now)?;
@@ -102,7 +102,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
         eprintln!("warning: left out: {error}");
     }
     if cursors.is_empty() && polls.is_empty() {
-        bail!("{}", unknown(&key, &ledger).await?);
+        bail!("{}", sites::unknown(&key, &ledger).await?);
     }
     if polls.is_empty() {
         eprintln!("no polls: none is on record{}", if is_filtered(&options) { " that matches" } else { "" });
@@ -119,21 +119,18 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
 fn customer(options: &Options, settings: &Settings) -> anyhow::Result<String> {
     let configured = || settings.get("Customer_ID", &mut Problems::default()).map(str::to_owned);
     let customer = options.customer.clone().or_else(configured);
-    customer.context("no customer: give --customer, or set Customer_ID")
+    customer.ok_or_else(|| Usage("no customer: give --customer, or set Customer_ID".to_owned()).into())
 }
 
 fn query(options: &Options, now: DateTime<Utc>) -> anyhow::Result<PollQuery> {
-    let id = |name: &str, moment: Option<Moment>| -> anyhow::Result<Option<String>> {
-        let Some(moment) = moment else { return Ok(None) };
-        let time = moment.before(now).with_context(|| format!("{name} is too long ago"))?;
-        // Ids begin with the time.
-        Ok(Some(format!("{:013}", time.timestamp_millis().max(0))))
-    };
+    let (since, until) = time::range(("--since", options.since), ("--until", options.until), now)?;
+    // Ids begin with the time.
+    let id = |time: DateTime<Utc>| format!("{:013}", time.timestamp_millis().max(0));
     Ok(PollQuery {
         limit: options.limit,
         outcomes: options.outcome.clone(),
-        from_id: id("--since", options.since)?,
-        before_id: id("--until", options.until)?,
+        from_id: since.map(id),
+        before_id: until.map(id),
         with_messages: options.json,
         ..PollQuery::default()
     })
@@ -141,25 +138,6 @@ fn query(options: &Options, now: DateTime<Utc>) -> anyhow::Result<PollQuery> {
 
 fn is_filtered(options: &Options) -> bool {
     !options.outcome.is_empty() || options.since.is_some() || options.until.is_some()
-}
-
-/// The text for a site that has no records.
-async fn unknown(key: &SiteKey, ledger: &Ledger) -> anyhow::Result<String> {
-    let SiteKey { customer, site } = key;
-    let known = ledger.sites().await?;
-    let text = format!("site {site:?} of customer {customer:?} was never polled");
-    if let Some(other) = known.iter().find(|known| known.site == *site) {
-        return Ok(format!("{text}; customer {:?} has a site of this name: give --customer", other.customer));
-    }
-    let sites = known.iter().filter(|known| known.customer == *customer).map(|known| known.site.as_str());
-    let (sites, count) = (similar::closest(site, sites.clone()), sites.count());
-    Ok(match (sites.is_empty(), count) {
-        (false, _) => format!("{text}; similar ones that were: {}", sites.join(", ")),
-        (true, 0) => {
-            format!("{text}, nor was any other of its sites: check --customer and the settings of the database")
-        }
-        (true, count) => format!("{text}, {count} others were; none of them is called anything like it"),
-    })
 }
 
 fn json(polls: &[Poll], out: &mut impl Write) -> io::Result<()> {
@@ -172,7 +150,7 @@ fn json(polls: &[Poll], out: &mut impl Write) -> io::Result<()> {
 
 fn text(cursors: &[Cursor], polls: &[Poll], now: DateTime<Utc>, out: &mut impl Write) -> io::Result<()> {
     if !cursors.iter().any(|cursor| cursor.backfill.is_none()) {
-        writeln!(out, "never polled by the app")?;
+        writeln!(out, "never polled by the connector")?;
     }
     for cursor in cursors {
         let line = if cursor.backfill.is_some() { of_backfill(cursor, now) } else { Some(of_site(cursor, now)) };
@@ -212,7 +190,7 @@ fn of_site(cursor: &Cursor, now: DateTime<Utc>) -> String {
         count => line += &format!(", {count} failures in a row"),
     }
     if let Some(until) = record::backs_off_until(cursor, now) {
-        line += &format!(", left alone until {}", stamp(until));
+        line += &format!(", next attempt at {}", stamp(until));
     }
     line
 }
@@ -223,7 +201,7 @@ fn of_backfill(cursor: &Cursor, now: DateTime<Utc>) -> Option<String> {
     let (from, until) = (stamp(backfill.from), stamp(backfill.until));
     let position = backfill::position(cursor)?.time();
     Some(format!(
-        "backfill from {from} until {until}: came to {}{}; go on with: iothub-connector backfill {:?} --from {from} --until {until}",
+        "backfill from {from} until {until}: came to {}{}; resume with: iothub-connector backfill {:?} --from {from} --until {until}",
         stamp(position),
         waiting(cursor, now),
         cursor.site

@@ -21,6 +21,7 @@ use iothub_connector::{
 use secrecy::{ExposeSecret as _, SecretBox, SecretString};
 
 use super::{
+    exit::{Usage, usage},
     settings::Source,
     time::{self, Moment},
 };
@@ -64,7 +65,7 @@ pub struct Options {
     /// File with the key in Base64; - is standard input
     #[arg(long, value_name = "FILE")]
     key_file: Option<PathBuf>,
-    /// When the token ends: in 20m, 1h or 7d, or at a time such as 2026-01-31T12:00:00Z
+    /// When the token ends: in 20m, 1h or 7d; or a date, or a time such as 2026-01-31T12:00:00Z
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = time::moment)]
     expires: Moment,
     #[command(flatten)]
@@ -89,11 +90,12 @@ struct Request {
 pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let settings = options.source.read()?;
     let now = Utc::now();
-    let expires = options.expires.after(now).context("--expires is too far away")?;
+    let expires = options.expires.after(now).ok_or_else(|| Usage("--expires is too far away".into()))?;
     let request = match &options.registration {
         Some(id) => for_registration(id, options, &settings),
         None => for_device(options, &settings),
-    }?;
+    };
+    let request = request.map_err(usage)?;
     let token = sas::mint(&request.resource, request.key.expose_secret(), expires, request.policy);
     eprintln!("{}, {}", request.purpose, until(expires, now));
     match writeln!(io::stdout(), "{}", token.expose_secret()) {
@@ -235,7 +237,7 @@ fn key_file(file: &Path) -> anyhow::Result<Key> {
         File::open(file).and_then(|mut file| read(&mut file))
     };
     let text = text.with_context(|| format!("{name} cannot be read"))?;
-    ensure!(text.len() as u64 <= MAX_KEY_FILE, "{name} has more than {MAX_KEY_FILE} bytes: it is no key");
+    ensure!(text.len() as u64 <= MAX_KEY_FILE, "{name} has more than {MAX_KEY_FILE} bytes: it is not a key");
     decode(&SecretString::from(text), &name)
 }
 
@@ -251,6 +253,5 @@ fn of_settings<T>(
 ) -> anyhow::Result<Option<T>> {
     let mut problems = Problems::default();
     let found = read(settings, &mut problems);
-    ensure!(problems.is_empty(), "{}", problems.list());
-    Ok(found)
+    if problems.is_empty() { Ok(found) } else { Err(problems.into()) }
 }

@@ -8,12 +8,16 @@ use iothub_connector::{
     config::{
         Config, Problems, Settings, Setup,
         key_vault::{self, Completed},
+        misspelt,
     },
     server::{self, Current},
     support::{backoff::Policy, ending::Ending},
 };
 
-use super::interrupt::{INTERRUPTED, LAST_WORDS, interrupted_twice, told_to_end};
+use super::{
+    exit,
+    interrupt::{LAST_WORDS, interrupted_twice, told_to_end},
+};
 
 pub const EXAMPLES: &str = "\
 Examples:
@@ -38,7 +42,7 @@ pub fn run(runtime: tokio::runtime::Runtime) -> anyhow::Result<ExitCode> {
         Ok(port) => port,
         Err(problem) => {
             eprintln!("error: {problem}");
-            return Ok(ExitCode::from(crate::MISCONFIGURED));
+            return Ok(ExitCode::from(exit::USAGE));
         }
     };
     let ended = runtime.block_on(async {
@@ -62,7 +66,7 @@ pub fn run(runtime: tokio::runtime::Runtime) -> anyhow::Result<ExitCode> {
             served = server::run(listener, app.clone(), told) => served.context("the server failed")?,
             // What is in flight by now is dropped, and logs that.
             () = ending.after(LONGEST_END) => {}
-            () = interrupted_twice() => return Ok(ExitCode::from(INTERRUPTED)),
+            () = interrupted_twice() => return Ok(ExitCode::from(exit::INTERRUPTED)),
         }
         app.app().end().await;
         Ok(ExitCode::SUCCESS)
@@ -80,7 +84,7 @@ fn announce(app: &App) {
     };
     tracing::info!(
         handler.version = env!("CARGO_PKG_VERSION"),
-        "the handler has started: rapidM2M is {}, The Things Network is {}",
+        "the connector has started: rapidM2M is {}, The Things Network is {}",
         state(app.polling.is_some(), app.faults.rapidm2m.is_some()),
         state(app.forwarding.is_some(), app.faults.things_network.is_some())
     );
@@ -95,6 +99,9 @@ fn announce(app: &App) {
 /// Also returns the settings if they could not be completed from the Key Vault that they name.
 fn setup(runtime: &tokio::runtime::Runtime, settings: Settings) -> Result<(Setup, Option<Settings>), Problems> {
     let is_development = settings.is_development();
+    for (name, right) in misspelt(&settings) {
+        tracing::warn!("unknown setting `{name}`; did you mean `{right}`?");
+    }
     match runtime.block_on(complete(&settings)) {
         Ok(settings) if is_development => {
             let surroundings = settings.surroundings();

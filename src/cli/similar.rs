@@ -19,6 +19,14 @@ pub fn closest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Vec<&'a 
     rated.into_iter().take(MOST).map(|(_, name)| name).collect()
 }
 
+/// `; did you mean …?`, or nothing if no name is like it.
+pub fn meant<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> String {
+    match closest(name, names).as_slice() {
+        [] => String::new(),
+        names => format!("; did you mean {}?", names.join(", ")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -65,9 +65,11 @@ pub(super) fn check_group_key(text: &str) -> Result<SecretBox<Vec<u8>>, String> 
 pub fn check_id_scope(text: &str) -> Result<String, String> {
     if text.is_empty() || !text.chars().all(|letter| letter.is_ascii_alphanumeric()) {
         // Do not repeat the value: it may be a key.
-        return Err("is no ID scope: it has letters and digits only, such as 0ne00111111; copy it from the Overview \
+        return Err(
+            "is not an ID scope: it has letters and digits only, such as 0ne00111111; copy it from the Overview \
                     page of the Device Provisioning Service"
-            .into());
+                .into(),
+        );
     }
     Ok(text.to_owned())
 }
@@ -151,7 +153,7 @@ mod tests {
         let cases: [(&[(&str, &str)], &str); 8] = [
             (&GOOD[..1], "DPSEnrollmentGroupSymmetricKey is not set"),
             (&GOOD[1..], "DPSIDScope is not set"),
-            (&[key, ("DPSIDScope", "hunter2==")], "DPSIDScope is no ID scope"),
+            (&[key, ("DPSIDScope", "hunter2==")], "DPSIDScope is not an ID scope"),
             (&[key, ("DPSIDScope", "a"), ("DPSIDScopeDefault", "b")], "DPSIDScope and DPSIDScopeDefault are both set"),
             (&[GOOD[0], ("DPSEnrollmentGroupSymmetricKeyDefault", "hunter2!")], "KeyDefault is not Base64"),
             (
@@ -164,7 +166,7 @@ mod tests {
         for (pairs, expected) in cases {
             let (config, text) = read_pairs(pairs);
             assert!(config.is_none() && text.contains(expected), "{expected:?} is missing in {text:?}");
-            assert!(text.contains("1 setting needs") && !text.contains("hunter2"), "{text}");
+            assert!(text.lines().count() == 1 && !text.contains("hunter2"), "{text}");
         }
     }
 }

@@ -17,7 +17,7 @@ pub fn read(settings: &Settings, problems: &mut Problems) -> Methods {
             let Some((command, member)) =
                 name[prefix.len()..].rsplit_once(separator).filter(|(name, _)| !name.is_empty())
             else {
-                problems.add(name.to_owned(), format!("is no setting: write {prefix}{{command}}{separator}Port"));
+                problems.add(name.to_owned(), format!("is not a setting: write {prefix}{{command}}{separator}Port"));
                 continue;
             };
             let Some(value) = settings.get(name, problems) else { continue };
@@ -69,7 +69,7 @@ mod tests {
         for (pairs, problem) in [
             (&[("AzureIoT__IoTCentral__Methods__A__Port", "x")][..], "A__Port is \"x\": write a number from 1 to 223"),
             (&[("AzureIoT__IoTCentral__Methods__A__Color", "x")], "A__Color sets nothing"),
-            (&[("AzureIoT__IoTCentral__Methods__Port", "1")], "Methods__Port is no setting"),
+            (&[("AzureIoT__IoTCentral__Methods__Port", "1")], "Methods__Port is not a setting"),
             (&[("AzureIoT__IoTCentral__Methods__A__Port", "")], "A__Port is set but empty"),
             (
                 &[("AzureIoT__IoTCentral__Methods__A__Port", "1"), ("AzureIoT:IoTCentral:Methods:a:Port", "1")],

@@ -33,6 +33,10 @@ pub struct Config {
     pub hub: hub::Config,
 }
 
+/// The problem of settings with which no half is on.
+pub const NO_SETTINGS: &str = "no settings found: set M2MBackendURL and Customer_ID to forward from rapidM2M, or \
+                               UplinkQueueName to forward from The Things Network";
+
 impl Config {
     /// Reads the configuration from settings of any origin.
     ///
@@ -46,17 +50,7 @@ impl Config {
     fn of(settings: &Settings, has_rapidm2m: bool, has_things_network: bool) -> Result<Self, Problems> {
         let mut problems = Problems::default();
         if !has_rapidm2m && !has_things_network {
-            problems.add(
-                "M2MBackendURL",
-                "nothing to do: rapidM2M forwarding is on when M2MBackendURL, Customer_ID or EmulationMode=true is set \
-                 (it also needs Base64encodedUsernamePassword, Site_ID, Channelnames, M2MDocumentsDBUri and the \
-                 IoTHub… or DPS… settings)",
-            );
-            problems.add(
-                "UplinkQueueName",
-                "forwarding from The Things Network is on when this is set (it also needs AzureStorageConnectionString, \
-                 M2MDocumentsDBUri and the DPS… settings)",
-            );
+            problems.add("", NO_SETTINGS);
             return Err(problems);
         }
         let rapidm2m = has_rapidm2m.then(|| rapidm2m::Config::read(settings, &mut problems));

@@ -1,7 +1,7 @@
 //! Lists all settings that a Key Vault can hold: those that `config` reads, except `KeyVaultURI` itself and the storage
 //! account's settings, which the host needs earlier. No I/O.
 
-use super::{Settings, dps, enrollment, methods};
+use super::{KEY_VAULT, Settings, dps, enrollment, methods, storage};
 
 /// Settings with one fixed name.
 const FIXED: &[&str] = &[
@@ -57,6 +57,9 @@ const FIXED: &[&str] = &[
     "UplinkQueueName",
 ];
 
+/// The least likeness of a name that is taken for a misspelt one, from 0 to 1: a slip or two in a name of twelve letters.
+const LIKENESS: f64 = 0.8;
+
 /// Settings with any suffix; see [`enrollment`].
 const FAMILIES: [&str; 4] =
     [dps::ID_SCOPE[0], dps::GROUP_KEY[0], enrollment::CONNECTION_STRING[0], enrollment::CONNECTION_STRING[1]];
@@ -81,13 +84,32 @@ pub fn of_secret(secret: &str) -> Option<String> {
     })
 }
 
-/// Settings whose names are wrong only in upper and lower case, which matters in an environment: the actual and the
-/// correct name.
+/// Settings that the connector does not know and whose names are like that of one it does: the actual and the correct
+/// name. Other unknown names belong to the host or the machine.
 pub fn misspelt(settings: &Settings) -> impl Iterator<Item = (&str, String)> {
-    settings.names().filter_map(|name| {
-        let right = of_secret(&name.replace('_', "-"))?;
-        (right != name && right.eq_ignore_ascii_case(name) && !settings.has(&right)).then_some((name, right))
+    settings.names().filter(|name| !is_known(name)).filter_map(|name| {
+        let right = of_secret(&name.replace('_', "-")).or_else(|| nearest(name))?;
+        (!settings.has(&right)).then_some((name, right))
     })
+}
+
+/// Whether some part of the connector reads the setting. What is wrong after the prefix of a family is told by who reads it.
+fn is_known(name: &str) -> bool {
+    FIXED.contains(&name)
+        || [KEY_VAULT, storage::NAME].contains(&name)
+        || FAMILIES.iter().chain(&methods::PREFIXES).any(|prefix| name.starts_with(prefix))
+}
+
+/// The known setting whose name differs in few letters. A name that only begins like a known one, such as that of a
+/// family, is not one of them.
+fn nearest(name: &str) -> Option<String> {
+    let lower = name.to_ascii_lowercase();
+    let rated = FIXED.iter().chain(&[KEY_VAULT, storage::NAME]).map(|known| {
+        let likeness = strsim::normalized_damerau_levenshtein(&lower, &known.to_ascii_lowercase());
+        (likeness, *known)
+    });
+    let (likeness, known) = rated.max_by(|(one, _), (other, _)| one.total_cmp(other))?;
+    (likeness >= LIKENESS).then(|| known.to_owned())
 }
 
 /// Maps all names of one setting to the same text.
@@ -175,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn case_counts() {
+    fn unknown_settings_are_told_with_the_nearest_known_one() {
         let settings: Settings = [
             ("Site_Id", "x"),
             ("customer_id", "x"),
@@ -183,14 +205,25 @@ mod tests {
             ("dpsidscopedefault", "x"),
             ("DPSIDScope__pumps", "x"),
             ("Path", "x"),
+            ("HOME", "x"),
+            ("AzureWebJobsStorage", "x"),
+            ("DPSIDScope-pumps", "x"),
+            ("AzureIoTHubConnectionString__a__7", "x"),
+            ("AzureStorageConnectionString", "x"),
+            ("Chanelnames", "x"),
+            ("IotHubUrl", "x"),
+            ("UplinkQueue", "x"),
         ]
         .into_iter()
         .collect();
         let misspelt: Vec<_> = misspelt(&settings).collect();
-        assert_eq!(
-            misspelt,
-            [("Site_Id", "Site_ID".to_owned()), ("dpsidscopedefault", "DPSIDScopeDefault".to_owned())]
-        );
+        let expected = [
+            ("Chanelnames", "Channelnames"),
+            ("IotHubUrl", "IoTHubURL"),
+            ("Site_Id", "Site_ID"),
+            ("dpsidscopedefault", "DPSIDScopeDefault"),
+        ];
+        assert_eq!(misspelt, expected.map(|(name, right)| (name, right.to_owned())));
     }
 
     #[test]

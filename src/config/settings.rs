@@ -16,6 +16,10 @@ use crate::support::identity::SignIn;
 /// The start of a Key Vault reference. Azure leaves it in place if it could not replace it with the secret.
 /// <https://learn.microsoft.com/azure/app-service/app-service-key-vault-references>
 const UNRESOLVED: &str = "@Microsoft.KeyVault(";
+/// In each value of local.settings.json.example that is to be filled in.
+const PLACEHOLDER: &str = "REPLACEwith";
+const FILL_IN: &str =
+    "must be filled in: replace the placeholder of local.settings.json.example, or remove the setting";
 
 /// `local` sets it for its handler: commands that people copy from the status page then need `--local`.
 pub const LOCAL_SESSION: &str = "LOCAL_SESSION";
@@ -91,6 +95,10 @@ impl Settings {
             let text = "is a Key Vault reference that Azure could not resolve: look at it in the portal, under the app's \
                         environment variables, and check that the app's identity may read the secret";
             problems.add(name.to_owned(), text);
+            return None;
+        }
+        if value.contains(PLACEHOLDER) {
+            problems.add(name.to_owned(), FILL_IN);
             return None;
         }
         Some(value)
@@ -192,7 +200,7 @@ pub struct Surroundings {
 pub struct Problems(Vec<(Cow<'static, str>, String)>);
 
 impl Problems {
-    /// `text` continues a sentence that begins with the setting's name. A duplicate is ignored, because two parts of
+    /// `text` continues a sentence that begins with the setting's name. Without a name it is a sentence. A duplicate is ignored, because two parts of
     /// the connector may read the same setting.
     pub fn add(&mut self, setting: impl Into<Cow<'static, str>>, text: impl Into<String>) {
         let problem = (setting.into(), text.into());
@@ -218,21 +226,31 @@ impl Problems {
         self.0.iter().map(|(setting, text)| (setting.as_ref(), text.as_str()))
     }
 
+    /// A sentence for each fault, and one for all settings that are not filled in.
+    fn sentences(&self) -> Vec<String> {
+        let (unfilled, others): (Vec<_>, Vec<_>) = self.iter().partition(|(_, text)| *text == FILL_IN);
+        let unfilled: Vec<_> = unfilled.into_iter().map(|(setting, _)| setting).collect();
+        let unfilled = (!unfilled.is_empty()).then(|| format!("{} {FILL_IN}", unfilled.join(", ")));
+        let others = others.into_iter().map(|(setting, text)| format!("{setting} {text}").trim_start().to_owned());
+        unfilled.into_iter().chain(others).collect()
+    }
+
     /// All problems in one line.
     #[must_use]
     pub fn list(&self) -> String {
-        self.0.iter().map(|(setting, text)| format!("{setting} {text}")).collect::<Vec<_>>().join("; ")
+        self.sentences().join("; ")
     }
 }
 
 impl fmt::Display for Problems {
-    /// Three lines, because the Functions host shows the last three lines that a handler wrote before it ended.
+    /// One problem after the word "error", or a line for each.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let count = self.0.len();
-        let (noun, verb) = if count == 1 { ("setting", "needs") } else { ("settings", "need") };
-        writeln!(out, "error: the connector cannot start: {count} {noun} {verb} attention")?;
-        write!(out, "{}", self.list())?;
-        write!(out, "\nSet them in the function app's settings, or under Values in local.settings.json")
+        let sentences = self.sentences();
+        if let [sentence] = &sentences[..] {
+            return write!(out, "error: {sentence}");
+        }
+        write!(out, "error: {} settings need attention", self.0.len())?;
+        sentences.iter().try_for_each(|sentence| write!(out, "\n  {sentence}"))
     }
 }
 
@@ -265,6 +283,15 @@ mod tests {
     }
 
     #[test]
+    fn settings_with_a_placeholder_are_named_in_one_sentence_and_their_values_are_not_used() {
+        let settings = settings(&[("A", "REPLACEwithTHEkey"), ("B", "https://REPLACEwithTHEaccount.net"), ("C", "c")]);
+        let mut problems = Problems::default();
+        assert_eq!(["A", "B", "C"].map(|name| settings.get(name, &mut problems)), [None, None, Some("c")]);
+        assert_eq!(problems.list(), format!("A, B {FILL_IN}"));
+        assert!(!problems.to_string().contains("REPLACE"), "{problems}");
+    }
+
+    #[test]
     fn names_are_found_by_how_they_begin() {
         let settings = settings(&[("A", "1"), ("Ab", "2"), ("Ab-c", "3"), ("Ac", "4"), ("B", "5")]);
         assert_eq!(settings.names_with("Ab").collect::<Vec<_>>(), ["Ab", "Ab-c"]);
@@ -277,18 +304,18 @@ mod tests {
         let mut problems = Problems::default();
         settings.get("A", &mut problems);
         settings.get("A", &mut problems);
-        assert!(problems.to_string().contains("1 setting needs"), "{problems}");
+        assert_eq!(problems.to_string(), "error: A is set but empty: give it a value or remove it");
     }
 
     #[test]
-    fn the_message_names_all_and_fits_in_three_lines() {
+    fn the_message_has_a_line_for_each_problem() {
         let settings = settings(&[("Flag", "perhaps"), ("Number", "17")]);
         let mut problems = Problems::default();
         settings.flag("Flag", false, &mut problems);
         settings.number("Number", 1, 0..=9, &mut problems);
         settings.required("Gone", "what it is for", &mut problems);
         let text = problems.to_string();
-        assert_eq!(text.lines().count(), 3, "{text}");
+        assert_eq!(text.lines().count(), 4, "{text}");
         for part in ["3 settings need", "Flag is \"perhaps\"", "from 0 to 9", "Gone is not set: what it is for"] {
             assert!(text.contains(part), "{part:?} is missing in {text}");
         }

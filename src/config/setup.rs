@@ -187,6 +187,6 @@ mod tests {
     fn without_any_setting_it_says_what_to_set() {
         let setup = Setup::read(&Settings::default(), None);
         assert_eq!(works(&setup), (false, false, false));
-        assert!(setup.faults.sentences()[0].contains("nothing to do"), "{:?}", setup.faults);
+        assert!(setup.faults.sentences()[0].contains("no settings found: set M2MBackendURL"), "{:?}", setup.faults);
     }
 }

@@ -4,7 +4,7 @@ use super::{Problems, Settings};
 use crate::queue::Account;
 
 /// The setting's name. The host also reads it with the prefix `AzureWebJobs`, and with `__…` appended for an identity.
-const NAME: &str = "AzureStorageConnectionString";
+pub const NAME: &str = "AzureStorageConnectionString";
 const PREFIXED: &str = "AzureWebJobsAzureStorageConnectionString";
 /// Suffix of the queue for rejected messages. The bindings use the same suffix.
 const REJECTED: &str = "-rejected";
@@ -41,7 +41,7 @@ pub fn check_queue(name: &str) -> Result<(), String> {
         return Ok(());
     }
     Err(format!(
-        "is {name:?}, which is no name of a storage queue: 3 to {longest} (with {REJECTED:?} behind it at most \
+        "is {name:?}, which is not a name of a storage queue: 3 to {longest} (with {REJECTED:?} appended at most \
          {LONGEST_QUEUE}) of a-z, 0-9 and single - between them"
     ))
 }

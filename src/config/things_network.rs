@@ -208,7 +208,7 @@ mod tests {
     fn every_setting_at_fault_is_named_without_secrets() {
         let long = "q".repeat(55);
         for name in ["ab", "Uplinks", "up_links", "-uplinks", "uplinks-", "up--links", &long] {
-            assert!(read(&[(QUEUE, name)]).1.contains("no name of a storage queue"), "{name}");
+            assert!(read(&[(QUEUE, name)]).1.contains("not a name of a storage queue"), "{name}");
         }
         let (_, problems) = read(&[
             (QUEUE, "uplinks"),

@@ -62,7 +62,7 @@ pub fn read_webhook(settings: &Settings, problems: &mut Problems) -> Webhook {
 /// # Errors
 /// What is wrong, as the rest of a sentence that begins with the URL's name. It does not repeat the URL, which may hold a key.
 pub fn address(text: &str) -> Result<Url, String> {
-    let mut url = Url::parse(text).map_err(|error| format!("is no URL: {error}"))?;
+    let mut url = Url::parse(text).map_err(|error| format!("is not a URL: {error}"))?;
     match url.scheme() {
         "https" => {}
         "http" if http::is_on_this_machine(&url) => {}
@@ -70,7 +70,7 @@ pub fn address(text: &str) -> Result<Url, String> {
         other => return Err(format!("has the scheme {other:?}, not https")),
     }
     if url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() || url.password().is_some() {
-        return Err("has more than server and path: remove what is behind them; the key is FunctionAppKey".into());
+        return Err("has more than server and path: remove what comes after them; the key is FunctionAppKey".into());
     }
     let path = url.path().trim_end_matches('/').to_owned();
     match path.as_str() {
@@ -147,7 +147,7 @@ mod tests {
             assert_eq!(address(text).unwrap().as_str(), expected);
         }
         for (text, why) in [
-            ("app.example", "is no URL"),
+            ("app.example", "is not a URL"),
             ("http://app.example", "without TLS"),
             ("ftp://app.example", "scheme"),
             ("https://app.example/api/status", "has the path /api/status: remove it"),

@@ -60,7 +60,7 @@ pub enum Failure {
         "Cosmos DB refused the request ({status}): check M2MDocumentsDBPrimaryKey, or the managed identity's role: {text}"
     )]
     Unauthorized { status: u16, text: String },
-    #[error("nobody can sign in at Cosmos DB: {0}, or set M2MDocumentsDBPrimaryKey")]
+    #[error("cannot sign in at Cosmos DB: {0}, or set M2MDocumentsDBPrimaryKey")]
     NobodySignedIn(&'static str),
     #[error("Cosmos DB has no {0}: it is only created with M2MDocumentsDBPrimaryKey, else it must exist")]
     Missing(String),

@@ -11,7 +11,7 @@ use clap::ValueEnum;
 use reqwest::Method;
 
 use super::open_session::{Asked, OpenSession};
-use crate::cli::{similar, table};
+use crate::cli::{exit::Usage, similar, table};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -134,14 +134,15 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let of_service = || FAULTS.iter().filter(|fault| fault.service == service);
     let names = || of_service().map(|fault| fault.name).chain([OK]);
     let Some(name) = options.fault else {
-        bail!("which fault of {}? One of {}", service.name(), names().collect::<Vec<_>>().join(", "));
+        let names = names().collect::<Vec<_>>().join(", ");
+        return Err(Usage(format!("which fault of {}? One of {names}", service.name())).into());
     };
     let fault = of_service().find(|fault| fault.name == name);
     if fault.is_none() && name != OK {
-        let meant = similar::closest(&name, names()).first().map_or_else(String::new, |name| format!(" ({name}?)"));
+        let meant = similar::meant(&name, names());
         let names = names().collect::<Vec<_>>().join(", ");
-        eprintln!("error: {} has no fault {name:?}{meant}: it has {names}", service.name());
-        return Ok(ExitCode::from(crate::MISCONFIGURED));
+        let text = format!("{} has no fault {name:?}{meant}\nFaults of {0}: {names}", service.name());
+        return Err(Usage(text).into());
     }
     let session = OpenSession::here(Path::new("."))?;
     let mut requests = vec![(Method::PUT, "away", Some("false")), (Method::DELETE, "faults", None)];
@@ -170,5 +171,5 @@ fn list() -> io::Result<()> {
     let rows = FAULTS.iter().map(|fault| [fault.service.name(), fault.name, fault.effect].map(str::to_owned));
     let mut out = io::stdout().lock();
     table::write(&mut out, ["SERVICE", "FAULT", "THE SERVICE"], rows, &[])?;
-    writeln!(out, "\niothub-connector fault SERVICE FAULT breaks it, `{OK}` as the fault mends it.")
+    writeln!(out, "\niothub-connector fault SERVICE FAULT breaks it, `{OK}` repairs it.")
 }

@@ -18,7 +18,7 @@ pub fn executable(app: &Path, packaged: bool) -> anyhow::Result<PathBuf> {
     }
     let host = app.join("host.json");
     let text = fs::read(&host).with_context(|| format!("{} cannot be read", host.display()))?;
-    let text: Value = serde_json::from_slice(&text).with_context(|| format!("{} is no JSON", host.display()))?;
+    let text: Value = serde_json::from_slice(&text).with_context(|| format!("{} is not valid JSON", host.display()))?;
     let name = text["customHandler"]["description"]["defaultExecutablePath"].as_str();
     let name = name.with_context(|| format!("{} names no defaultExecutablePath", host.display()))?;
     let executable = Some(app.join(name)).filter(|file| file.is_file()).unwrap_or_else(|| {

@@ -38,7 +38,7 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use emulators::{file, functions_host};
-use iothub_connector::config::{Config, LOCAL_SESSION};
+use iothub_connector::config::{Config, LOCAL_SESSION, Settings};
 use tokio::time::Instant;
 
 use self::{
@@ -50,7 +50,7 @@ use self::{
     services::{DOWNLINKS, FORWARDING, RAPIDM2M, STATUS, Services, UPLINK},
     session::{Queues, Session},
 };
-use crate::cli::time::duration;
+use crate::cli::{exit::usage, settings::warn_of_unknown, time::duration};
 
 const LONGEST_INTERVAL: i64 = 24 * 60 * 60 - 1;
 const EXAMPLES: &str = "\
@@ -67,8 +67,8 @@ Every service that is not set in local.settings.json is emulated: nothing needs 
 be installed or configured. To use your own, copy local.settings.json.example to
 local.settings.json and keep in it only what is to be real.
 
-Nothing made up is sent to The Things Network's half of a real hub or storage
-account: that half is on there if UplinkQueueName is set, and waits for webhooks.
+With a real hub or storage account no LoRaWAN devices are simulated: the connector
+waits for webhooks if UplinkQueueName is set.
 
 The exit code is 0 if at least one run succeeded, at least one emulated uplink was
 forwarded, and nothing failed.";
@@ -119,7 +119,7 @@ pub struct Options {
 
 /// Runs the app until it must end, and prints a summary.
 pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
-    let places = folder(&options)?;
+    let places = folder(&options).map_err(usage)?;
     let Places { app, settings: settings_file, .. } = &places;
     let handler = handler::executable(app, options.packaged)?;
     let services = Services::start(
@@ -130,8 +130,10 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
         options.with_trouble,
     )
     .await?;
+    let settings: Settings = services.settings.clone().into_iter().collect();
+    warn_of_unknown(&settings);
     // Check here first: the handler would report the same problems three times.
-    let mut config = match Config::from_settings(&services.settings.clone().into_iter().collect()) {
+    let mut config = match Config::from_settings(&settings) {
         Ok(config) if config.rapidm2m.is_none() && services.plan.rapidm2m == Source::Real => {
             return Ok(misconfigured(&"error: rapidM2M needs M2MBackendURL and Customer_ID", &services));
         }
@@ -232,7 +234,7 @@ fn misconfigured(problems: &dyn Display, services: &Services) -> ExitCode {
     for reason in &services.plan.why_real {
         eprintln!("{reason}");
     }
-    ExitCode::from(crate::MISCONFIGURED)
+    ExitCode::from(crate::cli::exit::USAGE)
 }
 
 /// Folders and files of a session.

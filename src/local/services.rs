@@ -23,7 +23,7 @@ use super::{
     fault::Service,
     plan::{OF_STORAGE, Plan, QUEUE, Settings, Source},
 };
-use crate::cli::settings;
+use crate::cli::{exit::Usage, settings};
 
 /// The functions of the two halves, by the names of their folders.
 pub const RAPIDM2M: &str = "rapidM2MForwarding";
@@ -119,12 +119,14 @@ impl Services {
         };
         let given = settings.clone();
         let plan = Plan::new(&settings);
-        ensure!(
-            !(plan.has_real_iot_hub && device_per_site),
-            "--device-per-site is for the emulated hub; for a real one set DPSIDScope and DPSEnrollmentGroupSymmetricKey"
-        );
+        if plan.has_real_iot_hub && device_per_site {
+            let to_do = "for a real one set DPSIDScope and DPSEnrollmentGroupSymmetricKey";
+            return Err(Usage(format!("--device-per-site is for the emulated hub; {to_do}")).into());
+        }
         let queue = settings.get(QUEUE).map(|name| name.trim());
-        ensure!(queue != Some(""), "{QUEUE} is set but empty: give it a value or remove it");
+        if queue == Some("") {
+            return Err(Usage(format!("{QUEUE} is set but empty: give it a value or remove it")).into());
+        }
         let (rapidm2m, site) = match plan.rapidm2m {
             Source::Emulated => {
                 let mut options = rapidm2m_options(interval, instances);
@@ -139,7 +141,9 @@ impl Services {
             }
             _ => (None, None),
         };
-        ensure!(!has_trouble || rapidm2m.is_some(), "--with-trouble is for the emulated backend");
+        if has_trouble && rapidm2m.is_none() {
+            return Err(Usage("--with-trouble is for the emulated backend".to_owned()).into());
+        }
         ensure!(
             instances == 1 || plan.rapidm2m != Source::Off,
             "--instances is for rapidM2M, which is off: set M2MBackendURL and Customer_ID"
@@ -332,7 +336,7 @@ async fn start_things_stack(settings: &Settings, interval: Option<u32>) -> anyho
     let secret = settings.get("ThingsNetworkWebhookSecret");
     let header = secret.map(|secret| format!("X-Webhook-Secret: {secret}").parse::<things_stack::Header>());
     let header =
-        header.transpose().map_err(|_| anyhow::anyhow!("ThingsNetworkWebhookSecret is no value of a header"))?;
+        header.transpose().map_err(|_| anyhow::anyhow!("ThingsNetworkWebhookSecret is not a value of a header"))?;
     let options = things_stack::Options {
         devices: LORAWAN_DEVICES,
         applications: APPLICATIONS,

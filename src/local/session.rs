@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use super::{output::Output, services::SITES, tally::Tally};
-use crate::cli::interrupt::{INTERRUPTED, LAST_WORDS};
+use crate::cli::{exit::INTERRUPTED, interrupt::LAST_WORDS};
 
 /// Ctrl-C also reaches the handler. If the handler ends first, this process's own signal comes at most this much
 /// later.
@@ -192,7 +192,7 @@ async fn next(others: &mut Option<UnboundedReceiver<OfOther>>) -> Option<OfOther
 /// many webhooks are still in it.
 async fn drained(host: &functions_host::Emulator, queues: Queues<'_>) -> u64 {
     if let Some(queue) = queues.sites {
-        // A batch that is left over is no loss.
+        // A batch that is left over is not a loss.
         let _ = host.wait_until_empty(queue, LONGEST_DRAIN).await;
     }
     let Some((emulator, queue)) = queues.webhooks else { return 0 };

@@ -70,7 +70,7 @@ impl Account {
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut members = BTreeMap::new();
         for part in text.split(';').filter(|part| !part.trim().is_empty()) {
-            let (name, value) = part.split_once('=').ok_or("is no connection string: a part of it has no =")?;
+            let (name, value) = part.split_once('=').ok_or("is not a connection string: a part of it has no =")?;
             members.insert(name.trim().to_ascii_lowercase(), value.trim());
         }
         let member = |name: &str| members.get(name).copied().filter(|value| !value.is_empty());
@@ -85,7 +85,7 @@ impl Account {
                 let suffix = member("endpointsuffix").unwrap_or("core.windows.net");
                 format!("{protocol}://{account}.queue.{suffix}")
             }
-            (None, None) => return Err("is no connection string with an AccountName or a QueueEndpoint".into()),
+            (None, None) => return Err("is not a connection string with an AccountName or a QueueEndpoint".into()),
         };
         let credential = match (account, member("accountkey"), member("sharedaccesssignature")) {
             (Some(account), Some(key), _) => {
@@ -180,7 +180,7 @@ fn identity(sign_in: SignIn) -> Result<Credential, String> {
 
 fn endpoint(text: &str) -> Result<Url, String> {
     let url = Url::parse(text.trim_end_matches('/')).ok().filter(|url| url.query().is_none() && url.has_host());
-    let url = url.ok_or("has an address of the queues that is no URL")?;
+    let url = url.ok_or("has an address of the queues that is not a URL")?;
     match url.scheme() {
         "https" => Ok(url),
         // Azurite. On a network, plain HTTP would show the messages and the signature to others.

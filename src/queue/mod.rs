@@ -41,7 +41,7 @@ pub enum QueueError {
     Missing(String),
     #[error("the storage account answered {status} ({code}) for queue {queue}")]
     Status { queue: String, status: u16, code: String },
-    #[error("nobody can sign in at the storage account ({text}): {advice}")]
+    #[error("cannot sign in at the storage account ({text}): {advice}")]
     Token { text: String, advice: &'static str },
     #[error("the storage account did not take a message for queue {queue} in the time that there was")]
     Late { queue: String },

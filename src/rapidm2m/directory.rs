@@ -242,7 +242,7 @@ fn remark(name: &str, renamed: &Site, has_namesake: bool) -> String {
              are polled. To poll only one of them, name it by its _uid (that of {new:?} is {uid})"
         )
     } else {
-        format!("Site_ID names {name:?}, which is called {new:?} now. It goes on; correct Site_ID")
+        format!("Site_ID names {name:?}, which is called {new:?} now. It is polled all the same; correct Site_ID")
     }
 }
 

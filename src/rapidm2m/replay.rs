@@ -35,10 +35,10 @@ pub fn refusal(poll: &Poll) -> Option<String> {
             Some("is larger than the hub takes: name fewer Channelnames; the row stays in the backend".into())
         }
         (Outcome::Rejected, Some(Kind::RecordLost)) => {
-            Some("stands for a record that was deleted: `backfill` fetches what the backend still has".into())
+            Some("is of a record that was deleted: `backfill` fetches what the backend still has".into())
         }
         (Outcome::Rejected, Some(Kind::RecordUnreadable)) => {
-            Some("stands for a record that cannot be read: fix that one, and put it back by its id (--poll)".into())
+            Some("is of a record that cannot be read: fix that one, and put it back by its id (--poll)".into())
         }
         // Version 0.1 wrote such records. Now a damaged record is not changed.
         (Outcome::Rejected, _) if kind == Some(&Kind::NoMessage) || poll.message_id.is_none() => {
@@ -67,7 +67,10 @@ pub async fn replay(ledger: &Ledger, key: &SiteKey, ids: &[String]) -> Result<Ve
     while replayed.len() < ids.len() {
         let committed = ledger.cursor(key, None).await?;
         let Some(etag) = &committed.etag else {
-            replayed.resize(ids.len(), Replayed::No("is of a site without a cursor: let the app poll it first".into()));
+            replayed.resize(
+                ids.len(),
+                Replayed::No("is of a site without a cursor: let the connector poll it first".into()),
+            );
             break;
         };
         let mut cursor = committed.cursor.clone();
@@ -78,7 +81,7 @@ pub async fn replay(ledger: &Ledger, key: &SiteKey, ids: &[String]) -> Result<Ve
             }
             let no = |why: &str| Replayed::No(why.to_owned());
             let result = match ledger.poll(key, id).await? {
-                None => no("is not in the ledger (any more)"),
+                None => no("is not in Cosmos DB (any more)"),
                 Some(poll) if cursor.unforwarded.contains(&poll.id) => no("waits already"),
                 Some(poll) => match refusal(&poll) {
                     Some(why) => Replayed::No(why),

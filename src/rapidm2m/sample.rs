@@ -88,11 +88,11 @@ fn read(document: &Value) -> Result<((String, String), Stamp), String> {
     // The sample does not trim the names in its settings; the app does.
     let name = |field: &str| {
         let name = document[field].as_str().map(str::trim).filter(|name| !name.is_empty());
-        name.map(str::to_owned).ok_or_else(|| format!("{field} is no name"))
+        name.map(str::to_owned).ok_or_else(|| format!("{field} is not a name"))
     };
     let site = (name("Customer_Id")?, name("Site_Id")?);
     let stamp = &document["LastValueFrom"];
-    let stamp = stamp.as_str().and_then(parse).ok_or_else(|| format!("LastValueFrom is no time: {stamp}"))?;
+    let stamp = stamp.as_str().and_then(parse).ok_or_else(|| format!("LastValueFrom is not a time: {stamp}"))?;
     Ok((site, stamp))
 }
 
@@ -153,7 +153,7 @@ mod tests {
         assert!(history.sites.is_empty() && !history.is_empty());
         assert_eq!((history.emulated, history.ahead, history.unusable), (1, 1, 21));
         assert_eq!(history.first_unusable.len(), NAMED);
-        assert_eq!(history.first_unusable[0], "document x: Site_Id is no name");
-        assert_eq!(history.first_unusable[1], "document 1: LastValueFrom is no time: \"yesterday\"");
+        assert_eq!(history.first_unusable[0], "document x: Site_Id is not a name");
+        assert_eq!(history.first_unusable[1], "document 1: LastValueFrom is not a time: \"yesterday\"");
     }
 }

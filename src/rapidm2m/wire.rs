@@ -235,7 +235,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Whether a value is no scalar, or a text with an escape that may be half a character.
+/// Whether a value is not a scalar, or a text with an escape that may be half a character.
 fn is_odd(value: &str) -> bool {
     value.starts_with(['[', '{'])
         || value.starts_with('"') && value.contains("\\u") && serde_json::from_str::<String>(value).is_err()
@@ -381,13 +381,13 @@ mod tests {
         let body = br#"[["2017012",1],["2017013",1,2],["20170114"],["yesterday",1],[],7,{"a":1},["20170115",[1]],["2017016",2]]"#;
         let rows = read(body, 1).unwrap();
         assert_eq!(all(&rows), [("2017012".to_owned(), vec![some("1")])]);
-        assert_eq!(rows.flaws.count, 8, "2017016 is no time: there is no 60th of January");
+        assert_eq!(rows.flaws.count, 8, "2017016 is not a time: there is no 60th of January");
         let reasons: Vec<_> = rows.flaws.first.iter().map(|flaw| flaw.reason).collect();
         assert_eq!(
             reasons,
-            ["too many values", "too few values", "a stamp that is no time", "an empty row", "not an array"]
+            ["too many values", "too few values", "a stamp that is not a time", "an empty row", "not an array"]
         );
-        assert_eq!(rows.flaws.first[2].to_string(), r#"a stamp that is no time: ["yesterday",1]"#);
+        assert_eq!(rows.flaws.first[2].to_string(), r#"a stamp that is not a time: ["yesterday",1]"#);
         assert_eq!(rows.flaws.first[0].to_string(), r#"2017-01-30T00:00:00Z: too many values: ["2017013",1,2]"#);
         assert_eq!((rows.flaws.stamps.len(), rows.flaws.unstamped()), (3, 5));
     }

@@ -15,7 +15,7 @@ use crate::{
 pub enum Invalid {
     #[error("the body is empty; is it sent in chunks, without Content-Length?")]
     Empty,
-    #[error("the body is no JSON object ({0}): set the webhook's format to JSON")]
+    #[error("the body is not a JSON object ({0}): set the webhook's format to JSON")]
     NotJson(String),
     #[error("a member is not what it should be: {0}")]
     Malformed(String),
@@ -24,7 +24,7 @@ pub enum Invalid {
         .0.join(" and ")
     )]
     NoIds(Vec<&'static str>),
-    #[error("{0} is no id of The Things Network: at most 36 of a-z, 0-9, and single - or _ between them")]
+    #[error("{0} is not an id of The Things Network: at most 36 of a-z, 0-9, and single - or _ between them")]
     NoId(&'static str),
     #[error(
         "the body has neither uplink_message (The Things Stack) nor app_id (The Things Network V2), nor is it an event"
@@ -100,7 +100,7 @@ pub struct EndDeviceIds<'a> {
     application_ids: Option<ApplicationIds<'a>>,
     #[serde(borrow)]
     dev_eui: Option<Text<'a>>,
-    // Nothing depends on these two, so that their type is no reason to refuse a webhook.
+    // Nothing depends on these two, so that their type is not a reason to refuse a webhook.
     #[serde(borrow)]
     pub join_eui: Option<&'a RawValue>,
     #[serde(borrow)]

@@ -77,7 +77,7 @@ fn unknown(name: &str) -> String {
     let likeness = |known: &&str| strsim::jaro_winkler(name, known);
     let nearest = names().max_by(|one, other| likeness(one).total_cmp(&likeness(other))).unwrap_or(ALL);
     let names = names().collect::<Vec<_>>().join(", ");
-    format!("has {name:?}, which is no group of members: did you mean {nearest:?}? The groups are {names}")
+    format!("has {name:?}, which is not a group of members: did you mean {nearest:?}? The groups are {names}")
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use crate::host::input::Text;
 pub struct Object<'a>(Vec<(Cow<'a, str>, Cow<'a, RawValue>)>);
 
 impl<'a> Object<'a> {
-    /// `None` if the text is no JSON object.
+    /// `None` if the text is not a JSON object.
     pub fn read(text: &'a str) -> Option<Self> {
         serde_json::from_str(text).ok()
     }

@@ -89,7 +89,7 @@ impl<'a> Queued<'a> {
     /// # Errors
     /// The text is not a JSON object.
     pub fn parse(text: &'a str) -> Result<Self, String> {
-        let no_webhook = |why: &str| format!("the queue message is no webhook: {}", one_line(why, MAX_ERROR_TEXT));
+        let no_webhook = |why: &str| format!("the queue message is not a webhook: {}", one_line(why, MAX_ERROR_TEXT));
         let wire = serde_json::from_str::<Wire<'a>>(text).map_err(|error| no_webhook(&error.to_string()))?;
         // serde would read an array as a struct.
         if !text.trim_ascii_start().starts_with('{') {
@@ -157,7 +157,7 @@ mod tests {
         let read = Queued::parse(r#"{"app_id":"a","dev_id":"d"}"#).unwrap();
         assert_eq!((read.received_at, &*read.webhook), (None, r#"{"app_id":"a","dev_id":"d"}"#));
         for text in ["hello", "7", "", "\"{}\"", r#"[null,null,{"a":1}]"#] {
-            assert!(Queued::parse(text).unwrap_err().contains("no webhook"), "{text}");
+            assert!(Queued::parse(text).unwrap_err().contains("not a webhook"), "{text}");
         }
     }
 

@@ -70,7 +70,7 @@ impl Receiving {
         if let Some(path) = request.route("path").filter(|path| !path.is_empty()) {
             let path = one_line(path, MAX_ERROR_TEXT);
             let text = format!(
-                "there is a path behind the webhook's address, {path:?}: leave the paths of the enabled event types empty"
+                "there is a path after the webhook's address, {path:?}: leave the paths of the enabled event types empty"
             );
             return self.refuse(StatusCode::NOT_FOUND, Kind::Malformed, &text);
         }

@@ -140,11 +140,12 @@ impl Tally {
         let counts = std::mem::take(&mut *self.counts());
         let (function, period) = (self.function, PERIOD.as_secs());
         for (kind, count) in &counts.failures {
+            let failures = if *count == 1 { "failure" } else { "failures" };
             tracing::info!(
                 function.name = function,
                 failure.kind = kind.as_str(),
                 failure.count = count,
-                "{function} failed {count} times with {kind} within {period} s"
+                "{function}: {count} {failures} in the last {period} s: {kind}"
             );
         }
         let unconfirmed = self.sender.as_ref().and_then(|sender| sender.take_unconfirmed());

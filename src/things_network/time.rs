@@ -4,7 +4,7 @@ use chrono::{DateTime, Datelike as _, Utc};
 
 use crate::support::clock;
 
-/// `None` if the text is no time, or in the year 1: that is how The Things Stack writes a time that was never set.
+/// `None` if the text is not a time, or in the year 1: that is how The Things Stack writes a time that was never set.
 #[must_use]
 pub fn read(text: &str) -> Option<DateTime<Utc>> {
     clock::read_rfc3339(text).filter(|time| time.year() > 1)

@@ -92,7 +92,7 @@ pub fn is_used(member: &str) -> bool {
     USED.contains(&member)
 }
 
-/// `None` if it is no uplink of The Things Stack.
+/// `None` if it is not a uplink of The Things Stack.
 pub fn parse(body: &str) -> Result<Option<Uplink<'_>>, Invalid> {
     let envelope: Envelope<'_> = serde_json::from_str(body).map_err(|error| Invalid::malformed(&error))?;
     let Some(message) = envelope.uplink_message else { return Ok(None) };

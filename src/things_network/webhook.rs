@@ -87,7 +87,7 @@ mod tests {
         for body in
             ["{\"a\":", "\u{c}{\"app_id\":\"a\",\"dev_id\":\"d\"}", "[1]", "\"text\"", "7", "null", "\u{8}\u{12}binary"]
         {
-            assert!(error(body).contains("no JSON object"), "{body}");
+            assert!(error(body).contains("not a JSON object"), "{body}");
         }
         assert!(error("{\"result\":{}}\n{\"result\":{}}\n").contains("several JSON documents"));
         assert!(error(r#"{"hello":1}"#).contains("neither uplink_message"));
@@ -112,9 +112,9 @@ mod tests {
     fn ids_that_the_network_cannot_have_given_are_refused_and_not_repeated() {
         for id in ["Dev", "a b", "-a", "a-", "a--b", "a\\nazfuncjsonlog:x", "ü", &"x".repeat(37)] {
             let device = format!(r#"{{"app_id":"app","dev_id":"{id}"}}"#);
-            assert!(error(&device).starts_with("dev_id is no id"), "{id}: {}", error(&device));
+            assert!(error(&device).starts_with("dev_id is not an id"), "{id}: {}", error(&device));
             let application = format!(r#"{{"app_id":"{id}","dev_id":"dev"}}"#);
-            assert!(error(&application).starts_with("app_id is no id"), "{id}");
+            assert!(error(&application).starts_with("app_id is not an id"), "{id}");
         }
         for id in ["a", "eui-70b3d57ed005a001", "a_b", &"x".repeat(36)] {
             assert!(Webhook::parse(&format!(r#"{{"app_id":"{id}","dev_id":"{id}"}}"#)).is_ok(), "{id}");

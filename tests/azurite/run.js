@@ -203,11 +203,11 @@ withHost('unreachable', 'messages for a hub that is away stay, too, and arrive',
   await world.uplinks.reaches(0);
 });
 
-withHost('unusable', 'what is no webhook is rejected at once, what is no Base64 is poison', {}, THREE_TIMES, async (world) => {
+withHost('unusable', 'what is not a webhook is rejected at once, what is not Base64 is poison', {}, THREE_TIMES, async (world) => {
   const { host, uplinks, poison, rejected } = world;
   const nameless = '{ "uplink_message":{"f_port":1,"decoded_payload":{"größe":1.0}} }';
   const unusable = [
-    { text: 'hällo <&> "there"', reason: /is no webhook/, kept: '"Text":"hällo <&> \\"there\\""' },
+    { text: 'hällo <&> "there"', reason: /is not a webhook/, kept: '"Text":"hällo <&> \\"there\\""' },
     { text: nameless, reason: /end_device_ids\.device_id/, kept: `"Webhook":${nameless}` },
     { text: '{"Webhook":{"app_id":"a"}}', reason: /dev_id missing/, kept: '"Webhook":{"app_id":"a"}' },
   ];

@@ -67,7 +67,7 @@ async fn a_name_with_other_capitals_is_a_warning() {
     let mut world = world().await;
     world.set("overlapseconds", "60");
     let report = Report::of(&world, &["--offline"]).await;
-    assert_eq!(report.row("overlapseconds", "warning")["toDo"], "call it OverlapSeconds");
+    assert_eq!(report.row("overlapseconds", "warning")["toDo"], "did you mean OverlapSeconds? Rename it");
 }
 
 /// The timer's process may take no webhooks. Then it has no address for downlinks but that of the settings.

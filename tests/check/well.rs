@@ -76,6 +76,7 @@ async fn containers_that_are_there_are_looked_into_and_stay_empty() {
 async fn the_table_lines_up_in_100_columns() {
     let mut world = world().await;
     world.set("IoTHubDeviceKey", "d3Jvbmc=");
+    world.set("COLUMNS", "100");
     let ran = run(&["check"], &world.settings).await;
     assert_eq!((ran.code, ran.err.as_str()), (1, ""), "{ran:?}");
     ran.has_no(secrets(&world).iter().map(String::as_str));

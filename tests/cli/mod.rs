@@ -158,7 +158,7 @@ fn what_is_missing_or_wrong_is_named_without_secrets() {
         (&["sas", "--device", "a b"], hub, "--device is no device id"),
         (&["sas", "--registration", "Pump 7"], &[], "--registration is no registration id"),
         (&["sas", "--registration", "d"], &[], "no ID scope: give --id-scope, or set DPSIDScope"),
-        (&["sas", "--registration", "d", "--id-scope", "a b"], &[], "--id-scope is no ID scope"),
+        (&["sas", "--registration", "d", "--id-scope", "a b"], &[], "--id-scope is not an ID scope"),
         (&["sas", "--registration", "d", "--id-scope", "0ne1"], &[], "no key of an enrollment group"),
         (&["sas", "--key-file", "absent.txt"], hub, "absent.txt cannot be read"),
         (&["sas", "--settings", "absent.json"], hub, "absent.json cannot be read"),
@@ -238,9 +238,9 @@ async fn devices_are_listed_in_columns_or_as_json() {
             "\
 2 devices at myhub.azure-devices.net
 
-DEVICE                   STANDS FOR                         REGISTERED  TIMES
-pump-7                   Demo Water Utility: pump-7         2026-01-01      1
-reservoir-sued-255c8c5e  Demo Water Utility: Reservoir Süd  2026-01-01     12
+DEVICE                   CUSTOMER OR APPLICATION  SITE OR END DEVICE  REGISTERED  TIMES
+pump-7                   Demo Water Utility       pump-7              2026-01-01      1
+reservoir-sued-255c8c5e  Demo Water Utility       Reservoir Süd       2026-01-01     12
 ",
             ""
         )
@@ -270,7 +270,7 @@ async fn a_device_of_a_port_says_so_and_its_claim_is_no_device() {
     }
     let output = world.devices("ports", &[]).await;
     let printed = success(&output).0;
-    assert!(printed.lines().count() == 4 && printed.contains("pump-7  pumps: pump-7, port 10  "), "{printed}");
+    assert!(printed.lines().count() == 4 && printed.contains("  pump-7 (port 10)    2026-01-01"), "{printed}");
     let output = world.devices("ports_json", &["--json"]).await;
     assert_eq!(success(&output).0.lines().count(), 2);
 }
@@ -319,7 +319,7 @@ async fn a_fleet_is_moved_at_once_and_nothing_changes_in_a_dry_run() {
     assert_eq!((moved.tenant, moved.registrations), (None, 1), "the next webhook names the tenant");
     let output = world.devices("move_none", all).await;
     assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stderr).starts_with("no such device of application trial"));
+    assert!(text(&output.stderr).starts_with("error: application trial has no devices"));
 }
 
 #[tokio::test]

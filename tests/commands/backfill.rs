@@ -36,7 +36,7 @@ async fn a_range_is_fetched_for_the_first_time_and_again() {
     assert_settled(&world).await;
 
     let printed = run_ok(&world, &["backfill", SITE, FROM, UNTIL]).await;
-    assert!(printed.contains("is done since") && printed.contains("--again"), "{printed}");
+    assert!(printed.contains("finished at") && printed.contains("--again"), "{printed}");
     assert_eq!(ids(&world).await.len(), 3);
     // With every meaning of the backend's bounds, and with every order of the rows.
     for faults in [json!({}), json!({ "fromInclusive": false, "untilInclusive": false, "order": "descending" })] {
@@ -126,7 +126,7 @@ async fn the_apps_own_polling_is_not_disturbed() {
     world.add(SITE, [newest + 100]).await;
     handler.invoke_ok().await;
     let printed = run_ok(&world, &["backfill", SITE, FROM]).await;
-    assert!(printed.contains("is done since") && printed.contains(until.as_str().unwrap()), "{printed}");
+    assert!(printed.contains("finished at") && printed.contains(until.as_str().unwrap()), "{printed}");
     // The older rows of a backfill do not hide the app's rows: the status page shows the newest values.
     let asked = json!({ "Data": { "req": { "Method": "GET", "Query": { "format": "json", "site": SITE } } } });
     let answer = handler.post("/status", asked.to_string()).await;

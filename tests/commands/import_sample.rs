@@ -61,12 +61,10 @@ async fn the_app_goes_on_where_the_sample_was() {
 
     let ran = run(&world, &["import-sample"]).await;
     assert_eq!(ran.code, Some(0), "{ran:?}");
-    assert_eq!(ran.said, "2 sites imported, 0 known to the app, 0 documents unusable, 1 of the emulation\n", "{ran:?}");
-    let table = "CUSTOMER         SITE    NEWEST ROW            RESULT\n\
-                 Demo Water       Tank    2024-03-01T00:01:00Z  imported\n\
-                 Utility\n\
-                 Demo Water       Well 7  2024-03-01T00:05:00Z  imported\n\
-                 Utility\n";
+    assert_eq!(ran.said, "2 sites imported, 0 known already, 0 documents unusable, 1 of the emulation\n", "{ran:?}");
+    let table = "CUSTOMER            SITE    NEWEST ROW            RESULT\n\
+                 Demo Water Utility  Tank    2024-03-01T00:01:00Z  imported\n\
+                 Demo Water Utility  Well 7  2024-03-01T00:05:00Z  imported\n";
     assert_eq!(ran.printed, table);
 
     let handler = world.handler().await;
@@ -101,10 +99,10 @@ async fn what_cannot_be_used_is_named_and_the_rest_is_imported() {
     let ran = run(&world, &["import-sample"]).await;
     assert_eq!(ran.code, Some(1), "{ran:?}");
     for part in [
-        "document 289000000006.7744: LastValueFrom is no time: \"yesterday\"",
-        "document 289000000008.7744: Site_Id is no name",
+        "document 289000000006.7744: LastValueFrom is not a time: \"yesterday\"",
+        "document 289000000008.7744: Site_Id is not a name",
         "1 documents whose newest row is ahead of the clock",
-        "2 sites imported, 0 known to the app, 2 documents unusable, 1 of the emulation",
+        "2 sites imported, 0 known already, 2 documents unusable, 1 of the emulation",
     ] {
         assert!(ran.said.contains(part), "{part:?} is missing in {ran:?}");
     }

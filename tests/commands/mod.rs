@@ -3,6 +3,7 @@
 
 mod backfill;
 mod crashes;
+mod exit_codes;
 mod help;
 mod import_sample;
 mod polls;

@@ -26,7 +26,7 @@ async fn polls_are_listed_newest_first_below_how_the_site_stands() {
     let printed = run_ok(&world, &["polls", SITE]).await;
     let first = printed.lines().next().unwrap();
     assert!(first.starts_with("Well 7: newest row 2024-03-01T00:02:00Z, ") && first.contains(" ago"), "{printed}");
-    assert!(first.contains(", 1 failure, left alone until 20"), "{printed}");
+    assert!(first.contains(", 1 failure, next attempt at 20"), "{printed}");
     let lines = table(&printed);
     let columns: Vec<_> = lines.iter().map(|line| (line[1], line[2], line[4])).collect();
     assert_eq!(columns, [("failed", "0", "401"), ("forwarded", "2", "200"), ("empty", "0", "200")], "{printed}");
@@ -87,7 +87,7 @@ async fn what_is_missing_or_wrong_is_named() {
         run_failing(&world, arguments, 2).await;
     }
     world.unset("Customer_ID");
-    let said = run_failing(&world, &["polls", SITE], 1).await;
+    let said = run_failing(&world, &["polls", SITE], 2).await;
     assert_eq!(said, "error: no customer: give --customer, or set Customer_ID\n");
     world.unset("M2MDocumentsDBUri");
     let said = run_failing(&world, &["polls", SITE], 2).await;

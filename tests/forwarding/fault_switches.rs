@@ -127,7 +127,7 @@ async fn a_message_that_the_hub_refuses_for_good_is_kept_as_rejected_and_the_nex
     world.add(site, 0..4).await;
     world.hub.put("faults", json!({"httpStatus": 400, "httpStatusTimes": 1})).await;
     let handler = world.handler().await;
-    // A run with a rejected message is no success: an alert must see the run.
+    // A run with a rejected message is not a success: an alert must see the run.
     let rejected = [(site.to_owned(), "hub_message_rejected".to_owned())];
     assert_eq!(handler.invoke_failing().await, rejected);
     world.add(site, 4..7).await;

@@ -268,7 +268,7 @@ async fn what_is_no_batch_of_this_app_stops_nothing() {
             "nobody knows what it is"
         );
     }
-    world.printed("goes into its queue of rejected messages: it is no batch of sites", 4).await;
+    world.printed("goes into its queue of rejected messages: it is not a batch of sites", 4).await;
     for (member, value) in [("Customer", json!("Another Water Utility")), ("Version", json!(2))] {
         let answer = poll(&one, &with(&batch, member, value)).await;
         assert_eq!((answer.status, &answer.body["Outputs"]), (200, &json!({})), "the next run has its sites");
@@ -375,7 +375,7 @@ async fn a_changed_password_costs_few_wrong_logins_however_many_instances_there_
     }
 }
 
-/// One batch of a large fleet in which all sites with news fail is no failed fleet.
+/// One batch of a large fleet in which all sites with news fail is not a failed fleet.
 #[tokio::test]
 async fn a_batch_is_judged_as_its_part_of_the_fleet() {
     let fleet = Fleet::start().await;

@@ -97,7 +97,7 @@ async fn of_three_instances_one_polls_each_site_and_nothing_is_lost() {
     world.assert_settled().await;
 }
 
-/// The timer's own process may poll batches, too; and what is no batch ends in the queue of rejected messages.
+/// The timer's own process may poll batches, too; and what is not a batch ends in the queue of rejected messages.
 #[tokio::test]
 async fn a_message_that_is_no_batch_is_rejected_and_the_others_are_polled() {
     let storage = Emulator::start("storage", &[]).await;

@@ -24,8 +24,7 @@ fn enough() -> Settings {
 async fn refused(settings: &Settings) -> String {
     let (code, text) = start_and_wait_for_exit(settings).await;
     assert_eq!(code, Some(2), "{text}");
-    let lines = text.lines().count();
-    assert!((1..=3).contains(&lines), "the host shows three lines, this has {lines}: {text}");
+    assert!(text.starts_with("error: "), "{text}");
     for secret in ["ZGVtbzpodW50ZXIy", "hunter2", "c2VjcmV0"] {
         assert!(!text.contains(secret), "{text}");
     }
@@ -35,7 +34,7 @@ async fn refused(settings: &Settings) -> String {
 #[tokio::test]
 async fn without_settings_the_message_says_what_is_needed() {
     let text = refused(&Settings::new()).await;
-    for name in ["M2MBackendURL", "Customer_ID", "EmulationMode"] {
+    for name in ["M2MBackendURL", "Customer_ID", "UplinkQueueName"] {
         assert!(text.contains(name), "{name} is missing in {text}");
     }
 }

@@ -15,7 +15,7 @@ def at(line, *minutes, on="instance-1", **replaced):
     return [(line, minute, on, replaced) for minute in minutes]
 
 
-STARTED = at("the host lists its functions", 2000) + at("the handler has started", 2000)
+STARTED = at("the host lists its functions", 2000) + at("the connector has started", 2000)
 BAD, ONE_BAD, GOOD = "a run while the hub is away", "a run with a site at fault", "a run"
 VAULT = "the vault does not let the app read"
 
@@ -77,15 +77,15 @@ CASES = {
         Case("a crash on each of three instances, before and after the half hour", 1, at("the handler was killed", 5, on="instance-1")
              + at("the handler was killed", 14, on="instance-2") + at("the handler was killed", 25, on="instance-3")),
         Case("the handler cannot be started", 1, at("the handler cannot be started", 1, 2, 3)),
-        Case("two crashes", 0, at("the handler was killed", 5, 6) + at("the handler has started", 5, 6)),
+        Case("two crashes", 0, at("the handler was killed", 5, 6) + at("the connector has started", 5, 6)),
         Case("the plan scales from zero for each run", 0, [line for minute in range(1, 30)
-             for line in at("the handler has started", minute, on=f"instance-{minute}")]),
+             for line in at("the connector has started", minute, on=f"instance-{minute}")]),
     ],
     "settings": [
         Case("a setting is missing", 1, at("a setting is missing", 1)),
         Case("the vault has refused the app for 10 minutes", 1, at(VAULT, *range(1, 12))),
         Case("the vault refused the app for its first 4 minutes", 0, at(VAULT, *range(5, 10)) + at(GOOD, *range(1, 5))),
-        Case("the settings are complete", 0, at("the handler has started", 3) + at(GOOD, 1, 2)),
+        Case("the settings are complete", 0, at("the connector has started", 3) + at(GOOD, 1, 2)),
     ],
     "poison": [
         Case("a message is poison", 1, at("a message is poison", 3)),

@@ -77,7 +77,7 @@ fn people_get_a_table_of_services_the_handlers_lines_and_a_summary() {
         "takes webhooks at http://127.0.0.1:",
         "The status page is at http://127.0.0.1:",
         "Ctrl-C ends",
-        "  info: the handler has started: ",
+        "  info: the connector has started: ",
         "  info: registered a device for ",
     ] {
         assert!(text.contains(expected), "{expected:?} is missing in\n{text}");
@@ -243,7 +243,7 @@ fn a_folder_that_is_no_function_app_is_named() {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("empty");
     fs::create_dir_all(&folder).unwrap();
     let output = command(&folder, &[]).output().unwrap();
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(2));
     let text = stderr(&output);
     assert!(text.contains("has no host.json") && text.contains("--app"), "{text}");
 }
@@ -272,7 +272,7 @@ fn beside(app: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
 fn other_commands_use_the_session_that_runs_here() {
     let app = app("beside", None);
     let (code, _, why) = beside(&app, &["polls", SITES[0], "--local"]);
-    assert!(code == Some(1) && why.contains("no session runs here"), "{why}");
+    assert!(code == Some(2) && why.contains("no session runs here"), "{why}");
     let mut live = Live::start(command(&app, &[]));
     live.line("rapidM2MForwarding: 3 of 3 sites polled");
     let (code, printed, why) = beside(&app, &["polls", SITES[0], "--local"]);
@@ -328,6 +328,6 @@ fn services_of_the_session_that_runs_here_can_be_broken() {
         assert!(code == Some(0) && printed.starts_with(service), "{service} {fault}: {printed}{why}");
     }
     let (code, _, why) = beside(&app, &["fault", "hub", "awya"]);
-    assert!(code == Some(2) && why.contains("(away?)"), "{why}");
+    assert!(code == Some(2) && why.contains("did you mean away?"), "{why}");
     let _ = live.interrupt();
 }

@@ -14,7 +14,11 @@ fn half_a_service_is_not_completed_by_an_emulator() {
         ("half-a-hub", json!({ "IoTHubURL": "myhub.azure-devices.net" }), "IoTHubDeviceId is not set"),
         ("half-a-backend", json!({ "Customer_ID": "Waterworks" }), "M2MBackendURL is not set"),
         ("less-of-a-backend", json!({ "Site_ID": "Well 7" }), "needs M2MBackendURL and Customer_ID"),
-        ("made-up-sites", json!({ "DPSIDScope": "0ne1", "DPSEnrollmentGroupSymmetricKey": "a2V5" }), "nothing to do"),
+        (
+            "made-up-sites",
+            json!({ "DPSIDScope": "0ne1", "DPSEnrollmentGroupSymmetricKey": "a2V5" }),
+            "no settings found",
+        ),
         ("half-a-dps", json!({ "UplinkQueueName": "q", "DPSIDScope-pumps": "0ne1" }), "DPSEnrollmentGroupSymmetricKey"),
         ("half-a-ledger", json!({ "M2MDocumentsDBPrimaryKey": "c2VjcmV0LWtleQ==" }), "M2MDocumentsDBUri is not set"),
     ] {

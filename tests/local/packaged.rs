@@ -34,7 +34,8 @@ fn the_handler_in_the_folder_is_started() {
     let records = records(&output);
     assert!(output.status.success(), "{records:#?}\n{}", stderr(&output));
     assert_eq!(fs::read_to_string(started).unwrap().trim(), app.to_str().unwrap(), "in the app's folder");
-    let line = records.iter().find(|record| record["message"] == "no record").expect("what is no JSON is told as JSON");
+    let line =
+        records.iter().find(|record| record["message"] == "no record").expect("what is not valid JSON is told as JSON");
     assert!(line["timestamp"].is_string() && line["level"] == "info", "{line}");
     let summary = records.last().unwrap();
     assert!(summary["messages"].as_u64() > Some(0), "{summary}");

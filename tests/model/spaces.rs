@@ -49,7 +49,7 @@ fn assert_holds(name: &str, scope: Scope) {
 /// A bound from the environment, for a larger space than usual.
 fn bound(name: &str, usual: u8) -> u8 {
     let Ok(text) = std::env::var(name) else { return usual };
-    text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number from 0 to 255"))
+    text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number from 0 to 255"))
 }
 
 /// The environment can enlarge this space: see `main.rs`.

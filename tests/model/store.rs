@@ -22,7 +22,7 @@ use iothub_connector::rapidm2m::{
 #[derive(Clone)]
 pub struct Record {
     pub poll: Arc<Poll>,
-    /// The cursor keeps it; it is no document yet.
+    /// The cursor keeps it; it is not a document yet.
     pub is_in_cursor: bool,
     /// The backend's rows in the message.
     pub rows: Arc<[Row]>,

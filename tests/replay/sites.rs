@@ -168,6 +168,9 @@ async fn what_is_missing_is_said_in_a_sentence() {
     world.handler().await.invoke_ok().await;
     let unknown = replay(&world.settings, &[SITE, "--poll", "1"]).await;
     assert!(unknown.code == Some(1) && unknown.said.contains("there is no record 1"), "{unknown:?}");
+    let slip = replay(&world.settings, &["wel 7", "--all"]).await;
+    let said = "site \"wel 7\" of customer \"Demo Water Utility\" was never polled; similar ones that were: Well 7";
+    assert!(slip.code == Some(1) && slip.said.contains(said), "{slip:?}");
     let unset = replay(&Default::default(), &[SITE, "--all"]).await;
     assert!(unset.said.contains("Customer_ID") && unset.said.contains("M2MDocumentsDBUri"), "{unset:?}");
     for wrong in [&[SITE][..], &[], &[SITE, "Tank", "--poll", "1"], &["--queue", "lost"], &[SITE, "--queue", "poison"]]

@@ -1,7 +1,7 @@
 //! Checks the files that the Functions host and its tools read against the code.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -49,12 +49,40 @@ fn example() -> BTreeMap<String, String> {
     serde_json::from_value(example["Values"].clone()).expect("settings are strings")
 }
 
+/// What each value of the example that is to be filled in contains.
+const PLACEHOLDER: &str = "REPLACEwith";
+
+/// A key, credentials, and a part of a host name.
+const VALUE: &str = "dTpw";
+
+fn filled_in(value: &str) -> String {
+    let Some((before, rest)) = value.split_once(PLACEHOLDER) else { return value.to_owned() };
+    format!("{before}{VALUE}{}", rest.trim_start_matches(|letter: char| letter.is_ascii_alphanumeric()))
+}
+
+fn example_filled_in() -> Settings {
+    example().into_iter().map(|(name, value)| (name, filled_in(&value))).collect()
+}
+
 #[test]
-fn the_example_settings_are_accepted_as_they_are() {
+fn the_example_settings_are_accepted_when_they_are_filled_in() {
+    assert_eq!(example()["FUNCTIONS_WORKER_RUNTIME"], "custom");
+    Config::from_settings(&example_filled_in()).unwrap_or_else(|problems| panic!("{problems}"));
+}
+
+#[test]
+fn placeholders_of_the_example_settings_are_refused_and_named_in_one_sentence() {
+    // Only `things-stack` reads these.
+    let others = ["FunctionAppKey", "FunctionAppUrl", "ThingsStackApiKey", "ThingsStackDownlinkApiKey"];
     let example = example();
-    assert_eq!(example["FUNCTIONS_WORKER_RUNTIME"], "custom");
-    let settings: Settings = example.into_iter().collect();
-    Config::from_settings(&settings).unwrap_or_else(|problems| panic!("{problems}"));
+    let placeholders = example.iter().filter(|(_, value)| value.contains(PLACEHOLDER)).map(|(name, _)| name.as_str());
+    let expected: BTreeSet<_> = placeholders.filter(|name| !others.contains(name)).collect();
+    assert!(expected.len() > 6, "{expected:?}");
+    let problems = Config::from_settings(&example.clone().into_iter().collect()).unwrap_err();
+    let text = problems.list();
+    let (names, rest) = text.split_once(" must be filled in: ").unwrap();
+    assert_eq!(names.split(", ").collect::<BTreeSet<_>>(), expected);
+    assert!(!rest.contains(';') && !text.contains(PLACEHOLDER), "{text}");
 }
 
 #[test]
@@ -114,7 +142,7 @@ fn host_json_starts_this_executable_as_a_handler() {
 
 #[tokio::test]
 async fn every_function_folder_has_a_route() {
-    let config = Config::from_settings(&example().into_iter().collect()).unwrap();
+    let config = Config::from_settings(&example_filled_in()).unwrap();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let server = tokio::spawn(server::run(

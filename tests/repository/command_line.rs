@@ -22,6 +22,17 @@ Every command of the executable with its options, as `--help` prints it. The how
 Settings come from the environment, else from `Values` in `local.settings.json`; `--settings FILE` names another file. The deployed executable
 has neither `local` nor `emulator`.
 
+## Exit codes
+
+The same for all commands:
+
+| Code | Meaning |
+|---|---|
+| 0 | everything is done, or nothing was found |
+| 1 | something was found (`check`, `things-stack health`), failed, or was done only in part |
+| 2 | the command line or the settings are wrong: nothing was done |
+| 130 | Ctrl-C ended the command |
+
 This page is made from the code. To write it again: `CLI_PAGE=write cargo test --test repository command_line`.
 ";
 /// What comes before the arguments of the executable in a document.

@@ -146,7 +146,13 @@ async fn what_people_try_by_hand_is_answered_with_what_is_wrong() {
         ("", of_console.to_string(), "application/json", 400, "an event of the console's live data"),
         ("", masked.to_string(), "application/json", 400, "end_device_ids.application_ids.application_id missing"),
         ("", json!({ "result": masked }).to_string(), "application/json", 400, "application_id missing"),
-        ("", uplink("city", "UPPER-1", 1).to_string(), "application/json", 400, "end_device_ids.device_id is no id"),
+        (
+            "",
+            uplink("city", "UPPER-1", 1).to_string(),
+            "application/json",
+            400,
+            "end_device_ids.device_id is not an id",
+        ),
         ("", "\n\u{17}\n\u{6}pump-7\u{12}\u{6}".into(), "application/octet-stream", 400, "webhook's format to JSON"),
         ("/up", ours, "application/json", 404, "\"up\": leave the paths of the enabled event types empty"),
     ];

@@ -66,7 +66,7 @@ async fn a_handler_that_is_told_to_end_loses_nothing_and_repeats_nothing_acknowl
     world.hub.get(&format!("received?wait={}&timeout_ms=50000", DEVICES + 60)).await;
     let began = Instant::now();
     signal(host.handler(), "-TERM");
-    host.logged("HandlerExited { exit status: 0 }").await;
+    host.logged("handler ended: exit status: 0").await;
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     assert!(!host.log().contains("was dropped"), "{}", host.log());
     world.hub.heal().await;
@@ -93,7 +93,7 @@ async fn a_handler_that_is_told_to_end_loses_nothing_and_repeats_nothing_acknowl
 async fn a_handler_whose_host_was_killed_ends_too() {
     let world = crate::things_network::support::World::start().await;
     let mut host = Host::start(&world.settings).await;
-    host.logged("HandlerReady").await;
+    host.logged("handler ready after ").await;
     let handler = host.handler();
     let is_there = || std::path::Path::new(&format!("/proc/{handler}")).exists();
     assert!(is_there());

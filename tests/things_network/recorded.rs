@@ -37,7 +37,7 @@ fn expected(name: &str) -> (u16, &'static str) {
         // A webhook without an uplink is an event, which is ignored.
         "http: json" => (200, ""),
         "http: json array" | "http: json string" | "http: json number" => (400, "another kind of JSON"),
-        "http: text" | "http: form" | "http: octet-stream" | "http: gzip" => (400, "no JSON object (expected value"),
+        "http: text" | "http: form" | "http: octet-stream" | "http: gzip" => (400, "not a JSON object (expected value"),
         "http: empty" | "http: chunked" => (400, "the body is empty"),
         // Their bodies are read: the encoding is the host's business.
         "http: json utf-16 without charset" | "http: bom" | "http: latin1 byte" => (400, "neither uplink_message"),

@@ -45,7 +45,7 @@ async fn busy() -> (World, Host) {
     world.hub.put("faults", json!({ "pubackDelayMs": LATE_MS })).await;
     send(&host, "old", DEVICES..DEVICES + UPLINKS).await;
     world.received(3 * DEVICES as usize).await;
-    host.logged_times("InvocationStarted { thingsNetworkForwarding", (2 * DEVICES + UPLINKS) as usize).await;
+    host.logged_times("thingsNetworkForwarding started (", (2 * DEVICES + UPLINKS) as usize).await;
     (world, host)
 }
 
@@ -56,7 +56,7 @@ async fn while_two_handlers_run_nothing_is_lost_and_nothing_repeated() {
     host.restart().await;
     let new = host.handler();
     assert!(old != new && is_there(old) && is_there(new), "{}", host.log());
-    assert!(!host.log().contains("HandlerExited"), "{}", host.log());
+    assert!(!host.log().contains("handler ended: "), "{}", host.log());
     send(&host, "new", DEVICES..DEVICES + UPLINKS).await;
     // Those of the new handler arrive while the old one waits for its acknowledgements.
     host.until(async || {
@@ -73,7 +73,7 @@ async fn while_two_handlers_run_nothing_is_lost_and_nothing_repeated() {
     assert!(is_there(old), "{}", host.log());
     world.hub.heal().await;
     host.drained().await;
-    host.logged("HandlerExited { exit status: 0 }").await;
+    host.logged("handler ended: exit status: 0").await;
     assert!(!is_there(old) && is_there(new));
 
     let received = world.received(2 * (DEVICES + UPLINKS) as usize).await;
@@ -91,7 +91,7 @@ async fn two_handlers_that_take_a_devices_connection_from_each_other_lose_nothin
     send(&host, "old", DEVICES + UPLINKS..DEVICES + 2 * UPLINKS).await;
     world.hub.heal().await;
     host.drained().await;
-    host.logged("HandlerExited { exit status: 0 }").await;
+    host.logged("handler ended: exit status: 0").await;
     // What was not acknowledged before its connection was taken comes again, under the same id.
     let received = world.received((2 * DEVICES + 2 * UPLINKS) as usize).await;
     assert_eq!(times(&received).len(), (2 * DEVICES + 2 * UPLINKS) as usize);

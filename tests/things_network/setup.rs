@@ -43,7 +43,7 @@ async fn world(app: &str) -> World {
 
 async fn run_with(world: &World, arguments: &[&str], input: &str) -> Ran {
     let mut command = binary();
-    command.arg("things-stack").args(arguments).envs(&world.settings).env_remove("RUST_LOG");
+    command.arg("things-stack").args(arguments).envs(&world.settings).env_remove("RUST_LOG").env("COLUMNS", "80");
     let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
     // A command that reads nothing may have closed it.
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes()).await;
@@ -209,7 +209,7 @@ async fn what_cannot_be_done_says_why_and_changes_nothing() {
     }
     world.unset("FunctionAppUrl");
     setup_fails(&world, &["--yes"], &["no app: give --app-url"]).await;
-    setup_fails(&world, &["--yes", "--app-url", "app.example"], &["--app-url is no URL"]).await;
+    setup_fails(&world, &["--yes", "--app-url", "app.example"], &["--app-url is not a URL"]).await;
     setup_fails(
         &world,
         &["--app-url", "https://a.example", "--function-key-stdin"],

@@ -115,7 +115,7 @@ async fn what_is_wrong_is_told() {
     let (mut world, _storage) = world().await;
     for (arguments, code, problem) in [
         (&["--storage=app-1"][..], 2, "--since"),
-        (&["--storage=app-1", "--since=1h", "--until=2h"], 1, "must be later than"),
+        (&["--storage=app-1", "--since=1h", "--until=2h"], 2, "must be later than"),
         (&["--storage=app-1", "--since=1h", "Well 7"], 2, "cannot be used with"),
         (&["--storage=unknown", "--since=1h"], 1, "check the application's id"),
     ] {

@@ -260,7 +260,7 @@ impl Host {
     /// The process ids of the handlers so far.
     fn handlers(&self) -> Vec<u32> {
         let text = self.output.text();
-        let pids = text.lines().filter_map(|line| line.strip_prefix("HandlerStarted { pid: ")?.strip_suffix(" }"));
+        let pids = text.lines().filter_map(|line| line.strip_prefix("handler started, process "));
         pids.map(|pid| pid.parse().unwrap()).collect()
     }
 

@@ -98,12 +98,16 @@ async fn malformed_webhooks_are_answered_with_what_is_wrong() {
     let huge = "x".repeat(65 * 1024 * 1024);
     let cases: [(Vec<u8>, u16, &str); 10] = [
         (b"".to_vec(), 400, "the body is empty"),
-        (b"{\"uplink_message\":".to_vec(), 400, "no JSON object"),
-        (b"[1]".to_vec(), 400, "no JSON object"),
+        (b"{\"uplink_message\":".to_vec(), 400, "not a JSON object"),
+        (b"[1]".to_vec(), 400, "not a JSON object"),
         (b"\x08\x01protobuf".to_vec(), 400, "set the webhook's format to JSON"),
         (b"{\"uplink_message\":{}}".to_vec(), 400, "end_device_ids.device_id"),
         (b"{\"app_id\":\"a\"}".to_vec(), 400, "dev_id missing"),
-        (uplink("app", "a\nazfuncjsonlog:{}", 1).to_string().into_bytes(), 400, "end_device_ids.device_id is no id"),
+        (
+            uplink("app", "a\nazfuncjsonlog:{}", 1).to_string().into_bytes(),
+            400,
+            "end_device_ids.device_id is not an id",
+        ),
         (b"{\"hello\":1}".to_vec(), 400, "neither uplink_message"),
         (large.to_string().into_bytes(), 413, "the queue takes"),
         (huge.into_bytes(), 413, "larger than 67108864 bytes"),

@@ -33,7 +33,9 @@ use tokio::task::JoinSet;
 
 use crate::{
     door::{self, Door, Written},
+    listing::{self, Route},
     steps::Steps,
+    trouble,
     trouble::Trouble,
 };
 
@@ -121,6 +123,14 @@ struct Account {
     meter: Meter,
 }
 
+/// For `GET /` of the control endpoint.
+const ROUTES: &[Route] = &[
+    ("PUT", "/away", "true: refuses connections; false: accepts them again"),
+    ("POST", "/cut", "cuts all connections"),
+    ("GET, DELETE", "/cost", "documents and request units since the start or the last DELETE"),
+    ("GET, PUT, DELETE", "/faults", "throttling, delays and wrong answers"),
+];
+
 /// Starts the emulator; returns when it listens.
 ///
 /// # Errors
@@ -153,7 +163,8 @@ pub async fn start(options: Options) -> anyhow::Result<Emulator> {
         .route("/cost", get(show_cost).delete(reset_cost))
         .route("/faults", get(show_faults).put(set_faults).delete(clear_faults))
         .with_state(account.clone())
-        .merge(trouble.control());
+        .merge(trouble.control())
+        .merge(listing::router(&[ROUTES, trouble::ROUTES]));
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
         drop(axum::serve(listener, service.into_make_service_with_connect_info::<Written>()).into_future().await)

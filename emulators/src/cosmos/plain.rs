@@ -65,7 +65,7 @@ impl PlainItems {
     /// Answers a request for `…/docs` or `…/docs/ID`, or gives it back: a query that is not known.
     ///
     /// # Errors
-    /// The request is no point read and no batch.
+    /// The request is not a point read and no batch.
     pub async fn execute(&self, request: Request) -> anyhow::Result<Result<Response, Request>> {
         let (parts, body) = request.into_parts();
         if is_query(&parts.headers) {

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::steps::Step;
 
-/// Whether it is the id of a site's document that is no poll: of its cursor, or of a backfill's.
+/// Whether it is the id of a site's document that is not a poll: of its cursor, or of a backfill's.
 fn is_cursor(id: &str) -> bool {
     id == "cursor" || id.starts_with("backfill-")
 }

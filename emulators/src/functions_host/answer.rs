@@ -38,7 +38,7 @@ impl Answer {
     }
 }
 
-/// Reads the handler's answer as the host does. The result's first part is the body, or a text if the body is no JSON.
+/// Reads the handler's answer as the host does. The result's first part is the body, or a text if the body is not valid JSON.
 pub fn read(status: u16, content_type: Option<&str>, body: &[u8]) -> (Arc<Value>, Result<Answer, Refused>) {
     let parsed = serde_json::from_slice(body);
     let problem = parsed.as_ref().err().map(ToString::to_string);
@@ -68,7 +68,7 @@ fn check(status: u16, content_type: Option<&str>, body: &[u8], no_json: Option<S
     }
     match no_json {
         _ if body.trim_ascii().is_empty() => Err(Refused::Hangs),
-        Some(error) => Err(Refused::Because(format!("the handler's answer is no JSON: {error}"))),
+        Some(error) => Err(Refused::Because(format!("the handler's answer is not valid JSON: {error}"))),
         None => Ok(()),
     }
 }
@@ -82,13 +82,13 @@ fn accepted(body: &Value) -> Result<Vec<String>, Option<&'static str>> {
         return Err(None);
     }
     if !body.is_object() {
-        return Err(Some("the handler's answer is no JSON object"));
+        return Err(Some("the handler's answer is not a JSON object"));
     }
     if !matches!(member(body, "Outputs"), Value::Object(_) | Value::Null) {
-        return Err(Some("Outputs is no object"));
+        return Err(Some("Outputs is not an object"));
     }
     let logs = Option::<Vec<String>>::deserialize(member(body, "Logs"));
-    Ok(logs.map_err(|_| Some("Logs is no array of strings"))?.unwrap_or_default())
+    Ok(logs.map_err(|_| Some("Logs is not an array of strings"))?.unwrap_or_default())
 }
 
 /// The host ignores the case of the names of the answer's own members.
@@ -100,20 +100,20 @@ fn member<'a>(object: &'a Value, name: &str) -> &'a Value {
 /// Turns the value of the `http` output into the caller's response.
 ///
 /// # Errors
-/// Names the part that is no valid HTTP.
+/// Names the part that is not valid HTTP.
 pub fn http_response(output: &Value) -> Result<Response<Body>, String> {
     let in_text = output.as_str().map(serde_json::from_str::<Value>).transpose();
-    let in_text = in_text.map_err(|_| format!("the http output is a text that is no JSON: {output}"))?;
+    let in_text = in_text.map_err(|_| format!("the http output is a text that is not valid JSON: {output}"))?;
     let members = match in_text.as_ref().unwrap_or(output) {
         Value::Null => return Ok(with_content(Response::new(Body::from("{}")), JSON)),
         Value::Object(members) => members,
-        other => return Err(format!("the http output is no object: {other}")),
+        other => return Err(format!("the http output is not an object: {other}")),
     };
     let member = |name: &str| members.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value);
     let mut response = Response::new(Body::empty());
     if let Some(status) = member("statusCode") {
         let text = status.as_str().map_or_else(|| status.to_string(), str::to_owned);
-        *response.status_mut() = text.parse().map_err(|_| format!("statusCode {status} is no HTTP status"))?;
+        *response.status_mut() = text.parse().map_err(|_| format!("statusCode {status} is not an HTTP status"))?;
         if response.status() < StatusCode::OK {
             return Err(format!("statusCode {status} cannot end a response"));
         }
@@ -123,16 +123,16 @@ pub fn http_response(output: &Value) -> Result<Response<Body>, String> {
         Some(Value::Object(headers)) => {
             for (name, value) in headers {
                 if value.is_array() || value.is_object() {
-                    return Err(format!("header {name} is no text: {value}"));
+                    return Err(format!("header {name} is not text: {value}"));
                 }
                 let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
                 let value =
                     HeaderValue::from_str(&text).map_err(|_| format!("header {name}: {text:?} is not valid"))?;
-                let name = name.parse::<HeaderName>().map_err(|_| format!("{name:?} is no header name"))?;
+                let name = name.parse::<HeaderName>().map_err(|_| format!("{name:?} is not a header name"))?;
                 response.headers_mut().insert(name, value);
             }
         }
-        Some(_) => return Err("headers is no object".to_owned()),
+        Some(_) => return Err("headers is not an object".to_owned()),
     }
     remove_hop_headers(response.headers_mut());
     *response.body_mut() = match member("body") {
@@ -184,10 +184,10 @@ mod tests {
             (302, json, b"{}", "status 302"),
             (200, Some("text/plain"), b"{}", "not application/json"),
             (200, None, b"{}", "not application/json"),
-            (200, json, b"[]", "no JSON object"),
-            (200, json, b"{", "no JSON:"),
-            (200, json, br#"{"Outputs":[]}"#, "Outputs is no object"),
-            (200, json, br#"{"Logs":[1]}"#, "Logs is no array of strings"),
+            (200, json, b"[]", "not a JSON object"),
+            (200, json, b"{", "not valid JSON:"),
+            (200, json, br#"{"Outputs":[]}"#, "Outputs is not an object"),
+            (200, json, br#"{"Logs":[1]}"#, "Logs is not an array of strings"),
         ] {
             let Err(Refused::Because(text)) = read(status, content_type, body) else { panic!("{problem}") };
             assert!(text.contains(problem), "{text}");

@@ -3,6 +3,7 @@
 use std::{fmt, fs, path::Path};
 
 use anyhow::{Context, anyhow};
+use jsonc_parser::{ParseOptions, parse_to_serde_value};
 use serde_json::Value;
 
 /// A value inside a JSON file, with its path there.
@@ -21,13 +22,16 @@ pub struct Document {
 
 impl Document {
     /// # Errors
-    /// The file cannot be read or is no JSON.
+    /// The file cannot be read or is not valid JSON.
     pub fn read(path: &Path) -> anyhow::Result<Self> {
         let file = path.display().to_string();
         let text = fs::read_to_string(path).with_context(|| format!("{file} cannot be read"))?;
         // Editors on Windows often write a byte order mark.
         let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-        let value = serde_json::from_str(text).with_context(|| format!("{file} is no JSON"))?;
+        // The real host allows comments and trailing commas, too.
+        let options = ParseOptions { allow_missing_commas: false, ..ParseOptions::default() };
+        let value =
+            parse_to_serde_value(text, &options).map_err(|error| anyhow!("{file} is not valid JSON: {error}"))?;
         Ok(Self { file, value })
     }
 
@@ -42,7 +46,7 @@ impl Document {
 }
 
 impl<'a> Node<'a> {
-    /// The member. `None` if it is absent or `null`, or if this value is no object.
+    /// The member. `None` if it is absent or `null`, or if this value is not an object.
     pub fn get(&self, name: &str) -> Option<Node<'a>> {
         let value = self.value.get(name).filter(|value| !value.is_null())?;
         let path = if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) };

@@ -15,7 +15,7 @@ pub struct Sender {
     pub observer: Arc<dyn Fn(&Event) + Send + Sync>,
 }
 
-/// One event. `{:?}` shows it in one line without bodies.
+/// One event. Its text is one line, without bodies.
 #[derive(Clone)]
 pub enum Event {
     HandlerStarted {
@@ -45,24 +45,32 @@ pub enum Event {
     },
 }
 
-impl fmt::Debug for Event {
+impl fmt::Display for Event {
     /// Written in one piece: standard error is not buffered, and there may be many events.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&match self {
-            Self::HandlerStarted { pid } => format!("HandlerStarted {{ pid: {pid} }}"),
-            Self::HandlerReady { after_ms } => format!("HandlerReady {{ after_ms: {after_ms} }}"),
-            Self::Line { stream, level, text } => format!("Line {{ {stream:?}, {level:?}, {text:?} }}"),
-            Self::InvocationStarted { function, id } => format!("InvocationStarted {{ {function}, {id} }}"),
+            Self::HandlerStarted { pid } => format!("handler started, process {pid}"),
+            Self::HandlerReady { after_ms } => format!("handler ready after {after_ms} ms"),
+            Self::Line { stream: Stream::Host, text, .. } => format!("host: {text}"),
+            Self::Line { text, .. } => format!("handler: {text}"),
+            Self::InvocationStarted { function, id } => format!("{function} started ({id})"),
             Self::InvocationFinished(InvocationFinished {
                 function, id, succeeded, status, duration, error, ..
             }) => {
                 let how = if *succeeded { "succeeded" } else { "failed" };
-                let (status, error) = (status.unwrap_or_default(), error.as_deref().unwrap_or_default());
-                format!("InvocationFinished {{ {function}, {id}, {how}, {status}, {duration:?}, {error:?} }}")
+                let status = status.map(|status| format!(" with status {status}")).unwrap_or_default();
+                let error = error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
+                format!("{function} {how}{status} in {} ms ({id}){error}", duration.as_millis())
             }
-            Self::HandlerExited { status } => format!("HandlerExited {{ {status} }}"),
-            Self::Stopped { reason } => format!("Stopped {{ {reason:?} }}"),
+            Self::HandlerExited { status } => format!("handler ended: {status}"),
+            Self::Stopped { reason } => format!("host stopped: {reason}"),
         })
+    }
+}
+
+impl fmt::Debug for Event {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, formatter)
     }
 }
 
@@ -78,7 +86,7 @@ pub struct InvocationFinished {
     pub duration: Duration,
     /// `Logs` of the handler's answer. The host drops them if the invocation fails.
     pub logs: Vec<String>,
-    /// The handler's answer: JSON, or a string if it is no JSON. `null` without an answer and for forwarded requests.
+    /// The handler's answer: JSON, or a string if it is not valid JSON. `null` without an answer and for forwarded requests.
     pub response: Arc<Value>,
     /// Why it failed.
     pub error: Option<String>,
@@ -123,6 +131,28 @@ pub fn send(events: &Sender, event: Event) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn events_are_sentences() {
+        let finished = InvocationFinished {
+            function: "poll".into(),
+            id: "7".into(),
+            succeeded: false,
+            status: Some(500),
+            duration: Duration::from_millis(12),
+            logs: Vec::new(),
+            response: Arc::default(),
+            error: Some("the backend is away".into()),
+        };
+        let line = Event::Line { stream: Stream::Host, level: Level::Warning, text: "no queue".into() };
+        for (event, text) in [
+            (Event::InvocationFinished(finished), "poll failed with status 500 in 12 ms (7): the backend is away"),
+            (Event::HandlerReady { after_ms: 3 }, "handler ready after 3 ms"),
+            (line, "host: no queue"),
+        ] {
+            assert_eq!(event.to_string(), text);
+        }
+    }
 
     #[test]
     fn a_line_on_standard_error_is_an_error_or_a_warning() {

@@ -128,7 +128,7 @@ async fn call(
     let Some(answered) = answered else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
     let output = trigger.output.as_deref().map_or(&Value::Null, |binding| answered.output(binding));
     answer::http_response(output).unwrap_or_else(|problem| {
-        tracing::warn!(function = function.name, problem, "the http output is no response");
+        tracing::warn!(function = function.name, problem, "the http output is not a response");
         StatusCode::INTERNAL_SERVER_ERROR.into_response()
     })
 }

@@ -47,12 +47,13 @@ impl Listener {
     pub async fn run(self: Arc<Self>) {
         let mut processing = JoinSet::new();
         let mut polling = Polling::new(self.options.max_polling_interval);
-        let mut has_found = false;
+        // An outage is told once.
+        let (mut has_found, mut was_away) = (false, false);
         let stopping = &self.invoker.lifetime.stopping;
         while !stopping.is_cancelled() && self.handler_is_ready().await {
             match self.queue.run(Operation::Take(self.options.batch_size, INVISIBLE)).await {
                 Ok(batch) if !batch.is_empty() => {
-                    has_found = true;
+                    (has_found, was_away) = (true, false);
                     for taken in batch {
                         let listener = self.clone();
                         processing.spawn(async move { listener.process(taken).await });
@@ -62,9 +63,14 @@ impl Listener {
                     }
                 }
                 result => {
-                    if let Err(error) = result {
-                        tracing::warn!(queue = self.name(), %error, "cannot take messages");
+                    let is_away = result.is_err();
+                    if let Err(error) = result
+                        && !std::mem::replace(&mut was_away, true)
+                    {
+                        let to_do = "start Azurite, or correct the connection string of the storage account";
+                        tracing::warn!("cannot take messages from queue {}: {error}: {to_do}", self.name());
                     }
+                    was_away &= is_away;
                     let pause = polling.pause(std::mem::take(&mut has_found), fastrand::f64());
                     tokio::select! {
                         () = sleep(pause) => {}
@@ -130,7 +136,7 @@ impl Listener {
         let text = std::str::from_utf8(&content).ok().filter(|_| !taken.message.is_undecodable);
         let Some(text) = text else {
             // Each attempt fails before the handler is called.
-            tracing::warn!(queue = self.name(), id = taken.message.id, "the message is no text in Base64");
+            tracing::warn!(queue = self.name(), id = taken.message.id, "the message is not text in Base64");
             return false;
         };
         let envelope = envelope::queue(&self.function.name, &self.binding, taken, text, Utc::now());

@@ -171,7 +171,7 @@ impl Emulator {
     /// Runs a timer function now and waits for its end.
     ///
     /// # Errors
-    /// There is no such timer function. (A failed invocation is no error; it returns `succeeded: false`.)
+    /// There is no such timer function. (A failed invocation is not an error; it returns `succeeded: false`.)
     pub async fn invoke(&self, function: &str) -> anyhow::Result<InvocationFinished> {
         let job = self.jobs.current();
         let timer = job.timers.iter().find(|timer| timer.function.name == function);

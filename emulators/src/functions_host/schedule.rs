@@ -34,9 +34,11 @@ impl Schedule {
     /// weekday 7) is refused.
     pub fn parse(text: &str) -> Result<Self, String> {
         if text.contains(':') {
-            return time_span::parse(text).map(Self::Every).ok_or_else(|| format!("{text:?} is no time span hh:mm:ss"));
+            return time_span::parse(text)
+                .map(Self::Every)
+                .ok_or_else(|| format!("{text:?} is not a time span hh:mm:ss"));
         }
-        let refused = |problem: &str| Err(format!("{text:?} is no NCRONTAB expression: {problem}"));
+        let refused = |problem: &str| Err(format!("{text:?} is not an NCRONTAB expression: {problem}"));
         let fields: Vec<&str> = text.split_whitespace().collect();
         if !(5..=6).contains(&fields.len()) {
             return refused("it takes 6 fields (sec min hour day month weekday), or 5 without the seconds");
@@ -57,8 +59,9 @@ impl Schedule {
         }
         // The host requires both day AND weekday to match, and reads `5/10` as "from 5 in steps of 10".
         let parser = CronParser::builder().year(Year::Disallowed).dom_and_dow(true).sloppy_ranges(true).build();
-        let cron =
-            parser.parse(&plain.join(" ")).map_err(|error| format!("{text:?} is no NCRONTAB expression: {error}"))?;
+        let cron = parser
+            .parse(&plain.join(" "))
+            .map_err(|error| format!("{text:?} is not an NCRONTAB expression: {error}"))?;
         let schedule = Self::Cron(Box::new(cron));
         if schedule.next(Utc::now()).is_none() {
             return refused("it never occurs");

@@ -41,6 +41,7 @@ pub fn load(file: Option<&Path>, extra: &[(String, String)]) -> anyhow::Result<S
                 Value::String(text) => text.clone(),
                 Value::Number(number) => number.to_string(),
                 Value::Bool(flag) => flag.to_string(),
+                Value::Null => continue,
                 _ => return Err(node.error("must be a string")),
             };
             settings.insert(name.to_owned(), text);

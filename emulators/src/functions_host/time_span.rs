@@ -25,7 +25,7 @@ pub fn parse_any(text: &str) -> Option<Duration> {
     let [first, second, third] = clock.split(':').collect::<Vec<_>>().try_into().ok()?;
     let (days, hours, minutes, seconds) = match number(first, 24) {
         Some(hours) => (days.unwrap_or(0), hours, number(second, 60)?, number(third, 60)?),
-        // .NET reads a first part that is no hour as days.
+        // .NET reads a first part that is not an hour as days.
         None if days.is_none() => (number(first, 10_000_000)?, number(second, 24)?, number(third, 60)?, 0),
         None => return None,
     };

@@ -130,7 +130,7 @@ impl TryFrom<u16> for HttpStatus {
     fn try_from(status: u16) -> Result<Self, String> {
         match status {
             400..600 => Ok(Self(status)),
-            _ => Err(format!("{status} is no status of an error; 400 to 599 are")),
+            _ => Err(format!("{status} is not a status of an error; 400 to 599 are")),
         }
     }
 }
@@ -152,7 +152,7 @@ impl TryFrom<u32> for ErrorCode {
     fn try_from(code: u32) -> Result<Self, String> {
         match code {
             400_000..600_000 => Ok(Self(code)),
-            _ => Err(format!("{code} is no error code; 400000 to 599999 are")),
+            _ => Err(format!("{code} is not an error code; 400000 to 599999 are")),
         }
     }
 }

@@ -58,7 +58,7 @@ impl Entrance {
             Ok(Err(error)) => {
                 return tracing::warn!(%peer, %error, "TLS handshake failed; does the client trust the CA?");
             }
-            Err(_) => return tracing::warn!(%peer, "no TLS handshake within {HANDSHAKE:?}"),
+            Err(_) => return tracing::warn!(%peer, "no TLS handshake within {} s", HANDSHAKE.as_secs()),
         };
         let mut stream = BufReader::with_capacity(FIRST_READ, stream);
         match first_byte(&mut stream).await {

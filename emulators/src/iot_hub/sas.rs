@@ -28,7 +28,7 @@ impl<'a> Token<'a> {
     pub fn parse(text: &'a str) -> Result<Self, String> {
         let fields = text
             .strip_prefix("SharedAccessSignature ")
-            .ok_or("the password is no token: it does not begin with `SharedAccessSignature `")?;
+            .ok_or("the password is not a token: it does not begin with `SharedAccessSignature `")?;
         let (mut resource, mut signature, mut expiry, mut policy) = (None, None, None, None);
         for field in fields.split('&') {
             let (name, value) = field.split_once('=').ok_or("a field of the token has no `=`")?;
@@ -46,10 +46,10 @@ impl<'a> Token<'a> {
         let resource = resource.ok_or("the token has no `sr`")?;
         let signature = signature.ok_or("the token has no `sig`")?;
         let expiry_text = expiry.ok_or("the token has no `se`")?;
-        let expiry = expiry_text.parse().map_err(|_| "the token's `se` is no time in seconds")?;
+        let expiry = expiry_text.parse().map_err(|_| "the token's `se` is not a time in seconds")?;
         let signature = BASE64_STANDARD
             .decode(percent_decode_str(signature).collect::<Vec<u8>>())
-            .map_err(|_| "the token's `sig` is no percent-encoded Base64")?;
+            .map_err(|_| "the token's `sig` is not percent-encoded Base64")?;
         Ok(Self { resource, expiry_text, expiry, policy, signature })
     }
 
@@ -184,7 +184,7 @@ mod tests {
             ("SharedAccessSignature sr=a&se=1", "no `sig`"),
             ("SharedAccessSignature sr=a&sr=b&sig=AAAA&se=1", "twice"),
             ("SharedAccessSignature sr=a&sig=%&se=1", "Base64"),
-            ("SharedAccessSignature sr=a&sig=AAAA&se=tomorrow", "no time"),
+            ("SharedAccessSignature sr=a&sig=AAAA&se=tomorrow", "not a time"),
         ] {
             let error = Token::parse(text).err().unwrap();
             assert!(error.contains(reason), "{text}: {error}");

@@ -37,14 +37,14 @@ impl StorageAccount {
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         let mut members = BTreeMap::new();
         for part in text.split(';').filter(|part| !part.trim().is_empty()) {
-            let (name, value) = part.split_once('=').ok_or("is no connection string: a part of it has no =")?;
+            let (name, value) = part.split_once('=').ok_or("is not a connection string: a part of it has no =")?;
             members.insert(name.trim().to_ascii_lowercase(), value.trim());
         }
         let member = |name: &str| members.get(name).copied().filter(|value| !value.is_empty());
         if member("usedevelopmentstorage").is_some_and(|value| value.eq_ignore_ascii_case("true")) {
             return Self::new(DEVELOPMENT_NAME, DEVELOPMENT_KEY, DEVELOPMENT_ENDPOINT, Some(DEVELOPMENT_BLOBS));
         }
-        let name = member("accountname").ok_or("is no connection string with an AccountName")?;
+        let name = member("accountname").ok_or("is not a connection string with an AccountName")?;
         let key = member("accountkey").ok_or("has no AccountKey; this host knows no other credential")?;
         let protocol = member("defaultendpointsprotocol").unwrap_or("https");
         let suffix = member("endpointsuffix").unwrap_or("core.windows.net");
@@ -58,16 +58,16 @@ impl StorageAccount {
     }
 
     fn new(name: &str, key: &str, queues: &str, blobs: Option<&str>) -> Result<Self, &'static str> {
-        let key = BASE64_STANDARD.decode(key).map_err(|_| "has an AccountKey that is no Base64")?;
+        let key = BASE64_STANDARD.decode(key).map_err(|_| "has an AccountKey that is not Base64")?;
         let address = |text: &str| {
             let url = Url::parse(text.trim_end_matches('/')).ok();
             url.filter(|url| ["http", "https"].contains(&url.scheme()) && url.query().is_none())
         };
-        let blobs = blobs.map(|blobs| address(blobs).ok_or("has a BlobEndpoint that is no HTTP address"));
+        let blobs = blobs.map(|blobs| address(blobs).ok_or("has a BlobEndpoint that is not an HTTP address"));
         Ok(Self {
             name: name.to_owned(),
             key,
-            endpoint: address(queues).ok_or("has a QueueEndpoint that is no HTTP address")?,
+            endpoint: address(queues).ok_or("has a QueueEndpoint that is not an HTTP address")?,
             blobs: blobs.transpose()?,
         })
     }
@@ -113,9 +113,9 @@ mod tests {
             ("nonsense", "no ="),
             ("AccountName=a", "no AccountKey"),
             ("AccountName=a;AccountKey=", "no AccountKey"),
-            ("AccountName=a;AccountKey=?", "no Base64"),
-            ("AccountName=a;AccountKey=a2V5;QueueEndpoint=ftp://a", "QueueEndpoint that is no HTTP address"),
-            ("AccountName=a;AccountKey=a2V5;BlobEndpoint=ftp://a", "BlobEndpoint that is no HTTP address"),
+            ("AccountName=a;AccountKey=?", "not Base64"),
+            ("AccountName=a;AccountKey=a2V5;QueueEndpoint=ftp://a", "QueueEndpoint that is not an HTTP address"),
+            ("AccountName=a;AccountKey=a2V5;BlobEndpoint=ftp://a", "BlobEndpoint that is not an HTTP address"),
             ("QueueEndpoint=https://a.queue.core.windows.net;SharedAccessSignature=sv=1", "AccountName"),
         ] {
             assert!(StorageAccount::parse(text).unwrap_err().contains(problem), "{text}");

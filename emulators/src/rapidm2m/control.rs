@@ -17,6 +17,10 @@ use super::{
     faults::Faults,
     sites::{CONTAINERS, Site},
 };
+use crate::{
+    listing::{self, Route},
+    trouble,
+};
 
 /// Largest request body, in bytes: one request may add many rows.
 const LARGEST_BODY: usize = 64 * 1024 * 1024;
@@ -26,6 +30,18 @@ const WAIT_MS: u64 = 10_000;
 type Refusal = (StatusCode, Json<Value>);
 type Done = Result<StatusCode, Refusal>;
 type Shared = State<Arc<Backend>>;
+
+/// For `GET /`.
+const ROUTES: &[Route] = &[
+    ("PUT", "/away", "true: refuses connections; false: accepts them again"),
+    ("POST", "/cut", "cuts all connections"),
+    ("GET, PUT, DELETE", "/faults", "statuses, delays and wrong answers to chosen requests"),
+    ("POST, PUT, DELETE", "/rows", "adds, replaces or removes rows"),
+    ("POST", "/sites", "adds a site"),
+    ("PUT, DELETE", "/sites/{name}", "changes or removes a site"),
+    ("GET, DELETE", "/requests", "what was requested; ?wait=N waits for N requests"),
+    ("GET", "/counts", "how much was requested"),
+];
 
 pub fn router(backend: Arc<Backend>) -> Router {
     Router::new()
@@ -39,6 +55,7 @@ pub fn router(backend: Arc<Backend>) -> Router {
         .route("/counts", get(counts))
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
         .with_state(backend)
+        .merge(listing::router(&[ROUTES, trouble::ROUTES]))
 }
 
 fn refusal(status: StatusCode, message: impl Into<String>) -> Refusal {

@@ -123,7 +123,7 @@ impl Rule {
             return Err("retryAfter, body and contentType need a status".to_owned());
         }
         let header = |name: &str, text: &str| {
-            HeaderValue::from_str(text).map_err(|_| format!("{name} {text:?} is no valid header value"))
+            HeaderValue::from_str(text).map_err(|_| format!("{name} {text:?} is not a valid header value"))
         };
         let mut effects = Vec::new();
         if let Some(status) = self.status {
@@ -166,7 +166,7 @@ impl Faults {
         for (index, rule) in self.rules.iter().enumerate() {
             rule.effect().map_err(|problem| format!("rules[{index}]: {problem}"))?;
         }
-        HeaderValue::from_str(&self.content_type).map_err(|_| "contentType is no valid header value".to_owned())?;
+        HeaderValue::from_str(&self.content_type).map_err(|_| "contentType is not a valid header value".to_owned())?;
         Ok(())
     }
 
@@ -217,7 +217,7 @@ mod tests {
             (r#"{"rules":[{"hang":true},{"hang":true,"html":true}]}"#, "rules[1]: a rule has exactly one of"),
             (r#"{"rules":[{"hang":true,"retryAfter":"1"}]}"#, "need a status"),
             (r#"{"rules":[{"status":101}]}"#, "status 101"),
-            (r#"{"rules":[{"status":429,"retryAfter":"a\nb"}]}"#, "no valid header value"),
+            (r#"{"rules":[{"status":429,"retryAfter":"a\nb"}]}"#, "not a valid header value"),
             (r#"{"rules":[{"hangs":true}]}"#, "unknown field `hangs`"),
             (r#"{"rules":[{"hang":true,"resource":"all"}]}"#, "unknown variant `all`"),
             (r#"{"order":"random"}"#, "unknown variant `random`"),

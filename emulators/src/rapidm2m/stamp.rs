@@ -34,7 +34,7 @@ pub fn write(ms: i64, out: &mut Vec<u8>) {
     let _ = write!(out, "{digits}");
 }
 
-/// Reads a stamp of 4 to 17 digits. `None` if it is no time.
+/// Reads a stamp of 4 to 17 digits. `None` if it is not a time.
 pub fn parse(text: &str) -> Option<Bound> {
     if !(4..=DIGITS).contains(&text.len()) || !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;

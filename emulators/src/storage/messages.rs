@@ -207,7 +207,7 @@ mod tests {
         let before = second.clone();
         queue.update(&mut second, Duration::ZERO, start() + MINUTE).unwrap();
         assert_ne!(before.receipt, second.receipt);
-        assert_eq!(second.message.dequeue_count, 2, "an update is no take");
+        assert_eq!(second.message.dequeue_count, 2, "an update is not a take");
         assert_eq!(queue.update(&mut before.clone(), MINUTE, start() + MINUTE), Err(Error::NotYours));
         assert_eq!(queue.counts(start() + MINUTE), Counts { visible: 1, invisible: 0 });
         queue.delete(&second, start() + MINUTE).unwrap();

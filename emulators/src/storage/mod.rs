@@ -45,6 +45,8 @@ use self::{auth::Key, clock::Clock};
 pub use self::{blobs::Blobs, queues::Queues};
 use crate::{
     door::{self, Door},
+    listing::{self, Route},
+    trouble,
     trouble::Trouble,
 };
 
@@ -134,13 +136,21 @@ pub async fn start(options: Options) -> anyhow::Result<Emulator> {
         .route("/clock", put(set_clock))
         .route("/queues/{name}", get(show).delete(remove))
         .with_state(Arc::new(Control { queues: queues.clone(), clock, doors: [door, blob_door] }))
-        .merge(trouble.control());
+        .merge(trouble.control())
+        .merge(listing::router(&[ROUTES, trouble::ROUTES]));
     let mut tasks = JoinSet::new();
     tasks.spawn(async move { drop(axum::serve(listener, service).into_future().await) });
     tasks.spawn(async move { drop(axum::serve(blob_listener, blob_service).into_future().await) });
     tasks.spawn(async move { drop(axum::serve(control_listener, control).into_future().await) });
     Ok(Emulator { ready, queues, blobs, _tasks: tasks })
 }
+
+/// For `GET /` of the control endpoint.
+const ROUTES: &[Route] = &[
+    ("PUT", "/away", "true: refuses connections; false: accepts them again"),
+    ("PUT", "/clock", "moves the service's clock"),
+    ("GET, DELETE", "/queues/{name}", "a queue's messages"),
+];
 
 async fn away(State(control): State<Arc<Control>>, Json(away): Json<bool>) -> StatusCode {
     for door in &control.doors {

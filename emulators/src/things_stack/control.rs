@@ -19,6 +19,10 @@ use super::{
     send::Answer,
     sending::Overrides,
 };
+use crate::{
+    listing::{self, Route},
+    trouble,
+};
 
 /// Bytes of a body: an uplink may be made larger than any target takes.
 const LARGEST_BODY: usize = 4 * 1024 * 1024;
@@ -45,6 +49,21 @@ impl From<QueryRejection> for Refused {
     }
 }
 
+/// For `GET /`.
+const ROUTES: &[Route] = &[
+    ("POST, DELETE", "/send", "starts or stops sending a fleet's webhooks"),
+    ("POST", "/uplink", "sends one webhook"),
+    ("GET, DELETE", "/sent", "what was sent and answered"),
+    ("GET", "/uplinks", "the last uplinks"),
+    ("GET, POST", "/devices", "the fleet; adds a device"),
+    ("POST, DELETE", "/keys", "adds or forgets an API key"),
+    ("GET, DELETE", "/downlinks", "the downlinks that were requested; ?wait=N waits for N of them"),
+    ("GET", "/queue", "a device's downlink queue (?application=A&device=D)"),
+    ("GET, POST, DELETE", "/faults", "wrong answers to downlinks"),
+    ("PUT, DELETE", "/formatters", "an application's payload formatter"),
+    ("PUT", "/away", "true: refuses connections; false: accepts them again"),
+];
+
 pub fn router(stack: Arc<Stack>) -> Router {
     Router::new()
         .route("/send", post(start_run).delete(stop_run))
@@ -61,6 +80,7 @@ pub fn router(stack: Arc<Stack>) -> Router {
         .route("/away", put(away))
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
         .with_state(stack)
+        .merge(listing::router(&[ROUTES, trouble::ROUTES]))
 }
 
 fn bad_request(reason: impl ToString) -> Refused {

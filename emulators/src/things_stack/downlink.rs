@@ -58,7 +58,7 @@ fn check(downlink: &Value) -> Result<(), String> {
         (Some(_), Some(_)) => return Err("frm_payload and decoded_payload are both given".to_owned()),
         (None, None) => return Err("neither frm_payload nor decoded_payload is given".to_owned()),
         (Some(payload), None) => {
-            BASE64_STANDARD.decode(payload).map_err(|error| format!("frm_payload is no Base64: {error}"))?;
+            BASE64_STANDARD.decode(payload).map_err(|error| format!("frm_payload is not Base64: {error}"))?;
         }
         (None, Some(_)) => {}
     }
@@ -105,7 +105,7 @@ mod tests {
             (r#"{"downlinks":[{"f_port":1,"frm_payload":"AA==","fport":1}]}"#, "downlinks[0]: unknown field `fport`"),
             (r#"{"downlinks":[{"f_port":1}]}"#, "neither frm_payload"),
             (r#"{"downlinks":[{"f_port":1,"frm_payload":"","decoded_payload":{}}]}"#, "both given"),
-            (r#"{"downlinks":[{"f_port":1,"frm_payload":"AA="}]}"#, "no Base64"),
+            (r#"{"downlinks":[{"f_port":1,"frm_payload":"AA="}]}"#, "not Base64"),
             (r#"{"downlinks":[{"frm_payload":"AA=="}]}"#, "f_port is missing"),
             (r#"{"downlinks":[{"f_port":0,"frm_payload":"AA=="}]}"#, "f_port 0"),
             (r#"{"downlinks":[{"f_port":256,"decoded_payload":{}}]}"#, "f_port 256"),

@@ -47,7 +47,7 @@ impl Fault {
     /// It has no effect, or several.
     pub fn effect(&self) -> Result<Effect, String> {
         let retry_after = self.retry_after.as_deref().map(HeaderValue::from_str).transpose();
-        let retry_after = retry_after.map_err(|_| "retryAfter is no header value".to_owned())?;
+        let retry_after = retry_after.map_err(|_| "retryAfter is not a header value".to_owned())?;
         match (self.status, self.delay_ms, self.cut) {
             (Some(status), None, false) => match StatusCode::from_u16(status) {
                 Ok(status) if status.as_u16() >= 400 => Ok(Effect::Refuse { status, retry_after }),
@@ -138,7 +138,7 @@ mod tests {
             (r#"{"status":200}"#, "refuses nothing"),
             (r#"{"status":500,"cut":true}"#, "neither delayMs nor cut"),
             (r#"{"cut":true,"retryAfter":"1"}"#, "needs a status"),
-            (r#"{"status":429,"retryAfter":"a\nb"}"#, "no header value"),
+            (r#"{"status":429,"retryAfter":"a\nb"}"#, "not a header value"),
             (r#"{"delayMs":600001}"#, "at most"),
             (r#"{"delay":1}"#, "unknown field `delay`"),
         ] {

@@ -33,7 +33,7 @@ pub enum Does {
     Input,
     /// It returns `errors`.
     OutputErrors,
-    /// Its text is no script.
+    /// Its text is not a script.
     Script,
     /// It throws.
     Runtime,

@@ -71,7 +71,7 @@ impl FromStr for Header {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (name, value) = text.split_once(':').ok_or("a header looks like this: Name: value")?;
-        let name = name.trim().parse().map_err(|_| format!("{:?} is no name of a header", name.trim()))?;
+        let name = name.trim().parse().map_err(|_| format!("{:?} is not a name of a header", name.trim()))?;
         // What is refused may be a secret.
         let value = value.trim().parse().map_err(|_| format!("the value of {name} is none of a header"))?;
         Ok(Self { name, value })

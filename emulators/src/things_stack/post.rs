@@ -46,7 +46,7 @@ pub type Answered = (u16, Vec<u8>);
 
 impl Poster {
     /// # Errors
-    /// TLS cannot be set up, or the key is no header value.
+    /// TLS cannot be set up, or the key is not a header value.
     pub fn new(options: &Options, apikey: &str, endpoint: &str) -> anyhow::Result<Self> {
         let mut headers = HeaderMap::new();
         for header in &options.headers {

@@ -31,7 +31,7 @@ pub struct Answer {
     pub marker: Option<u64>,
     /// `None`: no answer.
     pub status: Option<u16>,
-    /// At most 64 KiB of it; what is no UTF-8 is replaced.
+    /// At most 64 KiB of it; what is not UTF-8 is replaced.
     pub body: String,
     /// Why there is no answer.
     pub error: Option<String>,

@@ -121,10 +121,10 @@ impl Sending {
     /// These values, with some of them replaced.
     ///
     /// # Errors
-    /// The target is no URL, or a value is out of range.
+    /// The target is not a URL, or a value is out of range.
     pub(super) fn with(&self, overrides: Overrides) -> anyhow::Result<Self> {
         let target = match overrides.target {
-            Some(text) => Some(text.parse().map_err(|error| anyhow::anyhow!("target {text:?} is no URL: {error}"))?),
+            Some(text) => Some(text.parse().map_err(|error| anyhow::anyhow!("target {text:?} is not a URL: {error}"))?),
             None => self.target.clone(),
         };
         let sending = Self {
@@ -160,7 +160,7 @@ mod tests {
             (r#"{"repeatShare":0.6,"eventShare":0.6}"#, "must not exceed 1"),
             (r#"{"concurrency":0}"#, "concurrency must be"),
             (r#"{"attempts":0}"#, "attempts must be"),
-            (r#"{"target":"nowhere"}"#, "\"nowhere\" is no URL"),
+            (r#"{"target":"nowhere"}"#, "\"nowhere\" is not a URL"),
         ] {
             let error = sending.with(serde_json::from_str(json).unwrap()).unwrap_err().to_string();
             assert!(error.contains(reason), "{json}: {error}");

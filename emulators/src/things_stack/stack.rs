@@ -139,7 +139,7 @@ impl Stack {
     pub async fn send_uplink(self: &Arc<Self>, wanted: Wanted) -> anyhow::Result<Answer> {
         let sending = self.run().sending.clone();
         let target = match &wanted.target {
-            Some(text) => text.parse().with_context(|| format!("target {text:?} is no URL"))?,
+            Some(text) => text.parse().with_context(|| format!("target {text:?} is not a URL"))?,
             None => sending.target.clone().context("there is no target to send to")?,
         };
         let webhook = self.generator().wanted(wanted, Utc::now()).map_err(anyhow::Error::msg)?;

@@ -52,7 +52,7 @@ pub fn routes() -> Router<Arc<Stack>> {
         .route("/api/v3/auth_info", get(info))
 }
 
-/// What is no application is one on which the caller has no rights.
+/// What is not an application is one on which the caller has no rights.
 fn require(stack: &Stack, headers: &HeaderMap, application: &str, needed: &[&str]) -> Result<(), Refusal> {
     stack.keys.require(headers, application, needed)?;
     if stack.generator().knows_application(application) { Ok(()) } else { Err(Refusal::no_rights(application)) }

@@ -106,7 +106,11 @@ async fn what_is_wrong_with_an_app_is_said_with_file_and_member() {
         ),
         (host(), json!({}), "poll/function.json: bindings is missing"),
         (host(), json!({ "bindings": [] }), "poll/function.json: the file has 0 triggers"),
-        (host(), timer("* *"), "poll/function.json: bindings[0].schedule is wrong: \"* *\" is no NCRONTAB expression"),
+        (
+            host(),
+            timer("* *"),
+            "poll/function.json: bindings[0].schedule is wrong: \"* *\" is not an NCRONTAB expression",
+        ),
         (
             host(),
             timer("%Nowhere%"),
@@ -160,8 +164,8 @@ async fn what_is_wrong_with_an_app_is_said_with_file_and_member() {
 #[tokio::test]
 async fn what_is_wrong_with_an_account_is_said_without_its_secrets() {
     for (name, value, message) in [
-        ("Account", "", "connection is \"Account\", and that setting is no connection string with an AccountName"),
-        ("Account", "AccountName=a;AccountKey=?secret", "that setting has an AccountKey that is no Base64"),
+        ("Account", "", "connection is \"Account\", and that setting is not a connection string with an AccountName"),
+        ("Account", "AccountName=a;AccountKey=?secret", "that setting has an AccountKey that is not Base64"),
         ("AzureWebJobsAccount", "AccountName=a", "that setting has no AccountKey"),
         (
             "Account__queueServiceUri",

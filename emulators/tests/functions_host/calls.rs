@@ -55,7 +55,7 @@ async fn an_answer_that_the_host_does_not_accept_fails_the_invocation() {
     for (status, content_type, body, problem) in [
         (500, "application/json", r#"{"Logs":["lost"]}"#, "status 500"),
         (200, "text/plain", "{}", "not application/json"),
-        (200, "application/json", "[]", "no JSON object"),
+        (200, "application/json", "[]", "not a JSON object"),
         (200, "application/json", "null", "until functionTimeout was over"),
         (200, "application/json", "", "until functionTimeout was over"),
     ] {

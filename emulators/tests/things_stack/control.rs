@@ -22,7 +22,7 @@ async fn what_it_does_not_know_is_refused_with_the_reason() {
     let stack = Stack::start(uplinks_only()).await;
     for (path, body, status, reason) in [
         ("send", json!({}), 409, "no target"),
-        ("send", json!({ "target": "nowhere" }), 400, "no URL"),
+        ("send", json!({ "target": "nowhere" }), 400, "not a URL"),
         ("send", json!({ "rates": 1 }), 400, "unknown field `rates`"),
         ("send", json!({ "attempts": 0 }), 400, "attempts must be"),
         ("uplink", json!({ "application": "a", "device": "b" }), 400, "no target"),

@@ -16,7 +16,7 @@ mod totals;
 
 use std::{process::ExitCode, sync::Arc};
 
-use chrono::{DateTime, Utc};
+use chrono::Utc;
 use iothub_connector::{
     app::App,
     config::{Config, Problems, Settings, hub::Identity, rapidm2m::SourceConfig},
@@ -25,33 +25,32 @@ use iothub_connector::{
 
 use self::{progress::Progress, site::Backfilling};
 use super::{
+    exit,
     settings::Source,
     time::{self, Moment},
 };
 
-/// The exit code that shells use for a command that Ctrl-C has ended.
-const INTERRUPTED: u8 = 130;
 const EXAMPLES: &str = "\
 Examples:
   iothub-connector backfill \"Well 7\" --from 2026-01-01 --until 2026-02-01
-  iothub-connector backfill \"Well 7\" \"Well 8\" --from 2025-01-01   # to where the app has come
+  iothub-connector backfill \"Well 7\" \"Well 8\" --from 2025-01-01   # to where the connector is
   iothub-connector backfill \"Well 7\" --from 2026-01-01 --dry-run   # counts, changes nothing
-  iothub-connector backfill \"Well 7\" --from 2026-01-01 --again     # once more, though it is done
+  iothub-connector backfill \"Well 7\" --from 2026-01-01 --again     # repeat it
   iothub-connector backfill \"Well 7\" --from 2026-01-01 --drop      # give it up
   iothub-connector backfill --storage pumps --since 6h --dry-run    # LoRaWAN
 
 It fetches the rows of the range from the backend, records them in Cosmos DB and sends
-them to the hub. The app may run meanwhile: its own polling is not touched. Rows that
-the app has forwarded before are sent again, in other messages: a consumer tells them
+them to the hub. The connector may run meanwhile: its own polling is not touched. Rows that
+the connector has forwarded before are sent again, in other messages: a consumer tells them
 by site and Timestamp. All messages have the property Backfill = true.
 
-It can be stopped at any moment, by Ctrl-C too: the same command goes on where it
+It can be stopped at any moment, by Ctrl-C too: the same command resumes where it
 stopped. The same range makes the same messages with the same ids, as long as the
 backend has the same rows: a consumer that drops ids it has seen counts nothing twice.
 
 Messages go over HTTPS, whatever IoTHubTransport says: over MQTT a device can be
-connected only once, and the app and this command would cut each other off. Use
---transport mqtt (or mqtt-ws) only while the app is stopped.
+connected only once, and the connector and this command would cut each other off. Use
+--transport mqtt (or mqtt-ws) only while the connector is stopped.
 
 --storage puts the uplinks of an application into the queue of uplinks that The Things
 Stack's Storage Integration has kept, with the message ids of their webhooks: what had
@@ -69,11 +68,11 @@ pub struct Options {
     #[arg(required_unless_present = "storage", conflicts_with = "storage", value_name = "SITE")]
     sites: Vec<String>,
     /// Start of the range: a date (its midnight, UTC) or a time such as 2026-01-31T12:00:00Z
-    #[arg(long, value_name = "TIME", value_parser = time::time, required_unless_present = "storage", conflicts_with = "storage")]
-    from: Option<DateTime<Utc>>,
+    #[arg(long, value_name = "TIME", value_parser = time::moment, required_unless_present = "storage", conflicts_with = "storage")]
+    from: Option<Moment>,
     /// End of the range, exclusive: a date or a time; with --storage also an age such as 2h [default: just after the newest row
-    /// that the app has recorded; with --storage now]
-    #[arg(long, value_name = "TIME", value_parser = time::past)]
+    /// that the connector has recorded; with --storage now]
+    #[arg(long, value_name = "TIME", value_parser = time::moment)]
     until: Option<Moment>,
     /// An application of The Things Stack whose stored uplinks are put into the queue; can be given several times
     #[arg(long, value_name = "APPLICATION", requires = "since")]
@@ -82,7 +81,7 @@ pub struct Options {
     #[arg(long, value_name = "DEVICE", requires = "storage")]
     device: Option<String>,
     /// Start of the range of --storage: an age (2h, 7d), a date or a time
-    #[arg(long, value_name = "TIME", value_parser = time::past, requires = "storage")]
+    #[arg(long, value_name = "TIME", value_parser = time::moment, requires = "storage")]
     since: Option<Moment>,
     /// Only count rows and messages; nothing is recorded, sent or queued
     #[arg(long)]
@@ -131,28 +130,19 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let settings = options.source.read()?;
     if !options.storage.is_empty() {
         let progress = Progress::new(options.json);
-        let what_then = "the same command begins again; what comes twice has one message id";
+        let what_then = "Run the same command to begin again; what comes twice has one message id";
         return interruptible(&progress, what_then, async {
             let is_well = storage::run(&options, &settings).await?;
             Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         })
         .await;
     }
-    if let Some(Moment::In(_)) = options.until {
-        eprintln!("error: --until must be a date or a time: a later run of the command must find the same range");
-        return Ok(ExitCode::from(crate::MISCONFIGURED));
-    }
-    let config = match config(&settings, options.transport) {
-        Ok(config) => config,
-        Err(problems) => {
-            eprintln!("error: {}", problems.list());
-            return Ok(ExitCode::from(crate::MISCONFIGURED));
-        }
-    };
+    let (from, until) = range::given(options.from, options.until, Utc::now())?;
+    let config = config(&settings, options.transport)?;
     let app = App::new(config, iothub_connector::support::ending::Ending::default());
     let Some(polling) = app.polling else { unreachable!("a configuration without this half is refused") };
     let progress = Progress::new(options.json);
-    let what_then = "the same command goes on; what is recorded and not yet sent goes out then";
+    let what_then = "Run the same command to resume";
     interruptible(&progress, what_then, async {
         let mut is_well = true;
         for site in &options.sites {
@@ -160,6 +150,8 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
                 forwarder: &polling.forwarder,
                 customer: &polling.options.customer,
                 site,
+                from,
+                until,
                 options: &options,
                 progress: &progress,
             };
@@ -186,7 +178,7 @@ async fn interruptible(
         ended = work => ended,
         () = crate::cli::interrupt::interrupted() => {
             progress.interrupted(what_then);
-            Ok(ExitCode::from(INTERRUPTED))
+            Ok(ExitCode::from(exit::INTERRUPTED))
         }
     }
 }

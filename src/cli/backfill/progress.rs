@@ -115,7 +115,7 @@ impl Progress {
 
     pub fn interrupted(&self, what_then: &str) {
         self.clear();
-        eprintln!("stopped: {what_then}");
+        eprintln!("Interrupted. {what_then}");
     }
 
     pub(super) fn clear(&self) {
@@ -132,7 +132,7 @@ fn seconds(duration: chrono::TimeDelta) -> u64 {
 pub(super) fn print(record: &Value) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match writeln!(out, "{record}").and_then(|()| out.flush()) {
-        // The reader has closed the pipe (`| head`). This is no reason to stop the backfill.
+        // The reader has closed the pipe (`| head`). This is not a reason to stop the backfill.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         printed => printed,
     }

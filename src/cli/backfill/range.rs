@@ -1,9 +1,45 @@
 //! Finds the range of a site's backfill. The same command must always find the same range, because otherwise it could
 //! not resume.
 
-use anyhow::{bail, ensure};
+use anyhow::bail;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use iothub_connector::rapidm2m::ledger::Cursor;
+
+use crate::cli::{
+    exit::Usage,
+    time::{self, Moment},
+};
+
+/// The range of the options.
+///
+/// # Errors
+/// A later run of the command would find another range, or rows of the range may still come, or it is empty.
+pub fn given(
+    from: Option<Moment>,
+    until: Option<Moment>,
+    now: DateTime<Utc>,
+) -> Result<(DateTime<Utc>, Option<DateTime<Utc>>), Usage> {
+    let options = [("--from", from), ("--until", until)];
+    for (option, moment) in options {
+        if let Some(moment @ Moment::In(_)) = moment {
+            let write = moment
+                .before(now)
+                .map(|at| format!(", such as {}", at.to_rfc3339_opts(SecondsFormat::Secs, true)))
+                .unwrap_or_default();
+            let why = "a later run of the command must find the same range";
+            return Err(Usage(format!("{option} must be a date or a time{write}: {why}")));
+        }
+    }
+    let (from, until) = time::range(options[0], options[1], now)?;
+    let from = from.ok_or_else(|| Usage("--from is missing".to_owned()))?;
+    let in_future = [("--from", Some(from)), ("--until", until)].into_iter().find(|(_, time)| *time > Some(now));
+    match in_future {
+        Some((option, Some(time))) => {
+            Err(Usage(format!("{option} {} is in the future: rows may still come", text(time))))
+        }
+        _ => Ok((from, until)),
+    }
+}
 
 /// The end of the range that starts at `from`. `known` are the site's cursor and the cursors of its backfills.
 ///
@@ -19,11 +55,8 @@ pub fn end(
     now: DateTime<Utc>,
 ) -> anyhow::Result<DateTime<Utc>> {
     if let Some(until) = until {
-        ensure!(from < until, "--until {} is not behind --from {}", text(until), text(from));
-        ensure!(until <= now, "--until {} lies in the future: rows may still come", text(until));
         return Ok(until);
     }
-    ensure!(from < now, "--from {} lies in the future", text(from));
     let of_from = known.iter().filter_map(|cursor| cursor.backfill.as_ref()).filter(|backfill| backfill.from == from);
     if let Some(backfill) = of_from.max_by_key(|backfill| (backfill.is_open(), backfill.until)) {
         return Ok(backfill.until);
@@ -34,17 +67,15 @@ pub fn end(
     };
     if newest <= from {
         bail!(
-            "the newest row that is recorded of the site is of {}: what comes after it is fetched by the app. For a range \
-             behind it give --until",
+            "the newest row that is recorded of the site is of {}: the connector fetches what comes after it. For a range \
+             after it give --until",
             text(newest - TimeDelta::milliseconds(1))
         );
     }
     Ok(newest)
 }
 
-pub fn text(time: DateTime<Utc>) -> String {
-    time.to_rfc3339_opts(SecondsFormat::AutoSi, true)
-}
+pub use crate::cli::time::stamp as text;
 
 #[cfg(test)]
 mod tests {
@@ -83,8 +114,27 @@ mod tests {
         let error = end(after, None, &[polled.clone()], now).unwrap_err().to_string();
         assert!(error.contains("2026-01-25T00:00:00Z") && error.contains("--until"), "{error}");
         assert_eq!(end(after, Some(now), &[polled], now).unwrap(), now);
-        assert!(end(from, Some(from), &[], now).is_err());
-        assert!(end(from, Some(now + TimeDelta::milliseconds(1)), &[], now).is_err());
-        assert!(end(now, None, &[], now).is_err());
+    }
+
+    #[test]
+    fn a_range_is_in_the_past_and_the_same_for_every_run() {
+        let now = time("2026-02-01T00:00:00Z");
+        let given = |from: &str, until: &str| {
+            let moment = |text: &str| (!text.is_empty()).then(|| time::moment(text).unwrap());
+            super::given(moment(from), moment(until), now).map_err(|error| error.to_string())
+        };
+        let from = time("2026-01-01T00:00:00Z");
+        assert_eq!(given("2026-01-01", ""), Ok((from, None)));
+        assert_eq!(given("2026-01-01", "2026-02-01"), Ok((from, Some(now))));
+        for (range, said) in [
+            (("2h", ""), "--from must be a date or a time, such as 2026-01-31T22:00:00Z: a later run"),
+            (("2026-01-01", "1d"), "--until must be a date or a time, such as 2026-01-31T00:00:00Z"),
+            (("2026-01-01", "2025-12-31"), "must be later than --from 2026-01-01T00:00:00Z"),
+            (("2026-01-01", "2026-02-02"), "--until 2026-02-02T00:00:00Z is in the future"),
+            (("2026-02-02", ""), "--from 2026-02-02T00:00:00Z is in the future"),
+        ] {
+            let error = given(range.0, range.1).unwrap_err();
+            assert!(error.contains(said), "{range:?}: {error}");
+        }
     }
 }

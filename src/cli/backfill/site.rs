@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{bail, ensure};
 use chrono::{DateTime, Utc};
 use iothub_connector::{
     rapidm2m::{
@@ -40,6 +40,8 @@ pub struct Backfilling<'a> {
     pub forwarder: &'a Forwarder,
     pub customer: &'a str,
     pub site: &'a str,
+    pub from: DateTime<Utc>,
+    pub until: Option<DateTime<Utc>>,
     pub options: &'a Options,
     pub progress: &'a Progress,
 }
@@ -69,10 +71,8 @@ impl Backfilling<'_> {
     pub async fn run(&self) -> anyhow::Result<bool> {
         let site = self.resolve().await?;
         let known = self.forwarder.world.ledger.cursors_of_site(&site.key).await?;
-        let from = self.options.from.context("--from is missing")?;
-        let from = Stamp::from_time(from).time();
-        let until = self.options.until.and_then(|until| until.before(Utc::now()));
-        let until = Stamp::from_time(range::end(from, until, &known, Utc::now())?).time();
+        let from = Stamp::from_time(self.from).time();
+        let until = Stamp::from_time(range::end(from, self.until, &known, Utc::now())?).time();
         ensure!(from < until, "the range is shorter than a millisecond");
         let earlier = known.into_iter().find(|cursor| {
             cursor.backfill.as_ref().is_some_and(|backfill| (backfill.from, backfill.until) == (from, until))
@@ -113,7 +113,7 @@ impl Backfilling<'_> {
         if let Some(done) = earlier.as_ref().filter(|cursor| cursor.backfill.as_ref().is_some_and(|one| !one.is_open()))
         {
             if !self.options.again {
-                return Ok(self.progress.is_done(self.site, done, self.options.until.is_none())?);
+                return Ok(self.progress.is_done(self.site, done, self.until.is_none())?);
             }
             backfill.begin_again().await?;
         }
@@ -196,10 +196,10 @@ impl OneRange<'_> {
                     backfill.map_or(0, |backfill| backfill.messages),
                     cursor.unforwarded.len(),
                 );
-                said += ". The same command goes on from there";
+                said += ". Run the same command to resume";
             }
-            Some(_) => said += "; nothing is recorded yet. The same command begins again",
-            None => said += ". The same command goes on",
+            Some(_) => said += ". Nothing was recorded. Fix the cause and run the same command again",
+            None => said += ". Run the same command to resume",
         }
         said
     }

@@ -6,7 +6,6 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{bail, ensure};
 use chrono::{DateTime, Utc};
 use iothub_connector::{
     config::{Problems, Settings, hub, storage, things_stack},
@@ -23,7 +22,11 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use super::{Options, progress::print, range::text};
-use crate::cli::table;
+use crate::cli::{
+    exit::Usage,
+    table,
+    time::{self, Moment},
+};
 
 /// Time between two lines of progress.
 const LINES: Duration = Duration::from_secs(10);
@@ -57,11 +60,9 @@ struct Backfilling<'a> {
 /// Settings or options are wrong, or the output cannot be printed.
 pub async fn run(options: &Options, settings: &Settings) -> anyhow::Result<bool> {
     let now = Utc::now();
-    let moment = |moment: Option<crate::cli::time::Moment>| moment.map(|moment| moment.before(now));
-    let (Some(Some(since)), Some(until)) = (moment(options.since), moment(options.until).unwrap_or(Some(now))) else {
-        bail!("--since or --until lies outside the calendar");
-    };
-    ensure!(since < until, "--until {} must be later than --since {}", text(until), text(since));
+    let until = options.until.unwrap_or(Moment::At(now));
+    let (since, until) = time::range(("--since", options.since), ("--until", Some(until)), now)?;
+    let (Some(since), Some(until)) = (since, until) else { return Err(Usage("--since is missing".to_owned()).into()) };
     let mut problems = Problems::default();
     let stack = things_stack::read(settings, &mut problems);
     let trusted_ca = hub::trusted_ca(settings, &mut problems);
@@ -111,7 +112,7 @@ struct Stored {
 /// Why it cannot be queued.
 fn stored(webhook: &str) -> Result<Stored, String> {
     let Webhook::Uplink(uplink) = Webhook::parse(webhook).map_err(|invalid| invalid.to_string())? else {
-        return Err("it is no uplink".into());
+        return Err("it is not a uplink".into());
     };
     if uplink.published_at.is_none() {
         return Err(format!("that of device {} does not say when it was received", uplink.device));

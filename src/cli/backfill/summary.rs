@@ -98,11 +98,11 @@ impl Progress {
         }
         let (what, when) = match backfill.dropped_at {
             Some(at) => ("was dropped at", Some(at)),
-            None => ("is done since", backfill.finished_at),
+            None => ("finished at", backfill.finished_at),
         };
         let later = if was_open { ". For later rows give --until" } else { "" };
         print_line(&format!(
-            "{site}: the backfill from {} to {} {what} {} ({} in {}{}): --again fetches it once more{later}",
+            "{site}: the backfill from {} to {} {what} {} ({} in {}{}); use --again to repeat{later}",
             text(backfill.from),
             text(backfill.until),
             when.map(text).unwrap_or_default(),

@@ -4,7 +4,7 @@ use iothub_connector::support::kind::Kind;
 
 /// The first words of advice, which follows a colon.
 const VERBS: [&str; 23] = [
-    "check", "set", "look", "replace", "write", "remove", "copy", "give", "use", "name", "delete", "mend", "send",
+    "check", "set", "look", "replace", "write", "remove", "copy", "give", "use", "name", "delete", "fix", "send",
     "make", "install", "switch", "enable", "need", "create", "build", "rename", "run", "has",
 ];
 
@@ -37,7 +37,7 @@ pub fn of_kind(kind: &Kind) -> Option<&'static str> {
         Kind::EmptyAnswer | Kind::NotJson | Kind::WrongShape => "check M2MBackendURL",
         Kind::TooLarge => "name the Channelnames",
         Kind::HubRefused => "check key or token, and that the device is enabled",
-        Kind::HubClockWrong | Kind::DpsClockWrong => "set this machine's clock right",
+        Kind::HubClockWrong | Kind::DpsClockWrong => "correct this machine's clock",
         Kind::HubUnreachable | Kind::HubCut | Kind::HubTimeout | Kind::HubStalled => {
             "check the hub's name, the network, and IoTHubTransport"
         }

@@ -34,7 +34,7 @@ pub async fn check(config: &Config, named: &[String]) -> Checked {
     match client.me(LIMIT).await {
         Ok(me) => {
             checked.clock = me.clock_skew.map(|skew| ("the backend", skew));
-            checked.rows.push(Row::ok(what, "takes the credentials"));
+            checked.rows.push(Row::ok(what, "credentials accepted"));
         }
         // Some users are not allowed to make this request.
         Err(error @ FetchError::Forbidden { .. }) => {
@@ -43,7 +43,7 @@ pub async fn check(config: &Config, named: &[String]) -> Checked {
         }
         Err(error) => {
             checked.rows.push(Row::fault(what, error.kind(), &error.to_string()));
-            checked.rows.push(Row::skipped("sites", "the backend comes first"));
+            checked.rows.push(Row::skipped("sites", "fix the backend first"));
             return checked;
         }
     }
@@ -99,7 +99,7 @@ fn shortened(mut rows: Vec<Row>, all: usize) -> Vec<Row> {
         }
         if faults > MOST_FAULTS {
             let text = format!("{} with a fault are not shown", count(faults - MOST_FAULTS, "more site"));
-            rows.push(Row::failed("sites", text, "mend these first, or look at one with --site"));
+            rows.push(Row::failed("sites", text, "fix these first, or look at one with --site"));
         }
     }
     if unasked > 0 {

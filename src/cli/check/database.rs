@@ -25,10 +25,10 @@ pub async fn check(options: Options, needs_devices: bool, customer: Option<&str>
     let account = ledger.account();
     let what = format!("Cosmos DB {host}");
     if let Err(failure) = account.reach().await {
-        let containers = Row::skipped("containers", "the account comes first");
+        let containers = Row::skipped("containers", "fix the account first");
         return Checked { rows: vec![fault(what, &failure), containers], clock: None };
     }
-    let mut rows = vec![Row::ok(what, "lets us in")];
+    let mut rows = vec![Row::ok(what, "signed in")];
     let is_made = account.makes_containers();
     if let Some(customer) = customer {
         let what = format!("container {container}");
@@ -56,8 +56,7 @@ async fn of_contacts(ledger: &Ledger, customer: &str) -> Option<Row> {
     let cursors = ledger.cursors_of_site(&key).await.ok()?;
     let since = cursors.into_iter().find_map(|cursor| cursor.contacts_wrong_since)?;
     let since = since.to_rfc3339_opts(SecondsFormat::Secs, true);
-    let text =
-        format!("since {since}: a site had new rows, but the site list told no new contact (device.stamp) of it");
+    let text = format!("since {since}: a site had new rows, but the site list showed no new contact (device.stamp)");
     Some(Row::warning("contacts of the sites", text, "nothing: each site is polled in each run"))
 }
 

@@ -89,7 +89,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
         _ => {}
     }
     Ok(match Summary::of(&rows).failed {
-        _ if are_settings_wrong => ExitCode::from(crate::MISCONFIGURED),
+        _ if are_settings_wrong => ExitCode::from(crate::cli::exit::USAGE),
         0 => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
     })
@@ -115,14 +115,15 @@ async fn check(own: Settings, options: &Options) -> (Vec<Row>, bool) {
             }
             Err(problems) => {
                 rows.extend(of_problems(&problems));
-                rows.push(Row::skipped("other settings", format!("{KEY_VAULT} comes first")));
+                rows.push(Row::skipped("other settings", format!("fix {KEY_VAULT} first")));
                 return (rows, true);
             }
         }
     };
-    rows.extend(config::misspelt(&settings).map(|(name, right)| {
-        Row::warning(name, "nobody reads it: upper and lower case count", &format!("call it {right}"))
-    }));
+    rows.extend(
+        config::misspelt(&settings)
+            .map(|(name, right)| Row::warning(name, "unknown setting", &format!("did you mean {right}? Rename it"))),
+    );
     let logging = of_logging(&settings);
     let is_logging_wrong = !logging.is_empty();
     rows.extend(logging);
@@ -130,13 +131,13 @@ async fn check(own: Settings, options: &Options) -> (Vec<Row>, bool) {
         Ok(config) => config,
         Err(problems) => {
             let may_be_in_vault = has_vault && options.offline;
-            let is_absent = |text: &str| text.starts_with("is not set") || text.starts_with("nothing to do");
+            let is_absent = |text: &str| text.starts_with("is not set") || text == config::NO_SETTINGS;
             let are_wrong = problems.iter().any(|(_, text)| !(may_be_in_vault && is_absent(text)));
             rows.extend(problems.iter().map(|(name, text)| match may_be_in_vault && is_absent(text) {
                 true => Row { result: Verdict::Warning, ..Row::setting(name, text) },
                 false => Row::setting(name, text),
             }));
-            rows.push(Row::skipped("services", "the settings come first"));
+            rows.push(Row::skipped("services", "fix the settings first"));
             return (rows, are_wrong || is_logging_wrong);
         }
     };
@@ -160,7 +161,7 @@ async fn check(own: Settings, options: &Options) -> (Vec<Row>, bool) {
         rows.extend(of_services.into_iter().chain(of_stack));
     }
     if let Some(things_network) = &config.things_network {
-        let replay = "look into them, mend the cause, then `iothub-connector replay --queue …`";
+        let replay = "look into them, fix the cause, then `iothub-connector replay --queue …`";
         let queue = &things_network.webhooks.queue;
         rows.push(storage("storage of the queues", &settings, queue, replay, options.offline).await);
     }
@@ -198,7 +199,7 @@ async fn services(config: &Config, sites: &[String]) -> Vec<Row> {
         match identity.and_then(Identity::one) {
             Some(device) => hub::device(device, config.hub.transport, &config.hub.trusted_ca).await,
             None if identity.is_some() => {
-                Checked::of(Row::skipped("hub", "a site's device is told its hub when it is registered"))
+                Checked::of(Row::skipped("hub", "a site's device learns its hub when it is registered"))
             }
             None => Checked::default(),
         }
@@ -214,7 +215,7 @@ async fn services(config: &Config, sites: &[String]) -> Vec<Row> {
 fn clock(clocks: &[(&str, TimeDelta)]) -> Row {
     let what = "clock of this machine";
     let Some((whose, skew)) = clocks.iter().max_by_key(|(_, skew)| skew.abs()) else {
-        return Row::skipped(what, "no service has told its time");
+        return Row::skipped(what, "no service told the time");
     };
     let seconds = skew.num_seconds();
     let direction = if seconds > 0 { "fast" } else { "slow" };
@@ -222,7 +223,7 @@ fn clock(clocks: &[(&str, TimeDelta)]) -> Row {
         0..=5 => format!("agrees with {whose}"),
         seconds => format!("{seconds} s {direction}, says {whose}"),
     };
-    let to_do = "set it right: tokens hold only within 5 minutes";
+    let to_do = "correct it: tokens are valid only within 5 minutes";
     match skew.abs() {
         skew if skew > FATAL_SKEW => Row::failed(what, text, to_do),
         skew if skew > NOTABLE_SKEW => Row::warning(what, text, to_do),
@@ -239,7 +240,7 @@ async fn storage(what: &str, settings: &Settings, queue: &str, to_do: &str, is_o
     }
     let mut problems = Problems::default();
     let Some(account) = storage::read(settings, &mut problems) else {
-        return Row::failed(what, problems.list(), "mend it: without it the host starts no function");
+        return Row::failed(what, problems.list(), "fix it: without it the host starts no function");
     };
     if is_offline {
         return Row::skipped(what, "--offline");

@@ -7,9 +7,6 @@ use serde::Serialize;
 use super::report::{Row, Summary, Verdict};
 use crate::cli::table;
 
-/// Widths of the columns; 100 in total with the gaps between them.
-const WIDTHS: [u16; 3] = [26, 40, 30];
-
 pub fn table(rows: &[Row], out: &mut impl Write) -> io::Result<()> {
     let cells = rows.iter().map(|row| {
         let verdict = match row.result {
@@ -21,7 +18,7 @@ pub fn table(rows: &[Row], out: &mut impl Write) -> io::Result<()> {
         let result = if row.text.is_empty() { verdict.to_owned() } else { format!("{verdict}: {}", row.text) };
         [row.what.clone(), result, row.to_do.clone().unwrap_or_default()]
     });
-    table::write_wrapped(out, ["WHAT", "RESULT", "TO DO"], cells, WIDTHS)?;
+    table::write(out, ["WHAT", "RESULT", "TO DO"], cells, &[])?;
     let Summary { ok, warning, failed, skipped } = Summary::of(rows);
     let warnings = if warning == 1 { "warning" } else { "warnings" };
     writeln!(out, "\n{ok} ok, {warning} {warnings}, {failed} failed, {skipped} skipped")

@@ -57,7 +57,8 @@ impl Row {
     /// A fault of a setting; `text` continues a sentence that begins with the setting's name.
     pub fn setting(name: &str, text: &str) -> Self {
         let (text, to_do) = advice::split(text);
-        Self { result: Verdict::Failed, to_do, ..Self::ok(name, text) }
+        let what = if name.is_empty() { "settings" } else { name };
+        Self { result: Verdict::Failed, to_do, ..Self::ok(what, text) }
     }
 }
 

@@ -1,11 +1,12 @@
 //! `devices move` and `devices forget`: changes to which LoRaWAN device the documents belong, many at once.
 
 use std::{
+    collections::BTreeSet,
     io::{self, Write as _},
     process::ExitCode,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use futures::StreamExt as _;
 use iothub_connector::iot_hub::devices::{
     Owner, Store, StoreError,
@@ -14,7 +15,7 @@ use iothub_connector::iot_hub::devices::{
 };
 
 use super::table;
-use crate::cli::settings::Source;
+use crate::cli::{settings::Source, similar};
 
 /// Documents that are changed at once.
 const CONCURRENCY: usize = 8;
@@ -100,18 +101,33 @@ impl Which {
             && (self.device.is_empty() || self.device.contains(&document.owner.name))
     }
 
+    /// The text if none of `all` is meant.
+    fn unknown(&self, all: &[Document]) -> String {
+        let application = &self.application;
+        let owners =
+            || all.iter().map(|document| &document.owner).filter(|owner| owner.system == Owner::THINGS_NETWORK);
+        let applications: BTreeSet<_> = owners().map(|owner| owner.group.as_str()).collect();
+        if !applications.contains(application.as_str()) {
+            let meant = similar::meant(application, applications.into_iter());
+            return format!("application {application} has no devices{meant}");
+        }
+        let names: BTreeSet<_> =
+            owners().filter(|owner| owner.group == *application).map(|owner| owner.name.as_str()).collect();
+        let meant = self.device.iter().map(|device| similar::meant(device, names.iter().copied())).collect::<String>();
+        format!("application {application} has no device {}{meant}", self.device.join(", "))
+    }
+
     /// Shows the documents, and does `change` to them if that was asked for.
     async fn change(
         &self,
         done: &str,
         change: impl AsyncFn(&Store, Stored) -> Result<Written, StoreError>,
     ) -> anyhow::Result<ExitCode> {
-        let Some((store, _)) = super::store(&self.source)? else { return Ok(ExitCode::from(crate::MISCONFIGURED)) };
-        let documents = store.list().await?.unwrap_or_default().documents;
-        let documents: Vec<_> = documents.into_iter().filter(|document| self.has(document)).collect();
+        let (store, _) = super::store(&self.source)?;
+        let all = store.list().await?.unwrap_or_default().documents;
+        let documents: Vec<_> = all.iter().filter(|document| self.has(document)).cloned().collect();
         if documents.is_empty() {
-            eprintln!("no such device of application {}: `iothub-connector devices` lists all", self.application);
-            return Ok(ExitCode::FAILURE);
+            bail!("{}", self.unknown(&all));
         }
         let count = documents.iter().filter(|document| !document.is_claim()).count();
         let mut out = io::stdout().lock();

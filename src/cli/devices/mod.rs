@@ -60,7 +60,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
         Some(Command::Forget(options)) => return fleet::forget(options).await,
         None => {}
     }
-    let Some((store, database)) = store(&options.source)? else { return Ok(ExitCode::from(crate::MISCONFIGURED)) };
+    let (store, database) = store(&options.source)?;
     let listing = store.list().await?.unwrap_or_default();
     if listing.documents.is_empty() {
         eprintln!("no devices are provisioned: container {CONTAINER} in database {} is empty or absent", database);
@@ -77,17 +77,16 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// The container of devices, and the name of its database. `None`: settings are wrong, and that was said.
-fn store(source: &Source) -> anyhow::Result<Option<(Store, String)>> {
+/// The container of devices, and the name of its database.
+fn store(source: &Source) -> anyhow::Result<(Store, String)> {
     let settings = source.read()?;
     let mut problems = Problems::default();
     let config = ledger::read(&settings, &mut problems);
     let Some(config) = config.filter(|_| problems.is_empty()) else {
-        eprintln!("error: {}", problems.list());
-        return Ok(None);
+        return Err(problems.into());
     };
     let database = config.account.database.clone();
-    Ok(Some((Store::new(Arc::new(Account::new(config.account))), database)))
+    Ok((Store::new(Arc::new(Account::new(config.account))), database))
 }
 
 /// The documents as Cosmos DB stores them.
@@ -107,13 +106,15 @@ fn table<'a>(documents: impl IntoIterator<Item = &'a Document>, out: &mut impl W
     let has_one_hub = devices.iter().all(|device| device.assigned_hub == first.assigned_hub);
     let has_one_tenant = devices.iter().all(|device| device.tenant == first.tenant);
     let cells = |device: &&Document| {
-        let port = device.port().map(|port| format!(", port {port}")).unwrap_or_default();
+        // A site and a whole end device have no port.
+        let port = device.port().map(|port| format!(" (port {port})")).unwrap_or_default();
         let tenant = device.tenant.as_ref().filter(|_| !has_one_tenant);
-        let tenant = tenant.map(|tenant| format!(", tenant {tenant}")).unwrap_or_default();
-        let hub = if has_one_hub { String::new() } else { format!(", hub {}", device.assigned_hub) };
+        let tenant = tenant.map(|tenant| format!(" (tenant {tenant})")).unwrap_or_default();
+        let hub = if has_one_hub { String::new() } else { format!(" at {}", device.assigned_hub) };
         [
-            device.device_id.clone(),
-            format!("{}: {}{port}{tenant}{hub}", device.owner.group, device.owner.name),
+            format!("{}{hub}", device.device_id),
+            format!("{}{tenant}", device.owner.group),
+            format!("{}{port}", device.owner.name),
             device.registered_at.format("%Y-%m-%d").to_string(),
             device.registrations.to_string(),
         ]
@@ -121,6 +122,6 @@ fn table<'a>(documents: impl IntoIterator<Item = &'a Document>, out: &mut impl W
     let hub = if has_one_hub { &first.assigned_hub } else { "several hubs" };
     let s = if devices.len() == 1 { "" } else { "s" };
     writeln!(out, "{} device{s} at {hub}\n", devices.len())?;
-    let heads = ["DEVICE", "STANDS FOR", "REGISTERED", "TIMES"];
-    table::write(out, heads, devices.iter().map(cells), &[3])
+    let heads = ["DEVICE", "CUSTOMER OR APPLICATION", "SITE OR END DEVICE", "REGISTERED", "TIMES"];
+    table::write(out, heads, devices.iter().map(cells), &[4])
 }

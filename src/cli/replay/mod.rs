@@ -13,11 +13,12 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
 use super::{
+    exit::Usage,
     settings::Source,
     table,
     time::{self, Moment},
@@ -33,18 +34,18 @@ Examples:
   iothub-connector replay --queue rejected --kind no_device
   iothub-connector replay --queue poison --application pumps --limit 100
 
-Mend the cause first: what is wrong as before is rejected again.
+Fix the cause first, or it is rejected again.
 
-A site's rejected records become pending. The running app sends them with its next
+A site's rejected records become pending. The running connector sends them with its next
 runs: within two minutes, or within ten with RecordEmptyPolls=false. Message and id
 are what they were. At most 100 messages of a site can wait. It needs Customer_ID
 and the M2MDocumentsDB… settings.
 
 Queue messages are put into the queue of uplinks, then deleted where they were: if
-that is cut in between, a message is there twice, and has one message id at the hub.
+that is interrupted, a message is there twice, and has one message id at the hub.
 It needs UplinkQueueName and AzureStorageConnectionString.
 
-The exit code is 0 if nothing was refused.";
+The exit code is 1 if a site is unknown or a message was refused.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -79,7 +80,7 @@ pub struct Options {
 #[derive(Debug, clap::Args)]
 #[group(id = "which", multiple = false)]
 struct Which {
-    /// Only messages that were polled since then: 2h or 7d ago, or a time such as 2026-01-31T12:00:00Z
+    /// Only messages that were polled since then: an age (2h, 7d), a date or a time
     #[arg(long, value_name = "TIME", value_parser = time::moment)]
     since: Option<Moment>,
     /// Only this record, by its id; can be given several times
@@ -121,10 +122,9 @@ impl Line {
 /// # Errors
 /// Settings are wrong, or a service cannot be used.
 pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
-    ensure!(
-        options.which.poll.is_empty() || options.sites.len() == 1,
-        "--poll names records of one site: name that site alone"
-    );
+    if !options.which.poll.is_empty() && options.sites.len() != 1 {
+        return Err(Usage("--poll names records of one site: name that site alone".to_owned()).into());
+    }
     let settings = options.source.read()?;
     let (lines, failure) = match options.queue {
         Some(kind) => uplinks::replay(&options, kind, &settings).await?,

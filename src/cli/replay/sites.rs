@@ -1,7 +1,7 @@
 //! Puts back rejected records of rapidM2M sites.
 
 use anyhow::{Context as _, bail};
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use iothub_connector::{
     config::{Problems, Settings, ledger},
     rapidm2m::{
@@ -13,10 +13,11 @@ use iothub_connector::{
 use serde_json::json;
 
 use super::{Line, Options};
-use crate::cli::time::Moment;
+use crate::cli::{sites, time};
 
 /// Most rejected records of a site that are read, newest first.
 const MOST: u32 = 10_000;
+const NO_CONTAINER: &str = "there is no such container yet: check M2MDocumentsDBName and M2MDocumentsDBCollection";
 
 /// Returns the lines, and the error that ended the replay early.
 pub async fn replay(options: &Options, settings: &Settings) -> anyhow::Result<(Vec<Line>, Option<anyhow::Error>)> {
@@ -24,33 +25,31 @@ pub async fn replay(options: &Options, settings: &Settings) -> anyhow::Result<(V
     let customer = settings.required("Customer_ID", "name or id of the customer, as in Cosmos DB", &mut problems);
     let config = ledger::read(settings, &mut problems);
     let (Some(customer), Some(config), true) = (customer, config, problems.is_empty()) else {
-        bail!("{}", problems.list());
+        return Err(problems.into());
     };
-    let from = options.which.since.map(ago).transpose()?;
+    let (from, _) = time::range(("--since", options.which.since), ("--until", None), Utc::now())?;
     let ledger = Ledger::new(config);
     let mut lines = Vec::new();
     for site in &options.sites {
         let of_site = async {
-            let key = crate::cli::sites::key(&ledger, customer, site).await?;
+            let key = sites::key(&ledger, customer, site).await?;
+            if ledger.cursors_of_site(&key).await?.is_empty() && !has_polls(&ledger, &key).await? {
+                bail!("{}", sites::unknown(&key, &ledger).await?);
+            }
             of_site(options, &ledger, &key, from).await
         };
         match of_site.await {
             Ok(of_site) => lines.extend(of_site),
-            Err(error) => return Ok((lines, Some(error.context(format!("site {site}"))))),
+            Err(error) => return Ok((lines, Some(error))),
         }
     }
     Ok((lines, None))
 }
 
-/// `--since 2d` means two days ago.
-fn ago(since: Moment) -> anyhow::Result<DateTime<Utc>> {
-    match since {
-        Moment::At(at) => Ok(at),
-        Moment::In(duration) => TimeDelta::from_std(duration)
-            .ok()
-            .and_then(|duration| Utc::now().checked_sub_signed(duration))
-            .context("--since is too long ago"),
-    }
+/// Whether there is any record of the site. A site that was polled by an earlier version may have no cursor.
+async fn has_polls(ledger: &Ledger, key: &SiteKey) -> anyhow::Result<bool> {
+    let list = ledger.polls(key, &PollQuery { limit: 1, ..PollQuery::default() }).await?.context(NO_CONTAINER)?;
+    Ok(!list.polls.is_empty() || !list.unreadable.is_empty())
 }
 
 async fn of_site(
@@ -75,10 +74,7 @@ async fn of_site(
         );
     }
     if polls.is_empty() {
-        eprintln!(
-            "nothing to put back at site {}: no such record is rejected (is the name spelt as `iothub-connector polls` has it?)",
-            key.site
-        );
+        eprintln!("nothing to put back at site {}: no such record is rejected", key.site);
     }
     let ids: Vec<_> = polls.iter().map(|poll| poll.id.clone()).collect();
     let results = match options.dry_run {
@@ -103,10 +99,9 @@ async fn polls(
     key: &SiteKey,
     from: Option<DateTime<Utc>>,
 ) -> anyhow::Result<Vec<Poll>> {
-    const NO_LEDGER: &str = "there is no such container yet: check M2MDocumentsDBName and M2MDocumentsDBCollection";
     if !options.which.poll.is_empty() {
         // Reading a single record would create the container.
-        ledger.polls(key, &PollQuery { limit: 1, ..PollQuery::default() }).await?.context(NO_LEDGER)?;
+        ledger.polls(key, &PollQuery { limit: 1, ..PollQuery::default() }).await?.context(NO_CONTAINER)?;
         let mut polls = Vec::new();
         for id in &options.which.poll {
             let poll = ledger.poll(key, id).await?;
@@ -116,7 +111,7 @@ async fn polls(
     }
     let from_id = from.map(|at| format!("{:013}", at.timestamp_millis()));
     let query = PollQuery { limit: MOST, outcomes: vec![Outcome::Rejected], from_id, ..PollQuery::default() };
-    let PollList { mut polls, unreadable } = ledger.polls(key, &query).await?.context(NO_LEDGER)?;
+    let PollList { mut polls, unreadable } = ledger.polls(key, &query).await?.context(NO_CONTAINER)?;
     for error in &unreadable {
         eprintln!("warning: left out: {error}");
     }

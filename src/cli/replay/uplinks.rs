@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use anyhow::bail;
 use chrono::{DateTime, Utc};
 use iothub_connector::{
     config::{Problems, Settings, storage},
@@ -31,7 +30,7 @@ pub async fn replay(
     let uplinks = settings.required("UplinkQueueName", "the storage queue for uplinks", &mut problems);
     let account = storage::read(settings, &mut problems);
     let (Some(uplinks), Some(account), true) = (uplinks, account, problems.is_empty()) else {
-        bail!("{}", problems.list());
+        return Err(problems.into());
     };
     let queues = UplinkQueues::new(&account, uplinks, &HttpClient::default());
     let to = queues.uplinks;

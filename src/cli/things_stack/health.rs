@@ -1,18 +1,18 @@
-//! `things-stack health`: shows how the webhooks of an application fare, as The Things Stack notes it.
+//! `things-stack health`: shows the health of the webhooks of an application, as The Things Stack notes it.
 
 use std::{
     io::{self, BufWriter, Write},
     process::ExitCode,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use iothub_connector::{
     config::Problems,
     things_network::registry::{Webhook, address, health::State},
 };
 use serde::Serialize;
 
-use crate::cli::{settings::Source, table};
+use crate::cli::{settings::Source, similar, table};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -22,9 +22,6 @@ Examples:
     | jq -r 'select(.state == \"unhealthy\") | .webhook'
 
 The exit code is 0 if all of them are well, and 1 if one is unhealthy or paused.";
-
-/// Widths of the columns; 80 in total with the gaps between them.
-const WIDTHS: [u16; 3] = [16, 34, 24];
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -42,7 +39,7 @@ pub struct Options {
     source: Source,
 }
 
-/// How a webhook fares.
+/// The health of a webhook.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Health<'a> {
@@ -69,11 +66,15 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let Some(registry) = registry.filter(|_| problems.is_empty()) else { return Err(problems.into()) };
     let application = options.application.as_str();
     let mut webhooks = registry.webhooks(application).await?;
+    if let Some(id) = &options.webhook
+        && !webhooks.iter().any(|webhook| webhook.id() == id)
+    {
+        let meant = similar::meant(id, webhooks.iter().map(Webhook::id));
+        bail!("application {application} has no webhook {id}{meant}: `iothub-connector things-stack setup` makes one");
+    }
     webhooks.retain(|webhook| options.webhook.as_deref().is_none_or(|id| webhook.id() == id));
     if webhooks.is_empty() {
-        let which = options.webhook.map(|id| format!(" {id}")).unwrap_or_default();
-        eprintln!("application {application} has no webhook{which}: `iothub-connector things-stack setup` makes one");
-        return Ok(ExitCode::FAILURE);
+        bail!("application {application} has no webhook: `iothub-connector things-stack setup` makes one");
     }
     let all: Vec<_> = webhooks.iter().map(|webhook| Health::of(application, webhook)).collect();
     print(&all, options.json)?;
@@ -107,7 +108,7 @@ fn text(all: &[Health<'_>], out: &mut impl Write) -> io::Result<()> {
         let state = format!("{}: {} (leads to {})", health.state, health.text, health.base_url);
         [health.webhook.to_owned(), state, health.to_do.unwrap_or_default().to_owned()]
     });
-    table::write_wrapped(out, ["WEBHOOK", "HEALTH", "TO DO"], cells, WIDTHS)
+    table::write(out, ["WEBHOOK", "HEALTH", "TO DO"], cells, &[])
 }
 
 impl<'a> Health<'a> {
@@ -127,7 +128,7 @@ impl<'a> Health<'a> {
         }
         match webhook.health_status.state() {
             State::Unknown => base("unknown", "nothing was sent since it was made or set up", None),
-            State::Healthy => base("healthy", "the app takes what it sends", None),
+            State::Healthy => base("healthy", "the connector takes what it sends", None),
             State::Unhealthy(failures) => Self {
                 failed_attempts: Some(failures.attempts),
                 status: failures.status,
@@ -155,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_fits_80_columns_and_has_no_keys() {
+    fn the_table_has_no_keys() {
         let unhealthy = json!({"failed_attempts": "12", "last_failed_attempt_at": "2026-03-02T10:15:30Z",
             "last_failed_attempt_details": {"attributes": {"status_code": 401},
                 "details": [{"value": {"body": "{\"title\":\"Unauthorized\",\"detail\":\"x-functions-key: hunter2 is wrong, so the webhook is refused\"}"}}]}});
@@ -170,7 +171,6 @@ mod tests {
         text(&all, &mut out).unwrap();
         json_lines_have_no_keys(&all);
         let out = String::from_utf8(out).unwrap();
-        assert!(out.lines().all(|line| line.chars().count() <= 80), "{out}");
         assert!(!out.contains("hunter2"), "{out}");
         for part in ["unhealthy: 12 attempts failed", "answered 401", "paused: somebody", "unknown: nothing was sent"] {
             assert!(out.contains(part), "{part} is missing in\n{out}");

@@ -1,4 +1,4 @@
-//! `things-stack`: sets up the webhook of an application in The Things Stack, and shows how webhooks fare.
+//! `things-stack`: sets up the webhook of an application in The Things Stack, and shows the health of webhooks.
 
 mod health;
 mod setup;
@@ -29,9 +29,9 @@ pub struct Options {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Makes or changes the webhook that sends an application's uplinks to this app
+    /// Creates or changes the webhook that sends an application's uplinks to this app
     Setup(setup::Options),
-    /// Shows how the webhooks of an application fare
+    /// Shows the health of the webhooks of an application
     Health(health::Options),
 }
 

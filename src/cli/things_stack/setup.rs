@@ -19,7 +19,7 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use super::health::{self, Health};
-use crate::cli::{settings::Source, table};
+use crate::cli::{exit::usage, settings::Source, table};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -45,8 +45,6 @@ Simulated if ThingsNetworkMembers has \"simulated\".";
 
 /// The webhook's id if no webhook leads here.
 const ID: &str = "iot-hub";
-/// Widths of the columns; 80 in total with the gaps between them.
-const WIDTHS: [u16; 3] = [23, 20, 31];
 /// Longer than The Things Stack waits for the app's answer.
 const PATIENCE: Duration = Duration::from_secs(15);
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
@@ -88,7 +86,7 @@ pub struct Options {
 /// Settings are wrong, the webhook is another's, The Things Stack refuses something or cannot be reached, or the output cannot
 /// be printed.
 pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
-    let (registry, wanted) = read(&options)?;
+    let (registry, wanted) = read(&options).map_err(usage)?;
     let application = options.application.as_str();
     let webhooks = registry.webhooks(application).await?;
     let id = id(&options, &webhooks, &wanted)?;
@@ -110,7 +108,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     }
     if !options.yes {
         if let Some(device) = &options.device {
-            eprintln!("note: then an uplink of {device} would be simulated, which the app forwards to the hub");
+            eprintln!("note: then an uplink of {device} would be simulated, which the connector forwards to the hub");
         }
         eprintln!("Nothing is changed: add --yes");
         return Ok(ExitCode::SUCCESS);
@@ -199,14 +197,14 @@ fn print(options: &Options, id: &str, is_new: bool, plan: &Plan) -> anyhow::Resu
         });
         writeln!(out, "{line}")
     } else if plan.changes.is_empty() {
-        writeln!(out, "webhook {id} of application {application} is as it shall be")
+        writeln!(out, "webhook {id} of application {application} needs no change")
     } else {
         let of_old = if is_new { "new webhook" } else { "webhook" };
         let cells = plan.changes.iter().map(|Change { what, now, wanted }| {
             [what.to_string(), now.clone().unwrap_or_else(|| "-".into()), wanted.clone()]
         });
         writeln!(out, "{of_old} {id} of application {application}")
-            .and_then(|()| table::write_wrapped(&mut out, ["WHAT", "NOW", "SHALL BE"], cells, WIDTHS))
+            .and_then(|()| table::write(&mut out, ["WHAT", "NOW", "NEW"], cells, &[]))
     };
     match written.and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("cannot print"),
@@ -219,11 +217,11 @@ fn print(options: &Options, id: &str, is_new: bool, plan: &Plan) -> anyhow::Resu
 async fn simulate(registry: &Registry, application: &str, id: &str, device: &str) -> anyhow::Result<()> {
     ensure!(
         registry.has_device(application, device).await?,
-        "application {application} has no device {device}: no uplink is simulated, because the app would register the device"
+        "application {application} has no device {device}: no uplink is simulated, because the connector would register the device"
     );
     registry.set(application, id, &plan::forget_health()).await?;
     registry.simulate(application, device).await?;
-    eprintln!("an uplink of {device} is simulated; the app forwards it to the hub");
+    eprintln!("an uplink of {device} is simulated; the connector forwards it to the hub");
     let end = Instant::now() + PATIENCE;
     while Instant::now() < end {
         let webhook = registry.webhook(application, id).await?;

@@ -40,7 +40,7 @@ fn family<'a, T>(
     {
         let Some(suffix) = suffix(&name[prefix.len()..]) else {
             let text = format!(
-                "is no setting: write {prefix}Default, or {prefix}-{{application}} or {prefix}-{{application}}-{{port}} with an \
+                "is not a setting: write {prefix}Default, or {prefix}-{{application}} or {prefix}-{{application}}-{{port}} with an \
                  application's id, which has no capitals"
             );
             problems.add(name.to_owned(), text);

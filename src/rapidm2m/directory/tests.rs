@@ -32,7 +32,7 @@ fn new_sites_have_their_documents_at_their_name_unless_it_is_taken() {
         r#"[{"_uid":"A1","name":".."},{"_uid":"..","name":"."},{"name":"Well","site_id":"w"},{"site_id":"s5"},{}]"#;
     let odd: Vec<Listed> = serde_json::from_str(text).unwrap();
     let expected = [("A1", "A1", "A1"), ("Well", "Well", "Well"), ("s5", "s5", "s5")];
-    assert_eq!(told(&directory([]).all(&odd)), expected, "what would change a path is no name");
+    assert_eq!(told(&directory([]).all(&odd)), expected, "what would change a path is not a name");
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn a_name_of_the_settings_goes_on_to_mean_the_site_that_it_meant() {
     let wanted = names(&["Well"]);
     for (list, expected, remark) in [
         (list(&[("A1", "Well"), ("A2", "Well")]), vec![("Well", "Well", "A1")], ""),
-        (list(&[("A1", "Shaft")]), vec![("Well", "Shaft", "A1")], "called \"Shaft\" now. It goes on"),
+        (list(&[("A1", "Shaft")]), vec![("Well", "Shaft", "A1")], "called \"Shaft\" now. It is polled all the same"),
         (
             list(&[("A1", "Pit"), ("A2", "Well")]),
             vec![("A2", "Well", "A2"), ("Well", "Pit", "A1")],

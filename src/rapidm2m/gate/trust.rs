@@ -112,7 +112,7 @@ impl Trust {
     pub fn refused_one(&mut self, error: &FetchError, now: DateTime<Utc>) {
         self.is_proven = false;
         self.in_a_row += 1;
-        // Each of the instances would make a second attempt. That the password is wrong is no fault of one site.
+        // Each of the instances would make a second attempt. That the password is wrong is not a fault of one site.
         if std::mem::take(&mut self.is_vouched) && matches!(error, FetchError::Unauthorized { .. }) {
             self.in_a_row = MEANT_FOR_ALL;
         }

@@ -253,7 +253,7 @@ impl TryFrom<(i64, i64, u32)> for Run {
         let is_time = |millis| DateTime::from_timestamp_millis(millis).is_some();
         match last {
             Some(last) if count > 0 && is_even && is_time(first) && is_time(last) => Ok(Self { first, step, count }),
-            _ => Err(format!("[{first},{step},{count}] is no run of stamps")),
+            _ => Err(format!("[{first},{step},{count}] is not a run of stamps")),
         }
     }
 }
@@ -367,7 +367,7 @@ mod tests {
         {
             let json = format!(r#"{{"Since":"2000-01-01T00:00:00Z","Stamps":[{run}]}}"#);
             let error = serde_json::from_str::<Recorded>(&json).unwrap_err().to_string();
-            assert!(error.contains("is no run of stamps"), "{run}: {error}");
+            assert!(error.contains("is not a run of stamps"), "{run}: {error}");
         }
     }
 

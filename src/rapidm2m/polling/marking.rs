@@ -142,7 +142,7 @@ impl<W: World> Turn<'_, W> {
 
     /// Whether a refused transaction was applied all the same, judged by one of its records: all are written or none. Cosmos
     /// DB's client repeats a transaction whose answer is late, and the repetition is refused because the first one was
-    /// applied. The cursor alone is no proof, unless it keeps a record: another poller may have moved it to the same place.
+    /// applied. The cursor alone is not a proof, unless it keeps a record: another poller may have moved it to the same place.
     async fn is_written(&self, created: &[Poll], replaced: &[Poll]) -> Result<bool, LedgerError> {
         // Without records the caller's comparison of the cursors is enough.
         let Some(poll) = record::witness(created, replaced) else { return Ok(replaced.is_empty()) };

@@ -263,7 +263,7 @@ impl Unsendable {
         let (kind, text) = match self {
             Self::Gone => (
                 Kind::RecordLost,
-                format!("the record {id} of a message that waited is gone from the ledger: its rows cannot be sent"),
+                format!("the record {id} of a message that waited is gone from Cosmos DB: its rows cannot be sent"),
             ),
             Self::Unreadable(why) => (
                 Kind::RecordUnreadable,

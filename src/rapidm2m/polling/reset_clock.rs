@@ -56,7 +56,7 @@ impl Looking {
 }
 
 impl<W: World> Turn<'_, W> {
-    /// Asks for such rows, if it is time for that. A failure is no matter: the next look comes.
+    /// Asks for such rows, if it is time for that. A failure is not a matter: the next look comes.
     pub async fn look_for_a_reset_clock(&mut self, channels: &[String]) -> Result<(), EndTurn> {
         let until = Stamp::parse(UNTIL).unwrap_or(SINCE);
         let has_new_rows = self.report.rows_recorded > 0;

@@ -158,7 +158,7 @@ impl<W: World> Turn<'_, W> {
         if !self.memory.tried && error.kind.is_permanent() {
             return false;
         }
-        let text = format!("left alone until {}, after {}", Stamp::from_time(until).rfc3339(), error.text);
+        let text = format!("not polled until {}, after {}", Stamp::from_time(until).rfc3339(), error.text);
         self.report.failures.push(Failure { kind: error.kind, text, is_known: true });
         true
     }

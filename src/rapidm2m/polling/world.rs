@@ -131,7 +131,7 @@ impl Services {
     }
 
     fn measure_request(&self, began: WallInstant, bytes: usize, error: Option<&FetchError>) {
-        // In emulation mode there is no backend. What the gate holds back is no request.
+        // In emulation mode there is no backend. What the gate holds back is not a request.
         let is_request = !matches!(error, Some(FetchError::Held { .. }));
         if let (Source::Backend(_), true) = (&self.source, is_request) {
             self.meters.backend.count(began.elapsed(), bytes, error.map(FetchError::kind).as_ref());

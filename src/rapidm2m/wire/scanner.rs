@@ -28,7 +28,7 @@ pub struct Scanned {
 /// Reads an array of rows.
 ///
 /// # Errors
-/// It is no array, it is cut off, or something else follows it.
+/// It is not an array, it is cut off, or something else follows it.
 pub fn scan(body: &[u8], channels: usize) -> Result<Scanned, WireError> {
     let mut scanner = Scanner { body, at: 1, channels, next_row: Some(0), looked_ahead: 0, out: Scanned::default() };
     scanner.read()?;
@@ -164,7 +164,7 @@ impl Scanner<'_> {
             return Err("an empty row");
         }
         let mut cells = Cells(Some(inner));
-        let stamp = cells.next().and_then(stamp).ok_or("a stamp that is no time")?;
+        let stamp = cells.next().and_then(stamp).ok_or("a stamp that is not a time")?;
         let cells: Vec<_> = cells.take(self.channels + 1).collect();
         if cells.len() != self.channels {
             return Err(if cells.len() < self.channels { "too few values" } else { "too many values" });
@@ -193,7 +193,7 @@ impl Scanner<'_> {
         if NO_VALUES.iter().any(|none| cell.eq_ignore_ascii_case(none)) {
             return Ok(false);
         }
-        let value = serde_json::from_slice::<&RawValue>(cell).map_err(|_| "a value that is no JSON")?;
+        let value = serde_json::from_slice::<&RawValue>(cell).map_err(|_| "a value that is not valid JSON")?;
         self.out.text.push_str(value.get());
         Ok(true)
     }
@@ -381,11 +381,11 @@ mod tests {
             (b"\"a, b] [c\"", some("\"a, b] [c\"")),
             (b"\"C:\\data\"", Err("a text with an escape that JSON does not have")),
             (b"\"\\ud800\"", Err("a text with an escape that JSON does not have")),
-            (b"007", Err("a value that is no JSON")),
+            (b"007", Err("a value that is not valid JSON")),
             (b"21,5", Err("too many values")),
             (b"[1]", Err("a value that is neither number nor text")),
             (b"1,", Err("too many values")),
-            (b"", Err("a value that is no JSON")),
+            (b"", Err("a value that is not valid JSON")),
         ] {
             let row = [b"[\"2017012\",", value, b"]"].concat();
             assert_eq!(between(&row), expected, "{}", String::from_utf8_lossy(value));
@@ -400,7 +400,7 @@ mod tests {
             (b"[\"2017012\",\"C:\\\"]", "a row that does not end"),
             (b"[\"2017012\",1", "a row that does not end"),
             (b"[\"2017012\",[1]", "a row that does not end"),
-            (b"[\"2017012\",1}]", "a value that is no JSON"),
+            (b"[\"2017012\",1}]", "a value that is not valid JSON"),
         ] {
             match between(row) {
                 Err(found) => assert_eq!(found, reason, "{}", String::from_utf8_lossy(row)),

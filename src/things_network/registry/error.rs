@@ -57,7 +57,7 @@ struct Detail {
 }
 
 impl RegistryError {
-    /// Explains an answer that is no success.
+    /// Explains an answer that is not a success.
     #[must_use]
     pub fn of_answer(place: &str, application: &str, status: StatusCode, body: &[u8]) -> Self {
         let (_, text) = http::error_text(body);

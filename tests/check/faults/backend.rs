@@ -83,9 +83,9 @@ async fn the_clock_is_wrong() {
     };
     let clock = "clock of this machine";
     run([
-        failed(clock).when(at(-10)).says("s fast, says the backend", "set it right"),
-        failed(clock).when(at(10)).says("s slow, says the backend", "set it right"),
-        warning(clock).when(at(3)).says("s slow, says the backend", "set it right"),
+        failed(clock).when(at(-10)).says("s fast, says the backend", "correct it"),
+        failed(clock).when(at(10)).says("s slow, says the backend", "correct it"),
+        warning(clock).when(at(3)).says("s slow, says the backend", "correct it"),
     ])
     .await;
 }

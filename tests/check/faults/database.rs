@@ -24,11 +24,11 @@ async fn the_account_is_refusing_or_away() {
     run([
         failed(account).when(set(key, "d3Jvbmc=")).kind("ledger_unauthorized").says("(401)", key),
         failed(account).when(Wrong::Away(Cosmos)).kind("ledger_unreachable").says("reached", "check M2MDocumentsDBUri"),
-        nobody().says("nobody can sign in", "run `az login`"),
+        nobody().says("cannot sign in", "run `az login`"),
         nobody()
             .when(set("IDENTITY_ENDPOINT", "http://127.0.0.1:9/msi/token"))
             .when(identity())
-            .says("nobody can sign in", "switch on the app's system-assigned managed identity"),
+            .says("cannot sign in", "switch on the app's system-assigned managed identity"),
     ])
     .await;
 }

@@ -17,7 +17,7 @@ pub fn objects(bicep: &str) -> BTreeMap<String, BTreeMap<String, String>> {
         let members =
             lines.by_ref().take_while(|line| *line != "}").filter(|line| !line.trim_start().starts_with("//"));
         let pair = |line: &str| {
-            let (key, value) = line.trim().split_once(": ").unwrap_or_else(|| panic!("{line:?} is no member"));
+            let (key, value) = line.trim().split_once(": ").unwrap_or_else(|| panic!("{line:?} is not a member"));
             (key.trim_matches('\'').to_owned(), value.to_owned())
         };
         objects.insert(name.to_owned(), members.map(pair).collect());

@@ -28,7 +28,8 @@ const ELSEWHERE: [(&str, &str); 5] = [
     ("src/cosmos/mod.rs", "REGION_NAME"),
 ];
 /// Texts in `src/config` that look like settings, but are parts of connection strings, a suffix, or a value.
-const NO_SETTINGS: [&str; 9] = [
+const NO_SETTINGS: [&str; 10] = [
+    "REPLACEwith",
     "Default",
     "Development",
     "DeviceId",

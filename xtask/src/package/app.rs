@@ -23,7 +23,7 @@ impl App {
         let file = root.join("host.json");
         let text = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
         let host: serde_json::Value =
-            serde_json::from_slice(&text).with_context(|| format!("{} is no JSON", file.display()))?;
+            serde_json::from_slice(&text).with_context(|| format!("{} is not valid JSON", file.display()))?;
         let Some(executable) = host["customHandler"]["description"]["defaultExecutablePath"].as_str() else {
             bail!("{}: customHandler.description.defaultExecutablePath is missing", file.display());
         };
@@ -129,7 +129,7 @@ mod tests {
             ("path", handler("./handler"), &["a"][..], "bare name"),
             ("none", "{}".to_owned(), &["a"], "defaultExecutablePath is missing"),
             ("empty", handler("handler"), &[], "no folder with a function.json"),
-            ("text", "host".to_owned(), &["a"], "is no JSON"),
+            ("text", "host".to_owned(), &["a"], "is not valid JSON"),
         ] {
             let root = folder(name, &host, functions);
             let error = format!("{:#}", App::of(&root).unwrap_err());

@@ -35,7 +35,7 @@ It needs Python 3 with venv and pip, and the Rust target x86_64-unknown-linux-gn
 Linux on x86-64 has; elsewhere: rustup target add x86_64-unknown-linux-gnu). The Zig
 compiler, which links for an old C library, comes from PyPI and stays in target/zig.
 
-What is built is the committed Cargo.lock, with the profile `release`, without the stand-ins.";
+What is built is the committed Cargo.lock, with the profile `release`, without the emulators.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -58,7 +58,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     let app = App::of(root())?;
     say(&format!("packaging {} for Linux on x86-64, glibc {}.{} or newer", app.executable, GLIBC.0, GLIBC.1));
     let zig = zig::Tools::ready(&root().join("target/zig"), &say)?;
-    say("building with profile release, without the stand-ins (some minutes the first time)");
+    say("building with profile release, without the emulators (some minutes the first time)");
     let built = zig.build(root(), &app.executable, GLIBC, options.quiet)?;
 
     let executable = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;

@@ -33,9 +33,10 @@ const OF_THE_STAND_INS: [&str; 9] = [
 const SECRETS: [&str; 6] = [
     "c2VjcmV0",
     "hunter2",
-    // The example's backend password, `user:password`.
+    // The password of the emulated backend, `user:password`.
     "dXNlcjpwYXNzd29yZA==",
-    "REPLACEwith",
+    // A placeholder of the example. The executable knows only how they begin.
+    "REPLACEwithTHE",
     // The key that all Cosmos DB emulators have.
     "C2y6yDjf5/R+ob0N8A7Cgv30VRDJIWEHLM+4QDU5DE2nQ9nDuVTqobD4b8mGGyPMbIZnqyMsEcaGQy67XIw",
     // A real key, not the label that a parser looks for.

@@ -35,7 +35,14 @@ fn handler(folder: &Path, settings: &BTreeMap<String, String>) -> Command {
 fn settings() -> BTreeMap<String, String> {
     let example = fs::read(root().join("local.settings.json.example")).unwrap();
     let example: Value = serde_json::from_slice(&example).unwrap();
-    serde_json::from_value(example["Values"].clone()).unwrap()
+    let settings: BTreeMap<String, String> = serde_json::from_value(example["Values"].clone()).unwrap();
+    settings.into_iter().map(|(name, value)| (name, filled_in(&value))).collect()
+}
+
+/// The value with something that can be decoded, and that is a part of a host name, in place of the placeholder.
+fn filled_in(value: &str) -> String {
+    let Some((before, rest)) = value.split_once("REPLACEwith") else { return value.to_owned() };
+    format!("{before}dTpw{}", rest.trim_start_matches(|letter: char| letter.is_ascii_alphanumeric()))
 }
 
 /// A handler. Dropping it kills the handler, as the host would.

@@ -96,7 +96,7 @@ impl Function {
             && name.chars().all(|letter| letter.is_ascii_alphanumeric() || "_-".contains(letter));
         ensure!(
             valid,
-            "{}: the folder's name is no function name (a letter, then letters, digits, _ and -)",
+            "{}: the folder's name is not a function name (a letter, then letters, digits, _ and -)",
             path.display()
         );
 

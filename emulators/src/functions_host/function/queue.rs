@@ -48,7 +48,7 @@ pub fn parse(binding: &Node<'_>, direction: &str, settings: &Settings) -> anyhow
 
 /// The account of `AzureWebJobsStorage`. `None` if that names none.
 pub fn default_account(settings: &Settings) -> Option<Result<StorageAccount, &'static str>> {
-    // Most settings files have `UseDevelopmentStorage=true` there. That is no request for an account.
+    // Most settings files have `UseDevelopmentStorage=true` there. That is not a request for an account.
     let text = setting(settings, DEFAULT_CONNECTION)?;
     text.to_ascii_lowercase().contains("accountname=").then(|| StorageAccount::parse(text))
 }

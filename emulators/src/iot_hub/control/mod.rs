@@ -20,7 +20,11 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::{counts::Counts, faults::Faults, hub::Hub, received};
-use crate::door::Door;
+use crate::{
+    door::Door,
+    listing::{self, Route},
+    trouble,
+};
 
 /// Largest request body, in bytes: the largest message to a device, as Base64 or escaped, fits.
 const MAX_BODY: usize = 512 * 1024;
@@ -67,6 +71,26 @@ struct ExpireParameters {
     refuse: bool,
 }
 
+/// For `GET /`.
+const ROUTES: &[Route] = &[
+    ("GET, DELETE", "/received", "the messages; ?wait=N waits for N of them"),
+    ("GET", "/counts", "how much came"),
+    ("GET", "/connections", "who is connected"),
+    ("GET, PUT, DELETE", "/faults", "refusals, delays, missing acknowledgements"),
+    ("PUT", "/away", "true: refuses connections; false: accepts them again"),
+    ("POST", "/cut", "cuts all connections"),
+    ("POST", "/expire", "ends connections as if their tokens had expired"),
+    ("GET, POST", "/c2d", "sends a message to a device (?device=ID), says what became of it"),
+    ("POST", "/c2d/unlock", "gives up the locks of messages to devices"),
+    ("GET", "/twin", "the twin of a device (?device=ID)"),
+    ("GET, PUT, DELETE", "/devices", "registers, disables or deletes devices (?device=ID)"),
+    ("PUT", "/dps/away", "the same for the Device Provisioning Service"),
+    ("POST", "/dps/cut", "the same for the Device Provisioning Service"),
+    ("GET", "/dps/registrations", "who registered how often"),
+    ("GET, PUT", "/dps/settings", "what devices are answered"),
+    ("GET, PUT, DELETE", "/dps/faults", "faults of the Device Provisioning Service"),
+];
+
 pub fn router(control: Control) -> Router {
     Router::new()
         .route("/received", get(get_received).delete(delete_received))
@@ -84,6 +108,7 @@ pub fn router(control: Control) -> Router {
         .route("/devices", get(devices::get).put(devices::put).delete(devices::delete))
         .with_state(control)
         .layer(DefaultBodyLimit::max(MAX_BODY))
+        .merge(listing::router(&[ROUTES, trouble::ROUTES]))
 }
 
 /// `?after=N&device=ID&wait=K&timeout_ms=T`. With `wait`, answers when `K` messages have been received since the start
@@ -125,7 +150,7 @@ async fn get_faults(State(control): State<Control>) -> Json<Faults> {
 
 async fn put_faults(State(control): State<Control>, body: Bytes) -> Answer<Json<Faults>> {
     let faults: Faults = parse(&body)?;
-    tracing::info!(?faults, "faults set");
+    tracing::info!("faults set: {}", json!(faults));
     *control.hub.faults() = faults.clone();
     Ok(Json(faults))
 }
@@ -185,7 +210,7 @@ async fn wait_until(
     let Some(number) = number else { return Ok(()) };
     let time = time_to_wait(timeout_ms)?;
     let mut counts = hub.counts.subscribe();
-    // Time over is no error: the answer says how far things have come.
+    // Time over is not an error: the answer says how far things have come.
     let _ = timeout(time, counts.wait_for(|counts| count(counts) >= number)).await;
     Ok(())
 }

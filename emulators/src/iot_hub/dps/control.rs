@@ -57,7 +57,7 @@ async fn get_registrations(
     if let Some(number) = query.wait {
         let calls = || hub.dps.registrations().all().filter(wanted).map(|found| found.register_calls).sum::<u64>();
         let mut changed = hub.dps.changed.subscribe();
-        // Time over is no error: the answer says how far things have come.
+        // Time over is not an error: the answer says how far things have come.
         let _ = timeout(time_to_wait(query.timeout_ms)?, changed.wait_for(|()| calls() >= number)).await;
     }
     Ok(Json(hub.dps.registrations().all().filter(wanted).map(Registration::to_json).collect()))
@@ -86,7 +86,7 @@ async fn get_faults(State(hub): State<Arc<Hub>>) -> Json<Faults> {
 
 async fn put_faults(State(hub): State<Arc<Hub>>, body: Bytes) -> Answer<Json<Faults>> {
     let faults: Faults = parse(&body)?;
-    tracing::info!(?faults, "faults of the Device Provisioning Service set");
+    tracing::info!("faults of the Device Provisioning Service set: {}", serde_json::json!(faults));
     *hub.dps.faults() = faults.clone();
     Ok(Json(faults))
 }

@@ -39,7 +39,7 @@ async fn reply(hub: &Hub, request: &Request<'_>) -> Reply {
         return Reply::Answer(Answer::error(404, &error, Utc::now()));
     }
     if !registrations::is_registration_id(id) {
-        return Reply::Answer(Answer::error(400, "that is no registration id", Utc::now()));
+        return Reply::Answer(Answer::error(400, "that is not a registration id", Utc::now()));
     }
     if !dps.registrations().count(id, request.step) {
         return Reply::Answer(Answer::error(429, "there are too many registrations", Utc::now()));

@@ -221,7 +221,7 @@ fn ask<'a>(topic: &'a str, body: &'a [u8]) -> Result<Asked<'a>, String> {
     let (poll, query) = match (topic.strip_prefix(REGISTER), topic.strip_prefix(POLL)) {
         (Some(query), _) => (false, query),
         (_, Some(query)) => (true, query),
-        _ => return Err(wrong("which is no topic of this service")),
+        _ => return Err(wrong("which is not a topic of this service")),
     };
     let query = query.strip_prefix('?').ok_or_else(|| wrong("which has no `?`"))?;
     let parameter = |name: &str| query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
@@ -262,7 +262,7 @@ mod tests {
     #[test]
     fn other_topics_are_refused_with_a_reason() {
         for (topic, reason) in [
-            ("devices/d/messages/events/", "no topic of this service"),
+            ("devices/d/messages/events/", "not a topic of this service"),
             ("$dps/registrations/PUT/iotdps-register/$rid=7", "no `?`"),
             ("$dps/registrations/PUT/iotdps-register/?rid=7", "no `$rid`"),
             ("$dps/registrations/GET/iotdps-get-operationstatus/?$rid=7", "no `operationId`"),

@@ -89,7 +89,7 @@ impl Dps {
                     Answer::assigning(&operation_id, settings.retry_after_seconds)
                 }
                 Ok(_) => Answer::error(400, "the registrationId of the body is not that of the request", now),
-                Err(error) => Answer::error(400, &format!("the body is no registration: {error}"), now),
+                Err(error) => Answer::error(400, &format!("the body is not a registration: {error}"), now),
             },
             Step::Poll { operation_id } => {
                 let outcome = || self.faults().outcome(id);

@@ -28,13 +28,13 @@ struct Item {
 /// One message is invalid; then the whole batch is refused.
 pub fn parse(body: &[u8]) -> Result<Vec<(Properties, Vec<u8>)>, Failure> {
     let items: Vec<Item> = serde_json::from_slice(body)
-        .map_err(|error| Failure::bad_request(format!("the body is no batch of messages: {error}")))?;
+        .map_err(|error| Failure::bad_request(format!("the body is not a batch of messages: {error}")))?;
     if items.is_empty() {
         return Err(Failure::bad_request("the batch is empty"));
     }
     let message = |(index, item): (usize, Item)| {
         let body = if item.base64_encoded.unwrap_or(true) {
-            let no_base64 = |_| Failure::bad_request(format!("the body of message {index} is no Base64"));
+            let no_base64 = |_| Failure::bad_request(format!("the body of message {index} is not Base64"));
             BASE64_STANDARD.decode(&item.body).map_err(no_base64)?
         } else {
             item.body.into_bytes()
@@ -68,9 +68,9 @@ mod tests {
             (r#"[{"body":"?"}]"#, "message 0"),
             (r#"[{"body":""},{}]"#, "missing field `body`"),
             (r#"[{"body":"x","properties":{"a":1}}]"#, "expected a string"),
-            (r#"{"body":"x"}"#, "no batch"),
+            (r#"{"body":"x"}"#, "not a batch"),
             ("[]", "empty"),
-            ("", "no batch"),
+            ("", "not a batch"),
         ] {
             let failure = format!("{:?}", parse(body.as_bytes()).unwrap_err());
             assert!(failure.contains(reason), "{body}: {failure}");

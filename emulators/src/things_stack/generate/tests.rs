@@ -255,7 +255,7 @@ fn an_uplink_on_demand_is_as_demanded() {
     for (json, reason) in [
         (r#"{"application":"a"}"#, "application and device"),
         (r#"{"application":"a","device":"d","version":1}"#, "version 1"),
-        (r#"{"application":"a","device":"d","frmPayload":"?"}"#, "no Base64"),
+        (r#"{"application":"a","device":"d","frmPayload":"?"}"#, "not Base64"),
     ] {
         assert!(make(json).unwrap_err().contains(reason), "{json}");
     }

@@ -48,7 +48,7 @@ impl Generator {
             return Err(format!("version {version}: there are 2 and 3"));
         }
         let payload = wanted.frm_payload.map(|text| BASE64_STANDARD.decode(&text)).transpose();
-        let payload = payload.map_err(|error| format!("frmPayload is no Base64: {error}"))?;
+        let payload = payload.map_err(|error| format!("frmPayload is not Base64: {error}"))?;
         let name = (wanted.application, wanted.device);
         let number = match self.by_name.get(&name) {
             Some(number) => *number,

@@ -55,9 +55,9 @@ pub struct Batch {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// Nobody knows what it is, so it must not be lost.
-    #[error("it is no batch of sites: {0}")]
+    #[error("it is not a batch of sites: {0}")]
     Foreign(String),
-    #[error("it is a batch of another version of the app ({0})")]
+    #[error("it is a batch of another version of the connector ({0})")]
     Version(u32),
     #[error("it is a batch of the customer {0:?}: each app needs a PollQueueName of its own")]
     Customer(String),

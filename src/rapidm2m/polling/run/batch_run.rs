@@ -27,7 +27,7 @@ pub enum Outcome {
     Worked(Box<Summary>),
     /// It is worth nothing any more. The next run has its sites.
     Dropped,
-    /// It is no batch. Somebody may miss it.
+    /// It is not a batch. Somebody may miss it.
     Foreign(Refused),
 }
 

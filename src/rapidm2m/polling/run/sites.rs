@@ -189,7 +189,7 @@ impl Polling {
             Err(error) => {
                 let mut text = format!("listing the sites: {error}");
                 if let (FetchError::NoSites, Some(known)) = (&error, self.known_sites()) {
-                    text.push_str(&format!("; {known} were polled before and go on"));
+                    text.push_str(&format!("; {known} were polled before and continue"));
                 }
                 let failure = Failure { kind: error.kind(), text, is_known: false };
                 summary.failures.push((ALL_SITES.into(), failure.clone()));

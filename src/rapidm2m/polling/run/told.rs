@@ -149,7 +149,7 @@ fn log_news(summary: &Summary) {
     if !by_uid.is_empty() {
         tracing::info!(
             site.names = some_of(&by_uid),
-            "the cursors of {} sites hold their _uid now: they go on if the site is renamed",
+            "the cursors of {} sites have their _uid now: they continue if the site is renamed",
             by_uid.len()
         );
     }
@@ -157,7 +157,7 @@ fn log_news(summary: &Summary) {
         match news {
             News::Uid => {}
             News::Renamed(before) => {
-                tracing::info!(site.name = site, "the site was called {before:?} before; it goes on where it was");
+                tracing::info!(site.name = site, "the site was called {before:?} before; it continues where it was");
             }
             News::Histdata(before) => tracing::warn!(
                 site.name = site,
@@ -170,7 +170,9 @@ fn log_news(summary: &Summary) {
                 site.name = site,
                 "the backend does not list the site any more; {waiting} of its messages wait and will be sent"
             ),
-            News::Back => tracing::info!(site.name = site, "the backend lists the site again; it goes on where it was"),
+            News::Back => {
+                tracing::info!(site.name = site, "the backend lists the site again; it continues where it was")
+            }
         }
     }
 }
