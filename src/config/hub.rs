@@ -396,7 +396,7 @@ mod tests {
             (&[("IoTHubURL", "h.net"), ("IoTHubDeviceId", "d"), ("IoTHubDeviceKey", "hunter2!")], "not Base64"),
             (
                 &[("IoTHubURL", "h.net"), ("IoTHubDeviceId", "a+b"), ("IoTHubDeviceKey", "c2VjcmV0")],
-                "IoTHubDeviceId is no device id",
+                "IoTHubDeviceId is not a device id",
             ),
             (&token("hunter2"), "not a token"),
             (&token("SharedAccessSignature sr=h.net%2Fdevices%2Fd&sig=hunter2"), "does not say when it ends"),
@@ -410,7 +410,7 @@ mod tests {
                     ("IoTHubDeviceId", pasted),
                     ("IoTHubSharedAccessSignature", "SharedAccessSignature sr=h.net%2Fdevices%2Fe&sig=x&se=1"),
                 ],
-                "IoTHubDeviceId is no device id",
+                "IoTHubDeviceId is not a device id",
             ),
             (
                 &[

@@ -152,7 +152,7 @@ pub struct NotBase64;
 pub fn check_id(id: &str) -> Result<(), &'static str> {
     let valid = |letter: char| letter.is_ascii_alphanumeric() || "-.%_*?!(),:=@$'".contains(letter);
     if matches!(id, "" | "." | "..") || id.len() > MAX_ID || !id.chars().all(valid) {
-        return Err("is no device id: at most 128 of A-Z a-z 0-9 - . % _ * ? ! ( ) , : = @ $ ', not . or .. alone");
+        return Err("is not a device id: at most 128 of A-Z a-z 0-9 - . % _ * ? ! ( ) , : = @ $ ', not . or .. alone");
     }
     Ok(())
 }

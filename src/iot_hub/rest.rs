@@ -105,7 +105,7 @@ pub async fn explain(response: Response, device: &Device, now: DateTime<Utc>) ->
         _ if status.is_success() => {
             let place = &device.endpoint;
             SendError::Unreachable(format!(
-                "{place}: what answered {} is no hub, but perhaps a proxy in between: {text}",
+                "{place}: what answered {} is not a hub, but perhaps a proxy in between: {text}",
                 status.as_u16()
             ))
         }

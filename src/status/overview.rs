@@ -289,7 +289,7 @@ impl Overview {
                     unlisted = cursor.last_error.clone().map(|fault| Failure { fault, since });
                     if let Some(since) = cursor.contacts_wrong_since {
                         notes.push(format!(
-                            "Since {} each site is polled in each run: a site had new rows, but the site list told no new contact \
+                            "Since {} each site is polled in each run: a site had new rows, but the site list showed no new contact \
                              (device.stamp) of it. It is trusted again by a start a week later",
                             Stamp::from_time(since).rfc3339()
                         ));

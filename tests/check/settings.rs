@@ -76,9 +76,12 @@ async fn a_timer_for_commands_without_an_address_is_a_warning() {
     let mut world = world().await;
     world.set("DownlinkPollSeconds", "10");
     let report = Report::of(&world, &["--offline"]).await;
-    assert_eq!(report.row("DownlinkPollSeconds", "warning")["toDo"], "set ThingsStackUrl and ThingsStackApiKey");
+    assert_eq!(
+        report.row("DownlinkPollSeconds", "warning")["toDo"],
+        "set ThingsStackUrl and ThingsStackDownlinkApiKey"
+    );
     world.set("ThingsStackUrl", "https://eu1.cloud.thethings.network");
-    world.set("ThingsStackApiKey", "NNSXS.HUNTER2");
+    world.set("ThingsStackDownlinkApiKey", "NNSXS.HUNTER2");
     let report = Report::of(&world, &["--offline"]).await;
     let text = report.row("DownlinkPollSeconds", "ok")["text"].to_string();
     assert!(text.contains("every 10 s") && text.contains("eu1.cloud.thethings.network"), "{text}");

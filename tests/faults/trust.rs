@@ -121,9 +121,8 @@ async fn talk(client: Client, server: &Server, trusted: &Authority) -> String {
         // Keeps the settings that lead to the services of this world.
         world.settings.entry(name).or_insert(value);
     }
-    for name in ["DPSIDScopeDefault", "DPSEnrollmentGroupSymmetricKeyDefault", "UplinkQueueName"] {
-        world.unset(name);
-    }
+    // Only rapidM2M.
+    world.unset("UplinkQueueName");
     world.set("PollTimeoutSeconds", "6");
     world.set("SSL_CERT_FILE", trusted.path());
     let place = &server.address;

@@ -153,7 +153,7 @@ async fn the_documents_of_an_earlier_version_go_on_without_a_gap_or_a_repeat() {
         assert_eq!((&cursor["Site_Uid"], &cursor["Histdata"]), (&json!(uids[site]), &json!(0)), "{site}");
         assert_eq!(cursor["Unforwarded"], json!([]), "{site}");
     }
-    world.printed("the cursors of 5 sites hold their _uid now: they go on if the site is renamed", 1).await;
+    world.printed("the cursors of 5 sites have their _uid now: they continue if the site is renamed", 1).await;
 
     // A rename in the backend.
     installation.list("Basin").await;

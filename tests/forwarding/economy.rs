@@ -154,9 +154,9 @@ async fn a_hint_that_is_wrong_is_not_used_any_more() {
     }
     let request = json!({ "Data": { "req": { "Method": "GET", "Query": { "format": "json" } } } });
     let page = handler.post("/status", request.to_string()).await.body["Outputs"]["res"]["body"].to_string();
-    assert!(page.contains("told no new contact (device.stamp)"), "{page}");
+    assert!(page.contains("showed no new contact (device.stamp)"), "{page}");
     let checked = run::run(&world, &["check"]).await.printed;
-    assert!(checked.contains("told no new contact"), "{checked}");
+    assert!(checked.contains("showed no new contact"), "{checked}");
 }
 
 #[tokio::test]

@@ -73,7 +73,7 @@ fn the_example_settings_are_accepted_when_they_are_filled_in() {
 #[test]
 fn placeholders_of_the_example_settings_are_refused_and_named_in_one_sentence() {
     // Only `things-stack` reads these.
-    let others = ["FunctionAppKey", "FunctionAppUrl", "ThingsStackApiKey", "ThingsStackDownlinkApiKey"];
+    let others = ["FunctionAppKey", "FunctionAppUrl", "ThingsStackApiKey"];
     let example = example();
     let placeholders = example.iter().filter(|(_, value)| value.contains(PLACEHOLDER)).map(|(name, _)| name.as_str());
     let expected: BTreeSet<_> = placeholders.filter(|name| !others.contains(name)).collect();

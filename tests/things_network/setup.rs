@@ -99,7 +99,7 @@ async fn the_webhook_is_made_and_a_simulated_uplink_arrives_at_the_hub() {
 
     let done = setup(&world, &["--device", DEVICE, "--yes"]).await;
     assert_eq!(done.code, Some(0), "{done:?}");
-    assert!(done.said.contains("is made") && done.printed.contains("healthy: the app takes"), "{done:?}");
+    assert!(done.said.contains("is made") && done.printed.contains("healthy: the connector takes"), "{done:?}");
     let webhook = &webhooks(&world).await[0];
     assert_eq!((&webhook["base_url"], &webhook["format"]), (&json!(host.target()), &json!("json")));
     assert_eq!(webhook["headers"], json!({ "x-functions-key": FUNCTION_KEY }));

@@ -61,7 +61,7 @@ async fn a_few_messages_wait_in_the_function() {
     world.hub.post("cut", Value::Null).await;
     assert_eq!(host.post(uplink("app", "dev", 1).to_string()).await.status, 202);
     // After three attempts the hub counts as away. A fourth attempt in the log shows that a message waited for the hub.
-    host.logged_times("failure.kind=\\\"hub_unreachable\\\"", 4).await;
+    host.logged_times("failure.kind=\"hub_unreachable\"", 4).await;
     world.hub.away(false).await;
     arrived(&world, &host, 0..=1).await;
 }

@@ -16,7 +16,7 @@ pub fn check(config: &Config) -> Option<Row> {
             format!(
                 "{text}, but only for devices whose webhook came to the timer's process: on Flex Consumption that is none"
             ),
-            "set ThingsStackUrl and ThingsStackApiKey",
+            "set ThingsStackUrl and ThingsStackDownlinkApiKey",
         ),
     })
 }

@@ -147,7 +147,7 @@ mod tests {
         let broken = Document { assigned_hub: "no hub".into(), ..document() };
         assert!(broken.device(key()).unwrap_err().starts_with("AssignedHub is not a host name"));
         let broken = Document { device_id: "a b".into(), ..document() };
-        assert!(broken.device(key()).unwrap_err().starts_with("DeviceId is no device id"));
+        assert!(broken.device(key()).unwrap_err().starts_with("DeviceId is not a device id"));
         let claim = Document::claim("pump-7", document().owner, None, document().registered_at);
         assert!(claim.is_claim() && !document().is_claim() && claim.device(key()).is_err());
     }

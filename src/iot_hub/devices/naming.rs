@@ -62,7 +62,9 @@ fn is_id(name: &str) -> bool {
 pub fn check_registration_id(id: &str) -> Result<(), &'static str> {
     let valid = |letter: char| letter.is_ascii_alphanumeric() || "-._:".contains(letter);
     if id.is_empty() || id.len() > MAX_ID || !id.chars().all(valid) || id.ends_with(['.', '_', ':']) {
-        return Err("is no registration id: at most 128 of A-Z a-z 0-9 - . _ : with a letter, a digit or - at the end");
+        return Err(
+            "is not a registration id: at most 128 of A-Z a-z 0-9 - . _ : with a letter, a digit or - at the end",
+        );
     }
     Ok(())
 }

@@ -47,7 +47,7 @@ impl Methods {
             Some("Queue") => method.operation = Some(operation(value)?),
             Some(_) => {
                 let payload = object(value.as_bytes());
-                method.payload = Some(payload.map_err(|why| format!("is no JSON object: {why}"))?);
+                method.payload = Some(payload.map_err(|why| format!("is not a JSON object: {why}"))?);
             }
             None => {
                 return Err(format!("sets nothing: a command of IoT Central has {}", MEMBERS.join(", ")));

@@ -50,7 +50,7 @@ impl Payload {
             Some("raw") => body.to_vec(),
             Some("json") => {
                 let object = object(body)
-                    .map_err(|why| format!("the body is no JSON object, as property Payload says: {why}"))?;
+                    .map_err(|why| format!("the body is not a JSON object, as property Payload says: {why}"))?;
                 return Ok(Self::Json(object));
             }
             Some("hex") => text()
@@ -59,7 +59,7 @@ impl Payload {
                 .ok_or("the body has no pairs of hexadecimal digits, as property Payload says")?,
             Some("base64") => {
                 let decoded = text().ok().and_then(|text| BASE64_STANDARD.decode(text).ok());
-                decoded.ok_or("the body is no Base64, as property Payload says")?
+                decoded.ok_or("the body is not Base64, as property Payload says")?
             }
             Some(other) => {
                 return Err(format!("property Payload is {:?}: write raw, hex, base64 or json", one_line(other, 40)));
@@ -79,7 +79,7 @@ impl Payload {
     /// # Errors
     /// The body is no text.
     pub fn of_command(command: &Command<'_>, body: &[u8]) -> Result<Self, String> {
-        let text = str::from_utf8(body).map_err(|_| "the command's parameter is no text")?.trim_ascii();
+        let text = str::from_utf8(body).map_err(|_| "the command's parameter is not text")?.trim_ascii();
         let parameter = if NO_PARAMETER.contains(&text) {
             match command.payload {
                 Some(payload) => return Ok(Self::Json(payload.to_owned())),

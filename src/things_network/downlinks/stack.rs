@@ -78,7 +78,7 @@ fn is_answer(body: &[u8]) -> bool {
 /// # Errors
 /// What is wrong, as the rest of a sentence that begins with the URL's name.
 pub fn downlink_url(url: &str) -> Result<Url, String> {
-    let url = Url::parse(url).map_err(|error| format!("is no URL: {error}"))?;
+    let url = Url::parse(url).map_err(|error| format!("is not a URL: {error}"))?;
     match url.scheme() {
         "https" => Ok(url),
         "http" if http::is_on_this_machine(&url) => Ok(url),

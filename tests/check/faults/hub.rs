@@ -43,7 +43,7 @@ async fn over_https() {
         failed(HUB).when(Wrong::Away(Hub)).kind("hub_unreachable").says("cannot be reached", "IoTHubTransport"),
         failed(HUB).when(quota).kind("hub_quota").says("quota", "more units"),
         failed(HUB).when(answered(429)).kind("hub_throttled").says("throttling", "units"),
-        failed(HUB).when(answered(200)).kind("hub_unreachable").says("is no hub", "check the hub's name"),
+        failed(HUB).when(answered(200)).kind("hub_unreachable").says("is not a hub", "check the hub's name"),
     ]
     .map(https))
     .await;

@@ -28,8 +28,8 @@ const HTTPS: [Cell; 17] = [
     cell(StatusAfter(429, 7), "pending", "hub_throttled", "asks to wait for 7 s", WhenAsked),
     cell(Status(500), "pending", "hub_unreachable", "it answered 500", NextRun),
     cell(Status(503), "pending", "hub_unreachable", "it answered 503", NextRun),
-    cell(CutBody, "pending", "hub_unreachable", "what answered 200 is no hub", NextRun),
-    cell(Garbage, "pending", "hub_unreachable", "what answered 200 is no hub", NextRun),
+    cell(CutBody, "pending", "hub_unreachable", "what answered 200 is not a hub", NextRun),
+    cell(Garbage, "pending", "hub_unreachable", "what answered 200 is not a hub", NextRun),
     cell(ContentType, "forwarded", "-", "", SameRun),
     cell(Echo, "pending", "hub_unreachable", "it answered 500", NextRun),
 ];

@@ -137,8 +137,8 @@ const HUB: [Cell; 17] = [
     waits(StatusAfter(429, 20), "hub_throttled", "asks to wait for 20 s", WhenAsked),
     waits(Status(500), "hub_unreachable", "it answered 500", Soon),
     waits(Status(503), "hub_unreachable", "it answered 503", Soon),
-    waits(CutBody, "hub_unreachable", "what answered 200 is no hub", Soon),
-    waits(Garbage, "hub_unreachable", "what answered 200 is no hub", Soon),
+    waits(CutBody, "hub_unreachable", "what answered 200 is not a hub", Soon),
+    waits(Garbage, "hub_unreachable", "what answered 200 is not a hub", Soon),
     cell(ContentType, "forwarded", "-", "", SameRun),
     waits(Echo, "hub_unreachable", "it answered 500", Soon),
 ];
