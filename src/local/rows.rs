@@ -44,7 +44,7 @@ impl Services {
         if let Some(rapidm2m) = &config.rapidm2m {
             let place = match &rapidm2m.source {
                 SourceConfig::Backend { url, .. } => url.to_string(),
-                SourceConfig::Emulation => "none, made-up rows (EmulationMode=true)".to_owned(),
+                SourceConfig::Emulation => "none, simulated rows (EmulationMode=true)".to_owned(),
             };
             add("rapidM2M backend", self.rapidm2m.is_some(), place, rapidm2m.customer.clone());
         }

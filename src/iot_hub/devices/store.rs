@@ -62,7 +62,7 @@ pub struct Stored<T = Document> {
 pub enum StoreError {
     #[error(transparent)]
     Cosmos(#[from] Failure),
-    #[error("document {id} in container {CONTAINER} is not one of ours ({text}): delete it, or mend it")]
+    #[error("document {id} in container {CONTAINER} is not one of ours ({text}): delete it, or correct it")]
     Foreign { id: String, text: String },
 }
 

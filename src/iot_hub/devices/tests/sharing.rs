@@ -126,7 +126,7 @@ async fn something_else_under_the_id_is_left_alone_and_listed_apart() {
     container.create_item("pump-7".to_owned(), "pump-7", foreign, None).await.unwrap();
     let error = error(&world.devices(), &site("pump-7")).await;
     assert_eq!(error.kind().as_str(), "device_foreign_document");
-    assert!(error.to_string().contains("delete it, or mend it"), "{error}");
+    assert!(error.to_string().contains("delete it, or correct it"), "{error}");
     assert_eq!(world.service.asked(), []);
     let listing = world.listing().await;
     assert_eq!((listing.documents.len(), listing.foreign), (1, vec!["pump-7".to_owned()]));
