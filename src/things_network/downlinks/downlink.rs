@@ -217,8 +217,8 @@ mod tests {
             ("Confirmed", "yes", "true or false"),
             ("Priority", "urgent", "LOWEST, LOW"),
             ("Queue", "first", "push or replace"),
-            ("Payload", "[1]", "no JSON object"),
-            ("Payload", "{", "no JSON object"),
+            ("Payload", "[1]", "not a JSON object"),
+            ("Payload", "{", "not a JSON object"),
             ("fPort", "1", "Port, Confirmed, Priority, Queue, Payload"),
         ] {
             let why = Methods::default().set("A", member, value).unwrap_err();
