@@ -124,10 +124,15 @@ fn main() -> ExitCode {
             Some(problems) => eprintln!("{problems}"),
             None => eprintln!("error: {error:#}"),
         }
-        // The Functions host shows the last three lines that a handler wrote before it ended.
-        if is_serving && error.is::<Problems>() {
+        // The Functions host shows the last three lines that a handler wrote before it ended: the last one names them all.
+        if let Some(problems) = error.downcast_ref::<Problems>().filter(|_| is_serving) {
+            let names = problems.iter().map(|(setting, _)| setting).filter(|name| !name.is_empty());
+            let names = match names.collect::<Vec<_>>() {
+                names if names.is_empty() => "them".to_owned(),
+                names => names.join(", "),
+            };
             eprintln!(
-                "The connector cannot start. Set them in the function app's settings, or in local.settings.json."
+                "The connector cannot start. Set {names} in the function app's settings, or in local.settings.json."
             );
         }
         ExitCode::from(exit::code(&error))

@@ -58,7 +58,7 @@ pub fn settings(data: &[u8]) {
         Err(problems) => {
             assert!(!problems.is_empty());
             let shown = problems.to_string();
-            assert_eq!(shown.lines().count(), 3, "the host shows three lines: {shown}");
+            assert!(shown.lines().count() <= 1 + problems.iter().count(), "a line for each problem: {shown}");
             shown
         }
     };

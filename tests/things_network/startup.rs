@@ -42,6 +42,8 @@ async fn every_setting_at_fault_is_named_at_once() {
         "M2MDocumentsDBUri",
     ] {
         assert!(text.contains(name), "{name} is missing in {text}");
+        // The host shows the last three lines.
+        assert!(text.lines().last().unwrap().contains(name), "{name} is missing at the end of {text}");
     }
     assert!(!text.contains("hunter2"), "{text}");
 }
