@@ -256,9 +256,12 @@ async fn a_webhook_that_does_not_arrive_is_told_with_its_reason() {
     let secret = setup(&world, &["--yes"]).await;
     assert!(secret.code == Some(0) && secret.printed.contains("X-Webhook-Secret"), "{secret:?}");
     assert!(!secret.printed.contains("0123456789abcdef"), "{secret:?}");
-    // Nobody listens any more.
     host.stop().await;
-    let dead = setup(&world, &["--device", DEVICE, "--yes"]).await;
+    // Nobody listens there, and as long as this socket has the port, nobody will.
+    let nobody = tokio::net::TcpSocket::new_v4().unwrap();
+    nobody.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    world.set("FunctionAppUrl", &format!("http://{}", nobody.local_addr().unwrap()));
+    let dead = setup(&world, &["--device", DEVICE, "--take-over", "--yes"]).await;
     assert_eq!(dead.code, Some(1), "{dead:?}");
     assert!(dead.printed.contains("unhealthy: 1 attempt failed"), "{dead:?}");
     let health = run_with(&world, &["health", "--application", APPLICATION, "--json"], "").await;
