@@ -58,7 +58,11 @@ pub fn settings(data: &[u8]) {
         Err(problems) => {
             assert!(!problems.is_empty());
             let shown = problems.to_string();
-            assert!(shown.lines().count() <= 1 + problems.iter().count(), "a line for each problem: {shown}");
+            let (first, others) = shown.split_once('\n').unwrap_or((&shown, ""));
+            let others: Vec<_> = others.lines().map(str::trim_start).collect();
+            let said =
+                if others.is_empty() { first.strip_prefix("error: ").unwrap().to_owned() } else { others.join("; ") };
+            assert_eq!(said, problems.list(), "each problem has a line of its own: {shown}");
             shown
         }
     };
