@@ -23,7 +23,7 @@ use crate::{elf::Needs, package_folder, root};
 /// one.
 pub const GLIBC: (u32, u32) = (2, 28);
 /// Largest size of the executable, in bytes.
-pub const MOST_BYTES: u64 = 21_500_000;
+pub const MOST_BYTES: u64 = 21_000_000;
 
 const EXAMPLES: &str = "\
 Examples:
